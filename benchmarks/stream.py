@@ -1,0 +1,129 @@
+"""Does the Ray Data feed keep a training step fed? Feed against a plain pyarrow read of the same shards, in one run.
+
+    python benchmarks/stream.py                       # 4,096 random rows, ECG alone and with CMR
+    python benchmarks/stream.py --step-ms 400         # and the share of time that a step of 400 ms waits for data
+
+One JSON line per set of signals: rows/s of both (medians of interleaved rounds, the feed after its first blocks), their
+ratio (aim: 0.5 or more), seconds to the first batch, peak memory of all processes together, waiting share if asked.
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pyarrow.parquet as pq
+import torch
+from ecgcmr import cluster, cohort, shards, stream
+
+
+class Memory:
+    """Peak proportional set size of this process and its children, sampled twice a second."""
+
+    def __init__(self):
+        self.peak, self.ended = 0.0, threading.Event()
+        threading.Thread(target=self.watch, daemon=True).start()
+
+    def watch(self):
+        while not self.ended.wait(0.5):
+            total = 0
+            for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
+                try:
+                    total += process.memory_full_info().pss
+                except psutil.Error:
+                    continue
+            self.peak = max(self.peak, total / 2**30)
+
+
+def make(out: Path, rows: int) -> cohort.Cohort:
+    """A cohort of noise: reading does not depend on what the bytes mean."""
+    rng, parts = np.random.default_rng(0), []
+    recipe = cohort.recipe_of("noise", {})
+    request = {"source": "noise", "seed": 0, "recipe_hash": cohort.digest(recipe)}
+    ecg = rng.standard_normal((64, 12, 5000)).astype(np.float16)
+    cmr = rng.integers(0, 255, (64, 3, 210, 210), np.uint8)
+    with cohort.building(out, request):
+        for n, start in enumerate(range(0, rows, 512)):
+            count, path = min(512, rows - start), f"train/shard-{n:05d}.parquet"
+            body = ({"subject": f"n{start + i}", "split": "train", "ecg": ecg[i % 64], "cmr": cmr[i % 64]} for i in range(count))
+            summary = shards.write_shard(out / path, body, ())
+            parts.append({**summary, "path": path, "has": {"ecg": "1" * count, "cmr": "1" * count}})
+        return cohort.finish(out, request, recipe, parts, (), {"flow": [], "exclusions": [], "repairs": []})
+
+
+def plain(path: Path, needs: tuple[str, ...], batch: int) -> float:
+    """Rows/s of reading every shard in order with pyarrow alone, into tensors of our own."""
+    begin, count = time.perf_counter(), 0
+    for shard in sorted(path.glob("train/*.parquet")):
+        for part in pq.ParquetFile(shard, memory_map=True).iter_batches(batch_size=batch, columns=list(needs)):
+            for name in needs:
+                torch.from_numpy(shards.unpack(part[name], name).copy())
+            count += len(part)
+    return count / (time.perf_counter() - begin)
+
+
+def feed(path: Path, needs: tuple[str, ...], batch: int, epochs: int, step_s: float) -> tuple[float, float, float]:
+    """Rows/s after the first blocks, seconds to the first batch, and the share of time spent waiting."""
+    begin, waited, count, steady = time.perf_counter(), 0.0, 0, None
+    first = 0.0
+    source = stream.batches(path, split="train", needs=needs, batch=batch, seed=0, epochs=epochs)
+    while True:
+        asked = time.perf_counter()
+        if next(source, None) is None:
+            break
+        came = time.perf_counter()
+        first = first or came - begin
+        if steady is not None:
+            waited += came - asked
+            count += batch
+        elif came - begin > first + 1.0:  # what was read ahead while the consumer was not yet there has gone
+            steady = came
+        if step_s:
+            time.sleep(step_s)
+    took = time.perf_counter() - (steady or begin)
+    return count / took, first, waited / took
+
+
+def measure(path: Path, needs: tuple[str, ...], args: argparse.Namespace) -> dict[str, object]:
+    memory, plains, feeds, firsts = Memory(), [], [], []
+    for _ in range(args.rounds):
+        plains.append(plain(path, needs, args.batch))
+        rate, first, _ = feed(path, needs, args.batch, args.epochs, 0.0)
+        feeds.append(rate)
+        firsts.append(first)
+    memory.ended.set()
+    a, b = statistics.median(plains), statistics.median(feeds)
+    found = {
+        "needs": "+".join(needs), "batch": args.batch, "plain_rows_s": round(a), "feed_rows_s": round(b),
+        "ratio": round(b / a, 2), "first_batch_s": round(statistics.median(firsts), 2),
+        "peak_GiB": round(memory.peak, 2), "rounds": args.rounds,
+    }  # fmt: skip
+    if args.step_ms:
+        _, _, share = feed(path, needs, args.batch, 1, args.step_ms / 1000)
+        found |= {"step_ms": args.step_ms, "wait_share": round(share, 4)}
+    return found
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cohort", type=Path, help="measure on this cohort instead of noise")
+    parser.add_argument("--rows", type=int, default=4096, help="of the noise cohort")
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--epochs", type=int, default=4, help="per round of the feed")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--step-ms", type=float, default=0, help="stand-in for a training step of one batch")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory(prefix="stream-") as scratch, cluster.running():
+        path = args.cohort or make(Path(scratch) / "noise", args.rows).path
+        for needs in (("ecg",), ("ecg", "cmr")):
+            print(json.dumps(measure(path, needs, args)), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,407 @@
+"""Every command, once: `ecgcmr <command>` here, `python jobs/<command>.py` on a cluster.
+
+A command checks its arguments, opens what it needs, calls one function of the layer below and says in a few lines what
+came of it. Bad input is one line and exit code 2; whatever else goes wrong is one line, a log file and exit code 1.
+"""
+
+import argparse
+import errno
+import importlib
+import logging
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ecgcmr import progress, store
+from ecgcmr.errors import InputError
+from ecgcmr.trial import Trial
+
+SPACES = Path(__file__).resolve().parents[2] / "search_spaces"
+SCALES = ("toy", "small", "full")
+SUBJECTS = {"toy": 1600, "small": 12_000, "full": 40_044}
+
+
+def door(name: str) -> Any:
+    """A module of the package, imported when a command needs it: Ray and Aim take seconds to import."""
+    return importlib.import_module(f"ecgcmr.{name}")
+
+
+class Screen:
+    """What a person sees while a command runs: the display, and the stream for results."""
+
+    def __init__(self, args: argparse.Namespace, out: Any) -> None:
+        folders = [path for name in ("runs", "cohort") if (path := getattr(args, name, None))]
+        self.out = out
+        self.display = progress.Display(folders, out)
+        self.cpus = getattr(args, "cpus", None)
+        self.ray = False
+
+    def say(self, text: str = "") -> None:
+        """Write a line of result."""
+        print(text, file=self.out, flush=True)
+
+    def need_ray(self) -> None:
+        """Join the cluster at hand, or start Ray on this machine, once per command; finished work never starts it."""
+        if not self.ray:
+            door("cluster").start(cpus=self.cpus)
+            self.ray = True
+
+    def close(self) -> None:
+        """Leave the cluster, or stop what was started here."""
+        if self.ray:
+            door("cluster").stop()
+
+
+# -- cohort ------------------------------------------------------------------------------------------------------------
+
+
+def cohort_synth(args: argparse.Namespace, screen: Screen) -> int:
+    """Make a synthetic paired cohort."""
+    subjects = args.subjects or SUBJECTS[args.scale]
+    with screen.display.stage(f"Cohort of {subjects:,} synthetic subjects") as notes:
+        screen.need_ray()
+        made = door("cohort").synth(args.cohort, subjects=subjects, seed=args.seed, scale=args.scale)
+        notes.append(rows_of(made))
+    screen.say(f"{args.cohort}: {flow_of(made)}")
+    return 0
+
+
+def cohort_build(args: argparse.Namespace, screen: Screen) -> int:
+    """Make a cohort of real recordings."""
+    with screen.display.stage("Cohort of recordings") as notes:
+        screen.need_ray()
+        made = door("cohort").build(
+            args.cohort, ecg=args.ecg, cmr=args.cmr, labels=args.labels, seed=args.seed, key=args.key
+        )
+        notes.append(rows_of(made))
+    screen.say(f"{args.cohort}: {flow_of(made)}")
+    return 0
+
+
+def cohort_check(args: argparse.Namespace, screen: Screen) -> int:
+    """Verify a cohort; every fault is a line."""
+    with screen.display.stage(f"Check of {args.cohort}"):
+        faults = door("check").check(args.cohort)
+    for fault in faults:
+        screen.say(f"  {fault}")
+    screen.say(f"{args.cohort}: {len(faults)} faults" if faults else f"{args.cohort}: clean")
+    return 2 if faults else 0
+
+
+def rows_of(cohort: Any) -> str:
+    """`1,120 train, 240 val, 240 test`."""
+    return ", ".join(f"{n:,} {split}" for split, n in cohort.manifest["rows"].items())
+
+
+def flow_of(cohort: Any) -> str:
+    """`found 224 → readable 224 → plausible 209 (12 flat lead) → kept 209`."""
+    words = []
+    for step in cohort.manifest["flow"]:
+        reasons = ", ".join(f"{n} {reason}" for reason, n in step.get("reasons", {}).items())
+        words.append(f"{step['step']} {step['n']:,}" + (f" (less {reasons})" if reasons else ""))
+    return " → ".join(words)
+
+
+# -- training ----------------------------------------------------------------------------------------------------------
+
+
+def load(args: argparse.Namespace, stage: str | None = None) -> list[Trial]:
+    """The trials of a search-space file, of one stage if asked."""
+    found: list[Trial] = door("sweep").load(args.space)
+    return [trial for trial in found if stage in (None, trial.stage)]
+
+
+def pretrain(args: argparse.Namespace, screen: Screen) -> int:
+    """Pre-train every encoder of a search space."""
+    trials = load(args, "pretrain")
+    if args.only:
+        trials = [trial for trial in trials if trial.label in args.only]
+        if not trials:
+            raise InputError(f"--only {' '.join(args.only)}: no pre-training of that label in {args.space}")
+    fingerprint = door("cohort").open(args.cohort).fingerprint
+    todo = [trial for trial in trials if not store.finished(args.runs, trial, fingerprint)]
+    if todo:
+        with screen.display.stage(f"Pre-training: {', '.join(trial.label for trial in todo)}") as notes:
+            screen.need_ray()
+            options = {"workers": args.workers, "device": args.device, "precision": args.precision}
+            rows = door("pretrain").run_all(trials, args.cohort, args.runs, **options)
+            losses = [row for row in rows if row["metric"] == "loss" and row["split"] == "val"]
+            notes.append(", ".join(f"{row['label']} {row['value']:.3f}" for row in losses))
+    screen.say(f"{len(trials)} pre-trainings finished under {args.runs}")
+    return 0
+
+
+def run_trials(args: argparse.Namespace, screen: Screen, title: str, trials: list[Trial], budget: int | None) -> int:
+    """Run what is not finished of `trials`, in packs; how many were run."""
+    sweep, cohort = door("sweep"), door("cohort").open(args.cohort)
+    todo = [trial for trial in trials if not store.finished(args.runs, trial, cohort.fingerprint)]
+    if todo:
+        with screen.display.stage(f"{title}: {len(todo)} of {len(trials)} trials") as notes:
+            screen.need_ray()
+            sweep.run(trials, args.cohort, args.runs, budget=budget, device=args.device, precision=args.precision)
+            notes.append(f"{len(todo)} trials")
+    return len(todo)
+
+
+def sweep(args: argparse.Namespace, screen: Screen) -> int:
+    """Run the grid of a search space on training and validation rows."""
+    trials = load(args, "grid")
+    ran = run_trials(args, screen, "Grid", trials, args.budget)
+    screen.say(f"{ran} trials run, {len(trials) - ran} of {len(trials)} were finished or left out by --budget")
+    return 0
+
+
+def seeds(args: argparse.Namespace, screen: Screen) -> int:
+    """Run each best point with five seeds; these runs alone read the test set."""
+    finals = door("sweep").finals(load(args, "grid"), args.runs, budget=args.budget)
+    ran = run_trials(args, screen, "Five seeds", finals, None)
+    screen.say(f"{ran} trials run, {len(finals) - ran} of {len(finals)} were finished")
+    for line in summary(args.runs, finals):
+        screen.say(line)
+    return 0
+
+
+def summary(runs: Path, finals: list[Trial]) -> list[str]:
+    """One line per system and task: mean ± sd of its metric on the test set over the seeds."""
+    rows = store.rows(runs)
+    rows = rows[rows.trial.isin([trial.name for trial in finals]) & (rows.split == "test")]
+    rows = rows[rows.metric.isin(["auroc", "pearson"])]
+    lines = []
+    for (task, label, metric), group in rows.groupby(["task", "label", "metric"], sort=True):
+        mean, sd = group.value.mean(), group.value.std(ddof=1)
+        of = f"({len(group)} seeds, n = {group.n.iloc[0]:,})"
+        lines.append(f"  {task:8s} {label:14s} test {metric} {mean:.4f} ± {sd:.4f}  {of}")
+    return lines
+
+
+# -- results -----------------------------------------------------------------------------------------------------------
+
+
+def report(args: argparse.Namespace, screen: Screen) -> int:
+    """Write tables, figures and the report page from the rows on disk, and bring Aim up to date."""
+    with screen.display.stage("Report"):
+        written = door("report.page").write(args.runs, args.cohort, args.runs / "report")
+        mirror(args)
+    screen.say(door("report.tables").table3(store.rows(args.runs)).text())
+    screen.say()
+    screen.say(f"Report page   {written['page']}   open it in a browser")
+    screen.say(f"Tables        {written['page'].parent}/*.md *.csv *.tex")
+    screen.say(f"Figures       {written['page'].parent}/*.png")
+    screen.say(f"Aim           {args.runs / 'aim'}   open with:  aim up --repo {args.runs / 'aim'}")
+    return 0
+
+
+def mirror(args: argparse.Namespace) -> None:
+    """Bring the Aim repository up to date; trouble there is logged and never stops a run."""
+    door("track").mirror(args.runs, args.runs / "aim")
+
+
+def track_rebuild(args: argparse.Namespace, screen: Screen) -> int:
+    """Make the Aim repository again from the rows on disk."""
+    with screen.display.stage("Aim repository from the rows on disk") as notes:
+        count = door("track").rebuild(args.runs, args.runs / "aim")
+        notes.append(f"{count} runs")
+    screen.say(f"{args.runs / 'aim'}: {count} runs, equal to the rows on disk")
+    return 0
+
+
+def reproduce(args: argparse.Namespace, screen: Screen) -> int:
+    """Cohort, pre-training, grid, seeds, tables: all in order; what is finished is skipped."""
+    args.space = args.space or SPACES / f"{'toy' if args.scale == 'toy' else 'table3'}.py"
+    args.only = None
+    grid = load(args, "grid")
+    if not (args.cohort / "_cohort.json").exists() or args.subjects:
+        cohort_synth(args, screen)
+    pretrain(args, screen)
+    run_trials(args, screen, "Grid", grid, args.budget)
+    finals = door("sweep").finals(grid, args.runs, budget=args.budget)
+    run_trials(args, screen, "Five seeds", finals, None)
+    return report(args, screen)
+
+
+def plan(args: argparse.Namespace, screen: Screen) -> int:
+    """Print what would run, and what it would cost, before anything starts."""
+    for line in door("plan").bill(load(args), args.cohort, args.runs, calibrate=not args.no_calibration):
+        screen.say(line)
+    return 0
+
+
+def status(args: argparse.Namespace, screen: Screen) -> int:
+    """Say what has finished and what runs."""
+    rows = store.rows(args.runs)
+    folders = ["/".join(name.split("/")[:4]) for name in rows.trial.unique()]
+    for folder in sorted(set(folders)):
+        screen.say(f"finished  {folder}  {folders.count(folder):,} trials")
+    for record in store.running(args.runs):
+        words = progress.describe(record)
+        idle = time.time() - record.get("now", record["started"])
+        state = "running " if idle < progress.STALE_S else "stopped "
+        screen.say("  ".join([state, *(words[k] for k in ("name", "count", "rate", "shown") if words[k])]))
+    if rows.empty and not store.running(args.runs):
+        screen.say(f"nothing under {args.runs} yet")
+    return 0
+
+
+def doctor(args: argparse.Namespace, screen: Screen) -> int:
+    """Say what this machine, its packages, Ray and Aim can do."""
+    findings = door("doctor").examine(args.runs, args.cohort)
+    for finding in findings:
+        screen.say(f"{'✓' if finding.good else '✗'} {finding.what:10s} {finding.text}")
+    return 0 if all(finding.good for finding in findings) else 1
+
+
+# -- the command line --------------------------------------------------------------------------------------------------
+
+EXAMPLES = {
+    "cohort synth": "ecgcmr cohort synth --subjects 2000 --scale toy --cohort cohorts/synthetic",
+    "cohort build": "ecgcmr cohort build --ecg wfdb:recordings --cohort cohorts/cinc",
+    "cohort check": "ecgcmr cohort check --cohort cohorts/cinc",
+    "pretrain": "ecgcmr pretrain search_spaces/table3.py --cohort cohorts/ukbb --runs runs",
+    "sweep": "ecgcmr sweep search_spaces/table3.py --cohort cohorts/ukbb --runs runs",
+    "seeds": "ecgcmr seeds search_spaces/table3.py --cohort cohorts/ukbb --runs runs",
+    "report": "ecgcmr report --cohort cohorts/ukbb --runs runs",
+    "reproduce": "ecgcmr reproduce --scale toy --cohort demo/cohort --runs demo/runs",
+    "plan": "ecgcmr plan search_spaces/table3.py --cohort cohorts/ukbb",
+    "status": "ecgcmr status --runs runs",
+    "doctor": "ecgcmr doctor",
+    "track rebuild": "ecgcmr track rebuild --runs runs",
+}
+
+
+def parser() -> argparse.ArgumentParser:
+    """The grammar of the command line."""
+    top = argparse.ArgumentParser(
+        prog="ecgcmr",
+        description="Teach the 12-lead ECG what cardiac MRI knows.",
+        epilog=f"start here:\n  {EXAMPLES['doctor']}\n  {EXAMPLES['reproduce']}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    cohort = commands.add_parser("cohort", help="make or check one").add_subparsers(required=True, metavar="ACTION")
+    synth = command(cohort, "cohort synth", cohort_synth, "make a synthetic paired cohort")
+    synth.add_argument("--subjects", type=whole, help="how many (default: by scale)")
+    synth.add_argument("--scale", choices=SCALES, default="toy")
+    synth.add_argument("--seed", type=int, default=0)
+    build = command(cohort, "cohort build", cohort_build, "make a cohort of recordings")
+    build.add_argument("--ecg", metavar="FORMAT:PATH", help="where the ECGs lie, e.g. wfdb:recordings")
+    build.add_argument("--cmr", metavar="FORMAT:PATH", help="where the short-axis stacks lie, e.g. dicom:stacks")
+    build.add_argument("--labels", type=Path, help="CSV or Parquet with a column `subject` and label columns")
+    build.add_argument("--key", type=Path, help="file with the key of the pseudonyms (made if absent; keep it outside)")
+    build.add_argument("--seed", type=int, default=0)
+    command(cohort, "cohort check", cohort_check, "verify a cohort; faults by file and row")
+
+    pre = command(commands, "pretrain", pretrain, "pre-train the encoders of a search space", space=True, trains=True)
+    pre.add_argument("--only", nargs="+", metavar="LABEL", help="only these systems, e.g. mae")
+    pre.add_argument("--workers", type=whole, default=1, help="Ray Train workers")
+    grid = command(commands, "sweep", sweep, "run the grid of a search space", space=True, trains=True)
+    final = command(commands, "seeds", seeds, "run the best points with five seeds, on test", space=True, trains=True)
+    command(commands, "report", report, "write tables, figures, the page, and Aim")
+    every = command(commands, "reproduce", reproduce, "all of it, in order", trains=True)
+    every.add_argument("--scale", choices=SCALES, default="toy")
+    every.add_argument("--space", type=Path, help="search-space file (default: by scale)")
+    every.add_argument("--subjects", type=whole, help="of the synthetic cohort, if it has to be made")
+    every.add_argument("--seed", type=int, default=0, help="of the synthetic cohort")
+    every.add_argument("--workers", type=whole, default=1, help="Ray Train workers")
+    for made in (grid, final, every):
+        made.add_argument("--budget", type=whole, help="points per system and task, by TPE (default: the whole grid)")
+    bill = command(commands, "plan", plan, "what would run and what it would cost", space=True)
+    bill.add_argument("--no-calibration", action="store_true", help="do not time a few steps on this machine")
+    command(commands, "status", status, "what has finished and what runs")
+    command(commands, "doctor", doctor, "what this machine, its packages, Ray and Aim can do")
+    track = commands.add_parser("track", help="the Aim repository").add_subparsers(required=True, metavar="ACTION")
+    command(track, "track rebuild", track_rebuild, "make the Aim repository again from the rows on disk")
+    return top
+
+
+def command(
+    commands: Any, name: str, function: Callable[..., int], text: str, *, space: bool = False, trains: bool = False
+) -> argparse.ArgumentParser:
+    """Add a command with what all commands share."""
+    made: argparse.ArgumentParser = commands.add_parser(
+        name.split()[-1],
+        help=text,
+        description=function.__doc__,
+        epilog=f"example:\n  {EXAMPLES[name]}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,  # an example has to survive being copied
+    )
+    made.set_defaults(function=function, name=name)
+    if space:
+        made.add_argument("space", type=Path, help="search-space file, e.g. search_spaces/table3.py")
+    made.add_argument("--cohort", type=Path, default=Path("cohort"), help="the cohort's folder (default: cohort)")
+    made.add_argument("--runs", type=Path, default=Path("runs"), help="where runs are kept (default: runs)")
+    if trains:
+        made.add_argument("--device", help="cpu, cuda, cuda:1 … (default: a GPU if there is one)")
+        choices = ("auto", "float32", "bfloat16")
+        made.add_argument("--precision", choices=choices, default="auto", help="auto: bfloat16 where the device has it")
+        made.add_argument("--cpus", type=whole, help="cores for a local Ray (default: all)")
+    return made
+
+
+def whole(text: str) -> int:
+    """A positive whole number."""
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a positive whole number")
+    return int(text)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    args = parser().parse_args(argv)
+    for name in ("runs", "cohort"):
+        setattr(args, name, getattr(args, name).expanduser().resolve())
+    log = args.runs / "logs" / f"{args.name.replace(' ', '-')}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
+    try:
+        with progress.captured(log) as out:
+            return run(args, out, log)
+    except OSError as error:
+        print(f"ecgcmr: {os_words(error)}", file=sys.stderr)
+        return 2
+
+
+def run(args: argparse.Namespace, out: Any, log: Path) -> int:
+    """Call the command's function and turn what it raises into a line and an exit code."""
+    logger = logging.getLogger("ecgcmr")
+    screen = Screen(args, out)
+    try:
+        return args.function(args, screen)
+    except InputError as error:
+        logger.info("refused: %s", error)
+        print(f"ecgcmr: {' '.join(str(error).split())}", file=out)
+        return 2
+    except KeyboardInterrupt:
+        print("ecgcmr: stopped; the same command goes on where this one was", file=out)
+        return 130
+    except OSError as error:
+        logger.error(traceback.format_exc())
+        print(f"ecgcmr: {os_words(error)}", file=out)
+        return 2
+    except Exception as error:
+        logger.error(traceback.format_exc())
+        print(f"ecgcmr: {type(error).__name__}: {first_line(error)}; the whole story is in {log}", file=out)
+        return 1
+    finally:
+        screen.close()
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, short."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else "no message"
+
+
+def os_words(error: OSError) -> str:
+    """A failure of the file system in one line that says what to do."""
+    if error.errno == errno.ENOSPC:
+        where = error.filename or "the output folder"
+        return f"no space left on the disk of {where}; free some and run the same command again"
+    if error.errno in (errno.EACCES, errno.EROFS):
+        return f"{error.filename}: not allowed to write or read there; choose another --runs or --cohort"
+    return f"{error.filename or 'a file'}: {error.strerror or error}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

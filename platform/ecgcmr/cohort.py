@@ -1,0 +1,535 @@
+"""A cohort: which people, which signals, which labels; a folder of shards that is made once and never edited.
+
+The one idea: a cohort is complete when `_cohort.json` is there, and that is written last. Before it, every shard is written
+aside, renamed and accounted for in `.build/`, so that an interrupted build goes on at the shard where it stopped and ends
+byte for byte as if nothing had happened. The parallel map over shards is Ray Data's, one shard per task, one row group of
+each in memory. Training reads through `stream`; whoever needs chosen rows at once calls `Cohort.load`.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ecgcmr import cluster, cmr, ecg, pairing, raw, shards, store
+from ecgcmr.errors import Excluded, InputError, unknown
+
+MANIFEST = "_cohort.json"
+INDEX = "index.parquet"
+BUILD = ".build"
+SHARD_ROWS = {"toy": 256, "small": 512, "full": 512}
+SURVEY = 64  # recordings judged by one task
+ROW_BYTES = sum(signal.width for signal in shards.SIGNALS.values())
+
+
+# -- reading -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Cohort:
+    """A complete cohort on disk.
+
+    Attributes:
+        path: its folder.
+        manifest: the content of `_cohort.json`.
+    """
+
+    path: Path
+    manifest: dict[str, Any]
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of everything that could change a result: recipe, rows, every shard's checksum."""
+        return str(self.manifest["fingerprint"])
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """How signals were prepared; bound to every checkpoint trained on them."""
+        return dict(self.manifest["recipe"])
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The label columns (0/1 or phenotypes) of which at least one row is known."""
+        return tuple(self.manifest["labels"])
+
+    @cached_property
+    def _index(self) -> pd.DataFrame:
+        try:
+            return pd.read_parquet(self.path / INDEX)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise InputError(
+                f"{self.path / INDEX}: missing or damaged; restore it or build the cohort again"
+            ) from error
+
+    def rows(self, split: str | None = None) -> pd.DataFrame:
+        """Every column but the signals, in the order of the shards, with `shard`, `row`, `has_ecg` and `has_cmr`."""
+        if split is not None and split not in pairing.SPLITS:
+            raise unknown("split", split, pairing.SPLITS)
+        return self._index if split is None else self._index[self._index["split"] == split]
+
+    def load(self, index: pd.DataFrame, columns: Sequence[str] = ("ecg",)) -> dict[str, np.ndarray]:
+        """Read the signals of chosen rows.
+
+        Args:
+            index: rows of `rows()`, any order.
+            columns: "ecg", "cmr" or both.
+
+        Returns:
+            ecg (n, 12, 5000) float16 in mV, cmr (n, 3, 210, 210) uint8, in the order of `index`.
+
+        Raises:
+            InputError: a shard is damaged, or a wanted signal is absent.
+        """
+        for name in columns:
+            if name not in shards.SIGNALS:
+                raise unknown("signal", name, shards.SIGNALS)
+        files, numbers = index["shard"].to_numpy(), index["row"].to_numpy()
+        form = {name: shards.SIGNALS[name] for name in columns}
+        out = {name: np.empty((len(index), *s.shape), s.dtype) for name, s in form.items()}
+        for file in pd.unique(index["shard"]):
+            where = np.flatnonzero(files == file)
+            shards.read_rows(self.path / file, numbers[where], tuple(columns), out, where)
+        return out
+
+
+def open(path: Path | str) -> Cohort:
+    """Open a complete cohort.
+
+    Raises:
+        InputError: there is none, it is unfinished, or of another format.
+    """
+    path = Path(path)
+    manifest = path / MANIFEST
+    if not manifest.exists():
+        state = "an unfinished cohort; run the same command again" if (path / BUILD).exists() else "no cohort"
+        raise InputError(f"{path}: {state}" + ("; make one with  ecgcmr cohort synth" if state == "no cohort" else ""))
+    try:
+        record = json.loads(manifest.read_text())
+    except ValueError as error:
+        raise InputError(f"{manifest}: not JSON; restore it or build the cohort again") from error
+    if record.get("format") != shards.FORMAT:
+        raise InputError(
+            f"{manifest}: format {record.get('format')}, this version reads {shards.FORMAT}; build it again"
+        )
+    return Cohort(path, record)
+
+
+# -- making ------------------------------------------------------------------------------------------------------------
+
+
+def synth(out: Path | str, *, subjects: int, seed: int = 0, scale: str = "full") -> Cohort:
+    """Make a synthetic paired cohort, or open it if it is there.
+
+    Args:
+        out: its folder.
+        subjects: how many; the first n of the generator's endless row for this seed.
+        seed: of people and split.
+        scale: "toy", "small" or "full".
+
+    Raises:
+        InputError: the folder holds something else, or the disk is full.
+    """
+    from ecgcmr.raw import synthetic
+
+    out = Path(out)
+    if scale not in SHARD_ROWS:
+        raise unknown("scale", scale, SHARD_ROWS)
+    if subjects < 3:
+        raise InputError(f"subjects={subjects}: a cohort of three splits needs at least 3")
+    recipe = recipe_of("synthetic", synthetic.RECIPE)
+    request = {"source": "synthetic", "subjects": subjects, "scale": scale, **_common(recipe, seed, SHARD_ROWS[scale])}
+    if ready(out, request):
+        return open(out)
+    split = pairing.splits(subjects, seed)
+    rows = [{"subject": f"synth-{i + 1:07d}", "split": split[i], "index": i} for i in range(subjects)]
+    shared = {"work": "synthetic", "seed": seed, "scale": scale, "labels": shards.default_labels()}
+    flow = [{"step": step, "n": subjects, "unit": "rows", "reasons": {}} for step in ("found", "kept")]
+    with building(out, request):
+        parts = write_shards(out, rows, shared, SHARD_ROWS[scale])
+        return finish(out, request, recipe, parts, shared["labels"], {"flow": flow, "exclusions": [], "repairs": []})
+
+
+def build(
+    out: Path | str,
+    *,
+    ecg: str | None = None,
+    cmr: str | None = None,
+    labels: Path | str | None = None,
+    seed: int = 0,
+    key: Path | str | None = None,
+    shard_rows: int = 512,
+) -> Cohort:
+    """Make a cohort of real recordings, or open it if it is there.
+
+    Every recording is read twice: once to judge it (readable, plausible, not a repeat of another), which decides rows and
+    splits, once to prepare and write it. So nothing is staged on disk, and memory holds one row group per task.
+
+    Args:
+        out: its folder.
+        ecg: "wfdb:PATH".
+        cmr: "nifti:PATH" or "dicom:PATH".
+        labels: CSV or Parquet, see `pairing.read_labels`.
+        seed: of the split.
+        key: file with the secret of the pseudonyms, outside `out`; made beside it by default. What a pseudonym stands for
+            is written to `<out>.link.csv`, beside the cohort and never inside.
+        shard_rows: rows of one shard.
+
+    Raises:
+        InputError: no source, unknown reader, nothing that can serve, another cohort in the way, or a full disk.
+    """
+    out = Path(out)
+    table = pairing.read_labels(Path(labels) if labels else None)
+    sources = {kind: find(kind, given) for kind, given in (("ecg", ecg), ("cmr", cmr)) if given}
+    if not sources:
+        raise InputError("a cohort needs recordings: give --ecg wfdb:PATH, --cmr nifti:PATH or --cmr dicom:PATH")
+    readers = {kind: reader for kind, (reader, _) in sources.items()}
+    recipe = recipe_of("+".join(readers.values()), {"readers": readers})
+    request = {
+        "source": " ".join(f"{reader}:{Path(str(given).partition(':')[2]).name}" for reader, given in
+                           zip(readers.values(), (g for g in (ecg, cmr) if g))),
+        **{f"{kind} recordings": len(found) for kind, (_, found) in sources.items()},
+        "names": digest(sorted(Path(s).name for _, found in sources.values() for s in found)),
+        "labels": shards.sha256(Path(labels))[:16] if labels else "none",
+        **_common(recipe, seed, shard_rows),
+    }  # fmt: skip
+    if ready(out, request):
+        return open(out)
+    with building(out, request):
+        linked = pairing.link(survey(out, sources), table, secret(out, Path(key) if key else None), seed)
+        pd.DataFrame(linked.link).to_csv(out.with_name(out.name + ".link.csv"), index=False)
+        columns = tuple(dict.fromkeys((*shards.default_labels(), *linked.labels)))
+        parts = write_shards(
+            out, linked.rows, {"work": "recordings", "readers": readers, "labels": columns}, shard_rows
+        )
+        account = {name: getattr(linked, name) for name in ("flow", "exclusions", "repairs")}
+        return finish(out, request, recipe, parts, columns, account)
+
+
+def recipe_of(reader: str, notes: dict[str, Any]) -> dict[str, Any]:
+    """How signals come to their form; whatever changes an array's content is in it."""
+    return {"format": shards.FORMAT, "ecg": ecg.RECIPE, "cmr": cmr.RECIPE, "reader": reader, **notes}
+
+
+def _common(recipe: dict[str, Any], seed: int, shard_rows: int) -> dict[str, Any]:
+    return {"seed": seed, "shard_rows": shard_rows, "recipe_hash": digest(recipe)}
+
+
+def digest(value: Any) -> str:
+    """A hash of a JSON value, the same on every machine; 16 hexadecimal digits."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def find(kind: str, given: str) -> tuple[str, list[str]]:
+    """The reader's name and the recordings of `reader:PATH`."""
+    name, colon, path = given.partition(":")
+    if name not in raw.READERS or not colon:
+        raise unknown(f"reader of --{kind}", name, raw.READERS)
+    return name, raw.READERS[name].find(path)
+
+
+def secret(out: Path, key: Path | None) -> bytes:
+    """The secret of the pseudonyms; made on first use, readable by its owner alone.
+
+    Raises:
+        InputError: it would lie inside the cohort, or is empty.
+    """
+    path = key or out.with_name(out.name + ".key")
+    if path.resolve().is_relative_to(out.resolve()):
+        raise InputError(f"{path}: the key of the pseudonyms must not lie inside the cohort; choose another --key")
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
+            file.write(secrets.token_hex(32) + "\n")
+    held = path.read_bytes().strip()
+    if not held:
+        raise InputError(f"{path}: the key of the pseudonyms is empty; write at least 32 random characters into it")
+    return held
+
+
+# -- the state of a build ----------------------------------------------------------------------------------------------
+
+
+def ready(out: Path, request: dict[str, Any]) -> bool:
+    """Whether `out` is complete and made by this very request; prepares the folder where it is not complete.
+
+    Raises:
+        InputError: it holds a cohort of another request, or something that is no cohort, or the disk is too small.
+    """
+    for path, name in ((out / MANIFEST, "a cohort"), (out / BUILD / "request.json", "an unfinished cohort")):
+        if path.exists():
+            held = json.loads(path.read_text())
+            old = held.get("request", {}) if path.name == MANIFEST else held
+            differ = [
+                f"{k} {old.get(k)} → {request.get(k)}" for k in sorted({*old, *request}) if old.get(k) != request.get(k)
+            ]
+            if differ:
+                raise InputError(
+                    f"{out}: holds {name} made otherwise: {'; '.join(differ)}; use another folder or delete it"
+                )
+            return path.name == MANIFEST
+    if out.exists() and any(path.name != store.PROGRESS for path in out.iterdir()):
+        raise InputError(f"{out}: not empty and no cohort; use another folder")
+    return False
+
+
+@contextlib.contextmanager
+def building(out: Path, request: dict[str, Any]) -> Iterator[None]:
+    """Surround a build: note the request first, clear leftovers of a killed one, tell of a full disk in one line."""
+    try:
+        store.write_json(out / BUILD / "request.json", request)
+        for left in out.glob("*/.shard-*"):
+            left.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        raise shards.disk_full(error, out) from error
+    finally:
+        (out / store.PROGRESS).unlink(missing_ok=True)
+
+
+def survey(out: Path, sources: dict[str, tuple[str, list[str]]]) -> list[pairing.Found]:
+    """Judge every recording, in parallel; ECGs first, each kind in the order of its sources."""
+    jobs = [
+        {"work": "survey", "kind": kind, "reader": reader, "sources": found[start : start + SURVEY],
+         "rows": len(found[start : start + SURVEY]), "part": f"survey-{kind}-{start // SURVEY:05d}.json"}
+        for kind, (reader, found) in sources.items()
+        for start in range(0, len(found), SURVEY)
+    ]  # fmt: skip
+    parts = run_jobs(out, jobs, "recordings")
+    return [pairing.Found(**{**f, "repairs": tuple(f["repairs"])}) for part in parts for f in part["found"]]
+
+
+def write_shards(
+    out: Path, rows: Sequence[dict[str, Any]], shared: dict[str, Any], shard_rows: int
+) -> list[dict[str, Any]]:
+    """Write the shards that are not yet there, in parallel; the summaries of all, in order.
+
+    Raises:
+        InputError: the disk has no room for them.
+    """
+    jobs = []
+    for split in pairing.SPLITS:
+        mine = [row for row in rows if row["split"] == split]
+        for n, start in enumerate(range(0, len(mine), shard_rows)):
+            name, chunk = f"shard-{n:05d}", mine[start : start + shard_rows]
+            part = f"{split}-{name}.json"
+            jobs.append({**shared, "path": f"{split}/{name}.parquet", "items": chunk, "rows": len(chunk), "part": part})
+    left = sum(job["rows"] for job in jobs if not (out / BUILD / job["part"]).exists())
+    free = shutil.disk_usage(out).free
+    if left * ROW_BYTES > free:
+        raise InputError(
+            f"{out}: disk too small, {left * ROW_BYTES / 2**30:.1f} GiB are needed and {free / 2**30:.1f} free; "
+            "free space or choose another folder"
+        )
+    return run_jobs(out, jobs, "rows")
+
+
+def run_jobs(out: Path, jobs: Sequence[dict[str, Any]], unit: str) -> list[dict[str, Any]]:
+    """Do the jobs whose part is not yet written, one Ray Data task each; return all parts in the order of `jobs`.
+
+    Raises:
+        InputError: what a job raised, in one line.
+    """
+    done = {job["part"]: part for job in jobs if (part := _part(out, job)) is not None}
+    todo = [job for job in jobs if job["part"] not in done]
+    have = sum(job["rows"] for job in jobs if job["part"] in done)
+    progress = store.Progress(out.parent, out.name, sum(job["rows"] for job in jobs), unit, done=have)
+    progress.update(have)
+    for part in _each(todo, out):
+        done[part["part"]] = part
+        have += part["rows"]
+        progress.update(have)
+    progress.close()
+    return [done[job["part"]] for job in jobs]
+
+
+def _part(out: Path, job: dict[str, Any]) -> dict[str, Any] | None:
+    """What an earlier run noted of this job; None if it has to be done, also where its shard has gone since."""
+    path, shard = out / BUILD / job["part"], out / job.get("path", "")
+    if not path.exists():
+        return None
+    part: dict[str, Any] = json.loads(path.read_text())
+    if "path" in job and not (shard.exists() and shards.sha256(shard) == part["sha256"]):
+        return None
+    return part
+
+
+def _each(jobs: Sequence[dict[str, Any]], out: Path) -> Iterator[dict[str, Any]]:
+    """Map jobs with Ray Data, one task each, as many at once as there are CPUs; results as they come."""
+    if not jobs:
+        return
+    import ray.data
+
+    with cluster.running():
+        # JSON both ways: Ray Data makes Arrow columns of rows, and jobs of one map need not have the same fields.
+        items = [{"job": json.dumps(job), "out": str(out.resolve())} for job in jobs]
+        found = ray.data.from_items(items, override_num_blocks=len(items)).map(_work, num_cpus=1)
+        for row in found.iter_batches(batch_size=1, batch_format="pyarrow", prefetch_batches=1):
+            part = json.loads(row["part"][0].as_py())
+            if "error" in part:
+                raise InputError(part["error"])
+            yield part
+
+
+def finish(
+    out: Path,
+    request: dict[str, Any],
+    recipe: dict[str, Any],
+    parts: Sequence[dict[str, Any]],
+    labels: Sequence[str],
+    account: dict[str, Any],
+) -> Cohort:
+    """Write the index and then the manifest: from here on it is a cohort."""
+    index = pd.concat([_index_of(out, part) for part in parts], ignore_index=True)
+    store.write_whole(out / INDEX, lambda aside: index.to_parquet(aside, index=False))
+    listed = [{"path": part["path"], "rows": part["rows"], "sha256": part["sha256"]} for part in parts]
+    manifest = {
+        "format": shards.FORMAT,
+        "name": out.name,
+        "source": request["source"],
+        "seed": request["seed"],
+        "rows": {split: int((index["split"] == split).sum()) for split in pairing.SPLITS},
+        "labels": counts(index, labels),
+        **account,
+        "recipe": recipe,
+        "recipe_hash": request["recipe_hash"],
+        "request": request,
+        "shards": listed,
+        "fingerprint": digest({"recipe": request["recipe_hash"], "shards": listed}),
+    }
+    store.write_json(out / MANIFEST, manifest)
+    shutil.rmtree(out / BUILD)
+    return open(out)
+
+
+def _index_of(out: Path, part: dict[str, Any]) -> pd.DataFrame:
+    file = shards.open_shard(out / part["path"])
+    names = [name for name in file.schema_arrow.names if name not in shards.SIGNALS]
+    frame = file.read(columns=names).to_pandas()
+    frame["shard"] = part["path"]
+    frame["row"] = np.arange(len(frame), dtype=np.int64)
+    for name in shards.SIGNALS:
+        frame[f"has_{name}"] = [mark == "1" for mark in part["has"][name]]
+    return frame
+
+
+def counts(index: pd.DataFrame, labels: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """For each column of which something is known: rows per split, with the positives or the mean."""
+    out: dict[str, dict[str, Any]] = {}
+    for name in labels:
+        known = index[index[name].notna()]
+        if len(known):
+            binary = known[name].isin((0, 1)).all()
+            groups = {split: known.loc[known["split"] == split, name] for split in pairing.SPLITS}
+            out[name] = {
+                split: {
+                    "n": len(v),
+                    **({"positive": int(v.sum())} if binary else {"mean": float(v.mean()) if len(v) else None}),
+                }
+                for split, v in groups.items()
+            }
+    return out
+
+
+# -- in the tasks ------------------------------------------------------------------------------------------------------
+
+
+def _work(row: dict[str, Any]) -> dict[str, Any]:
+    """One job: survey some recordings, or write one shard; its part is written last. Bad input comes back as words."""
+    job, out = json.loads(row["job"]), Path(row["out"])
+    try:
+        part = {"survey": _survey, "synthetic": _shard, "recordings": _shard}[job["work"]](job, out)
+        part |= {"part": job["part"], "rows": job["rows"]}
+        store.write_json(out / BUILD / job["part"], part)
+    except InputError as error:
+        part = {"error": str(error)}
+    except OSError as error:
+        told = shards.disk_full(error, out)
+        if told is error:
+            raise
+        part = {"error": str(told)}
+    return {"part": json.dumps(part)}
+
+
+def _shard(job: dict[str, Any], out: Path) -> dict[str, Any]:
+    """Write one shard."""
+    has: dict[str, list[str]] = {name: [] for name in shards.SIGNALS}
+
+    def noted(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        for row in rows:
+            for name, marks in has.items():
+                marks.append("0" if row.get(name) is None else "1")
+            yield row
+
+    rows = {"synthetic": _synthetic, "recordings": _recorded}[job["work"]](job)
+    summary = shards.write_shard(out / job["path"], noted(rows), job["labels"])
+    return {**summary, "path": job["path"], "has": {name: "".join(marks) for name, marks in has.items()}}
+
+
+def _synthetic(job: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    from ecgcmr.raw import synthetic
+
+    for item in job["items"]:
+        subject = synthetic.subject(item["index"], job["seed"])
+        numbers = {**subject.diseases, **(subject.phenotypes if subject.phenotyped else {})}
+        yield {
+            "subject": item["subject"], "split": item["split"],
+            "ecg": ecg.clean(subject.ecg).astype(np.float16), "cmr": cmr.prepare_frames(subject.cmr),
+            **{name: float(getattr(subject, name)) for name in pairing.DEMOGRAPHICS}, **numbers,
+        }  # fmt: skip
+
+
+def _recorded(job: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for item in job["items"]:
+        row = {"subject": item["subject"], "split": item["split"], **item["numbers"]}
+        for kind in shards.SIGNALS:
+            if item[kind]:
+                array, _ = _prepare(kind, raw.READERS[job["readers"][kind]].read(item[kind]))
+                row[kind] = array
+        yield row
+
+
+def _prepare(kind: str, record: Any) -> tuple[np.ndarray, tuple[str, ...]]:
+    if kind == "ecg":
+        signal, words = ecg.prepare(record.signal, record.rate_hz, record.leads)
+        return signal.astype(np.float16), words
+    return cmr.prepare(record)
+
+
+def _survey(job: dict[str, Any], out: Path) -> dict[str, Any]:
+    """Judge recordings: what is known of each, or the step at which it failed and why."""
+    found = [_judge(job["kind"], job["reader"], source) for source in job["sources"]]
+    return {"found": [dataclasses.asdict(f) for f in found]}
+
+
+def _judge(kind: str, reader: str, source: str) -> pairing.Found:
+    blank = pairing.Found(kind, source, Path(source).name.split(".")[0])
+    try:
+        record = raw.READERS[reader].read(source)
+    except Excluded as error:
+        return dataclasses.replace(blank, step="readable", reason=str(error))
+    try:
+        array, words = _prepare(kind, record)
+    except Excluded as error:
+        return dataclasses.replace(blank, key=record.key, step="plausible", reason=str(error))
+    known: dict[str, float] = dict(record.labels) if isinstance(record, raw.EcgRecord) else {}
+    for name in pairing.DEMOGRAPHICS:
+        if getattr(record, name, None) is not None:
+            known[name] = float(getattr(record, name))
+    return pairing.Found(
+        kind=kind, source=source, key=record.key, person=getattr(record, "person", None),
+        digest=hashlib.sha256(array.tobytes()).hexdigest(), numbers=known, repairs=(*record.repairs, *words),
+    )  # fmt: skip

@@ -1,0 +1,73 @@
+"""What the machine offers: the device, the precision it is fast in, and random streams keyed by numbers.
+
+The one idea: a stream is named, not carried. `generator(device, seed, step)` gives the same numbers whenever it is
+asked, so nothing random has to be saved, and a trial draws the same alone, in a pack and after a resume. This file does
+not place tensors and does not know Ray.
+"""
+
+import contextlib
+import hashlib
+
+import torch
+from torch import Tensor
+
+from ecgcmr.errors import InputError, unknown
+
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
+
+
+def device(name: str | None = None) -> torch.device:
+    """The device of that name; without one, the first GPU, else the CPU.
+
+    Raises:
+        InputError: not a device, or one that this machine lacks.
+    """
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(name)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(
+            f"device '{name}' is not usable here ({str(error).splitlines()[0]}); use cpu or cuda"
+        ) from error
+    return found
+
+
+def generator(device: torch.device | str, *key: int) -> torch.Generator:
+    """A fresh random stream on `device`, fixed by `key`, e.g. (seed, step).
+
+    The key is hashed: (1, 2), (2, 1), (12,) and neighbouring steps give unrelated streams. CPU and GPU differ.
+    """
+    digest = hashlib.blake2b(",".join(str(int(k)) for k in key).encode(), digest_size=8).digest()
+    return torch.Generator(device).manual_seed(int.from_bytes(digest, "little") >> 1)
+
+
+def precision(name: str, device: torch.device | str) -> torch.dtype:
+    """The dtype that matrix products run in; "auto" is bfloat16 where the device computes in it, else float32.
+
+    A CPU that merely emulates bfloat16 (no avx512_bf16, no AMX) is slower in it than in float32, hence float32.
+
+    Raises:
+        InputError: neither "auto" nor one of PRECISIONS.
+    """
+    if name in PRECISIONS:
+        return PRECISIONS[name]
+    if name != "auto":
+        raise unknown("precision", name, {"auto", *PRECISIONS})
+    if torch.device(device).type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+    found = torch.cpu.get_capabilities()
+    return torch.bfloat16 if found.get("avx512_bf16") or found.get("amx_bf16") else torch.float32
+
+
+def autocast(device: torch.device | str, dtype: torch.dtype) -> contextlib.AbstractContextManager:
+    """Run matrix products in `dtype` while weights stay as they are; does nothing for float32 and float64."""
+    if dtype in (torch.bfloat16, torch.float16):
+        return torch.autocast(torch.device(device).type, dtype)
+    return contextlib.nullcontext()
+
+
+def full(x: Tensor) -> Tensor:
+    """`x` in at least float32: what reductions, logarithms and Fourier transforms need."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x

@@ -1,0 +1,97 @@
+"""How one step learns: loss = f(parameters, batch, noise, knobs), a pure function per method, one file each.
+
+A method is a final `nn.Module` with these members, and nothing else knows of it but the registry below:
+
+    modalities   what it can be built for, the default first
+    needs        columns of the batch that it reads
+    knobs        every number that may differ inside a pack, with its default; before building: defaults(preset, modality)
+    parts        {"ecg" or "cmr": the submodule that is handed on to the next stage}
+    trails       {prefix: prefix} of parameters that follow others by a moving average
+    optimiser    "adamw" or "adam" (coupled decay); betas; lr_scale(batch)
+    depths       deepest layer-decay depth; depth_of(name); a rate's factor is layer_decay ** (depths − depth)
+    keep         weights of which epoch are handed on, "last" or "best"
+    decays       (name, ndim): whether weight decay applies
+    noise        (generator, n, augment): every random number of one step, each tensor with n rows
+    forward      (batch, noise, knobs) -> {"loss": scalar, … scalars to log}
+    load         (part, weights): start an encoder
+
+Fixed tensors (MAE's positions) are buffers, so every parameter is trained. Draw nothing inside `forward`, branch on no
+value, write in place on no tensor of the batch: `torch.func.vmap` then maps a pack of members through it.
+"""
+
+import torch
+
+from ecgcmr import ecg
+from ecgcmr.errors import InputError, unknown
+from ecgcmr.methods.mae import MAE
+from ecgcmr.methods.mmcl import MMCL
+from ecgcmr.methods.simclr import SimCLR
+from ecgcmr.methods.supervised import Supervised
+from ecgcmr.nn import Network
+from ecgcmr.presets import Preset
+
+Method = MAE | MMCL | SimCLR | Supervised
+METHODS: dict[str, type[Method]] = {"mae": MAE, "mmcl": MMCL, "simclr": SimCLR, "supervised": Supervised}
+
+
+def build(
+    name: str,
+    network: Network,
+    preset: Preset,
+    *,
+    outputs: int = 0,
+    modality: str = "",
+    seed: int = 0,
+    samples: int | None = None,
+) -> Method:
+    """A method with fresh weights, in float32 on the CPU.
+
+    Args:
+        name: one of METHODS.
+        network: sizes.
+        preset: paper or authors.
+        outputs: width of the supervised head.
+        modality: what it reads, one of the method's `modalities`; by default the first of them.
+        seed: of the weights; equal seeds give equal weights, and torch's own random state is left as it was.
+        samples: ECG samples that the network sees; by default a crop, or for supervised trials what the preset says.
+
+    Raises:
+        InputError: no such method, or sizes that do not go together; names the field.
+    """
+    if name not in METHODS:
+        raise unknown("method", name, METHODS)
+    modality = modality or METHODS[name].modalities[0]
+    if samples is None:
+        whole = name == "supervised" and not preset.crop_finetune
+        samples = ecg.SAMPLES if whole else network.crop
+    _check(name, network, outputs, modality, samples)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return METHODS[name](network, preset, outputs=outputs, modality=modality, samples=samples)
+
+
+def _check(name: str, network: Network, outputs: int, modality: str, samples: int) -> None:
+    # Every trial has a modality field, "ecg" unless told otherwise; methods that read one thing ignore it.
+    if modality not in METHODS[name].modalities and len(METHODS[name].modalities) > 1:
+        raise unknown(f"modality of method '{name}'", modality, METHODS[name].modalities)
+    if name == "supervised" and outputs < 1:
+        raise InputError(f"outputs={outputs} of method 'supervised': give the width of the head, 2 for a disease")
+    if samples % network.patch or samples < network.patch:
+        raise InputError(f"network.patch={network.patch} does not divide the {samples} samples that the network sees")
+    for width, heads in (("width", "heads"), ("decoder_width", "decoder_heads")):
+        if getattr(network, width) % getattr(network, heads) or getattr(network, width) % 4:
+            raise InputError(
+                f"network.{width}={getattr(network, width)} must be a multiple of 4 and of network.{heads}"
+            )
+
+
+def knobs(method: Method, given: dict[str, float]) -> dict[str, float]:
+    """The method's defaults, overridden by what is given.
+
+    Raises:
+        InputError: the method has no such knob; lists those it has.
+    """
+    for name in given:
+        if name not in method.knobs:
+            raise unknown(f"knob of method '{type(method).__name__.lower()}'", name, method.knobs)
+    return {**method.knobs, **given}

@@ -1,0 +1,49 @@
+"""Scaled-dot-product attention that stays fast for a pack of members.
+
+The one idea: attention has no weights, so members fold into the batch. `torch.func.vmap` has no rule of its own for
+`F.scaled_dot_product_attention` and would loop over the members; this operator brings one. Its solo form is the plain
+call, so autograd outside vmap is the ordinary one in both.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+torch.library.define("ecgcmr::attention", "(Tensor q, Tensor k, Tensor v) -> Tensor")
+
+
+@torch.library.impl("ecgcmr::attention", "CompositeImplicitAutograd")
+def _solo(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return F.scaled_dot_product_attention(q, k, v)
+
+
+@torch.library.register_vmap("ecgcmr::attention")
+def _pack(info, in_dims: tuple[int | None, ...], *qkv: Tensor) -> tuple[Tensor, int]:
+    members = info.batch_size
+    stacked = (t.expand(members, *t.shape) if d is None else t.movedim(d, 0) for t, d in zip(qkv, in_dims))
+    q, k, v = (t.flatten(0, 1) for t in stacked)
+    return F.scaled_dot_product_attention(q, k, v).unflatten(0, (members, -1)), 0
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """softmax(q kᵀ / √d) v.
+
+    Args:
+        q: (n, heads, queries, d).
+        k: (n, heads, tokens, d).
+        v: (n, heads, tokens, d).
+
+    Returns:
+        (n, heads, queries, d).
+    """
+    return torch.ops.ecgcmr.attention(q, k, v)
+
+
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """(n, tokens, heads · d) -> (n, heads, tokens, d)."""
+    return x.unflatten(-1, (heads, -1)).transpose(-3, -2)
+
+
+def join_heads(x: Tensor) -> Tensor:
+    """(n, heads, tokens, d) -> (n, tokens, heads · d)."""
+    return x.transpose(-3, -2).flatten(-2)

@@ -1,0 +1,72 @@
+"""What sits on an encoder: the projector of contrastive learning and the answering head of fine-tuning."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ecgcmr.nn.attention import attention, join_heads, split_heads
+from ecgcmr.nn.vit import EPS, truncated_normal
+
+
+class Projector(nn.Module):
+    """Linear, ReLU, Linear, without batch norm (paper, section IV-C.1; lightly 1.2.22, which the authors used)."""
+
+    def __init__(self, width: int, hidden: int, out: int, *, norm: bool = False) -> None:
+        """Map `width` to `out` numbers; with `norm` the input is layer-normalised first, as ECG embeddings are."""
+        super().__init__()
+        self.norm = nn.LayerNorm(width, eps=EPS) if norm else None
+        self.layers = nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, out))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(…, width) -> (…, out), not normalised to length one."""
+        return self.layers(x if self.norm is None else self.norm(x))
+
+
+class AttentionPool(nn.Module):
+    """One query, the mean token, attends to all tokens; parameters are named as `nn.MultiheadAttention`'s."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
+        self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
+        self.out_proj = nn.Linear(width, width)
+        nn.init.xavier_uniform_(self.in_proj_weight)
+        nn.init.zeros_(self.out_proj.bias)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(n, tokens, width) without the class token -> (n, width)."""
+        width = tokens.shape[-1]
+        query = F.linear(tokens.mean(1, keepdim=True), self.in_proj_weight[:width], self.in_proj_bias[:width])
+        key, value = F.linear(tokens, self.in_proj_weight[width:], self.in_proj_bias[width:]).chunk(2, -1)
+        pooled = attention(*(split_heads(part, self.heads) for part in (query, key, value)))
+        return self.out_proj(join_heads(pooled))[:, 0]
+
+
+class EcgHead(nn.Module):
+    """Attention pooling, norm and linear layer: tokens of the ECG encoder to outputs."""
+
+    def __init__(self, width: int, heads: int, outputs: int, *, double_norm: bool) -> None:
+        super().__init__()
+        self.double_norm = double_norm
+        self.attention_pool = AttentionPool(width, heads)
+        self.fc_norm = nn.LayerNorm(width, eps=EPS)
+        self.head = nn.Linear(width, outputs)
+        truncated_normal(self.head)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(n, 1 + tokens, width) -> (n, outputs)."""
+        pooled = self.fc_norm(self.attention_pool(tokens[:, 1:]))
+        return self.head(self.fc_norm(pooled) if self.double_norm else pooled)
+
+
+class CmrHead(nn.Module):
+    """A linear layer on the image embedding, as ResNet's own `fc`."""
+
+    def __init__(self, width: int, outputs: int) -> None:
+        super().__init__()
+        self.head = nn.Linear(width, outputs)
+
+    def forward(self, embedding: Tensor) -> Tensor:
+        """(n, width) -> (n, outputs)."""
+        return self.head(embedding)

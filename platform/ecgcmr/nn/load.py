@@ -1,0 +1,59 @@
+"""Start an encoder from another's weights: positions are resized, heads left behind, anything else must fit by name.
+
+The one idea: an encoder is handed on between methods that put different things on top of it, so what belongs to a head
+may be missing or left over; what belongs to the encoder may not.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ecgcmr.errors import InputError
+
+# Left over in a file by what sat on the encoder: MAE's decoder and norm, pooling, classifiers, other projectors.
+_ON_TOP = ("norm.", "fc_norm.", "fc.", "head.", "attention_pool.", "mask_token", "decoder_", "projector.", "predictor.")
+
+
+def into(module: nn.Module, weights: Mapping[str, np.ndarray | Tensor], part: str) -> None:
+    """Copy weights into an encoder, in place.
+
+    Args:
+        module: the encoder; keeps its own values only for a final norm that the weights lack.
+        weights: by name without prefix, as `store.weights` gives them.
+        part: "ecg" or "cmr", for the error.
+
+    Raises:
+        InputError: the names or shapes differ; lists `- in the file only`, `+ in the model only`, `~ of another shape`.
+    """
+    mine = module.state_dict()
+    found = {k: torch.as_tensor(np.asarray(v) if not isinstance(v, Tensor) else v) for k, v in weights.items()}
+    if "pos_embed" in found and "pos_embed" in mine:
+        found["pos_embed"] = resize_positions(found["pos_embed"], mine["pos_embed"].shape[1])
+    extra = sorted(k for k in found if k not in mine and not k.startswith(_ON_TOP))
+    absent = sorted(k for k in mine if k not in found and not k.startswith("norm."))
+    shapes = sorted(k for k in mine if k in found and found[k].shape != mine[k].shape)
+    if extra or absent or shapes:
+        lines = [f"  - in the file only: {k}" for k in extra] + [f"  + in the model only: {k}" for k in absent]
+        lines += [f"  ~ {k}: {tuple(found[k].shape)} in the file, {tuple(mine[k].shape)} in the model" for k in shapes]
+        raise InputError(
+            "\n".join([f"the weights to start from and the {part} encoder differ; use the same network", *lines])
+        )
+    module.load_state_dict({**mine, **{k: v for k, v in found.items() if k in mine}})
+
+
+def resize_positions(table: Tensor, rows: int, leads: int = 12) -> Tensor:
+    """Positions for another number of time patches: linear interpolation along time, lead by lead.
+
+    Args:
+        table: (1, 1 + leads · times, width), the class token's row first; that one is kept.
+        rows: 1 + leads · new times.
+        leads: of the record.
+    """
+    if table.shape[1] == rows or (table.shape[1] - 1) % leads or (rows - 1) % leads:
+        return table  # equal, or a mismatch that the caller reports by its shapes
+    grid = table[0, 1:].unflatten(0, (leads, -1)).transpose(1, 2)
+    grid = F.interpolate(grid, size=(rows - 1) // leads, mode="linear", align_corners=False)
+    return torch.cat([table[:, :1], grid.transpose(1, 2).flatten(0, 1)[None]], 1)

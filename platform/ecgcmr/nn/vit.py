@@ -1,0 +1,192 @@
+"""The ECG transformer: one token per patch of one lead, lead-major, behind a class token.
+
+Parameter names are the published ones (cls_token, pos_embed, patch_embed.proj, blocks.i.…, norm), so that published
+weights load and ours are readable elsewhere. Draws no random number: what drop path needs comes in as uniforms.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ecgcmr.nn.attention import attention, join_heads, split_heads
+
+LEADS = 12
+EPS = 1e-6  # of every LayerNorm; torch's own default is 1e-5
+
+
+def positions(width: int, leads: int, times: int) -> Tensor:
+    """Fixed 2-D sine-cosine positions behind a zero row for the class token, (1, 1 + leads · times, width).
+
+        [sin(t ω), cos(t ω), sin(l ω), cos(l ω)],   ω_i = 10000^(−i / (width / 4)),  i < width / 4
+
+    First half time t, second half lead l. Source: MAE's positions as the authors' models_mae.py calls them.
+    """
+    omega = 10000.0 ** (-torch.arange(width // 4, dtype=torch.float64) / (width / 4))
+    lead, time = torch.meshgrid(torch.arange(leads), torch.arange(times), indexing="ij")
+    angles = [place.reshape(-1, 1).double() * omega for place in (time, lead)]
+    grid = torch.cat([wave for angle in angles for wave in (angle.sin(), angle.cos())], 1)
+    return torch.cat([torch.zeros(1, width), grid.float()])[None]
+
+
+def drop_path(x: Tensor, u: Tensor | None, rate: Tensor | float) -> Tensor:
+    """Drop a residual branch of whole samples, x · [u < 1 − rate] / (1 − rate); without `u` nothing drops.
+
+    Args:
+        x: (n, tokens, width).
+        u: (n,) uniforms in [0, 1).
+        rate: share that is dropped; may be a tensor, so that members of a pack differ in it.
+
+    Source: Huang et al. 2016, arXiv:1603.09382.
+    """
+    if u is None:
+        return x
+    keep = 1 - (rate.to(u.dtype) if isinstance(rate, Tensor) else rate)
+    # Compared in the precision of u and not of x: bfloat16 has 1/256 between neighbours below 1.
+    return x * ((u < keep) / keep)[:, None, None].to(x.dtype)
+
+
+class PatchEmbed(nn.Module):
+    """Patches to tokens; a convolution by name and initialisation, a matrix product by computation."""
+
+    def __init__(self, width: int, patch: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(1, width, kernel_size=(1, patch), stride=(1, patch))
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """(n, tokens, patch) -> (n, tokens, width)."""
+        return F.linear(patches, self.proj.weight.flatten(1), self.proj.bias)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, tokens, width) -> the same."""
+        q, k, v = (split_heads(part, self.heads) for part in self.qkv(x).chunk(3, -1))
+        return self.proj(join_heads(attention(q, k, v)))
+
+
+class Mlp(nn.Module):
+    """Two layers with the exact GELU between."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, 4 * width)
+        self.fc2 = nn.Linear(4 * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, tokens, width) -> the same."""
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width, eps=EPS)
+        self.attn = Attention(width, heads)
+        self.norm2 = nn.LayerNorm(width, eps=EPS)
+        self.mlp = Mlp(width)
+
+    def forward(self, x: Tensor, drops: tuple[Tensor, Tensor] | None = None, rate: Tensor | float = 0.0) -> Tensor:
+        """(n, tokens, width) -> the same; `drops` are (n,) uniforms for the two branches."""
+        first, second = drops or (None, None)
+        x = x + drop_path(self.attn(self.norm1(x)), first, rate)
+        return x + drop_path(self.mlp(self.norm2(x)), second, rate)
+
+
+class ViT(nn.Module):
+    """The encoder (paper, section IV-C.1): width 384, 3 layers, 6 heads, patches of (1, 100)."""
+
+    def __init__(
+        self, width: int, depth: int, heads: int, patch: int, times: int, *, fixed: bool = False, norm: bool = True
+    ) -> None:
+        """Build the encoder of `nn.Network`'s sizes for `times` patches per lead.
+
+        With `fixed`, positions are constants (MAE) and not trained. `norm` is a final norm of every token (MAE); the
+        methods that pool have their own norm after pooling.
+        """
+        super().__init__()
+        self.pos_embed: Tensor
+        self.patch, self.times = patch, times
+        self.cls_token = nn.Parameter(torch.empty(1, 1, width).normal_(std=0.02))
+        # A fixed position is a buffer under its published name: an optimiser cannot reach it by mistake.
+        if fixed:
+            self.register_buffer("pos_embed", positions(width, LEADS, times))
+        else:
+            self.pos_embed = nn.Parameter(positions(width, LEADS, times))
+        self.patch_embed = PatchEmbed(width, patch)
+        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
+        self.norm = nn.LayerNorm(width, eps=EPS) if norm else None
+        self.apply(truncated_normal)
+
+    def forward(
+        self, x: Tensor, keep: Tensor | None = None, drops: Tensor | None = None, rate: Tensor | float = 0.0
+    ) -> Tensor:
+        """Tokens of an ECG, the class token first.
+
+        Args:
+            x: (n, 12, patch · times).
+            keep: (n, visible) indices of the tokens to encode; all of them without.
+            drops: (n, depth, 2) uniforms for drop path.
+            rate: drop-path rate of the last block; it grows linearly from 0 at the first.
+
+        Returns:
+            (n, 1 + tokens, width).
+        """
+        patches = patchify(x, self.patch)
+        places = self.pos_embed[:, 1:].expand(x.shape[0], -1, -1)
+        if keep is not None:  # before the embedding: masked patches then cost nothing
+            patches, places = take(patches, keep), take(places, keep)
+        tokens = self.patch_embed(patches) + places
+        first = (self.cls_token + self.pos_embed[:, :1]).expand(x.shape[0], -1, -1)
+        tokens = torch.cat([first, tokens], 1)
+        last = max(len(self.blocks) - 1, 1)
+        for i, block in enumerate(self.blocks):
+            pair = None if drops is None else (drops[:, i, 0], drops[:, i, 1])
+            tokens = block(tokens, pair, rate * (i / last))
+        return tokens if self.norm is None else self.norm(tokens)
+
+
+def patchify(x: Tensor, patch: int) -> Tensor:
+    """(n, 12, patch · times) -> (n, 12 · times, patch), lead-major."""
+    return x.unflatten(-1, (-1, patch)).flatten(1, 2)
+
+
+def take(tokens: Tensor, index: Tensor) -> Tensor:
+    """(n, tokens, width) and (n, k) indices -> (n, k, width)."""
+    return tokens.gather(1, index[..., None].expand(-1, -1, tokens.shape[-1]))
+
+
+def depth_of(name: str, depth: int) -> int:
+    """Layer-decay depth of an encoder's parameter: 0 for the stem, i + 1 for block i, depth + 1 after the blocks.
+
+    Source: BEiT, arXiv:2106.08254, as the authors' util/lr_decay.py has it.
+    """
+    words = name.split(".")
+    if words[0] == "blocks":
+        return int(words[1]) + 1
+    return 0 if words[0] in ("cls_token", "pos_embed", "patch_embed") else depth + 1
+
+
+def truncated_normal(module: nn.Module) -> None:
+    """Initialise a linear layer as timm's ViT does: N(0, 0.02) cut at ±2, bias 0."""
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        nn.init.zeros_(module.bias)
+
+
+def xavier(module: nn.Module) -> None:
+    """Initialise a linear layer as MAE does: Xavier uniform (q, k and v as one matrix), bias 0."""
+    if isinstance(module, nn.Linear):
+        nn.init.xavier_uniform_(module.weight)
+        nn.init.zeros_(module.bias)
+    elif isinstance(module, PatchEmbed):
+        nn.init.xavier_uniform_(module.proj.weight.data.flatten(1))

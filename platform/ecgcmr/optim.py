@@ -1,0 +1,121 @@
+"""AdamW, Adam and the learning-rate schedule for packs: tensors have a leading member axis E, every rate may differ.
+
+The one idea: the update is elementwise, so members never mix; one that diverges or stops is masked out and the others
+do not notice. A single trial is a pack of one. This file does not compute gradients.
+
+Source: Kingma & Ba 2015, arXiv:1412.6980; Loshchilov & Hutter 2019, arXiv:1711.05101.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class State:
+    """What Adam remembers: the number of steps taken and the two moments of every parameter, shaped like it."""
+
+    steps: int
+    first: dict[str, Tensor]
+    second: dict[str, Tensor]
+
+
+def start(params: Mapping[str, Tensor]) -> State:
+    """The state before the first step."""
+    moments = [{k: torch.zeros_like(v, requires_grad=False) for k, v in params.items()} for _ in range(2)]
+    return State(0, *moments)
+
+
+@torch.no_grad()
+def step(
+    params: Mapping[str, Tensor],
+    grads: Mapping[str, Tensor],
+    state: State,
+    *,
+    lr: Tensor,
+    weight_decay: Tensor,
+    multiplier: Mapping[str, Tensor | float] | None = None,
+    decays: Mapping[str, bool] | None = None,
+    betas: tuple[float, float] = (0.9, 0.999),
+    coupled: bool = False,
+    active: Tensor | None = None,
+    eps: float = 1e-8,
+) -> None:
+    """Take one step of AdamW (or, `coupled`, of Adam with L2 decay) in place.
+
+        m ← β₁m + (1−β₁)g,   v ← β₂v + (1−β₂)g²,   θ ← θ(1 − ηκλ) − ηκ · m/(1−β₁ᵗ) / (√(v/(1−β₂ᵗ)) + ε)
+
+    With `coupled` the decay enters g ← g + λθ instead of the factor of θ.
+
+    Args:
+        params: θ by name, (E, …); changed in place.
+        grads: g by the same names; every parameter of a method takes part in its loss.
+        state: of `start`; changed in place.
+        lr: η per member, (E,).
+        weight_decay: λ per member, (E,).
+        multiplier: κ by name, (E,) or a number; layer decay. 1 where absent.
+        decays: by name whether λ applies; yes where absent.
+        betas: β₁ and β₂.
+        coupled: Adam instead of AdamW.
+        active: (E,) bool. Weights of the others stay bit for bit as they are; their moments are given up, so a member
+            that was masked out stays out.
+        eps: ε.
+    """
+    names = list(params)
+    p, g = [params[k] for k in names], [grads[k] for k in names]
+    m, v = [state.first[k] for k in names], [state.second[k] for k in names]
+    state.steps += 1
+    decay = {k: _decay(k, weight_decay, decays) for k in names}
+    rate = {k: lr * (multiplier or {}).get(k, 1.0) for k in names}
+    if coupled:
+        g = [gi + _like(decay[k], gi) * pi for k, gi, pi in zip(names, g, p)]
+    # One fused call per line where the factor is a number; factors that differ by member cannot be.
+    torch._foreach_lerp_(m, g, 1 - betas[0])
+    torch._foreach_mul_(v, betas[1])
+    torch._foreach_addcmul_(v, g, g, 1 - betas[1])
+    scale = torch._foreach_sqrt(v)
+    torch._foreach_div_(scale, (1 - betas[1] ** state.steps) ** 0.5)
+    torch._foreach_add_(scale, eps)
+    torch._foreach_mul_(scale, -(1 - betas[0] ** state.steps))
+    move = torch._foreach_div(m, scale)
+    for k, pi, change in zip(names, p, move):
+        change.mul_(_like(rate[k], pi))
+        if not coupled and (decays or {}).get(k, True):
+            change.sub_(_like(rate[k] * decay[k], pi) * pi)
+        if active is not None:
+            change.copy_(torch.where(_like(active, pi), change, 0))
+    torch._foreach_add_(p, move)
+
+
+def _decay(name: str, weight_decay: Tensor, decays: Mapping[str, bool] | None) -> Tensor:
+    return weight_decay if (decays or {}).get(name, True) else torch.zeros_like(weight_decay)
+
+
+def _like(rate: Tensor, x: Tensor) -> Tensor:
+    """(E,) -> (E, 1, …) in the dtype of `x` (a mask stays one), to multiply it."""
+    rate = rate if rate.dtype == torch.bool else rate.to(x.dtype)
+    return rate.reshape(-1, *[1] * (x.dim() - 1))
+
+
+def schedule(step: Tensor | int, total: Tensor | int, warmup: Tensor | float) -> Tensor:
+    """The share of the learning rate that step `step` uses: linear warm-up, then half a cosine to zero.
+
+        s < wT:  s / (wT),      else  ½ [1 + cos π (s − wT) / (T − wT)]
+
+    Args:
+        step: s, from 0.
+        total: T, steps of the whole run.
+        warmup: w in [0, 1), the warm-up's share of T. All three broadcast, so (E,) for a pack.
+
+    Returns:
+        In [0, 1], float64.
+
+    Source: section IV-C.2; per step and not per epoch as in the authors' util/lr_sched.py.
+    """
+    device = next((x.device for x in (step, total, warmup) if isinstance(x, Tensor)), None)
+    s, t, w = (torch.as_tensor(x, dtype=torch.float64, device=device) for x in (step, total, warmup))
+    rise = s / (w * t).clamp(min=1e-9)
+    fall = 0.5 * (1 + torch.cos(torch.pi * ((s - w * t) / (t - w * t).clamp(min=1e-9)).clamp(0, 1)))
+    return torch.where(s < w * t, rise, fall)

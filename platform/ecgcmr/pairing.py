@@ -1,0 +1,302 @@
+"""From recordings to the rows of a cohort: who is a person, which ECG belongs to which CMR, which split, which labels.
+
+Pure functions over what the survey of the files found; no signal is touched here. The one idea: everything is decided by
+the person, so that repeat visits share a pseudonym and a split. A recording's own key never enters a cohort: pseudonyms
+are keyed hashes, and the key stays with whoever built it.
+"""
+
+import hashlib
+import hmac
+import logging
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ecgcmr import tasks
+from ecgcmr.errors import InputError
+
+log = logging.getLogger(__name__)
+
+SPLITS = ("train", "val", "test")
+DEMOGRAPHICS = ("age", "sex", "height", "weight")
+DUPLICATE = "same signal as an earlier recording"
+SEXES = {"f": 0.0, "female": 0.0, "w": 0.0, "m": 1.0, "male": 1.0}
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the survey says of one recording.
+
+    Attributes:
+        kind: "ecg" or "cmr".
+        source: what the reader opens.
+        key: the file's key.
+        person: groups repeat visits, or None.
+        digest: of the signal; equal for equal recordings.
+        numbers: demographics and 0/1 labels of the header.
+        repairs: what was settled while reading.
+        step: "" if it can serve, else "readable" or "plausible", the step that it failed.
+        reason: why it failed.
+    """
+
+    kind: str
+    source: str
+    key: str
+    person: str | None = None
+    digest: str = ""
+    numbers: Mapping[str, float] | None = None
+    repairs: tuple[str, ...] = ()
+    step: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Labels:
+    """A labels file: numbers by ECG, by CMR or by person, and who belongs to whom."""
+
+    columns: tuple[str, ...] = ()
+    by_ecg: Mapping[str, Mapping[str, float]] | None = None
+    by_cmr: Mapping[str, Mapping[str, float]] | None = None
+    by_person: Mapping[str, Mapping[str, float]] | None = None
+    person_of_ecg: Mapping[str, str] | None = None
+    person_of_cmr: Mapping[str, str] | None = None
+    ecg_of_cmr: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class Linked:
+    """The rows to be written, and the account of what became of every recording."""
+
+    rows: list[dict[str, Any]]  # subject, split, ecg and cmr (source or None), numbers
+    labels: tuple[str, ...]
+    flow: list[dict[str, Any]]
+    exclusions: list[dict[str, str]]
+    repairs: list[dict[str, str]]
+    link: list[dict[str, str]]  # pseudonym, kind, key: for the builder alone
+
+
+def splits(persons: int, seed: int) -> np.ndarray:
+    """The split of each of `persons`, 70 / 15 / 15, a pure function of the seed: floor(0.7 n), then halves."""
+    train = persons * 7 // 10
+    val = (persons - train) // 2
+    out = np.full(persons, "test", dtype=object)
+    order = np.random.default_rng([seed, persons]).permutation(persons)
+    out[order[:train]] = "train"
+    out[order[train : train + val]] = "val"
+    return out
+
+
+def pseudonym(secret: bytes, person: str) -> str:
+    """HMAC-SHA-256 of the person under the builder's key, 16 hexadecimal digits."""
+    return hmac.new(secret, person.encode(), hashlib.sha256).hexdigest()[:16]
+
+
+# -- labels file -------------------------------------------------------------------------------------------------------
+
+
+def read_labels(path: Path | None) -> Labels:
+    """Read a CSV or Parquet file with `subject`, `ecg` (or `record`) or `cmr`, and columns of numbers.
+
+    Taken: demographics, the paper's phenotypes, and columns that hold 0, 1 and blanks. Anything else (text, dates,
+    numbers of other meaning) is left out and named in the log, so that nothing identifying slips into a cohort.
+
+    Raises:
+        InputError: unreadable, without a key column, with a key twice, or without a column to take.
+    """
+    if path is None:
+        return Labels()
+    table = _read_table(path).rename(columns={"record": "ecg"})
+    keys = [name for name in ("subject", "ecg", "cmr") if name in table]
+    if not keys:
+        raise InputError(
+            f"{path}: no column 'subject', 'ecg', 'record' or 'cmr' to join on; it has {_some(table.columns)}"
+        )
+    for name in keys:
+        table[name] = [_key(value) for value in table[name]]
+    numbers = _numbers(table.drop(columns=keys), path)
+    records = [{k: v for k, v in row.items() if pd.notna(v)} for row in numbers.to_dict("records")]
+
+    def by(name: str, values: Iterable[Any]) -> dict[str, Any] | None:
+        return {k: v for k, v in zip(table[name], values, strict=True) if k and v} if name in table else None
+
+    unit = "ecg" if "ecg" in keys else "cmr" if "cmr" in keys else "subject"
+    repeated = table.loc[table[unit].ne("") & table[unit].duplicated(), unit]
+    if len(repeated):
+        raise InputError(f"{path}: {unit} '{repeated.iloc[0]}' appears twice; keep one line for each")
+    both = {"subject", "ecg"} <= set(keys), {"subject", "cmr"} <= set(keys), {"ecg", "cmr"} <= set(keys)
+    return Labels(
+        columns=tuple(c for c in numbers.columns if c not in DEMOGRAPHICS),
+        by_ecg=by("ecg", records),
+        by_cmr=by("cmr", records),
+        by_person=by("subject", records) if unit == "subject" else None,
+        person_of_ecg=by("ecg", table["subject"]) if both[0] else None,
+        person_of_cmr=by("cmr", table["subject"]) if both[1] else None,
+        ecg_of_cmr=by("cmr", table["ecg"]) if both[2] else None,
+    )
+
+
+def _read_table(path: Path) -> pd.DataFrame:
+    try:
+        if path.suffix == ".parquet":
+            return pd.read_parquet(path)
+        return pd.read_csv(path, dtype={name: str for name in ("subject", "ecg", "record", "cmr")})
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such labels file") from error
+    except (ValueError, OSError) as error:
+        raise InputError(f"{path}: cannot be read as {path.suffix or 'CSV'}: {str(error).splitlines()[0]}") from error
+
+
+def _key(value: Any) -> str:
+    """A recording's key from what a labels file calls it: `records/A0001.hea` is `A0001`."""
+    name = PurePosixPath(str(value)).name if pd.notna(value) else ""
+    for end in (".gz", ".nii", ".hea", ".mat", ".dat", ".dcm"):
+        name = name.removesuffix(end)
+    return name
+
+
+def _numbers(table: pd.DataFrame, path: Path) -> pd.DataFrame:
+    taken, left = {}, []
+    for name in table.columns:
+        values = table[name]
+        if name == "sex" and not pd.api.types.is_numeric_dtype(values):
+            values = values.map(lambda v: SEXES.get(str(v).strip().lower()), na_action="ignore")
+        values = pd.to_numeric(values, errors="coerce") if name in (*DEMOGRAPHICS, *tasks.PHENOTYPES) else values
+        if name in (*DEMOGRAPHICS, *tasks.PHENOTYPES) or _is_label(values):
+            taken[str(name)] = values.astype("float64")
+        else:
+            left.append(str(name))
+    if left:
+        log.warning("%s: left out, neither 0/1 nor a known number: %s", path.name, ", ".join(left))
+    if not taken and len(table.columns):
+        raise InputError(f"{path}: no column of 0/1 labels, demographics or phenotypes; it has {_some(table.columns)}")
+    return pd.DataFrame(taken, index=table.index)
+
+
+def _is_label(values: pd.Series) -> bool:
+    numeric = pd.api.types.is_numeric_dtype(values) or pd.api.types.is_bool_dtype(values)
+    return bool(numeric and values.dropna().astype("float64").isin((0.0, 1.0)).all())
+
+
+def _some(names: Iterable[Any]) -> str:
+    words = [str(name) for name in names]
+    return ", ".join(words[:8]) + (" …" if len(words) > 8 else "")
+
+
+# -- linking -----------------------------------------------------------------------------------------------------------
+
+
+def link(found: Sequence[Found], labels: Labels, secret: bytes, seed: int) -> Linked:
+    """Turn what was found into rows: without duplicates, paired by person, split by person, labelled.
+
+    Args:
+        found: every recording, in the order of its source; of two equal ones the first stays.
+        labels: of the labels file.
+        secret: key of the pseudonyms.
+        seed: of the split.
+
+    Raises:
+        InputError: nothing can serve.
+    """
+    usable, failed = _without_duplicates(found)
+    if not usable:
+        reasons = ", ".join(f"{n} {reason}" for reason, n in Counter(f.reason for f in failed).most_common())
+        raise InputError(f"none of {len(found)} recordings can serve: {reasons}")
+    visits = _visits(usable, labels)
+    persons = sorted({person for person, _, _ in visits})
+    split_of = dict(zip(persons, splits(len(persons), seed), strict=True))
+    name_of = {person: pseudonym(secret, person) for person in persons}
+    rows = [_row(name_of[p], split_of[p], ecg, cmr, labels) for p, ecg, cmr in visits]
+    held = sorted({name for row in rows for name in row["numbers"]} - set(DEMOGRAPHICS))
+    unknown = [(f, pseudonym(secret, _person(f, labels))) for f in failed]
+    return Linked(
+        rows=rows,
+        labels=tuple(held),
+        flow=_flow(found, failed, rows),
+        exclusions=[{"key": name, "reason": f"{f.kind}: {f.reason}"} for f, name in unknown],
+        repairs=[
+            {"key": name_of[p], "what": f"{f.kind}: {what}"}
+            for p, *pair in visits
+            for f in pair
+            if f
+            for what in f.repairs
+        ],
+        link=[{"subject": name, "kind": f.kind, "key": f.key, "excluded": f.reason} for f, name in unknown]
+        + [
+            {"subject": name_of[p], "kind": f.kind, "key": f.key, "excluded": ""}
+            for p, *pair in visits
+            for f in pair
+            if f
+        ],
+    )
+
+
+def _without_duplicates(found: Sequence[Found]) -> tuple[list[Found], list[Found]]:
+    usable, failed, seen = [], [], set()
+    for recording in found:
+        if recording.reason:
+            failed.append(recording)
+        elif (recording.kind, recording.digest) in seen:
+            failed.append(Found(recording.kind, recording.source, recording.key, step="unique", reason=DUPLICATE))
+        else:
+            seen.add((recording.kind, recording.digest))
+            usable.append(recording)
+    return usable, failed
+
+
+def _person(recording: Found, labels: Labels) -> str:
+    known = labels.person_of_ecg if recording.kind == "ecg" else labels.person_of_cmr
+    return (known or {}).get(recording.key) or recording.person or recording.key
+
+
+def _visits(usable: Sequence[Found], labels: Labels) -> list[tuple[str, Found | None, Found | None]]:
+    """(person, ECG, CMR) of every subject-visit.
+
+    A CMR joins the ECG that the labels file names for it, else the one of its key, else its person's first ECG that is
+    still alone; without any it is a row by itself.
+    """
+    ecgs = {f.key: f for f in usable if f.kind == "ecg"}
+    free = dict(ecgs)
+    pairs: list[tuple[str, Found | None, Found | None]] = []
+    for cmr in (f for f in usable if f.kind == "cmr"):
+        person = _person(cmr, labels)
+        key = (labels.ecg_of_cmr or {}).get(cmr.key, cmr.key)
+        if key not in free:
+            key = next((k for k, f in free.items() if _person(f, labels) == person), "")
+        ecg = free.pop(key, None)
+        pairs.append((_person(ecg, labels) if ecg else person, ecg, cmr))
+    pairs += [(_person(ecg, labels), ecg, None) for ecg in free.values()]
+    return sorted(pairs, key=lambda v: (v[0], v[1].key if v[1] else "", v[2].key if v[2] else ""))
+
+
+def _row(subject: str, split: str, ecg: Found | None, cmr: Found | None, labels: Labels) -> dict[str, Any]:
+    numbers: dict[str, float] = {}
+    for recording in (cmr, ecg):
+        numbers |= recording.numbers or {} if recording else {}
+    named = {"ecg": labels.by_ecg or {}, "cmr": labels.by_cmr or {}}
+    for recording in (cmr, ecg):  # the file of labels has the last word, and in it the ECG's line
+        if recording:
+            numbers |= (labels.by_person or {}).get(_person(recording, labels), {})
+            numbers |= named[recording.kind].get(recording.key, {})
+    return {
+        "subject": subject, "split": split, "numbers": dict(sorted(numbers.items())),
+        "ecg": ecg.source if ecg else None, "cmr": cmr.source if cmr else None,
+    }  # fmt: skip
+
+
+def _flow(found: Sequence[Found], failed: Sequence[Found], rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    steps: list[dict[str, Any]] = [{"step": "found", "n": len(found), "unit": "recordings", "reasons": {}}]
+    left = len(found)
+    for step in ("readable", "plausible", "unique"):
+        reasons = Counter(f"{f.kind}: {f.reason}" for f in failed if f.step == step)
+        left -= sum(reasons.values())
+        steps.append({"step": step, "n": left, "unit": "recordings", "reasons": dict(sorted(reasons.items()))})
+    labelled = sum(bool(set(row["numbers"]) - set(DEMOGRAPHICS)) for row in rows)
+    both = sum(bool(row["ecg"] and row["cmr"]) for row in rows)
+    for step, n in (("paired", both), ("labelled", labelled), ("kept", len(rows))):
+        steps.append({"step": step, "n": n, "unit": "rows", "reasons": {}})
+    return steps

@@ -1,0 +1,170 @@
+"""The bill before anything starts: trials, packs, steps, bytes, and hours from a few steps timed on this machine.
+
+The steps are those of the real engines on random numbers of the right shapes. Early stopping makes a grid shorter than
+this says; reading shards and starting Ray make it longer.
+"""
+
+import shutil
+import time
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ecgcmr import cohort as cohorts
+from ecgcmr import ecg, fit, hardware, methods, presets, pretrain, sweep, tasks
+from ecgcmr.trial import Trial
+
+SUBJECTS = {"cpu": 4, "cuda": 128}  # of a timed step at most; the time of a batch is taken as proportional
+STEPS = 2  # timed, after one that warms up
+FINALS = 5  # seeds of every best point, which the file does not list
+ROW_BYTES = 60_000  # of a finished trial without weights, measured on the demo's grid
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds per subject, forward and backward, and bytes that one trial of a kind leaves."""
+
+    seconds: float
+    bytes: int
+
+
+def bill(trials: list[Trial], cohort_path: Path, runs: Path, *, calibrate: bool = True) -> list[str]:
+    """What the trials amount to on a cohort, as lines for a person.
+
+    Raises:
+        InputError: no cohort there, or trials that could not run on it.
+    """
+    cohort = cohorts.open(cohort_path)
+    sweep.fit.check([trial for trial in trials if trial.stage != "pretrain"])
+    lines = [_summary(trials, cohort, cohort_path)]
+    lines.append(f"{'stage':9s}{'task':10s}{'trials':>8s}{'packs':>7s}{'steps':>12s}{'disk':>10s}{'hours':>9s}")
+    hours, space = 0.0, 0
+    for group in _groups(trials):
+        (found,) = sweep.plan(group, cohort)
+        # Trials of a stage and task may differ in system; one of them stands for all where they share a network.
+        costs = {kind: cost(of, calibrate) for kind, of in _kinds(group).items()}
+        taken = sum(costs[_kind(trial)].seconds for trial in group) / len(group) * found.subjects / 3600
+        left = sum(costs[_kind(trial)].bytes for trial in group)
+        hours, space = hours + taken, space + left
+        lines.append(
+            f"{found.stage:9s}{found.task:10s}{found.trials:8,}{found.packs:7,}{found.steps:12,}"
+            f"{_size(left):>10s}{_hours(taken) if calibrate else '—':>9s}"
+        )
+    free = shutil.disk_usage(next(parent for parent in (runs, *runs.parents) if parent.exists())).free
+    lines.append(f"disk: {_size(space)} for runs, {_size(free)} free; finished trials are skipped")
+    if calibrate:
+        where = hardware.device(None)
+        lines.append(f"hours: {_hours(hours)} on this machine ({where.type}), if no trial stops early")
+    return lines
+
+
+def _summary(trials: list[Trial], cohort: cohorts.Cohort, path: Path) -> str:
+    stages = Counter(trial.stage for trial in trials)
+    systems = {(trial.task, trial.label) for trial in trials if trial.stage == "grid"}
+    rows = sum(cohort.manifest["rows"].values())
+    size = sum(file.stat().st_size for file in path.rglob("*.parquet"))
+    names = ", ".join(sorted({trial.preset for trial in trials}))
+    return (
+        f"preset {names}; cohort of {rows:,} rows, {_size(size)}; {stages['pretrain']} pre-trainings, "
+        f"{stages['grid']:,} grid trials, {len(systems) * FINALS} final trials"
+    )
+
+
+def _groups(trials: Iterable[Trial]) -> list[list[Trial]]:
+    """By stage and task; the final trials stand as five seeds of each system's first grid point."""
+    groups: dict[tuple[str, str], list[Trial]] = {}
+    for trial in trials:
+        groups.setdefault((trial.stage, trial.task), []).append(trial)
+    for stage, task in list(groups):
+        if stage == "grid":
+            firsts = {trial.label: trial for trial in reversed(groups[stage, task])}
+            groups["final", task] = [
+                replace(trial, stage="final", seed=seed) for trial in firsts.values() for seed in sweep.SEEDS
+            ]
+    order = ("pretrain", "grid", "final")
+    return [groups[key] for key in sorted(groups, key=lambda key: order.index(key[0]))]
+
+
+def _kind(trial: Trial) -> tuple[object, ...]:
+    return trial.stage, trial.method, trial.modality, trial.network, trial.preset
+
+
+def _kinds(trials: Iterable[Trial]) -> dict[tuple[object, ...], Trial]:
+    return {_kind(trial): trial for trial in trials}
+
+
+def cost(trial: Trial, calibrate: bool) -> Cost:
+    """What a trial of this kind costs per subject and leaves on disk."""
+    pretraining = trial.stage == "pretrain"
+    task = tasks.of(trial.task, () if pretraining else (trial.task,)) if not pretraining else None
+    outputs = task.outputs if task else 0
+    modality = "" if pretraining and trial.method != "simclr" else trial.modality if task else trial.task
+    method = methods.build(
+        trial.method, trial.network, presets.preset(trial.preset), outputs=outputs, modality=modality
+    )
+    kept = [method.get_submodule(name) for name in method.parts.values()] if pretraining else [method]
+    weights = 0 if trial.stage == "grid" else 4 * sum(p.numel() for module in kept for p in module.parameters())
+    seconds = (_pack_seconds(trial, task) if task else _step_seconds(trial)) if calibrate else 0.0
+    return Cost(seconds, weights + ROW_BYTES)
+
+
+def _timed(call: object, device: torch.device) -> float:
+    assert callable(call)
+    call(0)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    start = time.perf_counter()
+    for number in range(1, STEPS + 1):
+        call(number)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return (time.perf_counter() - start) / STEPS
+
+
+def _batch(n: int, columns: Iterable[str], device: torch.device) -> dict[str, Tensor]:
+    shapes = {"ecg": (n, len(ecg.LEADS), ecg.SAMPLES), "cmr": (n, 3, 210, 210)}
+    return {name: torch.rand(shapes[name], device=device) for name in columns if name in shapes}
+
+
+def _step_seconds(trial: Trial) -> float:
+    device = hardware.device(None)
+    n = min(trial.batch, SUBJECTS[device.type])
+    training = pretrain.prepare(replace(trial, batch=n), STEPS + 1, device, hardware.precision("auto", device))
+    batch = _batch(n, training.method.needs, device)
+    return _timed(lambda number: pretrain.step(training, batch, number), device) / n
+
+
+def _pack_seconds(trial: Trial, task: tasks.Task) -> float:
+    device = hardware.device(None)
+    n, members = min(trial.batch, SUBJECTS[device.type]), 4
+    alone = [replace(trial, starts=()) for _ in range(members)]
+    pack = fit.assemble(alone, task, Path(), device, hardware.precision("auto", device))
+    batch = _batch(n, (trial.modality,), device)
+    if task.kind == "binary":
+        batch["target"] = torch.arange(n, device=device) % 2
+    else:
+        batch["target"] = torch.rand((n, task.outputs), device=device)
+    share = torch.ones(members, dtype=torch.float64, device=device)
+    seed = trial.seed
+
+    def one(number: int) -> None:
+        noise = pack.method.noise(hardware.generator(device, seed, number), n)
+        fit.step(pack, batch, noise, None, share)
+
+    return _timed(one, device) / n / members
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:.2f}" if hours < 10 else f"{hours:,.0f}"

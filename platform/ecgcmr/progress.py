@@ -1,0 +1,143 @@
+"""One calm live display: what runs, how far, how fast, how long still. Everything else goes to a log file.
+
+Workers leave small progress files (`store.Progress`); a thread here reads them. On a terminal it redraws in place; in a
+log of a job it writes one line now and then. It knows nothing of what the work is.
+"""
+
+import contextlib
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from ecgcmr import store
+
+LINE_EVERY_S = 15.0  # without a terminal
+STALE_S = 120.0  # a record this old belongs to a killed run
+
+
+def duration(seconds: float) -> str:
+    """`42 s`, `3 min 05 s`, `2 h 10 min`: two units at most."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def describe(record: dict[str, Any]) -> dict[str, str]:
+    """The words of one progress record: name, count, rate, time left, numbers shown beside."""
+    done, total = record["done"], record["total"]
+    seconds = max(record.get("now", record["started"]) - record["started"], 1e-9)
+    since = done - record.get("resumed_at", 0)
+    rate = since / seconds
+    left = duration((total - done) / rate) if since > 0 and done < total else ""
+    shown = "  ".join(f"{name} {value:.4g}" for name, value in record.get("shown", {}).items())
+    unit = record["unit"]
+    speed = f"{rate:.3g} {unit}/s" if rate >= 0.1 else f"{1 / max(rate, 1e-9):.3g} s/{unit.removesuffix('s')}"
+    count = f"{done:,}/{total:,} {unit}"
+    return {"name": record["name"], "count": count, "rate": speed if since > 0 else "", "left": left, "shown": shown}
+
+
+class Display:
+    """Stages, one after another, each with what runs inside it.
+
+    Args:
+        folders: where progress files appear.
+        out: the stream that a person reads (the terminal, not the log).
+    """
+
+    def __init__(self, folders: list[Path], out: TextIO) -> None:
+        self.folders, self.out = folders, out
+        self.console = Console(file=out, highlight=False)
+        self.live = self.console.is_terminal
+
+    @contextlib.contextmanager
+    def stage(self, title: str) -> Iterator[list[str]]:
+        """Show a stage while its body runs; what the body appends to the list is said at its end."""
+        notes: list[str] = []
+        start, stop = time.monotonic(), threading.Event()
+        watch = self._redraw if self.live else self._lines
+        thread = threading.Thread(target=watch, args=(title, start, stop), daemon=True)
+        thread.start()
+        mark = "✗"
+        try:
+            yield notes
+            mark = "✓"
+        finally:
+            stop.set()
+            thread.join()
+            said = "  ".join([f"{mark} {title}", *notes, f"[{duration(time.monotonic() - start)}]"])
+            self.console.print(said, markup=False, soft_wrap=True)
+
+    def _records(self) -> list[dict[str, Any]]:
+        now = time.time()
+        found = [record for folder in self.folders for record in store.running(folder)]
+        return [record for record in found if now - record.get("now", record["started"]) < STALE_S]
+
+    def _redraw(self, title: str, start: float, stop: threading.Event) -> None:
+        with Live(console=self.console, transient=True, refresh_per_second=4) as live:
+            while not stop.wait(0.25):
+                live.update(self._drawing(title, time.monotonic() - start))
+
+    def _drawing(self, title: str, seconds: float) -> Group:
+        table = Table.grid(padding=(0, 2))
+        for record in self._records():
+            words = describe(record)
+            bar = ProgressBar(total=max(record["total"], 1), completed=record["done"], width=24)
+            left = f"{words['left']} left" if words["left"] else ""
+            table.add_row(f"  {words['name']}", bar, words["count"], words["rate"], left, words["shown"])
+        return Group(Text(f"▸ {title}  {duration(seconds)}", style="bold"), table)
+
+    def _lines(self, title: str, start: float, stop: threading.Event) -> None:
+        while not stop.wait(LINE_EVERY_S):
+            for record in self._records():
+                words = describe(record)
+                left = f"{words['left']} left" if words["left"] else ""
+                parts = [f"  {title}:", words["name"], words["count"], words["rate"], left, words["shown"]]
+                self.console.print("  ".join(part for part in parts if part), markup=False, soft_wrap=True)
+
+
+@contextlib.contextmanager
+def captured(log: Path) -> Iterator[TextIO]:
+    """Send everything written to stdout and stderr, by whomever, to `log`; yield the stream that a person reads.
+
+    Ray and its native parts write to the process's descriptors directly, so the descriptors themselves are moved.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    saved = [os.dup(1), os.dup(2)]
+    with open(log, "ab", buffering=0) as sink:
+        os.dup2(sink.fileno(), 1)
+        os.dup2(sink.fileno(), 2)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    root = logging.getLogger()
+    level = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    person = os.fdopen(os.dup(saved[1]), "w", buffering=1)
+    try:
+        yield person
+    finally:
+        person.flush()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        root.removeHandler(handler)
+        root.setLevel(level)
+        for number, copy in zip((1, 2), saved, strict=True):
+            os.dup2(copy, number)
+            os.close(copy)
+        person.close()

@@ -1,0 +1,77 @@
+"""What every reader returns: a recording as it was read, not yet cleaned.
+
+The key comes from the file's name, never from inside it: names, dates and identifiers of a header stay in the reader.
+Frames and signals are as the file holds them; `ecg.prepare` and `cmr.prepare` settle, check and clean them.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class EcgRecord:
+    """One ECG as read.
+
+    Attributes:
+        key: stem of the file's name.
+        signal: (leads, samples) float32, mV; NaN where the file marks a sample as missing.
+        rate_hz: samples per second.
+        leads: names in the order of `signal`, as the file spells them.
+        age: years. sex: 0 female, 1 male. height: cm. weight: kg. None where unknown.
+        labels: label column -> 0.0 or 1.0; a column that is absent is unknown, not 0.
+        repairs: what was settled while reading, in words.
+        person: groups repeat visits; None means that the record is its own person.
+    """
+
+    key: str
+    signal: np.ndarray
+    rate_hz: float
+    leads: tuple[str, ...]
+    age: float | None
+    sex: float | None
+    height: float | None
+    weight: float | None
+    labels: dict[str, float]
+    repairs: tuple[str, ...]
+    person: str | None = None
+
+
+@dataclass(frozen=True)
+class CmrRecord:
+    """One short-axis cine stack as read.
+
+    Attributes:
+        key: stem of the file's or folder's name.
+        frames: (slices, phases, height, width) float32, scanner intensities, slices in order of position.
+        spacing_mm: distance of slices, rows and columns.
+        trigger_ms: (phases,) time after the R wave, or None.
+        repairs: what was settled while reading, in words.
+    """
+
+    key: str
+    frames: np.ndarray
+    spacing_mm: tuple[float, float, float]
+    trigger_ms: np.ndarray | None
+    repairs: tuple[str, ...]
+
+
+class Reader(Protocol):
+    """A raw format: a module with these two functions."""
+
+    def find(self, path: str) -> list[str]:
+        """List the recordings under a file or folder, sorted; each goes to `read`.
+
+        Raises:
+            InputError: the path does not exist or holds none.
+        """
+        ...
+
+    def read(self, source: str) -> EcgRecord | CmrRecord:
+        """Read one recording.
+
+        Raises:
+            Excluded: it cannot serve; the error says why.
+        """
+        ...

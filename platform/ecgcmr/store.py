@@ -1,0 +1,195 @@
+"""Runs on disk: the truth that reports, resumes and Aim are made from.
+
+One folder per trial under `runs/`, named by the trial. A folder is finished when it holds `trial.json`; whatever is
+written is written aside and renamed, so a killed run leaves no half file. A running trial keeps
+`progress.json` beside it for the display and for `ecgcmr status`.
+"""
+
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from safetensors.numpy import load_file, save_file
+
+from ecgcmr import trial as trials
+from ecgcmr.errors import InputError
+from ecgcmr.trial import Trial
+
+RECORD = "trial.json"
+ROWS = "rows.parquet"
+CURVE = "curve.parquet"
+PREDICTIONS = "predictions.parquet"
+ENCODER = "encoder.safetensors"
+PROGRESS = "progress.json"
+
+# rows.parquet: one measured number each. `status`: "finished", "early-stopped" or "diverged".
+ROW_COLUMNS = ("trial", "space", "stage", "task", "label", "method", "point", "seed", "take", "preset", "split",
+               "metric", "value", "n", "status", "epoch")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What one trial leaves behind.
+
+    Attributes:
+        trial: the trial.
+        status: "finished", "early-stopped" or "diverged".
+        scores: (split, metric, value, n) of the kept weights.
+        curve: one row per measurement while training: `step`, `epoch`, then one column per quantity.
+        predictions: `split`, `subject`, `target:<column>`, `output:<column>` (probability, or phenotype in its unit).
+        weights: tensors by name, `ecg.*` and `cmr.*` for encoders, `head.*` for what answers.
+        epoch: the epoch of the kept weights, from 0.
+        provenance: machine, versions, seconds, cohort recipe.
+    """
+
+    trial: Trial
+    status: str
+    scores: tuple[tuple[str, str, float, int], ...]
+    curve: pd.DataFrame
+    predictions: pd.DataFrame | None
+    weights: dict[str, Any]
+    epoch: int
+    provenance: dict[str, Any]
+
+
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Call `write` with a path aside and rename it to `path`: readers see all of it or nothing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        write(aside)
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write canonical, readable JSON, whole or not at all."""
+    write_whole(path, lambda aside: aside.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n"))
+
+
+def folder(runs: Path, name: str) -> Path:
+    """The folder of the trial of that name."""
+    return runs / name
+
+
+def finished(runs: Path, trial: Trial, cohort_fingerprint: str) -> bool:
+    """Whether the trial was already run, by this recipe.
+
+    Raises:
+        InputError: a folder of this name was made by another recipe; names the fields that differ.
+    """
+    path = folder(runs, trial.name) / RECORD
+    if not path.exists():
+        return False
+    old = json.loads(path.read_text())["recipe"]
+    new = trials.recipe(trial, cohort_fingerprint)
+    differ = [f"{k} {old.get(k)} → {new.get(k)}" for k in sorted({*old, *new}) if old.get(k) != new.get(k)]
+    if differ:
+        raise InputError(
+            f"{path.parent} was made by another recipe: {'; '.join(differ)}; use another --runs or delete the folder"
+        )
+    return True
+
+
+def write(runs: Path, result: Finished, cohort_fingerprint: str) -> list[dict[str, Any]]:
+    """Write one trial's folder, whole or not at all, and return its rows."""
+    trial = result.trial
+    shared = {
+        "trial": trial.name, "space": trial.space, "stage": trial.stage, "task": trial.task, "label": trial.label,
+        "method": trial.method, "point": trial.point, "seed": trial.seed, "take": trial.take, "preset": trial.preset,
+        "status": result.status, "epoch": result.epoch,
+    }  # fmt: skip
+    rows = [{**shared, "split": s, "metric": m, "value": float(v), "n": int(n)} for s, m, v, n in result.scores]
+    target = folder(runs, trial.name)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        pd.DataFrame(rows, columns=list(ROW_COLUMNS)).to_parquet(aside / ROWS)
+        result.curve.to_parquet(aside / CURVE)
+        if result.predictions is not None:
+            result.predictions.to_parquet(aside / PREDICTIONS)
+        if result.weights:
+            save_file(dict(sorted(result.weights.items())), aside / ENCODER)
+        record = {
+            "trial": trials.to_json(trial),
+            "recipe": trials.recipe(trial, cohort_fingerprint),
+            "fingerprint": trials.fingerprint(trial, cohort_fingerprint),
+            "status": result.status,
+            "provenance": result.provenance,
+        }
+        (aside / RECORD).write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
+        if target.exists():  # an unfinished one: progress and checkpoints; set aside first, lest a kill lose both
+            os.replace(target, aside.with_name(f"{aside.name}.old"))
+        os.replace(aside, target)
+        shutil.rmtree(aside.with_name(f"{aside.name}.old"), ignore_errors=True)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return rows
+
+
+def records(runs: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """(folder, content of trial.json) of every finished trial, in the order of their names."""
+    for path in sorted(runs.glob(f"**/seed=*/{RECORD}")):
+        yield path.parent, json.loads(path.read_text())
+
+
+def rows(runs: Path) -> pd.DataFrame:
+    """Every measured number under `runs`, one row each; empty if nothing has finished."""
+    tables = [pd.read_parquet(folder / ROWS) for folder, _ in records(runs)]
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=list(ROW_COLUMNS))
+
+
+def weights(runs: Path, name: str, part: str) -> dict[str, Any]:
+    """The encoder `part` ("ecg" or "cmr") that the trial of that name left, as NumPy arrays without the prefix.
+
+    Raises:
+        InputError: no such trial has finished, or it left no such encoder.
+    """
+    path = folder(runs, name) / ENCODER
+    if not path.exists():
+        raise InputError(f"start '{name}' has no {ENCODER} under {runs}; run its pre-training first (ecgcmr pretrain)")
+    prefix = f"{part}."
+    found = {key.removeprefix(prefix): value for key, value in load_file(path).items() if key.startswith(prefix)}
+    if not found:
+        raise InputError(f"start '{name}' has no '{part}' encoder in {path}")
+    return found
+
+
+class Progress:
+    """Tells the display how far a piece of work is, through a small file; at most one write per `every` seconds."""
+
+    def __init__(self, runs: Path, name: str, total: int, unit: str, every: float = 0.5, done: int = 0) -> None:
+        self.path = folder(runs, name) / PROGRESS
+        self.record: dict[str, Any] = {"name": name, "total": total, "unit": unit, "started": time.time()}
+        self.record.update(done=done, resumed_at=done)
+        self.every, self.written = every, 0.0
+
+    def update(self, done: int, **shown: float) -> None:
+        """Set how many units are done, with a few numbers to show beside."""
+        self.record.update(done=done, shown=shown, now=time.time())
+        if self.record["now"] - self.written >= self.every or done >= self.record["total"]:
+            write_json(self.path, self.record)
+            self.written = self.record["now"]
+
+    def close(self) -> None:
+        """Forget the work: it is finished, or stopped."""
+        self.path.unlink(missing_ok=True)
+
+
+def running(runs: Path) -> list[dict[str, Any]]:
+    """The progress records under `runs`, oldest first; a killed run leaves its last one."""
+    found = []
+    for path in runs.glob(f"**/{PROGRESS}"):
+        try:
+            found.append(json.loads(path.read_text()))
+        except (OSError, json.JSONDecodeError):  # removed or replaced between the two calls
+            continue
+    return sorted(found, key=lambda record: record["started"])

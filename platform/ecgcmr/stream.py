@@ -1,0 +1,190 @@
+"""From shards to device batches, epoch after epoch: what pre-training eats.
+
+The one idea: `order` lays down which rows come when, before anything is read; Ray Data only carries it out, in parallel
+tasks and in order, one execution for all epochs. A thread takes its blocks, copies them to the device as float16 and uint8
+and stays two batches ahead of the consumer; `to_model` makes floats there. Nothing is augmented here.
+"""
+
+import contextlib
+import functools
+import queue
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ecgcmr import cluster, ecg, shards
+from ecgcmr import cohort as cohorts
+from ecgcmr import order as orders
+from ecgcmr.errors import InputError
+from ecgcmr.order import Order
+
+AHEAD = 2  # batches on the device beyond the one in use
+TASKS = 2  # reading tasks at once; two fill 2-3 GB/s, more only hold memory
+TASK_CPUS = 0.25  # a task mostly waits for memory: Train workers that hold nearly all CPUs must not starve it
+
+
+def steps_per_epoch(cohort: cohorts.Cohort, split: str, needs: Sequence[str], batch: int) -> int:
+    """Global batches in an epoch: whole ones only, of the rows that have every signal that is needed."""
+    return plan(cohort, split, needs, batch).steps
+
+
+def plan(
+    cohort: cohorts.Cohort,
+    split: str,
+    needs: Sequence[str],
+    batch: int,
+    seed: int | None = 0,
+    rank: int = 0,
+    world: int = 1,
+) -> Order:
+    """The order of a run's rows; see `order.Order`."""
+    columns = orders.columns_of(needs)
+    if not columns:
+        raise InputError(f"needs={tuple(needs)} of the method names no signal; a stream reads 'ecg', 'cmr' or both")
+    rows = cohort.rows(split)
+    rows = rows[rows[[f"has_{name}" for name in columns]].all(axis=1)]
+    names, shard = np.unique(rows["shard"].to_numpy(dtype=str), return_inverse=True)
+    return Order(
+        path=str(cohort.path.resolve()), fingerprint=cohort.fingerprint, split=split, columns=columns, batch=batch,
+        seed=seed, rank=rank, world=world, shards=tuple(str(name) for name in names),
+        shard=shard.astype(np.int32), row=rows["row"].to_numpy(dtype=np.int32),
+    )  # fmt: skip
+
+
+def batches(
+    cohort_path: Path | str,
+    *,
+    split: str,
+    needs: Sequence[str],
+    batch: int,
+    seed: int,
+    epochs: int,
+    start_step: int = 0,
+    rank: int = 0,
+    world: int = 1,
+    device: torch.device | str = "cpu",
+    shuffle: bool = True,
+) -> Iterator[dict[str, Tensor]]:
+    """Yield this rank's part of every global batch from `start_step` on.
+
+    Args:
+        cohort_path: a complete cohort.
+        split: "train", "val" or "test".
+        needs: what a row must have: "ecg", "cmr"; other words are no business of a stream.
+        batch: rows of a global batch; this rank gets batch / world of them.
+        seed: of the order; with the epoch it decides everything.
+        epochs: passes over the split.
+        start_step: global batches already seen; the sequence goes on as if never interrupted.
+        rank, world: this reader among all.
+        device: where the tensors arrive.
+        shuffle: off, rows come in the order of the shards.
+
+    Yields:
+        ecg (batch / world, 12, 5000) float16 mV; cmr (batch / world, 3, 210, 210) uint8; owned by the caller.
+
+    Raises:
+        InputError: fewer rows than one batch, a damaged shard, a missing column. Raised at the call, not at the first batch.
+    """
+    order = plan(cohorts.open(cohort_path), split, needs, batch, seed if shuffle else None, rank, world)
+    orders.check(order)
+    cluster.start()
+    return _ahead(_decoded(_tables(order, epochs, start_step), order.columns, torch.device(device)))
+
+
+def to_model(batch: Mapping[str, Tensor], dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
+    """What a network reads: ECG standardised per record and lead group, CMR in [0, 1]; other entries as they are."""
+    form = {"ecg": lambda x: ecg.normalise(x).to(dtype), "cmr": lambda x: x.to(dtype) / 255}
+    return {name: form[name](x) if name in form else x for name, x in batch.items()}
+
+
+def _tables(order: Order, epochs: int, start_step: int) -> Iterator[Any]:
+    """Arrow tables of one local batch each, from one execution of Ray Data."""
+    import ray.data
+
+    context = ray.data.DataContext.get_current().copy()
+    context.execution_options.preserve_order = True
+    first, last = orders.first_piece(order, start_step), epochs * order.pieces
+    if first >= last:
+        return
+    with ray.data.DataContext.current(context):
+        pieces = ray.data.range(last - first, override_num_blocks=last - first).map_batches(
+            functools.partial(orders.read, order=order, first=first, start_step=start_step),
+            batch_size=None,
+            batch_format="pyarrow",
+            num_cpus=TASK_CPUS,
+            compute=ray.data.TaskPoolStrategy(size=TASKS),
+        )
+    found = iter(pieces.iter_batches(batch_size=order.local, batch_format="pyarrow", prefetch_batches=1))
+    with contextlib.closing(found):  # ends the execution when the consumer leaves early
+        yield from found
+
+
+def _decoded(tables: Iterator[Any], columns: Sequence[str], device: torch.device) -> Iterator[dict[str, Tensor]]:
+    """Tensors on the device, copied from Ray's shared memory, which is read-only and wanted back."""
+    side = torch.cuda.Stream(device) if device.type == "cuda" else None
+    with contextlib.closing(tables):
+        for table in tables:
+            batch = {name: _owned(shards.unpack(table[name], name), pinned=side is not None) for name in columns}
+            if side is not None:
+                with torch.cuda.stream(side):  # beside the consumer's stream: the copy runs during its computation
+                    batch = {name: x.to(device, non_blocking=True) for name, x in batch.items()}
+                side.synchronize()
+            yield batch
+
+
+def _owned(array: np.ndarray, pinned: bool) -> Tensor:
+    dtype = {"float16": torch.float16, "uint8": torch.uint8}[array.dtype.name]
+    tensor = torch.empty(array.shape, dtype=dtype, pin_memory=pinned)
+    np.copyto(tensor.numpy(), array)
+    return tensor
+
+
+def _ahead(source: Iterator[dict[str, Tensor]]) -> Iterator[dict[str, Tensor]]:
+    """Run `source` in a thread, `AHEAD` batches before the consumer; what it raises is raised here."""
+    ready: queue.Queue[dict[str, Tensor] | BaseException | None] = queue.Queue(maxsize=AHEAD)
+    left = threading.Event()
+
+    def put(item: dict[str, Tensor] | BaseException | None) -> None:
+        while not left.is_set():
+            with contextlib.suppress(queue.Full):
+                return ready.put(item, timeout=0.1)
+
+    def work() -> None:
+        with contextlib.closing(source):
+            try:
+                for batch in source:
+                    put(batch)
+                    if left.is_set():
+                        return
+                put(None)
+            except BaseException as error:
+                put(error)
+
+    thread = threading.Thread(target=work, name="stream", daemon=True)
+    thread.start()
+    try:
+        while (item := ready.get()) is not None:
+            if isinstance(item, BaseException):
+                raise _plain(item)
+            for x in item.values():
+                if x.is_cuda:  # it was allocated for another stream: not to be reused before ours is done with it
+                    x.record_stream(torch.cuda.current_stream(x.device))
+            yield item
+    finally:
+        left.set()
+        thread.join(timeout=30)
+
+
+def _plain(error: BaseException) -> BaseException:
+    """The InputError that a task raised, freed from what Ray wrapped around it; any other error as it is."""
+    inner: BaseException | None = error
+    while inner is not None:
+        if isinstance(inner, InputError):
+            return InputError(str(inner).splitlines()[-1].removeprefix("ecgcmr.errors.InputError: "))
+        inner = getattr(inner, "cause", None) or inner.__cause__
+    return error

@@ -1,0 +1,616 @@
+"""Grids and seeds: the only door of Ray Tune and Optuna. Optuna says which points, Tune says when and where.
+
+One Tune trial is a *pack*, a list of our trials that `fit` trains together, so that a grid of 648 points is a few dozen
+Tune trials. Rows on disk are the only memory: a run enumerates anew what is not finished, and tells Optuna the rest.
+Tune's own restore is not used. This file does not know how a pack is trained.
+"""
+
+import importlib.util
+import itertools
+import logging
+import os
+import shutil
+import time
+import traceback
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import pandas as pd
+import ray
+import torch
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.trial import TrialState
+from ray import tune
+from ray.tune.search import Searcher
+
+from ecgcmr import cohort as cohorts
+from ecgcmr import examples, fit, store, tasks
+from ecgcmr import trial as trials_
+from ecgcmr.errors import InputError
+from ecgcmr.trial import Trial
+
+log = logging.getLogger(__name__)
+
+SEEDS = (0, 101, 202, 303, 404)  # the five of the authors' scripts (oetu/mae bash_scripts/finetune_ecg.sh)
+CPU_PACK = 16  # members; larger packs gain nothing on a few cores and delay the first rows
+GPU_PACK = 64
+TUNE = ".tune"  # under runs: what Tune keeps while it runs, and the tracebacks of failed packs
+
+
+# -- search spaces -----------------------------------------------------------------------------------------------------
+
+
+def load(path: Path) -> list[Trial]:
+    """The trials of a search-space file: a Python file that defines `trials() -> list[Trial]`.
+
+    Raises:
+        InputError: no such file, no `trials`, an exception inside it (named by line), no trials, or two of one name.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such search-space file; see search_spaces/")
+    try:
+        spec = importlib.util.spec_from_file_location(f"search_space_{path.stem}", path)
+        module = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
+        spec.loader.exec_module(module)  # type: ignore[union-attr]
+        if not callable(getattr(module, "trials", None)):
+            raise InputError(f"{path}: defines no function trials() -> list[Trial]")
+        found = list(module.trials())
+    except InputError as error:
+        raise InputError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from error
+    except Exception as error:
+        raise InputError(f"{path}:{_line(path, error)}: {type(error).__name__}: {_one_line(error)}") from error
+    return _checked(path, found)
+
+
+def _checked(path: Path, found: list[Any]) -> list[Trial]:
+    if not found:
+        raise InputError(f"{path}: trials() returns no trials")
+    strangers = [item for item in found if not isinstance(item, Trial)]
+    if strangers:
+        raise InputError(f"{path}: trials() returns a {type(strangers[0]).__name__}; every item must be a Trial")
+    names = [trial.name for trial in found]
+    twice = next((name for name in names if names.count(name) > 1), None) if len(set(names)) < len(names) else None
+    if twice:
+        raise InputError(f"{path}: two trials are named '{twice}'; make label, knobs, take or seed differ")
+    return found
+
+
+def _line(path: Path, error: BaseException) -> int:
+    """The last line of `path` that an exception passed through."""
+    if isinstance(error, SyntaxError) and error.lineno:
+        return error.lineno
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == path]
+    return (lines and lines[-1]) or 1
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+def finetuning(
+    space: str,
+    tasks: Iterable[str],
+    starts: Mapping[str, tuple[tuple[str, str], ...]],
+    grid: Mapping[str, Sequence[float]],
+    **shared: Any,
+) -> list[Trial]:
+    """Every point of a grid for every task and system.
+
+    Args:
+        space: the search space's name.
+        tasks: names of tasks or label columns.
+        starts: label of a system -> what its encoder starts from; () is the supervised baseline.
+        grid: values per knob; the words `batch` and `take` set the trial's fields.
+        shared: the other fields of every trial.
+    """
+    fields = ("batch", "take")
+    made = []
+    for task, (label, start), values in itertools.product(tasks, starts.items(), itertools.product(*grid.values())):
+        point = dict(zip(grid, values))
+        own = {name: point.pop(name) for name in fields if name in point}
+        knobs = tuple(point.items())
+        made.append(
+            Trial(space=space, stage="grid", task=task, label=label, method="supervised", starts=start, knobs=knobs,
+                  **{**shared, **own})
+        )  # fmt: skip
+    return made
+
+
+# -- packs -------------------------------------------------------------------------------------------------------------
+
+
+def partition(trials: Iterable[Trial]) -> list[list[Trial]]:
+    """Trials that can share a pack, by what changes shapes or data; in order of first appearance."""
+    parts: dict[Any, list[Trial]] = defaultdict(list)
+    for trial in trials:
+        parts[fit.shared(trial)].append(trial)
+    return list(parts.values())
+
+
+def packs(trials: Iterable[Trial], limit: int | None = None, at_once: int = 1) -> list[list[Trial]]:
+    """Cut trials into packs of nearly equal size.
+
+    Args:
+        trials: supervised trials.
+        limit: members of a pack at most; by default what the device's memory holds.
+        at_once: packs that run side by side; a partition is cut at least so often.
+    """
+    cut = []
+    for part in partition(trials):
+        size = limit or pack_limit(part[0], _device_bytes())
+        count = min(len(part), max(-(-len(part) // size), at_once))
+        ordered = sorted(part, key=lambda trial: trial.seed)  # members of one seed share their batches
+        cut += [[ordered[i] for i in rows] for rows in np.array_split(np.arange(len(part)), count)]
+    return cut
+
+
+def pack_limit(trial: Trial, device_bytes: int | None) -> int:
+    """How many such trials fit on a device of so many bytes; `None` is a CPU."""
+    if device_bytes is None:
+        return CPU_PACK
+    return max(1, min(GPU_PACK, int(0.6 * device_bytes // member_bytes(trial))))
+
+
+def member_bytes(trial: Trial) -> int:
+    """Bytes that one more member needs: weights with gradient, two moments, best and a copy; activations of a batch.
+
+    Activations of a transformer block in 16 bit are about 34 · tokens · width · batch bytes (Korthikanti et al. 2022,
+    eq. 1, without the attention matrix, which fused attention does not keep); doubled, as norms run in 32 bit.
+    """
+    net = trial.network
+    if trial.modality == "cmr":
+        share = (net.image_size / 224) ** 2 * net.image_width / 64 * sum(net.blocks) / 16
+        weights, activations = 23.5e6 * (net.image_width / 64) ** 2, 90e6 * share * trial.batch  # ResNet-50 at 224²
+    else:
+        tokens = 12 * (5000 // net.patch) + 1
+        weights = 12 * net.width**2 * net.depth + 4 * net.width**2
+        activations = 2 * 34 * tokens * net.width * (net.depth + 1) * trial.batch
+    return int(6 * 4 * weights + activations)
+
+
+def _device_bytes() -> int | None:
+    return torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_available() else None
+
+
+@dataclass(frozen=True)
+class Bill:
+    """What one stage of one task amounts to.
+
+    Attributes:
+        stage, task: which.
+        trials: how many; packs: how many processes of work they make (a pre-training is its own).
+        steps: optimiser steps of all packs, if none stops early.
+        subjects: subject-passes forward and backward of all trials together.
+    """
+
+    stage: str
+    task: str
+    trials: int
+    packs: int
+    steps: int
+    subjects: int
+
+
+def plan(trials: Iterable[Trial], cohort: cohorts.Cohort, limit: int | None = None) -> list[Bill]:
+    """What the trials amount to on a cohort, before anything starts; one bill per stage and task."""
+    bills = []
+    groups: dict[tuple[str, str], list[Trial]] = defaultdict(list)
+    for trial in trials:
+        groups[trial.stage, trial.task].append(trial)
+    for (stage, task), members in groups.items():
+        cut = [[trial] for trial in members] if stage == "pretrain" else packs(members, limit)
+        steps = [pack[0].epochs * _steps_per_epoch(pack[0], cohort) for pack in cut]
+        subjects = sum(len(pack) * pack[0].batch * n for pack, n in zip(cut, steps))
+        bills.append(Bill(stage, task, len(members), len(cut), sum(steps), subjects))
+    return bills
+
+
+def _steps_per_epoch(trial: Trial, cohort: cohorts.Cohort) -> int:
+    if trial.stage != "pretrain":
+        return examples.steps_per_epoch(len(examples.training_rows(cohort, trial).index), trial.batch)
+    rows = cohort.rows("train")
+    held = np.logical_and.reduce([rows[f"has_{part}"].to_numpy(bool) for part in trial.task.split("+")])
+    return max(1, int(held.sum()) // trial.batch)
+
+
+# -- Optuna ------------------------------------------------------------------------------------------------------------
+
+
+def question(trial: Trial) -> tuple[str, str, str, str, float, str]:
+    """What has one best point, and one Optuna study."""
+    return trial.space, trial.stage, trial.task, trial.label, trial.take, trial.preset
+
+
+class Study:
+    """One Optuna study over the enumerated points of one question; each point is asked and told once.
+
+    Args:
+        points: the trials, by their place in the whole list.
+        seed: of Optuna's sampler.
+        budget: points to be run, the finished ones included; `None` is all, in the order given.
+    """
+
+    def __init__(self, points: Mapping[int, Trial], seed: int, budget: int | None) -> None:
+        recipes = {i: trials_.recipe(trial, "") for i, trial in points.items()}
+        names = sorted({name for recipe in recipes.values() for name in recipe})
+        values = {i: {name: _scalar(recipe.get(name)) for name in names} for i, recipe in recipes.items()}
+        choices = {name: list(dict.fromkeys(row[name] for row in values.values())) for name in names}
+        varied = [name for name in names if len(choices[name]) > 1] or ["seed"]
+        self.space: dict[str, BaseDistribution] = {name: CategoricalDistribution(choices[name]) for name in varied}
+        self.params = {i: {name: row[name] for name in varied} for i, row in values.items()}
+        self.open = dict.fromkeys(points)  # an ordered set: not finished, not asked
+        self.left = len(points) if budget is None else min(budget, len(points))
+        # Equally near points are taken in a random, fixed order: the first in the list would favour the lowest values.
+        order = np.random.default_rng(seed).permutation(len(points))
+        self.rank = dict(zip(points, order.tolist()))
+        self.asked: dict[int, optuna.trial.Trial] = {}
+        sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=True)
+        self.study = optuna.create_study(direction="maximize", sampler=sampler)
+
+    def finished(self, point: int, value: float) -> None:
+        """Tell a point that was run before."""
+        given: dict[str, Any] = {"params": self.params[point], "distributions": self.space}
+        if np.isfinite(value):
+            self.study.add_trial(optuna.trial.create_trial(value=value, **given))
+        else:
+            self.study.add_trial(optuna.trial.create_trial(state=TrialState.FAIL, **given))
+        self._take(point)
+
+    def ask(self, point: int) -> None:
+        """Ask this very point."""
+        self.study.enqueue_trial(self.params[point])
+        self.asked[point] = self.study.ask(self.space)
+        self._take(point)
+
+    def propose(self, allowed: Iterable[int]) -> int | None:
+        """Ask the open point of `allowed` that is nearest to Optuna's own proposal; `None` when there is none left."""
+        candidates = [point for point in allowed if point in self.open] if self.left > 0 else []
+        if not candidates:
+            return None
+        proposal = self.study.ask(self.space)
+        point = min(candidates, key=lambda i: (self._distance(i, proposal.params), self.rank[i]))
+        if self._distance(point, proposal.params):
+            self.study.tell(proposal, state=TrialState.FAIL)
+            self.ask(point)
+        else:
+            self.asked[point] = proposal
+            self._take(point)
+        return point
+
+    def tell(self, point: int, value: float | None) -> None:
+        """Tell the value of a point that was asked; `None` or not finite: it has none."""
+        if value is not None and np.isfinite(value):
+            self.study.tell(self.asked[point], value)
+        else:
+            self.study.tell(self.asked[point], state=TrialState.FAIL)
+
+    def _take(self, point: int) -> None:
+        del self.open[point]
+        self.left -= 1
+
+    def _distance(self, point: int, params: Mapping[str, Any]) -> int:
+        return sum(params[name] != value for name, value in self.params[point].items())
+
+
+def _scalar(value: Any) -> Any:
+    return str(value) if isinstance(value, list) else value
+
+
+class Packed(Searcher):
+    """Gives every Tune trial a pack: asks the studies for its members, and tells them what rows say afterwards.
+
+    Args:
+        trials: all trials, finished or not.
+        runs: where rows are.
+        finished: names of those that are finished.
+        limit: members of a pack at most.
+        seed: of the samplers.
+        budget: points per study; `None` runs all of them.
+        at_once: packs side by side.
+    """
+
+    def __init__(
+        self, trials: Sequence[Trial], runs: Path, *, finished: set[str], limit: int | None = None, seed: int = 0,
+        budget: int | None = None, at_once: int = 1,
+    ) -> None:  # fmt: skip
+        super().__init__(metric="best", mode="max")
+        self.trials, self.runs, self.limit = list(trials), runs, limit
+        self.place = {trial.name: i for i, trial in enumerate(trials)}
+        points: dict[Any, dict[int, Trial]] = defaultdict(dict)
+        for i, trial in enumerate(trials):
+            points[question(trial)][i] = trial
+        self.studies = {key: Study(group, seed, budget) for key, group in points.items()}
+        for i, trial in enumerate(trials):
+            if trial.name in finished:
+                self._study(i).finished(i, value(runs, trial))
+        self.enumerated = budget is None
+        todo = [trial for trial in trials if trial.name not in finished]
+        self.queue = (
+            [[self.place[t.name] for t in pack] for pack in packs(todo, limit, at_once)] if budget is None else []
+        )
+        self.packs: dict[str, list[int]] = {}  # members by Tune's name of the pack
+        self.count = 0
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str:  # type: ignore[override]
+        """The next pack, or Tune's word for the end."""
+        members = self._enumerated() if self.enumerated else self._proposed()
+        if not members:
+            return Searcher.FINISHED
+        self.packs[trial_id] = members
+        self.count += 1
+        return {"pack": self.count, "members": members}
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Tell the studies what the members' rows say; a member without rows has failed."""
+        for point in self.packs.pop(trial_id, []):
+            self._study(point).tell(point, value(self.runs, self.trials[point]))
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: rows on disk say what is finished, and the next run starts from them."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing, as nothing was saved."""
+
+    def _study(self, point: int) -> Study:
+        return self.studies[question(self.trials[point])]
+
+    def _enumerated(self) -> list[int]:
+        members = self.queue.pop(0) if self.queue else []
+        for point in members:
+            self._study(point).ask(point)
+        return members
+
+    def _proposed(self) -> list[int]:
+        """A pack by TPE: the first proposal settles what the pack shares, the studies then take turns within that."""
+        members: list[int] = []
+        allowed: dict[Any, list[int]] = {key: list(study.open) for key, study in self.studies.items()}
+        size = 1
+        while len(members) < size:
+            before = len(members)
+            for key, study in self.studies.items():
+                point = study.propose(allowed[key]) if len(members) < size else None
+                if point is None:
+                    continue
+                members.append(point)
+                if len(members) == 1:
+                    first = self.trials[point]
+                    size = self.limit or pack_limit(first, _device_bytes())
+                    allowed = {k: [i for i in v if fit.shared(self.trials[i]) == fit.shared(first)]
+                               for k, v in allowed.items()}  # fmt: skip
+            if len(members) == before:
+                break
+        return members
+
+
+def value(runs: Path, trial: Trial) -> float:
+    """The validation metric by which a finished trial is judged; NaN if there is none."""
+    path = store.folder(runs, trial.name) / store.ROWS
+    if not path.exists():
+        return float("nan")
+    rows = pd.read_parquet(path, columns=["split", "metric", "value"])
+    metric = tasks.of(trial.task, (trial.task,)).metric
+    found = rows[(rows.split == "val") & (rows.metric == metric)].value
+    return float(found.iloc[0]) if len(found) else float("nan")
+
+
+# -- Ray Tune ----------------------------------------------------------------------------------------------------------
+
+
+def run(
+    trials: Sequence[Trial], cohort_path: Path, runs: Path, *, budget: int | None = None, seed: int = 0,
+    concurrency: int | None = None, limit: int | None = None, device: str | None = None, precision: str = "auto",
+) -> int:  # fmt: skip
+    """Run the supervised trials that are not finished, in packs, and return how many that were. Ray must be running.
+
+    Args:
+        trials: the whole grid, or the final trials; pre-trainings among them are left out.
+        cohort_path: the cohort's folder, as every node sees it.
+        runs: the folder of runs, as every node sees it.
+        budget: points per system and task, proposed by TPE; `None` is every point.
+        seed: of Optuna's sampler.
+        concurrency: packs at once; by default one per GPU, or one per node that has none.
+        limit: members of a pack at most; by default what memory holds.
+        device: as for `fit.fit`.
+        precision: as for `fit.fit`.
+
+    Raises:
+        InputError: bad input, also when it is a worker that meets it.
+        RuntimeError: packs failed; the others have finished first.
+    """
+    runs, cohort_path = Path(runs).absolute(), Path(cohort_path).absolute()
+    cohort = cohorts.open(cohort_path)
+    trials = [trial for trial in trials if trial.stage != "pretrain"]
+    finished = {trial.name for trial in trials if store.finished(runs, trial, cohort.fingerprint)}
+    todo = [trial for trial in trials if trial.name not in finished]
+    if not todo:
+        return 0
+    fit.check(todo)
+    _check_starts(todo, runs)
+    _forget_stopped(todo, runs)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    resources, at_once = _resources(concurrency, device)
+    searcher = Packed(trials, runs, finished=finished, limit=limit, seed=seed, budget=budget, at_once=at_once)
+    work = partial(_work, trials=trials, cohort_path=cohort_path, runs=runs, device=device, precision=precision)
+    failures = _tune(work, searcher, resources, at_once, runs)
+    ran = sum(store.finished(runs, trial, cohort.fingerprint) for trial in todo)
+    if failures:
+        _raise(failures, searcher.count, runs)
+    return ran
+
+
+def _check_starts(trials: Iterable[Trial], runs: Path) -> None:
+    """Refuse a start that is not there before a thousand trials wait for it."""
+    for name in sorted({name for trial in trials for _, name in trial.starts}):
+        if not (store.folder(runs, name) / store.ENCODER).exists():
+            raise InputError(
+                f"start '{name}' has no encoder under {runs}; run its pre-training first (ecgcmr pretrain)"
+            )
+
+
+def _forget_stopped(trials: Iterable[Trial], runs: Path) -> None:
+    """Remove what a killed run has left: progress records, folders half-written aside, Tune's own."""
+    shutil.rmtree(runs / TUNE, ignore_errors=True)
+    for folder in {store.folder(runs, f"{t.space}/{t.stage}/{t.task}") for t in trials}:
+        for path in folder.glob("pack-*"):
+            shutil.rmtree(path)
+    for folder in (store.folder(runs, trial.name) for trial in trials):
+        for path in folder.parent.glob(f".{folder.name}.*"):
+            shutil.rmtree(path)
+
+
+def _resources(concurrency: int | None, device: str | None) -> tuple[dict[str, float], int]:
+    """What Tune reserves for a pack, and how many packs run at once."""
+    total = ray.cluster_resources()
+    gpus = 0 if device == "cpu" else int(total.get("GPU", 0))
+    if gpus:
+        at_once = concurrency or gpus
+        return {"cpu": 1, "gpu": min(1.0, gpus / at_once)}, at_once
+    nodes = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]]
+    nodes = [cpus for cpus in nodes if cpus >= 1]
+    at_once = concurrency or len(nodes)
+    return {
+        "cpu": max(1, int(min(nodes) * len(nodes) // at_once)) if at_once > len(nodes) else int(min(nodes))
+    }, at_once
+
+
+def _tune(work: Any, searcher: Packed, resources: dict[str, float], at_once: int, runs: Path) -> list[dict[str, Any]]:
+    """Let Tune run every pack of the searcher; what failed, as one record per pack."""
+    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # CSV, JSON and TensorBoard files that nobody reads
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # else Ctrl-C ends `fit` as if all were done
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the new one prints a table even when told to be silent
+    os.environ["TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S"] = "0"
+    tuner = tune.Tuner(
+        tune.with_resources(work, resources),
+        tune_config=tune.TuneConfig(
+            search_alg=searcher, num_samples=len(searcher.trials), metric="best", mode="max", max_concurrent_trials=at_once,
+            reuse_actors=True, trial_dirname_creator=lambda trial: f"pack-{trial.trial_id}",
+        ),
+        run_config=tune.RunConfig(
+            name=f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}", storage_path=str(runs / TUNE), verbose=0,
+            failure_config=tune.FailureConfig(max_failures=1),  # a node may go; what is finished is not run again
+        ),
+    )  # fmt: skip
+    results = tuner.fit()
+    failures = [r.metrics for r in (results[i] for i in range(len(results))) if r.metrics and r.metrics.get("error")]
+    failures += [{"error": _one_line(error), "refused": False} for error in results.errors]
+    if not failures:
+        shutil.rmtree(runs / TUNE, ignore_errors=True)  # rows say all that it says
+    return failures
+
+
+def _raise(failures: list[dict[str, Any]], count: int, runs: Path) -> None:
+    refused = next((record for record in failures if record["refused"]), None)
+    if refused:
+        raise InputError(refused["error"])
+    raise RuntimeError(
+        f"{len(failures)} of {count} packs failed, the others have finished: {failures[0]['error']}; see {runs / TUNE}"
+    )
+
+
+def _work(
+    config: dict[str, Any],
+    *,
+    trials: Sequence[Trial],
+    cohort_path: Path,
+    runs: Path,
+    device: str | None,
+    precision: str,
+) -> None:
+    """One Tune trial: fit a pack, and report once. Never raises, so that the process lives on for the next pack."""
+    report: dict[str, Any] = {"pack": config["pack"], "error": "", "refused": False, "best": float("nan")}
+    members = [trials[i] for i in config["members"]]
+    try:
+        cohort = _cohort(cohort_path)
+        members = [trial for trial in members if not store.finished(runs, trial, cohort.fingerprint)]
+        place = "/".join(members[0].name.split("/")[:3]) if members else ""
+        _fit(members, cohort, runs, device, precision, f"{place}/pack-{config['pack']}")
+        report["best"] = max((value(runs, trials[i]) for i in config["members"]), default=float("nan"))
+    except Exception as error:
+        (runs / TUNE).mkdir(parents=True, exist_ok=True)
+        (runs / TUNE / f"failed-pack-{config['pack']}.txt").write_text(traceback.format_exc())
+        text = _one_line(error) if isinstance(error, InputError) else f"{type(error).__name__}: {_one_line(error)}"
+        report.update(error=text, refused=isinstance(error, InputError))
+    tune.report(report)
+
+
+@lru_cache(maxsize=1)
+def _cohort(path: Path) -> cohorts.Cohort:
+    return cohorts.open(path)  # once per process: the next pack of this worker finds its signals on the device
+
+
+def _fit(
+    trials: list[Trial], cohort: cohorts.Cohort, runs: Path, device: str | None, precision: str, name: str
+) -> None:
+    """Fit a pack; one that does not fit into the GPU's memory is halved."""
+    waiting = [trials] if trials else []
+    while waiting:
+        pack = waiting.pop(0)
+        try:
+            fit.fit(pack, cohort, runs, device=device, precision=precision, progress=name)
+            halves = []
+        except torch.cuda.OutOfMemoryError:
+            if len(pack) == 1:
+                raise
+            halves = [pack[: len(pack) // 2], pack[len(pack) // 2 :]]
+        if halves:  # outside `except`: there the failed pack's tensors are still referred to
+            torch.cuda.empty_cache()
+            log.warning("pack of %d does not fit into the device's memory: halved", len(pack))
+            waiting = halves + waiting
+
+
+# -- the choice --------------------------------------------------------------------------------------------------------
+
+
+def finals(
+    trials: Iterable[Trial], runs: Path, seeds: Sequence[int] = SEEDS, *, budget: int | None = None
+) -> list[Trial]:
+    """The best point by validation of every system and task, with every seed: the only trials that see the test set.
+
+    The value of a point is the mean over its seeds in the grid; of equal points the first by name is taken.
+
+    Args:
+        trials: the grid.
+        runs: where its rows are.
+        seeds: of the final trials; by default the authors' five.
+        budget: as given to `run`: so many rows per system and task suffice.
+
+    Raises:
+        InputError: grid rows are missing, or no point of a system has a finite value.
+    """
+    groups: dict[Any, list[Trial]] = defaultdict(list)
+    for trial in trials:
+        if trial.stage == "grid":
+            groups[question(trial)].append(trial)
+    missing = [name for group in groups.values() for name in _missing(group, runs, budget)]
+    if missing:
+        listed = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
+        raise InputError(f"{len(missing)} grid trials have no rows under {runs}: {listed}; run ecgcmr sweep first")
+    best = [_best(group, runs) for group in groups.values()]
+    return [replace(trial, stage="final", seed=seed) for trial in best for seed in seeds]
+
+
+def _missing(group: list[Trial], runs: Path, budget: int | None) -> list[str]:
+    absent = [trial.name for trial in group if not (store.folder(runs, trial.name) / store.RECORD).exists()]
+    needed = len(group) if budget is None else min(budget, len(group))
+    return absent if len(group) - len(absent) < needed else []
+
+
+def _best(group: list[Trial], runs: Path) -> Trial:
+    values: dict[str, list[float]] = defaultdict(list)
+    first: dict[str, Trial] = {}
+    for trial in sorted(group, key=lambda trial: trial.name):
+        values[trial.point].append(value(runs, trial))
+        first.setdefault(trial.point, trial)
+    means = {point: float(np.mean(found)) for point, found in values.items() if np.isfinite(found).all()}
+    if not means:
+        raise InputError(
+            f"no point of {'/'.join(group[0].name.split('/')[:4])} has a finite validation value under {runs}"
+        )
+    return first[min(means, key=lambda point: (-means[point], point))]

@@ -1,0 +1,93 @@
+"""What an answer is about and how it is judged: three diseases and 61 CMR phenotypes in five groups.
+
+Any other 0/1 column of a cohort (a SNOMED CT or SCP diagnosis, a column of the user's own labels) is a task too: `of`.
+"""
+
+from dataclasses import dataclass
+
+from ecgcmr.errors import unknown
+
+SEGMENTS = (*(f"AHA_{i}" for i in range(1, 17)), "Global")  # 16 segments and their mean: ukbb_cardiac's "17"
+
+# Units as Bai et al. 2020 publish them. The paper prints strain in mm; strain is a ratio, in %.
+UNITS: dict[str, str] = {
+    **dict.fromkeys(("LVEDV", "LVESV", "LVSV", "RVEDV", "RVESV", "RVSV"), "mL"),
+    **dict.fromkeys(("LVEF", "RVEF"), "%"),
+    "LVCO": "L/min",
+    "LVM": "g",
+    **{f"WT_{segment}": "mm" for segment in SEGMENTS},
+    **{f"Ecc_{segment}": "%" for segment in SEGMENTS},
+    **{f"Err_{segment}": "%" for segment in SEGMENTS},
+}
+
+PHENOTYPES: tuple[str, ...] = (
+    *("LVEDV", "LVESV", "LVSV", "LVEF", "LVCO", "LVM"),
+    *("RVEDV", "RVESV", "RVSV", "RVEF"),
+    *(f"WT_{segment}" for segment in SEGMENTS),
+    *(f"Ecc_{segment}" for segment in SEGMENTS),
+    *(f"Err_{segment}" for segment in SEGMENTS),
+)
+
+DISEASES = ("cad", "af", "dm")  # ICD-10 I20-I25, I48, E10-E14 (paper, section IV-B)
+
+PREVALENCE = {"cad": 0.0722, "af": 0.0298, "dm": 0.0446}  # paper, section IV-B
+
+
+@dataclass(frozen=True)
+class Task:
+    """A question put to an encoder.
+
+    Attributes:
+        name: the word in paths, commands and tables.
+        title: what a reader sees.
+        kind: "binary" (cross-entropy over two classes, AUROC) or "regression" (squared error, Pearson's r).
+        columns: the cohort's label columns, in the order of the outputs.
+    """
+
+    name: str
+    title: str
+    kind: str
+    columns: tuple[str, ...]
+
+    @property
+    def outputs(self) -> int:
+        """Width of the head: two classes, or one number per phenotype."""
+        return 2 if self.kind == "binary" else len(self.columns)
+
+    @property
+    def metric(self) -> str:
+        """The validation metric that stops training and selects the best point (larger is better)."""
+        return "auroc" if self.kind == "binary" else "pearson"
+
+
+def _group(name: str, title: str) -> Task:
+    columns = tuple(p for p in PHENOTYPES if (p.startswith(name) if name in ("LV", "RV") else p.startswith(name + "_")))
+    return Task(name.lower(), title, "regression", columns)
+
+
+TASKS: dict[str, Task] = {
+    task.name: task
+    for task in (
+        Task("cad", "Coronary artery disease", "binary", ("cad",)),
+        Task("af", "Atrial fibrillation", "binary", ("af",)),
+        Task("dm", "Diabetes mellitus", "binary", ("dm",)),
+        _group("LV", "Left ventricle"),
+        _group("RV", "Right ventricle"),
+        _group("WT", "Wall thickness"),
+        _group("Ecc", "Circumferential strain"),
+        _group("Err", "Radial strain"),
+    )
+}
+
+
+def of(name: str, columns: tuple[str, ...] = ()) -> Task:
+    """The task of that name; a 0/1 column of the cohort at hand is one as well.
+
+    Raises:
+        InputError: neither a task nor one of `columns`.
+    """
+    if name in TASKS:
+        return TASKS[name]
+    if name in columns:
+        return Task(name, name, "binary", (name,))
+    raise unknown("task", name, {*TASKS, *columns})

@@ -1,0 +1,294 @@
+"""The window: every finished run in an Aim repository. The only door of Aim.
+
+Rows on disk are the truth. One process at a time copies what is missing, and `rebuild` makes the repository anew and
+compares it with the disk, so a broken repository costs nothing but time. Runs know nothing of Aim and never fail by it.
+"""
+
+import contextlib
+import fcntl
+import gc
+import hashlib
+import importlib
+import io
+import json
+import logging
+import math
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ecgcmr import store
+from ecgcmr.errors import InputError
+from ecgcmr.report import curves
+
+log = logging.getLogger(__name__)
+
+LOCK = ".ecgcmr-writer"
+LOCK_WAIT_S = 60.0
+DRAWN = ("pretrain", "final")  # a figure costs 0.2 s; Aim draws the curves of a grid's hundreds of runs itself
+
+Points = dict[str, dict[int, tuple[int, float]]]  # "name [subset]" -> step -> (epoch, value)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One run as Aim is to show it.
+
+    Attributes:
+        name: the trial's name.
+        experiment: `<space>/<stage>/<task>`.
+        params: plain JSON values; `digest` tells the files that they were read from.
+        points: (name, subset) -> (step, epoch, value) of every finite measurement.
+        figures: names of the images.
+    """
+
+    name: str
+    experiment: str
+    params: dict[str, Any]
+    points: dict[tuple[str, str], list[tuple[int, int, float]]]
+    figures: tuple[str, ...]
+
+
+# -- what is on disk ---------------------------------------------------------------------------------------------------
+
+
+def digest(folder: Path) -> str:
+    """A hash of the files that make a run's entry."""
+    whole = hashlib.sha256()
+    for name in (store.RECORD, store.ROWS, store.CURVE):
+        whole.update((folder / name).read_bytes())
+    return whole.hexdigest()[:16]
+
+
+def read(runs: Path, folder: Path, record: dict[str, Any]) -> Entry:
+    """The entry of one finished trial."""
+    name = folder.relative_to(runs).as_posix()
+    rows, curve = pd.read_parquet(folder / store.ROWS), pd.read_parquet(folder / store.CURVE)
+    score: dict[str, dict[str, Any]] = {}
+    for row in rows.itertuples():
+        score.setdefault(str(row.split), {})[str(row.metric)] = {"value": float(row.value), "n": int(row.n)}  # type: ignore[arg-type]
+    trial, epoch = record["trial"], int(rows.epoch.iloc[0]) if len(rows) else -1
+    # `knobs` as a mapping too: Aim's query language reads run.knobs.lr, not a list of pairs.
+    params = {**record, "name": name, "knobs": dict(trial["knobs"]), "score": score, "kept_epoch": epoch}
+    params["digest"] = digest(folder)
+    kept = {
+        (f"kept_{row.metric}", str(row.split)): [(0, epoch, float(row.value))]  # type: ignore[arg-type]
+        for row in rows.itertuples()
+        if math.isfinite(float(row.value))  # type: ignore[arg-type]
+    }
+    return Entry(
+        name=name,
+        experiment="/".join(trial[k] for k in ("space", "stage", "task")),
+        params=plain(params),
+        points=_points(curve) | kept,
+        figures=("curve",) if trial["stage"] in DRAWN and len(curve) else (),
+    )
+
+
+def _points(curve: pd.DataFrame) -> dict[tuple[str, str], list[tuple[int, int, float]]]:
+    """`train_loss` becomes (loss, train), `val_auroc` (auroc, val), `lr` (lr, train)."""
+    found = {}
+    for column in curve.columns.drop(["step", "epoch"], errors="ignore"):
+        subset, _, rest = str(column).partition("_")
+        key = (rest, subset) if rest and subset in ("train", "val") else (str(column), "train")
+        numbers = zip(curve.step, curve.epoch, curve[column])
+        series = [(int(step), int(epoch), float(v)) for step, epoch, v in numbers if math.isfinite(v)]
+        if series:
+            found[key] = series
+    return found
+
+
+def plain(value: Any) -> Any:
+    """JSON values that equal themselves after a trip through Aim: NaN and infinity become words."""
+    if isinstance(value, dict):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def canonical(entry: Entry) -> dict[str, Any]:
+    """What two repositories have to agree on for one run; free of hashes, wall times and order."""
+    points: Points = {f"{n} [{s}]": {a: (b, v) for a, b, v in series} for (n, s), series in entry.points.items()}
+    return {"experiment": entry.experiment, "params": entry.params, "points": points, "figures": list(entry.figures)}
+
+
+def truth(runs: Path) -> dict[str, Any]:
+    """What `content` has to be, from the files under `runs`."""
+    return {e.name: canonical(e) for e in (read(runs, *found) for found in store.records(runs))}
+
+
+# -- the repository ----------------------------------------------------------------------------------------------------
+
+
+def mirror(runs: Path, repo: Path) -> int:
+    """Copy every finished trial that the repository lacks or holds in another version; how many were copied.
+
+    Trouble with Aim is logged with its cure and never raised: results do not depend on it.
+    """
+    try:
+        with writer(repo):
+            return _copy_missing(runs, repo)
+    except Exception as error:  # Aim, RocksDB and SQLite raise dozens of unrelated types
+        log.warning(
+            "Aim repository %s is behind (%s: %s); results under %s are whole; remake it: ecgcmr track rebuild --runs %s",
+            repo, type(error).__name__, error, runs, runs,
+        )  # fmt: skip
+        return 0
+
+
+def rebuild(runs: Path, repo: Path) -> int:
+    """Make the repository anew from the files under `runs`, prove it equal, and put it in place of the old; how many runs.
+
+    Raises:
+        InputError: another process writes to the repository.
+        RuntimeError: what Aim holds is not what was written; the old repository stays.
+    """
+    with writer(repo):
+        for left in repo.glob(".rebuild-*"):  # of a rebuild that was killed
+            shutil.rmtree(left)
+        fresh = Path(tempfile.mkdtemp(prefix=".rebuild-", dir=repo))  # Aim caches by path: never twice the same
+        try:
+            count = _copy_missing(runs, fresh)
+            wrong = differences(content(fresh), truth(runs))
+            if wrong:
+                raise RuntimeError(f"Aim does not hold what is under {runs}: {'; '.join(wrong[:3])}")
+            gc.collect()  # closes Aim's handles on files about to move
+            old = fresh / "old"
+            if (repo / ".aim").exists():
+                os.replace(repo / ".aim", old)
+            (fresh / ".aim").mkdir(exist_ok=True)  # no runs: an empty repository
+            os.replace(fresh / ".aim", repo / ".aim")
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
+    return count
+
+
+def content(repo: Path) -> dict[str, Any]:
+    """Everything the repository shows, by trial name, in the form of `truth`."""
+    opened = _open(repo)
+    _index(opened)
+    return {run.name: _content(run) for run in opened.iter_runs()}
+
+
+def differences(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+    """One line per run that is missing, too many, or not the same."""
+    lines = [f"{name} is missing" for name in wanted.keys() - found.keys()]
+    lines += [f"{name} is not on disk" for name in found.keys() - wanted.keys()]
+    for name in wanted.keys() & found.keys():
+        parts = [part for part in wanted[name] if wanted[name][part] != found[name][part]]
+        lines += [f"{name} differs in {', '.join(parts)}"] if parts else []
+    return sorted(lines)
+
+
+def probe(folder: Path) -> None:
+    """Write one run into a new repository below `folder` and read it back.
+
+    Raises:
+        InputError: that does not work here.
+    """
+    entry = Entry("probe", "probe", {"digest": "0"}, {("loss", "train"): [(0, 0, 0.5), (1, 1, 0.25)]}, ())
+    try:
+        _write(_open(folder), entry, None)
+        good = content(folder) == {"probe": canonical(entry)}
+    except Exception as error:  # see mirror
+        raise InputError(f"Aim cannot write a repository in {folder} ({type(error).__name__}: {error})") from error
+    if not good:
+        raise InputError(f"Aim reads from {folder} other than what was written; reinstall with make install")
+
+
+@contextlib.contextmanager
+def writer(repo: Path) -> Iterator[None]:
+    """Be the one process that writes; the kernel frees the lock of a killed process.
+
+    Raises:
+        InputError: another process writes for longer than a minute.
+    """
+    repo.mkdir(parents=True, exist_ok=True)
+    deadline = time.monotonic() + LOCK_WAIT_S
+    with (repo / LOCK).open("w") as lock:
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    raise InputError(f"{repo}: another process writes this Aim repository; try again later") from None
+                time.sleep(0.1)
+        yield
+
+
+# -- Aim ---------------------------------------------------------------------------------------------------------------
+
+
+def _open(repo: Path) -> Any:
+    """The repository, made if absent. Imported here: Aim takes 1.4 s, and only those who track pay."""
+    aim = importlib.import_module("aim")
+    logging.getLogger("aim").setLevel(logging.WARNING)  # three lines a run otherwise
+    repo.mkdir(parents=True, exist_ok=True)
+    return aim.Repo.from_path(str(repo), init=not (repo / ".aim").exists())
+
+
+def _index(opened: Any) -> None:
+    """Let readers see all runs: Aim's writers do not update the index that every read goes through."""
+    manager = importlib.import_module("aim.sdk.index_manager").RepoIndexManager(opened)
+    for key in sorted(set(opened.list_all_runs()) - {run.hash for run in opened.iter_runs()}):
+        manager.index(key)
+
+
+def _copy_missing(runs: Path, repo: Path) -> int:
+    """Write the trials that the repository does not hold as they are on disk."""
+    opened = _open(repo)
+    _index(opened)  # runs that a killed writer left
+    held = {run.hash: (run.name, run.get("digest")) for run in opened.iter_runs()}
+    on_disk = {folder.relative_to(runs).as_posix(): (folder, record) for folder, record in store.records(runs)}
+    good = set()
+    for key, (name, found) in held.items():
+        if name not in good and found is not None and name in on_disk and found == digest(on_disk[name][0]):
+            good.add(name)
+        elif found is None or name in on_disk:  # half-written, twice, or of an older run of this name
+            opened.delete_run(key)
+    missing = [on_disk[name] for name in sorted(on_disk.keys() - good)]
+    for folder, record in missing:
+        entry = read(runs, folder, record)
+        picture = curves.png(curves.run(pd.read_parquet(folder / store.CURVE)), dpi=100) if entry.figures else None
+        _write(opened, entry, picture)
+    _index(opened)
+    return len(missing)
+
+
+def _write(opened: Any, entry: Entry, picture: bytes | None) -> None:
+    """One Aim run; `digest` goes in last and says that the run is whole."""
+    aim = importlib.import_module("aim")
+    run = aim.Run(repo=opened, experiment=entry.experiment, system_tracking_interval=None, capture_terminal_logs=False)
+    try:
+        run.name = entry.name
+        for (name, subset), series in entry.points.items():
+            for step, epoch, value in series:
+                run.track(value, name=name, step=step, epoch=epoch, context={"subset": subset})
+        if picture:
+            image = aim.Image(importlib.import_module("PIL.Image").open(io.BytesIO(picture)), caption=entry.name)
+            run.track(image, name=entry.figures[0], step=0, context={"subset": "figure"})
+        for key in sorted(entry.params, key=lambda key: key == "digest"):
+            run[key] = entry.params[key]
+    finally:
+        run.close()
+
+
+def _content(run: Any) -> dict[str, Any]:
+    """One run in canonical form."""
+    points: Points = {}
+    for metric in run.metrics():
+        steps, (values, epochs, _) = metric.data.items_list()
+        key = f"{metric.name} [{metric.context.to_dict()['subset']}]"
+        points[key] = {int(s): (int(e), float(v)) for s, v, e in zip(steps, values, epochs)}
+    params = {key: run.get(key) for key in json.loads(json.dumps(run.get(...)))}
+    figures = sorted(name for name, _, _ in run.iter_sequence_info_by_type(("aim.image", "list(aim.image)")))
+    return {"experiment": run.experiment, "params": params, "points": points, "figures": figures}

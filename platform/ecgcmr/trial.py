@@ -1,0 +1,107 @@
+"""One training run, as data. A Trial's readable name is its folder; its fingerprint says which recipe made the folder.
+
+Fine-tuning is the method `supervised` with `starts`; the supervised baseline is the same without; a grid is a list of
+Trials; five seeds are `replace(best, seed=s)`. This file knows nothing of how a trial is run.
+"""
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from ecgcmr import __version__
+from ecgcmr.errors import InputError
+from ecgcmr.nn import Network
+
+STAGES = ("pretrain", "grid", "final")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """A training run.
+
+    Attributes:
+        space: the search space's name; the first folder.
+        stage: "pretrain"; "grid" (a point judged on validation); "final" (the chosen point, the only one to see test).
+        task: a name of `tasks.TASKS` or a label column; for pre-training the modality: "ecg", "cmr" or "ecg+cmr".
+        label: the word for the system in tables and paths: "supervised", "mae", "mmcl", "mmcl-wo-mdm" …
+        method: a name of `methods.METHODS`.
+        starts: (part, name of the trial whose encoder it starts from) pairs, e.g. (("ecg", "toy/pretrain/ecg/mae/…"),).
+        modality: what the encoder of a supervised trial reads: "ecg" or "cmr".
+        seed: of weights, batches and noise.
+        preset: "paper" or "authors".
+        network: every size that fixes a shape.
+        batch: subjects per optimiser step, over all workers together.
+        epochs: passes over the training rows; the schedule's length.
+        take: share of the (balanced) training rows used, in (0, 1].
+        eval_every: epochs between two validations.
+        knobs: (name, number) pairs that may differ within a pack; what is absent is the method's default.
+    """
+
+    space: str
+    stage: str
+    task: str
+    label: str
+    method: str
+    starts: tuple[tuple[str, str], ...] = ()
+    modality: str = "ecg"
+    seed: int = 0
+    preset: str = "paper"
+    network: Network = field(default_factory=Network)
+    batch: int = 32
+    epochs: int = 400
+    take: float = 1.0
+    eval_every: int = 1
+    knobs: tuple[tuple[str, float], ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse what could never run, while the file that says it is still known to the reader."""
+        if self.stage not in STAGES:
+            raise InputError(f"stage '{self.stage}' of a trial in space '{self.space}': use one of {', '.join(STAGES)}")
+        for name, low in (("batch", 1), ("epochs", 1), ("eval_every", 1)):
+            if getattr(self, name) < low:
+                raise InputError(f"{name}={getattr(self, name)} of trial '{self.name}': must be at least {low}")
+        if not 0 < self.take <= 1:
+            raise InputError(f"take={self.take} of trial '{self.name}': must lie in (0, 1]")
+
+    @property
+    def point(self) -> str:
+        """The folder of what a search varies, e.g. `batch=8,layer_decay=0.5,lr=1e-05`; `default` if nothing is."""
+        words = [f"{name}={value:g}" for name, value in sorted(self.knobs)]
+        words += [f"take={self.take:g}"] if self.take != 1 else []
+        words += ["authors"] if self.preset == "authors" else []
+        return ",".join([f"batch={self.batch}", *words])
+
+    @property
+    def name(self) -> str:
+        """`<space>/<stage>/<task>/<label>/<point>/seed=<s>`: the trial's folder under `runs/`."""
+        return f"{self.space}/{self.stage}/{self.task}/{self.label}/{self.point}/seed={self.seed}"
+
+
+def to_json(trial: Trial) -> dict[str, Any]:
+    """Plain JSON values, complete: `from_json(to_json(trial)) == trial`."""
+    return json.loads(json.dumps(dataclasses.asdict(trial)))
+
+
+def from_json(record: dict[str, Any]) -> Trial:
+    """The inverse of `to_json`."""
+    network: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in record["network"].items()}
+    pairs = {k: tuple((str(name), value) for name, value in record[k]) for k in ("starts", "knobs")}
+    return Trial(**{**record, **pairs, "network": Network(**network)})
+
+
+def recipe(trial: Trial, cohort_fingerprint: str) -> dict[str, Any]:
+    """All that decides a trial's result, flat, in canonical JSON values: what a finished folder is compared with."""
+    record = to_json(trial)
+    network = record.pop("network")
+    knobs = {f"knob.{name}": value for name, value in record.pop("knobs")}
+    starts = {f"start.{part}": name for part, name in record.pop("starts")}
+    sizes = {f"network.{name}": value for name, value in network.items()}
+    return {**record, **knobs, **starts, **sizes, "cohort": cohort_fingerprint, "code": __version__}
+
+
+def fingerprint(trial: Trial, cohort_fingerprint: str) -> str:
+    """A hash of `recipe`; equal on every machine."""
+    text = json.dumps(recipe(trial, cohort_fingerprint), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,143 @@
+"""The command line as a person meets it: words, exit codes, and nothing written where nothing should be."""
+
+import errno
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ecgcmr import cli, cohort, store
+from ecgcmr.errors import InputError
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+COMMANDS = sorted(cli.EXAMPLES)
+
+
+def ecgcmr(*words, cwd=None):
+    return subprocess.run(
+        [sys.executable, "-m", "ecgcmr.cli", *map(str, words)], capture_output=True, text=True, timeout=120, cwd=cwd
+    )
+
+
+def called(capfd, *words):
+    code = cli.main([str(word) for word in words])
+    return code, capfd.readouterr().err.strip()
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_that_ends_in_an_example(name, capsys):
+    with pytest.raises(SystemExit) as left:
+        cli.main([*name.split(), "--help"])
+    text = capsys.readouterr().out
+    assert left.value.code == 0
+    assert text.rstrip().endswith(cli.EXAMPLES[name])
+    assert "--runs" in text
+    assert "--cohort" in text
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_example_parses(name):
+    assert cli.parser().parse_args(cli.EXAMPLES[name].split()[1:]).name == name
+
+
+@pytest.mark.parametrize("name", sorted({name.split()[0] for name in COMMANDS}))
+def test_every_command_has_a_job_that_is_the_same_function(name):
+    done = subprocess.run(
+        [sys.executable, REPOSITORY / "jobs" / f"{name}.py", "--help"], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0
+    assert done.stdout.startswith(f"usage: ecgcmr {name}")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["pretrain", "nowhere.py"], "nowhere.py: no such search-space file"),
+        (["sweep", "nowhere.py"], "nowhere.py: no such search-space file"),
+        (["cohort", "check"], "cohort"),
+        (["report"], "cohort"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(words, said, tmp_path, capfd):
+    code, text = called(capfd, *words, "--runs", tmp_path / "runs", "--cohort", tmp_path / "cohort")
+    lines = [line for line in text.splitlines() if line.startswith("ecgcmr: ")]
+    assert code == 2
+    assert len(lines) == 1
+    assert said in lines[0]
+    assert "Traceback" not in text
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".log"] == []
+
+
+BAD_WORDS = [["fly"], ["cohort", "synth", "--subjects", "0"], ["cohort", "synth", "--scale", "x"], []]
+
+
+@pytest.mark.parametrize("words", BAD_WORDS)
+def test_words_that_do_not_parse_leave_with_2(words):
+    done = ecgcmr(*words)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+
+
+def test_a_space_without_trials_names_file_and_line(tmp_path, small_cohort, capfd):
+    space = tmp_path / "space.py"
+    space.write_text('"""A space."""\n\ndef trials():\n    return [1 / 0]\n')
+    code, text = called(capfd, "sweep", space, "--cohort", small_cohort.path, "--runs", tmp_path / "runs")
+    assert code == 2
+    assert "space.py:4: ZeroDivisionError" in text
+
+
+def test_a_full_disk_is_one_line(tmp_path, capfd, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "x"))
+
+    monkeypatch.setattr(store, "rows", full)
+    code, text = called(capfd, "status", "--runs", tmp_path / "runs", "--cohort", tmp_path)
+    assert code == 2
+    assert text == f"ecgcmr: no space left on the disk of {tmp_path / 'x'}; free some and run the same command again"
+
+
+def test_a_defect_of_ours_is_one_line_and_a_log(tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr(store, "rows", lambda runs: 1 / 0)
+    code, text = called(capfd, "status", "--runs", tmp_path / "runs", "--cohort", tmp_path)
+    assert code == 1
+    assert text.startswith("ecgcmr: ZeroDivisionError: division by zero; the whole story is in ")
+    assert "Traceback" in Path(text.rsplit(" ", 1)[1]).read_text()
+
+
+def test_an_input_error_keeps_to_one_line(tmp_path, capfd, monkeypatch):
+    def refuse(runs):
+        raise InputError("two\nlines")
+
+    monkeypatch.setattr(store, "rows", refuse)
+    assert called(capfd, "status", "--runs", tmp_path / "r", "--cohort", tmp_path) == (2, "ecgcmr: two lines")
+
+
+def test_status_tells_finished_running_and_stopped(tmp_path, capfd):
+    progress = store.Progress(tmp_path, "s/pretrain/ecg/mae/seed=0", 10, "steps")
+    progress.update(5, loss=0.5)
+    code, text = called(capfd, "status", "--runs", tmp_path, "--cohort", tmp_path)
+    assert code == 0
+    assert "running" in text
+    assert "5/10 steps" in text
+    store.write_json(progress.path, {**progress.record, "now": progress.record["now"] - 3600})
+    assert "stopped" in called(capfd, "status", "--runs", tmp_path, "--cohort", tmp_path)[1]
+
+
+def test_check_of_a_clean_cohort(small_cohort, tmp_path, capfd):
+    code, text = called(capfd, "cohort", "check", "--cohort", small_cohort.path, "--runs", tmp_path)
+    assert code == 0
+    assert text.endswith(": clean")
+
+
+def test_plan_prints_the_bill_and_starts_nothing(small_cohort, tmp_path, capfd):
+    words = ["plan", REPOSITORY / "search_spaces/toy.py", "--cohort", small_cohort.path, "--runs", tmp_path / "runs"]
+    code, text = called(capfd, *words)
+    assert code == 0
+    assert "preset paper" in text
+    assert [line.split()[:3] for line in text.splitlines() if line.startswith("grid")] == [
+        ["grid", task, "16"] for task in ("cad", "af", "dm")
+    ]
+    assert "hours:" in text
+    assert not list((tmp_path / "runs").glob("toy"))
+    assert cohort.open(small_cohort.path).fingerprint == small_cohort.fingerprint

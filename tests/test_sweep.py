@@ -1,0 +1,320 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from ray.tune.search import Searcher
+
+from ecgcmr import examples, fit, store, sweep
+from ecgcmr.errors import InputError
+from ecgcmr.nn import Network
+from ecgcmr.trial import Trial
+
+SPACES = Path(__file__).resolve().parents[1] / "search_spaces"
+TINY = Network(crop=2500, patch=500, width=8, depth=1, heads=2, blocks=(1, 1, 1, 1), image_width=4, image_size=48)
+GRID = {"batch": (8, 16), "lr": (1e-4, 3e-4, 1e-3), "drop_path": (0.0, 0.1)}
+SYSTEMS = {"supervised": (), "mae": ()}
+
+
+def a_grid(grid=GRID, tasks=("af",), starts=SYSTEMS, **changed):
+    return sweep.finetuning("t", tasks, starts, grid, **{"network": TINY, "epochs": 1, **changed})
+
+
+def finish(runs, trial, value, cohort="print"):
+    """Leave a finished folder, as fit does."""
+    result = store.Finished(trial=trial, status="finished", scores=(("val", "auroc", value, 9),), curve=pd.DataFrame(),
+                            predictions=None, weights={}, epoch=0, provenance={})  # fmt: skip
+    store.write(runs, result, cohort)
+
+
+def drive(searcher, runs, value=lambda trial: 0.5):
+    """Play Tune: take packs until there are none, and finish their members; the packs."""
+    packs = []
+    while (config := searcher.suggest(f"tune-{len(packs)}")) != Searcher.FINISHED:
+        members = [searcher.trials[i] for i in config["members"]]
+        for trial in members:
+            finish(runs, trial, value(trial))
+        searcher.on_trial_complete(f"tune-{len(packs)}", {"best": 0.5})
+        packs.append(members)
+    return packs
+
+
+# -- search spaces
+
+
+def test_the_paper_grid_has_648_points_per_disease_and_system():
+    trials = sweep.load(SPACES / "table3.py")
+    counts = Counter(trial.stage for trial in trials)
+    assert counts == {"pretrain": 4, "grid": 648 * 3 * 4}
+    assert set(Counter((t.task, t.label) for t in trials if t.stage == "grid").values()) == {648}
+
+
+def test_the_toy_space_has_the_same_systems_and_diseases():
+    kinds = [{(t.stage, t.task, t.label, t.method, len(t.starts)) for t in sweep.load(SPACES / f"{name}.py")}
+             for name in ("toy", "table3")]  # fmt: skip
+    assert kinds[0] == kinds[1]
+
+
+@pytest.mark.parametrize("name", ["toy", "table3"])
+def test_every_start_is_a_pretraining_of_the_same_file(name):
+    trials = sweep.load(SPACES / f"{name}.py")
+    made = {trial.name for trial in trials if trial.stage == "pretrain"}
+    assert {start for trial in trials for _, start in trial.starts} == made
+    fit.check([trial for trial in trials if trial.stage != "pretrain"])
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "no function trials"),
+        ("def trials():\n    return []", "returns no trials"),
+        ("def trials():\n    return [1]", "returns a int"),
+        ("def trials():\n    x = 1\n    return x / 0", r":3: ZeroDivisionError"),
+        ("def trials(:", r":1: SyntaxError"),
+        ("from ecgcmr.trial import Trial\nT = Trial(space='a', stage='grid', task='af', label='b', method='supervised')\n"
+         "def trials():\n    return [T, T]", "two trials are named 'a/grid/af/b"),
+        ("from ecgcmr.trial import Trial\ndef trials():\n    return [Trial(space='a', stage='g', task='b', label='c', "
+         "method='d')]", "stage 'g'"),
+    ],
+)  # fmt: skip
+def test_a_bad_file_is_one_line_that_names_it(tmp_path, text, words):
+    path = tmp_path / "space.py"
+    path.write_text(text)
+    with pytest.raises(InputError, match=words) as caught:
+        sweep.load(path)
+    assert str(caught.value).startswith(str(path))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_one_line():
+    with pytest.raises(InputError, match="no such search-space file"):
+        sweep.load(Path("nowhere.py"))
+
+
+# -- packs
+
+
+def test_packs_hold_one_shape_each_and_every_trial_once():
+    trials = a_grid(tasks=("af", "cad"))
+    packs = sweep.packs(trials, limit=5)
+    for pack in packs:
+        fit.check_pack(pack)
+        assert len(pack) <= 5
+    assert Counter(t.name for pack in packs for t in pack) == Counter(t.name for t in trials)
+    assert len(packs) == 4 * 3  # 12 trials per task and batch: 3 packs of 4, not 5 + 5 + 2
+    assert {t.label for t in packs[0]} | {t.label for t in packs[1]} == {"supervised", "mae"}
+
+
+def test_packs_keep_all_workers_busy():
+    assert [len(pack) for pack in sweep.packs(a_grid({"lr": (1e-4, 1e-3)}), limit=16, at_once=2)] == [2, 2]
+
+
+def test_a_larger_device_takes_larger_packs():
+    trial = sweep.load(SPACES / "table3.py")[-1]
+    sizes = [sweep.pack_limit(trial, gib * 2**30) for gib in (8, 24, 80)]
+    assert 1 <= sizes[0] < sizes[1] <= sizes[2] <= sweep.GPU_PACK
+    assert sweep.pack_limit(trial, None) == sweep.CPU_PACK
+
+
+# -- the searcher
+
+
+def test_every_point_is_asked_once_and_told_once(tmp_path):
+    trials = a_grid(tasks=("af", "cad"))
+    searcher = sweep.Packed(trials, tmp_path, finished=set(), limit=5)
+    packs = drive(searcher, tmp_path)
+    assert Counter(t.name for pack in packs for t in pack) == Counter(t.name for t in trials)
+    for study in searcher.studies.values():
+        done = study.study.get_trials()
+        assert len(done) == 12
+        assert {t.state.name for t in done} == {"COMPLETE"}
+        assert len({tuple(sorted(t.params.items())) for t in done}) == 12
+        assert all(t.params in study.params.values() for t in done)
+
+
+def test_finished_points_are_told_and_not_asked(tmp_path):
+    trials = a_grid()
+    for trial in trials[:7]:
+        finish(tmp_path, trial, 0.6)
+    searcher = sweep.Packed(trials, tmp_path, finished={t.name for t in trials[:7]}, limit=4)
+    packs = drive(searcher, tmp_path)
+    assert {t.name for pack in packs for t in pack} == {t.name for t in trials[7:]}
+    assert sum(len(study.study.get_trials()) for study in searcher.studies.values()) == len(trials)
+
+
+def test_a_member_without_rows_has_failed(tmp_path):
+    trials = a_grid({"lr": (1e-4, 1e-3)}, starts={"mae": ()})
+    searcher = sweep.Packed(trials, tmp_path, finished=set())
+    searcher.suggest("one")
+    finish(tmp_path, trials[0], 0.7)
+    searcher.on_trial_complete("one", error=True)
+    (study,) = searcher.studies.values()
+    assert [t.state.name for t in study.study.get_trials()] == ["COMPLETE", "FAIL"]
+
+
+def good(trial):
+    """A surface with its best at lr 1e-3, batch 8."""
+    knobs = dict(trial.knobs)
+    return 0.9 - 0.1 * abs(np.log10(knobs["lr"]) + 3) - 0.05 * (trial.batch == 16) - knobs["drop_path"]
+
+
+def test_a_budget_is_kept_without_repeats(tmp_path):
+    trials = a_grid({**GRID, "lr": tuple(10.0 ** -np.arange(1, 9))})
+    packs = drive(sweep.Packed(trials, tmp_path, finished=set(), limit=4, budget=10, seed=1), tmp_path, good)
+    for pack in packs:
+        fit.check_pack(pack)
+    names = [t.name for pack in packs for t in pack]
+    assert len(names) == len(set(names)) == 20
+    assert Counter(t.label for pack in packs for t in pack) == {"supervised": 10, "mae": 10}
+
+
+def test_a_budget_counts_what_is_finished(tmp_path):
+    trials = a_grid()
+    first = drive(sweep.Packed(trials, tmp_path, finished=set(), limit=4, budget=4), tmp_path, good)
+    done = {t.name for pack in first for t in pack}
+    second = drive(sweep.Packed(trials, tmp_path, finished=done, limit=4, budget=6), tmp_path, good)
+    assert len(done) == 8
+    assert len({t.name for pack in second for t in pack} - done) == 4
+    assert not drive(sweep.Packed(trials, tmp_path, finished=done, budget=4), tmp_path)
+
+
+def test_proposals_learn_from_values(tmp_path):
+    """TPE finds a better neighbourhood than the average of the grid."""
+    trials = a_grid({"lr": tuple(10.0 ** -np.arange(1, 9)), "drop_path": tuple(np.arange(8) / 10), "batch": (8, 16)},
+                    starts={"mae": ()})  # fmt: skip
+    packs = drive(sweep.Packed(trials, tmp_path, finished=set(), limit=4, budget=40, seed=0), tmp_path, good)
+    later = [good(t) for pack in packs[5:] for t in pack]
+    assert np.mean(later) > np.mean([good(t) for t in trials]) + 0.05
+
+
+# -- the choice
+
+
+def test_finals_take_the_best_point_with_five_seeds(tmp_path):
+    trials = a_grid(tasks=("af", "cad"))
+    for trial in trials:
+        finish(tmp_path, trial, good(trial))
+    finals = sweep.finals(trials, tmp_path)
+    assert len(finals) == 2 * 2 * 5
+    assert {t.stage for t in finals} == {"final"}
+    assert {t.seed for t in finals} == {0, 101, 202, 303, 404}
+    assert {(t.batch, dict(t.knobs)["lr"], dict(t.knobs)["drop_path"]) for t in finals} == {(8, 1e-3, 0.0)}
+    assert len({t.name for t in finals}) == len(finals)
+
+
+def test_ties_are_broken_by_name_whatever_the_order(tmp_path):
+    trials = a_grid(starts={"mae": ()})
+    for trial in trials:
+        finish(tmp_path, trial, 0.5)
+    chosen = {sweep.finals(order, tmp_path, seeds=(0,))[0] for order in (trials, trials[::-1])}
+    assert len(chosen) == 1
+
+
+def test_a_point_without_a_number_is_never_chosen(tmp_path):
+    trials = a_grid({"lr": (1e-4, 1e-3)}, starts={"mae": ()})
+    finish(tmp_path, trials[0], 0.4)
+    finish(tmp_path, trials[1], float("nan"))
+    assert sweep.finals(trials, tmp_path, seeds=(0,))[0].knobs == trials[0].knobs
+    with pytest.raises(InputError, match="no point of t/grid/af/mae"):
+        sweep.finals(trials[1:], tmp_path)
+
+
+def test_missing_rows_are_listed(tmp_path):
+    trials = a_grid(starts={"mae": ()})
+    for trial in trials[:-1]:
+        finish(tmp_path, trial, 0.5)
+    with pytest.raises(InputError, match=trials[-1].name):
+        sweep.finals(trials, tmp_path)
+    assert sweep.finals(trials, tmp_path, seeds=(0,), budget=5)
+
+
+def test_the_plan_counts_packs_and_steps(small_cohort):
+    trials = [
+        *a_grid(epochs=3),
+        Trial(space="t", stage="pretrain", task="ecg+cmr", label="mmcl", method="mmcl", batch=50),
+    ]
+    grid, pretraining = sweep.plan(trials, small_cohort, limit=6)
+    n = len(examples.training_rows(small_cohort, trials[0]).index)
+    assert (grid.trials, grid.packs) == (24, 4)
+    assert grid.steps == 2 * 3 * (-(-n // 8) + -(-n // 16))
+    paired = small_cohort.rows("train").query("has_ecg and has_cmr")
+    assert (pretraining.packs, pretraining.steps) == (1, 400 * (len(paired) // 50))
+
+
+# -- with Ray
+
+
+def times(runs):
+    """When each trial finished."""
+    return {path: path.stat().st_mtime_ns for path in runs.rglob(store.RECORD)}
+
+
+def test_a_sweep_runs_every_point_once_and_is_skipped_the_second_time(ray_session, small_cohort, tmp_path):
+    trials = a_grid({"batch": (16, 32), "lr": (1e-4, 1e-3)}, take=0.4)
+    assert sweep.run(trials, small_cohort.path, tmp_path, limit=2, concurrency=2, device="cpu") == 8
+    assert all(store.finished(tmp_path, trial, small_cohort.fingerprint) for trial in trials)
+    before = times(tmp_path)
+    assert len(before) == 8
+    assert sweep.run(trials, small_cohort.path, tmp_path, device="cpu") == 0
+    assert times(tmp_path) == before
+    assert set(store.rows(tmp_path).split) == {"val"}
+    assert not list(tmp_path.rglob(store.PROGRESS))
+    assert not (tmp_path / sweep.TUNE).exists()
+
+
+def test_what_a_worker_refuses_is_refused_here_and_the_others_finish(ray_session, small_cohort, tmp_path):
+    trials = a_grid({"lr": (1e-4,)}, tasks=("af", "unheard"), take=0.4)
+    with pytest.raises(InputError, match="no column 'unheard'"):
+        sweep.run(trials, small_cohort.path, tmp_path, device="cpu")
+    assert len(times(tmp_path)) == 2
+    assert "InputError" in next((tmp_path / sweep.TUNE).glob("failed-*.txt")).read_text()
+
+
+def test_bad_input_is_refused_before_ray_is_asked(small_cohort, tmp_path):
+    lost = a_grid({"lr": (1e-4,)}, starts={"mae": (("ecg", "t/pretrain/nowhere"),)})
+    with pytest.raises(InputError, match="t/pretrain/nowhere"):
+        sweep.run(lost, small_cohort.path, tmp_path)
+    with pytest.raises(InputError, match="no_knob"):
+        sweep.run(a_grid({"no_knob": (1.0,)}), small_cohort.path, tmp_path)
+    done = a_grid({"lr": (1e-4,)}, starts={"mae": ()})
+    finish(tmp_path, done[0], 0.5, cohort="another")
+    with pytest.raises(InputError, match="cohort another"):
+        sweep.run(done, small_cohort.path, tmp_path)
+
+
+DRIVER = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+import test_sweep
+from ecgcmr import cluster, sweep
+trials = test_sweep.a_grid(test_sweep.GRID, take=0.4, epochs=6)
+with cluster.running(cpus=2, gpus=0, object_store_mb=256):
+    sweep.run(trials, Path({cohort!r}), Path({runs!r}), limit=2, device="cpu")
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_driver_is_just_run_again(small_cohort, tmp_path):
+    words = {"tests": str(Path(__file__).parent), "cohort": str(small_cohort.path), "runs": str(tmp_path)}
+    command = [sys.executable, "-c", DRIVER.format(**words)]
+    driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while len(times(tmp_path)) < 4 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    os.kill(driver.pid, signal.SIGKILL)
+    driver.wait()
+    time.sleep(10)  # the orphaned worker may finish its pack before Ray notices
+    before = times(tmp_path)
+    assert 4 <= len(before) < 24
+    subprocess.run(command, check=True, timeout=200, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    after = times(tmp_path)
+    assert len(after) == 24
+    assert {path: after[path] for path in before} == before
+    assert not [path for path in tmp_path.rglob(".*") if path.is_dir() and "seed=" in path.name]

@@ -1,0 +1,159 @@
+import logging
+import shutil
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import handmade
+import pytest
+
+from ecgcmr import track
+from ecgcmr.errors import InputError
+
+pytestmark = pytest.mark.timeout(120)
+
+PLATFORM = str(Path(track.__file__).parents[1])
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """Four finished trials: a pre-training, a diverged grid point and two final seeds."""
+    runs = tmp_path / "runs"
+    handmade.finish(runs, label="mae", task="ecg", stage="pretrain", method="mae")
+    handmade.finish(runs, label="mmcl", stage="grid", value=float("nan"), status="diverged")
+    for seed in (0, 101):
+        handmade.finish(runs, label="mmcl", seed=seed, value=0.75 if seed else 0.5)
+    return runs
+
+
+def python(code):
+    """Run code in another process that sees the package."""
+    lines = f"import sys; sys.path.insert(0, {PLATFORM!r})\n" + textwrap.dedent(code)
+    return subprocess.run([sys.executable, "-c", lines], capture_output=True, text=True, timeout=100, check=False)
+
+
+def test_importing_does_not_import_aim():
+    done = python("from ecgcmr import track; print('aim' in sys.modules)")
+    assert done.stdout.strip() == "False", done.stderr
+
+
+def test_mirror_copies_everything_once_then_only_what_is_new(runs):
+    repo = runs / "aim"
+    assert track.mirror(runs, repo) == 4
+    held = track.content(repo)
+    assert track.differences(held, track.truth(runs)) == []
+    final = held["toy/final/af/mmcl/batch=32,lr=1e-05/seed=101"]
+    assert final["experiment"] == "toy/final/af"
+    assert final["params"]["score"]["test"]["auroc"] == {"value": 0.75, "n": 240}
+    assert final["params"]["knobs"] == {"lr": 1e-5}
+    assert final["params"]["provenance"]["versions"]["torch"] == "2.13.0"
+    assert final["points"]["auroc [val]"] == {0: (0, 0.5), 20: (2, 0.54), 40: (4, 0.58)}
+    assert final["figures"] == ["curve"]
+    assert track.mirror(runs, repo) == 0
+
+    handmade.finish(runs, label="mmcl", seed=202)
+    remade = handmade.finish(runs, label="mmcl", seed=0, value=0.625)  # its folder is replaced by another result
+    assert track.mirror(runs, repo) == 2
+    held = track.content(repo)
+    assert held == track.truth(runs)
+    assert held[remade.name]["params"]["score"]["test"]["auroc"]["value"] == 0.625
+
+
+def test_a_run_half_written_by_a_killed_process_is_written_again(runs):
+    repo = runs / "aim"
+    done = python(f"""
+        import os, pathlib
+        from ecgcmr import store, track
+        runs, repo = pathlib.Path({str(runs)!r}), pathlib.Path({str(repo)!r})
+        entry = track.read(runs, *list(store.records(runs))[0])
+        aim_run = track._open(repo)
+        import aim
+        class Killed(aim.Run):
+            def close(self): os._exit(9)
+            def __setitem__(self, key, value):
+                if key == "provenance": os._exit(9)
+                super().__setitem__(key, value)
+        aim.Run = Killed
+        track._write(aim_run, entry, None)
+    """)
+    assert done.returncode == 9, done.stderr
+    assert track.mirror(runs, repo) == 4
+    assert track.content(repo) == track.truth(runs)
+
+
+def test_rebuild_replaces_what_is_there_and_is_equal(runs):
+    repo = runs / "aim"
+    track.mirror(runs, repo)
+    shutil.rmtree(runs / "toy/final/af/mmcl/batch=32,lr=1e-05/seed=101")
+    assert len(track.content(repo)) == 4  # a mirror forgets nothing
+    assert track.rebuild(runs, repo) == 3
+    assert track.content(repo) == track.truth(runs)
+    assert [path.name for path in repo.iterdir() if path.name.startswith(".rebuild")] == []
+    assert track.mirror(runs, repo) == 0
+
+
+def test_a_broken_repository_is_a_warning_and_rebuild_heals_it(runs, caplog):
+    repo = runs / "aim"
+    track.rebuild(runs, repo)
+    for path in (repo / ".aim").rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"broken")
+    handmade.finish(runs, label="mmcl", seed=202)
+    with caplog.at_level(logging.WARNING):
+        assert track.mirror(runs, repo) == 0
+    assert "ecgcmr track rebuild" in caplog.text
+    assert track.rebuild(runs, repo) == 5
+    assert track.content(repo) == track.truth(runs)
+
+
+def test_a_rebuild_that_does_not_equal_the_disk_keeps_the_old_repository(runs, monkeypatch):
+    repo = runs / "aim"
+    track.mirror(runs, repo)
+    before = track.content(repo)
+    handmade.finish(runs, label="mmcl", seed=202)
+    lose = track._write
+
+    def loses_the_last_point(opened, entry, picture):
+        shorter = {key: series[:-1] for key, series in entry.points.items()}
+        lose(opened, track.Entry(entry.name, entry.experiment, entry.params, shorter, entry.figures), picture)
+
+    monkeypatch.setattr(track, "_write", loses_the_last_point)
+    with pytest.raises(RuntimeError, match="differs in points"):
+        track.rebuild(runs, repo)
+    assert track.content(repo) == before
+
+
+def test_no_runs_make_an_empty_repository(tmp_path):
+    assert track.rebuild(tmp_path / "runs", tmp_path / "aim") == 0
+    assert track.content(tmp_path / "aim") == {}
+
+
+def test_one_process_writes_at_a_time(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(track, "LOCK_WAIT_S", 0.2)
+    code = f"""
+        import pathlib
+        from ecgcmr import track
+        with track.writer(pathlib.Path({str(tmp_path)!r})):
+            print("locked", flush=True); sys.stdin.read()
+    """
+    lines = f"import sys; sys.path.insert(0, {PLATFORM!r})\n" + textwrap.dedent(code)
+    other = subprocess.Popen([sys.executable, "-c", lines], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        assert other.stdout.readline().strip() == "locked"
+        with pytest.raises(InputError, match="another process"):
+            track.rebuild(tmp_path / "runs", tmp_path)
+        assert track.mirror(tmp_path / "runs", tmp_path) == 0
+        assert "another process" in caplog.text
+    finally:
+        other.kill()  # the kernel frees the lock
+        other.wait()
+    with track.writer(tmp_path):
+        pass
+
+
+def test_probe(tmp_path):
+    track.probe(tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="Aim cannot write"):
+        track.probe(tmp_path / "file" / "below")
