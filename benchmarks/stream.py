@@ -19,6 +19,7 @@ import numpy as np
 import psutil
 import pyarrow.parquet as pq
 import torch
+
 from ecgcmr import cluster, cohort, shards, stream
 
 
@@ -30,6 +31,7 @@ class Memory:
         threading.Thread(target=self.watch, daemon=True).start()
 
     def watch(self):
+        """Sample until told to end."""
         while not self.ended.wait(0.5):
             total = 0
             for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
@@ -50,7 +52,10 @@ def make(out: Path, rows: int) -> cohort.Cohort:
     with cohort.building(out, request):
         for n, start in enumerate(range(0, rows, 512)):
             count, path = min(512, rows - start), f"train/shard-{n:05d}.parquet"
-            body = ({"subject": f"n{start + i}", "split": "train", "ecg": ecg[i % 64], "cmr": cmr[i % 64]} for i in range(count))
+            body = (
+                {"subject": f"n{start + i}", "split": "train", "ecg": ecg[i % 64], "cmr": cmr[i % 64]}
+                for i in range(count)
+            )
             summary = shards.write_shard(out / path, body, ())
             parts.append({**summary, "path": path, "has": {"ecg": "1" * count, "cmr": "1" * count}})
         return cohort.finish(out, request, recipe, parts, (), {"flow": [], "exclusions": [], "repairs": []})

@@ -6,6 +6,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
+
 from ecgcmr import cluster, cohort, pairing, shards
 
 LABELS = ("cad", "af", "dm", "LVEF", "LVEDV")

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+
 from ecgcmr import store
 from ecgcmr.trial import Trial
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+
 from ecgcmr import cmr
 from ecgcmr.errors import Excluded, InputError
 
@@ -23,8 +24,8 @@ def stack(slices=10, size=(210, 210), place=(95, 120), radii=RADII, seed=0) -> S
     far = np.hypot(y - place[0], x - place[1])
     chest = 90.0 * (np.hypot(y - size[0] / 2, x - size[1] / 2) > 0.42 * min(size))
     cycle = np.stack([np.where(far < r, 200.0, np.where(far < 36, 30.0, chest)) for r in radii])
-    noise = draw.normal(0, 3, (slices, len(radii), *size))
-    return Stack((np.stack([cycle] * slices) + noise).astype(np.float32))
+    noise = draw.normal(0, 3, (len(radii) + slices - 1, *size)).astype(np.float32)  # each slice sees another part of it
+    return Stack(np.stack([cycle.astype(np.float32) + noise[i : i + len(radii)] for i in range(slices)]))
 
 
 def test_phases_and_slice():
@@ -75,15 +76,16 @@ def test_fixed_box_is_the_authors():
     out = cmr.prepare_frames(frames, "fixed")
     assert (out == 255).mean() > 0.98
     frames = np.zeros((3, 210, 210), np.float32)
-    frames[:, 45:60, 68:84] = 100
+    frames[:, 44:70, 68:107] = 100
     out = cmr.prepare_frames(frames, "fixed")
-    assert out[0, 5:40, 5:40].min() == 255
-    assert out[0, 60:].max() == 0
+    assert out[0, 2:68, 2:103].min() == 255
+    assert out[0, 73:].max() == 0
+    assert out[0, :, 108:].max() == 0
 
 
 @pytest.mark.parametrize("size", [(180, 196), (256, 300), (209, 211)])
 def test_other_sizes_are_padded_or_cut_about_the_middle(size):
-    frames = np.zeros((3, *size), np.float32)
+    frames = np.zeros((3, *size), np.float32)  # a white square of 40 × 40 in the middle
     middle = [n // 2 for n in size]
     frames[:, middle[0] - 20 : middle[0] + 20, middle[1] - 20 : middle[1] + 20] = 1
     out = cmr.prepare_frames(frames, "none")

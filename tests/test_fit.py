@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from ecgcmr import examples, fit, store, tasks
+from ecgcmr import examples, fit, hardware, store, tasks
 from ecgcmr.errors import InputError
 from ecgcmr.nn import Network
 from ecgcmr.trial import Trial
@@ -304,3 +304,30 @@ def test_starts_are_loaded(cohort, tmp_path):
     name = "ecg.blocks.0.attn.qkv.weight"
     np.testing.assert_allclose(pack.params[name][0], source.weights[name], rtol=1e-6)
     assert not np.allclose(pack.params[name][1], source.weights[name])
+
+
+def test_a_start_that_learnt_from_other_signals_is_refused(cohort, tmp_path):
+    other = Cohort()
+    other.recipe = {"ecg": {"clip_sd": 3.0, "rate_hz": 500}, "reader": "a"}
+    (source,) = run([a_trial(stage="final", epochs=1)], other, tmp_path)
+    other.recipe = {"ecg": {"clip_sd": 4.0, "rate_hz": 500}, "reader": "b"}
+    with pytest.raises(InputError, match=r"clip_sd 3.0 → 4.0"):
+        run([a_trial(label="mmcl", starts=(("ecg", source.trial.name),))], other, tmp_path)
+
+
+def test_linear_layers_of_a_pack_run_in_the_precision_asked_for(cohort):
+    x, weight, bias = torch.randn(4, 6), torch.randn(2, 3, 6), torch.randn(2, 3)
+    with hardware.autocast("cpu", torch.bfloat16), fit.Cast(torch.bfloat16):
+        out = torch.func.vmap(torch.nn.functional.linear, in_dims=(None, 0, 0))(x, weight, bias)
+    assert out.dtype == torch.bfloat16
+    with fit.Cast(torch.float64):
+        assert torch.func.vmap(torch.nn.functional.linear, in_dims=(None, 0, 0))(x, weight, bias).dtype == torch.float32
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("changed", [{}, {"preset": "authors"}, {"task": "rv"}, {"modality": "cmr", "knobs": ()}])
+def test_every_kind_trains_in_every_precision(cohort, tmp_path, precision, changed):
+    (result,) = run([a_trial(epochs=1, take=0.5, **changed)], cohort, tmp_path, precision=precision)
+    assert result.status == "finished"
+    assert np.isfinite([value for _, _, value, _ in result.scores]).all()
+    assert result.provenance["precision"] == precision

@@ -14,7 +14,7 @@ from ecgcmr.presets import PRESETS
 
 TINY = Network(
     crop=200, patch=50, width=16, depth=2, heads=2, decoder_width=8, decoder_depth=1, decoder_heads=2,
-    blocks=(1, 1, 1, 1), image_width=4, image_size=32, hidden=16, projection=8,
+    blocks=(1, 1, 1, 1), image_width=2, image_size=24, hidden=16, projection=8,
 )  # fmt: skip
 N, D = 6, torch.float64
 CASES = [(name, modality) for name, method in methods.METHODS.items() for modality in method.modalities]

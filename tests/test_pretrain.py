@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import resource
 import time
 from pathlib import Path
 
@@ -197,6 +198,20 @@ def test_a_damaged_checkpoint_is_refused_in_one_line(tmp_path):
     with pytest.raises(InputError, match="cannot be read") as caught:
         pretrain.read(path, {})
     assert "\n" not in str(caught.value)
+
+
+def test_a_full_disk_is_one_line_and_leaves_the_checkpoint_before(tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    killed_after(tiny("mae"), 1, path)
+    before, limits = path.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))  # files of more than 20 kB meet an error
+    try:
+        with pytest.raises(InputError, match=r"checkpoint.pt: .*free space"):
+            pretrain.save(path, training(tiny("mae")), pretrain.beginning(), {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_trials_run_after_those_they_start_from():

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from ray.tune.search import Searcher
 
 from ecgcmr import examples, fit, store, sweep
@@ -245,6 +246,21 @@ def test_the_plan_counts_packs_and_steps(small_cohort):
     assert grid.steps == 2 * 3 * (-(-n // 8) + -(-n // 16))
     paired = small_cohort.rows("train").query("has_ecg and has_cmr")
     assert (pretraining.packs, pretraining.steps) == (1, 400 * (len(paired) // 50))
+
+
+def test_a_pack_too_large_for_the_gpu_is_halved(monkeypatch, small_cohort, tmp_path):
+    done = []
+
+    def small_gpu(trials, *_, **__):
+        if len(trials) > 3:
+            raise torch.cuda.OutOfMemoryError
+        done.append(list(trials))
+
+    monkeypatch.setattr(fit, "fit", small_gpu)
+    trials = a_grid({"lr": (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)})
+    sweep._fit(trials, small_cohort, tmp_path, None, "auto", "name")
+    assert [trial for pack in done for trial in pack] == trials
+    assert max(map(len, done)) <= 3
 
 
 # -- with Ray

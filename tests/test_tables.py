@@ -4,6 +4,7 @@ import statistics
 
 import handmade
 import pytest
+
 from ecgcmr import store
 from ecgcmr.errors import InputError
 from ecgcmr.report import tables

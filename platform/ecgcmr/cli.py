@@ -186,8 +186,9 @@ def report(args: argparse.Namespace, screen: Screen) -> int:
     with screen.display.stage("Report"):
         written = door("report.page").write(args.runs, args.cohort, args.runs / "report")
         mirror(args)
-    screen.say(door("report.tables").table3(store.rows(args.runs)).text())
-    screen.say()
+    labels = door("cohort").open(args.cohort).manifest["labels"]
+    for table in door("report.tables").every(store.rows(args.runs), labels=labels).values():
+        screen.say(f"{table.text()}\n")
     screen.say(f"Report page   {written['page']}   open it in a browser")
     screen.say(f"Tables        {written['page'].parent}/*.md *.csv *.tex")
     screen.say(f"Figures       {written['page'].parent}/*.png")

@@ -21,7 +21,8 @@ FIXED_TOP, FIXED_LEFT, FIXED_SIDE = 44, 68, 78
 HEART_MM = 140.0
 POOL_MM = 40.0  # radius around the heart's centre in which the blood is counted: both ventricles, little else
 PLATEAU = 0.05
-PRIOR_MM = 80.0  # the heart lies near the middle of the field: standard deviation of that belief
+PRIOR_MM = 60.0  # the heart lies near the middle of the field: standard deviation of that belief
+COARSE = 4  # pixels per block in which motion is seen; a heart is 60 pixels wide
 CROPS = ("heart", "fixed", "none")
 
 RECIPE: dict[str, object] = {
@@ -93,10 +94,10 @@ def prepare(stack: Stack, crop: str = "heart") -> tuple[np.ndarray, tuple[str, .
 def select(frames: np.ndarray, spacing_mm: tuple[float, float, float]) -> Phases:
     """Choose slice and phases without a segmentation.
 
-    The slice is Z // 2. ED is phase 0, the R wave's. ES is the first phase in which the least blood is seen, to a twentieth of
-    the stroke (a failing heart stays small for several phases): pixels brighter than Otsu's threshold within 40 mm of the
-    heart's centre, summed over the middle three slices and three neighbouring phases, in the first four fifths of the
-    cycle. The mid-phase is ES // 2. On the three Sunnybrook stacks ES is the experts' phase or one beside it.
+    The slice is Z // 2. ED is phase 0, the R wave's. ES is the first phase in which the least blood is seen, to a twentieth
+    of the stroke (a failing heart stays small for several phases): pixels brighter than Otsu's threshold within 40 mm of
+    the heart's centre, summed over the middle three slices and three neighbouring phases, in the first four fifths of the
+    cycle. The mid-phase is ES // 2. On the three Sunnybrook stacks ES is the experts' phase or the next.
 
     Args:
         frames: (slices, phases, height, width), finite.
@@ -164,31 +165,32 @@ def prepare_frames(
 def centre(motion: np.ndarray, spacing_mm: tuple[float, float]) -> tuple[float, float]:
     """Find the heart: where the image changes over the cycle, as (row, column) in pixels.
 
-    Starts at the liveliest 40-mm neighbourhood within the image's middle (vessels of the chest wall and the stomach
-    move as well, further out), then moves to the weighted mean of the motion within 60 mm, three times. The weight is
-    the motion between its median (noise) and its 85th percentile: how much a pixel moves says less than where. On the
-    three Sunnybrook stacks the result lies within 16 mm of the left ventricle as drawn by hand, towards the right one.
+    Starts at the liveliest 40-mm neighbourhood near the image's middle (vessels of the chest wall and the stomach move as
+    well, further out), then goes to the weighted mean of the motion within 60 mm, three times. The weight is the motion
+    above its noise, cut off early: how much a pixel moves says less than that it moves. Against the left ventricle as
+    drawn by hand on the three Sunnybrook stacks the result is 4 to 17 mm off, towards the right one.
 
     Args:
         motion: (height, width) standard deviation over the phases.
         spacing_mm: of rows and columns.
     """
-    coarse = motion[::2, ::2]  # a heart is 60 pixels wide: a quarter of the pixels, a quarter of the time
-    pixel = (2 * spacing_mm[0], 2 * spacing_mm[1])
-    floor, limit = np.quantile(coarse, (0.5, 0.85), method="nearest")
-    weight = np.clip(coarse, floor, limit if limit > floor else None).astype(np.float64) - floor
+    height, width = (n // COARSE for n in motion.shape)
+    blocks = motion[: height * COARSE, : width * COARSE].reshape(height, COARSE, width, COARSE)
+    coarse = blocks.mean((1, 3), dtype=np.float64)  # averages the noise, which three phases alone would not
+    noise, lively = np.quantile(coarse, (0.5, 0.85), method="nearest")
+    weight = np.clip(coarse, 1.2 * noise, max(lively, 2 * noise) or None) - 1.2 * noise
+    pixel = (COARSE * spacing_mm[0], COARSE * spacing_mm[1])
     rows, columns = (np.arange(n) for n in coarse.shape)
     falloff = [np.exp(-0.5 * ((x - (len(x) - 1) / 2) * s / PRIOR_MM) ** 2) for x, s in zip((rows, columns), pixel)]
-    weight *= falloff[0][:, None] * falloff[1]
-    lively = _box_sum(weight, [max(1, round(20.0 / s)) for s in pixel])
-    row, column = (float(x) for x in np.unravel_index(int(lively.argmax()), coarse.shape))
+    likely = _box_sum(weight * falloff[0][:, None] * falloff[1], [max(1, round(20.0 / s)) for s in pixel])
+    row, column = (float(x) for x in np.unravel_index(int(likely.argmax()), coarse.shape))
     for _ in range(3):
         inside = weight * _disc(coarse.shape, (row, column), 60.0, pixel)
         total = inside.sum()
         if total <= 0:
             break
         row, column = float(inside.sum(1) @ rows / total), float(inside.sum(0) @ columns / total)
-    return 2 * row, 2 * column
+    return COARSE * (row + 0.5) - 0.5, COARSE * (column + 0.5) - 0.5
 
 
 def otsu(values: np.ndarray) -> float:

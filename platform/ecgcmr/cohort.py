@@ -22,10 +22,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ecgcmr import cluster, cmr, ecg, pairing, raw, shards, store
 from ecgcmr.errors import Excluded, InputError, unknown
+from ecgcmr.raw import synthetic, synthetic_cmr
 
 MANIFEST = "_cohort.json"
 INDEX = "index.parquet"
@@ -63,7 +63,7 @@ class Cohort:
     @property
     def columns(self) -> tuple[str, ...]:
         """The label columns (0/1 or phenotypes) of which at least one row is known."""
-        return tuple(self.manifest["labels"])
+        return tuple(name for name in self._index.columns if name in self.manifest["labels"])
 
     @cached_property
     def _index(self) -> pd.DataFrame:
@@ -130,36 +130,41 @@ def open(path: Path | str) -> Cohort:
 # -- making ------------------------------------------------------------------------------------------------------------
 
 
-def synth(out: Path | str, *, subjects: int, seed: int = 0, scale: str = "full") -> Cohort:
+def synth(
+    out: Path | str, *, subjects: int, seed: int = 0, scale: str = "full", shard_rows: int | None = None
+) -> Cohort:
     """Make a synthetic paired cohort, or open it if it is there.
 
     Args:
         out: its folder.
         subjects: how many; the first n of the generator's endless row for this seed.
         seed: of people and split.
-        scale: "toy", "small" or "full".
+        scale: "toy", "small" or "full"; the people are the same, toy's shards are smaller so that two CPUs share them.
+        shard_rows: rows of one shard, instead of the scale's.
 
     Raises:
         InputError: the folder holds something else, or the disk is full.
     """
-    from ecgcmr.raw import synthetic
-
     out = Path(out)
     if scale not in SHARD_ROWS:
         raise unknown("scale", scale, SHARD_ROWS)
     if subjects < 3:
         raise InputError(f"subjects={subjects}: a cohort of three splits needs at least 3")
-    recipe = recipe_of("synthetic", synthetic.RECIPE)
-    request = {"source": "synthetic", "subjects": subjects, "scale": scale, **_common(recipe, seed, SHARD_ROWS[scale])}
+    shard_rows = shard_rows or SHARD_ROWS[scale]
+    recipe = recipe_of("synthetic", {"synthetic": synthetic.RECIPE})
+    request = {"source": "synthetic", "subjects": subjects, "scale": scale, **_common(recipe, seed, shard_rows)}
     if ready(out, request):
         return open(out)
     split = pairing.splits(subjects, seed)
     rows = [{"subject": f"synth-{i + 1:07d}", "split": split[i], "index": i} for i in range(subjects)]
-    shared = {"work": "synthetic", "seed": seed, "scale": scale, "labels": shards.default_labels()}
-    flow = [{"step": step, "n": subjects, "unit": "rows", "reasons": {}} for step in ("found", "kept")]
+    labels = shards.default_labels()
+    shared = {"work": "synthetic", "seed": seed, "labels": labels}
+    flow: list[dict[str, Any]] = [
+        {"step": step, "n": subjects, "unit": "rows", "reasons": {}} for step in ("found", "kept")
+    ]
     with building(out, request):
-        parts = write_shards(out, rows, shared, SHARD_ROWS[scale])
-        return finish(out, request, recipe, parts, shared["labels"], {"flow": flow, "exclusions": [], "repairs": []})
+        parts = write_shards(out, rows, shared, shard_rows)
+        return finish(out, request, recipe, parts, labels, {"flow": flow, "exclusions": [], "repairs": []})
 
 
 def build(
@@ -444,6 +449,12 @@ def counts(index: pd.DataFrame, labels: Iterable[str]) -> dict[str, dict[str, An
     return out
 
 
+def _count(values: pd.Series, binary: bool) -> dict[str, Any]:
+    if binary:
+        return {"n": len(values), "positive": int(values.sum())}
+    return {"n": len(values), "mean": float(values.mean()) if len(values) else None}
+
+
 # -- in the tasks ------------------------------------------------------------------------------------------------------
 
 
@@ -480,16 +491,18 @@ def _shard(job: dict[str, Any], out: Path) -> dict[str, Any]:
 
 
 def _synthetic(job: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    from ecgcmr.raw import synthetic
-
     for item in job["items"]:
         subject = synthetic.subject(item["index"], job["seed"])
         numbers = {**subject.diseases, **(subject.phenotypes if subject.phenotyped else {})}
+        frames = cmr.prepare_frames(subject.cmr, spacing_mm=(synthetic_cmr.SPACING_MM, synthetic_cmr.SPACING_MM))
         yield {
-            "subject": item["subject"], "split": item["split"],
-            "ecg": ecg.clean(subject.ecg).astype(np.float16), "cmr": cmr.prepare_frames(subject.cmr),
-            **{name: float(getattr(subject, name)) for name in pairing.DEMOGRAPHICS}, **numbers,
-        }  # fmt: skip
+            "subject": item["subject"],
+            "split": item["split"],
+            "ecg": ecg.clean(subject.ecg).astype(np.float16),
+            "cmr": frames,
+            **{name: float(getattr(subject, name)) for name in pairing.DEMOGRAPHICS},
+            **numbers,
+        }
 
 
 def _recorded(job: dict[str, Any]) -> Iterator[dict[str, Any]]:

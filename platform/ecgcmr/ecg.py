@@ -7,11 +7,12 @@ whole batches, because shards keep millivolts. This module does not read files.
 
 import re
 from fractions import Fraction
+from functools import lru_cache
 
 import numpy as np
 import torch
 from numpy.lib.stride_tricks import sliding_window_view
-from scipy.linalg import solveh_banded
+from scipy.linalg import cho_solve_banded, cholesky_banded, solveh_banded
 from scipy.signal import resample_poly
 from torch import Tensor
 
@@ -187,8 +188,8 @@ def remove_baseline(ecg: np.ndarray) -> np.ndarray:
 
         z = argmin Σᵢ wᵢ (yᵢ − zᵢ)² + λ Σᵢ (Δ²zᵢ)²,   w = p where y > z, else 1 − p;  5 rounds from w = 1
 
-    The matrix diag(w) + λ D'D is symmetric with five bands. All leads are solved as one banded system whose bands are
-    zero at the seams: 8 % faster than lead by lead, and about 15 times as fast as a sparse solve.
+    The matrix diag(w) + λ D'D is symmetric with five bands. The first round is the same for every lead and is factorised
+    once; the others are solved lead by lead, which keeps a system inside a core's cache.
 
     Args:
         ecg: (leads, samples) float64 mV, finite. At 500 Hz, λ = 1e7 halves a sine of 1.2 Hz and removes one of 0.3 Hz.
@@ -203,28 +204,34 @@ def remove_baseline(ecg: np.ndarray) -> np.ndarray:
     """
     if ecg.shape[-1] < 5 or not np.isfinite(ecg).all():
         raise ValueError("the baseline needs at least five samples, all of them finite")
-    y = np.asarray(ecg, dtype=np.float64).ravel()
-    bands = np.tile(_smoothness_bands(ecg.shape[-1]), (1, len(ecg)))
-    z, weight = y, np.ones_like(y)
-    for _ in range(ROUNDS):
-        system = bands.copy()
-        system[2] += weight
-        z = solveh_banded(system, weight * y, overwrite_ab=True, overwrite_b=True, check_finite=False)
+    y = np.asarray(ecg, dtype=np.float64)
+    bands, factor = _smoother(y.shape[-1])
+    baseline = cho_solve_banded((factor, True), y.T, check_finite=False).T
+    return y - np.stack([_refine(lead, start, bands) for lead, start in zip(y, baseline)])
+
+
+def _refine(y: np.ndarray, z: np.ndarray, bands: np.ndarray) -> np.ndarray:
+    for _ in range(ROUNDS - 1):
         # A tie gets 1 − p; the authors' code gives it 0, which makes the system of an all-zero lead singular.
         weight = np.where(y > z, ASYMMETRY, 1 - ASYMMETRY)
-    return (y - z).reshape(ecg.shape)
+        system = bands.copy(order="F")  # LAPACK's order: it would copy any other
+        system[0] += weight
+        z = solveh_banded(system, weight * y, overwrite_ab=True, overwrite_b=True, lower=True, check_finite=False)
+    return z
 
 
-def _smoothness_bands(n: int) -> np.ndarray:
-    """The upper bands of λ D'D for second differences D of n samples, (3, n) as LAPACK stores them."""
-    bands = np.zeros((3, n))
-    bands[0, 2:] = 1
-    bands[1, 1:] = -4
-    bands[1, [1, -1]] = -2
-    bands[2] = 6
-    bands[2, [1, -2]] = 5
-    bands[2, [0, -1]] = 1
-    return SMOOTHNESS * bands
+@lru_cache(maxsize=8)
+def _smoother(n: int) -> tuple[np.ndarray, np.ndarray]:
+    """The lower bands of λ D'D for second differences D of n samples, (3, n), and the Cholesky factor of 1 + λ D'D."""
+    bands = np.zeros((3, n), order="F")
+    bands[0] = 6
+    bands[0, [1, -2]] = 5
+    bands[0, [0, -1]] = 1
+    bands[1, :-1] = -4
+    bands[1, [0, -2]] = -2
+    bands[2, :-2] = 1
+    bands *= SMOOTHNESS
+    return bands, cholesky_banded(bands + np.array([[1.0], [0.0], [0.0]]), lower=True)
 
 
 def normalise(x: Tensor) -> Tensor:

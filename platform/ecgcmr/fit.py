@@ -6,12 +6,14 @@ ends as it would have alone: one that diverges or stops early freezes and its ne
 nothing of Ray, and does not choose what to run.
 """
 
+import contextlib
 import dataclasses
+import json
 import logging
 import math
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from ecgcmr import __version__, examples, hardware, methods, metrics, optim, presets, store, tasks
 from ecgcmr.errors import InputError, unknown
@@ -90,6 +94,7 @@ class Pack:
         params, buffers: by name, (E, …).
         knobs: by name, (E,) float64 on the device.
         state: the optimiser's.
+        multiplier, decays: by name, layer decay's factor of the rate, (E,), and whether weight decay applies.
         alive: (E,) bool on the device; a member that is not is frozen.
         best, best_buffers: weights at the best validation.
         device, dtype, precision: where, dtype of the weights, dtype of matrix products.
@@ -101,6 +106,8 @@ class Pack:
     buffers: dict[str, Tensor]
     knobs: dict[str, Tensor]
     state: optim.State
+    multiplier: dict[str, Tensor]
+    decays: dict[str, bool]
     alive: Tensor
     best: dict[str, Tensor]
     best_buffers: dict[str, Tensor]
@@ -124,12 +131,14 @@ def assemble(trials: Sequence[Trial], task: Task, runs: Path, device: torch.devi
     members = [built[trial.seed, trial.starts] for trial in trials]
     params = _stack([dict(member.named_parameters()) for member in members])
     buffers = _stack([dict(member.named_buffers()) for member in members])
-    knobs = [methods.knobs(members[0], dict(trial.knobs)) for trial in trials]
+    method = members[0]
+    given = [methods.knobs(method, dict(trial.knobs)) for trial in trials]
+    knobs = {k: torch.tensor([float(g[k]) for g in given], dtype=torch.float64, device=device) for k in given[0]}
     return Pack(
-        trials=list(trials), method=members[0], params=params, buffers=buffers,
-        knobs={name: torch.tensor([float(k[name]) for k in knobs], dtype=torch.float64, device=device)
-               for name in members[0].knobs},
-        state=optim.start(params), alive=torch.ones(len(trials), dtype=torch.bool, device=device),
+        trials=list(trials), method=method, params=params, buffers=buffers, knobs=knobs, state=optim.start(params),
+        multiplier={k: knobs["layer_decay"] ** (method.depths - method.depth_of(k)) for k in params},
+        decays={k: method.decays(k, tensor.dim() - 1) for k, tensor in params.items()},
+        alive=torch.ones(len(trials), dtype=torch.bool, device=device),
         best=_copy(params), best_buffers=_copy(buffers), device=device, dtype=dtype, precision=precision,
     )  # fmt: skip
 
@@ -187,6 +196,27 @@ def order(seed: int, epoch: int, n: int, batch: int) -> np.ndarray:
     return np.resize(rows, (examples.steps_per_epoch(n, batch), batch))
 
 
+class Cast(TorchFunctionMode):
+    """Give linear layers and convolutions operands of one dtype, as autocast does outside vmap.
+
+    Under `torch.func.vmap` autocast reaches matrix products but neither F.linear with a bias nor F.conv2d, which vmap
+    takes apart first (torch 2.13, tried): a pack would run in float32 and a single trial in bfloat16.
+    """
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.dtype = dtype
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Call `function`; the operands of the two are cast first, and those of batch norm to its weights' float32."""
+        low = self.dtype in (torch.bfloat16, torch.float16)
+        if low and function in (F.linear, F.conv2d):
+            args = tuple(x.to(self.dtype) if isinstance(x, Tensor) else x for x in args)
+        elif low and function is F.batch_norm:
+            args = (args[0].float(), *args[1:])
+        return function(*args, **(kwargs or {}))
+
+
 def forward(
     pack: Pack, batch: dict[str, Tensor], noise: dict[str, Tensor], axis: int | None, wanted: str
 ) -> tuple[Tensor, dict[str, Tensor]]:
@@ -198,7 +228,7 @@ def forward(
         return found, {name: tensors[name] for name in buffers}
 
     knobs = {name: values.to(pack.dtype) for name, values in pack.knobs.items()}
-    with hardware.autocast(pack.device, pack.precision):
+    with hardware.autocast(pack.device, pack.precision), Cast(pack.precision):
         return torch.func.vmap(one, in_dims=(0, 0, axis, axis, 0))(pack.params, pack.buffers, batch, noise, knobs)
 
 
@@ -227,8 +257,7 @@ def step(pack: Pack, batch: dict[str, Tensor], noise: dict[str, Tensor], axis: i
         pack.params, dict(zip(pack.params, grads)), pack.state,
         lr=pack.knobs["lr"] * method.lr_scale(pack.trials[0].batch) * share,
         weight_decay=pack.knobs["weight_decay"],
-        multiplier={name: pack.knobs["layer_decay"] ** (method.depths - method.depth_of(name)) for name in pack.params},
-        decays={name: method.decays(name, tensor.dim() - 1) for name, tensor in pack.params.items()},
+        multiplier=pack.multiplier, decays=pack.decays,
         betas=method.betas, coupled=method.optimiser == "adam", active=pack.alive,
     )  # fmt: skip
     return losses
@@ -327,43 +356,45 @@ def train(
     pack: Pack, task: Task, rows: Split, val: Split, scale: Scale, progress: store.Progress | None = None
 ) -> tuple[Watch, list[pd.DataFrame]]:
     """Train the pack until every member has ended; its `best` weights are those to keep. Also returns the curves."""
-    trial, members = pack.trials[0], len(pack.trials)
-    n = len(rows.subjects)
+    trial, n = pack.trials[0], len(rows.subjects)
     per_epoch = examples.steps_per_epoch(n, trial.batch)
     total = trial.epochs * per_epoch
-    draws, watch = draws_of(pack.trials, pack.device), Watch.of(members)
-    knobs = {name: pack.knobs[name].cpu().numpy() for name in ("patience", "max_delta")}
+    draws, watch = draws_of(pack.trials, pack.device), Watch.of(len(pack.trials))
     curves: list[list[dict[str, float]]] = [[] for _ in pack.trials]
-    summed = torch.zeros(members, dtype=torch.float64, device=pack.device)
-    taken = 0
+    losses: list[Tensor] = []
+    shown: dict[str, float] = {}
     for epoch in range(trial.epochs):
         chosen = orders(draws, epoch, n, pack.trials, pack.device)
-        for i in range(per_epoch):
-            now = epoch * per_epoch + i
-            summed += advance(pack, rows, draws, chosen, now, total).double()
-            taken += 1
+        for now in range(epoch * per_epoch, (epoch + 1) * per_epoch):
+            losses.append(advance(pack, rows, draws, chosen, now, total))
             if progress:
-                progress.update(now + 1)
+                progress.update(now + 1, **shown)
         if (epoch + 1) % trial.eval_every and epoch + 1 < trial.epochs:
             continue
-        training = [status == "" for status in watch.status]
-        values = judge(evaluate(pack, val, task, scale), val, task)
-        better = watch.see(epoch, values, pack.alive.cpu().numpy(), knobs["patience"], knobs["max_delta"])
-        _choose(torch.from_numpy(better).to(pack.device), pack.params, pack.best)
-        _choose(torch.from_numpy(better).to(pack.device), pack.buffers, pack.best_buffers)
-        loss = (summed / taken).cpu().numpy()
-        summed.zero_()
-        taken = 0
-        for e in np.flatnonzero(training):
+        training = [e for e, status in enumerate(watch.status) if not status]
+        values = validate(pack, val, task, scale, watch, epoch)
+        loss = torch.stack(losses).double().mean(0).cpu().numpy()
+        losses.clear()
+        for e in training:
             point = {"step": now + 1, "epoch": epoch, "train_loss": loss[e], f"val_{task.metric}": values[e]}
             curves[e].append(point)
-        pack.alive &= torch.tensor([status == "" for status in watch.status], device=pack.device)
-        log.info("epoch %d: %d of %d members train, best %s %.4f", epoch, int(pack.alive.sum()), members, task.metric,
-                 float(np.max(watch.best)))  # fmt: skip
-        if not pack.alive.any():
+        shown = {"training": watch.status.count(""), f"best {task.metric}": float(watch.best.max())}
+        if not shown["training"]:
             break
     watch.status = [status or "finished" for status in watch.status]
     return watch, [pd.DataFrame(curve) for curve in curves]
+
+
+def validate(pack: Pack, val: Split, task: Task, scale: Scale, watch: Watch, epoch: int) -> np.ndarray:
+    """Judge every member, keep the weights of those at their best, freeze those that have ended; the metric, (E,)."""
+    values = judge(evaluate(pack, val, task, scale), val, task)
+    patience, slack = (pack.knobs[name].cpu().numpy() for name in ("patience", "max_delta"))
+    better = torch.from_numpy(watch.see(epoch, values, pack.alive.cpu().numpy(), patience, slack)).to(pack.device)
+    _choose(better, pack.params, pack.best)
+    _choose(better, pack.buffers, pack.best_buffers)
+    pack.alive &= torch.tensor([not status for status in watch.status], device=pack.device)
+    log.info("epoch %d: %d members train, best %s %.4f", epoch, watch.status.count(""), task.metric, watch.best.max())
+    return values
 
 
 # -- the verb ----------------------------------------------------------------------------------------------------------
@@ -391,28 +422,52 @@ def fit(
     begun, first = time.monotonic(), trials[0]
     place = hardware.device(device)
     task = tasks.of(first.task, (first.task,))
+    _check_recipes(trials, cohort, runs)
     splits, scale, notes = _materials(cohort, first, task, place)
     pack = assemble(trials, task, runs, place, hardware.precision(precision, place))
-    total = first.epochs * examples.steps_per_epoch(len(splits["train"].subjects), first.batch)
-    shown = store.Progress(runs, progress, total, "steps") if progress else None
-    try:
+    with _displayed(runs, progress, first, len(splits["train"].subjects)) as shown:
         watch, curves = train(pack, task, splits["train"], splits["val"], scale, shown)
-    finally:
-        if shown:
-            shown.close()
-            shown.path.parent.rmdir()
     pack.params, pack.buffers = pack.best, pack.best_buffers
     judged = ["val", "test"] if first.stage == "final" else ["val"]
     if "test" in judged:  # the only place where test signals are read
-        splits["test"] = examples.bring(
-            cohort, examples.answerable(cohort, task, first.modality, "test"), task, first.modality, scale, place
-        )
+        index = examples.answerable(cohort, task, first.modality, "test")
+        splits["test"] = examples.bring(cohort, index, task, first.modality, scale, place)
     answers = {split: evaluate(pack, splits[split], task, scale).cpu().numpy() for split in judged}
     notes |= _provenance(pack, judged, time.monotonic() - begun, cohort)
     results = [_result(pack, e, task, splits, answers, watch, curves[e], notes) for e in range(len(trials))]
     for result in results:
         store.write(runs, result, cohort.fingerprint)
     return results
+
+
+@contextlib.contextmanager
+def _displayed(runs: Path, name: str | None, trial: Trial, n: int) -> Iterator[store.Progress | None]:
+    if name is None:
+        yield None
+        return
+    shown = store.Progress(runs, name, trial.epochs * examples.steps_per_epoch(n, trial.batch), "steps")
+    try:
+        yield shown
+    finally:
+        shown.close()
+        with contextlib.suppress(OSError):  # never made, or not empty
+            shown.path.parent.rmdir()
+
+
+def _check_recipes(trials: Sequence[Trial], cohort: Cohort, runs: Path) -> None:
+    """Refuse an encoder that was trained on signals prepared in another way."""
+    for part, name in sorted({start for trial in trials for start in trial.starts}):
+        path = store.folder(runs, name) / store.RECORD
+        if not path.exists():
+            continue  # `store.weights` says so
+        old = json.loads(path.read_text())["provenance"].get("cohort", {}).get("recipe", {}).get(part, {})
+        new = cohort.recipe.get(part, {})
+        differ = [f"{k} {old[k]} → {new[k]}" for k in sorted({*old} & {*new}) if old[k] != new[k]]
+        if differ:
+            raise InputError(
+                f"start '{name}' learnt from {part} signals of another recipe than {cohort.path}: {'; '.join(differ)}; "
+                "pre-train on this cohort or build it alike"
+            )
 
 
 def _materials(
@@ -444,7 +499,7 @@ def _provenance(pack: Pack, judged: list[str], seconds: float, cohort: Cohort) -
         "seconds": round(seconds, 3), "device": f"{pack.device.type} ({name})", "threads": torch.get_num_threads(),
         "precision": str(pack.precision).removeprefix("torch."), "pack_size": len(pack.trials),
         "versions": {"ecgcmr": __version__, "torch": torch.__version__, "python": platform.python_version()},
-        "cohort_recipe": cohort.recipe, "test_reads": judged.count("test"),
+        "cohort": {"fingerprint": cohort.fingerprint, "recipe": cohort.recipe}, "test_reads": judged.count("test"),
     }  # fmt: skip
 
 

@@ -144,7 +144,7 @@ def _read_table(path: Path) -> pd.DataFrame:
     try:
         if path.suffix == ".parquet":
             return pd.read_parquet(path)
-        return pd.read_csv(path, dtype={name: str for name in ("subject", "ecg", "record", "cmr")})
+        return pd.read_csv(path, dtype=dict.fromkeys(("subject", "ecg", "record", "cmr"), str))
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such labels file") from error
     except (ValueError, OSError) as error:

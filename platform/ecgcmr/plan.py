@@ -7,7 +7,7 @@ this says; reading shards and starting Ray make it longer.
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,7 +18,8 @@ from ecgcmr import cohort as cohorts
 from ecgcmr import ecg, fit, hardware, methods, presets, pretrain, sweep, tasks
 from ecgcmr.trial import Trial
 
-SUBJECTS = {"cpu": 4, "cuda": 128}  # of a timed step at most; the time of a batch is taken as proportional
+FEW = 4  # subjects of the first timed step
+QUICK_S = 3.0  # a whole batch is timed too where it is expected to take less
 STEPS = 2  # timed, after one that warms up
 FINALS = 5  # seeds of every best point, which the file does not list
 ROW_BYTES = 60_000  # of a finished trial without weights, measured on the demo's grid
@@ -39,14 +40,15 @@ def bill(trials: list[Trial], cohort_path: Path, runs: Path, *, calibrate: bool 
         InputError: no cohort there, or trials that could not run on it.
     """
     cohort = cohorts.open(cohort_path)
-    sweep.fit.check([trial for trial in trials if trial.stage != "pretrain"])
+    fit.check([trial for trial in trials if trial.stage != "pretrain"])
     lines = [_summary(trials, cohort, cohort_path)]
     lines.append(f"{'stage':9s}{'task':10s}{'trials':>8s}{'packs':>7s}{'steps':>12s}{'disk':>10s}{'hours':>9s}")
     hours, space = 0.0, 0
     for group in _groups(trials):
         (found,) = sweep.plan(group, cohort)
         # Trials of a stage and task may differ in system; one of them stands for all where they share a network.
-        costs = {kind: cost(of, calibrate) for kind, of in _kinds(group).items()}
+        members = max(1, found.trials // found.packs)
+        costs = {kind: cost(of, members, calibrate) for kind, of in _kinds(group).items()}
         taken = sum(costs[_kind(trial)].seconds for trial in group) / len(group) * found.subjects / 3600
         left = sum(costs[_kind(trial)].bytes for trial in group)
         hours, space = hours + taken, space + left
@@ -97,29 +99,37 @@ def _kinds(trials: Iterable[Trial]) -> dict[tuple[object, ...], Trial]:
     return {_kind(trial): trial for trial in trials}
 
 
-def cost(trial: Trial, calibrate: bool) -> Cost:
-    """What a trial of this kind costs per subject and leaves on disk."""
-    pretraining = trial.stage == "pretrain"
-    task = tasks.of(trial.task, () if pretraining else (trial.task,)) if not pretraining else None
-    outputs = task.outputs if task else 0
-    modality = "" if pretraining and trial.method != "simclr" else trial.modality if task else trial.task
-    method = methods.build(
-        trial.method, trial.network, presets.preset(trial.preset), outputs=outputs, modality=modality
-    )
-    kept = [method.get_submodule(name) for name in method.parts.values()] if pretraining else [method]
+def cost(trial: Trial, pack: int, calibrate: bool) -> Cost:
+    """What a trial of this kind, in a pack of so many, costs per subject and leaves on disk."""
+    task = None if trial.stage == "pretrain" else tasks.of(trial.task, (trial.task,))
+    modality, outputs = (trial.modality, task.outputs) if task else (trial.task, 0)
+    preset = presets.preset(trial.preset)
+    method = methods.build(trial.method, trial.network, preset, outputs=outputs, modality=modality)
+    kept = [method] if task else [method.get_submodule(name) for name in method.parts.values()]
     weights = 0 if trial.stage == "grid" else 4 * sum(p.numel() for module in kept for p in module.parameters())
-    seconds = (_pack_seconds(trial, task) if task else _step_seconds(trial)) if calibrate else 0.0
-    return Cost(seconds, weights + ROW_BYTES)
+    return Cost(_seconds(trial, task, pack) if calibrate else 0.0, weights + ROW_BYTES)
 
 
-def _timed(call: object, device: torch.device) -> float:
-    assert callable(call)
-    call(0)
+def _seconds(trial: Trial, task: tasks.Task | None, pack: int) -> float:
+    """Per subject: from a few subjects, or from whole batches where those are quick, since small steps waste time."""
+    device = hardware.device(None)
+    few = min(trial.batch, FEW)
+    step = _pack_step(trial, task, few, 1, device) if task else _training_step(trial, few, device)
+    per_subject = _timed(step, device) / few
+    if per_subject * trial.batch * pack > QUICK_S:
+        return per_subject
+    step = _pack_step(trial, task, trial.batch, pack, device) if task else _training_step(trial, trial.batch, device)
+    return _timed(step, device) / trial.batch / pack
+
+
+def _timed(step: Callable[[int], object], device: torch.device) -> float:
+    """Seconds of one step."""
+    step(0)
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     start = time.perf_counter()
     for number in range(1, STEPS + 1):
-        call(number)
+        step(number)
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return (time.perf_counter() - start) / STEPS
@@ -130,32 +140,25 @@ def _batch(n: int, columns: Iterable[str], device: torch.device) -> dict[str, Te
     return {name: torch.rand(shapes[name], device=device) for name in columns if name in shapes}
 
 
-def _step_seconds(trial: Trial) -> float:
-    device = hardware.device(None)
-    n = min(trial.batch, SUBJECTS[device.type])
+def _training_step(trial: Trial, n: int, device: torch.device) -> Callable[[int], object]:
     training = pretrain.prepare(replace(trial, batch=n), STEPS + 1, device, hardware.precision("auto", device))
     batch = _batch(n, training.method.needs, device)
-    return _timed(lambda number: pretrain.step(training, batch, number), device) / n
+    return lambda number: pretrain.step(training, batch, number)
 
 
-def _pack_seconds(trial: Trial, task: tasks.Task) -> float:
-    device = hardware.device(None)
-    n, members = min(trial.batch, SUBJECTS[device.type]), 4
+def _pack_step(trial: Trial, task: tasks.Task, n: int, members: int, device: torch.device) -> Callable[[int], object]:
     alone = [replace(trial, starts=()) for _ in range(members)]
     pack = fit.assemble(alone, task, Path(), device, hardware.precision("auto", device))
     batch = _batch(n, (trial.modality,), device)
-    if task.kind == "binary":
-        batch["target"] = torch.arange(n, device=device) % 2
-    else:
-        batch["target"] = torch.rand((n, task.outputs), device=device)
+    classes, numbers = torch.arange(n, device=device) % 2, torch.rand((n, task.outputs), device=device)
+    batch["target"] = classes if task.kind == "binary" else numbers
     share = torch.ones(members, dtype=torch.float64, device=device)
-    seed = trial.seed
 
-    def one(number: int) -> None:
-        noise = pack.method.noise(hardware.generator(device, seed, number), n)
+    def step(number: int) -> None:
+        noise = pack.method.noise(hardware.generator(device, trial.seed, number), n)
         fit.step(pack, batch, noise, None, share)
 
-    return _timed(one, device) / n / members
+    return step
 
 
 def _size(count: float) -> str:

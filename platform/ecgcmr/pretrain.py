@@ -30,7 +30,7 @@ import pandas as pd
 import torch
 from torch import Tensor, distributed
 
-from ecgcmr import __version__, cluster, hardware, methods, optim, presets, store, stream
+from ecgcmr import __version__, cluster, hardware, methods, optim, presets, shards, store, stream
 from ecgcmr import cohort as cohorts
 from ecgcmr import trial as trials
 from ecgcmr.errors import InputError, unknown
@@ -259,12 +259,25 @@ def loop(
 
 
 def save(path: Path, training: Training, state: dict[str, Any], recipe: dict[str, Any]) -> None:
-    """Write everything a run needs to go on, whole or not at all."""
+    """Write everything a run needs to go on, whole or not at all.
+
+    Raises:
+        InputError: the disk is full.
+    """
     record = {
         "recipe": recipe, "method": training.method.state_dict(), "optimiser": training.optimiser.state_dict(),
         "state": state,
     }  # fmt: skip
-    store.write_whole(path, lambda aside: torch.save(record, aside))
+
+    def write(aside: Path) -> None:
+        with aside.open("wb") as file:
+            torch.save(record, file)
+
+    try:
+        store.write_whole(path, write)
+    except (OSError, RuntimeError) as error:  # torch raises its own error over the system's
+        cause = error if isinstance(error, OSError) else error.__context__
+        raise shards.disk_full(cause, path) if isinstance(cause, OSError) else error from cause
 
 
 def resume(path: Path, training: Training, recipe: dict[str, Any]) -> dict[str, Any]:
@@ -313,8 +326,8 @@ def validation_batches(
     """
     rows = complete(cohort, "val", needs)
     count = math.ceil(len(rows) / batch)
-    size = len(rows) // count // world * world
-    for start in range(0, count * size, size):
+    size = max(len(rows) // count // world, 1) * world
+    for start in range(0, min(count, len(rows) // size) * size, size):
         mine = rows.iloc[start + rank * (size // world) : start + (rank + 1) * (size // world)]
         arrays = cohort.load(mine, needs)
         yield size, {name: torch.from_numpy(values).to(device) for name, values in arrays.items()}
@@ -432,15 +445,24 @@ def work(config: dict[str, Any]) -> None:
     refusal, runs = Path(config["refusal"]), Path(config["runs"])
     if refusal.exists():  # an earlier attempt met input that no further attempt can serve
         return
-    try:
+    with told(refusal, runs):
         for trial in map(trials.from_json, config["trials"]):
             done = store.finished(runs, trial, config["fingerprint"])
             agree(f"whether {trial.name} has finished", done, world)
             if not done:
                 train(trial, config, device, rank, world)
                 distributed.barrier()
-    except InputError as error:
-        store.write_json(refusal, str(error))
+
+
+@contextlib.contextmanager
+def told(refusal: Path, runs: Path) -> Iterator[None]:
+    """Leave the reason that no further attempt can help in a file, where the next attempt and the driver find it."""
+    try:
+        yield
+    except (InputError, OSError) as error:
+        reason = shards.disk_full(error, runs) if isinstance(error, OSError) else error
+        if isinstance(reason, InputError):
+            store.write_json(refusal, str(reason))
         raise
 
 

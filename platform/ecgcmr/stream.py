@@ -9,7 +9,7 @@ import contextlib
 import functools
 import queue
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +102,7 @@ def to_model(batch: Mapping[str, Tensor], dtype: torch.dtype = torch.float32) ->
     return {name: form[name](x) if name in form else x for name, x in batch.items()}
 
 
-def _tables(order: Order, epochs: int, start_step: int) -> Iterator[Any]:
+def _tables(order: Order, epochs: int, start_step: int) -> Generator[Any, None, None]:
     """Arrow tables of one local batch each, from one execution of Ray Data."""
     import ray.data
 
@@ -119,12 +119,14 @@ def _tables(order: Order, epochs: int, start_step: int) -> Iterator[Any]:
             num_cpus=TASK_CPUS,
             compute=ray.data.TaskPoolStrategy(size=TASKS),
         )
-    found = iter(pieces.iter_batches(batch_size=order.local, batch_format="pyarrow", prefetch_batches=1))
+    found: Any = iter(pieces.iter_batches(batch_size=order.local, batch_format="pyarrow", prefetch_batches=1))
     with contextlib.closing(found):  # ends the execution when the consumer leaves early
         yield from found
 
 
-def _decoded(tables: Iterator[Any], columns: Sequence[str], device: torch.device) -> Iterator[dict[str, Tensor]]:
+def _decoded(
+    tables: Generator[Any, None, None], columns: Sequence[str], device: torch.device
+) -> Generator[dict[str, Tensor], None, None]:
     """Tensors on the device, copied from Ray's shared memory, which is read-only and wanted back."""
     side = torch.cuda.Stream(device) if device.type == "cuda" else None
     with contextlib.closing(tables):
@@ -144,7 +146,7 @@ def _owned(array: np.ndarray, pinned: bool) -> Tensor:
     return tensor
 
 
-def _ahead(source: Iterator[dict[str, Tensor]]) -> Iterator[dict[str, Tensor]]:
+def _ahead(source: Generator[dict[str, Tensor], None, None]) -> Iterator[dict[str, Tensor]]:
     """Run `source` in a thread, `AHEAD` batches before the consumer; what it raises is raised here."""
     ready: queue.Queue[dict[str, Tensor] | BaseException | None] = queue.Queue(maxsize=AHEAD)
     left = threading.Event()

@@ -40,6 +40,7 @@ log = logging.getLogger(__name__)
 SEEDS = (0, 101, 202, 303, 404)  # the five of the authors' scripts (oetu/mae bash_scripts/finetune_ecg.sh)
 CPU_PACK = 16  # members; larger packs gain nothing on a few cores and delay the first rows
 GPU_PACK = 64
+CPU_PACKS = 4  # at once on a node without GPU: single threads beside each other beat threads within one small pack
 TUNE = ".tune"  # under runs: what Tune keeps while it runs, and the tracebacks of failed packs
 
 
@@ -415,7 +416,7 @@ def run(
         runs: the folder of runs, as every node sees it.
         budget: points per system and task, proposed by TPE; `None` is every point.
         seed: of Optuna's sampler.
-        concurrency: packs at once; by default one per GPU, or one per node that has none.
+        concurrency: packs at once; by default one per GPU; without GPUs CPU_PACKS per node, or its cores.
         limit: members of a pack at most; by default what memory holds.
         device: as for `fit.fit`.
         precision: as for `fit.fit`.
@@ -467,17 +468,15 @@ def _forget_stopped(trials: Iterable[Trial], runs: Path) -> None:
 
 def _resources(concurrency: int | None, device: str | None) -> tuple[dict[str, float], int]:
     """What Tune reserves for a pack, and how many packs run at once."""
-    total = ray.cluster_resources()
-    gpus = 0 if device == "cpu" else int(total.get("GPU", 0))
+    gpus = 0 if device == "cpu" else int(ray.cluster_resources().get("GPU", 0))
     if gpus:
         at_once = concurrency or gpus
         return {"cpu": 1, "gpu": min(1.0, gpus / at_once)}, at_once
-    nodes = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]]
-    nodes = [cpus for cpus in nodes if cpus >= 1]
-    at_once = concurrency or len(nodes)
-    return {
-        "cpu": max(1, int(min(nodes) * len(nodes) // at_once)) if at_once > len(nodes) else int(min(nodes))
-    }, at_once
+    nodes = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
+    nodes = [cpus for cpus in nodes if cpus]
+    at_once = concurrency or sum(min(cpus, CPU_PACKS) for cpus in nodes)
+    # A pack must fit on one node; the smallest decides how many cores each gets.
+    return {"cpu": max(1, min(nodes) // -(-at_once // len(nodes)))}, at_once
 
 
 def _tune(work: Any, searcher: Packed, resources: dict[str, float], at_once: int, runs: Path) -> list[dict[str, Any]]:

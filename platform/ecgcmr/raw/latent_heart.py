@@ -16,8 +16,8 @@ SEGMENT_COUNT = 16
 DENSITY = 1.05  # g/mL of myocardium, as in Bai et al. 2020
 
 # Liability beyond which a disease is ever diagnosed: quantiles 1 − prevalence (7.22, 2.98, 4.46 %; paper, section IV-B) over
-# 4,000,000 subjects drawn once; the standard error of a prevalence is 0.013 points (docs/synthetic.md).
-THRESHOLD = {"cad": 1.4341, "af": 1.8036, "dm": 1.6553}
+# 16,000,000 subjects drawn once; a prevalence is known within 0.007 points (docs/synthetic.md).
+THRESHOLD = {"cad": 1.4345, "af": 1.8046, "dm": 1.6564}
 
 _NORMALS = (
     *("height", "bmi", "pressure", "fitness", "metabolic", "coronary", "atrial", "arrhythmia"),
@@ -26,6 +26,8 @@ _NORMALS = (
     *("frontal", "horizontal", "sagittal", "scar_size", "p_wave"),
 )
 _UNIFORMS = ("age", "sex", "scar", "scar_place", "ischaemia", "ischaemia_place", "lbbb", "rbbb", "lafb", "af_rhythm")
+NORMAL_COUNT = len(_NORMALS) + 3 * SEGMENT_COUNT  # standard normals of one subject
+UNIFORM_COUNT = len(_UNIFORMS)
 
 # Membership of the 16 AHA segments in the beds of the left anterior descending, right and circumflex coronary artery
 # (Cerqueira et al. 2002, figure 5; shared borders after Ortiz-Pérez et al. 2008).
@@ -62,18 +64,17 @@ def generator(index: int, seed: int, stream: int) -> np.random.Generator:
 
 def draw(indices: Sequence[int] | np.ndarray, seed: int) -> dict[str, np.ndarray]:
     """Latents of the subjects `indices`: name -> (n,) array, or (n, 16) for what differs by AHA segment."""
-    width = len(_NORMALS) + 3 * SEGMENT_COUNT
-    normal = np.empty((len(indices), width))
-    uniform = np.empty((len(indices), len(_UNIFORMS)))
+    normal = np.empty((len(indices), NORMAL_COUNT))
+    uniform = np.empty((len(indices), UNIFORM_COUNT))
     for row, index in enumerate(indices):
         numbers = generator(int(index), seed, 0)
-        normal[row] = numbers.standard_normal(width)
-        uniform[row] = numbers.random(len(_UNIFORMS))
+        normal[row] = numbers.standard_normal(NORMAL_COUNT)
+        uniform[row] = numbers.random(UNIFORM_COUNT)
     return physiology(normal, uniform)
 
 
 def physiology(normal: np.ndarray, uniform: np.ndarray) -> dict[str, np.ndarray]:
-    """Latents from one row of independent standard normals and one of uniforms per subject."""
+    """Latents from (n, NORMAL_COUNT) independent standard normals and (n, UNIFORM_COUNT) uniforms."""
     draws = _Draws(
         dict(zip(_NORMALS, normal.T)),
         dict(zip(_UNIFORMS, uniform.T)),

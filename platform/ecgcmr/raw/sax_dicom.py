@@ -193,7 +193,8 @@ def _slices(group: list[Image]) -> tuple[list[list[Image]], tuple[str, ...]]:
     by_position: dict[float, dict[tuple, list[Image]]] = defaultdict(lambda: defaultdict(list))
     for image in group:
         by_position[image.position][image.series].append(image)
-    cines, repairs = {}, ()
+    cines: dict[float, list[Image]] = {}
+    repairs: tuple[str, ...] = ()
     for position, series in by_position.items():
         moving = {name: phases for name, phases in series.items() if len(phases) >= LEAST_PHASES}
         if moving:

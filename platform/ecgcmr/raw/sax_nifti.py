@@ -6,6 +6,7 @@ affine. Only geometry and timing are read from the header.
 
 import re
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -44,7 +45,7 @@ def read(source: str) -> CmrRecord:
         Excluded: it is unreadable, has no time axis, or is absurdly large.
     """
     try:
-        image = nibabel.load(source)
+        image: Any = nibabel.load(source)  # nibabel types only the base of its formats
         shape, zooms, affine = image.shape, image.header.get_zooms(), image.affine
         _refuse(shape)
         frames = np.asarray(image.dataobj, dtype=np.float32).transpose(2, 3, 1, 0)

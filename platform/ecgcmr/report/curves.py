@@ -14,6 +14,7 @@ import matplotlib
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 
 Curve = pd.DataFrame
@@ -107,7 +108,9 @@ def _panels(count: int) -> tuple[Figure, list[Axes]]:
     """Panels, three to a line; four make a square."""
     columns = 2 if count == 4 else max(1, min(3, count))
     lines = max(1, math.ceil(count / columns))
-    figure = Figure(figsize=(3.1 * columns + 0.6, 2.4 * lines + 0.4), layout="constrained")
+    figure = Figure(
+        figsize=(9.6, (2.6 if columns > 2 else 2.8) * lines + 0.3), layout=ConstrainedLayoutEngine(h_pad=0.12)
+    )
     grid: Any = figure.subplots(lines, columns, squeeze=False)
     axes = list(grid.ravel())
     for ax in axes[max(1, count) :]:

@@ -1,0 +1,247 @@
+"""WFDB recordings as they are: real headers that lie, files cut short, and what must not leave the reader."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.io
+
+from ecgcmr import ecg
+from ecgcmr.errors import Excluded, InputError
+from ecgcmr.raw import READERS, wfdb
+
+DATA = Path(__file__).parent / "data" / "wfdb"
+
+
+def copy(name: str, folder: Path) -> Path:
+    for file in DATA.glob(f"{name}.*"):
+        shutil.copy(file, folder)
+    return folder / f"{name}.hea"
+
+
+def write(
+    folder: Path, signal: np.ndarray, head: str = "", name: str = "r1", gain: str = "1000/mV", rate: int = 500
+) -> str:
+    """A record of format 16 with standard leads and a header of our own; counts are `signal`."""
+    counts = signal.astype("<i2")
+    (folder / f"{name}.dat").write_bytes(counts.T.tobytes())
+    lines = [f"{name} {len(counts)} {rate} {counts.shape[1]}"]
+    lines += [
+        f"{name}.dat 16 {gain} 16 0 {row[0]} {row.sum() % 65536} 0 {lead}" for row, lead in zip(counts, ecg.LEADS)
+    ]
+    (folder / f"{name}.hea").write_text("\n".join(lines) + "\n" + head)
+    return str(folder / f"{name}.hea")
+
+
+def beats(scale: float = 1000, seed: int = 0) -> np.ndarray:
+    """Lawful counts with beats of 0.9 mV on average at `scale` counts per mV, without a step of their own."""
+    t = np.arange(5000) / 500
+    wave = np.exp(-0.5 * (((t * 1.2) % 1 - 0.4) / 0.03) ** 2) - 0.3 * np.exp(-0.5 * (((t * 1.2) % 1 - 0.7) / 0.05) ** 2)
+    noise = np.random.default_rng(seed).normal(0, 0.02, (8, 5000))
+    one, two = 0.6 * wave + noise[0], 0.9 * wave + noise[1]
+    chest = [size * wave + n for size, n in zip((-0.8, -0.6, 0.7, 1.1, 1.0, 0.8), noise[2:])]
+    return scale * np.stack([one, two, two - one, -(one + two) / 2, one - two / 2, two - one / 2, *chest])
+
+
+@pytest.mark.parametrize(
+    ("name", "repairs"),
+    [
+        ("A0002", ()),
+        ("HR00001", ("gain 200/mV in the header, 1000 in the samples",)),
+        (
+            "E00001",
+            ("record name in the header put right", "gain 4880/mV in the header, 1000 in the samples"),
+        ),
+    ],
+)
+def test_gain_and_name_of_real_headers(name, repairs):
+    record = wfdb.read(str(DATA / f"{name}.hea"))
+    microvolts = scipy.io.loadmat(DATA / f"{name}.mat")["val"]
+    assert record.repairs == repairs
+    assert np.abs(record.signal - microvolts / 1000).max() < 1e-6
+    assert record.key == name
+    assert record.rate_hz == 500
+    assert record.leads == ecg.LEADS
+    assert ecg.quality(ecg.settle(record.signal, record.rate_hz, record.leads)) == []
+
+
+def test_the_source_files_are_not_changed():
+    before = {file.name: file.read_bytes() for file in DATA.iterdir()}
+    wfdb.read(str(DATA / "E00001.hea"))
+    assert {file.name: file.read_bytes() for file in DATA.iterdir()} == before
+
+
+def test_flat_leads_of_a_real_record():
+    record = wfdb.read(str(DATA / "JS11438.hea"))
+    with pytest.raises(Excluded, match="flat lead"):
+        ecg.prepare(record.signal, record.rate_hz, record.leads)
+
+
+def test_real_record_of_100_hz():
+    record = wfdb.read(str(DATA / "00001_lr.hea"))
+    assert record.rate_hz == 100
+    signal, words = ecg.prepare(record.signal, record.rate_hz, record.leads)
+    assert signal.shape == (12, 5000)
+    assert words == ("resampled from 100 Hz",)
+
+
+def test_age_sex_and_diagnoses():
+    record = wfdb.read(str(DATA / "A0002.hea"))
+    assert (record.age, record.sex) == (49.0, 0.0)
+    assert record.labels["snomed_426783006"] == 1
+    assert record.labels["af"] == 0
+    assert wfdb.read(str(DATA / "E00001.hea")).age is None
+    assert wfdb.read(str(DATA / "E00001.hea")).labels == {}
+
+
+@pytest.mark.parametrize(
+    ("head", "age", "sex", "af"),
+    [
+        ("# Age: 61\n# Sex: M\n# Dx: 164890007,426177001\n", 61.0, 1.0, 1.0),
+        ("#Age: NaN\n#Sex: Unknown\n#Dx: Unknown\n", None, None, None),
+        ("#age: 300\n#SEX: female\n#DX: 426177001\n", None, 0.0, 0.0),
+        ("", None, None, None),
+    ],
+)
+def test_comments(tmp_path, head, age, sex, af):
+    record = wfdb.read(write(tmp_path, beats(), head))
+    assert (record.age, record.sex, record.labels.get("af")) == (age, sex, af)
+
+
+def test_nothing_identifying_leaves(tmp_path):
+    secret = "Jane Roe"
+    head = f"#Name: {secret}\n#Date: 1970-02-01\n#Dx: {secret}\n#Age: {secret}\n#Sex: {secret}\n# ID: 12345\n"
+    record = wfdb.read(write(tmp_path, beats(), head))
+    said = repr((record.key, record.age, record.sex, list(record.labels.values()), record.repairs, record.person))
+    assert "Jane" not in said
+    assert not [name for name in record.labels if "Jane" in name or "12345" in name]
+
+
+@pytest.mark.parametrize(("gain", "scale"), [("200/mV", 200), ("204.9/mV", 204.9), ("5000/mV", 5000), ("1/uV", 1000)])
+def test_right_gains_stand(tmp_path, gain, scale):
+    record = wfdb.read(write(tmp_path, beats(scale), gain=gain))
+    assert record.repairs == ()
+    assert np.abs(record.signal - beats(1)).max() < 1.01 / scale
+
+
+@pytest.mark.parametrize("doubled", [2, 5])
+def test_scaled_up_counts_with_an_honest_gain_stand(tmp_path, doubled):
+    counts = np.round(beats(1000)) * doubled
+    assert wfdb.read(write(tmp_path, counts, gain=f"{1000 * doubled}/mV")).repairs == ()
+
+
+@pytest.mark.parametrize(("gain", "step"), [("200/mV", 5.0), ("4880/mV", 4.88)])
+def test_converter_steps_give_the_gain_away(tmp_path, gain, step):
+    counts = np.trunc(np.round(beats(1000) / step) * step)
+    record = wfdb.read(write(tmp_path, counts, gain=gain))
+    assert len(record.repairs) == 1
+    assert np.abs(record.signal - counts / 1000).max() < 1e-6
+
+
+def test_unit_off_by_a_thousand():
+    assert wfdb.true_gain(beats(1000), 1.0, 500) == 1000
+    assert wfdb.true_gain(beats(1), 1000.0, 500) == 1
+
+
+def test_gain_in_doubt_is_excluded(tmp_path):
+    """Steps say microvolts, the height of a small heart says 200/mV: nobody can tell."""
+    counts = np.round(beats(200) / 5) * 5
+    with pytest.raises(Excluded, match="gain in doubt"):
+        wfdb.read(write(tmp_path, counts, gain="200/mV"))
+
+
+def test_wrong_gain_without_steps_is_excluded_by_its_height(tmp_path):
+    record = wfdb.read(write(tmp_path, beats(30_000) / 4, gain="1000/mV"))
+    with pytest.raises(Excluded, match="implausible amplitude"):
+        ecg.prepare(record.signal, record.rate_hz, record.leads)
+
+
+def test_missing_samples_are_nan(tmp_path):
+    counts = beats()
+    counts[3, 100:150] = -32768
+    record = wfdb.read(write(tmp_path, counts))
+    assert np.isnan(record.signal[3, 100:150]).all()
+    assert np.isnan(record.signal).sum() == 50
+
+
+def _truncate(header: Path) -> None:
+    payload = header.with_suffix(".mat")
+    payload.write_bytes(payload.read_bytes()[:50_000])
+
+
+def _flip(header: Path) -> None:
+    payload = header.with_suffix(".mat")
+    content = bytearray(payload.read_bytes())
+    content[60_000] ^= 0x55
+    payload.write_bytes(content)
+
+
+def _replace(old: str, new: str):
+    def change(header: Path) -> None:
+        header.write_text(header.read_text().replace(old, new))
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (_truncate, "unreadable WFDB record|checksum"),
+        (_flip, "samples differ from the header's checksum"),
+        (lambda header: header.write_text(""), "unreadable WFDB record"),
+        (lambda header: header.write_bytes(bytes(range(256)) * 40), "unreadable WFDB record|outside"),
+        (lambda header: header.with_suffix(".mat").unlink(), "unreadable WFDB record"),
+        (_replace("A0002.mat", "../A0002.mat"), "header names a file outside its folder"),
+        (_replace("A0002.mat", "/etc/passwd"), "header names a file outside its folder"),
+        (_replace("A0002.mat", "s3://x/A0002.mat"), "header names a file outside its folder"),
+        (_replace("/mV", "/mmHg"), "unit is not a voltage"),
+    ],
+)
+def test_damage_is_a_reason_not_a_traceback(tmp_path, damage, reason):
+    header = copy("A0002", tmp_path)
+    damage(header)
+    with pytest.raises(Excluded, match=reason):
+        wfdb.read(str(header))
+
+
+def test_find(tmp_path):
+    for name in ("b/2_hr", "a/1_lr", "b/2_lr", "a/x"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / f"{name}.hea").touch()
+    found = [Path(source).relative_to(tmp_path).as_posix() for source in wfdb.find(str(tmp_path))]
+    assert found == ["a/1_lr.hea", "a/x.hea", "b/2_hr.hea"]
+    assert wfdb.find(str(tmp_path / "a" / "x")) == [str(tmp_path / "a" / "x.hea")]
+    with pytest.raises(InputError, match="no such"):
+        wfdb.find(str(tmp_path / "nowhere"))
+    (tmp_path / "c").mkdir()
+    with pytest.raises(InputError, match="no WFDB header"):
+        wfdb.find(str(tmp_path / "c"))
+
+
+@pytest.mark.parametrize(
+    ("folder", "person"), [("patient001", "patient001"), ("p1000/p10001725/s4", "p10001725"), ("g1", None)]
+)
+def test_repeat_visits_share_a_person(tmp_path, folder, person):
+    (tmp_path / folder).mkdir(parents=True)
+    assert wfdb.read(write(tmp_path / folder, beats())).person == person
+
+
+def test_ptbxl_table_is_found_above_the_records(tmp_path):
+    folder = tmp_path / "records500" / "00000"
+    folder.mkdir(parents=True)
+    (tmp_path / "ptbxl_database.csv").write_text(
+        "ecg_id,patient_id,age,sex,height,weight,scp_codes,filename_lr,filename_hr\n"
+        "1,15709.0,300.0,1,,63.0,\"{'NORM': 100.0, 'AFLT': 0.0}\",records100/00000/00001_lr,records500/00000/00001_hr\n"
+    )
+    record = wfdb.read(write(folder, beats(), "#Age: 56\n", name="00001_hr"))
+    assert (record.age, record.sex, record.height, record.weight) == (None, 0.0, None, 63.0)
+    assert record.person == "patient15709"
+    assert (record.labels["scp_NORM"], record.labels["scp_IMI"], record.labels["af"]) == (1.0, 0.0, 1.0)
+
+
+def test_registry():
+    assert READERS["wfdb"] is wfdb
+    for reader in READERS.values():
+        assert callable(reader.find)
+        assert callable(reader.read)
