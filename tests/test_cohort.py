@@ -248,7 +248,7 @@ def tree(path):
 
 
 def synth(path):
-    return cohort.synth(path, subjects=60, seed=5, scale="toy", shard_rows=8)
+    return cohort.synth(path, subjects=30, seed=5, scale="toy", shard_rows=4)
 
 
 def test_a_killed_build_resumes_and_ends_byte_for_byte(tmp_path, ray_session):
@@ -275,7 +275,7 @@ synth(Path({str(tmp_path)!r}) / "b" / "c")
     with pytest.raises(InputError, match="an unfinished cohort; run the same command again"):
         cohort.open(killed)
     with pytest.raises(InputError, match="an unfinished cohort made otherwise: seed 5 → 6"):
-        cohort.synth(killed, subjects=60, seed=6, scale="toy", shard_rows=8)
+        cohort.synth(killed, subjects=30, seed=6, scale="toy", shard_rows=4)
     done = {p: (killed / "train" / p.name.split("-", 1)[1]).with_suffix(".parquet") for p in parts if "train" in p.name}
     before = {p: p.stat().st_mtime_ns for p in done.values()}
     resumed = synth(killed)

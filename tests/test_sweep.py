@@ -278,6 +278,7 @@ def test_a_sweep_runs_every_point_once_and_is_skipped_the_second_time(ray_sessio
     before = times(tmp_path)
     assert len(before) == 8
     assert sweep.run(trials, small_cohort.path, tmp_path, device="cpu") == 0
+    assert sweep.run(a_grid(), small_cohort.path, tmp_path, budget=0, device="cpu") == 0
     assert times(tmp_path) == before
     assert set(store.rows(tmp_path).split) == {"val"}
     assert not list(tmp_path.rglob(store.PROGRESS))

@@ -373,7 +373,7 @@ def run(args: argparse.Namespace, out: Any, log: Path) -> int:
         logger.info("refused: %s", error)
         print(f"ecgcmr: {' '.join(str(error).split())}", file=out)
         return 2
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):  # Ray Train turns the first into the second
         print("ecgcmr: stopped; the same command goes on where this one was", file=out)
         return 130
     except OSError as error:

@@ -297,6 +297,7 @@ def _flow(found: Sequence[Found], failed: Sequence[Found], rows: Sequence[dict[s
         steps.append({"step": step, "n": left, "unit": "recordings", "reasons": dict(sorted(reasons.items()))})
     labelled = sum(bool(set(row["numbers"]) - set(DEMOGRAPHICS)) for row in rows)
     both = sum(bool(row["ecg"] and row["cmr"]) for row in rows)
-    for step, n in (("paired", both), ("labelled", labelled), ("kept", len(rows))):
+    paired = [("paired", both)] if len({f.kind for f in found}) == 2 else []
+    for step, n in (*paired, ("labelled", labelled), ("kept", len(rows))):
         steps.append({"step": step, "n": n, "unit": "rows", "reasons": {}})
     return steps

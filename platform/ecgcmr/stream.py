@@ -108,6 +108,7 @@ def _tables(order: Order, epochs: int, start_step: int) -> Generator[Any, None, 
 
     context = ray.data.DataContext.get_current().copy()
     context.execution_options.preserve_order = True
+    context.raise_original_map_exception = True
     first, last = orders.first_piece(order, start_step), epochs * order.pieces
     if first >= last:
         return
@@ -117,7 +118,7 @@ def _tables(order: Order, epochs: int, start_step: int) -> Generator[Any, None, 
             batch_size=None,
             batch_format="pyarrow",
             num_cpus=TASK_CPUS,
-            compute=ray.data.TaskPoolStrategy(size=TASKS),
+            compute=ray.data.TaskPoolStrategy(size=min(TASKS, last - first)),
         )
     found: Any = iter(pieces.iter_batches(batch_size=order.local, batch_format="pyarrow", prefetch_batches=1))
     with contextlib.closing(found):  # ends the execution when the consumer leaves early
@@ -183,10 +184,6 @@ def _ahead(source: Generator[dict[str, Tensor], None, None]) -> Iterator[dict[st
 
 
 def _plain(error: BaseException) -> BaseException:
-    """The InputError that a task raised, freed from what Ray wrapped around it; any other error as it is."""
-    inner: BaseException | None = error
-    while inner is not None:
-        if isinstance(inner, InputError):
-            return InputError(str(inner).splitlines()[-1].removeprefix("ecgcmr.errors.InputError: "))
-        inner = getattr(inner, "cause", None) or inner.__cause__
-    return error
+    """The InputError that a task raised, without the traceback that Ray wraps around it; any other error as it is."""
+    cause = getattr(error, "cause", None)
+    return cause if isinstance(cause, InputError) else error

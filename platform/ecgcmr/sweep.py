@@ -247,7 +247,7 @@ class Study:
         self.space: dict[str, BaseDistribution] = {name: CategoricalDistribution(choices[name]) for name in varied}
         self.params = {i: {name: row[name] for name in varied} for i, row in values.items()}
         self.open = dict.fromkeys(points)  # an ordered set: not finished, not asked
-        self.left = len(points) if budget is None else min(budget, len(points))
+        self.left = len(points) if budget is None else min(budget, len(points))  # to be asked
         # Equally near points are taken in a random, fixed order: the first in the list would favour the lowest values.
         order = np.random.default_rng(seed).permutation(len(points))
         self.rank = dict(zip(points, order.tolist()))
@@ -272,7 +272,7 @@ class Study:
 
     def propose(self, allowed: Iterable[int]) -> int | None:
         """Ask the open point of `allowed` that is nearest to Optuna's own proposal; `None` when there is none left."""
-        candidates = [point for point in allowed if point in self.open] if self.left > 0 else []
+        candidates = [point for point in allowed if point in self.open] if self.left else []
         if not candidates:
             return None
         proposal = self.study.ask(self.space)
@@ -294,7 +294,7 @@ class Study:
 
     def _take(self, point: int) -> None:
         del self.open[point]
-        self.left -= 1
+        self.left = max(0, self.left - 1)
 
     def _distance(self, point: int, params: Mapping[str, Any]) -> int:
         return sum(params[name] != value for name, value in self.params[point].items())
@@ -438,6 +438,8 @@ def run(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     resources, at_once = _resources(concurrency, device)
     searcher = Packed(trials, runs, finished=finished, limit=limit, seed=seed, budget=budget, at_once=at_once)
+    if not any(study.left for study in searcher.studies.values()):
+        return 0
     work = partial(_work, trials=trials, cohort_path=cohort_path, runs=runs, device=device, precision=precision)
     failures = _tune(work, searcher, resources, at_once, runs)
     ran = sum(store.finished(runs, trial, cohort.fingerprint) for trial in todo)
