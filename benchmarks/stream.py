@@ -73,25 +73,20 @@ def plain(path: Path, needs: tuple[str, ...], batch: int) -> float:
 
 
 def feed(path: Path, needs: tuple[str, ...], batch: int, epochs: int, step_s: float) -> tuple[float, float, float]:
-    """Rows/s after the first blocks, seconds to the first batch, and the share of time spent waiting."""
-    begin, waited, count, steady = time.perf_counter(), 0.0, 0, None
-    first = 0.0
+    """Rows/s after the first batches, seconds to the first batch, and the share of time spent waiting."""
+    waits, ends = [], []
     source = stream.batches(path, split="train", needs=needs, batch=batch, seed=0, epochs=epochs)
     while True:
         asked = time.perf_counter()
         if next(source, None) is None:
             break
-        came = time.perf_counter()
-        first = first or came - begin
-        if steady is not None:
-            waited += came - asked
-            count += batch
-        elif came - begin > first + 1.0:  # what was read ahead while the consumer was not yet there has gone
-            steady = came
+        waits.append(time.perf_counter() - asked)
         if step_s:
             time.sleep(step_s)
-    took = time.perf_counter() - (steady or begin)
-    return count / took, first, waited / took
+        ends.append(time.perf_counter())
+    warm = min(16, len(ends) // 4)  # read ahead while processes started
+    took = ends[-1] - ends[warm - 1]
+    return (len(ends) - warm) * batch / took, waits[0], sum(waits[warm:]) / took
 
 
 def measure(path: Path, needs: tuple[str, ...], args: argparse.Namespace) -> dict[str, object]:
@@ -119,7 +114,7 @@ def main():
     parser.add_argument("--cohort", type=Path, help="measure on this cohort instead of noise")
     parser.add_argument("--rows", type=int, default=4096, help="of the noise cohort")
     parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--epochs", type=int, default=4, help="per round of the feed")
+    parser.add_argument("--epochs", type=int, default=8, help="per round of the feed")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--step-ms", type=float, default=0, help="stand-in for a training step of one batch")
     args = parser.parse_args()

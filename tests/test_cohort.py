@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import heart_rows, write_cohort
 
-from ecgcmr import check, cohort, pairing, shards, tasks
+from ecgcmr import check, cmr, cohort, ecg, pairing, shards, tasks
 from ecgcmr.errors import InputError
 from ecgcmr.pairing import Found, Labels
 
@@ -42,6 +42,20 @@ def test_a_shard_says_what_its_bytes_mean(tmp_path):
     assert json.loads(meta["shape"]) == [12, 5000]
     assert (meta["unit"], meta["rate_hz"]) == ("mV", "500")
     assert json.loads(meta["leads"])[3:7] == ["aVR", "aVL", "aVF", "V1"]
+
+
+def test_the_form_of_a_shard_is_what_ecg_and_cmr_make():
+    # Said twice because shards must not import PyTorch, which ecg does.
+    assert shards.LEADS == ecg.LEADS
+    assert shards.SIGNALS["ecg"].shape == (len(ecg.LEADS), ecg.SAMPLES)
+    assert dict(shards.SIGNALS["ecg"].notes)["rate_hz"] == str(ecg.RATE_HZ)
+    assert shards.SIGNALS["cmr"].shape == (len(cmr.FRAMES), cmr.SIZE, cmr.SIZE)
+    assert json.loads(dict(shards.SIGNALS["cmr"].notes)["frames"]) == list(cmr.FRAMES)
+
+
+def test_reading_tasks_do_without_pytorch():
+    code = "import sys, ecgcmr.order; sys.exit('torch' in sys.modules or 'ray' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
 
 
 @pytest.mark.parametrize("options", [shards.ONE_PAGE, {"compression": "zstd"}, {"data_page_size": 200_000}])

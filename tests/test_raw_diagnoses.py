@@ -2,6 +2,7 @@
 
 import pytest
 
+from ecgcmr import pairing
 from ecgcmr.errors import InputError
 from ecgcmr.raw import diagnoses
 
@@ -85,3 +86,11 @@ def test_a_table_without_a_column_is_refused(tmp_path):
     file.write_text("ecg_id,age\n1,50\n")
     with pytest.raises(InputError, match="scp_codes"):
         diagnoses.ptbxl(str(file))
+
+
+def test_a_cohort_completes_its_diagnoses_and_drops_those_that_nobody_has():
+    normal, rare = diagnoses.snomed("426783006"), diagnoses.snomed("164889003,999999999")
+    rows = [{"numbers": {**numbers, "age": 50.0}} for numbers in (normal, rare, {})]
+    assert pairing._diagnosed(rows) == ("af", "snomed_164889003", "snomed_426783006", "snomed_999999999")
+    assert rows[0]["numbers"]["snomed_999999999"] == 0  # a full list that does not name it
+    assert rows[2]["numbers"] == {"age": 50.0}  # no list: nothing is known

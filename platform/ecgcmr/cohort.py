@@ -500,7 +500,7 @@ def _synthetic(job: dict[str, Any]) -> Iterator[dict[str, Any]]:
             "split": item["split"],
             "ecg": ecg.clean(subject.ecg).astype(np.float16),
             "cmr": frames,
-            **{name: float(getattr(subject, name)) for name in pairing.DEMOGRAPHICS},
+            **{name: float(getattr(subject, name)) for name in shards.DEMOGRAPHICS},
             **numbers,
         }
 
@@ -539,7 +539,7 @@ def _judge(kind: str, reader: str, source: str) -> pairing.Found:
     except Excluded as error:
         return dataclasses.replace(blank, key=record.key, step="plausible", reason=str(error))
     known: dict[str, float] = dict(record.labels) if isinstance(record, raw.EcgRecord) else {}
-    for name in pairing.DEMOGRAPHICS:
+    for name in shards.DEMOGRAPHICS:
         if getattr(record, name, None) is not None:
             known[name] = float(getattr(record, name))
     return pairing.Found(

@@ -19,11 +19,12 @@ import pandas as pd
 
 from ecgcmr import tasks
 from ecgcmr.errors import InputError
+from ecgcmr.raw import diagnoses
+from ecgcmr.shards import DEMOGRAPHICS
 
 log = logging.getLogger(__name__)
 
 SPLITS = ("train", "val", "test")
-DEMOGRAPHICS = ("age", "sex", "height", "weight")
 DUPLICATE = "same signal as an earlier recording"
 SEXES = {"f": 0.0, "female": 0.0, "w": 0.0, "m": 1.0, "male": 1.0}
 
@@ -211,11 +212,11 @@ def link(found: Sequence[Found], labels: Labels, secret: bytes, seed: int) -> Li
     split_of = dict(zip(persons, splits(len(persons), seed), strict=True))
     name_of = {person: pseudonym(secret, person) for person in persons}
     rows = [_row(name_of[p], split_of[p], ecg, cmr, labels) for p, ecg, cmr in visits]
-    held = sorted({name for row in rows for name in row["numbers"]} - set(DEMOGRAPHICS))
+    held = _diagnosed(rows)
     unknown = [(f, pseudonym(secret, _person(f, labels))) for f in failed]
     return Linked(
         rows=rows,
-        labels=tuple(held),
+        labels=held,
         flow=_flow(found, failed, rows),
         exclusions=[{"key": name, "reason": f"{f.kind}: {f.reason}"} for f, name in unknown],
         repairs=[
@@ -286,6 +287,17 @@ def _row(subject: str, split: str, ecg: Found | None, cmr: Found | None, labels:
         "subject": subject, "split": split, "numbers": dict(sorted(numbers.items())),
         "ecg": ecg.source if ecg else None, "cmr": cmr.source if cmr else None,
     }  # fmt: skip
+
+
+def _diagnosed(rows: Sequence[dict[str, Any]]) -> tuple[str, ...]:
+    """Complete the diagnoses of every row and drop those that nobody has; the label columns that are left."""
+    given = {name for row in rows for name in row["numbers"]}
+    had = {name for row in rows for name, value in row["numbers"].items() if value}
+    kept = {name for name in given if name in had or not name.startswith(diagnoses.PREFIXES)}
+    for row in rows:
+        whole = diagnoses.complete(row["numbers"], kept)
+        row["numbers"] = {name: whole[name] for name in sorted(whole.keys() & kept)}
+    return tuple(sorted(kept - set(DEMOGRAPHICS)))
 
 
 def _flow(found: Sequence[Found], failed: Sequence[Found], rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

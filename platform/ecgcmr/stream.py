@@ -184,6 +184,5 @@ def _ahead(source: Generator[dict[str, Tensor], None, None]) -> Iterator[dict[st
 
 
 def _plain(error: BaseException) -> BaseException:
-    """The InputError that a task raised, without the traceback that Ray wraps around it; any other error as it is."""
-    cause = getattr(error, "cause", None)
-    return cause if isinstance(cause, InputError) else error
+    """The InputError that a task raised, in its own one line; any other error as it is. Ray adds lines of its own."""
+    return InputError(str(error).splitlines()[0]) if isinstance(error, InputError) else error

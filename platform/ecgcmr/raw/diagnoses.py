@@ -115,6 +115,9 @@ class Annotation:
     labels: dict[str, float]
 
 
+PREFIXES = ("snomed_", "scp_")  # of the label columns made here, beside `af`
+
+
 def snomed(words: str) -> dict[str, float]:
     """Turn the text after `#Dx:` into label columns.
 
