@@ -274,6 +274,18 @@ def test_through_ray_two_workers_end_like_one(small_cohort, ray_session, tmp_pat
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
+def test_through_ray_a_diverged_trial_leaves_rows_but_no_weights_and_the_next_one_runs(
+    small_cohort, ray_session, tmp_path
+):
+    wild, calm = (tiny("mae", batch=16, epochs=2, knobs=(("lr", lr),)) for lr in (math.inf, 1e-3))
+    found = pretrain.run_all([wild, calm], small_cohort.path, tmp_path, **options())
+    assert {row["trial"]: row["status"] for row in found} == {wild.name: "diverged", calm.name: "finished"}
+    with pytest.raises(InputError):
+        store.weights(tmp_path, wild.name, "ecg")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_input_that_turns_out_bad_inside_a_worker_is_one_line_in_the_driver(ray_session, tmp_path):
     cohort = write_cohort(tmp_path / "cohort", heart_rows(120))
     shard = sorted((cohort.path / "val").glob("*.parquet"))[0]

@@ -6,7 +6,7 @@ batch touches only its share of the row groups, so ranks divide the reading inst
 no PyTorch here: the tasks of Ray Data import this file.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -18,6 +18,9 @@ from ecgcmr import shards
 from ecgcmr.errors import InputError
 
 MIX = 512  # rows mixed together: eight row groups, 129 MB of ECG and CMR; a block of Ray Data
+# Pieces that one task reads, one after another: Ray Data takes milliseconds to lay out a task, and a run of 400 epochs has
+# 20,000 pieces.
+RUN = 8
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,11 @@ class Order:
         return -(-self.mixed * self.local // MIX)
 
     @property
+    def piece_bytes(self) -> int:
+        """Of a whole piece."""
+        return self.mixed * self.local * sum(shards.SIGNALS[name].width for name in self.columns) // self.cuts
+
+    @property
     def pieces(self) -> int:
         """Pieces in an epoch."""
         return -(-self.steps // self.mixed) * self.cuts
@@ -105,21 +113,28 @@ def first_piece(order: Order, start_step: int) -> int:
     return epoch * order.pieces + step // order.mixed * order.cuts
 
 
-def read(numbers: pa.Table, order: Order, first: int, start_step: int) -> pa.Table:
-    """Read pieces `first + id`: the function that Ray Data maps over consecutive numbers.
+def read(runs: pa.Table, order: Order, start_step: int, last: int) -> Iterator[pa.Table]:
+    """Read the pieces `first` to `first + RUN`, one table each: the function that Ray Data maps over the runs.
+
+    Args:
+        runs: a column `first`.
+        order: of the rows.
+        start_step: batches before it are left out.
+        last: pieces from this one on are left out.
 
     Raises:
         InputError: a shard is damaged.
     """
-    rows = np.concatenate([piece(order, first + int(n), start_step) for n in numbers["id"].to_numpy()])
-    out = {
-        name: np.empty((len(rows), *shards.SIGNALS[name].shape), shards.SIGNALS[name].dtype) for name in order.columns
-    }
-    files = order.shard[rows]
-    for file in np.unique(files):
-        where = np.flatnonzero(files == file)
-        shards.read_rows(Path(order.path) / order.shards[file], order.row[rows[where]], order.columns, out, where)
-    return pa.table({name: shards.column(array, name) for name, array in out.items()})
+    for first in runs["first"].to_pylist():
+        for number in range(first, min(first + RUN, last)):
+            rows = piece(order, number, start_step)
+            out = {name: shards.space(len(rows), name) for name in order.columns}
+            files = order.shard[rows]
+            for file in np.unique(files):
+                where = np.flatnonzero(files == file)
+                path = Path(order.path) / order.shards[file]
+                shards.read_rows(path, order.row[rows[where]], order.columns, out, where)
+            yield pa.table({name: shards.column(array, name) for name, array in out.items()})
 
 
 def check(order: Order) -> None:

@@ -122,7 +122,7 @@ def captured(log: Path) -> Iterator[TextIO]:
     with open(log, "ab", buffering=0) as sink:
         os.dup2(sink.fileno(), 1)
         os.dup2(sink.fileno(), 2)
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.FileHandler(log)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root = logging.getLogger()
     level = root.level
@@ -136,6 +136,7 @@ def captured(log: Path) -> Iterator[TextIO]:
         sys.stdout.flush()
         sys.stderr.flush()
         root.removeHandler(handler)
+        handler.close()
         root.setLevel(level)
         for number, copy in zip((1, 2), saved, strict=True):
             os.dup2(copy, number)

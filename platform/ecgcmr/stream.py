@@ -106,19 +106,22 @@ def _tables(order: Order, epochs: int, start_step: int) -> Generator[Any, None, 
     """Arrow tables of one local batch each, from one execution of Ray Data."""
     import ray.data
 
-    context = ray.data.DataContext.get_current().copy()
-    context.execution_options.preserve_order = True
-    context.raise_original_map_exception = True
     first, last = orders.first_piece(order, start_step), epochs * order.pieces
     if first >= last:
         return
+    context = ray.data.DataContext.get_current().copy()
+    context.execution_options.preserve_order = True
+    context.raise_original_map_exception = True
+    # A block is emitted when it exceeds this and cut when it is half as much again: so a piece is one block, uncopied.
+    context.target_max_block_size = int(0.8 * order.piece_bytes)
+    runs = [{"first": number} for number in range(first, last, orders.RUN)]
     with ray.data.DataContext.current(context):
-        pieces = ray.data.range(last - first, override_num_blocks=last - first).map_batches(
-            functools.partial(orders.read, order=order, first=first, start_step=start_step),
+        pieces = ray.data.from_items(runs, override_num_blocks=len(runs)).map_batches(
+            functools.partial(orders.read, order=order, start_step=start_step, last=last),
             batch_size=None,
             batch_format="pyarrow",
             num_cpus=TASK_CPUS,
-            compute=ray.data.TaskPoolStrategy(size=min(TASKS, last - first)),
+            compute=ray.data.TaskPoolStrategy(size=min(TASKS, len(runs))),
         )
     found: Any = iter(pieces.iter_batches(batch_size=order.local, batch_format="pyarrow", prefetch_batches=1))
     with contextlib.closing(found):  # ends the execution when the consumer leaves early
@@ -184,5 +187,9 @@ def _ahead(source: Generator[dict[str, Tensor], None, None]) -> Iterator[dict[st
 
 
 def _plain(error: BaseException) -> BaseException:
-    """The InputError that a task raised, in its own one line; any other error as it is. Ray adds lines of its own."""
-    return InputError(str(error).splitlines()[0]) if isinstance(error, InputError) else error
+    """The InputError that a task raised, in its own one line; any other error as it is.
+
+    Ray hands it over as it was, with lines of advice added, or as the `cause` of an error whose text is a traceback.
+    """
+    own = getattr(error, "cause", None) or error
+    return InputError(str(own).splitlines()[0]) if isinstance(own, InputError) else error
