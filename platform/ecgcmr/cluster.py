@@ -29,6 +29,7 @@ QUIET = {
     # ray.train.report waits for the controller's next poll: 2.0 s a call by default (measured), 0.2 s so.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",  # two cores import PyTorch in two workers for more than 60 s
+    "RAY_worker_niceness": "0",  # 15 by default: on a busy machine training would starve
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths mean the same in driver and worker
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # what the coming default does; unset, each worker warns
