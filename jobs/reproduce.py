@@ -1,7 +1,7 @@
 """All of it in order; finished work is skipped, so submit it again after any interruption.
 
 Command: ray job submit --working-dir . -- python jobs/reproduce.py --help
-Cost: about five minutes at --scale toy on two cores.
+Cost: minutes at --scale toy on two cores (search_spaces/toy.py).
 Expect: Table III on the last lines.
 """
 

@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 
 LOCK = ".ecgcmr-writer"
 LOCK_WAIT_S = 60.0
+INDEX_TRIES = 20  # a tenth of a second apart
 DRAWN = ("pretrain", "final")  # a figure costs 0.2 s; Aim draws the curves of a grid's hundreds of runs itself
 
 Points = dict[str, dict[int, tuple[int, float]]]  # "name [subset]" -> step -> (epoch, value)
@@ -173,8 +174,8 @@ def rebuild(runs: Path, repo: Path) -> int:
 
 def content(repo: Path) -> dict[str, Any]:
     """Everything the repository shows, by trial name, in the form of `truth`."""
+    _index(repo)
     opened = _open(repo)
-    _index(opened)
     return {run.name: _content(run) for run in opened.iter_runs()}
 
 
@@ -236,17 +237,24 @@ def _open(repo: Path) -> Any:
     return aim.Repo.from_path(str(repo), init=not (repo / ".aim").exists())
 
 
-def _index(opened: Any) -> None:
+def _index(repo: Path) -> None:
     """Let readers see all runs: Aim's writers do not update the index that every read goes through."""
-    manager = importlib.import_module("aim.sdk.index_manager").RepoIndexManager(opened)
-    for key in sorted(set(opened.list_all_runs()) - {run.hash for run in opened.iter_runs()}):
-        manager.index(key)
+    manager = importlib.import_module("aim.sdk.index_manager").RepoIndexManager(_open(repo))
+    for _ in range(INDEX_TRIES):
+        gc.collect()  # Aim reads a snapshot for as long as anything holds it, and skips a run whose writer still lives
+        opened = _open(repo)
+        left = set(opened.list_all_runs()) - {run.hash for run in opened.iter_runs()}
+        if not left:
+            return
+        for key in sorted(left):
+            manager.index(key)
+        time.sleep(0.05)
 
 
 def _copy_missing(runs: Path, repo: Path) -> int:
     """Write the trials that the repository does not hold as they are on disk."""
     opened = _open(repo)
-    _index(opened)  # runs that a killed writer left
+    _index(repo)  # runs that a killed writer left
     held = {run.hash: (run.name, run.get("digest")) for run in opened.iter_runs()}
     on_disk = {folder.relative_to(runs).as_posix(): (folder, record) for folder, record in store.records(runs)}
     good = set()
@@ -260,7 +268,7 @@ def _copy_missing(runs: Path, repo: Path) -> int:
         entry = read(runs, folder, record)
         picture = curves.png(curves.run(pd.read_parquet(folder / store.CURVE)), dpi=100) if entry.figures else None
         _write(opened, entry, picture)
-    _index(opened)
+    _index(repo)
     return len(missing)
 
 
