@@ -216,7 +216,10 @@ def test_an_encoder_starts_from_one_of_half_the_length():
 def test_what_sat_on_the_encoder_is_left_behind():
     encoder = vit.ViT(16, 1, 2, 20, 5, norm=False)
     extra = {k: np.zeros(3) for k in ("norm.weight", "head.weight", "decoder_embed.bias", "mask_token", "fc_norm.bias")}
-    load.into(encoder, {**arrays(vit.ViT(16, 1, 2, 20, 5)), **extra}, "ecg")
+    start = vit.ViT(16, 1, 2, 20, 5)
+    load.into(encoder, {**arrays(start), **extra}, "ecg")
+    assert torch.equal(encoder.blocks[0].attn.qkv.weight, start.blocks[0].attn.qkv.weight)
+    assert not {"norm.weight", "head.weight", "mask_token"} & set(encoder.state_dict())
 
 
 def test_the_mismatch_lists_names():
