@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from ecgcmr import hardware, pretrain
+from ecgcmr import hardware, training
 from ecgcmr.trial import Trial
 
 BATCH = {"cpu": {"mae": 32, "mmcl": 16}, "cuda": {"mae": 128, "mmcl": 256}}  # on a GPU the paper's
@@ -56,17 +56,15 @@ def measure(name: str, args: argparse.Namespace, device: torch.device, precision
     """One method: samples/s, FLOPs per sample, peak memory."""
     n = args.batch or BATCH[device.type][name]
     trial = Trial(space="bench", stage="pretrain", task=TASK[name], label=name, method=name, batch=n, epochs=1000)
-    training = pretrain.prepare(trial, 100, device, precision)
-    batch = batch_of(training.method.needs, n, device)
+    run = training.prepare(trial, 100, device, precision)
+    batch = batch_of(run.method.needs, n, device)
     with FlopCounterMode(display=False) as counter:
-        pretrain.step(training, batch, 1)
+        training.step(run, batch, 1)
     multiply, flop = product(device, precision)
     multiply()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    times = [
-        (timed(multiply, device), timed(lambda: pretrain.step(training, batch, 2), device)) for _ in range(args.steps)
-    ]
+    times = [(timed(multiply, device), timed(lambda: training.step(run, batch, 2), device)) for _ in range(args.steps)]
     alone, took = (statistics.median(column) for column in zip(*times, strict=True))
     peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_rss()
     rate, best = counter.get_total_flops() / took, flop / alone
@@ -90,11 +88,11 @@ def wait_share(args: argparse.Namespace, device: torch.device, precision: torch.
     n = args.batch or BATCH[device.type]["mae"]
     steps = args.steps + 1  # the first waits for Ray Data to start and is not counted
     trial = Trial(space="bench", stage="pretrain", task="ecg", label="mae", method="mae", batch=n, epochs=1)
-    training, state = pretrain.prepare(trial, steps, device, precision), pretrain.beginning()
+    run, state = training.prepare(trial, steps, device, precision), training.beginning()
     epochs = math.ceil(steps / stream.steps_per_epoch(cohort.open(args.loop), "train", ("ecg",), n))
     with cluster.running():
         feed = stream.batches(args.loop, split="train", needs=("ecg",), batch=n, seed=0, epochs=epochs, device=device)
-        pretrain.loop(training, feed, lambda: [(1, batch_of(("ecg",), 1, device))], state)
+        training.loop(run, feed, lambda: [(1, batch_of(("ecg",), 1, device))], state)
         for _ in feed:  # to its end: Ray Data's own threads outlive a stream that is left, and Ray's end then kills us
             pass
     return {"data_wait_share": round(state["waited"] / state["seconds"], 5), "steps": args.steps}
@@ -112,7 +110,7 @@ def main() -> None:
     device = hardware.device(args.device)
     precision = hardware.precision(args.precision, device)
     line = {
-        "device": pretrain.hardware_name(device), "threads": torch.get_num_threads(),
+        "device": hardware.name(device), "threads": torch.get_num_threads(),
         "precision": str(precision).removeprefix("torch."),
         **{name: measure(name, args, device, precision) for name in args.methods},
     }  # fmt: skip

@@ -15,11 +15,9 @@ from ecgcmr.nn import Network
 from ecgcmr.trial import Trial
 
 SPACE = "af"
-NETWORK = Network(
-    crop=2500, patch=100, width=64, depth=3, heads=4, decoder_width=32, decoder_depth=1, decoder_heads=4
-)  # fmt: skip
+NETWORK = Network(crop=2500, patch=250, width=48, depth=2, heads=4, decoder_width=32, decoder_depth=1, decoder_heads=4)
 
-MAE = Trial(space=SPACE, stage="pretrain", task="ecg", label="mae", method="mae", network=NETWORK, batch=32, epochs=60,
+MAE = Trial(space=SPACE, stage="pretrain", task="ecg", label="mae", method="mae", network=NETWORK, batch=32, epochs=40,
             eval_every=10, knobs=(("lr", 2e-3),))  # fmt: skip
 
 STARTS = {"supervised": (), "mae": (("ecg", MAE.name),)}
@@ -29,4 +27,4 @@ GRID = {"layer_decay": (0.5, 0.75), "lr": (1e-3, 3e-3)}
 
 def trials() -> list[Trial]:
     """One pre-training, then four points for each of the two systems."""
-    return [MAE, *sweep.finetuning(SPACE, ["af"], STARTS, GRID, network=NETWORK, batch=16, epochs=30, eval_every=2)]
+    return [MAE, *sweep.finetuning(SPACE, ["af"], STARTS, GRID, network=NETWORK, batch=16, epochs=20, eval_every=2)]

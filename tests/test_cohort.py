@@ -262,7 +262,7 @@ def tree(path):
 
 
 def synth(path):
-    return cohort.synth(path, subjects=30, seed=5, scale="toy", shard_rows=4)
+    return cohort.synth(path, subjects=30, seed=5, shard_rows=4)
 
 
 def test_a_killed_build_resumes_and_ends_byte_for_byte(tmp_path, ray_session):
@@ -289,7 +289,7 @@ synth(Path({str(tmp_path)!r}) / "b" / "c")
     with pytest.raises(InputError, match="an unfinished cohort; run the same command again"):
         cohort.open(killed)
     with pytest.raises(InputError, match="an unfinished cohort made otherwise: seed 5 → 6"):
-        cohort.synth(killed, subjects=30, seed=6, scale="toy", shard_rows=4)
+        cohort.synth(killed, subjects=30, seed=6, shard_rows=4)
     done = {p: (killed / "train" / p.name.split("-", 1)[1]).with_suffix(".parquet") for p in parts if "train" in p.name}
     before = {p: p.stat().st_mtime_ns for p in done.values()}
     resumed = synth(killed)
@@ -299,13 +299,13 @@ synth(Path({str(tmp_path)!r}) / "b" / "c")
 
 
 def test_synthetic_rows_are_the_generator_s(tmp_path, ray_session):
-    made = cohort.synth(tmp_path / "c", subjects=9, seed=2, scale="toy")
+    made = cohort.synth(tmp_path / "c", subjects=9, seed=2)
     assert made.manifest["rows"] == {"train": 6, "val": 1, "test": 2}
     index = made.rows()
     assert sorted(index["subject"]) == [f"synth-{i:07d}" for i in range(1, 10)]
     assert set(tasks.PHENOTYPES) | set(tasks.DISEASES) <= set(index.columns)
     assert 3 <= index["LVEF"].notna().sum() <= 6  # half of them are phenotyped
-    again = cohort.synth(tmp_path / "c", subjects=9, seed=2, scale="toy")
+    again = cohort.synth(tmp_path / "c", subjects=9, seed=2)
     assert again.fingerprint == made.fingerprint
 
 
@@ -362,3 +362,12 @@ def test_bad_sources(tmp_path):
         cohort.build(tmp_path / "c", ecg="hl7:/x")
     with pytest.raises(InputError, match="must not lie inside the cohort"):
         cohort.secret(tmp_path / "c", tmp_path / "c" / "key")
+
+
+def test_a_build_of_nothing_usable_leaves_nothing(tmp_path, ray_session):
+    source = tmp_path / "recordings"
+    source.mkdir()
+    (source / "a.hea").write_text("a 12 500 5000\n")  # no signal lines, no data
+    with pytest.raises(InputError, match="none of 1 recordings can serve"):
+        cohort.build(tmp_path / "c", ecg=f"wfdb:{source}")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["recordings"]

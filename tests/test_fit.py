@@ -47,6 +47,10 @@ class Cohort:
         self.ecg[:, 0] += (0.3 * size[:, None] * np.sign(np.sin(2 * np.pi * 3 * time))).astype(np.float16)
         self.cmr = draw.integers(0, 256, (n, 3, 210, 210), dtype=np.uint8)
 
+    @property
+    def provenance(self):
+        return {"fingerprint": self.fingerprint, "recipe": self.recipe}
+
     def rows(self, split=None):
         return self.index if split is None else self.index[self.index.split == split].reset_index(drop=True)
 

@@ -17,7 +17,7 @@ LAYERS = (
     ("nn",),
     ("raw", "tasks", "methods"),
     ("trial", "store", "weights", "cohort", "tabular", "shards", "pairing", "check", "examples", "order", "cluster"),
-    ("fit", "stream"),
+    ("fit", "stream", "training"),
     ("report", "explain", "predict", "sweep", "pretrain", "track", "plan", "progress", "doctor"),
     ("cli",),
 )

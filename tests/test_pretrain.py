@@ -13,7 +13,7 @@ import torch
 from conftest import heart_rows, write_cohort
 from torch import distributed, multiprocessing
 
-from ecgcmr import optim, pretrain, store
+from ecgcmr import optim, pretrain, store, training
 from ecgcmr import trial as trials
 from ecgcmr.errors import InputError
 from ecgcmr.nn import Network
@@ -30,8 +30,8 @@ SHAPES = {"ecg": ((12, 5000), torch.float16), "cmr": ((3, 210, 210), torch.uint8
 def tiny(method: str, **changes) -> Trial:
     modality = {"mae": "ecg", "simclr": "cmr"}.get(method, "ecg+cmr")
     trial = Trial(
-        space="t", stage="pretrain", task=modality, label=method, method=method, network=TINY, batch=BATCH,
-        epochs=EPOCHS, eval_every=2, knobs=(("lr", 1e-3),),
+        space="t", stage="pretrain", task=modality, modality=modality.split("+")[0], label=method,
+        method=method, network=TINY, batch=BATCH, epochs=EPOCHS, eval_every=2, knobs=(("lr", 1e-3),),
     )  # fmt: skip
     return dataclasses.replace(trial, **changes)
 
@@ -57,13 +57,13 @@ def validation(trial: Trial, rank: int = 0, world: int = 1):
     return lambda: [(BATCH, {k: v[mine] for k, v in rows(needs, 1000 + i).items()}) for i in range(2)]
 
 
-def training(trial: Trial, precision=torch.float64, **place) -> pretrain.Training:
-    return pretrain.prepare(trial, PER_EPOCH, torch.device("cpu"), precision, **place)
+def prepared(trial: Trial, precision=torch.float64, **place) -> training.Training:
+    return training.prepare(trial, PER_EPOCH, torch.device("cpu"), precision, **place)
 
 
 def trained(trial: Trial, **place):
-    made, state = training(trial, **place), pretrain.beginning()
-    status = pretrain.loop(made, feed(trial, **place), validation(trial, **place), state)
+    made, state = prepared(trial, **place), training.beginning()
+    status = training.loop(made, feed(trial, **place), validation(trial, **place), state)
     return made, state, status
 
 
@@ -73,15 +73,15 @@ class Killed(Exception):
 
 def killed_after(trial: Trial, steps: int, path: Path) -> None:
     """Train with a checkpoint after every step and stop dead after `steps`; what is left is the file."""
-    made, state = training(trial), pretrain.beginning()
+    made, state = prepared(trial), training.beginning()
 
     def save() -> None:
-        pretrain.save(path, made, state, trials.recipe(trial, "cohort"))
+        training.save(path, made, state, trials.recipe(trial, "cohort"))
         if state["step"] >= steps:
             raise Killed
 
     with pytest.raises(Killed):
-        pretrain.loop(made, feed(trial), validation(trial), state, save=save, every_s=0)
+        training.loop(made, feed(trial), validation(trial), state, save=save, every_s=0)
 
 
 @pytest.mark.parametrize("method", ["mae", "simclr", "mmcl"])
@@ -91,10 +91,10 @@ def test_a_resumed_run_ends_bit_for_bit_like_an_undisturbed_one(method, steps, t
     whole, expected, _ = trained(trial)
     killed_after(trial, steps, tmp_path / "checkpoint.pt")
 
-    again = training(trial)
-    state = pretrain.resume(tmp_path / "checkpoint.pt", again, trials.recipe(trial, "cohort"))
+    again = prepared(trial)
+    state = training.resume(tmp_path / "checkpoint.pt", again, trials.recipe(trial, "cohort"))
     assert state["step"] == steps
-    assert pretrain.loop(again, feed(trial, start=steps), validation(trial), state) == "finished"
+    assert training.loop(again, feed(trial, start=steps), validation(trial), state) == "finished"
 
     for name, value in whole.method.state_dict().items():
         assert torch.equal(value, again.method.state_dict()[name]), name
@@ -141,9 +141,9 @@ def test_the_last_epoch_is_validated_whatever_eval_every_is():
 
 
 def test_validation_is_the_same_every_time_and_leaves_no_trace():
-    made = training(tiny("mmcl"))
+    made = prepared(tiny("mmcl"))
     before = {name: value.clone() for name, value in made.method.state_dict().items()}
-    first, again = (pretrain.validate(made, validation(made.trial)()) for _ in range(2))
+    first, again = (training.validate(made, validation(made.trial)()) for _ in range(2))
     assert first == again
     assert first[1] == 2 * BATCH
     assert all(torch.equal(before[name], value) for name, value in made.method.state_dict().items())
@@ -151,23 +151,23 @@ def test_validation_is_the_same_every_time_and_leaves_no_trace():
 
 def test_mae_hands_on_its_last_weights_and_contrastive_methods_their_best(monkeypatch):
     losses = iter([2.0, 1.0, 3.0, 4.0] * 2)
-    monkeypatch.setattr(pretrain, "validate", lambda *_: ({"loss": next(losses)}, 8))
+    monkeypatch.setattr(training, "validate", lambda *_: ({"loss": next(losses)}, 8))
     made, last, _ = trained(tiny("mae", eval_every=1))
     assert last["epoch"] == 3
-    assert all(torch.equal(value, last["kept"][name]) for name, value in pretrain.handed_on(made.method).items())
+    assert all(torch.equal(value, last["kept"][name]) for name, value in training.handed_on(made.method).items())
     made, best, _ = trained(tiny("simclr", eval_every=1))
     assert (best["epoch"], best["best"]) == (1, 1.0)
-    assert any(not torch.equal(value, best["kept"][name]) for name, value in pretrain.handed_on(made.method).items())
+    assert any(not torch.equal(value, best["kept"][name]) for name, value in training.handed_on(made.method).items())
 
 
 def test_mmcl_hands_on_both_encoders_which_load_again():
     _, state, _ = trained(tiny("mmcl", epochs=1))
     assert {name.split(".")[0] for name in state["kept"]} == {"ecg", "cmr"}
-    other = training(tiny("mmcl", seed=5))
+    other = prepared(tiny("mmcl", seed=5))
     for part in ("ecg", "cmr"):
         mine = {k.removeprefix(f"{part}."): v.numpy() for k, v in state["kept"].items() if k.startswith(f"{part}.")}
         other.method.load(part, mine)
-    assert all(torch.equal(v.float(), state["kept"][k].float()) for k, v in pretrain.handed_on(other.method).items())
+    assert all(torch.equal(v.float(), state["kept"][k].float()) for k, v in training.handed_on(other.method).items())
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_as_diverged(caplog):
@@ -178,8 +178,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_as_diverged(caplog):
 
 
 def test_half_precision_trains_too():
-    made, state = training(tiny("mae"), torch.bfloat16), pretrain.beginning()
-    assert pretrain.loop(made, feed(made.trial), validation(made.trial), state) == "finished"
+    made, state = prepared(tiny("mae"), torch.bfloat16), training.beginning()
+    assert training.loop(made, feed(made.trial), validation(made.trial), state) == "finished"
     assert {p.dtype for p in made.method.parameters()} == {torch.float32}
 
 
@@ -188,7 +188,7 @@ def test_a_checkpoint_of_another_recipe_is_refused_and_says_which_fields_differ(
     killed_after(trial, 1, path)
     longer = dataclasses.replace(trial, epochs=9, network=dataclasses.replace(TINY, depth=2))
     with pytest.raises(InputError, match=r"epochs 4 → 9; network.depth 1 → 2"):
-        pretrain.resume(path, training(longer), trials.recipe(longer, "cohort"))
+        training.resume(path, prepared(longer), trials.recipe(longer, "cohort"))
 
 
 def test_a_damaged_checkpoint_is_refused_in_one_line(tmp_path):
@@ -196,7 +196,7 @@ def test_a_damaged_checkpoint_is_refused_in_one_line(tmp_path):
     killed_after(tiny("mae"), 1, path)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(InputError, match="cannot be read") as caught:
-        pretrain.read(path, {})
+        training.read(path, {})
     assert "\n" not in str(caught.value)
 
 
@@ -207,7 +207,7 @@ def test_a_full_disk_is_one_line_and_leaves_the_checkpoint_before(tmp_path):
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))  # files of more than 20 kB meet an error
     try:
         with pytest.raises(InputError, match=r"checkpoint.pt: .*free space"):
-            pretrain.save(path, training(tiny("mae")), pretrain.beginning(), {})
+            training.save(path, prepared(tiny("mae")), training.beginning(), {})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert path.read_bytes() == before
@@ -222,7 +222,7 @@ def test_trials_run_after_those_they_start_from():
 
 def test_an_unknown_knob_is_refused():
     with pytest.raises(InputError, match="knob"):
-        training(tiny("mae", knobs=(("learning_rate", 1e-3),)))
+        prepared(tiny("mae", knobs=(("learning_rate", 1e-3),)))
 
 
 def steps_of(trial: Trial, cohort) -> int:

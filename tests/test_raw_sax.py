@@ -184,6 +184,11 @@ def test_dicom_find(tmp_path):
     (tmp_path / "empty").mkdir()
     assert sax_dicom.find(str(tmp_path)) == [str(tmp_path / "a.tar.xz"), str(tmp_path / "b")]
     assert sax_dicom.find(str(tmp_path / "b" / "series1")) == [str(tmp_path / "b" / "series1")]
+    (tmp_path / "more" / "deep").mkdir(parents=True)
+    archive(tmp_path / "more" / "deep" / "c.tar.xz", few)
+    folder(tmp_path / "more" / "d", few)
+    deep = [tmp_path / "more" / "d", tmp_path / "more" / "deep" / "c.tar.xz"]
+    assert sorted(sax_dicom.find(str(tmp_path / "more"))) == sorted(map(str, deep))
     for wrong in (tmp_path / "empty", tmp_path / "nowhere"):
         with pytest.raises(InputError, match=wrong.name):
             sax_dicom.find(str(wrong))

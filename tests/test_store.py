@@ -34,6 +34,19 @@ def test_what_was_written_is_read_back(tmp_path):
     np.testing.assert_array_equal(store.weights(tmp_path, TRIAL.name, "ecg")["norm.weight"], np.ones(4))
 
 
+def test_a_group_may_read_what_is_written(tmp_path):
+    old = os.umask(0o027)
+    try:
+        store.write(tmp_path, finished(), "cohort")
+    finally:
+        os.umask(old)
+    folder = store.folder(tmp_path, finished().trial.name)
+    assert {path.name: path.stat().st_mode & 0o777 for path in folder.iterdir()} == {
+        path.name: 0o640 for path in folder.iterdir()
+    }
+    assert folder.stat().st_mode & 0o777 == 0o750
+
+
 def test_a_folder_of_another_recipe_is_refused_with_the_fields(tmp_path):
     store.write(tmp_path, finished(), "cohort")
     with pytest.raises(InputError, match=r"another recipe: epochs 400 → 10"):

@@ -64,7 +64,7 @@ def cohort_synth(args: argparse.Namespace, screen: Screen) -> int:
     subjects = args.subjects or SUBJECTS[args.scale]
     with screen.display.stage(f"Cohort of {subjects:,} synthetic subjects") as notes:
         screen.need_ray()
-        made = door("cohort").synth(args.cohort, subjects=subjects, seed=args.seed, scale=args.scale)
+        made = door("cohort").synth(args.cohort, subjects=subjects, seed=args.seed)
         notes.append(rows_of(made))
     screen.say(f"{args.cohort}: {flow_of(made)}")
     return 0

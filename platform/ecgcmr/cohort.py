@@ -30,7 +30,7 @@ from ecgcmr.raw import synthetic, synthetic_cmr
 MANIFEST = "_cohort.json"
 INDEX = "index.parquet"
 BUILD = ".build"
-SHARD_ROWS = {"toy": 256, "small": 512, "full": 512}
+SHARD_ROWS = 256  # 65 MB: small enough for a display that moves and a resume that loses little
 SURVEY = 64  # recordings judged by one task
 ROW_BYTES = sum(signal.width for signal in shards.SIGNALS.values())
 
@@ -59,6 +59,11 @@ class Cohort:
     def recipe(self) -> dict[str, Any]:
         """How signals were prepared; bound to every checkpoint trained on them."""
         return dict(self.manifest["recipe"])
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What every result made from this cohort keeps of it."""
+        return {"fingerprint": self.fingerprint, "recipe": self.recipe}
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -130,29 +135,23 @@ def open(path: Path | str) -> Cohort:
 # -- making ------------------------------------------------------------------------------------------------------------
 
 
-def synth(
-    out: Path | str, *, subjects: int, seed: int = 0, scale: str = "full", shard_rows: int | None = None
-) -> Cohort:
+def synth(out: Path | str, *, subjects: int, seed: int = 0, shard_rows: int = SHARD_ROWS) -> Cohort:
     """Make a synthetic paired cohort, or open it if it is there.
 
     Args:
         out: its folder.
         subjects: how many; the first n of the generator's endless row for this seed.
         seed: of people and split.
-        scale: "toy", "small" or "full"; the people are the same, toy's shards are smaller so that two CPUs share them.
-        shard_rows: rows of one shard, instead of the scale's.
+        shard_rows: rows of one shard.
 
     Raises:
         InputError: the folder holds something else, or the disk is full.
     """
     out = Path(out)
-    if scale not in SHARD_ROWS:
-        raise unknown("scale", scale, SHARD_ROWS)
     if subjects < 3:
         raise InputError(f"subjects={subjects}: a cohort of three splits needs at least 3")
-    shard_rows = shard_rows or SHARD_ROWS[scale]
     recipe = recipe_of("synthetic", {"synthetic": synthetic.RECIPE})
-    request = {"source": "synthetic", "subjects": subjects, "scale": scale, **_common(recipe, seed, shard_rows)}
+    request = {"source": "synthetic", "subjects": subjects, **_common(recipe, seed, shard_rows)}
     if ready(out, request):
         return open(out)
     split = pairing.splits(subjects, seed)
@@ -175,7 +174,7 @@ def build(
     labels: Path | str | None = None,
     seed: int = 0,
     key: Path | str | None = None,
-    shard_rows: int = 512,
+    shard_rows: int = SHARD_ROWS,
 ) -> Cohort:
     """Make a cohort of real recordings, or open it if it is there.
 
@@ -213,7 +212,9 @@ def build(
     if ready(out, request):
         return open(out)
     with building(out, request):
-        linked = pairing.link(survey(out, sources), table, secret(out, Path(key) if key else None), seed)
+        judged = survey(out, sources)
+        pairing.sort_out(judged)  # refuses before a key is made
+        linked = pairing.link(judged, table, secret(out, Path(key) if key else None), seed)
         pd.DataFrame(linked.link).to_csv(out.with_name(out.name + ".link.csv"), index=False)
         columns = tuple(dict.fromkeys((*shards.default_labels(), *linked.labels)))
         parts = write_shards(
@@ -293,7 +294,7 @@ def ready(out: Path, request: dict[str, Any]) -> bool:
 
 @contextlib.contextmanager
 def building(out: Path, request: dict[str, Any]) -> Iterator[None]:
-    """Surround a build: note the request first, clear leftovers of a killed one, tell of a full disk in one line."""
+    """Surround a build: note the request first, clear leftovers of a killed one, leave nothing of a refused one."""
     try:
         store.write_json(out / BUILD / "request.json", request)
         for left in out.glob("*/.shard-*"):
@@ -301,6 +302,12 @@ def building(out: Path, request: dict[str, Any]) -> Iterator[None]:
         yield
     except OSError as error:
         raise shards.disk_full(error, out) from error
+    except InputError:
+        if not any(out.glob("*/*.parquet")):  # refused before the first row: there is nothing to go on from
+            shutil.rmtree(out / BUILD, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                out.rmdir()
+        raise
     finally:
         (out / store.PROGRESS).unlink(missing_ok=True)
 
@@ -447,12 +454,6 @@ def counts(index: pd.DataFrame, labels: Iterable[str]) -> dict[str, dict[str, An
                 for split, v in groups.items()
             }
     return out
-
-
-def _count(values: pd.Series, binary: bool) -> dict[str, Any]:
-    if binary:
-        return {"n": len(values), "positive": int(values.sum())}
-    return {"n": len(values), "mean": float(values.mean()) if len(values) else None}
 
 
 # -- in the tasks ------------------------------------------------------------------------------------------------------

@@ -39,6 +39,10 @@ class Cohort(Protocol):
     def recipe(self) -> dict[str, Any]:
         """How its signals were prepared."""
 
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What every result made from it keeps of it."""
+
     def rows(self, split: str | None = None) -> pd.DataFrame:
         """The index of a split, in file order."""
 

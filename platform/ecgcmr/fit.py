@@ -11,7 +11,6 @@ import dataclasses
 import json
 import logging
 import math
-import platform
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from ecgcmr import __version__, examples, hardware, methods, metrics, optim, presets, store, tasks
+from ecgcmr import examples, hardware, methods, metrics, optim, presets, store, tasks
 from ecgcmr.errors import InputError, unknown
 from ecgcmr.examples import Cohort, Scale, Split
 from ecgcmr.tasks import Task
@@ -494,12 +493,9 @@ def _materials(
 
 
 def _provenance(pack: Pack, judged: list[str], seconds: float, cohort: Cohort) -> dict[str, Any]:
-    name = torch.cuda.get_device_name(pack.device) if pack.device.type == "cuda" else platform.machine()
     return {
-        "seconds": round(seconds, 3), "device": f"{pack.device.type} ({name})", "threads": torch.get_num_threads(),
-        "precision": str(pack.precision).removeprefix("torch."), "pack_size": len(pack.trials),
-        "versions": {"ecgcmr": __version__, "torch": torch.__version__, "python": platform.python_version()},
-        "cohort": {"fingerprint": cohort.fingerprint, "recipe": cohort.recipe}, "test_reads": judged.count("test"),
+        **hardware.provenance(pack.device, pack.precision), "cohort": cohort.provenance,
+        "seconds": round(seconds, 3), "pack_size": len(pack.trials), "test_reads": judged.count("test"),
     }  # fmt: skip
 
 

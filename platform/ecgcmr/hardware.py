@@ -7,10 +7,13 @@ not place tensors and does not know Ray.
 
 import contextlib
 import hashlib
+import platform
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from ecgcmr import __version__
 from ecgcmr.errors import InputError, unknown
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
@@ -66,6 +69,21 @@ def autocast(device: torch.device | str, dtype: torch.dtype) -> contextlib.Abstr
     if dtype in (torch.bfloat16, torch.float16):
         return torch.autocast(torch.device(device).type, dtype)
     return contextlib.nullcontext()
+
+
+def name(device: torch.device) -> str:
+    """The accelerator's model, or the processor's architecture: no host name."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({platform.machine()})"
+
+
+def provenance(device: torch.device, precision: torch.dtype) -> dict[str, Any]:
+    """What a result was computed with: device, precision, threads, versions."""
+    return {
+        "device": name(device),
+        "precision": str(precision).removeprefix("torch."),
+        "threads": torch.get_num_threads(),
+        "versions": {"ecgcmr": __version__, "python": platform.python_version(), "torch": torch.__version__},
+    }
 
 
 def full(x: Tensor) -> Tensor:

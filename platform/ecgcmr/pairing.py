@@ -203,10 +203,7 @@ def link(found: Sequence[Found], labels: Labels, secret: bytes, seed: int) -> Li
     Raises:
         InputError: nothing can serve.
     """
-    usable, failed = _without_duplicates(found)
-    if not usable:
-        reasons = ", ".join(f"{n} {reason}" for reason, n in Counter(f.reason for f in failed).most_common())
-        raise InputError(f"none of {len(found)} recordings can serve: {reasons}")
+    usable, failed = sort_out(found)
     visits = _visits(usable, labels)
     persons = sorted({person for person, _, _ in visits})
     split_of = dict(zip(persons, splits(len(persons), seed), strict=True))
@@ -236,8 +233,15 @@ def link(found: Sequence[Found], labels: Labels, secret: bytes, seed: int) -> Li
     )
 
 
-def _without_duplicates(found: Sequence[Found]) -> tuple[list[Found], list[Found]]:
-    usable, failed, seen = [], [], set()
+def sort_out(found: Sequence[Found]) -> tuple[list[Found], list[Found]]:
+    """(those that can serve, those that failed or repeat another).
+
+    Raises:
+        InputError: nothing can serve; says why.
+    """
+    usable: list[Found] = []
+    failed: list[Found] = []
+    seen = set()
     for recording in found:
         if recording.reason:
             failed.append(recording)
@@ -246,6 +250,9 @@ def _without_duplicates(found: Sequence[Found]) -> tuple[list[Found], list[Found
         else:
             seen.add((recording.kind, recording.digest))
             usable.append(recording)
+    if not usable:
+        reasons = ", ".join(f"{n} {reason}" for reason, n in Counter(f.reason for f in failed).most_common())
+        raise InputError(f"none of {len(found)} recordings can serve: {reasons}")
     return usable, failed
 
 

@@ -1,9 +1,10 @@
 """The bill before anything starts: trials, packs, steps, bytes, and hours from a few steps timed on this machine.
 
-The steps are those of the real engines on random numbers of the right shapes. Early stopping makes a grid shorter than
-this says; reading shards and starting Ray make it longer.
+The steps are those of the real engines on random numbers of the right shapes, with as many cores as the work will have.
+Early stopping makes a grid shorter than this says; reading shards, starting Ray and a busy machine make it longer.
 """
 
+import os
 import shutil
 import time
 from collections import Counter
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ecgcmr import cohort as cohorts
-from ecgcmr import ecg, fit, hardware, methods, presets, pretrain, sweep, tasks
+from ecgcmr import ecg, fit, hardware, methods, presets, sweep, tasks, training
 from ecgcmr.trial import Trial
 
 FEW = 4  # subjects of the first timed step
@@ -27,9 +28,10 @@ ROW_BYTES = 60_000  # of a finished trial without weights, measured on the demo'
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds per subject, forward and backward, and bytes that one trial of a kind leaves."""
+    """What a trial of a kind takes: seconds per subject learnt from, per subject judged, and bytes that it leaves."""
 
-    seconds: float
+    learn: float
+    judge: float
     bytes: int
 
 
@@ -44,12 +46,14 @@ def bill(trials: list[Trial], cohort_path: Path, runs: Path, *, calibrate: bool 
     lines = [_summary(trials, cohort, cohort_path)]
     lines.append(f"{'stage':9s}{'task':10s}{'trials':>8s}{'packs':>7s}{'steps':>12s}{'disk':>10s}{'hours':>9s}")
     hours, space = 0.0, 0
+    at_once, cores = _beside(hardware.device(None))
     for group in _groups(trials):
-        (found,) = sweep.plan(group, cohort)
+        (found,) = sweep.plan(group, cohort, at_once)
         # Trials of a stage and task may differ in system; one of them stands for all where they share a network.
         members = max(1, found.trials // found.packs)
-        costs = {kind: cost(of, members, calibrate) for kind, of in _kinds(group).items()}
-        taken = sum(costs[_kind(trial)].seconds for trial in group) / len(group) * found.subjects / 3600
+        costs = {kind: cost(of, members, at_once, cores, calibrate) for kind, of in _kinds(group).items()}
+        learn, judge = (sum(getattr(costs[_kind(t)], name) for t in group) / len(group) for name in ("learn", "judge"))
+        taken = (learn * found.subjects + judge * found.judged) / 3600
         left = sum(costs[_kind(trial)].bytes for trial in group)
         hours, space = hours + taken, space + left
         lines.append(
@@ -99,40 +103,63 @@ def _kinds(trials: Iterable[Trial]) -> dict[tuple[object, ...], Trial]:
     return {_kind(trial): trial for trial in trials}
 
 
-def cost(trial: Trial, pack: int, calibrate: bool) -> Cost:
-    """What a trial of this kind, in a pack of so many, costs per subject and leaves on disk."""
+def _beside(device: torch.device) -> tuple[int, int]:
+    """Packs at once on this machine, and the cores of each."""
+    if device.type == "cuda":
+        return torch.cuda.device_count(), torch.get_num_threads()
+    return sweep.beside([len(os.sched_getaffinity(0))])
+
+
+def cost(trial: Trial, pack: int, at_once: int, cores: int, calibrate: bool) -> Cost:
+    """What a trial of this kind costs per subject and leaves on disk, in packs of so many, so many of them at once."""
     task = None if trial.stage == "pretrain" else tasks.of(trial.task, (trial.task,))
-    modality, outputs = (trial.modality, task.outputs) if task else (trial.task, 0)
+    outputs = task.outputs if task else 0
     preset = presets.preset(trial.preset)
-    method = methods.build(trial.method, trial.network, preset, outputs=outputs, modality=modality)
+    method = methods.build(trial.method, trial.network, preset, outputs=outputs, modality=trial.modality)
     kept = [method] if task else [method.get_submodule(name) for name in method.parts.values()]
     weights = 0 if trial.stage == "grid" else 4 * sum(p.numel() for module in kept for p in module.parameters())
-    return Cost(_seconds(trial, task, pack) if calibrate else 0.0, weights + ROW_BYTES)
+    learn, judge = _seconds(trial, task, pack, cores if task else torch.get_num_threads()) if calibrate else (0.0, 0.0)
+    learn, judge = (seconds / (at_once if task else 1) for seconds in (learn, judge))
+    return Cost(learn, judge, weights + ROW_BYTES)
 
 
-def _seconds(trial: Trial, task: tasks.Task | None, pack: int) -> float:
-    """Per subject: from a few subjects, or from whole batches where those are quick, since small steps waste time."""
-    device = hardware.device(None)
+def _seconds(trial: Trial, task: tasks.Task | None, pack: int, cores: int) -> tuple[float, float]:
+    """Per subject, learning and judging, on so many cores.
+
+    From a few subjects, or from whole batches where those are quick, since small steps waste time.
+    """
+    device, threads = hardware.device(None), torch.get_num_threads()
     few = min(trial.batch, FEW)
-    step = _pack_step(trial, task, few, 1, device) if task else _training_step(trial, few, device)
-    per_subject = _timed(step, device) / few
-    if per_subject * trial.batch * pack > QUICK_S:
-        return per_subject
-    step = _pack_step(trial, task, trial.batch, pack, device) if task else _training_step(trial, trial.batch, device)
-    return _timed(step, device) / trial.batch / pack
+    torch.set_num_threads(cores)
+    try:
+        n, members = few, 1
+        learn, judge = _steps(trial, task, n, members, device)
+        seconds = _timed(learn, device)
+        if seconds / few * trial.batch * pack < QUICK_S:
+            n, members = trial.batch, pack
+            learn, judge = _steps(trial, task, n, members, device)
+            seconds = _timed(learn, device)
+        return seconds / (n * members), _timed(judge, device) / (n * members)
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _timed(step: Callable[[int], object], device: torch.device) -> float:
-    """Seconds of one step."""
+    """Seconds of one step: the quickest of STEPS, since others use the machine too."""
     step(0)
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    start = time.perf_counter()
+    taken = []
     for number in range(1, STEPS + 1):
+        _wait(device)
+        start = time.perf_counter()
         step(number)
+        _wait(device)
+        taken.append(time.perf_counter() - start)
+    return min(taken)
+
+
+def _wait(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    return (time.perf_counter() - start) / STEPS
 
 
 def _batch(n: int, columns: Iterable[str], device: torch.device) -> dict[str, Tensor]:
@@ -140,25 +167,37 @@ def _batch(n: int, columns: Iterable[str], device: torch.device) -> dict[str, Te
     return {name: torch.rand(shapes[name], device=device) for name in columns if name in shapes}
 
 
-def _training_step(trial: Trial, n: int, device: torch.device) -> Callable[[int], object]:
-    training = pretrain.prepare(replace(trial, batch=n), STEPS + 1, device, hardware.precision("auto", device))
-    batch = _batch(n, training.method.needs, device)
-    return lambda number: pretrain.step(training, batch, number)
+Step = Callable[[int], object]
 
 
-def _pack_step(trial: Trial, task: tasks.Task, n: int, members: int, device: torch.device) -> Callable[[int], object]:
+def _steps(trial: Trial, task: tasks.Task | None, n: int, members: int, device: torch.device) -> tuple[Step, Step]:
+    """A step of learning and one of judging, on n random subjects and so many members."""
+    return _pack_steps(trial, task, n, members, device) if task else _training_steps(trial, n, device)
+
+
+def _training_steps(trial: Trial, n: int, device: torch.device) -> tuple[Step, Step]:
+    run = training.prepare(replace(trial, batch=n), STEPS + 1, device, hardware.precision("auto", device))
+    batch = _batch(n, run.method.needs, device)
+    return lambda number: training.step(run, batch, number), lambda number: training.validate(run, [(n, batch)])
+
+
+def _pack_steps(trial: Trial, task: tasks.Task, n: int, members: int, device: torch.device) -> tuple[Step, Step]:
     alone = [replace(trial, starts=()) for _ in range(members)]
     pack = fit.assemble(alone, task, Path(), device, hardware.precision("auto", device))
     batch = _batch(n, (trial.modality,), device)
     classes, numbers = torch.arange(n, device=device) % 2, torch.rand((n, task.outputs), device=device)
-    batch["target"] = classes if task.kind == "binary" else numbers
+    answers = classes if task.kind == "binary" else numbers
     share = torch.ones(members, dtype=torch.float64, device=device)
 
-    def step(number: int) -> None:
+    def learn(number: int) -> None:
         noise = pack.method.noise(hardware.generator(device, trial.seed, number), n)
-        fit.step(pack, batch, noise, None, share)
+        fit.step(pack, {**batch, "target": answers}, noise, None, share)
 
-    return step
+    def judge(number: int) -> None:
+        with torch.no_grad():
+            fit.forward(pack, batch, {}, None, "logits")
+
+    return learn, judge
 
 
 def _size(count: float) -> str:

@@ -8,8 +8,8 @@ written is written aside and renamed, so a killed run leaves no half file. A run
 import json
 import os
 import shutil
-import tempfile
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,7 +110,8 @@ def write(runs: Path, result: Finished, cohort_fingerprint: str) -> list[dict[st
     rows = [{**shared, "split": s, "metric": m, "value": float(v), "n": int(n)} for s, m, v, n in result.scores]
     target = folder(runs, trial.name)
     target.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    aside = target.with_name(f".{target.name}.{uuid.uuid4().hex}")  # not tempfile's: that hides it from a shared group
+    aside.mkdir()
     try:
         pd.DataFrame(rows, columns=list(ROW_COLUMNS)).to_parquet(aside / ROWS)
         result.curve.to_parquet(aside / CURVE)
@@ -118,6 +119,7 @@ def write(runs: Path, result: Finished, cohort_fingerprint: str) -> list[dict[st
             result.predictions.to_parquet(aside / PREDICTIONS)
         if result.weights:
             save_file(dict(sorted(result.weights.items())), aside / ENCODER)
+            shutil.copymode(aside / ROWS, aside / ENCODER)  # safetensors writes for the owner alone
         record = {
             "trial": trials.to_json(trial),
             "recipe": trials.recipe(trial, cohort_fingerprint),

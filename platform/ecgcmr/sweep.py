@@ -189,6 +189,7 @@ class Bill:
         trials: how many; packs: how many processes of work they make (a pre-training is its own).
         steps: optimiser steps of all packs, if none stops early.
         subjects: subject-passes forward and backward of all trials together.
+        judged: subject-passes forward only, of all validations and the final tests.
     """
 
     stage: str
@@ -197,28 +198,51 @@ class Bill:
     packs: int
     steps: int
     subjects: int
+    judged: int
 
 
-def plan(trials: Iterable[Trial], cohort: cohorts.Cohort, limit: int | None = None) -> list[Bill]:
-    """What the trials amount to on a cohort, before anything starts; one bill per stage and task."""
+def plan(trials: Iterable[Trial], cohort: cohorts.Cohort, at_once: int = 1) -> list[Bill]:
+    """What the trials amount to on a cohort, before anything starts: one bill per stage and task."""
     bills = []
     groups: dict[tuple[str, str], list[Trial]] = defaultdict(list)
     for trial in trials:
         groups[trial.stage, trial.task].append(trial)
     for (stage, task), members in groups.items():
-        cut = [[trial] for trial in members] if stage == "pretrain" else packs(members, limit)
+        cut = [[trial] for trial in members] if stage == "pretrain" else packs(members, at_once=at_once)
         steps = [pack[0].epochs * _steps_per_epoch(pack[0], cohort) for pack in cut]
         subjects = sum(len(pack) * pack[0].batch * n for pack, n in zip(cut, steps))
-        bills.append(Bill(stage, task, len(members), len(cut), sum(steps), subjects))
+        judged = _judged(members, cohort)
+        bills.append(Bill(stage, task, len(members), len(cut), sum(steps), subjects, judged))
     return bills
 
 
 def _steps_per_epoch(trial: Trial, cohort: cohorts.Cohort) -> int:
     if trial.stage != "pretrain":
         return examples.steps_per_epoch(len(examples.training_rows(cohort, trial).index), trial.batch)
-    rows = cohort.rows("train")
-    held = np.logical_and.reduce([rows[f"has_{part}"].to_numpy(bool) for part in trial.task.split("+")])
-    return max(1, int(held.sum()) // trial.batch)
+    return max(1, _holding(trial, cohort, "train") // trial.batch)
+
+
+def _judged(members: list[Trial], cohort: cohorts.Cohort) -> int:
+    """Rows answered without learning: in every validation, then by the kept weights, of a final trial on test too."""
+    first = members[0]
+    if first.stage == "pretrain":
+        return sum(_validations(trial) * _holding(trial, cohort, "val") for trial in members)
+    task, splits = tasks.of(first.task, (first.task,)), ("val", "test") if first.stage == "final" else ("val",)
+    n = {
+        modality: {split: len(examples.answerable(cohort, task, modality, split)) for split in splits}
+        for modality in {trial.modality for trial in members}
+    }
+    return sum(_validations(trial) * n[trial.modality]["val"] + sum(n[trial.modality].values()) for trial in members)
+
+
+def _validations(trial: Trial) -> int:
+    return -(-trial.epochs // trial.eval_every)
+
+
+def _holding(trial: Trial, cohort: cohorts.Cohort, split: str) -> int:
+    """Rows of a split that have every signal of a pre-training."""
+    rows = cohort.rows(split)
+    return int(np.logical_and.reduce([rows[f"has_{part}"].to_numpy(bool) for part in trial.task.split("+")]).sum())
 
 
 # -- Optuna ------------------------------------------------------------------------------------------------------------
@@ -475,10 +499,15 @@ def _resources(concurrency: int | None, device: str | None) -> tuple[dict[str, f
         at_once = concurrency or gpus
         return {"cpu": 1, "gpu": min(1.0, gpus / at_once)}, at_once
     nodes = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
-    nodes = [cpus for cpus in nodes if cpus]
+    at_once, cpus = beside([cpus for cpus in nodes if cpus], concurrency)
+    return {"cpu": cpus}, at_once
+
+
+def beside(nodes: Sequence[int], concurrency: int | None = None) -> tuple[int, int]:
+    """How many packs run at once on nodes of so many cores without GPU, and the cores of each."""
     at_once = concurrency or sum(min(cpus, CPU_PACKS) for cpus in nodes)
     # A pack must fit on one node; the smallest decides how many cores each gets.
-    return {"cpu": max(1, min(nodes) // -(-at_once // len(nodes)))}, at_once
+    return at_once, max(1, min(nodes) // -(-at_once // len(nodes)))
 
 
 def _tune(work: Any, searcher: Packed, resources: dict[str, float], at_once: int, runs: Path) -> list[dict[str, Any]]:

@@ -50,20 +50,31 @@ class Image:
 
 
 def find(path: str) -> list[str]:
-    """List the persons under a path: an archive, a folder of images, or a folder with one of these per person.
+    """List the persons under a path: every archive is one; a folder that holds images and no archive is one as well.
 
     Raises:
         InputError: the path does not exist or holds no DICOM image and no archive.
     """
     root = Path(path)
-    if root.is_file() or (root.is_dir() and any(map(_looks_like_dicom, root.iterdir()))):
-        return [str(root)]
-    found = [child for child in sorted(root.iterdir()) if _holds_images(child)] if root.is_dir() else []
+    found = [root] if root.is_file() else _persons(root) if root.is_dir() else []
     if not found:
         raise InputError(
             f"{path}: no DICOM images or archives here; name an archive, a folder of images, or their folder"
         )
-    return [str(child) for child in found]
+    return [str(person) for person in found]
+
+
+def _persons(folder: Path) -> list[Path]:
+    children = sorted(folder.iterdir())
+    if any(map(_looks_like_dicom, children)):
+        return [folder]
+    persons: list[Path] = []
+    for child in children:
+        if child.is_dir() and any(map(_is_archive, child.rglob("*"))):
+            persons += _persons(child)
+        elif _is_archive(child) or (child.is_dir() and any(map(_looks_like_dicom, child.rglob("*")))):
+            persons.append(child)
+    return persons
 
 
 def read(source: str) -> CmrRecord:
@@ -104,10 +115,8 @@ def _looks_like_dicom(file: Path) -> bool:
         return opened.read(132)[128:] == b"DICM"
 
 
-def _holds_images(child: Path) -> bool:
-    if child.is_dir():
-        return any(map(_looks_like_dicom, child.rglob("*")))
-    return child.name.lower().endswith(ARCHIVES)
+def _is_archive(file: Path) -> bool:
+    return file.name.lower().endswith(ARCHIVES) and file.is_file()
 
 
 def _datasets(source: Path) -> Iterator[pydicom.Dataset]:
