@@ -3,12 +3,15 @@
     python benchmarks/stream.py                       # 4,096 random rows, ECG alone and with CMR
     python benchmarks/stream.py --step-ms 400         # and the share of time that a step of 400 ms waits for data
 
+    python benchmarks/stream.py --beside              # and how much an open stream slows a training step down
+
 One JSON line per set of signals: rows/s of both (medians of interleaved rounds, the feed after its first blocks), their
 ratio (aim: 0.5 or more), seconds to the first batch, peak memory of all processes together, waiting share if asked.
 """
 
 import argparse
 import json
+import os
 import statistics
 import tempfile
 import threading
@@ -20,7 +23,8 @@ import psutil
 import pyarrow.parquet as pq
 import torch
 
-from ecgcmr import cluster, cohort, shards, stream
+from ecgcmr import cluster, cohort, nn, shards, stream, training
+from ecgcmr.trial import Trial
 
 
 class Memory:
@@ -89,6 +93,34 @@ def feed(path: Path, needs: tuple[str, ...], batch: int, epochs: int, step_s: fl
     return (len(ends) - warm) * batch / took, waits[0], sum(waits[warm:]) / took
 
 
+def beside(path: Path, epochs: int, steps: int = 30) -> float:
+    """Time of a training step while a stream stands by with full buffers, over its time alone; the noise is ours."""
+    network = nn.Network(crop=2500, patch=500, width=32, depth=2, heads=4, decoder_width=32, decoder_depth=1,
+                         decoder_heads=4)  # fmt: skip
+    trial = Trial(space="bench", stage="pretrain", task="ecg", label="mae", method="mae", network=network, batch=64)
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    run = training.prepare(trial, steps, torch.device("cpu"), torch.float32)
+    batch = {"ecg": torch.randn(64, 12, 5000)}
+
+    def seconds() -> float:
+        taken = []
+        for number in range(steps):
+            start = time.perf_counter()
+            training.step(run, batch, number)
+            taken.append(time.perf_counter() - start)
+        return statistics.median(taken)
+
+    seconds()
+    alone = seconds()
+    source = stream.batches(path, split="train", needs=("ecg",), batch=64, seed=0, epochs=epochs)
+    next(source)
+    time.sleep(5)  # until every buffer is full
+    ratio = seconds() / alone
+    for _ in source:  # to its end: Ray Data's threads outlive a stream that is left
+        pass
+    return ratio
+
+
 def measure(path: Path, needs: tuple[str, ...], args: argparse.Namespace) -> dict[str, object]:
     memory, plains, feeds, firsts = Memory(), [], [], []
     for _ in range(args.rounds):
@@ -116,6 +148,7 @@ def main():
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--epochs", type=int, default=8, help="per round of the feed")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--beside", action="store_true", help="time a training step beside an open stream too")
     parser.add_argument("--step-ms", type=float, default=0, help="stand-in for a training step of one batch")
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -123,6 +156,8 @@ def main():
         path = args.cohort or make(Path(scratch) / "noise", args.rows).path
         for needs in (("ecg",), ("ecg", "cmr")):
             print(json.dumps(measure(path, needs, args)), flush=True)
+        if args.beside:
+            print(json.dumps({"step_beside_stream_over_alone": round(beside(path, args.epochs), 2)}), flush=True)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ Command     ecgcmr plan      search_spaces/table3.py --cohort cohorts/ukbb
             ecgcmr sweep     search_spaces/table3.py --cohort cohorts/ukbb --runs runs
             ecgcmr seeds     search_spaces/table3.py --cohort cohorts/ukbb --runs runs
 Cost        Not measured yet. 4 pre-trainings and 648 points × 3 diseases × 4 systems = 7,776 fine-tunings, then 60 final
-            runs; `ecgcmr plan` prints steps, bytes and hours for the machine at hand.
+            runs; `ecgcmr plan` prints steps, bytes and time for the machine at hand.
 Expectation (paper, ROC AUC in %, mean ± sd over five seeds)
                            CAD             AF              DM
             supervised     66.90 ± 0.47    69.76 ± 2.13    67.35 ± 0.76

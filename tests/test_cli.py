@@ -139,6 +139,6 @@ def test_plan_prints_the_bill_and_starts_nothing(small_cohort, tmp_path, capfd):
     grid = Counter(trial.task for trial in sweep.load(REPOSITORY / "search_spaces/toy.py") if trial.stage == "grid")
     shown = [line.split()[:3] for line in text.splitlines() if line.startswith("grid")]
     assert shown == [["grid", task, str(count)] for task, count in grid.items()]
-    assert "hours:" in text
+    assert "time:" in text
     assert not list((tmp_path / "runs").glob("toy"))
     assert cohort.open(small_cohort.path).fingerprint == small_cohort.fingerprint

@@ -70,7 +70,7 @@ def test_a_submitted_job_runs_to_the_table(head, tmp_path):
     environment, address = head
     (tmp_path / "space.py").write_text(SPACE)
     words = ["ray", "job", "submit", "--address", address, "--working-dir", str(REPOSITORY), "--", "python",
-             "jobs/reproduce.py", "--space", str(tmp_path / "space.py"), "--subjects", "200",
+             "jobs/reproduce.py", "--space", str(tmp_path / "space.py"), "--subjects", "800",
              "--cohort", str(tmp_path / "cohort"), "--runs", str(tmp_path / "runs")]  # fmt: skip
     done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=900, cwd=tmp_path)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]

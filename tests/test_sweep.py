@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from ray.tune.search import Searcher
+from safetensors.numpy import save_file
 
 from ecgcmr import examples, fit, store, sweep
 from ecgcmr.errors import InputError
@@ -240,11 +241,14 @@ def test_the_plan_counts_packs_and_steps(small_cohort):
         *a_grid(epochs=3),
         Trial(space="t", stage="pretrain", task="ecg+cmr", label="mmcl", method="mmcl", batch=50),
     ]
-    grid, pretraining = sweep.plan(trials, small_cohort, limit=6)
+    grid, pretraining = sweep.plan(trials, small_cohort, at_once=2)
     n = len(examples.training_rows(small_cohort, trials[0]).index)
     assert (grid.trials, grid.packs) == (24, 4)
     assert grid.steps == 2 * 3 * (-(-n // 8) + -(-n // 16))
+    answered = small_cohort.rows("val").query("has_ecg and af == af")
+    assert grid.judged == 24 * (3 + 1) * len(answered)
     paired = small_cohort.rows("train").query("has_ecg and has_cmr")
+    assert pretraining.judged == 400 * len(small_cohort.rows("val").query("has_ecg and has_cmr"))
     assert (pretraining.packs, pretraining.steps) == (1, 400 * (len(paired) // 50))
 
 
@@ -286,10 +290,15 @@ def test_a_sweep_runs_every_point_once_and_is_skipped_the_second_time(ray_sessio
 
 
 def test_what_a_worker_refuses_is_refused_here_and_the_others_finish(ray_session, small_cohort, tmp_path):
-    trials = a_grid({"lr": (1e-4,)}, tasks=("af", "unheard"), take=0.4)
-    with pytest.raises(InputError, match="no column 'unheard'"):
-        sweep.run(trials, small_cohort.path, tmp_path, device="cpu")
-    assert len(times(tmp_path)) == 2
+    other = Trial(space="t", stage="pretrain", task="ecg", label="mae", method="mae")
+    store.folder(tmp_path, other.name).mkdir(parents=True)
+    alien = {"ecg.cls_token": np.zeros((1, 1, 3), np.float32)}  # of a network of another size
+    save_file(alien, store.folder(tmp_path, other.name) / store.ENCODER)
+    starts = {"supervised": (), "mae": (("ecg", other.name),)}
+    trials = a_grid({"lr": (1e-4,)}, starts=starts, take=0.4)
+    with pytest.raises(InputError, match="cls_token"):
+        sweep.run(trials, small_cohort.path, tmp_path, device="cpu", limit=1)
+    assert len(times(tmp_path)) == 1
     assert "InputError" in next((tmp_path / sweep.TUNE).glob("failed-*.txt")).read_text()
 
 
@@ -297,6 +306,8 @@ def test_bad_input_is_refused_before_ray_is_asked(small_cohort, tmp_path):
     lost = a_grid({"lr": (1e-4,)}, starts={"mae": (("ecg", "t/pretrain/nowhere"),)})
     with pytest.raises(InputError, match="t/pretrain/nowhere"):
         sweep.run(lost, small_cohort.path, tmp_path)
+    with pytest.raises(InputError, match="no column 'unheard'"):
+        sweep.run(a_grid({"lr": (1e-4,)}, tasks=("af", "unheard")), small_cohort.path, tmp_path)
     with pytest.raises(InputError, match="no_knob"):
         sweep.run(a_grid({"no_knob": (1.0,)}), small_cohort.path, tmp_path)
     done = a_grid({"lr": (1e-4,)}, starts={"mae": ()})

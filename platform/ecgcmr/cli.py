@@ -125,6 +125,7 @@ def pretrain(args: argparse.Namespace, screen: Screen) -> int:
     fingerprint = door("cohort").open(args.cohort).fingerprint
     todo = [trial for trial in trials if not store.finished(args.runs, trial, fingerprint)]
     if todo:
+        door("pretrain").check_all(todo, args.cohort, args.runs, args.workers)
         with screen.display.stage(f"Pre-training: {', '.join(trial.label for trial in todo)}") as notes:
             screen.need_ray()
             options = {"workers": args.workers, "device": args.device, "precision": args.precision}
@@ -140,6 +141,7 @@ def run_trials(args: argparse.Namespace, screen: Screen, title: str, trials: lis
     sweep, cohort = door("sweep"), door("cohort").open(args.cohort)
     todo = [trial for trial in trials if not store.finished(args.runs, trial, cohort.fingerprint)]
     if todo:
+        sweep.check(todo, cohort, args.runs)
         with screen.display.stage(f"{title}: {len(todo)} of {len(trials)} trials") as notes:
             screen.need_ray()
             sweep.run(trials, args.cohort, args.runs, budget=budget, device=args.device, precision=args.precision)
@@ -217,6 +219,7 @@ def reproduce(args: argparse.Namespace, screen: Screen) -> int:
     grid = load(args, "grid")
     if not (args.cohort / "_cohort.json").exists() or args.subjects:
         cohort_synth(args, screen)
+    door("sweep").check_labels(grid, door("cohort").open(args.cohort), ("train", "val", "test"))
     pretrain(args, screen)
     run_trials(args, screen, "Grid", grid, args.budget)
     finals = door("sweep").finals(grid, args.runs, budget=args.budget)

@@ -1,4 +1,4 @@
-"""The bill before anything starts: trials, packs, steps, bytes, and hours from a few steps timed on this machine.
+"""The bill before anything starts: trials, packs, steps, bytes, and time from a few steps timed on this machine.
 
 The steps are those of the real engines on random numbers of the right shapes, with as many cores as the work will have.
 Early stopping makes a grid shorter than this says; reading shards, starting Ray and a busy machine make it longer.
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ecgcmr import cohort as cohorts
 from ecgcmr import ecg, fit, hardware, methods, presets, sweep, tasks, training
+from ecgcmr.progress import duration
 from ecgcmr.trial import Trial
 
 FEW = 4  # subjects of the first timed step
@@ -44,8 +45,8 @@ def bill(trials: list[Trial], cohort_path: Path, runs: Path, *, calibrate: bool 
     cohort = cohorts.open(cohort_path)
     fit.check([trial for trial in trials if trial.stage != "pretrain"])
     lines = [_summary(trials, cohort, cohort_path)]
-    lines.append(f"{'stage':9s}{'task':10s}{'trials':>8s}{'packs':>7s}{'steps':>12s}{'disk':>10s}{'hours':>9s}")
-    hours, space = 0.0, 0
+    lines.append(f"{'stage':9s}{'task':10s}{'trials':>8s}{'packs':>7s}{'steps':>12s}{'disk':>10s}{'time':>16s}")
+    seconds, space = 0.0, 0
     at_once, cores = _beside(hardware.device(None))
     for group in _groups(trials):
         (found,) = sweep.plan(group, cohort, at_once)
@@ -53,18 +54,18 @@ def bill(trials: list[Trial], cohort_path: Path, runs: Path, *, calibrate: bool 
         members = max(1, found.trials // found.packs)
         costs = {kind: cost(of, members, at_once, cores, calibrate) for kind, of in _kinds(group).items()}
         learn, judge = (sum(getattr(costs[_kind(t)], name) for t in group) / len(group) for name in ("learn", "judge"))
-        taken = (learn * found.subjects + judge * found.judged) / 3600
+        taken = learn * found.subjects + judge * found.judged
         left = sum(costs[_kind(trial)].bytes for trial in group)
-        hours, space = hours + taken, space + left
+        seconds, space = seconds + taken, space + left
         lines.append(
             f"{found.stage:9s}{found.task:10s}{found.trials:8,}{found.packs:7,}{found.steps:12,}"
-            f"{_size(left):>10s}{_hours(taken) if calibrate else '—':>9s}"
+            f"{_size(left):>10s}{duration(taken) if calibrate else '—':>16s}"
         )
     free = shutil.disk_usage(next(parent for parent in (runs, *runs.parents) if parent.exists())).free
     lines.append(f"disk: {_size(space)} for runs, {_size(free)} free; finished trials are skipped")
     if calibrate:
         where = hardware.device(None)
-        lines.append(f"hours: {_hours(hours)} on this machine ({where.type}), if no trial stops early")
+        lines.append(f"time: {duration(seconds)} of training on this machine ({where.type}), if no trial stops early")
     return lines
 
 
@@ -206,7 +207,3 @@ def _size(count: float) -> str:
             return f"{count:.0f} {unit}"
         count /= 1000
     return f"{count:.1f} TB"
-
-
-def _hours(hours: float) -> str:
-    return f"{hours:.2f}" if hours < 10 else f"{hours:,.0f}"

@@ -27,6 +27,7 @@ from torch import Tensor, distributed
 
 from ecgcmr import cluster, hardware, methods, shards, store, stream, training
 from ecgcmr import cohort as cohorts
+from ecgcmr import order as orders
 from ecgcmr import trial as trials
 from ecgcmr.errors import InputError, unknown
 from ecgcmr.training import EVERY_S, Training
@@ -224,9 +225,8 @@ def run_all(
     cohort = cohorts.open(cohort_path)
     ordered = in_order(todo)
     left = [trial for trial in ordered if not store.finished(runs, trial, cohort.fingerprint)]
-    for trial in left:
-        check(trial, {t.name for t in ordered}, cohort, runs, workers)
     if left:
+        check_all(left, cohort_path, runs, workers)
         config = {
             "trials": [trials.to_json(trial) for trial in left], "cohort": str(cohort_path), "runs": str(runs),
             "fingerprint": cohort.fingerprint, "precision": precision, "every_s": every_s,
@@ -253,8 +253,21 @@ def in_order(todo: list[Trial]) -> list[Trial]:
     return list(ordered.values())
 
 
+def check_all(todo: list[Trial], cohort_path: Path, runs: Path, workers: int = 1) -> None:
+    """Refuse what no worker could serve, before Ray starts.
+
+    Raises:
+        InputError: see `check`; or a shard is damaged.
+    """
+    cohort = cohorts.open(cohort_path)
+    for trial in todo:
+        check(trial, {t.name for t in todo}, cohort, runs, workers)
+    for needs in dict.fromkeys(tuple(trial.task.split("+")) for trial in todo):
+        orders.check(stream.plan(cohort, "train", needs, workers, world=workers))
+
+
 def check(trial: Trial, before: set[str], cohort: cohorts.Cohort, runs: Path, workers: int) -> None:
-    """Refuse what no worker could serve, before any is started.
+    """Refuse what no worker could serve.
 
     Args:
         trial: the trial.

@@ -27,13 +27,13 @@ STALE_S = 120.0  # a record this old belongs to a killed run
 
 
 def duration(seconds: float) -> str:
-    """`42 s`, `3 min 05 s`, `2 h 10 min`: two units at most."""
+    """`42 s`, `3 min 05 s`, `2 h 10 min`, `320 h`: two units at most."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min" if whole < 360_000 else f"{whole / 3600:,.0f} h"
 
 
 def describe(record: dict[str, Any]) -> dict[str, str]:

@@ -9,9 +9,10 @@ import contextlib
 import functools
 import queue
 import threading
+import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -26,6 +27,33 @@ from ecgcmr.order import Order
 AHEAD = 2  # batches on the device beyond the one in use
 TASKS = 2  # reading tasks at once; two fill 2-3 GB/s, more only hold memory
 TASK_CPUS = 0.25  # a task mostly waits for memory: Train workers that hold nearly all CPUs must not starve it
+
+
+class Breath:
+    """Pauses in Ray Data's scheduling loop, which runs in a thread of the training process.
+
+    With full buffers, which is what training wants, that loop turns without waiting for anything and holds Python's lock:
+    the steps of a small network took up to four times as long (Ray 2.60, two cores; `benchmarks/stream.py --beside`). So it
+    rests after every turn for as long as no consumer waits. Ray Data calls this as one of its execution callbacks; it
+    makes the object itself and sends its class to workers, hence the state beside it.
+    """
+
+    SECONDS = 0.02
+    hungry: ClassVar[set[int]] = set()  # streams of this process whose consumer waits for a batch
+
+    def before_execution_starts(self, executor: Any) -> None:
+        """Nothing."""
+
+    def on_execution_step(self, executor: Any) -> None:
+        """Let others run."""
+        if not self.hungry:
+            time.sleep(self.SECONDS)
+
+    def after_execution_succeeds(self, executor: Any) -> None:
+        """Nothing."""
+
+    def after_execution_fails(self, executor: Any, error: Exception) -> None:
+        """Nothing."""
 
 
 def steps_per_epoch(cohort: cohorts.Cohort, split: str, needs: Sequence[str], batch: int) -> int:
@@ -112,6 +140,8 @@ def _tables(order: Order, epochs: int, start_step: int) -> Generator[Any, None, 
     context = ray.data.DataContext.get_current().copy()
     context.execution_options.preserve_order = True
     context.raise_original_map_exception = True
+    callbacks: list[Any] = [*context.custom_execution_callback_classes, Breath]
+    context.custom_execution_callback_classes = callbacks
     # A block is emitted when it exceeds this and cut when it is half as much again: so a piece is one block, uncopied.
     context.target_max_block_size = int(0.8 * order.piece_bytes)
     runs = [{"first": number} for number in range(first, last, orders.RUN)]
@@ -174,7 +204,7 @@ def _ahead(source: Generator[dict[str, Tensor], None, None]) -> Iterator[dict[st
     thread = threading.Thread(target=work, name="stream", daemon=True)
     thread.start()
     try:
-        while (item := ready.get()) is not None:
+        while (item := _next(ready)) is not None:
             if isinstance(item, BaseException):
                 raise _plain(item)
             for x in item.values():
@@ -184,6 +214,17 @@ def _ahead(source: Generator[dict[str, Tensor], None, None]) -> Iterator[dict[st
     finally:
         left.set()
         thread.join(timeout=30)
+
+
+def _next(ready: queue.Queue[Any]) -> Any:
+    """The next item; Ray Data does not rest while somebody waits for it."""
+    with contextlib.suppress(queue.Empty):
+        return ready.get_nowait()
+    Breath.hungry.add(id(ready))
+    try:
+        return ready.get()
+    finally:
+        Breath.hungry.discard(id(ready))
 
 
 def _plain(error: BaseException) -> BaseException:

@@ -456,8 +456,7 @@ def run(
     todo = [trial for trial in trials if trial.name not in finished]
     if not todo:
         return 0
-    fit.check(todo)
-    _check_starts(todo, runs)
+    check(todo, cohort, runs)
     _forget_stopped(todo, runs)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     resources, at_once = _resources(concurrency, device)
@@ -470,6 +469,29 @@ def run(
     if failures:
         _raise(failures, searcher.count, runs)
     return ran
+
+
+def check(trials: Sequence[Trial], cohort: cohorts.Cohort, runs: Path) -> None:
+    """Refuse what no pack could run, before Ray starts.
+
+    Raises:
+        InputError: see `fit.check` and `check_labels`; or a start that is not there.
+    """
+    fit.check(trials)
+    final = any(trial.stage == "final" for trial in trials)
+    check_labels(trials, cohort, ("train", "val", "test") if final else ("train", "val"))
+    _check_starts(trials, runs)
+
+
+def check_labels(trials: Iterable[Trial], cohort: cohorts.Cohort, splits: Sequence[str]) -> None:
+    """Refuse, before anything runs, tasks that these splits cannot answer; looks at labels alone.
+
+    Raises:
+        InputError: a column is missing or not 0/1, or a class has next to nobody in a split.
+    """
+    for name, modality in dict.fromkeys((t.task, t.modality) for t in trials if t.stage != "pretrain"):
+        for split in splits:
+            examples.answerable(cohort, tasks.of(name, (name,)), modality, split)
 
 
 def _check_starts(trials: Iterable[Trial], runs: Path) -> None:
