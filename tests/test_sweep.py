@@ -296,7 +296,7 @@ def test_what_a_worker_refuses_is_refused_here_and_the_others_finish(ray_session
     save_file(alien, store.folder(tmp_path, other.name) / store.ENCODER)
     starts = {"supervised": (), "mae": (("ecg", other.name),)}
     trials = a_grid({"lr": (1e-4,)}, starts=starts, take=0.4)
-    with pytest.raises(InputError, match="cls_token"):
+    with pytest.raises(InputError, match="encoder differ"):
         sweep.run(trials, small_cohort.path, tmp_path, device="cpu", limit=1)
     assert len(times(tmp_path)) == 1
     assert "InputError" in next((tmp_path / sweep.TUNE).glob("failed-*.txt")).read_text()
