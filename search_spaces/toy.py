@@ -19,14 +19,14 @@ NETWORK = Network(
 )  # fmt: skip
 
 # Small networks learn at rates a hundred times the paper's.
-MAE = Trial(space=SPACE, stage="pretrain", task="ecg", label="mae", method="mae", network=NETWORK, batch=64, epochs=5,
+MAE = Trial(space=SPACE, stage="pretrain", task="ecg", label="mae", method="mae", network=NETWORK, batch=64, epochs=10,
             eval_every=2, knobs=(("lr", 2e-3),))  # fmt: skip
 SIMCLR = Trial(space=SPACE, stage="pretrain", task="cmr", label="simclr", method="simclr", modality="cmr",
-               network=NETWORK, batch=64, epochs=3, eval_every=3, knobs=(("lr", 1e-3),))  # fmt: skip
+               network=NETWORK, batch=64, epochs=6, eval_every=2, knobs=(("lr", 1e-3),))  # fmt: skip
 MMCL = Trial(space=SPACE, stage="pretrain", task="ecg+cmr", label="mmcl", method="mmcl", network=NETWORK, batch=64,
-             epochs=3, eval_every=3, starts=(("ecg", MAE.name), ("cmr", SIMCLR.name)), knobs=(("lr", 1e-3),))  # fmt: skip
+             epochs=6, eval_every=2, starts=(("ecg", MAE.name), ("cmr", SIMCLR.name)), knobs=(("lr", 1e-3),))  # fmt: skip
 WITHOUT_MDM = Trial(space=SPACE, stage="pretrain", task="ecg+cmr", label="mmcl-wo-mdm", method="mmcl", network=NETWORK,
-                    batch=64, epochs=3, eval_every=3, starts=(("cmr", SIMCLR.name),), knobs=(("lr", 1e-3),))  # fmt: skip
+                    batch=64, epochs=6, eval_every=2, starts=(("cmr", SIMCLR.name),), knobs=(("lr", 1e-3),))  # fmt: skip
 
 STARTS = {
     "supervised": (),
