@@ -16,7 +16,8 @@ TINY = Network(
     crop=200, patch=50, width=16, depth=2, heads=2, decoder_width=8, decoder_depth=1, decoder_heads=2,
     blocks=(1, 2, 1, 1), image_width=4, image_size=32, hidden=16, projection=8,
 )  # fmt: skip
-CASES = [("mae", "ecg"), ("simclr", "cmr"), ("simclr", "ecg"), ("mmcl", "ecg+cmr"), ("supervised", "cmr")]
+CASES = [("mae", "ecg"), ("simclr", "cmr"), ("simclr", "ecg"), ("mmcl", "ecg+cmr"), ("supervised", "cmr"),
+         ("byol", "ecg"), ("barlow_twins", "ecg"), ("clocs", "ecg")]  # fmt: skip
 
 
 def prepared(name, modality):
@@ -36,7 +37,7 @@ def learnt(name, modality, rank=0, world=1):
     mine = [{k: v[rows] for k, v in table.items()} for table in (batch, noise)]
     loss = method(*mine, method.knobs)["loss"]
     loss.backward()
-    grads = {k: p.grad for k, p in method.named_parameters()}
+    grads = {k: p.grad for k, p in method.named_parameters() if p.requires_grad}
     return loss.detach(), grads, dict(method.named_buffers())
 
 

@@ -119,3 +119,33 @@ def test_retrieval_counts_rows_that_find_their_own():
 def test_gather_is_the_identity_in_one_process():
     x = random(3, 2)
     assert losses.gather(x) is x
+
+
+def test_byol_is_the_loop():
+    p, t = random(5, 3), random(5, 3, seed=1)
+    expected = sum(sum((x - y) ** 2 for x, y in zip(a, b)) for a, b in zip(unit(p), unit(t))) / 5
+    assert losses.byol(p, t).item() == pytest.approx(expected, abs=1e-12)
+    assert losses.byol(p, 7 * p).item() == pytest.approx(0, abs=1e-12)
+
+
+def test_barlow_twins_is_the_loop():
+    a, b, weight, n, dim = random(6, 4), random(6, 4, seed=1), 0.05, 6, 4
+
+    def standard(rows):
+        columns = list(zip(*rows.tolist()))
+        means = [sum(c) / n for c in columns]
+        spreads = [math.sqrt(sum((v - m) ** 2 for v in c) / n + 1e-5) for c, m in zip(columns, means)]
+        return [[(v - m) / s for v in c] for c, m, s in zip(columns, means, spreads)]
+
+    x, y = standard(a), standard(b)
+    total = 0.0
+    for i in range(dim):
+        for j in range(dim):
+            c = dot(x[i], y[j]) / n
+            total += (1 - c) ** 2 if i == j else weight * c**2
+    assert losses.barlow_twins(a, b, weight).item() == pytest.approx(total, abs=1e-10)
+
+
+def test_barlow_twins_of_equal_uncorrelated_features_is_nothing():
+    z = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]], dtype=torch.float64)
+    assert losses.barlow_twins(z, z, 1.0).item() == pytest.approx(0, abs=1e-8)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from ecgcmr import hardware, methods, optim
+from ecgcmr import hardware, losses, methods, optim
 from ecgcmr.errors import InputError
 from ecgcmr.nn import Network
 from ecgcmr.presets import PRESETS
@@ -40,6 +40,13 @@ def batch_for(method, n=N):
 
 def noise_for(method, step=0, n=N, augment=True):
     return method.noise(hardware.generator("cpu", 7, step), n, augment=augment)
+
+
+def trained_of(method):
+    """Parameters by name: those that are trained, and those of trailing copies."""
+    named = dict(method.named_parameters())
+    trained = {k: p for k, p in named.items() if p.requires_grad}
+    return trained, {k: p for k, p in named.items() if k not in trained}
 
 
 def stack(tables):
@@ -84,8 +91,9 @@ def test_noise_has_a_row_per_subject_and_is_fixed_by_its_key(name, modality):
 def test_gradient_reaches_every_parameter(name, modality):
     method = build(name, modality)
     method(batch_for(method), noise_for(method), method.knobs)["loss"].backward()
-    still = [k for k, p in method.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
-    assert still == []
+    trained, others = trained_of(method)
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in trained.values())
+    assert all(k.startswith(tuple(f"{name}." for name in method.trails)) for k in others)
     for part in method.parts.values():
         assert any(p.grad.abs().max() > 0 for p in method.get_submodule(part).parameters())
 
@@ -116,7 +124,7 @@ def test_bfloat16_products_give_nearly_the_same_loss(name, modality):
     assert rough.dtype == torch.float32
     # Ten times the cosine: at temperature 0.1 the contrastive losses magnify rounding.
     assert rough.item() == pytest.approx(exact.item(), rel=0.1)
-    assert all(p.grad.isfinite().all() for p in method.parameters())
+    assert all(p.grad.isfinite().all() for p in trained_of(method)[0].values())
 
 
 @every
@@ -166,8 +174,9 @@ class Pack:
     def __init__(self, name, modality, lr=LR):
         self.members = [build(name, modality, seed=s) for s in (0, 1, 2)]
         self.method = self.members[0]
-        self.params = stack([dict(m.named_parameters()) for m in self.members])
-        self.buffers = stack([dict(m.named_buffers()) for m in self.members]) if list(self.method.buffers()) else {}
+        self.params = stack([trained_of(m)[0] for m in self.members])
+        still = [{**trained_of(m)[1], **dict(m.named_buffers())} for m in self.members]
+        self.buffers = stack(still) if still[0] else {}
         self.state = optim.start(self.params)
         self.knobs = {k: torch.full((3,), v, dtype=D) for k, v in self.method.knobs.items()}
         self.knobs["lr"] = torch.tensor(lr, dtype=D)
@@ -241,6 +250,41 @@ def test_a_member_that_diverges_leaves_the_others_alone(name, modality):
 
 
 # --------------------------------------------------------------------------------------------- method by method
+
+
+def test_a_trailing_copy_begins_equal_and_is_never_trained():
+    method = build("byol")
+    online, target = method.online.state_dict(), method.target.state_dict()
+    assert all(torch.equal(online[k], target[k]) for k in online)
+    method(batch_for(method), noise_for(method), method.knobs)["loss"].backward()
+    assert all(p.grad is None for p in method.target.parameters())
+    assert all(p.grad is not None for p in method.predictor.parameters())
+
+
+def test_starting_byol_starts_both_copies():
+    method, other = build("byol", seed=1), build("byol", seed=2)
+    method.load("ecg", {k: v.numpy() for k, v in other.online["ecg"].state_dict().items()})
+    for arm in (method.online, method.target):
+        assert all(torch.equal(v, other.online["ecg"].state_dict()[k]) for k, v in arm["ecg"].state_dict().items())
+
+
+def test_clocs_contrasts_the_first_stretch_with_the_last():
+    method = build("clocs")
+    batch = batch_for(method)
+    assert batch["ecg"].shape[-1] > TINY.crop
+    loss = method(batch, None, method.knobs)["loss"]
+    middle = {"ecg": batch["ecg"].clone()}
+    middle["ecg"][..., :100] = 0.0  # seen by the first stretch alone, as 300 − 200 = 100
+    assert not torch.equal(loss, method(middle, None, method.knobs)["loss"])
+    repeated = {"ecg": batch["ecg"][..., : TINY.crop]}
+    assert method(repeated, None, method.knobs)["top1"] == 1  # both stretches are then the same
+
+
+def test_barlow_twins_does_not_see_the_scale_of_a_feature():
+    a, b = (torch.randn(8, 5, dtype=D, generator=hardware.generator("cpu", s)) for s in (1, 2))
+    scale, shift = torch.rand(5, dtype=D) + 10, torch.randn(5, dtype=D)
+    plain, moved = losses.barlow_twins(a, b, 0.005), losses.barlow_twins(a * scale + shift, b, 0.005)
+    assert moved.item() == pytest.approx(plain.item(), rel=1e-4)
 
 
 def test_mae_sees_60_or_59_of_300_patches():
@@ -345,7 +389,7 @@ def test_loading_reports_a_network_of_another_size():
 
 def test_bad_input_is_named():
     for arguments, text in (
-        (("byolo", TINY), "unknown method 'byolo'; known: mae, mmcl, simclr, supervised"),
+        (("byolo", TINY), "unknown method 'byolo'; known: barlow_twins, byol, clocs, mae, mmcl, simclr, supervised"),
         (("supervised", TINY), "outputs=0"),
         (("mae", dataclasses.replace(TINY, patch=60)), "network.patch=60 does not divide the 200"),
         (("mae", dataclasses.replace(TINY, heads=3)), "network.width=16"),

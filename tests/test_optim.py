@@ -102,3 +102,11 @@ def test_schedule_is_batched_over_members_and_knows_no_warm_up():
     expected = [0.5 * (1 + math.cos(math.pi / 10)), 1.0, 0.5]
     assert share.tolist() == pytest.approx(expected, abs=1e-7)
     assert optim.schedule(0, 100, 0.0).item() == 1
+
+
+def test_a_trailing_copy_keeps_its_share_and_ends_still():
+    copies, leaders = [torch.zeros(2)], [torch.ones(2)]
+    optim.trail(copies, leaders, 0.75)
+    assert torch.equal(copies[0], torch.full((2,), 0.25))
+    keeps = [optim.inertia(step, 100, 0.99) for step in (0, 50, 100)]
+    assert keeps == pytest.approx([0.99, 0.995, 1.0])

@@ -28,7 +28,7 @@ SHAPES = {"ecg": ((12, 5000), torch.float16), "cmr": ((3, 210, 210), torch.uint8
 
 
 def tiny(method: str, **changes) -> Trial:
-    modality = {"mae": "ecg", "simclr": "cmr"}.get(method, "ecg+cmr")
+    modality = {"mae": "ecg", "byol": "ecg", "simclr": "cmr"}.get(method, "ecg+cmr")
     trial = Trial(
         space="t", stage="pretrain", task=modality, modality=modality.split("+")[0], label=method,
         method=method, network=TINY, batch=BATCH, epochs=EPOCHS, eval_every=2, knobs=(("lr", 1e-3),),
@@ -84,7 +84,7 @@ def killed_after(trial: Trial, steps: int, path: Path) -> None:
         training.loop(made, feed(trial), validation(trial), state, save=save, every_s=0)
 
 
-@pytest.mark.parametrize("method", ["mae", "simclr", "mmcl"])
+@pytest.mark.parametrize("method", ["mae", "simclr", "mmcl", "byol"])
 @pytest.mark.parametrize("steps", [1, PER_EPOCH * 2, PER_EPOCH * 2 + 2, PER_EPOCH * EPOCHS])
 def test_a_resumed_run_ends_bit_for_bit_like_an_undisturbed_one(method, steps, tmp_path):
     trial = tiny(method)
@@ -147,6 +147,16 @@ def test_validation_is_the_same_every_time_and_leaves_no_trace():
     assert first == again
     assert first[1] == 2 * BATCH
     assert all(torch.equal(before[name], value) for name, value in made.method.state_dict().items())
+
+
+def test_the_copy_of_byol_follows_at_the_pace_of_its_schedule():
+    run = prepared(tiny("byol"))
+    before = {k: v.clone() for k, v in run.method.target.state_dict().items()}
+    training.step(run, rows(("ecg",), 0), 0)
+    keep = optim.inertia(0, run.steps, run.knobs["momentum"])
+    for k, p in run.method.online.named_parameters():
+        expected = keep * before[k] + (1 - keep) * p
+        torch.testing.assert_close(run.method.target.get_parameter(k), expected, atol=1e-12, rtol=0)
 
 
 def test_mae_hands_on_its_last_weights_and_contrastive_methods_their_best(monkeypatch):

@@ -148,3 +148,18 @@ def test_labels_of_the_cohort_and_phenotypes_get_their_own_tables(tmp_path):
     assert made["labels"].cells["mae", "snomed_164889003"].values == (pytest.approx(90.0),)
     assert made["table4"].cells["mae", "lv"].values == (pytest.approx(0.6),)
     assert r"own-label\_1" in made["labels"].latex()
+
+
+def test_table2_stands_where_the_rivals_ran_and_table3_beside_it_only_for_mmcl(tmp_path):
+    for label in ("supervised", "simclr", "byol", "clocs", "barlow-twins", "mae"):
+        for seed in range(5):
+            handmade.finish(tmp_path, label=label, task="af", seed=seed, value=0.6 + 0.01 * len(label))
+    made = tables.every(store.rows(tmp_path))
+    assert list(made) == ["table2"]
+    assert made["table2"].cells["barlow-twins", "af"].place == 1
+    assert not made["table2"].cells["mmcl", "af"].started
+    assert "MDM" not in made["table2"].header
+    handmade.finish(tmp_path, label="mmcl", task="af", value=0.8)
+    assert list(tables.every(store.rows(tmp_path))) == ["table2", "table3"]
+    beside = tables.table2(store.rows(tmp_path), paper=True)
+    assert beside.beside(tables.RIVALS[1]) == ["66.03 ± 0.99", "67.95 ± 0.59", "68.73 ± 0.47"]

@@ -84,6 +84,43 @@ def clip(signal: Tensor, image: Tensor, temperature: Tensor | float, image_weigh
     return (1 - image_weight) * by_signal + image_weight * by_image
 
 
+def byol(prediction: Tensor, target: Tensor) -> Tensor:
+    """Squared distance between unit vectors, L = mean (2 − 2 p·t), |p| = |t| = 1; one direction of BYOL's two.
+
+    Args:
+        prediction: (n, dim), of any length.
+        target: (n, dim), without gradient.
+
+    Source: Grill et al. 2020, arXiv:2006.07733, eq. 2.
+    """
+    return (2 - 2 * (_unit(prediction) * _unit(target)).sum(-1)).mean()
+
+
+def barlow_twins(a: Tensor, b: Tensor, off_diagonal: Tensor | float) -> Tensor:
+    """Push the cross-correlation of two views towards the identity.
+
+        L = Σᵢ (1 − Cᵢᵢ)² + λ Σ_{i≠j} Cᵢⱼ²,      C = âᵀ b̂ / n,   ^ = z-score over the batch
+
+    Args:
+        a: (n, dim) embeddings of one view; gathered here from all processes. Shift and positive scale of a feature do
+            not matter.
+        b: of the other view.
+        off_diagonal: λ ≥ 0.
+
+    Source: Zbontar et al. 2021, arXiv:2103.03230, eqs. 1 and 2.
+    """
+    a, b = (_standard(gather(hardware.full(x))) for x in (a, b))
+    with torch.autocast(a.device.type, enabled=False):
+        c = a.T @ b / a.shape[0]
+    on = (1 - c.diagonal()).square().sum()
+    return on + off_diagonal * (c.square().sum() - c.diagonal().square().sum())
+
+
+def _standard(z: Tensor) -> Tensor:
+    centred = z - z.mean(0)
+    return centred / (centred.square().mean(0) + 1e-5).sqrt()
+
+
 def retrieval(a: Tensor, b: Tensor) -> Tensor:
     """Share of rows of `a` whose nearest row of `b` is their own, in these rows only: a number to watch, no gradient.
 

@@ -6,7 +6,8 @@ do not notice. A single trial is a pack of one. This file does not compute gradi
 Source: Kingma & Ba 2015, arXiv:1412.6980; Loshchilov & Hutter 2019, arXiv:1711.05101.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -119,3 +120,17 @@ def schedule(step: Tensor | int, total: Tensor | int, warmup: Tensor | float) ->
     rise = s / (w * t).clamp(min=1e-9)
     fall = 0.5 * (1 + torch.cos(torch.pi * ((s - w * t) / (t - w * t).clamp(min=1e-9)).clamp(0, 1)))
     return torch.where(s < w * t, rise, fall)
+
+
+def inertia(step: int, total: int, start: float) -> float:
+    """How much of itself a trailing copy keeps at a step: τ = 1 − (1 − τ₀) (cos(π s / T) + 1) / 2, rising to 1.
+
+    Source: Grill et al. 2020, arXiv:2006.07733, section 3.2.
+    """
+    return 1 - (1 - start) * (math.cos(math.pi * step / total) + 1) / 2
+
+
+@torch.no_grad()
+def trail(copies: Sequence[Tensor], leaders: Sequence[Tensor], keep: float) -> None:
+    """Move each copy towards its leader in place: ξ ← τ ξ + (1 − τ) θ."""
+    torch._foreach_lerp_(list(copies), list(leaders), 1 - keep)

@@ -143,7 +143,15 @@ def step(training: Training, batch: dict[str, Tensor], number: int) -> Tensor:
     average([mean, *gradients], training.world)
     training.optimiser.step()
     training.optimiser.zero_grad(set_to_none=True)
+    follow(training, number)
     return mean
+
+
+def follow(training: Training, number: int) -> None:
+    """Let the trailing parts of the method follow their leaders (`trails`)."""
+    for behind, ahead in training.method.trails.items():
+        copies, leaders = (list(training.method.get_submodule(name).parameters()) for name in (behind, ahead))
+        optim.trail(copies, leaders, optim.inertia(number, training.steps, training.knobs["momentum"]))
 
 
 @torch.no_grad()
@@ -180,7 +188,7 @@ def measure(training: Training, state: dict[str, Any], batches: Iterable[tuple[i
 
 def handed_on(method: Any) -> dict[str, Tensor]:
     """The encoders a method hands on, `ecg.*` and `cmr.*`, copied."""
-    parts = {part: getattr(method, attribute).state_dict() for part, attribute in method.parts.items()}
+    parts = {part: method.get_submodule(name).state_dict() for part, name in method.parts.items()}
     return {f"{part}.{k}": v.detach().cpu().clone() for part, weights in parts.items() for k, v in weights.items()}
 
 

@@ -1,28 +1,16 @@
 """How one step learns: loss = f(parameters, batch, noise, knobs), a pure function per method, one file each.
 
-A method is a final `nn.Module` with these members, and nothing else knows of it but the registry below:
-
-    modalities   what it can be built for, the default first
-    needs        columns of the batch that it reads
-    knobs        every number that may differ inside a pack, with its default; before building: defaults(preset, modality)
-    parts        {"ecg" or "cmr": the submodule that is handed on to the next stage}
-    trails       {prefix: prefix} of parameters that follow others by a moving average
-    optimiser    "adamw" or "adam" (coupled decay); betas; lr_scale(batch)
-    depths       deepest layer-decay depth; depth_of(name); a rate's factor is layer_decay ** (depths − depth)
-    keep         weights of which epoch are handed on, "last" or "best"
-    decays       (name, ndim): whether weight decay applies
-    noise        (generator, n, augment): every random number of one step, each tensor with n rows
-    forward      (batch, noise, knobs) -> {"loss": scalar, … scalars to log}
-    load         (part, weights): start an encoder
-
-Fixed tensors (MAE's positions) are buffers, so every parameter is trained. Draw nothing inside `forward`, branch on no
-value, write in place on no tensor of the batch: `torch.func.vmap` then maps a pack of members through it.
+A new method is one file that meets `contract.Method`, and one line of the registry below.
 """
 
 import torch
 
 from ecgcmr import ecg
 from ecgcmr.errors import InputError, unknown
+from ecgcmr.methods.barlow_twins import BarlowTwins
+from ecgcmr.methods.byol import BYOL
+from ecgcmr.methods.clocs import CLOCS
+from ecgcmr.methods.contract import Method
 from ecgcmr.methods.mae import MAE
 from ecgcmr.methods.mmcl import MMCL
 from ecgcmr.methods.simclr import SimCLR
@@ -30,8 +18,15 @@ from ecgcmr.methods.supervised import Supervised
 from ecgcmr.nn import Network
 from ecgcmr.presets import Preset
 
-Method = MAE | MMCL | SimCLR | Supervised
-METHODS: dict[str, type[Method]] = {"mae": MAE, "mmcl": MMCL, "simclr": SimCLR, "supervised": Supervised}
+METHODS: dict[str, type[Method]] = {
+    "mae": MAE,
+    "mmcl": MMCL,
+    "simclr": SimCLR,
+    "byol": BYOL,
+    "clocs": CLOCS,
+    "barlow_twins": BarlowTwins,
+    "supervised": Supervised,
+}
 
 
 def build(
@@ -67,7 +62,8 @@ def build(
     _check(name, network, outputs, modality, samples)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        return METHODS[name](network, preset, outputs=outputs, modality=modality, samples=samples)
+        made = METHODS[name](network, preset, outputs=outputs, modality=modality, samples=samples)
+    return made
 
 
 def _check(name: str, network: Network, outputs: int, modality: str, samples: int) -> None:

@@ -7,34 +7,31 @@ paper is silent.
 
 from collections.abc import Mapping
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ecgcmr import augment, losses
-from ecgcmr.nn import Network, load, vit
+from ecgcmr.methods.contract import Method
+from ecgcmr.nn import Network, vit
 from ecgcmr.presets import Preset
 
 HIDDEN = 0.8  # masking ratio ρ; it decides shapes and is therefore no knob
 
 
-class MAE(nn.Module):
+class MAE(Method):
     """Masked autoencoder of ECGs."""
 
     modalities = ("ecg",)
     needs = ("ecg",)
-    parts = {"ecg": "ecg"}  # noqa: RUF012
-    trails: dict[str, str] = {}  # noqa: RUF012
-    optimiser = "adamw"
+    parts = {"ecg": "ecg"}
     betas = (0.9, 0.95)
-    depths = 0
     keep = "last"  # the published weights are those of the last epoch: the error still falls where nothing is judged
 
     decoder_pos_embed: Tensor
 
     def __init__(self, network: Network, preset: Preset, *, outputs: int, modality: str, samples: int) -> None:
         """Build encoder and decoder for records of `samples` samples; `outputs` and `modality` are not used."""
-        super().__init__()
+        super().__init__(network, preset, outputs=outputs, modality=modality, samples=samples)
         self.preset = preset
         self.knobs = self.defaults(preset, modality)
         self.view = augment.EcgView(samples, multiplicative=preset.multiplicative_jitter)
@@ -62,10 +59,6 @@ class MAE(nn.Module):
     def lr_scale(self, batch: int) -> float:
         """What the learning rate is multiplied by at this batch size."""
         return batch / self.preset.lr_batch if self.preset.lr_batch else 1.0
-
-    def depth_of(self, name: str) -> int:
-        """Layer-decay depth; all parameters alike."""
-        return 0
 
     def decays(self, name: str, ndim: int) -> bool:
         """Whether weight decay applies: to matrices, and to the two learnt tokens as in the authors' code."""
@@ -112,7 +105,3 @@ class MAE(nn.Module):
         """A fixed mask for evaluation without noise: multiples of the golden ratio spread evenly over the tokens."""
         golden = torch.arange(self.tokens, device=x.device, dtype=torch.float64) * 0.6180339887498949 % 1
         return golden.expand(x.shape[0], -1)
-
-    def load(self, part: str, weights: Mapping[str, np.ndarray]) -> None:
-        """Start the encoder from another's weights."""
-        load.into(self.get_submodule(self.parts[part]), weights, part)

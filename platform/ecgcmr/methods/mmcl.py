@@ -6,29 +6,25 @@ pooling replaces it in fine-tuning (section IV-C.2).
 
 from collections.abc import Mapping
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ecgcmr import augment, losses
-from ecgcmr.nn import Network, heads, load, resnet, vit
+from ecgcmr.methods.contract import Method
+from ecgcmr.nn import Network, heads, resnet, vit
 from ecgcmr.presets import Preset
 
 
-class MMCL(nn.Module):
+class MMCL(Method):
     """Contrastive learning between ECG and CMR."""
 
     modalities = ("ecg+cmr",)
     needs = ("ecg", "cmr")
-    parts = {"ecg": "ecg", "cmr": "cmr"}  # noqa: RUF012
-    trails: dict[str, str] = {}  # noqa: RUF012
-    betas = (0.9, 0.999)
-    depths = 0
-    keep = "best"
+    parts = {"ecg": "ecg", "cmr": "cmr"}
 
     def __init__(self, network: Network, preset: Preset, *, outputs: int, modality: str, samples: int) -> None:
         """Build both encoders and projectors for records of `samples` samples; `outputs`, `modality` are not used."""
-        super().__init__()
+        super().__init__(network, preset, outputs=outputs, modality=modality, samples=samples)
         self.knobs = self.defaults(preset, modality)
         self.optimiser = "adam" if preset.coupled_decay else "adamw"
         rate = preset.augment_rate
@@ -51,18 +47,6 @@ class MMCL(nn.Module):
         """Every knob (section IV-C.2); drop path is in the authors' configuration, where the paper is silent."""
         contrast = {"temperature": 0.1, "lambda": 0.75}
         return {"lr": 1e-4, "weight_decay": 1e-4, "warmup": 0.1, **contrast, "drop_path": 0.1}
-
-    def lr_scale(self, batch: int) -> float:
-        """What the learning rate is multiplied by at this batch size: nothing, in text and code."""
-        return 1.0
-
-    def depth_of(self, name: str) -> int:
-        """Layer-decay depth; all parameters alike."""
-        return 0
-
-    def decays(self, name: str, ndim: int) -> bool:
-        """Whether weight decay applies: to everything, as torch's own Adam and AdamW do."""
-        return True
 
     def noise(self, generator: torch.Generator, n: int, augment: bool = True) -> dict[str, Tensor]:
         """Numbers for `n` pairs; none for evaluation."""
@@ -92,7 +76,3 @@ class MMCL(nn.Module):
         tokens = self.ecg(self.ecg_view(batch["ecg"], own["ecg."]), drops=noise.get("drop_path"), rate=drop_path)
         embedding = self.cmr(self.cmr_view(batch["cmr"], own["cmr."]), self.training and bool(noise))
         return self.head["ecg"](tokens[:, 1:].mean(1)), self.head["cmr"](embedding)
-
-    def load(self, part: str, weights: Mapping[str, np.ndarray]) -> None:
-        """Start one encoder from another's weights."""
-        load.into(self.get_submodule(self.parts[part]), weights, part)

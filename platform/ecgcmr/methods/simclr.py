@@ -5,12 +5,12 @@ Source: Chen et al. 2020, arXiv:2002.05709; for CMR images section IV-C.1, for E
 
 from collections.abc import Mapping
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ecgcmr import augment, losses
-from ecgcmr.nn import Network, heads, load, resnet, vit
+from ecgcmr.methods.contract import Method, of_view
+from ecgcmr.nn import Network, heads, resnet, vit
 from ecgcmr.presets import Preset
 
 # The CMR encoder's rate is in the authors' run.sh only; the paper gives the ECG baseline's.
@@ -20,19 +20,15 @@ _KNOBS = {
 }
 
 
-class SimCLR(nn.Module):
+class SimCLR(Method):
     """Contrastive learning within one modality."""
 
     modalities = ("cmr", "ecg")
-    needs: tuple[str, ...] = ("cmr",)
-    trails: dict[str, str] = {}  # noqa: RUF012
-    betas = (0.9, 0.999)
-    depths = 0
-    keep = "best"
+    needs = ("cmr",)
 
     def __init__(self, network: Network, preset: Preset, *, outputs: int, modality: str, samples: int) -> None:
         """Build the encoder of `modality` and its projector; `outputs` is not used."""
-        super().__init__()
+        super().__init__(network, preset, outputs=outputs, modality=modality, samples=samples)
         self.modality = modality
         self.needs = (modality,)
         self.parts = {modality: modality}
@@ -60,18 +56,6 @@ class SimCLR(nn.Module):
         """Every knob of that modality."""
         return dict(_KNOBS[modality])
 
-    def lr_scale(self, batch: int) -> float:
-        """What the learning rate is multiplied by at this batch size: nothing, in text and code."""
-        return 1.0
-
-    def depth_of(self, name: str) -> int:
-        """Layer-decay depth; all parameters alike."""
-        return 0
-
-    def decays(self, name: str, ndim: int) -> bool:
-        """Whether weight decay applies: to everything, as torch's own Adam and AdamW do."""
-        return True
-
     def noise(self, generator: torch.Generator, n: int, augment: bool = True) -> dict[str, Tensor]:
         """Numbers for `n` subjects; evaluation compares two augmented views as well."""
         drawn: dict[str, Tensor] = {}
@@ -90,13 +74,9 @@ class SimCLR(nn.Module):
         return {"loss": losses.nt_xent(a, b, knobs["temperature"]), "top1": losses.retrieval(a, b)}
 
     def _project(self, x: Tensor, i: int, noise: Mapping[str, Tensor], knobs: Mapping[str, Tensor | float]) -> Tensor:
-        own = {k.removeprefix(f"{i}."): u for k, u in noise.items() if k.startswith(f"{i}.")}
+        own = of_view(noise, i)
         x = self.views[i](x, own)
         if self.modality == "cmr":
             return self.head(self.cmr(x, self.training and bool(noise)))
         drops = noise["drop_path"][:, i] if "drop_path" in noise else None
         return self.head(self.ecg(x, drops=drops, rate=knobs["drop_path"])[:, 1:].mean(1))
-
-    def load(self, part: str, weights: Mapping[str, np.ndarray]) -> None:
-        """Start the encoder from another's weights."""
-        load.into(self.get_submodule(self.parts[part]), weights, part)

@@ -6,12 +6,12 @@ known; the target's dtype says which. All weights train; a linear probe is layer
 
 from collections.abc import Mapping
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ecgcmr import augment, losses
-from ecgcmr.nn import Network, heads, load, resnet, vit
+from ecgcmr.methods.contract import Method
+from ecgcmr.nn import Network, heads, resnet, vit
 from ecgcmr.presets import Preset
 
 # Centres of the paper's grid. It gives no rates for the image baseline; these are ours.
@@ -21,19 +21,15 @@ _KNOBS = {
 }
 
 
-class Supervised(nn.Module):
+class Supervised(Method):
     """An encoder and a head that answers."""
 
     modalities = ("ecg", "cmr")
-    needs: tuple[str, ...] = ("ecg",)
-    trails: dict[str, str] = {}  # noqa: RUF012
-    optimiser = "adamw"
-    betas = (0.9, 0.999)
-    keep = "best"
+    needs = ("ecg",)
 
     def __init__(self, network: Network, preset: Preset, *, outputs: int, modality: str, samples: int) -> None:
         """Build the encoder of `modality` for ECGs of `samples` samples, with a head of `outputs` numbers."""
-        super().__init__()
+        super().__init__(network, preset, outputs=outputs, modality=modality, samples=samples)
         self.preset, self.modality, self.depth = preset, modality, network.depth
         self.needs = (modality,)
         self.parts = {modality: modality}
@@ -103,7 +99,3 @@ class Supervised(nn.Module):
             return {"loss": losses.masked_mse(logits, batch["target"])}
         smoothing = knobs["label_smoothing"] if noise else 0.0  # judged without smoothing, as in the authors' code
         return {"loss": losses.cross_entropy(logits, batch["target"], smoothing)}
-
-    def load(self, part: str, weights: Mapping[str, np.ndarray]) -> None:
-        """Start the encoder from another's weights."""
-        load.into(self.get_submodule(self.parts[part]), weights, part)

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ecgcmr.nn.attention import attention, join_heads, split_heads
+from ecgcmr.nn.resnet import BatchNorm
 from ecgcmr.nn.vit import EPS, truncated_normal
 
 
@@ -20,6 +21,24 @@ class Projector(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(…, width) -> (…, out), not normalised to length one."""
         return self.layers(x if self.norm is None else self.norm(x))
+
+
+class NormedMLP(nn.Module):
+    """Linear without bias, batch norm over the whole batch, ReLU, Linear: projector and predictor of BYOL and Barlow Twins.
+
+    Source: Grill et al. 2020, section 3.2.
+    """
+
+    def __init__(self, width: int, hidden: int, out: int) -> None:
+        super().__init__()
+        self.first = nn.Linear(width, hidden, bias=False)
+        self.norm = BatchNorm(hidden)
+        self.last = nn.Linear(hidden, out)
+
+    def forward(self, x: Tensor, training: bool) -> Tensor:
+        """(n, width) -> (n, out); with `training` normalised by this batch's statistics."""
+        hidden = self.norm(self.first(x)[..., None, None], training)
+        return self.last(F.relu(hidden[..., 0, 0]))
 
 
 class AttentionPool(nn.Module):

@@ -47,6 +47,25 @@ PAPER_TABLE3 = {
     ("mmcl", "cad"): (73.00, 0.30), ("mmcl", "af"): (74.11, 0.53), ("mmcl", "dm"): (75.56, 0.16),
 }  # fmt: skip
 
+RIVALS = (
+    System("supervised", "Supervised ViT"),
+    System("simclr", "SimCLR"),
+    System("clocs", "CLOCS"),
+    System("byol", "BYOL"),
+    System("barlow-twins", "Barlow Twins"),
+    System("mae", "MAE"),
+    System("mmcl", "MMCL"),
+)
+UNIMODAL = {"simclr", "clocs", "byol", "barlow-twins"}  # what Table II has and Table III has not
+
+# Paper, Table II, beside what it shares with Table III.
+PAPER_TABLE2 = PAPER_TABLE3 | {
+    ("simclr", "cad"): (66.03, 0.99), ("simclr", "af"): (67.95, 0.59), ("simclr", "dm"): (68.73, 0.47),
+    ("clocs", "cad"): (67.30, 0.46), ("clocs", "af"): (67.33, 0.32), ("clocs", "dm"): (68.68, 0.37),
+    ("byol", "cad"): (67.59, 0.28), ("byol", "af"): (69.76, 0.52), ("byol", "dm"): (67.70, 0.26),
+    ("barlow-twins", "cad"): (68.11, 0.54), ("barlow-twins", "af"): (67.42, 0.72), ("barlow-twins", "dm"): (69.58, 0.02),
+}  # fmt: skip
+
 METRICS = {"auroc": ("ROC AUC [%]", 100.0), "pearson": ("Pearson's r", 1.0)}
 SHORT = {"cad": "CAD", "af": "AF", "dm": "DM", "lv": "LV", "rv": "RV", "wt": "WT", "ecc": "Ecc", "err": "Err"}
 
@@ -269,29 +288,42 @@ def spaces(rows: pd.DataFrame) -> list[str]:
     return sorted(rows.loc[rows.stage == "final", "space"].unique())
 
 
-def table3(
-    rows: pd.DataFrame,
-    *,
-    space: str | None = None,
-    seeds: int = SEEDS,
-    labels: Mapping[str, Any] | None = None,
-    paper: bool = False,
-) -> Table:
+def table2(rows: pd.DataFrame, *, paper: bool = False, **options: Any) -> Table:
+    """Table II of the paper: pre-training strategies × three diseases, ROC AUC [%]; arguments as of `table3`."""
+    return _diseases(
+        rows, "Table II. Cardiovascular disease from the ECG.", RIVALS, PAPER_TABLE2 if paper else None, **options
+    )
+
+
+def table3(rows: pd.DataFrame, *, paper: bool = False, **options: Any) -> Table:
     """Table III of the paper: four pre-training strategies × three diseases, ROC AUC [%].
 
     Args:
         rows: `store.rows(runs)`.
-        space: the search space; may be left out if only one has final runs.
-        seeds: how many belong in a cell.
-        labels: the cohort manifest's `labels`, for the number of positives.
         paper: show the paper's numbers beside; only for a cohort that compares with the paper's.
+        options: `space`, which may be left out if only one has final runs; `seeds`, how many belong in a cell; `labels` of
+            the cohort's manifest, for the number of positives.
 
     Raises:
         InputError: several spaces have final runs and none was chosen.
     """
+    return _diseases(
+        rows, "Table III. Cardiovascular disease from the ECG.", SYSTEMS, PAPER_TABLE3 if paper else None, **options
+    )
+
+
+def _diseases(
+    rows: pd.DataFrame,
+    title: str,
+    systems: tuple[System, ...],
+    paper: Mapping[tuple[str, str], tuple[float, float]] | None,
+    *,
+    space: str | None = None,
+    seeds: int = SEEDS,
+    labels: Mapping[str, Any] | None = None,
+) -> Table:
     columns = tuple(tasks.TASKS[name] for name in tasks.DISEASES)
-    made = _pivot(rows, "Table III. Cardiovascular disease from the ECG.", SYSTEMS, columns, space, seeds, labels or {})
-    return replace(made, paper=PAPER_TABLE3) if paper else made
+    return replace(_pivot(rows, title, systems, columns, space, seeds, labels or {}), paper=paper)
 
 
 def every(
@@ -299,7 +331,7 @@ def every(
 ) -> dict[str, Table]:
     """All tables that the rows can fill, by file stem; `table3` is there even if nothing has run yet.
 
-    Table III and IV where the systems of the paper ran on its tasks, and one table for all other tasks of a space. With
+    Tables II, III and IV where the systems of the paper ran on its tasks, and one table for all other tasks of a space. With
     several search spaces the stem ends in the space's name.
     """
     found = spaces(rows)
@@ -308,8 +340,13 @@ def every(
         mine = rows[(rows.space == space) & (rows.stage == "final")]
         ending, here = (f"-{space}", f" [{space}]") if len(found) > 1 else ("", "")
         names = set(mine.task)
-        if names & set(tasks.DISEASES):
-            table = table3(rows, space=space, seeds=seeds, labels=labels, paper=paper)
+        asked = set(mine[mine.task.isin(tasks.DISEASES)].label)
+        options: dict[str, Any] = {"space": space, "seeds": seeds, "labels": labels, "paper": paper}
+        if asked & UNIMODAL:
+            table = table2(rows, **options)
+            made[f"table2{ending}"] = replace(table, title=table.title + here)
+        if asked - UNIMODAL - {"supervised", "mae"} or (asked and not asked & UNIMODAL):
+            table = table3(rows, **options)
             made[f"table3{ending}"] = replace(table, title=table.title + here)
         phenotypes = tuple(task for task in tasks.TASKS.values() if task.kind == "regression" and task.name in names)
         if phenotypes:
