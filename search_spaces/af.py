@@ -6,8 +6,8 @@ Command     ecgcmr cohort build --ecg wfdb:recordings --cohort cohorts/af
             ecgcmr seeds    search_spaces/af.py --cohort cohorts/af --runs runs
 Cost        5 pre-trainings, 24 grid trials, 30 final trials. On 2 cores and 224 recordings of CinC 2020/2021, 2026-11-22:
             pre-training 2 min 31 s, grid 1 min 31 s, five seeds 1 min 45 s.
-Expectation An irregular rhythm without P waves is what an ECG shows best; with some hundred recordings, 14 positives to learn
-            from and 5 to be tested on, the systems cannot be told apart.
+Expectation An irregular rhythm without P waves is what an ECG shows best; but with 14 positives to learn from and 5 to be
+            tested on, the systems cannot be told apart.
 """
 
 from ecgcmr import sweep
