@@ -62,8 +62,7 @@ def build(
     _check(name, network, outputs, modality, samples)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        made = METHODS[name](network, preset, outputs=outputs, modality=modality, samples=samples)
-    return made
+        return METHODS[name](network, preset, outputs=outputs, modality=modality, samples=samples)
 
 
 def _check(name: str, network: Network, outputs: int, modality: str, samples: int) -> None:
