@@ -1,8 +1,8 @@
 """Table III in minutes on two cores: the same four systems and three diseases at toy size. What `make demo` runs.
 
 Command     ecgcmr reproduce --scale toy --cohort demo/cohort --runs demo/runs
-Cost        4 pre-trainings, 24 grid trials and 60 final trials. On 2 cores, 2026-11-22, with up to half as many epochs
-            more of pre-training: cohort 54 s, pre-training 2 min 54 s, grid 43 s, five seeds 1 min 53 s, report 30 s.
+Cost        4 pre-trainings, 24 grid trials and 60 final trials. On 2 cores, 2026-11-22: cohort 54 s, pre-training
+            1 min 32 s, grid 32 s, five seeds 1 min 35 s, report half a minute.
 Expectation The machinery is the point, not the numbers: a few dozen sick people among 1,600 subjects leave a standard
             error of about 0.07 in every AUROC.
 """
