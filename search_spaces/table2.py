@@ -28,17 +28,8 @@ RIVALS = {
     for label, batch, lr in (("simclr", 256, 3e-3), ("clocs", 768, 3e-4), ("byol", 256, 1e-5), ("barlow-twins", 256, 3e-5))
 }  # fmt: skip
 
-GRID = {  # section IV-C.2: 3 · 2 · 3 · 3 · 3 · 4 = 648 points
-    "batch": (8, 16, 32),
-    "layer_decay": (0.5, 0.75),
-    "drop_path": (0.0, 0.1, 0.2),
-    "label_smoothing": (0.0, 0.1, 0.2),
-    "weight_decay": (0.0, 0.1, 0.2),
-    "lr": (1e-6, 3e-6, 1e-5, 3e-5),
-}
-
 
 def trials() -> list[Trial]:
     """Four pre-trainings, then every point of the grid for every disease and system."""
     starts = {label: (("ecg", trial.name),) for label, trial in RIVALS.items()}
-    return [*RIVALS.values(), *sweep.finetuning(SPACE, DISEASES, starts, GRID, preset=PRESET, epochs=400)]
+    return [*RIVALS.values(), *sweep.finetuning(SPACE, DISEASES, starts, sweep.PAPER_GRID, preset=PRESET, epochs=400)]

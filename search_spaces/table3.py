@@ -43,17 +43,8 @@ STARTS = {
     "mmcl": (("ecg", MMCL.name),),
 }
 
-GRID = {  # section IV-C.2: 3 · 2 · 3 · 3 · 3 · 4 = 648 points
-    "batch": (8, 16, 32),
-    "layer_decay": (0.5, 0.75),
-    "drop_path": (0.0, 0.1, 0.2),
-    "label_smoothing": (0.0, 0.1, 0.2),
-    "weight_decay": (0.0, 0.1, 0.2),
-    "lr": (1e-6, 3e-6, 1e-5, 3e-5),
-}
-
 
 def trials() -> list[Trial]:
     """Four pre-trainings, then every point of the grid for every disease and system."""
-    grid = sweep.finetuning(SPACE, DISEASES, STARTS, GRID, preset=PRESET, epochs=400)
+    grid = sweep.finetuning(SPACE, DISEASES, STARTS, sweep.PAPER_GRID, preset=PRESET, epochs=400)
     return [MAE, SIMCLR, MMCL, WITHOUT_MDM, *grid]

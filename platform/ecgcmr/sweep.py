@@ -38,6 +38,14 @@ from ecgcmr.trial import Trial
 log = logging.getLogger(__name__)
 
 SEEDS = (0, 101, 202, 303, 404)  # the five of the authors' scripts (oetu/mae bash_scripts/finetune_ecg.sh)
+PAPER_GRID: dict[str, tuple[float, ...]] = {  # section IV-C.2: 3 · 2 · 3 · 3 · 3 · 4 = 648 points
+    "batch": (8, 16, 32),
+    "layer_decay": (0.5, 0.75),
+    "drop_path": (0.0, 0.1, 0.2),
+    "label_smoothing": (0.0, 0.1, 0.2),
+    "weight_decay": (0.0, 0.1, 0.2),
+    "lr": (1e-6, 3e-6, 1e-5, 3e-5),
+}
 CPU_PACK = 16  # members; larger packs gain nothing on a few cores and delay the first rows
 GPU_PACK = 64
 CPU_PACKS = 4  # at once on a node without GPU: single threads beside each other beat threads within one small pack

@@ -6,6 +6,7 @@ positions) are buffers and a trailing copy asks for no gradient, so every other 
 through it.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import ClassVar
 
@@ -17,7 +18,7 @@ from ecgcmr.nn import Network, load
 from ecgcmr.presets import Preset
 
 
-class Method(nn.Module):
+class Method(nn.Module, ABC):
     """How one step learns.
 
     Attributes:
@@ -54,19 +55,19 @@ class Method(nn.Module):
         super().__init__()
 
     @staticmethod
+    @abstractmethod
     def defaults(preset: Preset, modality: str) -> dict[str, float]:
         """Every knob of that modality, known before a network is built."""
-        raise NotImplementedError
 
+    @abstractmethod
     def noise(self, generator: torch.Generator, n: int, augment: bool = True) -> dict[str, Tensor]:
         """Every random number of one step for `n` subjects, each tensor with n rows; less or none for evaluation."""
-        raise NotImplementedError
 
+    @abstractmethod
     def forward(
         self, batch: Mapping[str, Tensor], noise: Mapping[str, Tensor] | None, knobs: Mapping[str, Tensor | float]
     ) -> dict[str, Tensor]:
         """{"loss": scalar, … scalars to log}."""
-        raise NotImplementedError
 
     def lr_scale(self, batch: int) -> float:
         """What the learning rate is multiplied by at this batch size: nothing, unless text or code say so."""
