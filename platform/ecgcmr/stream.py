@@ -33,7 +33,7 @@ class Breath:
     """Pauses in Ray Data's scheduling loop, which runs in a thread of the training process.
 
     With full buffers, which is what training wants, that loop turns without waiting for anything and holds Python's lock:
-    the steps of a small network took up to four times as long (Ray 2.60, two cores; `benchmarks/stream.py --beside`). So it
+    the steps of a small network took 2.6 times as long (Ray 2.60, two cores; `benchmarks/stream.py --beside`). So it
     rests after every turn for as long as no consumer waits. Ray Data calls this as one of its execution callbacks; it
     makes the object itself and sends its class to workers, hence the state beside it.
     """
