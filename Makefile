@@ -17,7 +17,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	touch $@
 
 demo: install
-	$(BIN)/ecgcmr reproduce --scale toy --cohort $(DEMO)/cohort --runs $(DEMO)/runs
+	$(BIN)/ecgcmr reproduce --scale toy --space search_spaces/demo.py --cohort $(DEMO)/cohort --runs $(DEMO)/runs
 
 test: install
 	$(BIN)/python -m pytest

@@ -10,7 +10,7 @@ Expectation An irregular rhythm without P waves is what an ECG shows best; but w
             tested on, the systems cannot be told apart.
 """
 
-from ecgcmr import sweep
+from ecgcmr import study
 from ecgcmr.nn import Network
 from ecgcmr.trial import Trial
 
@@ -40,5 +40,5 @@ GRID = {"layer_decay": (0.5, 0.75), "lr": (1e-3, 3e-3)}
 
 def trials() -> list[Trial]:
     """Five pre-trainings, then four points for each of the six systems."""
-    grid = sweep.finetuning(SPACE, ["af"], STARTS, GRID, network=NETWORK, batch=16, epochs=20, eval_every=2)
+    grid = study.finetuning(SPACE, ["af"], STARTS, GRID, network=NETWORK, batch=16, epochs=20, eval_every=2)
     return [*PRETRAININGS.values(), *grid]

@@ -98,6 +98,33 @@ def test_resize_is_torchs_antialiased_one():
     assert torch.allclose(augment.resize(x, 20), expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("time", [400, 390, 401])
+@pytest.mark.parametrize("by_frequency", [True, False])
+def test_the_spectrum_is_cut_as_torchs_own_transform_does(time, by_frequency):
+    x = torch.randn(3, LEADS, time, dtype=torch.float64, generator=hardware.generator("cpu", time))
+    u = torch.tensor([[0.4 if by_frequency else 0.6, place] for place in (0.0, 0.3, 1 - 1e-7)])
+    window = torch.ones(120, dtype=torch.float64)
+    for record, (_, place), found in zip(x, u, augment.mask_spectrum(x, u, 0.25)):
+        spectrum = torch.stft(record, 120, window=window, return_complex=True)
+        axis = 1 if by_frequency else 2
+        wide = int(0.25 * spectrum.shape[axis])
+        start = int(place * (spectrum.shape[axis] - wide + 1))
+        spectrum.narrow(axis, start, wide).zero_()
+        assert torch.allclose(found, torch.istft(spectrum, 120, window=window, length=time), atol=1e-12)
+
+
+def test_cutting_nothing_from_the_spectrum_gives_the_record_back():
+    x, u = ecgs(), torch.full((3, 2), 0.3)
+    assert torch.allclose(augment.mask_spectrum(x, u, 0.0), x)
+
+
+def test_cut_frequencies_are_those_of_the_signal():
+    waves = torch.sin(2 * math.pi * torch.arange(1200, dtype=torch.float64) * torch.tensor([[4.0], [40.0]]) / 120)
+    low = augment.mask_spectrum(waves[None], torch.tensor([[0.0, 0.0]]), 0.25)[0, :, 120:-120]  # the lowest 15 of 61
+    assert low[0].abs().max() < 0.05
+    assert torch.allclose(low[1], waves[1, 120:-120], atol=0.05)
+
+
 def test_colour_is_the_formula():
     x, u = images(1), torch.tensor([[0.75, 0.25, 1.0]], dtype=torch.float64)
     brightness, contrast, saturation = 1.25, 0.75, 1.25
@@ -172,6 +199,7 @@ VIEWS = [
     (augment.EcgView(200), ecgs),
     (augment.EcgView(200, multiplicative=True, rate=0.5, surrogate_rate=0.5, flips=0.5), ecgs),
     (augment.EcgView(TIME, crops=False), ecgs),
+    (augment.EcgView(200, rate=0.5, flips=0.5, spectrum=0.25), ecgs),
     (augment.CmrView(24), images),
     (augment.CmrView(32, rotation_rate=1.0, rate=0.5), images),
 ]

@@ -132,13 +132,13 @@ def test_check_of_a_clean_cohort(small_cohort, tmp_path, capfd):
 
 
 def test_plan_prints_the_bill_and_starts_nothing(small_cohort, tmp_path, capfd):
-    words = ["plan", REPOSITORY / "search_spaces/toy.py", "--cohort", small_cohort.path, "--runs", tmp_path / "runs"]
+    words = ["plan", REPOSITORY / "search_spaces/demo.py", "--cohort", small_cohort.path, "--runs", tmp_path / "runs"]
     code, text = called(capfd, *words)
     assert code == 0
     assert "preset paper" in text
-    grid = Counter(trial.task for trial in sweep.load(REPOSITORY / "search_spaces/toy.py") if trial.stage == "grid")
+    grid = Counter(trial.task for trial in sweep.load(REPOSITORY / "search_spaces/demo.py") if trial.stage == "grid")
     shown = [line.split()[:3] for line in text.splitlines() if line.startswith("grid")]
     assert shown == [["grid", task, str(count)] for task, count in grid.items()]
     assert "time:" in text
-    assert not list((tmp_path / "runs").glob("toy"))
+    assert not list((tmp_path / "runs").glob("demo"))
     assert cohort.open(small_cohort.path).fingerprint == small_cohort.fingerprint

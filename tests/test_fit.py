@@ -253,6 +253,10 @@ def test_a_grid_trial_leaves_validation_scores_and_no_weights(cohort, tmp_path):
     assert not (folder / store.ENCODER).exists()
     record = json.loads((folder / store.RECORD).read_text())
     assert record["provenance"]["test_reads"] == 0
+    assert store.test_reads(tmp_path) == []
+    train = examples.answerable(cohort, tasks.of("af"), "ecg", "train")
+    assert record["provenance"]["prevalence"] == train.af.mean() < 0.5
+    assert record["provenance"]["trained_prevalence"] == 0.5
     assert result.curve.epoch.tolist() == [1, 2]
     assert not list(tmp_path.rglob(store.PROGRESS))
     assert not (tmp_path / "t/grid/af/pack-0").exists()
@@ -268,6 +272,10 @@ def test_final_trials_read_test_once_and_leave_weights(cohort, tmp_path):
 
     results = run([a_trial(stage="final", seed=seed) for seed in (0, 101)], Counting(), tmp_path)
     assert sum("test" in splits for splits in reads) == 1
+    logged = {(read["trial"], read["rows"]) for read in store.test_reads(tmp_path)}
+    n = len(examples.answerable(cohort, tasks.of("af"), "ecg", "test"))
+    assert logged == {(result.trial.name, n) for result in results}
+    assert len(store.test_reads(tmp_path)) == 2
     rows = store.rows(tmp_path)
     assert set(rows.split) == {"val", "test"}
     assert rows.groupby("trial").size().nunique() == 1

@@ -13,7 +13,7 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SPACE = """
-from ecgcmr import sweep
+from ecgcmr import study
 from ecgcmr.nn import Network
 from ecgcmr.trial import Trial
 
@@ -23,7 +23,7 @@ MAE = Trial(space="job", stage="pretrain", task="ecg", label="mae", method="mae"
 
 def trials():
     starts = {"supervised": (), "mae": (("ecg", MAE.name),)}
-    return [MAE, *sweep.finetuning("job", ["cad"], starts, {"lr": (1e-3,)}, network=NETWORK, batch=8, epochs=1)]
+    return [MAE, *study.finetuning("job", ["cad"], starts, {"lr": (1e-3,)}, network=NETWORK, batch=8, epochs=1)]
 """
 
 

@@ -18,8 +18,14 @@ TINY = Network(
 )  # fmt: skip
 N, D = 6, torch.float64
 CASES = [(name, modality) for name, method in methods.METHODS.items() for modality in method.modalities]
-every = pytest.mark.parametrize(("name", "modality"), CASES)
 presets = pytest.mark.parametrize("preset", list(PRESETS))
+CONTRACT = []  # the checks that any method must pass; tests/test_extending.py puts the documented example through them
+
+
+def every(check):
+    """Run a check on every registered method."""
+    CONTRACT.append(check)
+    return pytest.mark.parametrize(("name", "modality"), CASES)(check)
 
 
 def build(name, modality="", preset="paper", seed=0, **options):
@@ -87,9 +93,10 @@ def test_noise_has_a_row_per_subject_and_is_fixed_by_its_key(name, modality):
     assert not any(torch.equal(noise[k], later[k]) for k in noise)
 
 
+@presets
 @every
-def test_gradient_reaches_every_parameter(name, modality):
-    method = build(name, modality)
+def test_gradient_reaches_every_parameter(name, modality, preset):
+    method = build(name, modality, preset)
     method(batch_for(method), noise_for(method), method.knobs)["loss"].backward()
     trained, others = trained_of(method)
     assert all(p.grad is not None and p.grad.isfinite().all() for p in trained.values())
@@ -328,6 +335,74 @@ def test_mae_evaluates_without_noise_repeatably():
     assert method(batch_for(method), None, {})["loss"] == method(batch_for(method), {}, {})["loss"]
 
 
+def test_encoders_begin_with_positions_of_their_preset():
+    fixed = build("mae").ecg.pos_embed
+    for name, modality in CASES:
+        if "ecg" not in modality or name == "mae":
+            continue
+        for preset in PRESETS:
+            method = build(name, modality, preset, samples=200)
+            encoder = method.get_submodule(method.parts["ecg"])
+            assert torch.equal(encoder.pos_embed.detach(), fixed) is (preset == "paper")
+            if preset == "authors":
+                assert encoder.pos_embed.std().item() == pytest.approx(0.02, rel=0.2)
+                assert encoder.cls_token.abs().max() < 1e-5
+
+
+def test_the_second_view_of_the_authors_is_sometimes_only_cropped():
+    for name, modality in (
+        ("simclr", "cmr"),
+        ("simclr", "ecg"),
+        ("byol", "ecg"),
+        ("barlow_twins", "ecg"),
+        ("clocs", "ecg"),
+    ):
+        for preset, rate in (("paper", 1.0), ("authors", 0.95)):
+            assert [view.rate for view in build(name, modality, preset).views] == [1.0, rate]
+    method = build("simclr", "ecg", "authors")
+    noise = noise_for(method)
+    noise["0.apply"], noise["1.apply"] = torch.full((2, N, 2), 0.99)
+    one, other = method.seen(batch_for(method), noise)
+    record = batch_for(method)["ecg"]
+    starts = (noise["1.start"] * 101).long()
+    assert all(torch.equal(other[i], record[i, :, s : s + 200]) for i, s in enumerate(starts))
+    starts = (noise["0.start"] * 101).long()
+    assert not any(torch.equal(one[i], record[i, :, s : s + 200]) for i, s in enumerate(starts))
+
+
+def test_only_the_authors_cut_the_spectrum_and_only_where_ecgs_meet_ecgs():
+    for name, modality in CASES:
+        for preset in PRESETS:
+            drawn = noise_for(build(name, modality, preset))
+            cut = preset == "authors" and modality == "ecg" and name in ("simclr", "byol", "clocs", "barlow_twins")
+            assert any(k.endswith("spectrum") for k in drawn) is cut
+
+
+def test_projectors_of_the_two_presets():
+    paper, authors = (methods.build("simclr", Network(), p, modality="cmr").head.layers for p in PRESETS.values())
+    assert (paper[0].out_features, paper[2].out_features) == (512, 128)
+    assert (authors[0].out_features, authors[2].out_features) == (2048, 256)
+    for name, projector in (("byol", "online.projector"), ("barlow_twins", "projector")):
+        norms = [build(name, preset=p).get_submodule(projector).input_norm for p in PRESETS]
+        assert norms[0] is None
+        assert norms[1].normalized_shape == (TINY.width,)
+
+
+def test_half_of_the_surrogates_are_left_out_where_the_code_does():
+    for name in ("mae", "supervised"):
+        assert [build(name, preset=p).view.surrogate_rate for p in PRESETS] == [1.0, 0.5]
+    assert build("mmcl", preset="authors").ecg_view.surrogate_rate == 1.0
+
+
+def test_early_stopping_forgives_a_quarter_point_in_the_authors_code():
+    assert [build("supervised", preset=p).knobs["max_delta"] for p in PRESETS] == [0.0, 0.0025]
+
+
+def test_a_method_of_one_signal_ignores_the_modality_of_its_trial():
+    plain, named = build("byol", seed=1), build("byol", "cmr", seed=1)
+    assert torch.equal(plain(batch_for(plain), None, {})["loss"], named(batch_for(named), None, {})["loss"])
+
+
 def test_presets_scale_the_rate_where_the_code_does():
     for name, scale in (("mae", 8), ("supervised", 8), ("mmcl", 1), ("simclr", 1)):
         assert build(name, preset="authors").lr_scale(32) == scale
@@ -364,6 +439,18 @@ def test_supervised_regression_ignores_missing_targets():
     known = ~batch["target"].isnan()
     expected = (logits - batch["target"])[known].square().mean()
     assert torch.allclose(method(batch, {}, {})["loss"], expected)
+
+
+def test_a_missing_phenotype_counts_as_no_error_in_the_authors_mean():
+    found = {}
+    for name in PRESETS:
+        method = build("supervised", preset=name, outputs=4)
+        batch = {**batch_for(method), "target": torch.zeros(N, 4, dtype=D)}
+        batch["target"][:3] = float("nan")
+        method.head.head.weight.data.zero_()
+        method.head.head.bias.data.fill_(2.0)
+        found[name] = method(batch, {}, {})["loss"].item()
+    assert found == {"paper": pytest.approx(4.0), "authors": pytest.approx(2.0)}
 
 
 def test_supervised_sees_the_whole_record_or_a_crop():

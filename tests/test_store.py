@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime
 
 import numpy as np
 import pandas as pd
@@ -102,6 +103,28 @@ def test_progress_goes_to_a_file_and_is_forgotten(tmp_path):
     assert (record["done"], record["resumed_at"], record["total"], record["shown"]) == (50, 40, 100, {"loss": 0.5})
     progress.close()
     assert store.running(tmp_path) == []
+
+
+def test_reads_logged_by_several_processes_do_not_mix(tmp_path):
+    script = (
+        "import sys; from pathlib import Path; from ecgcmr import store\n"
+        "for i in range(300): store.log_test_read(Path(sys.argv[1]) / 'runs', f'{sys.argv[2]}/seed={i}', i)"
+    )
+    writers = [subprocess.Popen([sys.executable, "-c", script, str(tmp_path), name]) for name in ("a", "b")]
+    assert [writer.wait() for writer in writers] == [0, 0]
+    reads = store.test_reads(tmp_path / "runs")
+    assert {(r["trial"], r["rows"]) for r in reads} == {(f"{a}/seed={i}", i) for a in ("a", "b") for i in range(300)}
+    assert len(reads) == 600
+    assert abs(datetime.now(UTC) - datetime.fromisoformat(reads[-1]["time"])).total_seconds() < 60
+
+
+def test_a_damaged_log_of_reads_is_named_with_its_line(tmp_path):
+    assert store.test_reads(tmp_path) == []
+    store.log_test_read(tmp_path, "a", 3)
+    with (tmp_path / store.TEST_READS).open("a") as file:
+        file.write('{"time"')
+    with pytest.raises(InputError, match=r"test-reads.jsonl:2: not a JSON record"):
+        store.test_reads(tmp_path)
 
 
 def test_write_json_leaves_the_old_file_when_writing_fails(tmp_path):

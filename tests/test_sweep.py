@@ -13,7 +13,7 @@ import torch
 from ray.tune.search import Searcher
 from safetensors.numpy import save_file
 
-from ecgcmr import examples, fit, store, sweep
+from ecgcmr import examples, fit, store, study, sweep
 from ecgcmr.errors import InputError
 from ecgcmr.nn import Network
 from ecgcmr.trial import Trial
@@ -25,7 +25,7 @@ SYSTEMS = {"supervised": (), "mae": ()}
 
 
 def a_grid(grid=GRID, tasks=("af",), starts=SYSTEMS, **changed):
-    return sweep.finetuning("t", tasks, starts, grid, **{"network": TINY, "epochs": 1, **changed})
+    return study.finetuning("t", tasks, starts, grid, **{"network": TINY, "epochs": 1, **changed})
 
 
 def finish(runs, trial, value, cohort="print"):
@@ -50,24 +50,12 @@ def drive(searcher, runs, value=lambda trial: 0.5):
 # -- search spaces
 
 
-def test_the_paper_grid_has_648_points_per_disease_and_system():
-    trials = sweep.load(SPACES / "table3.py")
-    counts = Counter(trial.stage for trial in trials)
-    assert counts == {"pretrain": 4, "grid": 648 * 3 * 4}
-    assert set(Counter((t.task, t.label) for t in trials if t.stage == "grid").values()) == {648}
-
-
-def test_the_toy_space_has_the_same_systems_and_diseases():
-    kinds = [{(t.stage, t.task, t.label, t.method, len(t.starts)) for t in sweep.load(SPACES / f"{name}.py")}
-             for name in ("toy", "table3")]  # fmt: skip
-    assert kinds[0] == kinds[1]
-
-
-@pytest.mark.parametrize("name", ["toy", "table3"])
+@pytest.mark.parametrize("name", ["demo", "toy", "table3", "figure5"])
 def test_every_start_is_a_pretraining_of_the_same_file(name):
     trials = sweep.load(SPACES / f"{name}.py")
     made = {trial.name for trial in trials if trial.stage == "pretrain"}
-    assert {start for trial in trials for _, start in trial.starts} == made
+    made |= {"/".join(name.split("/")[:4]) for name in made}  # a start may name a sweep
+    assert {start for trial in trials for _, start in trial.starts} <= made
     fit.check([trial for trial in trials if trial.stage != "pretrain"])
 
 

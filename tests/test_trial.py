@@ -51,3 +51,12 @@ def test_what_could_never_run_is_refused_by_name(change, word):
 def test_points_of_one_grid_have_names_of_their_own():
     grid = [dataclasses.replace(TRIAL, batch=b, knobs=(("lr", lr),)) for b in (8, 16) for lr in (1e-6, 3e-6)]
     assert len({trial.name for trial in grid}) == 4
+
+
+def test_trees_have_no_batch_and_their_name_says_none():
+    trees = dataclasses.replace(TRIAL, method="xgboost", modality="tabular", starts=(), batch=0)
+    assert trees.name == "toy/grid/af/mmcl/drop_path=0.1,lr=3e-05,take=0.1/seed=0"
+    assert dataclasses.replace(trees, knobs=(), take=1.0).point == "default"
+    assert trials.from_json(trials.to_json(trees)) == trees
+    with pytest.raises(InputError, match="batch=-1"):
+        dataclasses.replace(trees, batch=-1)

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ecgcmr import hardware
@@ -87,6 +88,42 @@ def flip_time(x: Tensor, u: Tensor, rate: float) -> Tensor:
 def flip_sign(x: Tensor, u: Tensor, rate: float) -> Tensor:
     """Turn a share `rate` of the records upside down. x: (n, leads, time), u: (n,)."""
     return choose(u, rate, -x, x)
+
+
+def mask_spectrum(x: Tensor, u: Tensor, share: float, length: int = 120) -> Tensor:
+    """Cut a stretch out of the short-time spectrum: of half of the records a band of frequencies, of half a stretch of time.
+
+    Frames of `length` samples without taper begin every length / 4 samples, the record's ends mirrored by half a frame;
+    where they overlap again, their mean is taken.
+
+    Args:
+        x: (n, leads, time), time > length / 2.
+        u: (n, 2): below 0.5 frequencies are cut, else frames; and where the cut begins. The same for all leads.
+        share: of the frequencies or frames that is cut, rounded down; 0.25 (authors' train_ecg.py).
+        length: a multiple of 4; 120 are 0.24 s.
+
+    Source: Park et al. 2019, arXiv:1904.08779, for ECGs as in the authors' util/augmentations.py.
+    """
+    hop, time, wide = length // 4, x.shape[-1], hardware.full(x)
+    ends = wide[..., 1 : length // 2 + 1].flip(-1), wide[..., -length // 2 - 1 : -1].flip(-1)
+    spectrum = torch.fft.rfft(torch.cat([ends[0], wide, ends[1]], -1).unfold(-1, length, hop))
+    count = spectrum.shape[-2]
+    by_time, by_frequency = (_gap(u[:, 1], n, share) for n in spectrum.shape[-2:])
+    kept = torch.where((u[:, 0] < 0.5)[:, None, None], by_frequency[:, None, :], by_time[:, :, None])
+    frames = torch.fft.irfft(spectrum * kept[:, None], n=length).unflatten(-1, (4, hop))
+    # Quarter q of frame f lies at quarter f + q of the result: four shifted copies add up to it.
+    total = sum(F.pad(frames[..., q, :].flatten(-2), (q * hop, (3 - q) * hop)) for q in range(4))
+    place = torch.arange(count + 3, device=x.device)
+    covered = torch.minimum(place + 1, count + 3 - place).clamp(max=min(4, count)).repeat_interleave(hop)
+    return (total / covered)[..., length // 2 : length // 2 + time].to(x.dtype)
+
+
+def _gap(u: Tensor, n: int, share: float) -> Tensor:
+    """(m,) uniforms -> (m, n) ones with a stretch of ⌊share · n⌋ zeros."""
+    wide = int(n * share)
+    start = (u * (n - wide + 1)).long()[:, None]
+    place = torch.arange(n, device=u.device)
+    return ((place < start) | (place >= start + wide)).to(u.dtype)
 
 
 def choose(u: Tensor, rate: float, one: Tensor, other: Tensor) -> Tensor:
@@ -199,7 +236,7 @@ def geometry(x: Tensor, flip: Tensor, turn: Tensor, centre: Tensor, half: Tensor
     across = (cosine[:, None, None] * right - sine[:, None, None] * down) * flip.to(x.dtype)[:, None, None]
     along = sine[:, None, None] * right + cosine[:, None, None] * down
     grid = torch.stack([across, along], -1)
-    return torch.nn.functional.grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    return F.grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
 # ------------------------------------------------------------------------------------------------------------ views
@@ -217,7 +254,7 @@ def normal(generator: torch.Generator, *shape: int) -> Tensor:
 
 @dataclass(frozen=True)
 class EcgView:
-    """Crop, Fourier surrogate, jitter, rescale, flips: one augmented view of ECGs.
+    """Crop, Fourier surrogate, jitter, rescale, flips, gaps in the spectrum: one augmented view of ECGs.
 
     Attributes:
         length: samples that are left of each record.
@@ -226,6 +263,7 @@ class EcgView:
         rate: share of records that are augmented at all; all are cropped.
         surrogate_rate: share of those that get a surrogate.
         flips: share reversed in time, and share turned upside down.
+        spectrum: share of the short-time spectrum that is cut out, in every record.
         crops: whether the crop is random, or the record's beginning.
     """
 
@@ -237,6 +275,7 @@ class EcgView:
     rate: float = 1.0
     surrogate_rate: float = 1.0
     flips: float = 0.0
+    spectrum: float = 0.0
     crops: bool = True
 
     def noise(self, generator: torch.Generator, n: int, leads: int = 12) -> dict[str, Tensor]:
@@ -249,7 +288,8 @@ class EcgView:
         # Drawn whether or not the rate is 1: a preset then does not shift the numbers of what follows.
         drawn |= {"apply": uniform(generator, n, 2), "flip": uniform(generator, n, 2)}
         start = uniform(generator, n)
-        return {**drawn, "start": start} if self.crops else drawn
+        drawn |= {"start": start} if self.crops else {}
+        return {**drawn, "spectrum": uniform(generator, n, 2)} if self.spectrum else drawn
 
     def __call__(self, x: Tensor, noise: Mapping[str, Tensor]) -> Tensor:
         """(n, leads, time) -> (n, leads, length); without noise the record's beginning as it is."""
@@ -263,6 +303,8 @@ class EcgView:
         y = rescale(y, noise["rescale"], self.amplitude)
         if self.flips:
             y = flip_sign(flip_time(y, noise["flip"][:, 0], self.flips), noise["flip"][:, 1], self.flips)
+        if self.spectrum:
+            y = mask_spectrum(y, noise["spectrum"], self.spectrum)
         return y if self.rate == 1 else choose(noise["apply"][:, 1], self.rate, y, x)
 
 

@@ -22,7 +22,7 @@ from ecgcmr.trial import Trial
 
 SPACES = Path(__file__).resolve().parents[2] / "search_spaces"
 SCALES = ("toy", "small", "full")
-SUBJECTS = {"toy": 1600, "small": 12_000, "full": 40_044}
+SUBJECTS = {"toy": 1600, "small": 5000, "full": 40_044}
 
 
 def door(name: str) -> Any:
@@ -115,6 +115,17 @@ def load(args: argparse.Namespace, stage: str | None = None) -> list[Trial]:
     return [trial for trial in found if stage in (None, trial.stage)]
 
 
+def grid_of(args: argparse.Namespace, screen: Screen) -> list[Trial]:
+    """The grid of a search space as this cohort can run it: starts named, and what it is too small for said and left out."""
+    listed = door("study").resolved(load(args), args.runs)
+    kept, left_out = door("sweep").feasible(
+        [trial for trial in listed if trial.stage == "grid"], door("cohort").open(args.cohort)
+    )
+    for reason, n in left_out.items():
+        screen.say(f"left out, {n} trials: {reason}")
+    return kept
+
+
 def pretrain(args: argparse.Namespace, screen: Screen) -> int:
     """Pre-train every encoder of a search space."""
     trials = load(args, "pretrain")
@@ -126,7 +137,7 @@ def pretrain(args: argparse.Namespace, screen: Screen) -> int:
     todo = [trial for trial in trials if not store.finished(args.runs, trial, fingerprint)]
     if todo:
         door("pretrain").check_all(todo, args.cohort, args.runs, args.workers)
-        with screen.display.stage(f"Pre-training: {', '.join(trial.label for trial in todo)}") as notes:
+        with screen.display.stage(f"Pre-training: {', '.join(dict.fromkeys(trial.label for trial in todo))}") as notes:
             screen.need_ray()
             options = {"workers": args.workers, "device": args.device, "precision": args.precision}
             rows = door("pretrain").run_all(trials, args.cohort, args.runs, **options)
@@ -151,7 +162,7 @@ def run_trials(args: argparse.Namespace, screen: Screen, title: str, trials: lis
 
 def sweep(args: argparse.Namespace, screen: Screen) -> int:
     """Run the grid of a search space on training and validation rows."""
-    trials = load(args, "grid")
+    trials = grid_of(args, screen)
     ran = run_trials(args, screen, "Grid", trials, args.budget)
     screen.say(f"{ran} trials run, {len(trials) - ran} of {len(trials)} were finished or left out by --budget")
     return 0
@@ -159,7 +170,7 @@ def sweep(args: argparse.Namespace, screen: Screen) -> int:
 
 def seeds(args: argparse.Namespace, screen: Screen) -> int:
     """Run each best point with five seeds; these runs alone read the test set."""
-    finals = door("sweep").finals(load(args, "grid"), args.runs, budget=args.budget)
+    finals = door("sweep").finals(grid_of(args, screen), args.runs, budget=args.budget)
     ran = run_trials(args, screen, "Five seeds", finals, None)
     screen.say(f"{ran} trials run, {len(finals) - ran} of {len(finals)} were finished")
     for line in summary(args.runs, finals):
@@ -214,13 +225,15 @@ def track_rebuild(args: argparse.Namespace, screen: Screen) -> int:
 
 def reproduce(args: argparse.Namespace, screen: Screen) -> int:
     """Cohort, pre-training, grid, seeds, tables: all in order; what is finished is skipped."""
-    args.space = args.space or SPACES / f"{'toy' if args.scale == 'toy' else 'table3'}.py"
+    args.space = args.space or SPACES / f"{args.scale}.py"
     args.only = None
-    grid = load(args, "grid")
+    listed = load(args)
     if not (args.cohort / "_cohort.json").exists() or args.subjects:
         cohort_synth(args, screen)
-    door("sweep").check_labels(grid, door("cohort").open(args.cohort), ("train", "val", "test"))
-    pretrain(args, screen)
+    door("sweep").check_labels(listed, door("cohort").open(args.cohort), ("train", "val", "test"))
+    if any(trial.stage == "pretrain" for trial in listed):
+        pretrain(args, screen)
+    grid = grid_of(args, screen)
     run_trials(args, screen, "Grid", grid, args.budget)
     finals = door("sweep").finals(grid, args.runs, budget=args.budget)
     run_trials(args, screen, "Five seeds", finals, None)

@@ -1,4 +1,4 @@
-"""Which subjects a trial learns from and is judged on, what their answers are, and their signals on the device.
+"""Which subjects a trial learns from and is judged on, their answers and scores, and their signals on the device.
 
 The one idea: the rows are fixed before any training. Balanced sets and their nested parts are drawn once, from one seed
 that belongs to no trial, so every system, seed and pack size sees the same people. This file does not train.
@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ecgcmr import ecg, tasks
+from ecgcmr import ecg, metrics, shards, tasks
 from ecgcmr.errors import InputError
 from ecgcmr.tasks import Task
 from ecgcmr.trial import Trial
@@ -58,8 +58,16 @@ class TrainingRows:
     notes: dict[str, Any]
 
 
+def holding(rows: pd.DataFrame, modality: str) -> np.ndarray:
+    """(n,) bool: which rows have the modality; "tabular" is any of age, sex, height and weight."""
+    if modality != "tabular":
+        return rows[f"has_{modality}"].to_numpy(bool)
+    known = rows[list(shards.DEMOGRAPHICS)].to_numpy(dtype=np.float64, na_value=np.nan)
+    return np.isfinite(known).any(axis=1)
+
+
 def answerable(cohort: Cohort, task: Task, modality: str, split: str) -> pd.DataFrame:
-    """The rows of a split that have the signal and an answer: the label, or any of the phenotypes.
+    """The rows of a split that have the modality and an answer: the label, or any of the phenotypes.
 
     Raises:
         InputError: a column is missing or not 0/1, or one class is all there is.
@@ -70,24 +78,24 @@ def answerable(cohort: Cohort, task: Task, modality: str, split: str) -> pd.Data
         raise InputError(
             f"{cohort.path}: no column '{absent[0]}', which task '{task.name}' needs; rebuild with --labels"
         )
-    rows = rows[rows[f"has_{modality}"].to_numpy(bool)]
+    rows = rows[holding(rows, modality)]
     rows = rows[np.isfinite(answers(rows, task)).any(axis=1)]
     if task.kind == "binary":
-        _check_classes(cohort, task, split, answers(rows, task)[:, 0])
+        _check_classes(cohort, task, modality, split, answers(rows, task)[:, 0])
     elif len(rows) < FEWEST:
         raise InputError(f"{cohort.path}: {len(rows)} rows of '{split}' have a phenotype of task '{task.name}'")
     return rows
 
 
-def _check_classes(cohort: Cohort, task: Task, split: str, labels: np.ndarray) -> None:
+def _check_classes(cohort: Cohort, task: Task, modality: str, split: str, labels: np.ndarray) -> None:
     strange = set(np.unique(labels)) - {0.0, 1.0}
     if strange:
         raise InputError(f"{cohort.path}: column '{task.columns[0]}' holds {min(strange):g}; a label is 0, 1 or empty")
     positive, negative = int((labels == 1).sum()), int((labels == 0).sum())
     if min(positive, negative) < FEWEST:
         raise InputError(
-            f"{cohort.path}: column '{task.columns[0]}' has {positive} positives and {negative} negatives with a "
-            f"signal in split '{split}'; at least {FEWEST} of either are needed"
+            f"{cohort.path}: column '{task.columns[0]}' has {positive} positives and {negative} negatives with "
+            f"{modality} data in split '{split}'; at least {FEWEST} of either are needed"
         )
 
 
@@ -102,6 +110,13 @@ def training_rows(cohort: Cohort, trial: Trial) -> TrainingRows:
 
     Binary: all positives and as many negatives, drawn once and for all (section IV-B). A smaller `take` is contained in
     every larger one and keeps the balance (section V-D). Regression: every row with a phenotype.
+
+    Returns:
+        The rows in file order. The notes of a binary task tell the `prevalence`, the share of positives before the
+        balancing, and the `trained_prevalence`, that among the kept rows.
+
+    Raises:
+        InputError: see `answerable`; or `take` leaves a class, or a regression, without a single row.
     """
     task = tasks.of(trial.task, (trial.task,))
     rows = answerable(cohort, task, trial.modality, "train")
@@ -113,14 +128,27 @@ def training_rows(cohort: Cohort, trial: Trial) -> TrainingRows:
         strata = [part[:balanced] for part in strata]
     else:
         strata = [draw.permutation(len(rows))]
-    kept = [part[: max(1, round(trial.take * len(part)))] for part in strata]
-    notes = {"n_train": sum(map(len, kept)), "n_train_full": sum(map(len, strata))}
+    kept = [part[: round(trial.take * len(part))] for part in strata]
+    if not len(kept[0]):  # both classes are equally many
+        what = "positives" if task.kind == "binary" else "rows with a phenotype"
+        raise InputError(
+            f"{cohort.path}: take={trial.take:g} leaves 0 of {len(strata[0])} {what} of '{task.name}' in the training "
+            "rows; at least 1 is needed; use a larger take or cohort"
+        )
+    notes: dict[str, Any] = {"n_train": sum(map(len, kept)), "n_train_full": sum(map(len, strata))}
+    if task.kind == "binary":
+        notes |= {"prevalence": float(labels.mean()), "trained_prevalence": len(kept[0]) / notes["n_train"]}
     return TrainingRows(rows.iloc[np.sort(np.concatenate(kept))], notes)
 
 
 def steps_per_epoch(n: int, batch: int) -> int:
-    """Batches of an epoch; the last is filled up from the epoch's beginning, so that no row is left out."""
-    return -(-n // min(batch, n))
+    """Batches of an epoch; the last is filled up from the epoch's beginning, so that no row is left out.
+
+    Args:
+        n: rows.
+        batch: rows of a step; 0 is all of them.
+    """
+    return -(-n // min(batch or n, n))
 
 
 @dataclass(frozen=True)
@@ -166,6 +194,66 @@ def scale_of(given: np.ndarray, task: Task, path: Path) -> Scale:
     if not (sd > 0).all():
         raise InputError(f"{path}: column '{task.columns[int(np.argmin(sd))]}' has one value in all training rows")
     return Scale(mean, sd)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What a trial is settled on before any signal is read.
+
+    Attributes:
+        train, val: rows of the index.
+        scale: of the answers in `train`.
+        notes: what provenance says about them.
+    """
+
+    train: pd.DataFrame
+    val: pd.DataFrame
+    scale: Scale
+    notes: dict[str, Any]
+
+
+def rows_of(cohort: Cohort, trial: Trial, task: Task) -> Rows:
+    """The training and validation rows of a trial.
+
+    Raises:
+        InputError: see `training_rows`, `answerable` and `scale_of`; for a final trial also about the test split.
+    """
+    chosen = training_rows(cohort, trial)
+    scale = scale_of(answers(chosen.index, task), task, cohort.path)
+    val = answerable(cohort, task, trial.modality, "val")
+    if trial.stage == "final":
+        answerable(cohort, task, trial.modality, "test")  # counts only: better refused now than after hours
+    n = len(chosen.index)
+    notes = {**chosen.notes, "n_val": len(val), "batch": min(trial.batch or n, n), "balance_seed": BALANCE}
+    if n < trial.batch:
+        notes["batch_note"] = f"the training set is smaller than batch={trial.batch}: every step sees all of it"
+    if task.kind == "regression":
+        notes |= {"target_mean": scale.mean.tolist(), "target_sd": scale.sd.tolist()}
+    return Rows(chosen.index, val, scale, notes)
+
+
+def scores(given: np.ndarray, found: np.ndarray, task: Task) -> dict[str, float]:
+    """Every metric of a task.
+
+    Args:
+        given: answers of the cohort, (n, columns) in units, NaN where missing.
+        found: answers of a model, (n, columns): the probability of the disease, or phenotypes in their units.
+        task: decides the metrics.
+
+    Raises:
+        InputError: one class only, or a phenotype without two values that differ.
+    """
+    if task.kind == "binary":
+        return metrics.binary(given[:, 0], found[:, 0], task.name)
+    return metrics.regression(given, found, task.columns)
+
+
+def predictions(split: str, subjects: np.ndarray, given: np.ndarray, found: np.ndarray, task: Task) -> pd.DataFrame:
+    """The table of `store.Finished.predictions` for one split; arguments as for `scores`, `subjects` (n,)."""
+    columns: dict[str, Any] = {"split": split, "subject": subjects}
+    columns |= {f"target:{name}": given[:, i].astype(np.float32) for i, name in enumerate(task.columns)}
+    columns |= {f"output:{name}": found[:, i].astype(np.float32) for i, name in enumerate(task.columns)}
+    return pd.DataFrame(columns)
 
 
 def bring(

@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from ecgcmr import examples, hardware, methods, metrics, optim, presets, store, tasks
+from ecgcmr import examples, hardware, methods, metrics, optim, presets, store, tabular, tasks
 from ecgcmr.errors import InputError, unknown
 from ecgcmr.examples import Cohort, Scale, Split
 from ecgcmr.tasks import Task
@@ -50,11 +50,16 @@ def check(trials: Sequence[Trial]) -> None:
     """Refuse trials that no pack could run.
 
     Raises:
-        InputError: not a fine-tuning, a modality or knob that does not exist.
+        InputError: not a fine-tuning, a modality or knob that does not exist; or see `tabular.check`.
     """
     for trial in trials:
+        if trial.method == tabular.METHOD:
+            tabular.check(trial)
+            continue
         if trial.method != "supervised":
-            raise InputError(f"method '{trial.method}' of '{trial.name}': fit trains 'supervised' only; pre-train it")
+            raise InputError(
+                f"method '{trial.method}' of '{trial.name}': fit trains 'supervised' and '{tabular.METHOD}'; pre-train it"
+            )
         modalities = methods.Supervised.modalities
         if trial.modality not in modalities:
             raise unknown(f"modality of '{trial.name}'", trial.modality, modalities)
@@ -403,7 +408,7 @@ def fit(
     trials: Sequence[Trial], cohort: Cohort, runs: Path, *, device: str | None = None, precision: str = "auto",
     progress: str | None = None,
 ) -> list[store.Finished]:  # fmt: skip
-    """Train a pack of supervised trials together and write each one's folder.
+    """Train a pack of supervised trials, networks together and trees in turn, and write each one's folder.
 
     Args:
         trials: of one shape; see MAY_DIFFER. None of them finished.
@@ -419,17 +424,23 @@ def fit(
     check(trials)
     check_pack(trials)
     begun, first = time.monotonic(), trials[0]
+    if first.method == tabular.METHOD:
+        with _displayed(runs, progress, len(trials), "trials") as shown:
+            return tabular.fit(trials, cohort, runs, shown)
     place = hardware.device(device)
     task = tasks.of(first.task, (first.task,))
     _check_recipes(trials, cohort, runs)
     splits, scale, notes = _materials(cohort, first, task, place)
     pack = assemble(trials, task, runs, place, hardware.precision(precision, place))
-    with _displayed(runs, progress, first, len(splits["train"].subjects)) as shown:
+    steps = first.epochs * examples.steps_per_epoch(len(splits["train"].subjects), first.batch)
+    with _displayed(runs, progress, steps, "steps") as shown:
         watch, curves = train(pack, task, splits["train"], splits["val"], scale, shown)
     pack.params, pack.buffers = pack.best, pack.best_buffers
     judged = ["val", "test"] if first.stage == "final" else ["val"]
     if "test" in judged:  # the only place where test signals are read
         index = examples.answerable(cohort, task, first.modality, "test")
+        for trial in trials:
+            store.log_test_read(runs, trial.name, len(index))
         splits["test"] = examples.bring(cohort, index, task, first.modality, scale, place)
     answers = {split: evaluate(pack, splits[split], task, scale).cpu().numpy() for split in judged}
     notes |= _provenance(pack, judged, time.monotonic() - begun, cohort)
@@ -440,11 +451,11 @@ def fit(
 
 
 @contextlib.contextmanager
-def _displayed(runs: Path, name: str | None, trial: Trial, n: int) -> Iterator[store.Progress | None]:
+def _displayed(runs: Path, name: str | None, total: int, unit: str) -> Iterator[store.Progress | None]:
     if name is None:
         yield None
         return
-    shown = store.Progress(runs, name, trial.epochs * examples.steps_per_epoch(n, trial.batch), "steps")
+    shown = store.Progress(runs, name, total, unit)
     try:
         yield shown
     finally:
@@ -472,24 +483,14 @@ def _check_recipes(trials: Sequence[Trial], cohort: Cohort, runs: Path) -> None:
 def _materials(
     cohort: Cohort, trial: Trial, task: Task, device: torch.device
 ) -> tuple[dict[str, Split], Scale, dict[str, Any]]:
-    chosen = examples.training_rows(cohort, trial)
-    scale = examples.scale_of(examples.answers(chosen.index, task), task, cohort.path)
-    val = examples.answerable(cohort, task, trial.modality, "val")
-    if trial.stage == "final":
-        examples.answerable(cohort, task, trial.modality, "test")  # counts only: better refused now than after hours
+    rows = examples.rows_of(cohort, trial, task)
     splits = {
         "train": examples.bring(
-            cohort, chosen.index, task, trial.modality, scale, device, f"train {trial.task} {trial.take}"
+            cohort, rows.train, task, trial.modality, rows.scale, device, f"train {trial.task} {trial.take}"
         ),
-        "val": examples.bring(cohort, val, task, trial.modality, scale, device, f"val {trial.task}"),
+        "val": examples.bring(cohort, rows.val, task, trial.modality, rows.scale, device, f"val {trial.task}"),
     }
-    n = len(chosen.index)
-    notes = {**chosen.notes, "n_val": len(val), "batch": min(trial.batch, n), "balance_seed": examples.BALANCE}
-    if n < trial.batch:
-        notes["batch_note"] = f"the training set is smaller than batch={trial.batch}: every step sees all of it"
-    if task.kind == "regression":
-        notes |= {"target_mean": scale.mean.tolist(), "target_sd": scale.sd.tolist()}
-    return splits, scale, notes
+    return splits, rows.scale, rows.notes
 
 
 def _provenance(pack: Pack, judged: list[str], seconds: float, cohort: Cohort) -> dict[str, Any]:
@@ -507,9 +508,12 @@ def _result(
     trial, known = pack.trials[e], watch.epoch[e] >= 0
     rows: list[tuple[str, str, float, int]] = []
     for split, found in answers.items():
-        values = _scores(splits[split], found[e], task) if known else {task.metric: math.nan}
+        values = examples.scores(splits[split].answers, found[e], task) if known else {task.metric: math.nan}
         rows += [(split, name, value, len(found[e])) for name, value in values.items()]
-    tables = [_predictions(split, splits[split], found[e], task) for split, found in answers.items()]
+    tables = [
+        examples.predictions(split, splits[split].subjects, splits[split].answers, found[e], task)
+        for split, found in answers.items()
+    ]
     weights = {}
     if trial.stage == "final" and known:  # those of a grid would fill the disk
         stacked = {**pack.params, **pack.buffers}
@@ -519,16 +523,3 @@ def _result(
         predictions=pd.concat(tables, ignore_index=True) if known else None,
         weights=weights, epoch=int(watch.epoch[e]), provenance=notes,
     )  # fmt: skip
-
-
-def _scores(rows: Split, answers: np.ndarray, task: Task) -> dict[str, float]:
-    if task.kind == "binary":
-        return metrics.binary(rows.answers[:, 0], answers[:, 0], task.name)
-    return metrics.regression(rows.answers, answers, task.columns)
-
-
-def _predictions(split: str, rows: Split, answers: np.ndarray, task: Task) -> pd.DataFrame:
-    columns: dict[str, Any] = {"split": split, "subject": rows.subjects}
-    columns |= {f"target:{name}": rows.answers[:, i].astype(np.float32) for i, name in enumerate(task.columns)}
-    columns |= {f"output:{name}": answers[:, i].astype(np.float32) for i, name in enumerate(task.columns)}
-    return pd.DataFrame(columns)

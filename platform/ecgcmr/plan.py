@@ -10,13 +10,15 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ecgcmr import cohort as cohorts
-from ecgcmr import ecg, fit, hardware, methods, presets, sweep, tasks, training
+from ecgcmr import ecg, examples, fit, hardware, methods, presets, study, sweep, tabular, tasks, training
 from ecgcmr.progress import duration
 from ecgcmr.trial import Trial
 
@@ -43,35 +45,54 @@ def bill(trials: list[Trial], cohort_path: Path, runs: Path, *, calibrate: bool 
         InputError: no cohort there, or trials that could not run on it.
     """
     cohort = cohorts.open(cohort_path)
-    fit.check([trial for trial in trials if trial.stage != "pretrain"])
-    lines = [_summary(trials, cohort, cohort_path)]
+    tuned = [trial for trial in trials if trial.stage != "pretrain"]
+    fit.check(tuned)
+    kept, left_out = sweep.feasible(tuned, cohort)
+    trials = [*(trial for trial in trials if trial.stage == "pretrain"), *kept]
+    lines = [_summary(trials, cohort, cohort_path), *_parts(trials)]
+    lines += [f"left out, {n} trials: {reason}" for reason, n in left_out.items()]
     lines.append(f"{'stage':9s}{'task':10s}{'trials':>8s}{'packs':>7s}{'steps':>12s}{'disk':>10s}{'time':>16s}")
     seconds, space = 0.0, 0
     at_once, cores = _beside(hardware.device(None))
     for group in _groups(trials):
-        (found,) = sweep.plan(group, cohort, at_once)
-        # Trials of a stage and task may differ in system; one of them stands for all where they share a network.
-        members = max(1, found.trials // found.packs)
-        costs = {kind: cost(of, members, at_once, cores, calibrate) for kind, of in _kinds(group).items()}
-        learn, judge = (sum(getattr(costs[_kind(t)], name) for t in group) / len(group) for name in ("learn", "judge"))
-        taken = learn * found.subjects + judge * found.judged
-        left = sum(costs[_kind(trial)].bytes for trial in group)
+        # Trials of a stage and task differ in system; one of them stands for all that share a network.
+        kinds = _kinds(group)
+        bills = [found for kind in kinds for found in sweep.plan(kind, cohort, at_once)]
+        costs = [cost(kind[0], found, at_once, cores, calibrate) for kind, found in zip(kinds, bills)]
+        taken = sum(each.learn * found.subjects + each.judge * found.judged for each, found in zip(costs, bills))
+        left = sum(each.bytes * found.trials for each, found in zip(costs, bills))
+        packs, steps = (sum(getattr(found, name) for found in bills) for name in ("packs", "steps"))
         seconds, space = seconds + taken, space + left
         lines.append(
-            f"{found.stage:9s}{found.task:10s}{found.trials:8,}{found.packs:7,}{found.steps:12,}"
+            f"{group[0].stage:9s}{group[0].task:10s}{len(group):8,}{packs:7,}{steps:12,}"
             f"{_size(left):>10s}{duration(taken) if calibrate else '—':>16s}"
         )
     free = shutil.disk_usage(next(parent for parent in (runs, *runs.parents) if parent.exists())).free
     lines.append(f"disk: {_size(space)} for runs, {_size(free)} free; finished trials are skipped")
     if calibrate:
         where = hardware.device(None)
-        lines.append(f"time: {duration(seconds)} of training on this machine ({where.type}), if no trial stops early")
+        lines.append(
+            f"time: {duration(seconds)} ({seconds / 3600:.3g} {where.type.upper()}-hours) of training on this machine, if no "
+            "trial stops early"
+        )
+    return lines
+
+
+def _parts(trials: list[Trial]) -> list[str]:
+    """One line per table or figure of the paper that the trials make; what two of them share is counted in both."""
+    lines = []
+    for part, (labels, names, takes) in study.PARTS.items():
+        mine = [t for t in trials if t.stage == "grid" and t.label in labels and t.task in names and t.take in takes]
+        questions = {sweep.question(trial) for trial in mine}
+        # A fraction that the cohort is too small for is missing for every system alike.
+        if {t.label for t in mine} == set(labels) and {t.task for t in mine} == set(names):
+            lines.append(f"{part:9s}{len(mine):8,} grid trials, {len(questions) * FINALS:,} final trials")
     return lines
 
 
 def _summary(trials: list[Trial], cohort: cohorts.Cohort, path: Path) -> str:
     stages = Counter(trial.stage for trial in trials)
-    systems = {(trial.task, trial.label) for trial in trials if trial.stage == "grid"}
+    systems = {sweep.question(trial) for trial in trials if trial.stage == "grid"}
     rows = sum(cohort.manifest["rows"].values())
     size = sum(file.stat().st_size for file in path.rglob("*.parquet"))
     names = ", ".join(sorted({trial.preset for trial in trials}))
@@ -88,20 +109,20 @@ def _groups(trials: Iterable[Trial]) -> list[list[Trial]]:
         groups.setdefault((trial.stage, trial.task), []).append(trial)
     for stage, task in list(groups):
         if stage == "grid":
-            firsts = {trial.label: trial for trial in reversed(groups[stage, task])}
+            firsts = {(trial.label, trial.take): trial for trial in reversed(groups[stage, task])}
             groups["final", task] = [
-                replace(trial, stage="final", seed=seed) for trial in firsts.values() for seed in sweep.SEEDS
+                replace(trial, stage="final", seed=seed) for trial in firsts.values() for seed in study.SEEDS
             ]
     order = ("pretrain", "grid", "final")
     return [groups[key] for key in sorted(groups, key=lambda key: order.index(key[0]))]
 
 
-def _kind(trial: Trial) -> tuple[object, ...]:
-    return trial.stage, trial.method, trial.modality, trial.network, trial.preset
-
-
-def _kinds(trials: Iterable[Trial]) -> dict[tuple[object, ...], Trial]:
-    return {_kind(trial): trial for trial in trials}
+def _kinds(group: Iterable[Trial]) -> list[list[Trial]]:
+    """Trials that cost alike; no two kinds share a pack."""
+    kinds: dict[tuple[object, ...], list[Trial]] = {}
+    for trial in group:
+        kinds.setdefault((trial.method, trial.modality, trial.network, trial.preset), []).append(trial)
+    return list(kinds.values())
 
 
 def _beside(device: torch.device) -> tuple[int, int]:
@@ -111,19 +132,42 @@ def _beside(device: torch.device) -> tuple[int, int]:
     return sweep.beside([len(os.sched_getaffinity(0))])
 
 
-def cost(trial: Trial, pack: int, at_once: int, cores: int, calibrate: bool) -> Cost:
-    """What a trial of this kind costs per subject and leaves on disk, in packs of so many, so many of them at once."""
+def cost(trial: Trial, found: sweep.Bill, at_once: int, cores: int, calibrate: bool) -> Cost:
+    """What a trial of a kind costs per subject and leaves on disk.
+
+    Args:
+        trial: one of the kind.
+        found: the bill of the kind: how large its packs and training sets are.
+        at_once: packs side by side.
+        cores: of each.
+        calibrate: whether to time it; else it costs no time.
+    """
+    if trial.method == tabular.METHOD:
+        answered = tasks.of(trial.task, (trial.task,))
+        learn, judge = _tabular_seconds(answered, found.subjects // found.trials) if calibrate else (0.0, 0.0)
+        return Cost(learn / at_once, judge / at_once, ROW_BYTES)
+    pack = max(1, found.trials // found.packs)
     task = None if trial.stage == "pretrain" else tasks.of(trial.task, (trial.task,))
     outputs = task.outputs if task else 0
     preset = presets.preset(trial.preset)
     method = methods.build(trial.method, trial.network, preset, outputs=outputs, modality=trial.modality)
-    kept = [method] if task else [method.get_submodule(name) for name in method.parts.values()]
+    kept = [method] if task else [method.get_submodule(name) for name in (method.parts | method.beside).values()]
     weights = 0 if trial.stage == "grid" else 4 * sum(p.numel() for module in kept for p in module.parameters())
-    learn, judge = _seconds(trial, task, pack, cores if task else torch.get_num_threads()) if calibrate else (0.0, 0.0)
+    learn, judge = (0.0, 0.0)
+    if calibrate:
+        learn, judge = _seconds(_bare(trial), task, pack, cores if task else torch.get_num_threads())
     learn, judge = (seconds / (at_once if task else 1) for seconds in (learn, judge))
     return Cost(learn, judge, weights + ROW_BYTES)
 
 
+def _bare(trial: Trial) -> Trial:
+    """The trial without what does not change its speed, so that each kind is timed once."""
+    stage = "pretrain" if trial.stage == "pretrain" else "grid"
+    plain = {"space": "plan", "label": "plan", "starts": (), "seed": 0, "epochs": 1, "take": 1.0, "eval_every": 1, "knobs": ()}
+    return replace(trial, stage=stage, task=trial.task if stage == "pretrain" else "plan", **plain)
+
+
+@lru_cache(maxsize=64)
 def _seconds(trial: Trial, task: tasks.Task | None, pack: int, cores: int) -> tuple[float, float]:
     """Per subject, learning and judging, on so many cores.
 
@@ -143,6 +187,18 @@ def _seconds(trial: Trial, task: tasks.Task | None, pack: int, cores: int) -> tu
         return seconds / (n * members), _timed(judge, device) / (n * members)
     finally:
         torch.set_num_threads(threads)
+
+
+def _tabular_seconds(task: tasks.Task, n: int) -> tuple[float, float]:
+    """Per subject, learning from n random ones and judging them, by trees in the middle of the paper's grid."""
+    draw, cpu, columns = np.random.default_rng(0), torch.device("cpu"), len(task.columns)
+    answers = draw.integers(0, 2, (n, columns)) if task.kind == "binary" else draw.normal(size=(n, columns))
+    features = draw.normal(size=(n, len(tabular.FEATURES))).astype(np.float32)
+    rows = tabular.Table(np.arange(n), features, answers, answers.astype(np.float32))
+    forest, _ = tabular.grow(tabular.KNOBS, 0, task, rows, rows)
+    scale = examples.Scale(np.zeros(columns), np.ones(columns))
+    learn = _timed(lambda _: tabular.grow(tabular.KNOBS, 0, task, rows, rows), cpu)
+    return learn / n, _timed(lambda _: tabular.answer(forest, features, scale), cpu) / n
 
 
 def _timed(step: Callable[[int], object], device: torch.device) -> float:

@@ -1,7 +1,8 @@
 """Where the paper's text and its authors' published code differ: one named field each, two presets.
 
 `paper` is the text (Turgut et al. 2023, arXiv:2308.05764); `authors` is what their code did at the commit that made the
-published weights. Nothing else in the package may ask which preset runs: it asks for the field.
+published weights. Nothing else in the package may ask which preset runs: it asks for the field. docs/presets.md lists all
+differences, those too that are not reproduced.
 """
 
 from dataclasses import dataclass
@@ -25,11 +26,12 @@ class Preset:
     crop_finetune: bool
     # Noise is x·(1 + 0.6 σ ε) in util/augmentations.py; the text says Gaussian noise, i.e. x + σ ε.
     multiplicative_jitter: bool
-    # Share of fine-tuning samples that get a Fourier surrogate.
-    finetune_surrogate_rate: float
+    # Share of samples that get a Fourier surrogate in MAE and fine-tuning (mae/util/dataset.py); always in mmcl/.
+    surrogate_rate: float
     # torch.optim.Adam with coupled weight decay in mmcl/; AdamW in the text. Contrastive methods only.
     coupled_decay: bool
-    # Share of samples that are augmented at all in mmcl/ (config augmentation_rate).
+    # Share of samples that are augmented at all in mmcl/ (config.yaml: augmentation_rate): of both signals in MMCL, of the
+    # second view where two views of one signal are compared (datasets/Contrastive*Dataset.py).
     augment_rate: float
     # Rotation is drawn with probability 0.5 in the text, always in the code; colour jitter's saturation 0.25 / 0.5.
     rotation_rate: float
@@ -38,6 +40,24 @@ class Preset:
     double_norm: bool
     # CLOCS with stronger augmentation (jitter 0.4, rescaling 0.65, surrogate 0.125); the text names one set for all.
     heavy_clocs: bool
+    # Share of the short-time spectrum cut out of both views in contrastive learning from ECGs alone (trainers/train_ecg.py:
+    # SpecAugment); the text does not name it.
+    spec_augment: float
+    # CMR SimCLR's projector: hidden layer as wide as the embedding and twice the output, 2048, 2048, 256 (models/SimCLR.py;
+    # run.sh, version 220). The text has 512 and 128 for all.
+    wide_image_projector: bool
+    # BYOL and Barlow Twins normalise the mean token before the projector (models/ECGEncoder.py: fc_norm), as the other
+    # contrastive methods do in either preset. The text is silent.
+    siamese_norm: bool
+    # An ECG encoder that starts from nothing, MAE's apart, begins with positions N(0, 0.02) and a class token N(0, 1e-6), as
+    # timm's does (models_vit.py, models/ECGEncoder.py). The text is silent; without, positions begin as MAE's sine-cosine.
+    random_positions: bool
+    # Missing phenotypes count as errors of 0 in the mean (engine_finetune.py), so a row with few of them weighs less. The
+    # text names the squared error only; without, the mean is over those that are known.
+    mse_counts_missing: bool
+    # How far below the best validation metric an epoch may lie without trying the patience of early stopping: 0.25 points of
+    # AUROC (finetune_ecg.sh; util/callbacks.py). The text is silent.
+    max_delta: float
     # Warm-up of fine-tuning as a share of all epochs: 5 % in the text, 5 of 400 epochs in the scripts.
     finetune_warmup: float
 
@@ -50,13 +70,19 @@ PRESETS = {
         mae_ncc=0.0,
         crop_finetune=False,
         multiplicative_jitter=False,
-        finetune_surrogate_rate=1.0,
+        surrogate_rate=1.0,
         coupled_decay=False,
         augment_rate=1.0,
         rotation_rate=0.5,
         saturation=0.25,
         double_norm=False,
         heavy_clocs=False,
+        spec_augment=0.0,
+        wide_image_projector=False,
+        siamese_norm=False,
+        random_positions=False,
+        mse_counts_missing=False,
+        max_delta=0.0,
         finetune_warmup=0.05,
     ),
     "authors": Preset(
@@ -66,13 +92,19 @@ PRESETS = {
         mae_ncc=0.1,
         crop_finetune=True,
         multiplicative_jitter=True,
-        finetune_surrogate_rate=0.5,
+        surrogate_rate=0.5,
         coupled_decay=True,
         augment_rate=0.95,
         rotation_rate=1.0,
         saturation=0.5,
         double_norm=True,
         heavy_clocs=True,
+        spec_augment=0.25,
+        wide_image_projector=True,
+        siamese_norm=True,
+        random_positions=True,
+        mse_counts_missing=True,
+        max_delta=0.0025,
         finetune_warmup=5 / 400,
     ),
 }

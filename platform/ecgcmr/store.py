@@ -2,7 +2,7 @@
 
 One folder per trial under `runs/`, named by the trial. A folder is finished when it holds `trial.json`; whatever is
 written is written aside and renamed, so a killed run leaves no half file. A running trial keeps
-`progress.json` beside it for the display and for `ecgcmr status`.
+`progress.json` beside it for the display and for `ecgcmr status`. `test-reads.jsonl` says who read the test split, and when.
 """
 
 import json
@@ -12,6 +12,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ CURVE = "curve.parquet"
 PREDICTIONS = "predictions.parquet"
 ENCODER = "encoder.safetensors"
 PROGRESS = "progress.json"
+TEST_READS = "test-reads.jsonl"
 
 # rows.parquet: one measured number each. `status`: "finished", "early-stopped" or "diverged".
 ROW_COLUMNS = ("trial", "space", "stage", "task", "label", "method", "point", "seed", "take", "preset", "split",
@@ -162,6 +164,45 @@ def weights(runs: Path, name: str, part: str) -> dict[str, Any]:
     found = {key.removeprefix(prefix): value for key, value in load_file(path).items() if key.startswith(prefix)}
     if not found:
         raise InputError(f"start '{name}' has no '{part}' encoder in {path}")
+    return found
+
+
+def log_test_read(runs: Path, trial_name: str, rows: int) -> None:
+    """Note that a trial is about to read the test split: one JSON line in `runs/test-reads.jsonl`.
+
+    The line is appended by a single O_APPEND write, so that those of packs side by side do not mix. A run that is killed
+    after it and starts again adds another line: it has read the test split twice.
+
+    Args:
+        runs: the folder of runs.
+        trial_name: of the final trial.
+        rows: how many rows of the split it reads.
+    """
+    record = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "trial": trial_name, "rows": rows}
+    runs.mkdir(parents=True, exist_ok=True)
+    file = os.open(runs / TEST_READS, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    try:
+        os.write(file, f"{json.dumps(record)}\n".encode())
+    finally:
+        os.close(file)
+
+
+def test_reads(runs: Path) -> list[dict[str, Any]]:
+    """Every read of the test split under `runs`, in the order of the log: `time` (ISO, UTC), `trial`, `rows`.
+
+    Raises:
+        InputError: a line of the log is damaged.
+    """
+    path, found = runs / TEST_READS, []
+    if not path.exists():
+        return []
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        try:
+            found.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            raise InputError(
+                f"{path}:{number}: not a JSON record; restore the file, it is the log of test reads"
+            ) from error
     return found
 
 

@@ -6,13 +6,12 @@ Tune's own restore is not used. This file does not know how a pack is trained.
 """
 
 import importlib.util
-import itertools
 import logging
 import os
 import shutil
 import time
 import traceback
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -30,24 +29,16 @@ from ray import tune
 from ray.tune.search import Searcher
 
 from ecgcmr import cohort as cohorts
-from ecgcmr import examples, fit, store, tasks
+from ecgcmr import examples, fit, store, study, tabular, tasks
 from ecgcmr import trial as trials_
 from ecgcmr.errors import InputError
 from ecgcmr.trial import Trial
 
 log = logging.getLogger(__name__)
 
-SEEDS = (0, 101, 202, 303, 404)  # the five of the authors' scripts (oetu/mae bash_scripts/finetune_ecg.sh)
-PAPER_GRID: dict[str, tuple[float, ...]] = {  # section IV-C.2: 3 · 2 · 3 · 3 · 3 · 4 = 648 points
-    "batch": (8, 16, 32),
-    "layer_decay": (0.5, 0.75),
-    "drop_path": (0.0, 0.1, 0.2),
-    "label_smoothing": (0.0, 0.1, 0.2),
-    "weight_decay": (0.0, 0.1, 0.2),
-    "lr": (1e-6, 3e-6, 1e-5, 3e-5),
-}
 CPU_PACK = 16  # members; larger packs gain nothing on a few cores and delay the first rows
 GPU_PACK = 64
+TABULAR_PACK = 64  # trees need no device and run in turn: a pack shares the reading of the index
 CPU_PACKS = 4  # at once on a node without GPU: single threads beside each other beat threads within one small pack
 TUNE = ".tune"  # under runs: what Tune keeps while it runs, and the tracebacks of failed packs
 
@@ -103,35 +94,6 @@ def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())[:300] or type(error).__name__
 
 
-def finetuning(
-    space: str,
-    tasks: Iterable[str],
-    starts: Mapping[str, tuple[tuple[str, str], ...]],
-    grid: Mapping[str, Sequence[float]],
-    **shared: Any,
-) -> list[Trial]:
-    """Every point of a grid for every task and system.
-
-    Args:
-        space: the search space's name.
-        tasks: names of tasks or label columns.
-        starts: label of a system -> what its encoder starts from; () is the supervised baseline.
-        grid: values per knob; the words `batch` and `take` set the trial's fields.
-        shared: the other fields of every trial.
-    """
-    fields = ("batch", "take")
-    made = []
-    for task, (label, start), values in itertools.product(tasks, starts.items(), itertools.product(*grid.values())):
-        point = dict(zip(grid, values))
-        own = {name: point.pop(name) for name in fields if name in point}
-        knobs = tuple(point.items())
-        made.append(
-            Trial(space=space, stage="grid", task=task, label=label, method="supervised", starts=start, knobs=knobs,
-                  **{**shared, **own})
-        )  # fmt: skip
-    return made
-
-
 # -- packs -------------------------------------------------------------------------------------------------------------
 
 
@@ -161,7 +123,9 @@ def packs(trials: Iterable[Trial], limit: int | None = None, at_once: int = 1) -
 
 
 def pack_limit(trial: Trial, device_bytes: int | None) -> int:
-    """How many such trials fit on a device of so many bytes; `None` is a CPU."""
+    """How many such trials fit on a device of so many bytes; `None` is a CPU. Trees use no device."""
+    if trial.method == tabular.METHOD:
+        return TABULAR_PACK
     if device_bytes is None:
         return CPU_PACK
     return max(1, min(GPU_PACK, int(0.6 * device_bytes // member_bytes(trial))))
@@ -218,7 +182,7 @@ def plan(trials: Iterable[Trial], cohort: cohorts.Cohort, at_once: int = 1) -> l
     for (stage, task), members in groups.items():
         cut = [[trial] for trial in members] if stage == "pretrain" else packs(members, at_once=at_once)
         steps = [pack[0].epochs * _steps_per_epoch(pack[0], cohort) for pack in cut]
-        subjects = sum(len(pack) * pack[0].batch * n for pack, n in zip(cut, steps))
+        subjects = sum(len(pack) * _rows_per_step(pack[0], cohort) * n for pack, n in zip(cut, steps))
         judged = _judged(members, cohort)
         bills.append(Bill(stage, task, len(members), len(cut), sum(steps), subjects, judged))
     return bills
@@ -228,6 +192,10 @@ def _steps_per_epoch(trial: Trial, cohort: cohorts.Cohort) -> int:
     if trial.stage != "pretrain":
         return examples.steps_per_epoch(len(examples.training_rows(cohort, trial).index), trial.batch)
     return max(1, _holding(trial, cohort, "train") // trial.batch)
+
+
+def _rows_per_step(trial: Trial, cohort: cohorts.Cohort) -> int:
+    return trial.batch or len(examples.training_rows(cohort, trial).index)
 
 
 def _judged(members: list[Trial], cohort: cohorts.Cohort) -> int:
@@ -403,12 +371,12 @@ class Packed(Searcher):
     def _proposed(self) -> list[int]:
         """A pack by TPE: the first proposal settles what the pack shares, the studies then take turns within that."""
         members: list[int] = []
-        allowed: dict[Any, list[int]] = {key: list(study.open) for key, study in self.studies.items()}
+        allowed: dict[Any, list[int]] = {key: list(each.open) for key, each in self.studies.items()}
         size = 1
         while len(members) < size:
             before = len(members)
-            for key, study in self.studies.items():
-                point = study.propose(allowed[key]) if len(members) < size else None
+            for key, each in self.studies.items():
+                point = each.propose(allowed[key]) if len(members) < size else None
                 if point is None:
                     continue
                 members.append(point)
@@ -467,9 +435,10 @@ def run(
     check(todo, cohort, runs)
     _forget_stopped(todo, runs)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    resources, at_once = _resources(concurrency, device)
+    trees = all(trial.method == tabular.METHOD for trial in todo)  # a grid of them leaves the GPUs to others
+    resources, at_once = _resources(concurrency, "cpu" if trees else device)
     searcher = Packed(trials, runs, finished=finished, limit=limit, seed=seed, budget=budget, at_once=at_once)
-    if not any(study.left for study in searcher.studies.values()):
+    if not any(each.left for each in searcher.studies.values()):
         return 0
     work = partial(_work, trials=trials, cohort_path=cohort_path, runs=runs, device=device, precision=precision)
     failures = _tune(work, searcher, resources, at_once, runs)
@@ -500,6 +469,28 @@ def check_labels(trials: Iterable[Trial], cohort: cohorts.Cohort, splits: Sequen
     for name, modality in dict.fromkeys((t.task, t.modality) for t in trials if t.stage != "pretrain"):
         for split in splits:
             examples.answerable(cohort, tasks.of(name, (name,)), modality, split)
+
+
+def feasible(trials: Iterable[Trial], cohort: cohorts.Cohort) -> tuple[list[Trial], dict[str, int]]:
+    """The trials whose share of the labels leaves somebody to learn from; for the others, the reason and how many.
+
+    Raises:
+        InputError: see `check_labels`.
+    """
+    trials = list(trials)
+    check_labels(trials, cohort, ("train",))
+    reasons: dict[tuple[str, str, float], str] = {}
+    for trial in trials:
+        key = trial.task, trial.modality, trial.take
+        if key not in reasons:
+            try:
+                reasons[key] = ""
+                examples.training_rows(cohort, trial)
+            except InputError as error:
+                reasons[key] = str(error)
+    kept = [trial for trial in trials if not reasons[trial.task, trial.modality, trial.take]]
+    left_out = Counter(reasons[trial.task, trial.modality, trial.take] for trial in trials)
+    return kept, {reason: n for reason, n in left_out.items() if reason}
 
 
 def _check_starts(trials: Iterable[Trial], runs: Path) -> None:
@@ -629,7 +620,7 @@ def _fit(
 
 
 def finals(
-    trials: Iterable[Trial], runs: Path, seeds: Sequence[int] = SEEDS, *, budget: int | None = None
+    trials: Iterable[Trial], runs: Path, seeds: Sequence[int] = study.SEEDS, *, budget: int | None = None
 ) -> list[Trial]:
     """The best point by validation of every system and task, with every seed: the only trials that see the test set.
 

@@ -26,13 +26,13 @@ class Trial:
         stage: "pretrain"; "grid" (a point judged on validation); "final" (the chosen point, the only one to see test).
         task: a name of `tasks.TASKS` or a label column; for pre-training the modality: "ecg", "cmr" or "ecg+cmr".
         label: the word for the system in tables and paths: "supervised", "mae", "mmcl", "mmcl-wo-mdm" …
-        method: a name of `methods.METHODS`.
+        method: a name of `methods.METHODS`, or "xgboost".
         starts: (part, name of the trial whose encoder it starts from) pairs, e.g. (("ecg", "toy/pretrain/ecg/mae/…"),).
-        modality: what the encoder of a supervised trial reads: "ecg" or "cmr".
+        modality: what a supervised trial reads: "ecg", "cmr", or "tabular" (method "xgboost": age, sex, height, weight).
         seed: of weights, batches and noise.
         preset: "paper" or "authors".
         network: every size that fixes a shape.
-        batch: subjects per optimiser step, over all workers together.
+        batch: subjects per optimiser step, over all workers together; 0: all rows at once, as trees do.
         epochs: passes over the training rows; the schedule's length.
         take: share of the (balanced) training rows used, in (0, 1].
         eval_every: epochs between two validations.
@@ -59,7 +59,7 @@ class Trial:
         """Refuse what could never run, while the file that says it is still known to the reader."""
         if self.stage not in STAGES:
             raise InputError(f"stage '{self.stage}' of a trial in space '{self.space}': use one of {', '.join(STAGES)}")
-        for name, low in (("batch", 1), ("epochs", 1), ("eval_every", 1)):
+        for name, low in (("batch", 0 if self.method == "xgboost" else 1), ("epochs", 1), ("eval_every", 1)):
             if getattr(self, name) < low:
                 raise InputError(f"{name}={getattr(self, name)} of trial '{self.name}': must be at least {low}")
         if not 0 < self.take <= 1:
@@ -68,10 +68,11 @@ class Trial:
     @property
     def point(self) -> str:
         """The folder of what a search varies, e.g. `batch=8,layer_decay=0.5,lr=1e-05`; `default` if nothing is."""
-        words = [f"{name}={value:g}" for name, value in sorted(self.knobs)]
+        words = [f"batch={self.batch}"] if self.batch else []
+        words += [f"{name}={value:g}" for name, value in sorted(self.knobs)]
         words += [f"take={self.take:g}"] if self.take != 1 else []
         words += ["authors"] if self.preset == "authors" else []
-        return ",".join([f"batch={self.batch}", *words])
+        return ",".join(words) or "default"
 
     @property
     def name(self) -> str:

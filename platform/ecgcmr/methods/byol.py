@@ -10,35 +10,31 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ecgcmr import augment, losses
-from ecgcmr.methods.contract import Method, of_view
-from ecgcmr.nn import Network, heads, load, vit
+from ecgcmr import losses
+from ecgcmr.methods import trunk
+from ecgcmr.methods.contract import Knobs, Tensors
+from ecgcmr.nn import Network, heads, load
 from ecgcmr.presets import Preset
 
 HIDDEN, OUT = 8, 2  # times the projector's: 4096 and 256 beside 512 and 128, as in the authors' code
 
 
-class BYOL(Method):
+class BYOL(trunk.TwoViews):
     """Bootstrap your own latent, of ECGs."""
 
-    modalities = ("ecg",)
-    needs = ("ecg",)
     parts = {"ecg": "online.ecg"}
     trails = {"target": "online"}
+    passes = (2, 2)  # the network and its copy, either view
 
     def __init__(self, network: Network, preset: Preset, *, outputs: int, modality: str, samples: int) -> None:
-        """Build the network twice, for records of `samples` samples; `outputs` and `modality` are not used."""
+        """Build the network twice, for records of `samples` samples; `outputs` is not used."""
         super().__init__(network, preset, outputs=outputs, modality=modality, samples=samples)
-        self.knobs = self.defaults(preset, modality)
-        self.optimiser = "adam" if preset.coupled_decay else "adamw"
-        self.view = augment.EcgView(samples, multiplicative=preset.multiplicative_jitter, flips=0.5)
-        self.depth = network.depth
         hidden, out = HIDDEN * network.hidden, OUT * network.projection
 
         def arm() -> nn.ModuleDict:
-            times = samples // network.patch
-            encoder = vit.ViT(network.width, network.depth, network.heads, network.patch, times, norm=False)
-            return nn.ModuleDict({"ecg": encoder, "projector": heads.NormedMLP(network.width, hidden, out)})
+            encoder = trunk.ecg_encoder(network, preset, samples)
+            projector = heads.NormedMLP(network.width, hidden, out, norm=preset.siamese_norm)
+            return nn.ModuleDict({"ecg": encoder, "projector": projector})
 
         self.online, self.target = arm(), arm()
         self.target.load_state_dict(self.online.state_dict())
@@ -50,36 +46,27 @@ class BYOL(Method):
         """Every knob; `momentum` is the paper's τ, from which the copy's inertia rises to 1 (Grill et al., section 3.2)."""
         return {"lr": 1e-5, "weight_decay": 1e-4, "warmup": 0.1, "momentum": 0.9996, "drop_path": 0.1}
 
-    def noise(self, generator: torch.Generator, n: int, augment: bool = True) -> dict[str, Tensor]:
-        """Numbers for `n` records; evaluation compares two augmented views as well."""
-        drawn = {f"{i}.{name}": u for i in range(2) for name, u in self.view.noise(generator, n).items()}
-        if augment:
-            drawn["drop_path"] = torch.rand(n, 2, 2, self.depth, 2, generator=generator, device=generator.device)
-        return drawn
-
-    def forward(
-        self, batch: Mapping[str, Tensor], noise: Mapping[str, Tensor] | None, knobs: Mapping[str, Tensor | float]
-    ) -> dict[str, Tensor]:
+    def forward(self, batch: Tensors, noise: Tensors | None, knobs: Knobs) -> dict[str, Tensor]:
         """Predict each view's target embedding from the other view; batch["ecg"] is (n, 12, time)."""
         noise, knobs = noise or {}, {**self.knobs, **knobs}
-        views = [self._view(batch["ecg"], i, noise) for i in range(2)]
-        embedded = [self._embed(self.online, x, i, 0, noise, knobs) for i, x in enumerate(views)]
-        mine = [self.predictor(z, self.training and bool(noise)) for z in embedded]
+        views = self.seen(batch, noise)
+        projected = self._project(self.online, 0, views, noise, knobs)
+        mine = [self.predictor(z, self.training and bool(noise)) for z in projected]
         with torch.no_grad():
-            theirs = [self._embed(self.target, x, i, 1, noise, knobs) for i, x in enumerate(views)]
+            theirs = self._project(self.target, 1, views, noise, knobs)
         loss = losses.byol(mine[0], theirs[1]) + losses.byol(mine[1], theirs[0])
         return {"loss": loss, "top1": losses.retrieval(mine[0], theirs[1])}
 
-    def _view(self, x: Tensor, i: int, noise: Mapping[str, Tensor]) -> Tensor:
-        return self.view(x, of_view(noise, i))
-
-    def _embed(
-        self, arm: nn.ModuleDict, x: Tensor, i: int, which: int, noise: Mapping[str, Tensor],
-        knobs: Mapping[str, Tensor | float],
-    ) -> Tensor:  # fmt: skip
-        drops = noise["drop_path"][:, which, i] if "drop_path" in noise else None
-        tokens = arm["ecg"](x, drops=drops, rate=knobs["drop_path"])
-        return arm["projector"](tokens[:, 1:].mean(1), self.training and bool(noise))
+    def _project(
+        self, arm: nn.ModuleDict, which: int, views: list[Tensor], noise: Tensors, knobs: Knobs
+    ) -> list[Tensor]:
+        """Both views through one of the two networks."""
+        found = []
+        for i, x in enumerate(views):
+            drops = noise["drop_path"][:, which, i] if "drop_path" in noise else None
+            z = trunk.embed(arm["ecg"], x, drops, knobs["drop_path"])
+            found.append(arm["projector"](z, self.training and bool(noise)))
+        return found
 
     def load(self, part: str, weights: Mapping[str, np.ndarray]) -> None:
         """Start both copies of the encoder from another's weights."""

@@ -4,36 +4,25 @@ Of the three variants of Kiyasseh et al. the authors ran this one. Source: Kiyas
 as a baseline section IV-D.1.
 """
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor
 
-from ecgcmr import augment, losses
-from ecgcmr.methods.contract import Method, of_view
-from ecgcmr.nn import Network, heads, vit
+from ecgcmr import losses
+from ecgcmr.methods import trunk
+from ecgcmr.methods.contract import Knobs, Tensors, of_view
+from ecgcmr.nn import Network, heads
 from ecgcmr.presets import Preset
 
 
-class CLOCS(Method):
+class CLOCS(trunk.TwoViews):
     """Contrastive learning over time, of ECGs."""
 
-    modalities = ("ecg",)
-    needs = ("ecg",)
-    parts = {"ecg": "ecg"}
-
     def __init__(self, network: Network, preset: Preset, *, outputs: int, modality: str, samples: int) -> None:
-        """Build encoder and projector for stretches of `samples` samples; `outputs` and `modality` are not used."""
-        super().__init__(network, preset, outputs=outputs, modality=modality, samples=samples)
-        self.knobs = self.defaults(preset, modality)
-        self.optimiser = "adam" if preset.coupled_decay else "adamw"
+        """Build encoder and projector for stretches of `samples` samples; `outputs` is not used."""
         strength = {"sigma": 0.4, "amplitude": 0.65, "magnitude": 0.125} if preset.heavy_clocs else {}
-        self.view = augment.EcgView(
-            samples, multiplicative=preset.multiplicative_jitter, flips=0.5, crops=False, **strength
-        )
-        self.depth, self.samples = network.depth, samples
-        times = samples // network.patch
-        self.ecg = vit.ViT(network.width, network.depth, network.heads, network.patch, times, norm=False)
+        super().__init__(network, preset, outputs=outputs, modality=modality, samples=samples, crops=False, **strength)
+        self.samples = samples
+        self.ecg = trunk.ecg_encoder(network, preset, samples)
         # The authors' projector is as wide as the embedding: 384, 384, 128.
         self.head = heads.Projector(network.width, network.width, network.projection, norm=True)
 
@@ -44,22 +33,15 @@ class CLOCS(Method):
 
     def noise(self, generator: torch.Generator, n: int, augment: bool = True) -> dict[str, Tensor]:
         """Numbers for `n` records; none for evaluation, where the two stretches differ by themselves."""
-        if not augment:
-            return {}
-        drawn = {f"{i}.{name}": u for i in range(2) for name, u in self.view.noise(generator, n).items()}
-        drawn["drop_path"] = torch.rand(n, 2, self.depth, 2, generator=generator, device=generator.device)
-        return drawn
+        return super().noise(generator, n) if augment else {}
 
-    def forward(
-        self, batch: Mapping[str, Tensor], noise: Mapping[str, Tensor] | None, knobs: Mapping[str, Tensor | float]
-    ) -> dict[str, Tensor]:
-        """Contrast the first and the last stretch of batch["ecg"], (n, 12, time), which is longer than one."""
-        noise, knobs = noise or {}, {**self.knobs, **knobs}
-        stretches = (batch["ecg"][..., : self.samples], batch["ecg"][..., -self.samples :])
-        a, b = (self._project(x, i, noise, knobs) for i, x in enumerate(stretches))
+    def seen(self, batch: Tensors, noise: Tensors) -> list[Tensor]:
+        """The first and the last stretch of batch["ecg"], (n, 12, time), which is longer than one."""
+        stretches = batch["ecg"][..., : self.samples], batch["ecg"][..., -self.samples :]
+        return [view(x, of_view(noise, i)) for i, (view, x) in enumerate(zip(self.views, stretches))]
+
+    def forward(self, batch: Tensors, noise: Tensors | None, knobs: Knobs) -> dict[str, Tensor]:
+        """Contrast two stretches of batch["ecg"]."""
+        knobs = {**self.knobs, **knobs}
+        a, b = map(self.head, self.embeddings(batch, noise or {}, knobs))
         return {"loss": losses.clip(a, b, knobs["temperature"], 0.5), "top1": losses.retrieval(a, b)}
-
-    def _project(self, x: Tensor, i: int, noise: Mapping[str, Tensor], knobs: Mapping[str, Tensor | float]) -> Tensor:
-        x = self.view(x, of_view(noise, i))
-        drops = noise["drop_path"][:, i] if "drop_path" in noise else None
-        return self.head(self.ecg(x, drops=drops, rate=knobs["drop_path"])[:, 1:].mean(1))

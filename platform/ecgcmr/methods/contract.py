@@ -17,6 +17,9 @@ from torch import Tensor, nn
 from ecgcmr.nn import Network, load
 from ecgcmr.presets import Preset
 
+Tensors = Mapping[str, Tensor]
+Knobs = Mapping[str, Tensor | float]  # tensors where the members of a pack differ
+
 
 class Method(nn.Module, ABC):
     """How one step learns.
@@ -25,6 +28,7 @@ class Method(nn.Module, ABC):
         modalities: what it can be built for, the default first.
         needs: columns of the batch that it reads.
         parts: "ecg" or "cmr" -> the submodule that is handed on to the next stage.
+        beside: prefix -> submodule handed on with the encoders, from which nothing starts.
         trails: prefix -> prefix of parameters that follow others by a moving average; `momentum` says how closely.
         optimiser, betas: "adamw" or "adam" (coupled decay), and its two averages.
         depths: deepest layer-decay depth.
@@ -35,6 +39,7 @@ class Method(nn.Module, ABC):
     modalities: ClassVar[tuple[str, ...]]
     needs: tuple[str, ...]
     parts: dict[str, str]
+    beside: ClassVar[dict[str, str]] = {}
     trails: ClassVar[dict[str, str]] = {}
     optimiser: str = "adamw"
     betas: ClassVar[tuple[float, float]] = (0.9, 0.999)
@@ -53,6 +58,7 @@ class Method(nn.Module, ABC):
             samples: ECG samples that the network sees.
         """
         super().__init__()
+        self.knobs = self.defaults(preset, modality)
 
     @staticmethod
     @abstractmethod
@@ -64,9 +70,7 @@ class Method(nn.Module, ABC):
         """Every random number of one step for `n` subjects, each tensor with n rows; less or none for evaluation."""
 
     @abstractmethod
-    def forward(
-        self, batch: Mapping[str, Tensor], noise: Mapping[str, Tensor] | None, knobs: Mapping[str, Tensor | float]
-    ) -> dict[str, Tensor]:
+    def forward(self, batch: Tensors, noise: Tensors | None, knobs: Knobs) -> dict[str, Tensor]:
         """{"loss": scalar, … scalars to log}."""
 
     def lr_scale(self, batch: int) -> float:
@@ -90,7 +94,7 @@ class Method(nn.Module, ABC):
         load.into(self.get_submodule(self.parts[part]), weights, part)
 
 
-def of_view(noise: Mapping[str, Tensor], view: int | str) -> dict[str, Tensor]:
+def of_view(noise: Tensors, view: int | str) -> dict[str, Tensor]:
     """The numbers of one view: those named `<view>.…`, without that prefix."""
     prefix = f"{view}."
     return {name.removeprefix(prefix): u for name, u in noise.items() if name.startswith(prefix)}

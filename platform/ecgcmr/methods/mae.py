@@ -5,13 +5,12 @@ Source: He et al. 2022, arXiv:2111.06377; the decoder's sizes, betas and initial
 paper is silent.
 """
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor, nn
 
-from ecgcmr import augment, losses
-from ecgcmr.methods.contract import Method
+from ecgcmr import losses
+from ecgcmr.methods import trunk
+from ecgcmr.methods.contract import Knobs, Method, Tensors
 from ecgcmr.nn import Network, vit
 from ecgcmr.presets import Preset
 
@@ -33,8 +32,7 @@ class MAE(Method):
         """Build encoder and decoder for records of `samples` samples; `outputs` and `modality` are not used."""
         super().__init__(network, preset, outputs=outputs, modality=modality, samples=samples)
         self.preset = preset
-        self.knobs = self.defaults(preset, modality)
-        self.view = augment.EcgView(samples, multiplicative=preset.multiplicative_jitter)
+        self.view = trunk.ecg_view(preset, samples, surrogate_rate=preset.surrogate_rate)
         times = samples // network.patch
         self.tokens = vit.LEADS * times
         # int(300 · (1 − 0.8)) is 59: the authors' truncation.
@@ -69,9 +67,7 @@ class MAE(Method):
         mask = torch.rand(n, self.tokens, generator=generator, device=generator.device)
         return {"mask": mask, **(self.view.noise(generator, n) if augment else {})}
 
-    def forward(
-        self, batch: Mapping[str, Tensor], noise: Mapping[str, Tensor] | None, knobs: Mapping[str, Tensor | float]
-    ) -> dict[str, Tensor]:
+    def forward(self, batch: Tensors, noise: Tensors | None, knobs: Knobs) -> dict[str, Tensor]:
         """Reconstruct; batch["ecg"] is (n, 12, time). Logs the squared error and the correlation with the record."""
         noise = noise or {}
         x = self.view(batch["ecg"], noise)

@@ -4,14 +4,13 @@ Both encoders learn; afterwards the ECG encoder answers alone. Averaging the tok
 pooling replaces it in fine-tuning (section IV-C.2).
 """
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor, nn
 
-from ecgcmr import augment, losses
-from ecgcmr.methods.contract import Method
-from ecgcmr.nn import Network, heads, resnet, vit
+from ecgcmr import losses
+from ecgcmr.methods import trunk
+from ecgcmr.methods.contract import Knobs, Method, Tensors, of_view
+from ecgcmr.nn import Network, heads
 from ecgcmr.presets import Preset
 
 
@@ -21,19 +20,17 @@ class MMCL(Method):
     modalities = ("ecg+cmr",)
     needs = ("ecg", "cmr")
     parts = {"ecg": "ecg", "cmr": "cmr"}
+    beside = {"head": "head"}  # the projectors, without which ECG and image cannot be compared (section III-C)
 
     def __init__(self, network: Network, preset: Preset, *, outputs: int, modality: str, samples: int) -> None:
         """Build both encoders and projectors for records of `samples` samples; `outputs`, `modality` are not used."""
         super().__init__(network, preset, outputs=outputs, modality=modality, samples=samples)
-        self.knobs = self.defaults(preset, modality)
-        self.optimiser = "adam" if preset.coupled_decay else "adamw"
-        rate = preset.augment_rate
-        self.ecg_view = augment.EcgView(samples, multiplicative=preset.multiplicative_jitter, rate=rate)
-        self.cmr_view = augment.CmrView(network.image_size, preset.saturation, preset.rotation_rate, rate)
+        self.optimiser = trunk.contrastive_optimiser(preset)
+        self.ecg_view = trunk.ecg_view(preset, samples, rate=preset.augment_rate)
+        self.cmr_view = trunk.cmr_view(network, preset, preset.augment_rate)
         self.depth = network.depth
-        times = samples // network.patch
-        self.ecg = vit.ViT(network.width, network.depth, network.heads, network.patch, times, norm=False)
-        self.cmr = resnet.ResNet(network.blocks, network.image_width)
+        self.ecg = trunk.ecg_encoder(network, preset, samples)
+        self.cmr = trunk.cmr_encoder(network)
         hidden, out = network.hidden, network.projection
         self.head = nn.ModuleDict(
             {
@@ -57,22 +54,16 @@ class MMCL(Method):
         drawn["drop_path"] = torch.rand(n, self.depth, 2, generator=generator, device=generator.device)
         return drawn
 
-    def forward(
-        self, batch: Mapping[str, Tensor], noise: Mapping[str, Tensor] | None, knobs: Mapping[str, Tensor | float]
-    ) -> dict[str, Tensor]:
+    def forward(self, batch: Tensors, noise: Tensors | None, knobs: Knobs) -> dict[str, Tensor]:
         """Contrast batch["ecg"] (n, 12, time) with batch["cmr"] (n, 3, h, h)."""
         knobs = {**self.knobs, **knobs}
         signal, image = self.project(batch, noise or {}, knobs["drop_path"])
         loss = losses.clip(signal, image, knobs["temperature"], knobs["lambda"])
         return {"loss": loss, "top1": losses.retrieval(signal, image)}
 
-    def project(
-        self, batch: Mapping[str, Tensor], noise: Mapping[str, Tensor], drop_path: Tensor | float = 0.0
-    ) -> tuple[Tensor, Tensor]:
+    def project(self, batch: Tensors, noise: Tensors, drop_path: Tensor | float = 0.0) -> tuple[Tensor, Tensor]:
         """Projections of both modalities, (n, projection) each, not yet of length one."""
-        own = {
-            part: {k.removeprefix(part): u for k, u in noise.items() if k.startswith(part)} for part in ("ecg.", "cmr.")
-        }
-        tokens = self.ecg(self.ecg_view(batch["ecg"], own["ecg."]), drops=noise.get("drop_path"), rate=drop_path)
-        embedding = self.cmr(self.cmr_view(batch["cmr"], own["cmr."]), self.training and bool(noise))
-        return self.head["ecg"](tokens[:, 1:].mean(1)), self.head["cmr"](embedding)
+        signal = self.ecg_view(batch["ecg"], of_view(noise, "ecg"))
+        image = self.cmr_view(batch["cmr"], of_view(noise, "cmr"))
+        embedded = trunk.embed(self.ecg, signal, noise.get("drop_path"), drop_path)
+        return self.head["ecg"](embedded), self.head["cmr"](self.cmr(image, self.training and bool(noise)))

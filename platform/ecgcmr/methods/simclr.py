@@ -3,14 +3,12 @@
 Source: Chen et al. 2020, arXiv:2002.05709; for CMR images section IV-C.1, for ECGs the baseline of section IV-D.1.
 """
 
-from collections.abc import Mapping
-
-import torch
 from torch import Tensor
 
-from ecgcmr import augment, losses
-from ecgcmr.methods.contract import Method, of_view
-from ecgcmr.nn import Network, heads, resnet, vit
+from ecgcmr import losses
+from ecgcmr.methods import trunk
+from ecgcmr.methods.contract import Knobs, Tensors
+from ecgcmr.nn import Network, heads
 from ecgcmr.presets import Preset
 
 # The CMR encoder's rate is in the authors' run.sh only; the paper gives the ECG baseline's.
@@ -20,7 +18,7 @@ _KNOBS = {
 }
 
 
-class SimCLR(Method):
+class SimCLR(trunk.TwoViews):
     """Contrastive learning within one modality."""
 
     modalities = ("cmr", "ecg")
@@ -29,54 +27,25 @@ class SimCLR(Method):
     def __init__(self, network: Network, preset: Preset, *, outputs: int, modality: str, samples: int) -> None:
         """Build the encoder of `modality` and its projector; `outputs` is not used."""
         super().__init__(network, preset, outputs=outputs, modality=modality, samples=samples)
-        self.modality = modality
         self.needs = (modality,)
         self.parts = {modality: modality}
-        self.knobs = self.defaults(preset, modality)
-        self.optimiser = "adam" if preset.coupled_decay else "adamw"
-        self.views: tuple[augment.EcgView | augment.CmrView, ...]
+        hidden, out = network.hidden, network.projection
         if modality == "ecg":
-            view = augment.EcgView(samples, multiplicative=preset.multiplicative_jitter, flips=0.5)
-            self.views = (view, view)
-            times = samples // network.patch
-            self.ecg = vit.ViT(network.width, network.depth, network.heads, network.patch, times, norm=False)
-            self.depth = network.depth
+            self.ecg = trunk.ecg_encoder(network, preset, samples)
+            self.head = heads.Projector(network.width, hidden, out, norm=True)
         else:
-            always, mostly = (
-                augment.CmrView(network.image_size, preset.saturation, preset.rotation_rate, rate)
-                for rate in (1.0, preset.augment_rate)
-            )
-            self.views = (always, mostly)
-            self.cmr = resnet.ResNet(network.blocks, network.image_width)
-        width = network.width if modality == "ecg" else self.cmr.out
-        self.head = heads.Projector(width, network.hidden, network.projection, norm=modality == "ecg")
+            self.cmr = trunk.cmr_encoder(network)
+            if preset.wide_image_projector:  # 2048, 2048, 256
+                hidden, out = self.cmr.out, 2 * out
+            self.head = heads.Projector(self.cmr.out, hidden, out)
 
     @staticmethod
     def defaults(preset: Preset, modality: str = "cmr") -> dict[str, float]:
         """Every knob of that modality."""
         return dict(_KNOBS[modality])
 
-    def noise(self, generator: torch.Generator, n: int, augment: bool = True) -> dict[str, Tensor]:
-        """Numbers for `n` subjects; evaluation compares two augmented views as well."""
-        drawn: dict[str, Tensor] = {}
-        for i, view in enumerate(self.views):
-            drawn |= {f"{i}.{name}": u for name, u in view.noise(generator, n).items()}
-        if augment and self.modality == "ecg":
-            drawn["drop_path"] = torch.rand(n, 2, self.depth, 2, generator=generator, device=generator.device)
-        return drawn
-
-    def forward(
-        self, batch: Mapping[str, Tensor], noise: Mapping[str, Tensor] | None, knobs: Mapping[str, Tensor | float]
-    ) -> dict[str, Tensor]:
+    def forward(self, batch: Tensors, noise: Tensors | None, knobs: Knobs) -> dict[str, Tensor]:
         """Contrast two views of batch["ecg"] (n, 12, time) or batch["cmr"] (n, 3, h, h)."""
-        noise, knobs = noise or {}, {**self.knobs, **knobs}
-        a, b = (self._project(batch[self.modality], i, noise, knobs) for i in range(2))
+        knobs = {**self.knobs, **knobs}
+        a, b = map(self.head, self.embeddings(batch, noise or {}, knobs))
         return {"loss": losses.nt_xent(a, b, knobs["temperature"]), "top1": losses.retrieval(a, b)}
-
-    def _project(self, x: Tensor, i: int, noise: Mapping[str, Tensor], knobs: Mapping[str, Tensor | float]) -> Tensor:
-        own = of_view(noise, i)
-        x = self.views[i](x, own)
-        if self.modality == "cmr":
-            return self.head(self.cmr(x, self.training and bool(noise)))
-        drops = noise["drop_path"][:, i] if "drop_path" in noise else None
-        return self.head(self.ecg(x, drops=drops, rate=knobs["drop_path"])[:, 1:].mean(1))

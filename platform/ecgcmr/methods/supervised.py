@@ -4,13 +4,12 @@ Diseases are two classes under cross-entropy, phenotypes z-scored numbers under 
 known; the target's dtype says which. All weights train; a linear probe is layer decay 0. Source: section IV-C.2.
 """
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor
 
 from ecgcmr import augment, losses
-from ecgcmr.methods.contract import Method
+from ecgcmr.methods import trunk
+from ecgcmr.methods.contract import Knobs, Method, Tensors
 from ecgcmr.nn import Network, heads, resnet, vit
 from ecgcmr.presets import Preset
 
@@ -33,30 +32,26 @@ class Supervised(Method):
         self.preset, self.modality, self.depth = preset, modality, network.depth
         self.needs = (modality,)
         self.parts = {modality: modality}
-        self.knobs = self.defaults(preset, modality)
         self.view: augment.EcgView | augment.CmrView
         self.head: heads.EcgHead | heads.CmrHead
         if modality == "ecg":
             self.depths = network.depth + 1
-            self.view = augment.EcgView(
-                samples, sigma=0.2, magnitude=0.075, multiplicative=preset.multiplicative_jitter,
-                surrogate_rate=preset.finetune_surrogate_rate, crops=preset.crop_finetune,
+            self.view = trunk.ecg_view(
+                preset, samples, sigma=0.2, magnitude=0.075, surrogate_rate=preset.surrogate_rate,
+                crops=preset.crop_finetune,
             )  # fmt: skip
-            times = samples // network.patch
-            self.ecg = vit.ViT(network.width, network.depth, network.heads, network.patch, times, norm=False)
+            self.ecg = trunk.ecg_encoder(network, preset, samples)
             self.head = heads.EcgHead(network.width, network.heads, outputs, double_norm=preset.double_norm)
         else:
             self.depths = 5
-            self.view = augment.CmrView(
-                network.image_size, preset.saturation, preset.rotation_rate, preset.augment_rate
-            )
-            self.cmr = resnet.ResNet(network.blocks, network.image_width)
+            self.view = trunk.cmr_view(network, preset, preset.augment_rate)
+            self.cmr = trunk.cmr_encoder(network)
             self.head = heads.CmrHead(self.cmr.out, outputs)
 
     @staticmethod
     def defaults(preset: Preset, modality: str = "ecg") -> dict[str, float]:
         """Every knob of that modality; patience and max_delta rule early stopping (epochs; the metric's unit)."""
-        return {**_KNOBS[modality], "warmup": preset.finetune_warmup, "patience": 25.0, "max_delta": 0.0}
+        return {**_KNOBS[modality], "warmup": preset.finetune_warmup, "patience": 25.0, "max_delta": preset.max_delta}
 
     def lr_scale(self, batch: int) -> float:
         """What the learning rate is multiplied by at this batch size."""
@@ -82,9 +77,7 @@ class Supervised(Method):
             drawn["drop_path"] = torch.rand(n, self.depth, 2, generator=generator, device=generator.device)
         return drawn
 
-    def forward(
-        self, batch: Mapping[str, Tensor], noise: Mapping[str, Tensor] | None, knobs: Mapping[str, Tensor | float]
-    ) -> dict[str, Tensor]:
+    def forward(self, batch: Tensors, noise: Tensors | None, knobs: Knobs) -> dict[str, Tensor]:
         """Answer; batch["target"] is (n,) class numbers or (n, outputs) numbers with NaN, or absent: {"logits"}."""
         noise, knobs = noise or {}, {**self.knobs, **knobs}
         x = self.view(batch[self.modality], noise)
@@ -96,6 +89,9 @@ class Supervised(Method):
         if "target" not in batch:
             return {"logits": logits}
         if batch["target"].is_floating_point():
-            return {"loss": losses.masked_mse(logits, batch["target"])}
+            loss = losses.masked_mse(logits, batch["target"])
+            if self.preset.mse_counts_missing:
+                loss = loss * (~batch["target"].isnan()).to(loss.dtype).mean()
+            return {"loss": loss}
         smoothing = knobs["label_smoothing"] if noise else 0.0  # judged without smoothing, as in the authors' code
         return {"loss": losses.cross_entropy(logits, batch["target"], smoothing)}

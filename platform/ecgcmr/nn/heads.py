@@ -29,14 +29,17 @@ class NormedMLP(nn.Module):
     Source: Grill et al. 2020, section 3.2.
     """
 
-    def __init__(self, width: int, hidden: int, out: int) -> None:
+    def __init__(self, width: int, hidden: int, out: int, *, norm: bool = False) -> None:
+        """Map `width` to `out` numbers; with `norm` the input is layer-normalised first, as ECG embeddings are."""
         super().__init__()
+        self.input_norm = nn.LayerNorm(width, eps=EPS) if norm else None
         self.first = nn.Linear(width, hidden, bias=False)
         self.norm = BatchNorm(hidden)
         self.last = nn.Linear(hidden, out)
 
     def forward(self, x: Tensor, training: bool) -> Tensor:
         """(n, width) -> (n, out); with `training` normalised by this batch's statistics."""
+        x = x if self.input_norm is None else self.input_norm(x)
         hidden = self.norm(self.first(x)[..., None, None], training)
         return self.last(F.relu(hidden[..., 0, 0]))
 

@@ -93,15 +93,19 @@ def validation(curves: Mapping[str, Mapping[str, Sequence[Curve]]], metrics: Map
         figure, axes = _panels(len(curves))
         for ax, (task, by) in zip(axes, curves.items()):
             for system, seeds in by.items():
-                colour = PALETTE[systems.index(system) % len(PALETTE)]
                 for curve in seeds:
-                    _line(ax, curve, f"val_{metrics[task]}", color=colour, alpha=0.75, linewidth=0.9)
+                    _line(ax, curve, f"val_{metrics[task]}", alpha=0.75, linewidth=0.9, **_look(systems.index(system)))
             ax.set_title(task)
             ax.set_xlabel("epoch")
         axes[0].set_ylabel(WORDS.get(next(iter(metrics.values())), "validation"))
-        named = [Line2D([], [], color=PALETTE[i % len(PALETTE)], linewidth=2) for i in range(len(systems))]
+        named = [Line2D([], [], linewidth=2, **_look(i)) for i in range(len(systems))]
         figure.legend(named, systems, loc="outside lower center", ncols=min(4, max(1, len(systems))))
     return figure
+
+
+def _look(place: int) -> dict[str, Any]:
+    """Colour and dash of the system with this place: dashed once the colours begin anew."""
+    return {"color": PALETTE[place % len(PALETTE)], "linestyle": "-" if place < len(PALETTE) else (0, (3, 1.2))}
 
 
 def _panels(count: int) -> tuple[Figure, list[Axes]]:

@@ -1,29 +1,46 @@
 """The report page: one HTML file that stands alone, with the tables and figures as files beside it.
 
-It says what was trained on whom, with what result, from rows, curves and the cohort's manifest. The same files on disk give
-the same bytes. It computes no result of its own: numbers come from `tables`, pictures from `curves` and `figures`.
+It says which claims of the paper hold here, by which numbers, on whom, trained how, and what it takes to run it again. It
+computes no result of its own: numbers come from `evidence` through `tables`, pictures from `drawings`, all other words from
+`account`. The same files on disk, and the same installed versions, give the same bytes.
 """
 
 import base64
-import json
-from collections.abc import Iterable, Mapping
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import pandas as pd
-from matplotlib.figure import Figure
 
-from ecgcmr import __version__, cohort, ecg, store, tasks
+from ecgcmr import __version__, cohort, store
 from ecgcmr import trial as trials
 from ecgcmr.cohort import Cohort
-from ecgcmr.report import curves, figures, tables
-from ecgcmr.trial import Trial
+from ecgcmr.paper import LAYOUTS
+from ecgcmr.report import account, curves, drawings, tables
+from ecgcmr.report.account import Run
+from ecgcmr.report.drawings import Drawing
+from ecgcmr.report.evidence import Evidence
+from ecgcmr.report.sheets import Sheet
+from ecgcmr.report.verdicts import FAILS, HOLDS, OPEN
 
-PAGE = "index.html"
-SPLITS = ("train", "val", "test")
-TITLES = {"simclr": "SimCLR", **{system.label: system.title for system in tables.SYSTEMS}}
-SIGNALS = {"ecg": "ECG", "cmr": "CMR", "ecg+cmr": "ECG + CMR"}  # in the order that pre-trainings need each other
+PAGE, DATA = "index.html", "rows.csv"
+LOOKS = {HOLDS: ("yes", "✓"), FAILS: ("no", "✗"), OPEN: ("open", "○")}  # class and sign of a verdict
+ONE = {HOLDS: "holds", FAILS: "does not hold", OPEN: "is not decidable"}
+MANY = {HOLDS: "hold", FAILS: "do not hold", OPEN: "are not decidable"}
+UNITS = {"auroc": "points", "pearson": "in r", "": ""}
+STATISTICS = ("secondary", "calibration", "subgroups", "phenotypes")  # sheets for a reviewer, in the order of the page
+SECTIONS = {  # the paper's own headings
+    "V-A": "CMR-level disease classification from the ECG only",
+    "V-B": "Masked data modelling against other pre-training strategies",
+    "V-C": "Cardiac phenotypes from ECG data",
+    "V-D": "Low-data regimes",
+    "V-E": "Interpretability: knowledge transfer made visible",
+    "V-F": "Analysis of CMR images",
+}
 
 
 def write(runs: Path, cohort_path: Path, out: Path) -> dict[str, Path]:
@@ -35,32 +52,36 @@ def write(runs: Path, cohort_path: Path, out: Path) -> dict[str, Path]:
         out: folder to write to; files of the same name are replaced, each whole or not at all.
 
     Raises:
-        InputError: there is no complete cohort at `cohort_path`.
+        InputError: there is no complete cohort at `cohort_path`, or the log of test reads is damaged.
     """
     opened = cohort.open(cohort_path)
-    found = list(store.records(runs))
-    synthetic = opened.manifest["source"] == "synthetic"
-    made = tables.every(store.rows(runs), labels=opened.manifest["labels"], paper=not synthetic)
-    drawn = _drawings(opened, found)
-    written: dict[str, Path] = {}
-    for stem, table in made.items():
-        for ending, text in (("md", table.markdown()), ("csv", table.csv()), ("tex", table.latex())):
-            written[f"{stem}.{ending}"] = _put(out / f"{stem}.{ending}", text.encode())
-    pictures = {}
-    for name, figure in drawn.items():
-        picture = curves.png(figure)
-        written[f"{name}.png"] = _put(out / f"{name}.png", picture)
-        pictures[name] = f"data:image/png;base64,{base64.b64encode(picture).decode()}"  # the page needs no other file
-    text = _template().render(**_words(opened, runs, found, synthetic), tables=made, pictures=pictures)
+    found, rows = account.read(runs), store.rows(runs)
+    parts = _parts(runs, opened, found, rows)
+    general = [*drawings.example(opened), *drawings.training(found)]
+    data = _data(rows)
+    files = {DATA: data}
+    for sheet in (sheet for part in parts for sheet in part.sheets.values()):
+        for ending, text in (("md", sheet.markdown()), ("csv", sheet.csv()), ("tex", sheet.latex())):
+            files[f"{sheet.stem}.{ending}"] = text.encode()
+    drawn = [drawing for part in parts for drawing in part.drawings] + general
+    files |= {f"{one.name}.png": curves.png(one.figure) for one in drawn if one.figure is not None}
+    # The page needs no other file: pictures are in it.
+    pictures = {
+        name.removesuffix(".png"): _address(content) for name, content in files.items() if name.endswith(".png")
+    }
+    words = _words(runs, opened, found, rows) | {"digest": hashlib.sha256(data).hexdigest()}
+    drawn_by = {drawing.name: drawing for drawing in general}
+    text = _template().render(**words, parts=parts, general=drawn_by, pictures=pictures, looks=LOOKS)
+    written = {name: _put(out / name, content) for name, content in files.items()}
     return {"page": _put(out / PAGE, text.encode()), **written}
 
 
 def _template() -> jinja2.Template:
     """The page's template; escapes whatever it is given."""
-    loader = jinja2.FileSystemLoader(Path(__file__).parent)
     settings = jinja2.Environment(
-        loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
+        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )  # fmt: skip
     return settings.get_template("page.html.jinja")
 
 
@@ -74,185 +95,173 @@ def _put(path: Path, content: bytes) -> Path:
     return path
 
 
-# -- figures -----------------------------------------------------------------------------------------------------------
-
-Found = Iterable[tuple[Path, dict[str, Any]]]
-
-
-def _drawings(opened: Cohort, found: Found) -> dict[str, Figure]:
-    """Every figure that the files can fill, by file stem."""
-    drawn = _example(opened)
-    parsed = [(folder, trials.from_json(record["trial"])) for folder, record in found]
-    many = len({trial.space for _, trial in parsed}) > 1
-    before: dict[str, pd.DataFrame] = {}
-    judged: dict[str, dict[str, list[pd.DataFrame]]] = {}
-    metrics: dict[str, str] = {}
-    for folder, trial in sorted(parsed, key=lambda pair: _order(pair[1])):
-        here = f" [{trial.space}]" if many else ""
-        if trial.stage == "pretrain":
-            name = _titled(trial) + here
-            again = f" ({trial.point}, seed {trial.seed})" if name in before else ""
-            before[name + again] = pd.read_parquet(folder / store.CURVE)
-        elif trial.stage == "final" and trial.take == 1:
-            task = tasks.of(trial.task, (trial.task,))
-            name = f"{tables.SHORT.get(task.name, task.title)}{here}"
-            metrics[name] = task.metric
-            system = TITLES.get(trial.label, trial.label)
-            judged.setdefault(name, {}).setdefault(system, []).append(pd.read_parquet(folder / store.CURVE))
-    if before:
-        drawn["curves-pretraining"] = curves.pretraining(before)
-    if judged:
-        drawn["curves-validation"] = curves.validation(judged, metrics)
-    return drawn
+def _address(picture: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(picture).decode()}"
 
 
-def _order(trial: Trial) -> tuple[Any, ...]:
-    """Tasks and systems in the order of the tables, pre-trainings in that of their making, then by name."""
-    labels, names = list(TITLES), [*SIGNALS, *tasks.TASKS]
-    task = names.index(trial.task) if trial.task in names else len(names)
-    label = labels.index(trial.label) if trial.label in labels else len(labels)
-    return (trial.space, task, trial.task, label, trial.name)
+def _data(rows: pd.DataFrame) -> bytes:
+    """Every measured number as CSV, in an order that does not depend on the disk: what the page's hash is of."""
+    ordered = rows.sort_values(["trial", "split", "metric"], kind="stable")
+    return ordered.to_csv(index=False, lineterminator="\n").encode()
 
 
-def _example(opened: Cohort) -> dict[str, Figure]:
-    """One subject of the test split, with CMR if anyone has it; no name, no age: a picture is enough."""
-    index = opened.rows("test")
-    index = index[index.has_ecg]
-    chosen = index[index.has_cmr].head(1) if index.has_cmr.any() else index.head(1)
-    if chosen.empty:
+# -- results -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Claims:
+    """The claims of the paper, judged by one search space.
+
+    Attributes:
+        sheet: the table that says the same.
+        tally: (verdict, how many claims, the verdict's words for so many).
+        sections: (section, its title, lines); a line has verdict, text, effect, interval, p and reason.
+    """
+
+    sheet: Sheet
+    tally: tuple[tuple[str, int, str], ...]
+    sections: tuple[tuple[str, str, list[dict[str, str]]], ...]
+
+    @property
+    def total(self) -> int:
+        """How many claims there are."""
+        return sum(n for _, n, _ in self.tally)
+
+    @property
+    def sentence(self) -> str:
+        """`14 hold, 3 do not hold, 5 are not decidable`."""
+        return ", ".join(f"{n} {said}" for _, n, said in self.tally)
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """A table, a figure or both, under one title; `more` is folded below."""
+
+    title: str
+    sheet: Sheet | None = None
+    drawing: Drawing | None = None
+    more: tuple[Sheet | Drawing, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """What one search space has to say.
+
+    Attributes:
+        space: its name.
+        sheets: all its tables, by the stem without the space.
+        claims: None if nothing was judged from predictions.
+        tables, figures, statistics: the blocks of the sections.
+        drawings: all that appear in them.
+    """
+
+    space: str
+    sheets: Mapping[str, Sheet]
+    claims: Claims | None
+    tables: tuple[Block, ...]
+    figures: tuple[Block, ...]
+    statistics: tuple[Block, ...]
+    drawings: tuple[Drawing, ...]
+
+
+def _parts(runs: Path, opened: Cohort, found: Sequence[Run], rows: pd.DataFrame) -> list[Part]:
+    """One part per search space that has final runs or multimodal pre-trainings."""
+    evidence = {space: Evidence.of(runs, space, rows) for space in tables.spaces(rows)}
+    paper, labels = tables.comparable(opened.manifest), opened.manifest["labels"]
+    made = tables.every(rows, evidence, labels=labels, paper=paper, people=opened.rows("test"))
+    spaces = sorted({*evidence, *(run.trial.space for run in found if run.trial.method == "mmcl")})
+    parts = []
+    for space in spaces:
+        ending = f"-{space}" if len(spaces) > 1 else ""
+        own = _of_space(made, space, list(evidence))
+        sixth = drawings.figure6(runs, opened, found, rows, space, ending)
+        parts.append(_part(space, own, evidence.get(space), ending, sixth))
+    return parts
+
+
+def _of_space(made: Mapping[str, Sheet], space: str, spaces: Sequence[str]) -> dict[str, Sheet]:
+    """The tables of a space by their stems without its name, which they end in where several spaces have final runs."""
+    if space not in spaces:
         return {}
-    names = ("ecg", "cmr") if bool(chosen.has_cmr.iloc[0]) else ("ecg",)
-    signals = opened.load(chosen, names)
-    drawn = {"example-ecg": figures.ecg_paper(signals["ecg"][0].astype(float), ecg.RATE_HZ)}
-    if "cmr" in signals:
-        drawn["example-cmr"] = figures.frames(signals["cmr"][0])
-    return drawn
+    if len(spaces) == 1:
+        return dict(made)
+    longer = [f"-{other}" for other in spaces if other.endswith(f"-{space}")]
+    mine = {stem: sheet for stem, sheet in made.items() if stem.endswith(f"-{space}")}
+    return {stem.removesuffix(f"-{space}"): sheet for stem, sheet in mine.items() if not stem.endswith(tuple(longer))}
+
+
+def _part(space: str, own: dict[str, Sheet], evidence: Evidence | None, ending: str, sixth: Drawing | None) -> Part:
+    """One space's blocks, in the order of the page; `sixth` is its Figure 6, if it has one."""
+    drawn: list[tuple[Drawing | None, tuple[Sheet, ...]]] = [(sixth, ())]
+    if evidence:
+        numbers = (own["figure5"],) if "figure5" in own else ()
+        drawn = [(drawings.figure4(evidence, ending), ()), (drawings.figure5(evidence, ending), numbers), *drawn]
+    figures = [Block(one.title, drawing=one, more=more) for one, more in drawn if one]
+    placed = {"claims", "figure5", *STATISTICS, *(stem for stem in own if stem.startswith("comparisons-"))}
+    shown = [_table(stem, own, evidence, ending) for stem in own if stem not in placed]
+    statistics = []
+    for stem in STATISTICS:
+        if stem in own:
+            picture = drawings.reliability(evidence, ending) if stem == "calibration" and evidence else None
+            statistics.append(Block(own[stem].title, own[stem], picture))
+    blocks = [*shown, *figures, *statistics]
+    return Part(
+        space=space, sheets=own, claims=_claims(own["claims"]) if "claims" in own else None, tables=tuple(shown),
+        figures=tuple(figures), statistics=tuple(statistics),
+        drawings=tuple(d for block in blocks for d in (block.drawing, *block.more) if isinstance(d, Drawing)),
+    )  # fmt: skip
+
+
+def _table(stem: str, own: Mapping[str, Sheet], evidence: Evidence | None, ending: str) -> Block:
+    """A table with its comparisons."""
+    compared, more = own.get(f"comparisons-{stem}"), []
+    if compared and evidence and stem in LAYOUTS:
+        forest = drawings.forest(evidence, LAYOUTS[stem], ending)
+        more = [one for one in (forest, compared) if one]
+    return Block(own[stem].title, own[stem], more=tuple(more))
+
+
+def _claims(sheet: Sheet) -> Claims:
+    """The lines of the table of claims, by section."""
+    sections: dict[str, list[dict[str, str]]] = {}
+    for row, record in zip(sheet.rows, sheet.records):
+        said = {title: word.text for title, word in zip(sheet.header, row)}
+        known = said["p"] != "—"
+        sections.setdefault(said["Section"], []).append({
+            "verdict": said["Verdict"], "text": said["Claim"], "reason": said["Why"],
+            "effect": f"{said['Difference']} {UNITS[record['metric']]}" if known else "",
+            "interval": said["95 % interval"] if known else "", "p": said["p"] if known else "",
+        })  # fmt: skip
+    counts = Counter(line["verdict"] for lines in sections.values() for line in lines)
+    listed = tuple((section, SECTIONS.get(section, ""), lines) for section, lines in sections.items())
+    tally = tuple((word, counts[word], (ONE if counts[word] == 1 else MANY)[word]) for word in LOOKS)
+    return Claims(sheet, tally, listed)
 
 
 # -- words -------------------------------------------------------------------------------------------------------------
 
 
-def _words(opened: Cohort, runs: Path, found: list[tuple[Path, dict[str, Any]]], synthetic: bool) -> dict[str, Any]:
+def _words(runs: Path, opened: Cohort, found: Sequence[Run], rows: pd.DataFrame) -> dict[str, Any]:
     """Everything the template says but tables and pictures."""
     manifest = opened.manifest
-    parsed = [(trials.from_json(record["trial"]), record) for _, record in found]
-    stages = {stage: sum(trial.stage == stage for trial, _ in parsed) for stage in trials.STAGES}
-    strangers = sum(record["recipe"]["cohort"] != opened.fingerprint for _, record in found)
     return {
         "version": __version__,
         "manifest": manifest,
-        "synthetic": synthetic,
-        "stages": stages,
-        "strangers": strangers,
-        "subjects": sum(manifest["rows"].values()),
-        "flow": manifest["flow"],
-        "repairs": _counted(repair["what"] for repair in manifest["repairs"]),
-        "counts": _counts(opened),
-        "phenotypes": _phenotypes(manifest["labels"]),
-        "settings": _settings(parsed, manifest),
-        "splits": SPLITS,
-        "pretrainings": [_pretraining(trial, record, runs / trial.name)
-                         for trial, record in sorted(parsed, key=lambda pair: _order(pair[0])) if trial.stage == "pretrain"],
-        "points": _chosen_points(parsed),
-        "recipe": json.dumps(manifest["recipe"], indent=1, sort_keys=True, ensure_ascii=False),
-    }  # fmt: skip
-
-
-def _counted(words: Iterable[str]) -> list[tuple[str, int]]:
-    """Distinct words with their number, most frequent first."""
-    counts = pd.Series(list(words), dtype=object).value_counts()
-    return sorted(((str(word), int(n)) for word, n in counts.items()), key=lambda pair: (-pair[1], pair[0]))
-
-
-def _counts(opened: Cohort) -> list[tuple[str, list[str]]]:
-    """Lines of the cohort table: subjects, signals and positives per split, then over all."""
-    index, labels = opened.rows(), opened.manifest["labels"]
-    splits = [*(index[index.split == split] for split in SPLITS), index]
-    lines = [("Subjects", [f"{len(rows):,}" for rows in splits])]
-    for name, title in (("has_ecg", "with ECG"), ("has_cmr", "with CMR")):
-        lines.append((title, [f"{int(rows[name].sum()):,}" for rows in splits]))
-    binary = [name for name, by in labels.items() if all("positive" in part for part in by.values())]
-    for name in [*(n for n in tasks.DISEASES if n in binary), *sorted(set(binary) - set(tasks.DISEASES))]:
-        parts = [labels[name][split] for split in SPLITS]
-        parts.append({key: sum(part[key] for part in parts) for key in ("n", "positive")})
-        lines.append((f"{tables.SHORT.get(name, name)} positive", [_share(p["positive"], p["n"]) for p in parts]))
-    return lines
-
-
-def _share(part: int, whole: int) -> str:
-    """`80 (7.1 %)`, of those whose label is known."""
-    return f"{part:,} ({100 * part / whole:.1f} %)" if whole else "—"
-
-
-def _phenotypes(labels: Mapping[str, Any]) -> list[tuple[str, str, list[str]]]:
-    """Name, unit and mean per split of every measured number."""
-    measured = [name for name, by in labels.items() if all("mean" in part for part in by.values())]
-    ordered = [*(n for n in tasks.PHENOTYPES if n in measured), *sorted(set(measured) - set(tasks.PHENOTYPES))]
-    found = []
-    for name in ordered:
-        means = [labels[name][split]["mean"] for split in SPLITS]
-        found.append((name, tasks.UNITS.get(name, ""), ["—" if m is None else f"{m:.1f}" for m in means]))
-    return found
-
-
-def _settings(parsed: list[tuple[Trial, dict[str, Any]]], manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What one has to know to run the same again, as (name, words) pairs."""
-    every = [trial for trial, _ in parsed]
-    notes = [record["provenance"] for _, record in parsed]
-    found: dict[str, Iterable[str]] = {
-        "Search space": {trial.space for trial in every},
-        "Preset": {trial.preset for trial in every},
-        "Seeds": map(str, sorted({trial.seed for trial in every if trial.stage == "final"})),
-        "ECG transformer": {
-            f"{t.network.width} wide, {t.network.depth} layers, {t.network.heads} heads" for t in every
-        },
-        "Precision": {str(note["precision"]) for note in notes if "precision" in note},
-        "Device": {str(note["device"]) for note in notes if "device" in note},
-        "Versions": {f"{name} {number}" for note in notes for name, number in note.get("versions", {}).items()},
-        "Cohort": [f"{manifest['name']} (source {manifest['source']}, seed {manifest['seed']})"],
-        "Cohort fingerprint": [manifest["fingerprint"]],
-        "Recipe hash": [manifest["recipe_hash"]],
+        "synthetic": manifest["source"] == "synthetic",
+        "stages": {stage: sum(run.trial.stage == stage for run in found) for stage in trials.STAGES},
+        "strangers": sum(run.record["recipe"]["cohort"] != opened.fingerprint for run in found),
+        "subjects": opened.rows().subject.nunique(),
+        "flow": account.flow(manifest),
+        "splits": account.splits(opened),
+        "repairs": account.repairs(manifest),
+        "characteristics": account.characteristics(opened),
+        "phenotypes": account.phenotypes(manifest),
+        "pretrainings": account.pretrainings(found, rows),
+        "test_reads": account.test_reads(runs, found),
+        "commands": account.commands(manifest, sorted({run.trial.space for run in found})),
+        "settings": account.settings(found, manifest),
+        "exact": account.exact(found, manifest),
+        "grids": account.grids(found),
+        "points": account.points(found),
+        "fingerprints": account.fingerprints(found),
     }
-    ordered = {name: words if name == "Seeds" else sorted(words) for name, words in found.items()}
-    return [(name, text) for name, words in ordered.items() if (text := ", ".join(words))]
-
-
-def _pretraining(trial: Trial, record: Mapping[str, Any], folder: Path) -> dict[str, str]:
-    """One line of the table of pre-trainings."""
-    rows = pd.read_parquet(folder / store.ROWS)
-    loss = rows[(rows.split == "val") & (rows.metric == "loss")].value
-    note = record["provenance"]
-    return {
-        "title": _titled(trial),
-        "starts": ", ".join(
-            f"{SIGNALS.get(part, part)}: {TITLES.get(name.split('/')[3], name)}" for part, name in trial.starts
-        ),
-        "epochs": f"{trial.epochs:,}",
-        "batch": f"{trial.batch:,}",
-        "rate": f"{dict(trial.knobs)['lr']:g}" if "lr" in dict(trial.knobs) else "default",
-        "loss": f"{loss.iloc[0]:.4f}" if len(loss) else "—",
-        "time": f"{note['seconds'] / 60:,.1f} min" if "seconds" in note else "—",
-        "status": record["status"],
-    }
-
-
-def _titled(trial: Trial) -> str:
-    """`MMCL, ECG + CMR`."""
-    return f"{TITLES.get(trial.label, trial.label)}, {SIGNALS.get(trial.task, trial.task)}"
-
-
-def _system(name: str) -> str:
-    """The system that a trial's name (`space/stage/task/label/…`) stands for."""
-    words = name.split("/")
-    return TITLES.get(words[3], words[3]) if len(words) > 3 else name
-
-
-def _chosen_points(parsed: list[tuple[Trial, dict[str, Any]]]) -> list[tuple[str, str, str, int]]:
-    """(task, system, point, seeds) of the final runs: what the grid chose."""
-    finals = sorted((trial for trial, _ in parsed if trial.stage == "final" and trial.take == 1), key=_order)
-    seeds: dict[tuple[str, str, str], int] = {}
-    for trial in finals:
-        title = tables.SHORT.get(trial.task, trial.task)
-        key = (title, TITLES.get(trial.label, trial.label), trial.point.replace(",", ", "))
-        seeds[key] = seeds.get(key, 0) + 1
-    return [(*key, n) for key, n in seeds.items()]

@@ -1,0 +1,234 @@
+"""The final runs: which of them stand for a system, and what they answered for whom.
+
+Two rules live here and nowhere else. Seeds of two points of a grid are two systems, so of several points the one that
+validation prefers stands for the system. And answers are compared subject by subject: runs of different modalities were
+judged on different people, so they are aligned by (subject, number of the visit) and cut to those that all share.
+"""
+
+import json
+import math
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+
+from ecgcmr import store, tasks
+from ecgcmr.tasks import Task
+
+SEEDS = 5  # paper, section IV-D.2: mean and standard deviation over five seeds
+
+
+@dataclass(frozen=True)
+class PerSeed:
+    """A metric of the runs of one system, one number per seed.
+
+    Attributes:
+        values: in the metric's unit, in the order of the seeds.
+    """
+
+    values: tuple[float, ...] = ()
+
+    @property
+    def mean(self) -> float:
+        """Mean over the seeds there are; NaN without any."""
+        return statistics.fmean(self.values) if self.values else math.nan
+
+    @property
+    def sd(self) -> float:
+        """Sample standard deviation (n − 1); NaN below two seeds."""
+        return statistics.stdev(self.values) if len(self.values) > 1 else math.nan
+
+
+@dataclass(frozen=True)
+class Finals(PerSeed):
+    """The final runs of one system on one task with one share of the labels.
+
+    Attributes:
+        values: the test metric of each run that gave a number, in the order of the seeds.
+        names, seeds: its trial and seed.
+        wanted: seeds that belong here.
+        diverged: seeds that ran and gave no number.
+        subjects: numbers of test subjects that they were judged on, distinct, ascending.
+        note: says so if runs of several points lie on disk; else empty.
+    """
+
+    names: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = ()
+    wanted: int = SEEDS
+    diverged: int = 0
+    subjects: tuple[int, ...] = ()
+    note: str = ""
+
+    @property
+    def started(self) -> bool:
+        """Whether any seed has run."""
+        return bool(self.values) or self.diverged > 0
+
+    @property
+    def complete(self) -> bool:
+        """Whether every seed gave a number."""
+        return len(self.values) == self.wanted
+
+    @property
+    def lack(self) -> str:
+        """`3 of 5 seeds, 1 diverged`; empty for a complete set."""
+        if self.complete:
+            return ""
+        if not self.started:
+            return "no finished run"
+        return f"{len(self.values)} of {self.wanted} seeds" + (f", {self.diverged} diverged" if self.diverged else "")
+
+
+Cell = tuple[str, str, float]  # label, task, share of the labels
+
+
+def of_space(rows: pd.DataFrame, space: str, seeds: int = SEEDS) -> dict[Cell, Finals]:
+    """The final runs of a search space, by (label, task, share of the labels).
+
+    Args:
+        rows: `store.rows(runs)`.
+        space: its name.
+        seeds: how many belong to a system.
+    """
+    metric = {task: tasks.of(task, (task,)).metric for task in rows.task.unique()}
+    mine = rows[(rows.space == space) & (rows.metric == rows.task.map(metric))]
+    final = mine[(mine.stage == "final") & (mine.split == "test")]
+    tried = dict(_by_cell(mine[(mine.stage == "grid") & (mine.split == "val")]))
+    found = {}
+    for cell, group in _by_cell(final):
+        chosen, note = one_point(group, tried.get(cell, mine.head(0)))
+        good = chosen[(chosen.status != "diverged") & chosen.value.map(math.isfinite)].sort_values("seed")
+        found[cell] = Finals(
+            values=tuple(float(value) for value in good.value), names=tuple(good.trial),
+            seeds=tuple(int(seed) for seed in good.seed), wanted=max(seeds, len(good)),
+            diverged=int(chosen.seed.nunique() - good.seed.nunique()),
+            subjects=tuple(sorted({int(n) for n in chosen.n})), note=note,
+        )  # fmt: skip
+    return found
+
+
+def _by_cell(rows: pd.DataFrame) -> Iterator[tuple[Cell, pd.DataFrame]]:
+    return cast(Iterator[tuple[Cell, pd.DataFrame]], iter(rows.groupby(["label", "task", "take"])))
+
+
+def one_point(final: pd.DataFrame, tried: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """The final rows of one point of the grid; a note if final runs of several points lie on disk.
+
+    Several lie there when a grid was widened after its first finals. The point of greatest validation metric in the grid
+    stays, as `sweep.finals` chooses: the mean over its seeds, of equal points the first by name.
+
+    Args:
+        final: final test rows of one system, task and share of the labels.
+        tried: validation rows of its grid.
+    """
+    points = sorted(final.point.unique())
+    if len(points) < 2:
+        return final, ""
+    scores = tried[tried.point.isin(points)].groupby("point").value.agg(lambda v: v.mean(skipna=False)).dropna()
+    best = min(points, key=lambda point: (-scores.get(point, -math.inf), point))
+    why = "best on validation" if len(scores) else "the first by name, as no grid rows tell which is best on validation"
+    return final[final.point == best], f"final runs of {len(points)} points exist; shown is {best}, {why}."
+
+
+# -- answers -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """What the seeds of a system answered on the test set, on the rows that all of them share, ordered by subject.
+
+    Attributes:
+        subjects: (n,) pseudonyms; a subject with several visits occurs several times.
+        visits: (n,) number of the visit, from 0.
+        targets: (n, k) float64, NaN where missing.
+        outputs: (m, n, k) float64: probability of the disease, or phenotypes in their units.
+        seeds: (m,).
+        columns: (k,) names of what was asked.
+    """
+
+    subjects: np.ndarray
+    visits: np.ndarray
+    targets: np.ndarray
+    outputs: np.ndarray
+    seeds: tuple[int, ...]
+    columns: tuple[str, ...]
+
+    @cached_property
+    def index(self) -> pd.MultiIndex:
+        """(subject, visit) of each row."""
+        return pd.MultiIndex.from_arrays([self.subjects, self.visits])
+
+    @cached_property
+    def mark(self) -> int:
+        """Equal for equal answers of equal subjects; what was computed from them is kept under it."""
+        return hash((*self.subjects, self.visits.tobytes(), self.targets.tobytes(), self.outputs.tobytes()))
+
+    def at(self, rows: np.ndarray) -> "Answers":
+        """Some of the rows: places or a mask, (n,)."""
+        return Answers(
+            self.subjects[rows], self.visits[rows], self.targets[rows], self.outputs[:, rows], self.seeds, self.columns
+        )
+
+
+def read(runs: Path, found: Finals, task: Task) -> Answers | str:
+    """The test predictions of a system's runs, aligned; or in words why there are none.
+
+    Args:
+        runs: the folder of runs.
+        found: which of them.
+        task: what was asked.
+    """
+    paths = [store.folder(runs, name) / store.PREDICTIONS for name in found.names]
+    absent = [path for path in paths if not path.exists()]
+    if absent or not paths:
+        return f"{len(absent)} of {len(paths)} runs left no predictions" if paths else found.lack
+    each = [_answers(pd.read_parquet(path), seed, task) for path, seed in zip(paths, found.seeds)]
+    index = each[0].index
+    for other in each[1:]:
+        index = index.intersection(other.index)
+    each = [one.at(one.index.get_indexer(index.sort_values())) for one in each]
+    first = each[0]
+    if not all(np.array_equal(first.targets, one.targets, equal_nan=True) for one in each):
+        return "its seeds were judged on different answers of the same subjects"
+    outputs = np.concatenate([one.outputs for one in each])
+    return Answers(first.subjects, first.visits, first.targets, outputs, found.seeds, first.columns)
+
+
+def _answers(table: pd.DataFrame, seed: int, task: Task) -> Answers:
+    """The test rows of one run's predictions, in file order."""
+    rows = table[table.split == "test"]
+    targets, outputs = (
+        np.stack([rows[f"{kind}:{name}"].to_numpy(np.float64) for name in task.columns], axis=1)
+        for kind in ("target", "output")
+    )
+    visits = rows.groupby("subject").cumcount().to_numpy()
+    return Answers(rows.subject.to_numpy(object), visits, targets, outputs[None], (seed,), task.columns)
+
+
+def shared(one: Answers, other: Answers) -> tuple[Answers, Answers] | str:
+    """Both on the subjects that they have in common, row by row; or in words why that cannot be."""
+    index = one.index.intersection(other.index).sort_values()
+    if index.empty:
+        return "no test subject in common"
+    pair = tuple(answers.at(answers.index.get_indexer(index)) for answers in (one, other))
+    if not np.array_equal(pair[0].targets, pair[1].targets, equal_nan=True):
+        return "judged on different answers of the same subjects"
+    return pair[0], pair[1]
+
+
+def provenance(runs: Path, found: Finals) -> Mapping[str, Any]:
+    """What the first of the runs says of itself; all seeds train on the same rows. Empty without runs."""
+    if not found.names:
+        return {}
+    return json.loads((store.folder(runs, found.names[0]) / store.RECORD).read_text())["provenance"]
+
+
+def ordered(labels: Sequence[str], known: Sequence[str]) -> list[str]:
+    """Distinct labels: those of `known` first, in its order, then the others by name."""
+    left = set(labels)
+    return [*(label for label in known if label in left), *sorted(left - set(known))]

@@ -1,0 +1,349 @@
+"""The whole study as a list of trials: every system, task and share of the labels of the paper, at a scale.
+
+The one idea: a scale says how large things are (network, batch, epochs, rates, grids), this file says which things run, so
+`toy`, `small` and `full` differ in numbers only. A fine-tuning may start from a *sweep* of pre-trainings; `resolved` then
+names the one of least validation loss. Nothing here runs anything.
+"""
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ecgcmr import paper, store, tasks
+from ecgcmr.errors import InputError, unknown
+from ecgcmr.nn import Network
+from ecgcmr.trial import Trial
+
+SEEDS = (0, 101, 202, 303, 404)  # the five of the authors' scripts (oetu/mae bash_scripts/finetune_ecg.sh)
+
+Grid = Mapping[str, Sequence[float]]
+
+PAPER_GRID: Grid = {  # section IV-C.2: 3 · 2 · 3 · 3 · 3 · 4 = 648 points
+    "batch": (8, 16, 32),
+    "layer_decay": (0.5, 0.75),
+    "drop_path": (0.0, 0.1, 0.2),
+    "label_smoothing": (0.0, 0.1, 0.2),
+    "weight_decay": (0.0, 0.1, 0.2),
+    "lr": (1e-6, 3e-6, 1e-5, 3e-5),
+}
+# Label smoothing has no meaning for numbers: 216 points.
+PHENOTYPE_GRID: Grid = {name: values for name, values in PAPER_GRID.items() if name != "label_smoothing"}
+# The text gives no grid for the image encoder. It has neither drop path nor layer decay; the rates are ours.
+IMAGE_GRID: Grid = {
+    "batch": (8, 16, 32), "label_smoothing": (0.0, 0.1, 0.2), "weight_decay": (0.0, 0.1, 0.2),
+    "lr": (1e-5, 3e-5, 1e-4, 3e-4),
+}  # fmt: skip
+TREE_GRID: Grid = {  # section IV-D.1: 5 · 6 · 3 · 3 = 270 points
+    "rounds": (50, 75, 100, 125, 150),
+    "max_depth": (3, 4, 5, 6, 7, 8),
+    "lr": (0.1, 0.2, 0.3),
+    "subsample": (0.5, 0.75, 1.0),
+}
+RATES = (3e-5, 1e-4, 3e-4, 1e-3)  # of MMCL's sweep, section IV-C.2
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """What a pre-training is: its modality (the trial's task), its method, and whose encoders it starts from."""
+
+    task: str
+    method: str
+    starts: Mapping[str, str] = field(default_factory=dict)
+
+
+PRETRAININGS: dict[str, Pretraining] = {
+    "mae": Pretraining("ecg", "mae"),
+    "simclr": Pretraining("ecg", "simclr"),
+    "clocs": Pretraining("ecg", "clocs"),
+    "byol": Pretraining("ecg", "byol"),
+    "barlow-twins": Pretraining("ecg", "barlow_twins"),
+    "cmr-simclr": Pretraining("cmr", "simclr"),
+    "mmcl": Pretraining("ecg+cmr", "mmcl", {"ecg": "mae", "cmr": "cmr-simclr"}),
+    "mmcl-wo-mdm": Pretraining("ecg+cmr", "mmcl", {"cmr": "cmr-simclr"}),
+}
+
+# Label of a fine-tuned system -> (modality, label of the pre-training that it starts from, if any).
+FINETUNED: dict[str, tuple[str, str]] = {
+    "supervised": ("ecg", ""),
+    **{label: ("ecg", label) for label in ("simclr", "clocs", "byol", "barlow-twins", "mae", "mmcl-wo-mdm", "mmcl")},
+    "cmr-supervised": ("cmr", ""),
+    "cmr-mmcl-wo-mdm": ("cmr", "mmcl-wo-mdm"),
+    "cmr-mmcl": ("cmr", "mmcl"),
+}
+TREES = "xgboost"
+
+# What of the study each table or figure needs: (systems, tasks, shares of the labels).
+PARTS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[float, ...]]] = {
+    **{
+        stem: (tuple(system.label for system in layout.systems), layout.tasks, (1.0,))
+        for stem, layout in paper.LAYOUTS.items()
+    },
+    "figure5": (tuple(system.label for system in paper.LOW_LABEL), tasks.DISEASES, paper.TAKES),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How one kind of run is trained: its batch, its length, its rate (several: a sweep) and other knobs."""
+
+    batch: int
+    epochs: int
+    rates: tuple[float, ...] = ()
+    eval_every: int = 1
+    knobs: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """How large the study is.
+
+    Attributes:
+        space: name of the search space, the first folder of its runs.
+        preset: "paper" or "authors".
+        network: every size that fixes a shape.
+        pretraining: a recipe for every label of PRETRAININGS.
+        disease, phenotype, image: recipes of fine-tuning: the ECG encoder on either kind of task, and the image encoder.
+        grid, phenotype_grid, image_grid: the points tried for each of these.
+        trees: the points of XGBoost.
+    """
+
+    space: str
+    preset: str = "paper"
+    network: Network = field(default_factory=Network)
+    pretraining: Mapping[str, Recipe]
+    disease: Recipe
+    phenotype: Recipe
+    image: Recipe
+    grid: Grid = field(default_factory=lambda: PAPER_GRID)
+    phenotype_grid: Grid = field(default_factory=lambda: PHENOTYPE_GRID)
+    image_grid: Grid = field(default_factory=lambda: IMAGE_GRID)
+    trees: Grid = field(default_factory=lambda: TREE_GRID)
+
+
+def trials(scale: Scale, *parts: str) -> list[Trial]:
+    """Every trial that tables and figures need, each once: pre-trainings first, then the grids.
+
+    Args:
+        scale: how large.
+        parts: of PARTS; by default all of them.
+
+    Raises:
+        InputError: no such part.
+    """
+    for part in parts:
+        if part not in PARTS:
+            raise unknown("part of the study", part, PARTS)
+    chosen = [PARTS[part] for part in parts or PARTS]
+    labels = {label for labels, _, _ in chosen for label in labels}
+    grids = [trial for part in chosen for trial in _grids(scale, *part)]
+    return list(dict.fromkeys([*_pretrainings(scale, labels), *grids]))
+
+
+def _pretrainings(scale: Scale, labels: Iterable[str]) -> list[Trial]:
+    """The pre-trainings that these systems start from, and those that they start from in turn."""
+    wanted = {FINETUNED[label][1] for label in labels if label in FINETUNED} - {""}
+    wanted |= {start for label in wanted for start in PRETRAININGS[label].starts.values()}
+    return [trial for label in PRETRAININGS if label in wanted for trial in _sweep(scale, label)]
+
+
+def _sweep(scale: Scale, label: str) -> list[Trial]:
+    """One pre-training, once per rate."""
+    kind, recipe = PRETRAININGS[label], scale.pretraining[label]
+    starts = tuple((part, _start(scale, other)) for part, other in kind.starts.items())
+    modality = kind.task if kind.task in ("ecg", "cmr") else "ecg"
+    return [
+        Trial(
+            space=scale.space, stage="pretrain", task=kind.task, label=label, method=kind.method, starts=starts,
+            modality=modality, preset=scale.preset, network=scale.network, batch=recipe.batch, epochs=recipe.epochs,
+            eval_every=recipe.eval_every, knobs=(("lr", rate), *recipe.knobs),
+        )
+        for rate in recipe.rates
+    ]  # fmt: skip
+
+
+def _start(scale: Scale, label: str) -> str:
+    """The name that a start is given: the pre-training's own, or the folder of its sweep."""
+    found = _sweep(scale, label)
+    return found[0].name if len(found) == 1 else "/".join(found[0].name.split("/")[:4])
+
+
+def _grids(scale: Scale, labels: Iterable[str], names: Iterable[str], takes: Iterable[float]) -> list[Trial]:
+    """Every point for every system, task and share of the labels."""
+    made = []
+    for label, name, take in itertools.product(labels, names, takes):
+        shared: dict[str, Any] = {"preset": scale.preset, "take": take}
+        if label == TREES:
+            shared |= {"method": TREES, "modality": "tabular", "batch": 0, "epochs": 1}
+            made += finetuning(scale.space, [name], {label: ()}, scale.trees, **shared)
+            continue
+        modality, start = FINETUNED[label]
+        recipe, grid = _kind(scale, modality, name)
+        shared |= {"modality": modality, "network": scale.network, "batch": recipe.batch, "epochs": recipe.epochs,
+                   "eval_every": recipe.eval_every}  # fmt: skip
+        starts = ((modality, _start(scale, start)),) if start else ()
+        made += finetuning(scale.space, [name], {label: starts}, grid, fixed=recipe.knobs, **shared)
+    return made
+
+
+def _kind(scale: Scale, modality: str, name: str) -> tuple[Recipe, Grid]:
+    binary = tasks.TASKS[name].kind == "binary"
+    if modality == "cmr":
+        grid = scale.image_grid if binary else {k: v for k, v in scale.image_grid.items() if k != "label_smoothing"}
+        return scale.image, grid
+    return (scale.disease, scale.grid) if binary else (scale.phenotype, scale.phenotype_grid)
+
+
+def finetuning(
+    space: str,
+    tasks: Iterable[str],
+    starts: Mapping[str, tuple[tuple[str, str], ...]],
+    grid: Grid,
+    *,
+    fixed: tuple[tuple[str, float], ...] = (),
+    **shared: Any,
+) -> list[Trial]:
+    """Every point of a grid for every task and system.
+
+    Args:
+        space: the search space's name.
+        tasks: names of tasks or label columns.
+        starts: label of a system -> what its encoder starts from; () is the supervised baseline.
+        grid: values per knob; the words `batch` and `take` set the trial's fields.
+        fixed: knobs that every point has.
+        shared: the other fields of every trial.
+    """
+    fields = ("batch", "take")
+    made = []
+    for task, (label, start), values in itertools.product(tasks, starts.items(), itertools.product(*grid.values())):
+        point = dict(zip(grid, values))
+        own = {name: point.pop(name) for name in fields if name in point}
+        given = {"method": "supervised", **shared, **own, "knobs": (*point.items(), *fixed)}
+        made.append(Trial(space=space, stage="grid", task=task, label=label, starts=start, **given))
+    return made
+
+
+# -- which run of a sweep is meant ---------------------------------------------------------------------------------------
+
+
+def resolved(listed: Sequence[Trial], runs: Path) -> list[Trial]:
+    """The trials, each start that names a sweep of pre-trainings replaced by its run of least validation loss.
+
+    The text does not say by what MMCL's rate was chosen; validation loss is what the authors' code keeps checkpoints by.
+
+    Args:
+        listed: all trials of a search space, the pre-trainings too: they say what belongs to a sweep.
+        runs: where their rows are.
+
+    Raises:
+        InputError: a run of a sweep is missing, or all of them diverged.
+    """
+    sweeps: dict[str, list[str]] = {}
+    for trial in listed:
+        if trial.stage == "pretrain":
+            sweeps.setdefault("/".join(trial.name.split("/")[:4]), []).append(trial.name)
+    meant = {start for trial in listed for _, start in trial.starts} & sweeps.keys()
+    best = {sweep: _least(sweep, sweeps[sweep], runs) for sweep in sorted(meant)}
+    return [replace(t, starts=tuple((part, best.get(name, name)) for part, name in t.starts)) for t in listed]
+
+
+def _least(sweep: str, names: list[str], runs: Path) -> str:
+    losses = {name: _loss(runs, name) for name in names}
+    missing = [name for name, loss in losses.items() if loss is None]
+    if missing:
+        raise InputError(
+            f"start '{sweep}' is the best of {len(names)} pre-trainings, of which {len(missing)} have not finished under "
+            f"{runs}, e.g. {missing[0]}; run ecgcmr pretrain first"
+        )
+    found = {name: loss for name, loss in losses.items() if loss is not None and np.isfinite(loss)}
+    if not found:
+        raise InputError(f"start '{sweep}': all {len(names)} pre-trainings diverged; give smaller rates")
+    return min(found, key=lambda name: (found[name], name))
+
+
+def _loss(runs: Path, name: str) -> float | None:
+    """The validation loss of a finished pre-training's kept weights; None if it has not finished."""
+    path = store.folder(runs, name) / store.ROWS
+    if not path.exists():
+        return None
+    rows = pd.read_parquet(path, columns=["split", "metric", "value"])
+    found = rows[(rows.split == "val") & (rows.metric == "loss")].value
+    return float(found.iloc[0]) if len(found) else float("nan")
+
+
+# -- the three scales ----------------------------------------------------------------------------------------------------
+
+
+FULL = Scale(
+    space="full",
+    pretraining={
+        # Section IV-C.2 and IV-D.1. Batch and epochs of the rivals, and all of the image encoder's SimCLR, are those of the
+        # authors' runs, where the text is silent.
+        "mae": Recipe(batch=128, epochs=400, rates=(1e-5,), knobs=(("weight_decay", 0.15),)),
+        "simclr": Recipe(batch=256, epochs=300, rates=(3e-3,)),
+        "clocs": Recipe(batch=768, epochs=300, rates=(3e-4,)),
+        "byol": Recipe(batch=256, epochs=300, rates=(1e-5,)),
+        "barlow-twins": Recipe(batch=256, epochs=300, rates=(3e-5,)),
+        "cmr-simclr": Recipe(batch=256, epochs=500, rates=(1e-4,), knobs=(("weight_decay", 1e-4),)),
+        "mmcl": Recipe(batch=256, epochs=300, rates=RATES, knobs=(("weight_decay", 1e-4),)),
+        "mmcl-wo-mdm": Recipe(batch=256, epochs=300, rates=RATES, knobs=(("weight_decay", 1e-4),)),
+    },
+    disease=Recipe(batch=32, epochs=400),
+    phenotype=Recipe(batch=32, epochs=400),
+    image=Recipe(batch=32, epochs=400),
+)
+
+# Small networks learn at rates a hundred times the paper's; BYOL's copy follows faster in a run this short.
+TOY = Scale(
+    space="toy",
+    network=Network(
+        crop=2500, patch=500, width=32, depth=2, heads=4, decoder_width=32, decoder_depth=1, decoder_heads=4,
+        blocks=(1, 1, 1, 1), image_width=8, image_size=64, hidden=64, projection=32,
+    ),
+    pretraining={
+        "mae": Recipe(batch=64, epochs=8, eval_every=2, rates=(2e-3,)),
+        "simclr": Recipe(batch=64, epochs=4, eval_every=2, rates=(1e-3,)),
+        "clocs": Recipe(batch=64, epochs=4, eval_every=2, rates=(1e-3,)),
+        "byol": Recipe(batch=64, epochs=4, eval_every=2, rates=(1e-3,), knobs=(("momentum", 0.99),)),
+        "barlow-twins": Recipe(batch=64, epochs=4, eval_every=2, rates=(1e-3,)),
+        "cmr-simclr": Recipe(batch=64, epochs=4, eval_every=2, rates=(1e-3,)),
+        "mmcl": Recipe(batch=64, epochs=3, rates=(3e-4, 1e-3, 3e-3, 1e-2)),
+        "mmcl-wo-mdm": Recipe(batch=64, epochs=3, rates=(3e-4, 1e-3, 3e-3, 1e-2)),
+    },
+    disease=Recipe(batch=16, epochs=4, eval_every=2),
+    phenotype=Recipe(batch=64, epochs=4, eval_every=2),
+    image=Recipe(batch=32, epochs=4, eval_every=2),
+    grid={"lr": (3e-4, 1e-3)},
+    phenotype_grid={"lr": (1e-3, 3e-3)},
+    image_grid={"lr": (3e-4, 1e-3)},
+    trees={"rounds": (50,), "max_depth": (3, 6), "lr": (0.1,), "subsample": (0.5, 1.0)},
+)  # fmt: skip
+
+# Sized for about two hours on two cores: 5,000 synthetic subjects, a network a fiftieth of the paper's.
+SMALL = Scale(
+    space="small",
+    network=Network(
+        crop=2500, patch=250, width=64, depth=2, heads=4, decoder_width=48, decoder_depth=1, decoder_heads=4,
+        blocks=(1, 1, 1, 1), image_width=16, image_size=64, hidden=128, projection=64,
+    ),
+    pretraining={
+        "mae": Recipe(batch=64, epochs=60, eval_every=5, rates=(2e-3,)),
+        "simclr": Recipe(batch=64, epochs=15, eval_every=5, rates=(1e-3,)),
+        "clocs": Recipe(batch=64, epochs=15, eval_every=5, rates=(1e-3,)),
+        "byol": Recipe(batch=64, epochs=15, eval_every=5, rates=(1e-3,), knobs=(("momentum", 0.99),)),
+        "barlow-twins": Recipe(batch=64, epochs=15, eval_every=5, rates=(1e-3,)),
+        "cmr-simclr": Recipe(batch=64, epochs=30, eval_every=5, rates=(1e-3,)),
+        "mmcl": Recipe(batch=64, epochs=15, eval_every=3, rates=(3e-4, 1e-3, 3e-3, 1e-2)),
+        "mmcl-wo-mdm": Recipe(batch=64, epochs=15, eval_every=3, rates=(3e-4, 1e-3, 3e-3, 1e-2)),
+    },
+    disease=Recipe(batch=16, epochs=12, eval_every=3),
+    phenotype=Recipe(batch=32, epochs=6, eval_every=2),
+    image=Recipe(batch=32, epochs=12, eval_every=3),
+    grid={"lr": (3e-4, 1e-3)},
+    phenotype_grid={"lr": (1e-3, 3e-3)},
+    image_grid={"lr": (3e-4, 1e-3)},
+)  # fmt: skip
