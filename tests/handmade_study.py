@@ -110,4 +110,4 @@ def reported(base):
     folder.mkdir()
     people, runs = cohort(folder / "cohort"), folder / "runs"
     fill(runs, people)
-    return runs, people, page.write(runs, people.path, runs / "report")
+    return runs, people, page.write(runs, people.path, runs / "report").files

@@ -1,4 +1,4 @@
-"""docs/extending.md, run as it stands: its method, its search space, its tasks, its reader; and docs/presets.md is complete."""
+"""docs/extending.md, run as it stands: its method, search space, tasks and reader; and docs/presets.md is complete."""
 
 import dataclasses
 import inspect

@@ -13,10 +13,10 @@ PACKAGE = ROOT / "platform" / "ecgcmr"
 # From the bottom up; a name is a file or a folder of the package. Imports go downwards, or sideways.
 LAYERS = (
     ("errors", "presets"),
-    ("ecg", "cmr", "augment", "losses", "metrics", "statistics", "optim", "hardware"),
+    ("ecg", "cmr", "augment", "losses", "metrics", "statistics", "optim", "hardware", "cluster"),
     ("nn",),
     ("raw", "tasks", "methods", "paper"),
-    ("trial", "study", "store", "weights", "cohort", "tabular", "shards", "pairing", "check", "examples", "order", "cluster"),
+    ("trial", "study", "store", "weights", "cohort", "tabular", "shards", "pairing", "check", "examples", "order"),
     ("fit", "stream", "training"),
     ("report", "explain", "predict", "sweep", "pretrain", "track", "plan", "progress", "doctor"),
     ("cli",),

@@ -58,15 +58,15 @@ class Reader(HTMLParser):
 
 
 def write(runs, cohort, out):
-    written = page.write(runs, getattr(cohort, "path", cohort), out)
-    return written, Reader(written["page"].read_text())
+    written = page.write(runs, getattr(cohort, "path", cohort), out).files
+    return written, Reader(written[page.PAGE].read_text())
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """The page of a whole study: every system, table and figure."""
     runs, cohort, written = handmade_study.reported(tmp_path_factory.getbasetemp())
-    return runs, cohort, written, Reader(written["page"].read_text())
+    return runs, cohort, written, Reader(written[page.PAGE].read_text())
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +93,7 @@ def test_the_page_stands_alone(which, request):
     beside = {path.name for path in written.values()}
     for link in read.links:
         assert link in beside or link == ARXIV or link.removeprefix("#") in read.ids, link
-    text = re.sub(r"base64,[A-Za-z0-9+/=]+", "", written["page"].read_text())
+    text = re.sub(r"base64,[A-Za-z0-9+/=]+", "", written[page.PAGE].read_text())
     assert not re.search(r"url\(|@import", text)
     assert set(re.findall(r"https?://[^\s\"<]+", text)) <= {ARXIV, "http://127.0.0.1:43800"}
     assert len(read.ids) == len(set(read.ids))
@@ -141,7 +141,7 @@ def test_tables_and_figures_lie_beside_the_page(whole):
 
 def test_the_same_files_give_the_same_page(report, small_cohort, tmp_path):
     runs, written, _ = report
-    again = page.write(runs, small_cohort.path, tmp_path)
+    again = page.write(runs, small_cohort.path, tmp_path).files
     assert again.keys() == written.keys()
     assert all(again[name].read_bytes() == written[name].read_bytes() for name in written)
 
@@ -168,7 +168,8 @@ def test_every_claim_is_a_line_with_its_verdict(whole):
     verdicts = [verdict.verdict for verdict in found]
     assert {"holds", "not decidable"} <= set(verdicts)
     lines = re.findall(
-        r'<td class="verdict (\w+)"><i[^>]*>(.)</i>([^<]+)</td><td class="said">([^<]+)<', written["page"].read_text()
+        r'<td class="verdict (\w+)"><i[^>]*>(.)</i>([^<]+)</td><td class="said">([^<]+)<',
+        written[page.PAGE].read_text(),
     )
     signs = {"holds": ("yes", "✓"), "does not hold": ("no", "✗"), "not decidable": ("open", "○")}
     assert [line[2] for line in lines] == verdicts
@@ -191,7 +192,7 @@ def test_one_is_singular():
 
 def test_each_table_is_followed_by_its_comparisons(whole):
     _, _, written, _ = whole
-    text = written["page"].read_text()
+    text = written[page.PAGE].read_text()
     at = [text.index(f'id="table{i}"') for i in range(1, 6)] + [text.index('id="figures"')]
     for number, (start, end) in enumerate(itertools.pairwise(at), 1):
         details = re.findall(r"<details>.*?</details>", text[start:end], re.DOTALL)
@@ -220,7 +221,7 @@ def test_several_spaces_each_have_their_own(small_cohort, tmp_path):
     assert {"table3-a.csv", "table3-b-a.csv"} <= written.keys()
     assert read.text.count("Search space a ") == read.text.count("Search space b-a ") > 0
     assert {"table3-a", "table3-b-a"} <= set(read.ids)
-    text = written["page"].read_text()
+    text = written[page.PAGE].read_text()
     assert text[text.index('id="table3-a"') : text.index('id="table3-b-a"')].count("60.00") > 0
 
 
@@ -249,7 +250,7 @@ def test_runs_without_projectors_leave_a_note_instead_of_a_figure(whole, tmp_pat
     assert "figure6.png" not in written
     assert "Figure 6" in read.text
     assert "Not drawn: " in read.text
-    assert str(tmp_path) not in written["page"].read_text()
+    assert str(tmp_path) not in written[page.PAGE].read_text()
 
 
 def test_figure_5_draws_nothing_that_lacks_seeds(tmp_path):

@@ -16,7 +16,9 @@ SCALES = (study.TOY, study.SMALL, study.FULL)
 
 def finish(runs, trial, loss):
     """A finished pre-training with this validation loss."""
-    store.write(runs, store.Finished(trial, "finished", (("val", "loss", loss, 10),), _curve(), None, {}, 0, {}), "print")
+    store.write(
+        runs, store.Finished(trial, "finished", (("val", "loss", loss, 10),), _curve(), None, {}, 0, {}), "print"
+    )
 
 
 def _curve():
@@ -29,7 +31,9 @@ def test_every_scale_runs_every_system_of_every_table(scale):
     asked = {(trial.label, trial.task, trial.take) for trial in listed if trial.stage == "grid"}
     for layout in paper.LAYOUTS.values():
         assert {(system.label, task, 1.0) for system in layout.systems for task in layout.tasks} <= asked
-    assert {(s.label, task, take) for s in paper.LOW_LABEL for task in tasks.DISEASES for take in (1, 0.1, 0.01)} <= asked
+    assert {
+        (s.label, task, take) for s in paper.LOW_LABEL for task in tasks.DISEASES for take in (1, 0.1, 0.01)
+    } <= asked
     assert {trial.label for trial in listed if trial.stage == "pretrain"} == set(study.PRETRAININGS)
 
 
@@ -136,4 +140,5 @@ def test_what_a_cohort_is_too_small_for_is_left_out_with_a_reason(small_cohort):
     kept, reasons = sweep.feasible([lone], small_cohort)
     assert not kept
     (reason,) = reasons
-    assert "take=0.0001" in reason and "'cad'" in reason
+    assert "take=0.0001" in reason
+    assert "'cad'" in reason

@@ -120,12 +120,12 @@ def test_every_point_is_asked_once_and_told_once(tmp_path):
     searcher = sweep.Packed(trials, tmp_path, finished=set(), limit=5)
     packs = drive(searcher, tmp_path)
     assert Counter(t.name for pack in packs for t in pack) == Counter(t.name for t in trials)
-    for study in searcher.studies.values():
-        done = study.study.get_trials()
+    for asked in searcher.studies.values():
+        done = asked.study.get_trials()
         assert len(done) == 12
         assert {t.state.name for t in done} == {"COMPLETE"}
         assert len({tuple(sorted(t.params.items())) for t in done}) == 12
-        assert all(t.params in study.params.values() for t in done)
+        assert all(t.params in asked.params.values() for t in done)
 
 
 def test_finished_points_are_told_and_not_asked(tmp_path):

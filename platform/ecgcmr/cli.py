@@ -22,6 +22,7 @@ from ecgcmr.trial import Trial
 
 SPACES = Path(__file__).resolve().parents[2] / "search_spaces"
 SCALES = ("toy", "small", "full")
+SHOWN = ("table", "others", "labels", "claims")  # of the report's tables, those that a terminal shows
 SUBJECTS = {"toy": 1600, "small": 5000, "full": 40_044}
 
 
@@ -196,15 +197,16 @@ def summary(runs: Path, finals: list[Trial]) -> list[str]:
 
 def report(args: argparse.Namespace, screen: Screen) -> int:
     """Write tables, figures and the report page from the rows on disk, and bring Aim up to date."""
+    page, folder = door("report.page"), args.runs / "report"
     with screen.display.stage("Report"):
-        written = door("report.page").write(args.runs, args.cohort, args.runs / "report")
+        written = page.write(args.runs, args.cohort, folder)
         mirror(args)
-    labels = door("cohort").open(args.cohort).manifest["labels"]
-    for table in door("report.tables").every(store.rows(args.runs), labels=labels).values():
-        screen.say(f"{table.text()}\n")
-    screen.say(f"Report page   {written['page']}   open it in a browser")
-    screen.say(f"Tables        {written['page'].parent}/*.md *.csv *.tex")
-    screen.say(f"Figures       {written['page'].parent}/*.png")
+    for sheet in written.sheets:
+        if sheet.stem.startswith(SHOWN):
+            screen.say(f"{sheet.text()}\n")
+    screen.say(f"Report page   {written.files[page.PAGE]}   open it in a browser")
+    screen.say(f"Tables        {folder}/*.md *.csv *.tex")
+    screen.say(f"Figures       {folder}/*.png")
     screen.say(f"Aim           {args.runs / 'aim'}   open with:  aim up --repo {args.runs / 'aim'}")
     return 0
 

@@ -72,8 +72,8 @@ def bill(trials: list[Trial], cohort_path: Path, runs: Path, *, calibrate: bool 
     if calibrate:
         where = hardware.device(None)
         lines.append(
-            f"time: {duration(seconds)} ({seconds / 3600:.3g} {where.type.upper()}-hours) of training on this machine, if no "
-            "trial stops early"
+            f"time: {duration(seconds)} ({seconds / 3600:.3g} {where.type.upper()}-hours) of training on this machine, if "
+            "no trial stops early"
         )
     return lines
 
@@ -163,8 +163,10 @@ def cost(trial: Trial, found: sweep.Bill, at_once: int, cores: int, calibrate: b
 def _bare(trial: Trial) -> Trial:
     """The trial without what does not change its speed, so that each kind is timed once."""
     stage = "pretrain" if trial.stage == "pretrain" else "grid"
-    plain = {"space": "plan", "label": "plan", "starts": (), "seed": 0, "epochs": 1, "take": 1.0, "eval_every": 1, "knobs": ()}
-    return replace(trial, stage=stage, task=trial.task if stage == "pretrain" else "plan", **plain)
+    return replace(
+        trial, space="plan", stage=stage, task=trial.task if stage == "pretrain" else "plan", label="plan", starts=(),
+        seed=0, epochs=1, take=1.0, eval_every=1, knobs=(),
+    )  # fmt: skip
 
 
 @lru_cache(maxsize=64)

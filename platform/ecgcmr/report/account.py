@@ -223,7 +223,10 @@ def judged(trial: Trial) -> str:
 
 
 def starts(trial: Trial, swept: Collection[str]) -> str:
-    """`ECG: MMCL (lr=0.001)`, `ECG: MAE, CMR: SimCLR` or `random weights`; the rate where several were tried. Trees start from nothing."""
+    """`ECG: MMCL (lr=0.001)`, `ECG: MAE, CMR: SimCLR` or `random weights`; the rate where several were tried.
+
+    Trees start from nothing.
+    """
     if trial.modality == "tabular":
         return "—"
     words = []

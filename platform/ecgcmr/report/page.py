@@ -43,8 +43,21 @@ SECTIONS = {  # the paper's own headings
 }
 
 
-def write(runs: Path, cohort_path: Path, out: Path) -> dict[str, Path]:
-    """Write the page, the tables and the figures; the path of each, the page under "page".
+@dataclass(frozen=True, eq=False)
+class Report:
+    """What was written.
+
+    Attributes:
+        files: the path of each file by its name; the page is "index.html".
+        sheets: the tables, for whoever shows them elsewhere.
+    """
+
+    files: Mapping[str, Path]
+    sheets: tuple[Sheet, ...]
+
+
+def write(runs: Path, cohort_path: Path, out: Path) -> Report:
+    """Write the page, the tables and the figures.
 
     Args:
         runs: where finished trials lie.
@@ -60,7 +73,8 @@ def write(runs: Path, cohort_path: Path, out: Path) -> dict[str, Path]:
     general = [*drawings.example(opened), *drawings.training(found)]
     data = _data(rows)
     files = {DATA: data}
-    for sheet in (sheet for part in parts for sheet in part.sheets.values()):
+    sheets = tuple(sheet for part in parts for sheet in part.sheets.values())
+    for sheet in sheets:
         for ending, text in (("md", sheet.markdown()), ("csv", sheet.csv()), ("tex", sheet.latex())):
             files[f"{sheet.stem}.{ending}"] = text.encode()
     drawn = [drawing for part in parts for drawing in part.drawings] + general
@@ -72,8 +86,8 @@ def write(runs: Path, cohort_path: Path, out: Path) -> dict[str, Path]:
     words = _words(runs, opened, found, rows) | {"digest": hashlib.sha256(data).hexdigest()}
     drawn_by = {drawing.name: drawing for drawing in general}
     text = _template().render(**words, parts=parts, general=drawn_by, pictures=pictures, looks=LOOKS)
-    written = {name: _put(out / name, content) for name, content in files.items()}
-    return {"page": _put(out / PAGE, text.encode()), **written}
+    files[PAGE] = text.encode()
+    return Report({name: _put(out / name, content) for name, content in files.items()}, sheets)
 
 
 def _template() -> jinja2.Template:

@@ -1,7 +1,7 @@
 """Does knowledge transfer? The answers of a finished study, as one line of JSON.
 
     ecgcmr reproduce --scale small --cohort small/cohort --runs small/runs
-    python benchmarks/transfer.py --runs small/runs --space small
+    python benchmarks/studies/transfer.py --runs small/runs --space small
 
 Reads the final runs and says, with intervals over test subjects: test scores of every ablation system on every task, the
 differences MAE − supervised, MMCL − MAE and MMCL − MMCL without MDM, whether phenotypes from the CMR image top the list, the

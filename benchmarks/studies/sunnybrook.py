@@ -1,6 +1,6 @@
 """Real cine stacks through the CMR path: cohort, SimCLR, and ventricular volumes as regression targets.
 
-    python benchmarks/sunnybrook.py --stacks DICOM --patients scd_patientdata.csv --statistics SCD-PatientStat.csv
+    python benchmarks/studies/sunnybrook.py --stacks DICOM --patients scd_patientdata.csv --statistics SCD-PatientStat.csv
                                     --synthetic COHORT --work FOLDER
 
 Builds a cohort of the Sunnybrook stacks with the published EDV, ESV, SV, EF and CO as phenotypes, and checks it. Three
