@@ -33,7 +33,10 @@ log = logging.getLogger(__name__)
 LOCK = ".ecgcmr-writer"
 LOCK_WAIT_S = 60.0
 INDEX_TRIES = 20  # a tenth of a second apart
-DRAWN = ("pretrain", "final")  # a figure costs 0.2 s; Aim draws the curves of a grid's hundreds of runs itself
+DRAWN = (
+    ("pretrain", 0),
+    ("final", 0),
+)  # stage and seed: a figure costs 0.3 s, and Aim draws the curves of all runs itself
 
 Points = dict[str, dict[int, tuple[int, float]]]  # "name [subset]" -> step -> (epoch, value)
 
@@ -89,7 +92,7 @@ def read(runs: Path, folder: Path, record: dict[str, Any]) -> Entry:
         experiment="/".join(trial[k] for k in ("space", "stage", "task")),
         params=plain(params),
         points=_points(curve) | kept,
-        figures=("curve",) if trial["stage"] in DRAWN and len(curve) else (),
+        figures=("curve",) if (trial["stage"], trial["seed"]) in DRAWN and len(curve) else (),
     )
 
 
