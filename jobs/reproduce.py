@@ -1,8 +1,8 @@
 """All of it in order; finished work is skipped, so submit it again after any interruption.
 
 Command: ray job submit --working-dir . -- python jobs/reproduce.py --help
-Cost: minutes at --scale toy on two cores (search_spaces/toy.py).
-Expect: Table III on the last lines.
+Cost: see the lab book of the search space, search_spaces/{toy,small,full}.py; ecgcmr plan prints it for a machine.
+Expect: the tables that the runs fill, the verdicts on the paper's claims, and where the report page lies.
 """
 
 import sys

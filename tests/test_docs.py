@@ -49,8 +49,8 @@ def test_links_between_the_pages_hold(page):
 
 def test_every_benchmark_is_in_the_list_and_the_other_way():
     text = (ROOT / "benchmarks" / "README.md").read_text()
-    listed = set(re.findall(r"benchmarks/(\w+\.py)", text))
-    assert listed == {path.name for path in (ROOT / "benchmarks").glob("*.py")}
+    listed = set(re.findall(r"(benchmarks/[\w/]+\.py)", text))
+    assert listed == {path.relative_to(ROOT).as_posix() for path in (ROOT / "benchmarks").rglob("*.py")}
 
 
 def test_the_citation_names_this_version_and_the_paper():
