@@ -323,9 +323,9 @@ TOY = Scale(
     trees={"rounds": (50,), "max_depth": (3, 6), "lr": (0.1,), "subsample": (0.5, 1.0)},
 )  # fmt: skip
 
-# Hours on two cores: 5,000 synthetic subjects, a network a fiftieth of the paper's. MAE and its rivals train for epochs in the
-# paper's ratio, 400 to 300. MMCL's rate is the best of those tried for 15 epochs (search_spaces/small.py), as a sweep over
-# 60 would double the cost of the whole.
+# Hours on two cores: 5,000 synthetic subjects, a network a fiftieth of the paper's. MAE and its rivals train for epochs in
+# the paper's ratio, 400 to 300. MMCL's rate is the best of those tried for 15 epochs (search_spaces/small.py), as a sweep
+# over 60 would double the cost of the whole.
 SMALL = Scale(
     space="small",
     network=Network(
