@@ -283,7 +283,7 @@ EXAMPLES = {
     "sweep": "ecgcmr sweep search_spaces/table3.py --cohort cohorts/ukbb --runs runs",
     "seeds": "ecgcmr seeds search_spaces/table3.py --cohort cohorts/ukbb --runs runs",
     "report": "ecgcmr report --cohort cohorts/ukbb --runs runs",
-    "reproduce": "ecgcmr reproduce --scale toy --cohort demo/cohort --runs demo/runs",
+    "reproduce": "ecgcmr reproduce --scale toy --cohort toy/cohort --runs toy/runs",
     "plan": "ecgcmr plan search_spaces/table3.py --cohort cohorts/ukbb",
     "status": "ecgcmr status --runs runs",
     "doctor": "ecgcmr doctor",
