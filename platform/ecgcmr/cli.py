@@ -5,6 +5,7 @@ came of it. Bad input is one line and exit code 2; whatever else goes wrong is o
 """
 
 import argparse
+import collections
 import errno
 import importlib
 import logging
@@ -22,7 +23,7 @@ from ecgcmr.trial import Trial
 
 SPACES = Path(__file__).resolve().parents[2] / "search_spaces"
 SCALES = ("toy", "small", "full")
-SHOWN = ("table", "others", "labels", "claims")  # of the report's tables, those that a terminal shows
+SHOWN = ("table", "others", "labels")  # of the report's tables, those that a terminal shows whole
 SUBJECTS = {"toy": 1600, "small": 5000, "full": 40_044}
 
 
@@ -204,11 +205,22 @@ def report(args: argparse.Namespace, screen: Screen) -> int:
     for sheet in written.sheets:
         if sheet.stem.startswith(SHOWN):
             screen.say(f"{sheet.text()}\n")
+    for sheet in written.sheets:
+        if sheet.stem.startswith("claims"):
+            screen.say("\n".join(claims_of(sheet)) + "\n")
     screen.say(f"Report page   {written.files[page.PAGE]}   open it in a browser")
     screen.say(f"Tables        {folder}/*.md *.csv *.tex")
     screen.say(f"Figures       {folder}/*.png")
     screen.say(f"Aim           {args.runs / 'aim'}   open with:  aim up --repo {args.runs / 'aim'}")
     return 0
+
+
+def claims_of(sheet: Any) -> list[str]:
+    """How many of the paper's claims came out how, and those that these runs decide."""
+    verdicts = collections.Counter(record["verdict"] for record in sheet.records)
+    counts = ", ".join(f"{n} {verdict}" for verdict, n in verdicts.most_common())
+    decided = [record for record in sheet.records if record["verdict"] != door("report.verdicts").OPEN]
+    return [f"{sheet.title} {counts}; reasons are on the page.", *(f"  {r['verdict']}: {r['claim']}" for r in decided)]
 
 
 def mirror(args: argparse.Namespace) -> None:
