@@ -218,7 +218,7 @@ def report(args: argparse.Namespace, screen: Screen) -> int:
 def claims_of(sheet: Any) -> list[str]:
     """How many of the paper's claims came out how, and those that these runs decide."""
     verdicts = collections.Counter(record["verdict"] for record in sheet.records)
-    counts = ", ".join(f"{n} {verdict}" for verdict, n in verdicts.most_common())
+    counts = ", ".join(f"{verdict} {n}" for verdict, n in verdicts.most_common())
     decided = [record for record in sheet.records if record["verdict"] != door("report.verdicts").OPEN]
     return [f"{sheet.title} {counts}; reasons are on the page.", *(f"  {r['verdict']}: {r['claim']}" for r in decided)]
 

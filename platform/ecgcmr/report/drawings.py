@@ -205,7 +205,9 @@ def training(found: Sequence[Run]) -> list[Drawing]:
             name = (own or account.titled(trial)) + here
             again = f" ({trial.point}, seed {trial.seed})" if name in before else ""
             before[name + again] = pd.read_parquet(run.folder / store.CURVE)
-        elif trial.stage == "final" and trial.take == 1:
+        elif (
+            trial.stage == "final" and trial.take == 1 and trial.modality != "tabular"
+        ):  # trees have rounds, not epochs
             task = tasks.of(trial.task, (trial.task,))
             name = f"{SHORT.get(task.name, task.title)}{here}"
             metrics[name] = task.metric
