@@ -4,8 +4,8 @@ Command     ecgcmr cohort build --ecg wfdb:recordings --cohort cohorts/af
             ecgcmr pretrain search_spaces/af.py --cohort cohorts/af --runs runs
             ecgcmr sweep    search_spaces/af.py --cohort cohorts/af --runs runs
             ecgcmr seeds    search_spaces/af.py --cohort cohorts/af --runs runs
-Cost        5 pre-trainings, 24 grid trials, 30 final trials. On 2 cores and 224 recordings of CinC 2020/2021, 2026-11-22:
-            pre-training 2 min 31 s, grid 1 min 31 s, five seeds 1 min 45 s.
+Cost        5 pre-trainings, 24 grid trials, 30 final trials. On 2 cores and 224 recordings of CinC 2020/2021, 2026-11-26,
+            with other work beside: pre-training 4 min 14 s, grid 2 min 11 s, five seeds 2 min 59 s.
 Expectation An irregular rhythm without P waves is what an ECG shows best; but with 14 positives to learn from and 5 to be
             tested on, the systems cannot be told apart.
 """

@@ -31,7 +31,7 @@ def labels(patients: Path, statistics: Path, out: Path) -> Path:
     """The published numbers by the name of each stack; line i of the statistics is patient i."""
     people = pd.read_csv(patients, encoding="utf-8-sig")
     numbers = pd.read_csv(statistics, encoding="utf-8-sig").set_index("Patient").rename(columns=COLUMNS)
-    table = numbers.loc[range(1, len(people) + 1), list(COLUMNS.values())].reset_index(drop=True)
+    table = numbers.reindex(range(1, len(people) + 1))[list(COLUMNS.values())].reset_index(drop=True)
     table.insert(0, "cmr", people["PatientID"])
     table.to_csv(out, index=False)
     return out
