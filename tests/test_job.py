@@ -74,7 +74,7 @@ def test_a_submitted_job_runs_to_the_table(head, tmp_path):
              "--cohort", str(tmp_path / "cohort"), "--runs", str(tmp_path / "runs")]  # fmt: skip
     done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=900, cwd=tmp_path)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    assert "Table III." in done.stdout
+    assert "runs beside the paper's tables" in done.stdout  # two systems are not yet Table III
     line = next(line for line in done.stdout.splitlines() if line.startswith("Supervised ViT"))
     assert "±" in line
     assert (tmp_path / "runs" / "report" / "index.html").exists()
