@@ -7,8 +7,8 @@ Cost        8 pre-trainings, 1,022 grid trials and 545 final trials; as a whole 
 Expectation MAE above supervised, MMCL above MAE, phenotypes from the CMR image on top; with 750 test subjects differences of
             less than about 0.05 in AUROC or r cannot be told.
 Found       MMCL above MAE and supervised on phenotypes, on CAD above MAE; MAE not above supervised on diseases; the CMR
-            image on top (README.md; benchmarks/results/2026-11-26-two-cores.jsonl). MMCL's validation loss after 15 epochs:
-            3.99 at a rate of 3e-4, 3.95 at 1e-3, 4.03 at 3e-3; so 1e-3 here.
+            image on top (README.md; benchmarks/results/2026-11-26-two-cores.jsonl). MMCL's validation loss in a pilot of
+            15 epochs: 3.99 at a rate of 3e-4, 3.95 at 1e-3, 4.03 at 3e-3; so 1e-3 here.
 """
 
 from ecgcmr import study
