@@ -15,6 +15,7 @@ import test_methods
 import torch
 
 from ecgcmr import ecg, fit, losses, methods, raw, store, tasks, training
+from ecgcmr import pack as packs
 from ecgcmr.errors import Excluded, InputError
 from ecgcmr.nn import Network
 from ecgcmr.presets import PRESETS, Preset
@@ -133,7 +134,7 @@ def test_the_task_is_fine_tuned_from_its_encoder(vicreg, registered, small_cohor
         space="t", stage="grid", task="ef", label="vicreg", method="supervised", starts=(("ecg", start.name),),
         network=TINY, batch=32, epochs=1, knobs=(("lr", 1e-3),),
     )  # fmt: skip
-    pack = fit.assemble([trial], tasks.of("ef"), tmp_path, torch.device("cpu"), torch.float32)
+    pack = packs.assemble([trial], tasks.of("ef"), tmp_path, torch.device("cpu"), torch.float32)
     kept = torch.from_numpy(store.weights(tmp_path, start.name, "ecg")["blocks.0.attn.qkv.weight"])
     assert torch.equal(pack.params["ecg.blocks.0.attn.qkv.weight"][0], kept)
     assert (kept - fresh).abs().max() > 1e-3

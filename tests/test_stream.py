@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from ecgcmr import cohort, ecg, order, stream
+from ecgcmr import cohort, ecg, examples, order, stream
 from ecgcmr.errors import InputError
 
 BOTH = ("ecg", "cmr")
@@ -122,7 +122,7 @@ def test_to_model_normalises_and_scales():
         "cmr": torch.tensor([[0, 255]], dtype=torch.uint8),
         "target": torch.ones(2),
     }
-    out = stream.to_model(batch, torch.float64)
+    out = examples.to_model(batch, torch.float64)
     assert torch.equal(out["ecg"], ecg.normalise(batch["ecg"]).double())
     assert out["cmr"].tolist() == [[0.0, 1.0]]
     assert out["target"] is batch["target"]

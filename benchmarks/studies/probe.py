@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ecgcmr import cohort, presets, shards, store, stream, study, sweep, tasks, training
+from ecgcmr import cohort, examples, presets, shards, store, study, sweep, tasks, training
 from ecgcmr.methods import trunk
 from ecgcmr.trial import Trial
 
@@ -37,7 +37,7 @@ def embedded(trial: Trial, runs: Path, signals: dict[str, np.ndarray]) -> dict[s
         method.load(part, store.weights(runs, trial.name, part))
         rows = []
         for i in range(0, len(signals[part]), BATCH):
-            batch = stream.to_model({part: torch.from_numpy(np.array(signals[part][i : i + BATCH]))})
+            batch = examples.to_model({part: torch.from_numpy(np.array(signals[part][i : i + BATCH]))})
             encoder = method.get_submodule(method.parts[part])
             if part == "ecg":
                 rows.append(trunk.embed(encoder, batch["ecg"][..., : trial.network.crop], None, 0.0))

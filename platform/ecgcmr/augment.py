@@ -143,18 +143,18 @@ def resize(x: Tensor, side: int) -> Tensor:
     """
     if x.shape[-1] == side:
         return x
-    weights = _triangles(x.shape[-1], side).to(x)
+    weights = _triangles(x.shape[-1], side, x.device).to(x.dtype)
     return weights @ x @ weights.T
 
 
 @functools.lru_cache(maxsize=8)
-def _triangles(inside: int, outside: int) -> Tensor:
+def _triangles(inside: int, outside: int, device: torch.device) -> Tensor:
     """(outside, inside) weights of linear interpolation, widened when shrinking; rows sum to 1."""
     ratio = inside / outside
     centres = (torch.arange(outside, dtype=torch.float64) + 0.5) * ratio - 0.5
     distance = (centres[:, None] - torch.arange(inside)).abs() / max(ratio, 1.0)
     weights = (1 - distance).clamp(min=0)
-    return weights / weights.sum(1, keepdim=True)
+    return (weights / weights.sum(1, keepdim=True)).to(device)
 
 
 def colour(x: Tensor, u: Tensor, brightness: float, contrast: float, saturation: float) -> Tensor:

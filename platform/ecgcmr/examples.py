@@ -4,7 +4,7 @@ The one idea: the rows are fixed before any training. Balanced sets and their ne
 that belongs to no trial, so every system, seed and pack size sees the same people. This file does not train.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -294,3 +294,9 @@ def batch_of(split: Split, rows: Tensor | slice, modality: str, dtype: torch.dty
         modality: signal / 255 if modality == "cmr" else signal,
         "target": target if target.dtype == torch.long else target.to(dtype),
     }
+
+
+def to_model(batch: Mapping[str, Tensor], dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
+    """What a network reads: ECG standardised per record and lead group, CMR in [0, 1]; other entries as they are."""
+    form = {"ecg": lambda x: ecg.normalise(x).to(dtype), "cmr": lambda x: x.to(dtype) / 255}
+    return {name: form[name](x) if name in form else x for name, x in batch.items()}

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ecgcmr import store, stream, tasks, training
+from ecgcmr import examples, store, tasks, training
 from ecgcmr import trial as trials
 from ecgcmr.cohort import Cohort
 from ecgcmr.errors import InputError
@@ -128,7 +128,7 @@ def maps_for(runs: Path, cohort: Cohort, names: Sequence[str], index: pd.DataFra
     for name in names:
         _check_recipe(runs, name, cohort)
     arrays = cohort.load(index, SIGNALS)
-    batch = stream.to_model({signal: torch.from_numpy(values) for signal, values in arrays.items()})
+    batch = examples.to_model({signal: torch.from_numpy(values) for signal, values in arrays.items()})
     return {name: similarity(load(runs, name)[0], batch["ecg"], batch["cmr"]).numpy() for name in names}
 
 

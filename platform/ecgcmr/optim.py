@@ -16,9 +16,9 @@ from torch import Tensor
 
 @dataclass
 class State:
-    """What Adam remembers: the number of steps taken and the two moments of every parameter, shaped like it."""
+    """What Adam remembers: the number of steps taken, () float64, and the two moments of every parameter, shaped like it."""
 
-    steps: int
+    steps: Tensor
     first: dict[str, Tensor]
     second: dict[str, Tensor]
 
@@ -26,7 +26,7 @@ class State:
 def start(params: Mapping[str, Tensor]) -> State:
     """The state before the first step."""
     moments = [{k: torch.zeros_like(v, requires_grad=False) for k, v in params.items()} for _ in range(2)]
-    return State(0, *moments)
+    return State(torch.zeros((), dtype=torch.float64, device=next(iter(params.values())).device), *moments)
 
 
 @torch.no_grad()
@@ -64,34 +64,26 @@ def step(
             that was masked out stays out.
         eps: ε.
     """
-    names = list(params)
-    p, g = [params[k] for k in names], [grads[k] for k in names]
-    m, v = [state.first[k] for k in names], [state.second[k] for k in names]
     state.steps += 1
-    decay = {k: _decay(k, weight_decay, decays) for k in names}
-    rate = {k: lr * (multiplier or {}).get(k, 1.0) for k in names}
-    if coupled:
-        g = [gi + _like(decay[k], gi) * pi for k, gi, pi in zip(names, g, p)]
-    # One fused call per line where the factor is a number; factors that differ by member cannot be.
-    torch._foreach_lerp_(m, g, 1 - betas[0])
-    torch._foreach_mul_(v, betas[1])
-    torch._foreach_addcmul_(v, g, g, 1 - betas[1])
-    scale = torch._foreach_sqrt(v)
-    torch._foreach_div_(scale, (1 - betas[1] ** state.steps) ** 0.5)
-    torch._foreach_add_(scale, eps)
-    torch._foreach_mul_(scale, -(1 - betas[0] ** state.steps))
-    move = torch._foreach_div(m, scale)
-    for k, pi, change in zip(names, p, move):
-        change.mul_(_like(rate[k], pi))
-        if not coupled and (decays or {}).get(k, True):
-            change.sub_(_like(rate[k] * decay[k], pi) * pi)
+    # Both corrections enter rate and ε: θ moves by −ηκ √(1−β₂ᵗ)/(1−β₁ᵗ) · m / (√v + ε √(1−β₂ᵗ)). They are tensors, so that
+    # a recorded step counts on.
+    root = (1 - betas[1] ** state.steps).sqrt()
+    correction = root / (1 - betas[0] ** state.steps)
+    for k, p in params.items():
+        g, m, v = grads[k], state.first[k], state.second[k]
+        rate = lr * (multiplier or {}).get(k, 1.0)
+        decayed = (decays or {}).get(k, True)
+        if coupled and decayed:
+            g = g + _like(weight_decay, p) * p
+        m.lerp_(g, 1 - betas[0])
+        v.mul_(betas[1]).addcmul_(g, g, value=1 - betas[1])
+        move = m / (v.sqrt() + (eps * root).to(v.dtype))
+        move.mul_(_like(-rate * correction, p))
+        if decayed and not coupled:
+            move.sub_(_like(rate * weight_decay, p) * p)
         if active is not None:
-            change.copy_(torch.where(_like(active, pi), change, 0))
-    torch._foreach_add_(p, move)
-
-
-def _decay(name: str, weight_decay: Tensor, decays: Mapping[str, bool] | None) -> Tensor:
-    return weight_decay if (decays or {}).get(name, True) else torch.zeros_like(weight_decay)
+            move.copy_(torch.where(_like(active, p), move, 0))
+        p.add_(move)
 
 
 def _like(rate: Tensor, x: Tensor) -> Tensor:
@@ -116,7 +108,11 @@ def schedule(step: Tensor | int, total: Tensor | int, warmup: Tensor | float) ->
     Source: section IV-C.2; per step and not per epoch as in the authors' util/lr_sched.py.
     """
     device = next((x.device for x in (step, total, warmup) if isinstance(x, Tensor)), None)
-    s, t, w = (torch.as_tensor(x, dtype=torch.float64, device=device) for x in (step, total, warmup))
+    s, t, w = (
+        # Not `as_tensor` of a number, which a GPU would have to wait for.
+        x.double() if isinstance(x, Tensor) else torch.full((), x, dtype=torch.float64, device=device)
+        for x in (step, total, warmup)
+    )
     rise = s / (w * t).clamp(min=1e-9)
     fall = 0.5 * (1 + torch.cos(torch.pi * ((s - w * t) / (t - w * t).clamp(min=1e-9)).clamp(0, 1)))
     return torch.where(s < w * t, rise, fall)

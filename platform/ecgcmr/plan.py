@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from ecgcmr import cohort as cohorts
-from ecgcmr import ecg, examples, fit, hardware, methods, presets, study, sweep, tabular, tasks, training
+from ecgcmr import ecg, examples, fit, hardware, methods, presets, replay, study, sweep, tabular, tasks, training
+from ecgcmr import pack as packs
 from ecgcmr.progress import duration
 from ecgcmr.trial import Trial
 
@@ -205,7 +206,8 @@ def _tabular_seconds(task: tasks.Task, n: int) -> tuple[float, float]:
 
 def _timed(step: Callable[[int], object], device: torch.device) -> float:
     """Seconds of one step: the quickest of STEPS, since others use the machine too."""
-    step(0)
+    for _ in range(1 if device.type == "cpu" else replay.WARM + 1):
+        step(0)
     taken = []
     for number in range(1, STEPS + 1):
         _wait(device)
@@ -242,19 +244,18 @@ def _training_steps(trial: Trial, n: int, device: torch.device) -> tuple[Step, S
 
 def _pack_steps(trial: Trial, task: tasks.Task, n: int, members: int, device: torch.device) -> tuple[Step, Step]:
     alone = [replace(trial, starts=()) for _ in range(members)]
-    pack = fit.assemble(alone, task, Path(), device, hardware.precision("auto", device))
+    pack = packs.assemble(alone, task, Path(), device, hardware.precision("auto", device))
     batch = _batch(n, (trial.modality,), device)
     classes, numbers = torch.arange(n, device=device) % 2, torch.rand((n, task.outputs), device=device)
     answers = classes if task.kind == "binary" else numbers
-    share = torch.ones(members, dtype=torch.float64, device=device)
 
     def learn(number: int) -> None:
         noise = pack.method.noise(hardware.generator(device, trial.seed, number), n)
-        fit.step(pack, {**batch, "target": answers}, noise, None, share)
+        packs.learn(pack, {**batch, "target": answers}, noise, None, number, STEPS + 1)
 
     def judge(number: int) -> None:
         with torch.no_grad():
-            fit.forward(pack, batch, {}, None, "logits")
+            packs.forward(pack, batch, {}, None, "logits")
 
     return learn, judge
 

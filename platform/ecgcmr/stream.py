@@ -2,7 +2,7 @@
 
 The one idea: `order` lays down which rows come when, before anything is read; Ray Data only carries it out, in parallel
 tasks and in order, one execution for all epochs. A thread takes its blocks, copies them to the device as float16 and uint8
-and stays two batches ahead of the consumer; `to_model` makes floats there. Nothing is augmented here.
+and stays two batches ahead of the consumer; `examples.to_model` makes floats there. Nothing is augmented here.
 """
 
 import contextlib
@@ -10,7 +10,7 @@ import functools
 import queue
 import threading
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ecgcmr import cluster, ecg, shards
+from ecgcmr import cluster, shards
 from ecgcmr import cohort as cohorts
 from ecgcmr import order as orders
 from ecgcmr.errors import InputError
@@ -122,12 +122,6 @@ def batches(
     orders.check(order)
     cluster.start()
     return _ahead(_decoded(_tables(order, epochs, start_step), order.columns, torch.device(device)))
-
-
-def to_model(batch: Mapping[str, Tensor], dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
-    """What a network reads: ECG standardised per record and lead group, CMR in [0, 1]; other entries as they are."""
-    form = {"ecg": lambda x: ecg.normalise(x).to(dtype), "cmr": lambda x: x.to(dtype) / 255}
-    return {name: form[name](x) if name in form else x for name, x in batch.items()}
 
 
 def _tables(order: Order, epochs: int, start_step: int) -> Generator[Any, None, None]:

@@ -10,7 +10,7 @@ This file does not know Ray, does not read cohorts (batches are handed in) and d
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,10 @@ from typing import Any
 import torch
 from torch import Tensor, distributed
 
-from ecgcmr import hardware, methods, optim, presets, shards, store, stream
+from ecgcmr import examples, hardware, methods, optim, presets, shards, store
 from ecgcmr.errors import InputError
+from ecgcmr.methods.contract import of_view
+from ecgcmr.replay import Replay
 from ecgcmr.trial import Trial
 
 log = logging.getLogger(__name__)
@@ -43,6 +45,7 @@ class Training:
         knobs: the method's numbers, with the trial's in their place.
         device, precision: where it runs; the type of matrix products (float64: of everything).
         per_epoch: steps per epoch.
+        replay: of the step.
         rank, world: this worker and how many there are; each has batch/world rows of every batch.
     """
 
@@ -53,6 +56,7 @@ class Training:
     device: torch.device
     precision: torch.dtype
     per_epoch: int
+    replay: Replay
     rank: int = 0
     world: int = 1
 
@@ -69,7 +73,8 @@ def prepare(
     method = build(trial)
     knobs = methods.knobs(method, dict(trial.knobs))
     method.to(device, torch.float64 if precision == torch.float64 else None)
-    return Training(trial, method, optimiser(method, knobs), knobs, device, precision, per_epoch, rank, world)
+    replay = Replay(device, on=world == 1)  # workers average their gradients in between
+    return Training(trial, method, optimiser(method, knobs), knobs, device, precision, per_epoch, replay, rank, world)
 
 
 def build(trial: Trial) -> Any:
@@ -86,7 +91,10 @@ def optimiser(method: Any, knobs: dict[str, float]) -> torch.optim.Optimizer:
         for decayed, decay in ((True, knobs["weight_decay"]), (False, 0.0))
     ]
     kinds = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
-    return kinds[method.optimiser](groups, lr=0.0, betas=method.betas)
+    device = named[0][1].device
+    # On a GPU the rate is a tensor there and the step asks for no value, so that it can be recorded.
+    onto = {"lr": torch.zeros((), device=device), "fused": True, "capturable": True} if device.type == "cuda" else {}
+    return kinds[method.optimiser](groups, **{"lr": 0.0, "betas": method.betas, **onto})
 
 
 def beginning() -> dict[str, Any]:
@@ -103,15 +111,17 @@ def share(rows: dict[str, Tensor], training: Training) -> dict[str, Tensor]:
     return parts if training.world > 1 else rows
 
 
-def forward(
-    training: Training, batch: dict[str, Tensor], n: int, key: tuple[int, ...], augment: bool
-) -> dict[str, Tensor]:
-    """The method's loss and scalars on this worker's rows of a batch of n, with the noise named by `key`."""
+def drawn(training: Training, n: int, key: tuple[int, ...], augment: bool) -> dict[str, Tensor]:
+    """This worker's part of the noise for a batch of n, named by `key`."""
     generator = hardware.generator(training.device, training.trial.seed, *key)
-    noise = share(training.method.noise(generator, n, augment=augment), training)
+    return share(training.method.noise(generator, n, augment=augment), training)
+
+
+def forward(training: Training, batch: Mapping[str, Tensor], noise: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The method's loss and scalars on this worker's rows of a batch."""
     dtype = torch.float64 if training.precision == torch.float64 else torch.float32
     with hardware.autocast(training.device, training.precision):
-        return training.method(stream.to_model(batch, dtype), noise, training.knobs)
+        return training.method(examples.to_model(batch, dtype), noise, training.knobs)
 
 
 def average(values: list[Tensor], world: int) -> None:
@@ -133,17 +143,34 @@ def rate(training: Training, number: int) -> float:
 
 
 def step(training: Training, batch: dict[str, Tensor], number: int) -> Tensor:
-    """One optimiser step, the same on every worker; the mean loss of the whole batch before it."""
+    """One optimiser step, the same on every worker; the mean loss of the whole batch before it.
+
+    On a GPU the loss is overwritten by the next step.
+    """
     for group in training.optimiser.param_groups:
-        group["lr"] = rate(training, number)
-    loss = forward(training, batch, training.trial.batch, (number,), augment=True)["loss"]
-    loss.backward()
-    gradients = [p.grad for p in training.method.parameters() if p.grad is not None]
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate(training, number))
+        else:
+            group["lr"] = rate(training, number)
+    noise = drawn(training, training.trial.batch, (number,), augment=True)
+    given = {**{f"batch.{k}": x for k, x in batch.items()}, **{f"noise.{k}": x for k, x in noise.items()}}
+    mean = training.replay(lambda given: descend(training, given), given)
+    follow(training, number)
+    return mean
+
+
+def descend(training: Training, given: Mapping[str, Tensor]) -> Tensor:
+    """Gradient, its mean over the workers, and the optimiser's step; the mean loss before it."""
+    loss = forward(training, of_view(given, "batch"), of_view(given, "noise"))["loss"]
+    learnt = [p for p in training.method.parameters() if p.requires_grad]
+    # Not `backward`: what adds up gradients there is bound to one CUDA stream.
+    for p, gradient in zip(learnt, torch.autograd.grad(loss, learnt, allow_unused=True), strict=True):
+        p.grad = gradient
+    gradients = [p.grad for p in learnt if p.grad is not None]
     mean = loss.detach().to(gradients[0].dtype, copy=True)
     average([mean, *gradients], training.world)
     training.optimiser.step()
     training.optimiser.zero_grad(set_to_none=True)
-    follow(training, number)
     return mean
 
 
@@ -166,7 +193,8 @@ def validate(training: Training, batches: Iterable[tuple[int, dict[str, Tensor]]
     sums: dict[str, Tensor] = {}
     count = 0
     for i, (n, batch) in enumerate(batches):
-        out = forward(training, batch, n, (-1, i), augment=False)  # no step has a negative number
+        noise = drawn(training, n, (-1, i), augment=False)  # no step has a negative number
+        out = forward(training, batch, noise)
         sums = {k: sums.get(k, 0) + v.double() * n for k, v in out.items() if v.ndim == 0}
         count += n
     training.method.train()
@@ -281,6 +309,9 @@ def resume(path: Path, training: Training, recipe: dict[str, Any]) -> dict[str, 
         return beginning()
     training.method.load_state_dict(record["method"])
     training.optimiser.load_state_dict(record["optimiser"])
+    for group in training.optimiser.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"] = group["lr"].to(training.device)
     return record["state"]
 
 
