@@ -46,15 +46,34 @@ def test_a_stage_that_fails_is_marked(tmp_path):
 def test_capture_takes_what_native_code_and_children_print(tmp_path):
     script = (
         "import os, subprocess, sys; from pathlib import Path; from ecgcmr import progress\n"
-        "with progress.captured(Path(sys.argv[1])) as person:\n"
+        "with progress.captured(Path(sys.argv[1])) as out:\n"
         "    os.write(1, b'native\\n'); print('python'); subprocess.run(['echo', 'child'])\n"
-        "    print('for a person', file=person)\n"
+        "    print('for a person', file=out.person); print('a result', file=out.results)\n"
         "print('after')"
     )
     log = tmp_path / "logs" / "x.log"
     done = subprocess.run(
         [sys.executable, "-c", script, str(log)], capture_output=True, text=True, env=dict(os.environ)
     )
-    assert done.stdout == "after\n"
+    assert done.stdout == "a result\nafter\n"
     assert done.stderr == "for a person\n"
     assert {"native", "python", "child"} <= set(log.read_text().split())
+
+
+def test_a_log_is_discarded_with_the_folders_made_for_it_and_no_other(tmp_path):
+    (tmp_path / "a").mkdir()
+    with progress.captured(tmp_path / "a/b/logs/x.log") as out:
+        out.discard()
+    assert list(tmp_path.rglob("*")) == [tmp_path / "a"]
+    with progress.captured(tmp_path / "a/b/logs/x.log") as out:
+        (tmp_path / "a/b/kept").touch()
+        out.discard()
+    assert sorted(tmp_path.rglob("*")) == [tmp_path / "a", tmp_path / "a/b", tmp_path / "a/b/kept"]
+
+
+def test_what_is_written_for_a_reader_who_has_left_is_dropped():
+    reader, writer = os.pipe()
+    os.close(reader)
+    with io.BufferedWriter(progress.Outlet(writer, "w")) as sink:
+        sink.write(bytes(1_000_000))
+        sink.flush()

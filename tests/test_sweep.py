@@ -282,8 +282,11 @@ def test_what_a_worker_refuses_is_refused_here_and_the_others_finish(ray_session
     store.folder(tmp_path, other.name).mkdir(parents=True)
     alien = {"ecg.cls_token": np.zeros((1, 1, 3), np.float32)}  # of a network of another size
     save_file(alien, store.folder(tmp_path, other.name) / store.ENCODER)
-    starts = {"supervised": (), "mae": (("ecg", other.name),)}
-    trials = a_grid({"lr": (1e-4,)}, starts=starts, take=0.4)
+    alone = {"mae": (("ecg", other.name),)}
+    with pytest.raises(InputError, match="encoder differ"):
+        sweep.run(a_grid({"lr": (1e-4,)}, starts=alone, take=0.4), small_cohort.path, tmp_path, device="cpu", limit=1)
+    assert not (tmp_path / sweep.TUNE).exists()  # all were refused: the one line says it
+    trials = a_grid({"lr": (1e-4,)}, starts={"supervised": (), **alone}, take=0.4)
     with pytest.raises(InputError, match="encoder differ"):
         sweep.run(trials, small_cohort.path, tmp_path, device="cpu", limit=1)
     assert len(times(tmp_path)) == 1

@@ -1,7 +1,8 @@
 """Every command, once: `ecgcmr <command>` here, `python jobs/<command>.py` on a cluster.
 
 A command checks its arguments, opens what it needs, calls one function of the layer below and says in a few lines what
-came of it. Bad input is one line and exit code 2; whatever else goes wrong is one line, a log file and exit code 1.
+came of it. Results go to stdout, the rest to stderr. Bad input is one line and exit code 2, and leaves nothing behind;
+whatever else goes wrong is one line, a log file and exit code 1.
 """
 
 import argparse
@@ -33,18 +34,22 @@ def door(name: str) -> Any:
 
 
 class Screen:
-    """What a person sees while a command runs: the display, and the stream for results."""
+    """What comes out while a command runs: results on stdout, the display and notes on stderr."""
 
-    def __init__(self, args: argparse.Namespace, out: Any) -> None:
+    def __init__(self, args: argparse.Namespace, out: progress.Streams) -> None:
         folders = [path for name in ("runs", "cohort") if (path := getattr(args, name, None))]
         self.out = out
-        self.display = progress.Display(folders, out)
+        self.display = progress.Display(folders, out.person)
         self.cpus = getattr(args, "cpus", None)
         self.ray = False
 
     def say(self, text: str = "") -> None:
         """Write a line of result."""
-        print(text, file=self.out, flush=True)
+        print(text, file=self.out.results, flush=True)
+
+    def note(self, text: str) -> None:
+        """Write a line that belongs to no result."""
+        print(text, file=self.out.person, flush=True)
 
     def need_ray(self) -> None:
         """Join the cluster at hand, or start Ray on this machine, once per command; finished work never starts it."""
@@ -124,7 +129,7 @@ def grid_of(args: argparse.Namespace, screen: Screen) -> list[Trial]:
         [trial for trial in listed if trial.stage == "grid"], door("cohort").open(args.cohort)
     )
     for reason, n in left_out.items():
-        screen.say(f"left out, {n} trials: {reason}")
+        screen.note(f"left out, {n} trials: {reason}")
     return kept
 
 
@@ -381,19 +386,30 @@ def whole(text: str) -> int:
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
-    args = parser().parse_args(argv)
+    args = parsed(argv)
     for name in ("runs", "cohort"):
         setattr(args, name, getattr(args, name).expanduser().resolve())
     log = args.runs / "logs" / f"{args.name.replace(' ', '-')}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
     try:
         with progress.captured(log) as out:
-            return run(args, out, log)
+            return run(args, out)
     except OSError as error:
         print(f"ecgcmr: {os_words(error)}", file=sys.stderr)
         return 2
 
 
-def run(args: argparse.Namespace, out: Any, log: Path) -> int:
+def parsed(argv: list[str] | None) -> argparse.Namespace:
+    """The arguments. A reader of the help who has left is no error, and Python would find it only at its end."""
+    try:
+        return parser().parse_args(argv)
+    finally:
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def run(args: argparse.Namespace, out: progress.Streams) -> int:
     """Call the command's function and turn what it raises into a line and an exit code."""
     logger = logging.getLogger("ecgcmr")
     screen = Screen(args, out)
@@ -401,21 +417,31 @@ def run(args: argparse.Namespace, out: Any, log: Path) -> int:
         return args.function(args, screen)
     except InputError as error:
         logger.info("refused: %s", error)
-        print(f"ecgcmr: {' '.join(str(error).split())}", file=out)
+        screen.note(f"ecgcmr: {' '.join(str(error).split())}")
+        if not worked(args, screen):
+            out.discard()
         return 2
     except (KeyboardInterrupt, SystemExit):  # Ray Train turns the first into the second
-        print("ecgcmr: stopped; the same command goes on where this one was", file=out)
+        screen.note("ecgcmr: stopped; the same command goes on where this one was")
         return 130
     except OSError as error:
         logger.error(traceback.format_exc())
-        print(f"ecgcmr: {os_words(error)}", file=out)
+        screen.note(f"ecgcmr: {os_words(error)}")
         return 2
     except Exception as error:
         logger.error(traceback.format_exc())
-        print(f"ecgcmr: {type(error).__name__}: {first_line(error)}; the whole story is in {log}", file=out)
+        screen.note(f"ecgcmr: {type(error).__name__}: {first_line(error)}; the whole story is in {out.log}")
         return 1
     finally:
         screen.close()
+
+
+def worked(args: argparse.Namespace, screen: Screen) -> bool:
+    """Whether a refused command has finished a cohort or a trial before: then its log tells of something."""
+    if not screen.ray:  # neither is made without, and a search of all runs may take seconds
+        return False
+    made = [args.cohort / "_cohort.json", *args.runs.glob(f"**/seed=*/{store.RECORD}")]
+    return any(path.exists() and path.stat().st_mtime >= screen.out.since for path in made)
 
 
 def first_line(error: BaseException) -> str:

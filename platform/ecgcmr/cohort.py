@@ -295,6 +295,7 @@ def ready(out: Path, request: dict[str, Any]) -> bool:
 @contextlib.contextmanager
 def building(out: Path, request: dict[str, Any]) -> Iterator[None]:
     """Surround a build: note the request first, clear leftovers of a killed one, leave nothing of a refused one."""
+    made = store.absent(out.parent)
     try:
         store.write_json(out / BUILD / "request.json", request)
         for left in out.glob("*/.shard-*"):
@@ -305,8 +306,7 @@ def building(out: Path, request: dict[str, Any]) -> Iterator[None]:
     except InputError:
         if not any(out.glob("*/*.parquet")):  # refused before the first row: there is nothing to go on from
             shutil.rmtree(out / BUILD, ignore_errors=True)
-            with contextlib.suppress(OSError):
-                out.rmdir()
+            store.vacate([out, *made])
         raise
     finally:
         (out / store.PROGRESS).unlink(missing_ok=True)

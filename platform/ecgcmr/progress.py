@@ -1,16 +1,19 @@
 """One calm live display: what runs, how far, how fast, how long still. Everything else goes to a log file.
 
 Workers leave small progress files (`store.Progress`); a thread here reads them. On a terminal it redraws in place; in a
-log of a job it writes one line now and then. It knows nothing of what the work is.
+log of a job it writes one line now and then. It knows nothing of what the work is. The display is stderr's, so that stdout
+holds results alone.
 """
 
 import contextlib
+import io
 import logging
 import os
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -109,17 +112,54 @@ class Display:
                 self.console.print("  ".join(part for part in parts if part), markup=False, soft_wrap=True)
 
 
+class Outlet(io.FileIO):
+    """A descriptor whose reader may leave (`| head -1`): what was still to come is dropped, and the work goes on."""
+
+    def write(self, data: Any) -> int:
+        """Write, or pretend to."""
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            return len(data)
+
+
+@dataclass(frozen=True)
+class Streams:
+    """Where a command's words go while everything else goes to its log.
+
+    Attributes:
+        person: stderr, for progress, notes and errors.
+        results: stdout, for what the command was asked to print.
+        log: the log file.
+        made: the folders that were made for it, innermost first.
+        since: when it was made, by the clock of its disk.
+    """
+
+    person: TextIO
+    results: TextIO
+    log: Path
+    made: list[Path]
+    since: float
+
+    def discard(self) -> None:
+        """Remove the log, and the folders made for it as far as nothing else is in them."""
+        self.log.unlink(missing_ok=True)
+        store.vacate(self.made)
+
+
 @contextlib.contextmanager
-def captured(log: Path) -> Iterator[TextIO]:
-    """Send everything written to stdout and stderr, by whomever, to `log`; yield the stream that a person reads.
+def captured(log: Path) -> Iterator[Streams]:
+    """Send everything written to stdout and stderr, by whomever, to `log`; yield streams to what the two were before.
 
     Ray and its native parts write to the process's descriptors directly, so the descriptors themselves are moved.
     """
+    made = store.absent(log.parent)
     log.parent.mkdir(parents=True, exist_ok=True)
     sys.stdout.flush()
     sys.stderr.flush()
     saved = [os.dup(1), os.dup(2)]
     with open(log, "ab", buffering=0) as sink:
+        since = os.fstat(sink.fileno()).st_mtime
         os.dup2(sink.fileno(), 1)
         os.dup2(sink.fileno(), 2)
     handler = logging.FileHandler(log)
@@ -128,11 +168,12 @@ def captured(log: Path) -> Iterator[TextIO]:
     level = root.level
     root.addHandler(handler)
     root.setLevel(logging.INFO)
-    person = os.fdopen(os.dup(saved[1]), "w", buffering=1)
+    results, person = (
+        io.TextIOWrapper(io.BufferedWriter(Outlet(os.dup(copy), "w")), line_buffering=True) for copy in saved
+    )
     try:
-        yield person
+        yield Streams(person, results, log, made, since)
     finally:
-        person.flush()
         sys.stdout.flush()
         sys.stderr.flush()
         root.removeHandler(handler)
@@ -141,4 +182,6 @@ def captured(log: Path) -> Iterator[TextIO]:
         for number, copy in zip((1, 2), saved, strict=True):
             os.dup2(copy, number)
             os.close(copy)
-        person.close()
+        for stream in (results, person):
+            with contextlib.suppress(OSError):  # every line was flushed: what fails now has failed before
+                stream.close()

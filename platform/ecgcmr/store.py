@@ -5,12 +5,13 @@ written is written aside and renamed, so a killed run leaves no half file. A run
 `progress.json` beside it for the display and for `ecgcmr status`. `test-reads.jsonl` says who read the test split, and when.
 """
 
+import contextlib
 import json
 import os
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -70,6 +71,18 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
         os.replace(aside, path)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def absent(folder: Path) -> list[Path]:
+    """The folder and those above it, innermost first, as far as they are not there yet."""
+    return [path for path in (folder, *folder.parents) if not path.exists()]
+
+
+def vacate(folders: Iterable[Path]) -> None:
+    """Remove empty folders, given innermost first, up to the first that is not empty."""
+    with contextlib.suppress(OSError):
+        for path in folders:
+            path.rmdir()
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -551,8 +551,8 @@ def _tune(work: Any, searcher: Packed, resources: dict[str, float], at_once: int
     results = tuner.fit()
     failures = [r.metrics for r in (results[i] for i in range(len(results))) if r.metrics and r.metrics.get("error")]
     failures += [{"error": _one_line(error), "refused": False} for error in results.errors]
-    if not failures:
-        shutil.rmtree(runs / TUNE, ignore_errors=True)  # rows say all that it says
+    if not failures or sum(record["refused"] for record in failures) == len(results):
+        shutil.rmtree(runs / TUNE, ignore_errors=True)  # rows say all that it says, or one line of refusal does
     return failures
 
 
