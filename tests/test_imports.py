@@ -17,7 +17,7 @@ LAYERS = (
     ("nn",),
     ("raw", "tasks", "methods", "paper"),
     ("trial", "study", "store", "weights", "cohort", "tabular", "shards", "pairing", "check", "examples", "order"),
-    ("fit", "stream", "training"),
+    ("fit", "stream", "training", "memory"),
     ("report", "explain", "predict", "sweep", "pretrain", "track", "plan", "progress", "doctor"),
     ("cli",),
 )
