@@ -5,8 +5,13 @@
 
     python benchmarks/stream.py --beside              # and how much an open stream slows a training step down
 
+    python benchmarks/stream.py --cache host          # instead: epochs from memory against epochs through Ray Data
+    python benchmarks/stream.py --cache device --device cuda
+
 One JSON line per set of signals: rows/s of both (medians of interleaved rounds, the feed after its first blocks), their
 ratio (aim: 0.5 or more), seconds to the first batch, peak memory of all processes together, waiting share if asked.
+With --cache: rows/s of the feed, of the epoch that fills memory, of those after it (the first of which reads the few rows
+that the epoch before dropped), and how many times the feed that is.
 """
 
 import argparse
@@ -23,7 +28,7 @@ import psutil
 import pyarrow.parquet as pq
 import torch
 
-from ecgcmr import cluster, cohort, nn, shards, stream, training
+from ecgcmr import cluster, cohort, hardware, memory, nn, shards, stream, training
 from ecgcmr.trial import Trial
 
 
@@ -76,10 +81,12 @@ def plain(path: Path, needs: tuple[str, ...], batch: int) -> float:
     return count / (time.perf_counter() - begin)
 
 
-def feed(path: Path, needs: tuple[str, ...], batch: int, epochs: int, step_s: float) -> tuple[float, float, float]:
+def feed(
+    path: Path, needs: tuple[str, ...], batch: int, epochs: int, step_s: float, device: str = "cpu"
+) -> tuple[float, float, float]:
     """Rows/s after the first batches, seconds to the first batch, and the share of time spent waiting."""
     waits, ends = [], []
-    source = stream.batches(path, split="train", needs=needs, batch=batch, seed=0, epochs=epochs)
+    source = stream.batches(path, split="train", needs=needs, batch=batch, seed=0, epochs=epochs, device=device)
     while True:
         asked = time.perf_counter()
         if next(source, None) is None:
@@ -91,6 +98,36 @@ def feed(path: Path, needs: tuple[str, ...], batch: int, epochs: int, step_s: fl
     warm = min(16, len(ends) // 4)  # read ahead while processes started
     took = ends[-1] - ends[warm - 1]
     return (len(ends) - warm) * batch / took, waits[0], sum(waits[warm:]) / took
+
+
+def kept(path: Path, needs: tuple[str, ...], batch: int, epochs: int, cache: str, device: str) -> tuple[float, float]:
+    """Rows/s of the epoch that fills memory, after its first batches, and of the epochs that memory serves."""
+    steps = stream.steps_per_epoch(cohort.open(path), "train", needs, batch)
+    warm, ends = min(16, steps // 4), []
+    given = {"split": "train", "needs": needs, "batch": batch, "seed": 0, "epochs": epochs, "device": device}
+    for _ in stream.batches(path, **given, cache=cache):
+        ends.append(time.perf_counter())
+    filling = (steps - warm) * batch / (ends[steps - 1] - ends[warm - 1])
+    return filling, (len(ends) - steps) * batch / (ends[-1] - ends[steps - 1])
+
+
+def measure_kept(path: Path, needs: tuple[str, ...], args: argparse.Namespace) -> dict[str, object]:
+    """Streamed and kept epochs in interleaved rounds."""
+    rows = stream.plan(cohort.open(path), "train", needs, args.batch)
+    place = memory.place(args.cache, rows, args.epochs, 0, torch.device(args.device))
+    watch, feeds, fills, keeps = Memory(), [], [], []
+    for _ in range(args.rounds):
+        feeds.append(feed(path, needs, args.batch, args.epochs, 0.0, args.device)[0])
+        filling, serving = kept(path, needs, args.batch, args.epochs, place, args.device)
+        fills.append(filling)
+        keeps.append(serving)
+    watch.ended.set()
+    a, b, c = (statistics.median(rates) for rates in (feeds, fills, keeps))
+    return {
+        "needs": "+".join(needs), "batch": args.batch, "rows_GB": round(memory.size(rows) / 1e9, 2), "cache": place,
+        "device": hardware.name(torch.device(args.device)), "feed_rows_s": round(a), "filling_rows_s": round(b),
+        "kept_rows_s": round(c), "times": round(c / a, 1), "peak_GiB": round(watch.peak, 2), "rounds": args.rounds,
+    }  # fmt: skip
 
 
 def beside(path: Path, epochs: int, steps: int = 30) -> float:
@@ -122,18 +159,18 @@ def beside(path: Path, epochs: int, steps: int = 30) -> float:
 
 
 def measure(path: Path, needs: tuple[str, ...], args: argparse.Namespace) -> dict[str, object]:
-    memory, plains, feeds, firsts = Memory(), [], [], []
+    watch, plains, feeds, firsts = Memory(), [], [], []
     for _ in range(args.rounds):
         plains.append(plain(path, needs, args.batch))
         rate, first, _ = feed(path, needs, args.batch, args.epochs, 0.0)
         feeds.append(rate)
         firsts.append(first)
-    memory.ended.set()
+    watch.ended.set()
     a, b = statistics.median(plains), statistics.median(feeds)
     found = {
         "needs": "+".join(needs), "batch": args.batch, "plain_rows_s": round(a), "feed_rows_s": round(b),
         "ratio": round(b / a, 2), "first_batch_s": round(statistics.median(firsts), 2),
-        "peak_GiB": round(memory.peak, 2), "rounds": args.rounds,
+        "peak_GiB": round(watch.peak, 2), "rounds": args.rounds,
     }  # fmt: skip
     if args.step_ms:
         _, _, share = feed(path, needs, args.batch, 1, args.step_ms / 1000)
@@ -150,12 +187,14 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--beside", action="store_true", help="time a training step beside an open stream too")
     parser.add_argument("--step-ms", type=float, default=0, help="stand-in for a training step of one batch")
+    parser.add_argument("--cache", choices=memory.WORDS[:-1], help="measure epochs from memory instead")
+    parser.add_argument("--device", default="cpu", help="where batches arrive, with --cache")
     args = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(prefix="stream-") as scratch, cluster.running():
         path = args.cohort or make(Path(scratch) / "noise", args.rows).path
         for needs in (("ecg",), ("ecg", "cmr")):
-            print(json.dumps(measure(path, needs, args)), flush=True)
+            print(json.dumps((measure_kept if args.cache else measure)(path, needs, args)), flush=True)
         if args.beside:
             print(json.dumps({"step_beside_stream_over_alone": round(beside(path, args.epochs), 2)}), flush=True)
 

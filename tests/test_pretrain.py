@@ -263,6 +263,7 @@ def test_through_ray_a_trial_follows_the_one_it_starts_from_and_neither_runs_twi
         provenance = json.loads((folder / store.RECORD).read_text())["provenance"]
         assert provenance["steps"] == steps_of(trial, small_cohort)
         assert provenance["cohort"]["fingerprint"] == small_cohort.fingerprint
+        assert provenance["cache"] == ("host" if trial is mae else "off")  # one epoch leaves nothing to gain
     assert not (tmp_path / ".train").exists()
 
     began = time.monotonic()

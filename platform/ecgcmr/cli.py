@@ -24,6 +24,7 @@ from ecgcmr.trial import Trial
 
 SPACES = Path(__file__).resolve().parents[2] / "search_spaces"
 SCALES = ("toy", "small", "full")
+CACHES = ("auto", "device", "host", "off")
 SHOWN = ("table", "others", "labels")  # of the report's tables, those that a terminal shows whole
 SUBJECTS = {"toy": 1600, "small": 5000, "full": 40_044}
 
@@ -146,7 +147,7 @@ def pretrain(args: argparse.Namespace, screen: Screen) -> int:
         door("pretrain").check_all(todo, args.cohort, args.runs, args.workers)
         with screen.display.stage(f"Pre-training: {', '.join(dict.fromkeys(trial.label for trial in todo))}") as notes:
             screen.need_ray()
-            options = {"workers": args.workers, "device": args.device, "precision": args.precision}
+            options = {name: getattr(args, name) for name in ("workers", "device", "precision", "cache")}
             rows = door("pretrain").run_all(trials, args.cohort, args.runs, **options)
             losses = [row for row in rows if row["metric"] == "loss" and row["split"] == "val"]
             notes.append(", ".join(f"{row['label']} {row['value']:.3f}" for row in losses))
@@ -332,7 +333,6 @@ def parser() -> argparse.ArgumentParser:
 
     pre = command(commands, "pretrain", pretrain, "pre-train the encoders of a search space", space=True, trains=True)
     pre.add_argument("--only", nargs="+", metavar="LABEL", help="only these systems, e.g. mae")
-    pre.add_argument("--workers", type=whole, default=1, help="Ray Train workers")
     grid = command(commands, "sweep", sweep, "run the grid of a search space", space=True, trains=True)
     final = command(commands, "seeds", seeds, "run the best points with five seeds, on test", space=True, trains=True)
     command(commands, "report", report, "write tables, figures, the page, and Aim")
@@ -341,7 +341,14 @@ def parser() -> argparse.ArgumentParser:
     every.add_argument("--space", type=Path, help="search-space file (default: by scale)")
     every.add_argument("--subjects", type=whole, help="of the synthetic cohort, if it has to be made")
     every.add_argument("--seed", type=int, default=0, help="of the synthetic cohort")
-    every.add_argument("--workers", type=whole, default=1, help="Ray Train workers")
+    for made in (pre, every):
+        made.add_argument("--workers", type=whole, default=1, help="Ray Train workers")
+        made.add_argument(
+            "--cache",
+            choices=CACHES,
+            default="auto",
+            help="where rows stay after an epoch of pre-training (auto: what fits)",
+        )
     for made in (grid, final, every):
         made.add_argument("--budget", type=whole, help="points per system and task, by TPE (default: the whole grid)")
     bill = command(commands, "plan", plan, "what would run and what it would cost", space=True)

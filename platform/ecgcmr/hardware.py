@@ -8,8 +8,10 @@ not place tensors and does not know Ray.
 import contextlib
 import hashlib
 import platform
+from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from torch import Tensor
 
@@ -69,6 +71,32 @@ def autocast(device: torch.device | str, dtype: torch.dtype) -> contextlib.Abstr
     if dtype in (torch.bfloat16, torch.float16):
         return torch.autocast(torch.device(device).type, dtype)
     return contextlib.nullcontext()
+
+
+def device_memory(device: torch.device) -> int | None:
+    """Bytes free on an accelerator, what PyTorch holds in reserve included; None on a CPU."""
+    if device.type != "cuda":
+        return None
+    torch.cuda.empty_cache()  # a trial that ended in this process left its memory with PyTorch
+    return int(torch.cuda.mem_get_info(device)[0])
+
+
+def host_memory(group: Path = Path("/sys/fs/cgroup")) -> int:
+    """Bytes that may still be taken of the machine's memory, and of its container's limit where one is set.
+
+    Args:
+        group: the control group's folder (version 2); a container sees its own there.
+    """
+    free = int(psutil.virtual_memory().available)
+    try:
+        limit, used = ((group / name).read_text().strip() for name in ("memory.max", "memory.current"))
+        pages = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+    except OSError:
+        return free
+    if limit == "max":
+        return free
+    cached = int(pages.get("active_file", 0)) + int(pages.get("inactive_file", 0))  # given back when it is wanted
+    return max(0, min(free, int(limit) - int(used) + cached))
 
 
 def name(device: torch.device) -> str:

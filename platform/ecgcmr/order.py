@@ -97,6 +97,12 @@ def sequence(order: Order, epoch: int) -> np.ndarray:
     return np.take_along_axis(dealt, place[dealt].argsort(1, kind="stable"), axis=1)
 
 
+def mine(order: Order, step: int) -> np.ndarray:
+    """This rank's rows of the global batch `step` of the whole run, as positions in `order.row`."""
+    epoch, inside = divmod(step, order.steps)
+    return sequence(order, epoch)[inside, order.rank * order.local : (order.rank + 1) * order.local]
+
+
 def piece(order: Order, number: int, start_step: int = 0) -> np.ndarray:
     """This rank's rows of piece `number` of the whole run, without what lies before `start_step`."""
     epoch, inside = divmod(number, order.pieces)
@@ -127,14 +133,23 @@ def read(runs: pa.Table, order: Order, start_step: int, last: int) -> Iterator[p
     """
     for first in runs["first"].to_pylist():
         for number in range(first, min(first + RUN, last)):
-            rows = piece(order, number, start_step)
-            out = {name: shards.space(len(rows), name) for name in order.columns}
-            files = order.shard[rows]
-            for file in np.unique(files):
-                where = np.flatnonzero(files == file)
-                path = Path(order.path) / order.shards[file]
-                shards.read_rows(path, order.row[rows[where]], order.columns, out, where)
+            out = load(order, piece(order, number, start_step))
             yield pa.table({name: shards.column(array, name) for name, array in out.items()})
+
+
+def load(order: Order, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """Read the signals of rows, given as positions in `order.row`; (n, *shape) each, in their order.
+
+    Raises:
+        InputError: a shard is damaged.
+    """
+    out = {name: shards.space(len(rows), name) for name in order.columns}
+    files = order.shard[rows]
+    for file in np.unique(files):
+        where = np.flatnonzero(files == file)
+        path = Path(order.path) / order.shards[file]
+        shards.read_rows(path, order.row[rows[where]], order.columns, out, where)
+    return out
 
 
 def check(order: Order) -> None:

@@ -25,7 +25,7 @@ import pandas as pd
 import torch
 from torch import Tensor, distributed
 
-from ecgcmr import cluster, hardware, methods, shards, store, stream, training
+from ecgcmr import cluster, hardware, memory, methods, shards, store, stream, training
 from ecgcmr import cohort as cohorts
 from ecgcmr import order as orders
 from ecgcmr import trial as trials
@@ -79,9 +79,11 @@ def train(trial: Trial, config: dict[str, Any], device: torch.device, rank: int,
     state = training.resume(path, run, recipe)
     agree(f"the step of {path}", state["step"], world)
     progress = store.Progress(runs, trial.name, run.steps, "steps", done=state["step"]) if rank == 0 else None
+    order = stream.plan(cohort, "train", needs, trial.batch, trial.seed, rank, world)
+    cache = memory.place(config["cache"], order, trial.epochs, state["step"], device)
     feed = stream.batches(
         cohort.path, split="train", needs=needs, batch=trial.batch, seed=trial.seed, epochs=trial.epochs,
-        start_step=state["step"], rank=rank, world=world, device=device,
+        start_step=state["step"], rank=rank, world=world, device=device, cache=cache,
     )  # fmt: skip
 
     def tell(loss: float) -> None:
@@ -98,7 +100,7 @@ def train(trial: Trial, config: dict[str, Any], device: torch.device, rank: int,
     with contextlib.closing(feed):  # type: ignore[type-var]  # a generator: ends Ray Data's execution
         status = training.loop(run, feed, validation, state, save=keep, tell=tell, every_s=config["every_s"])
     if rank == 0:
-        store.write(runs, outcome(run, state, status, cohort), cohort.fingerprint)
+        store.write(runs, outcome(run, state, status, cohort, cache), cohort.fingerprint)
 
 
 def speed(run: Training, state: dict[str, Any]) -> float:
@@ -120,7 +122,7 @@ def agree(what: str, value: Any, world: int) -> None:
         raise InputError(f"{what} is {value} here and {first[0]} on rank 0: --runs must be a folder all workers share")
 
 
-def outcome(run: Training, state: dict[str, Any], status: str, cohort: cohorts.Cohort) -> store.Finished:
+def outcome(run: Training, state: dict[str, Any], status: str, cohort: cohorts.Cohort, cache: str) -> store.Finished:
     """What the run leaves behind; a diverged one leaves no weights."""
     good = status == "finished"
     curve = pd.DataFrame(state["curve"])
@@ -135,7 +137,7 @@ def outcome(run: Training, state: dict[str, Any], status: str, cohort: cohorts.C
         predictions=None,
         weights={name: value.numpy() for name, value in state["kept"].items()} if good else {},
         epoch=state["epoch"],
-        provenance=provenance(run, state, cohort),
+        provenance={**provenance(run, state, cohort), "cache": cache},
     )
 
 
@@ -201,6 +203,7 @@ def run_all(
     device: str | None = None,
     precision: str = "auto",
     every_s: float = EVERY_S,
+    cache: str = "auto",
 ) -> list[dict[str, Any]]:
     """Pre-train trials, each after those it starts from, on `workers` workers; what has finished is skipped.
 
@@ -214,6 +217,7 @@ def run_all(
         device: "cpu", "cuda"; by default GPUs if the cluster has as many as workers.
         precision: a name that `hardware.precision` knows.
         every_s: seconds between two checkpoints.
+        cache: where rows stay after the first epoch, a word that `memory.choose` knows; no result depends on it.
 
     Returns:
         The measured numbers of every trial, as in `rows.parquet`.
@@ -221,6 +225,7 @@ def run_all(
     Raises:
         InputError: something that no run could serve, before or while it runs.
     """
+    memory.check(cache)
     cohort_path, runs = Path(cohort_path).resolve(), Path(runs).resolve()
     cohort = cohorts.open(cohort_path)
     ordered = in_order(todo)
@@ -229,7 +234,7 @@ def run_all(
         check_all(left, cohort_path, runs, workers)
         config = {
             "trials": [trials.to_json(trial) for trial in left], "cohort": str(cohort_path), "runs": str(runs),
-            "fingerprint": cohort.fingerprint, "precision": precision, "every_s": every_s,
+            "fingerprint": cohort.fingerprint, "precision": precision, "every_s": every_s, "cache": cache,
         }  # fmt: skip
         with cluster.running():
             launch(config, workers, on_gpu(device, workers), runs / ".train")

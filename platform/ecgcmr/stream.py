@@ -2,7 +2,8 @@
 
 The one idea: `order` lays down which rows come when, before anything is read; Ray Data only carries it out, in parallel
 tasks and in order, one execution for all epochs. A thread takes its blocks, copies them to the device as float16 and uint8
-and stays two batches ahead of the consumer; `examples.to_model` makes floats there. Nothing is augmented here.
+and stays two batches ahead of the consumer; `examples.to_model` makes floats there. Where `memory` has room, one epoch is
+read so and the others come from there. Nothing is augmented here.
 """
 
 import contextlib
@@ -10,7 +11,7 @@ import functools
 import queue
 import threading
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ecgcmr import cluster, shards
+from ecgcmr import cluster, memory, shards
 from ecgcmr import cohort as cohorts
 from ecgcmr import order as orders
 from ecgcmr.errors import InputError
@@ -97,6 +98,7 @@ def batches(
     world: int = 1,
     device: torch.device | str = "cpu",
     shuffle: bool = True,
+    cache: str = "off",
 ) -> Iterator[dict[str, Tensor]]:
     """Yield this rank's part of every global batch from `start_step` on.
 
@@ -111,17 +113,21 @@ def batches(
         rank, world: this reader among all.
         device: where the tensors arrive.
         shuffle: off, rows come in the order of the shards.
+        cache: where rows stay once they are read, a word that `memory.choose` knows; it changes no batch. A run keeps its
+            rows once, and streams with what is kept: its peak is that of streaming and `memory.size` beside it.
 
     Yields:
         ecg (batch / world, 12, 5000) float16 mV; cmr (batch / world, 3, 210, 210) uint8; owned by the caller.
 
     Raises:
-        InputError: fewer rows than one batch, a damaged shard, a missing column. Raised at the call, not at the first batch.
+        InputError: fewer rows than one batch, a damaged shard, a missing column, a cache that is unknown or too large.
+            Raised at the call, not at the first batch.
     """
     order = plan(cohorts.open(cohort_path), split, needs, batch, seed if shuffle else None, rank, world)
     orders.check(order)
+    place = memory.place(cache, order, epochs, start_step, torch.device(device))
     cluster.start()
-    return _ahead(_decoded(_tables(order, epochs, start_step), order.columns, torch.device(device)))
+    return _ahead(_source(order, epochs, start_step, torch.device(device), place), torch.device(device))
 
 
 def _tables(order: Order, epochs: int, start_step: int) -> Generator[Any, None, None]:
@@ -152,19 +158,37 @@ def _tables(order: Order, epochs: int, start_step: int) -> Generator[Any, None, 
         yield from found
 
 
-def _decoded(
-    tables: Generator[Any, None, None], columns: Sequence[str], device: torch.device
+def _source(
+    order: Order, epochs: int, start_step: int, device: torch.device, place: str
 ) -> Generator[dict[str, Tensor], None, None]:
-    """Tensors on the device, copied from Ray's shared memory, which is read-only and wanted back."""
-    side = torch.cuda.Stream(device) if device.type == "cuda" else None
+    """Batches on the device: through Ray Data, or, where rows have a place to stay, only the first epoch so."""
+    pinned, streamed = device.type == "cuda", epochs
+    held = None
+    if place != "off":
+        held = memory.empty(order, device if place == "device" else torch.device("cpu"))
+        streamed = start_step // order.steps + 1  # the first whole or begun epoch is the last that Ray Data reads
+    with contextlib.closing(_decoded(_tables(order, streamed, start_step), order.columns, pinned)) as found:
+        for step, batch in enumerate(found, start_step):
+            there = _moved(batch, device)
+            if held is not None:
+                held.keep(orders.mine(order, step), there if place == "device" else batch)
+            yield there
+    if held is not None:
+        for step in range(streamed * order.steps, epochs * order.steps):
+            yield _moved(held.take(orders.mine(order, step), pinned), device)
+
+
+def _moved(batch: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    return {name: x.to(device, non_blocking=True) for name, x in batch.items()}
+
+
+def _decoded(
+    tables: Generator[Any, None, None], columns: Sequence[str], pinned: bool
+) -> Generator[dict[str, Tensor], None, None]:
+    """Tensors on the host, copied from Ray's shared memory, which is read-only and wanted back."""
     with contextlib.closing(tables):
         for table in tables:
-            batch = {name: _owned(shards.unpack(table[name], name), pinned=side is not None) for name in columns}
-            if side is not None:
-                with torch.cuda.stream(side):  # beside the consumer's stream: the copy runs during its computation
-                    batch = {name: x.to(device, non_blocking=True) for name, x in batch.items()}
-                side.synchronize()
-            yield batch
+            yield {name: _owned(shards.unpack(table[name], name), pinned) for name in columns}
 
 
 def _owned(array: np.ndarray, pinned: bool) -> Tensor:
@@ -174,8 +198,12 @@ def _owned(array: np.ndarray, pinned: bool) -> Tensor:
     return tensor
 
 
-def _ahead(source: Generator[dict[str, Tensor], None, None]) -> Iterator[dict[str, Tensor]]:
-    """Run `source` in a thread, `AHEAD` batches before the consumer; what it raises is raised here."""
+def _ahead(source: Generator[dict[str, Tensor], None, None], device: torch.device) -> Iterator[dict[str, Tensor]]:
+    """Run `source` in a thread, `AHEAD` batches before the consumer; what it raises is raised here.
+
+    On a GPU the thread works beside the consumer's stream: copies run during its computation.
+    """
+    side = torch.cuda.Stream(device) if device.type == "cuda" else None
     ready: queue.Queue[dict[str, Tensor] | BaseException | None] = queue.Queue(maxsize=AHEAD)
     left = threading.Event()
 
@@ -185,9 +213,11 @@ def _ahead(source: Generator[dict[str, Tensor], None, None]) -> Iterator[dict[st
                 return ready.put(item, timeout=0.1)
 
     def work() -> None:
-        with contextlib.closing(source):
+        with contextlib.closing(source), torch.cuda.stream(side) if side is not None else contextlib.nullcontext():
             try:
                 for batch in source:
+                    if side is not None:
+                        side.synchronize()
                     put(batch)
                     if left.is_set():
                         return
