@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ecgcmr import cli, cluster, cohort, store, sweep
+from ecgcmr import cli, cluster, cohort, spaces, store, sweep
 from ecgcmr.errors import InputError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -159,7 +159,7 @@ def test_a_build_that_is_refused_leaves_nothing(ray_session, tmp_path, capfd):
 
 
 def test_what_a_cohort_is_too_small_for_is_no_result(small_cohort, tmp_path, capfd, monkeypatch):
-    monkeypatch.setattr(sweep, "feasible", lambda trials, cohort: ([], {"too small": len(trials)}))
+    monkeypatch.setattr(spaces, "feasible", lambda trials, cohort: ([], {"too small": len(trials)}))
     (tmp_path / "space.py").write_text(SPACE)
     words = ["sweep", tmp_path / "space.py", "--cohort", small_cohort.path, "--runs", tmp_path / "runs"]
     code, results, text = called(capfd, *words)
@@ -209,7 +209,7 @@ def test_plan_prints_the_bill_and_starts_nothing(small_cohort, tmp_path, capfd):
     code, text, beside = called(capfd, *words)
     assert (code, beside) == (0, "")
     assert "preset paper" in text
-    grid = Counter(trial.task for trial in sweep.load(REPOSITORY / "search_spaces/demo.py") if trial.stage == "grid")
+    grid = Counter(trial.task for trial in spaces.load(REPOSITORY / "search_spaces/demo.py") if trial.stage == "grid")
     shown = [line.split()[:3] for line in text.splitlines() if line.startswith("grid")]
     assert shown == [["grid", task, str(count)] for task, count in grid.items()]
     assert "time:" in text

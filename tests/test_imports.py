@@ -17,7 +17,7 @@ LAYERS = (
     ("nn",),
     ("raw", "tasks", "methods", "paper"),
     ("trial", "study", "store", "weights", "cohort", "tabular", "shards", "pairing", "check", "examples", "order"),
-    ("pack", "fit", "stream", "training", "memory"),
+    ("pack", "fit", "stream", "training", "memory", "packing", "spaces"),
     ("report", "explain", "predict", "sweep", "pretrain", "track", "plan", "progress", "doctor"),
     ("cli",),
 )

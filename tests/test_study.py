@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ecgcmr import fit, methods, paper, presets, store, study, sweep, tasks
+from ecgcmr import fit, methods, paper, presets, spaces, store, study, tasks
 from ecgcmr.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -96,7 +96,7 @@ def test_parts_bring_the_pretrainings_they_start_from():
 
 @pytest.mark.parametrize("path", sorted(SPACES.glob("*.py")), ids=lambda path: path.stem)
 def test_every_search_space_loads(path):
-    assert sweep.load(path)
+    assert spaces.load(path)
 
 
 def test_a_start_from_a_sweep_is_the_run_of_least_loss(tmp_path):
@@ -133,11 +133,11 @@ def test_an_unfinished_sweep_is_refused_and_a_diverged_one_too(tmp_path):
 def test_what_a_cohort_is_too_small_for_is_left_out_with_a_reason(small_cohort):
     few = replace(study.TOY, grid={"lr": (1e-3,)})
     listed = [t for t in study.trials(few, "figure5") if t.stage == "grid" and t.label == "mae" and t.task == "cad"]
-    kept, reasons = sweep.feasible(listed, small_cohort)
+    kept, reasons = spaces.feasible(listed, small_cohort)
     assert [t.take for t in kept] == [1.0, 0.1, 0.01][: len(kept)]
     assert len(kept) + sum(reasons.values()) == len(listed)
     lone = replace(listed[0], take=0.0001)
-    kept, reasons = sweep.feasible([lone], small_cohort)
+    kept, reasons = spaces.feasible([lone], small_cohort)
     assert not kept
     (reason,) = reasons
     assert "take=0.0001" in reason

@@ -13,7 +13,7 @@ import torch
 from ray.tune.search import Searcher
 from safetensors.numpy import save_file
 
-from ecgcmr import examples, fit, store, study, sweep
+from ecgcmr import examples, fit, packing, spaces, store, study, sweep
 from ecgcmr.errors import InputError
 from ecgcmr.nn import Network
 from ecgcmr.trial import Trial
@@ -52,7 +52,7 @@ def drive(searcher, runs, value=lambda trial: 0.5):
 
 @pytest.mark.parametrize("name", ["demo", "toy", "table3", "figure5"])
 def test_every_start_is_a_pretraining_of_the_same_file(name):
-    trials = sweep.load(SPACES / f"{name}.py")
+    trials = spaces.load(SPACES / f"{name}.py")
     made = {trial.name for trial in trials if trial.stage == "pretrain"}
     made |= {"/".join(name.split("/")[:4]) for name in made}  # a start may name a sweep
     assert {start for trial in trials for _, start in trial.starts} <= made
@@ -77,14 +77,14 @@ def test_a_bad_file_is_one_line_that_names_it(tmp_path, text, words):
     path = tmp_path / "space.py"
     path.write_text(text)
     with pytest.raises(InputError, match=words) as caught:
-        sweep.load(path)
+        spaces.load(path)
     assert str(caught.value).startswith(str(path))
     assert "\n" not in str(caught.value)
 
 
 def test_a_missing_file_is_one_line():
     with pytest.raises(InputError, match="no such search-space file"):
-        sweep.load(Path("nowhere.py"))
+        spaces.load(Path("nowhere.py"))
 
 
 # -- packs
@@ -92,7 +92,7 @@ def test_a_missing_file_is_one_line():
 
 def test_packs_hold_one_shape_each_and_every_trial_once():
     trials = a_grid(tasks=("af", "cad"))
-    packs = sweep.packs(trials, limit=5)
+    packs = packing.packs(trials, limit=5)
     for pack in packs:
         fit.check_pack(pack)
         assert len(pack) <= 5
@@ -102,14 +102,14 @@ def test_packs_hold_one_shape_each_and_every_trial_once():
 
 
 def test_packs_keep_all_workers_busy():
-    assert [len(pack) for pack in sweep.packs(a_grid({"lr": (1e-4, 1e-3)}), limit=16, at_once=2)] == [2, 2]
+    assert [len(pack) for pack in packing.packs(a_grid({"lr": (1e-4, 1e-3)}), limit=16, at_once=2)] == [2, 2]
 
 
 def test_a_larger_device_takes_larger_packs():
-    trial = sweep.load(SPACES / "table3.py")[-1]
-    sizes = [sweep.pack_limit(trial, gib * 2**30) for gib in (8, 24, 80)]
-    assert 1 <= sizes[0] < sizes[1] <= sizes[2] <= sweep.GPU_PACK
-    assert sweep.pack_limit(trial, None) == sweep.CPU_PACK
+    trial = spaces.load(SPACES / "table3.py")[-1]
+    sizes = [packing.pack_limit(trial, gib * 2**30) for gib in (8, 24, 80)]
+    assert 1 <= sizes[0] < sizes[1] <= sizes[2] <= packing.GPU_PACK
+    assert packing.pack_limit(trial, None) == packing.CPU_PACK
 
 
 # -- the searcher
@@ -190,7 +190,7 @@ def test_finals_take_the_best_point_with_five_seeds(tmp_path):
     trials = a_grid(tasks=("af", "cad"))
     for trial in trials:
         finish(tmp_path, trial, good(trial))
-    finals = sweep.finals(trials, tmp_path)
+    finals = spaces.finals(trials, tmp_path)
     assert len(finals) == 2 * 2 * 5
     assert {t.stage for t in finals} == {"final"}
     assert {t.seed for t in finals} == {0, 101, 202, 303, 404}
@@ -202,7 +202,7 @@ def test_ties_are_broken_by_name_whatever_the_order(tmp_path):
     trials = a_grid(starts={"mae": ()})
     for trial in trials:
         finish(tmp_path, trial, 0.5)
-    chosen = {sweep.finals(order, tmp_path, seeds=(0,))[0] for order in (trials, trials[::-1])}
+    chosen = {spaces.finals(order, tmp_path, seeds=(0,))[0] for order in (trials, trials[::-1])}
     assert len(chosen) == 1
 
 
@@ -210,9 +210,9 @@ def test_a_point_without_a_number_is_never_chosen(tmp_path):
     trials = a_grid({"lr": (1e-4, 1e-3)}, starts={"mae": ()})
     finish(tmp_path, trials[0], 0.4)
     finish(tmp_path, trials[1], float("nan"))
-    assert sweep.finals(trials, tmp_path, seeds=(0,))[0].knobs == trials[0].knobs
+    assert spaces.finals(trials, tmp_path, seeds=(0,))[0].knobs == trials[0].knobs
     with pytest.raises(InputError, match="no point of t/grid/af/mae"):
-        sweep.finals(trials[1:], tmp_path)
+        spaces.finals(trials[1:], tmp_path)
 
 
 def test_missing_rows_are_listed(tmp_path):
@@ -220,8 +220,8 @@ def test_missing_rows_are_listed(tmp_path):
     for trial in trials[:-1]:
         finish(tmp_path, trial, 0.5)
     with pytest.raises(InputError, match=trials[-1].name):
-        sweep.finals(trials, tmp_path)
-    assert sweep.finals(trials, tmp_path, seeds=(0,), budget=5)
+        spaces.finals(trials, tmp_path)
+    assert spaces.finals(trials, tmp_path, seeds=(0,), budget=5)
 
 
 def test_the_plan_counts_packs_and_steps(small_cohort):
@@ -250,7 +250,7 @@ def test_a_pack_too_large_for_the_gpu_is_halved(monkeypatch, small_cohort, tmp_p
 
     monkeypatch.setattr(fit, "fit", small_gpu)
     trials = a_grid({"lr": (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)})
-    sweep._fit(trials, small_cohort, tmp_path, None, "auto", "name")
+    packing.train(trials, small_cohort, tmp_path, None, "auto", "name")
     assert [trial for pack in done for trial in pack] == trials
     assert max(map(len, done)) <= 3
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import test_fit
 
-from ecgcmr import examples, fit, plan, store, study, sweep, tabular, tasks
+from ecgcmr import examples, fit, packing, plan, spaces, store, study, sweep, tabular, tasks
 from ecgcmr.errors import InputError
 from ecgcmr.trial import Trial
 
@@ -269,7 +269,7 @@ def test_names_leave_the_batch_out():
 
 @pytest.mark.parametrize("memory", [None, 2**30, 80 * 2**30])
 def test_packs_hold_64_trials_on_any_device(memory):
-    assert sweep.pack_limit(a_trial(), memory) == 64
+    assert packing.pack_limit(a_trial(), memory) == 64
 
 
 def test_a_grid_and_its_finals_run_through_the_same_packs(ray_session, small_cohort, tmp_path):
@@ -277,7 +277,7 @@ def test_a_grid_and_its_finals_run_through_the_same_packs(ray_session, small_coh
     trials = a_grid()
     assert sweep.run(trials, small_cohort.path, tmp_path, limit=4, concurrency=2, device="cpu") == 8
     assert sweep.run(trials, small_cohort.path, tmp_path) == 0
-    finals = sweep.finals(trials, tmp_path, seeds=(0, 101))
+    finals = spaces.finals(trials, tmp_path, seeds=(0, 101))
     assert sweep.run(finals, small_cohort.path, tmp_path, device="cpu") == 2
     rows = store.rows(tmp_path)
     assert set(rows.status) == {"finished"}

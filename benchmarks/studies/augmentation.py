@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ecgcmr import cohort, hardware, presets, pretrain, store, study, sweep, training
+from ecgcmr import cohort, hardware, presets, pretrain, spaces, store, study, training
 from ecgcmr.trial import Trial
 
 NEEDS = ("ecg", "cmr")
@@ -56,7 +56,7 @@ def main() -> None:
     parser.add_argument("--shares", type=float, nargs="+", default=[0.0, 0.5, 1.0])
     parser.add_argument("--epochs", type=int, default=10)
     args = parser.parse_args()
-    trials = study.resolved(sweep.load(args.space), args.runs)
+    trials = study.resolved(spaces.load(args.space), args.runs)
     (trial, *_) = [trial for trial in trials if trial.stage == "pretrain" and trial.label == "mmcl"]
     opened = cohort.open(args.cohort)
     signals = opened.load(pretrain.complete(opened, "train", NEEDS), NEEDS)

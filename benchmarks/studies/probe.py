@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ecgcmr import cohort, examples, presets, shards, store, study, sweep, tasks, training
+from ecgcmr import cohort, examples, presets, shards, spaces, store, study, tasks, training
 from ecgcmr.methods import trunk
 from ecgcmr.trial import Trial
 
@@ -100,7 +100,7 @@ def main() -> None:
     signals = {split: opened.load(index, ("ecg", "cmr")) for split, index in rows.items()}
     probes: dict[str, Any] = {}
     agreement: dict[str, Any] = {}
-    for trial in study.resolved(sweep.load(args.space), args.runs):
+    for trial in study.resolved(spaces.load(args.space), args.runs):
         if trial.stage != "pretrain" or not store.finished(args.runs, trial, opened.fingerprint):
             continue
         train, val = (embedded(trial, args.runs, signals[split]) for split in ("train", "val"))

@@ -119,14 +119,14 @@ def flow_of(cohort: Any) -> str:
 
 def load(args: argparse.Namespace, stage: str | None = None) -> list[Trial]:
     """The trials of a search-space file, of one stage if asked."""
-    found: list[Trial] = door("sweep").load(args.space)
+    found: list[Trial] = door("spaces").load(args.space)
     return [trial for trial in found if stage in (None, trial.stage)]
 
 
 def grid_of(args: argparse.Namespace, screen: Screen) -> list[Trial]:
     """The grid of a search space as this cohort can run it: starts named, and what it is too small for said and left out."""
     listed = door("study").resolved(load(args), args.runs)
-    kept, left_out = door("sweep").feasible(
+    kept, left_out = door("spaces").feasible(
         [trial for trial in listed if trial.stage == "grid"], door("cohort").open(args.cohort)
     )
     for reason, n in left_out.items():
@@ -160,7 +160,7 @@ def run_trials(args: argparse.Namespace, screen: Screen, title: str, trials: lis
     sweep, cohort = door("sweep"), door("cohort").open(args.cohort)
     todo = [trial for trial in trials if not store.finished(args.runs, trial, cohort.fingerprint)]
     if todo:
-        sweep.check(todo, cohort, args.runs)
+        door("spaces").check(todo, cohort, args.runs)
         with screen.display.stage(f"{title}: {len(todo)} of {len(trials)} trials") as notes:
             screen.need_ray()
             sweep.run(trials, args.cohort, args.runs, budget=budget, device=args.device, precision=args.precision)
@@ -178,7 +178,7 @@ def sweep(args: argparse.Namespace, screen: Screen) -> int:
 
 def seeds(args: argparse.Namespace, screen: Screen) -> int:
     """Run each best point with five seeds; these runs alone read the test set."""
-    finals = door("sweep").finals(grid_of(args, screen), args.runs, budget=args.budget)
+    finals = door("spaces").finals(grid_of(args, screen), args.runs, budget=args.budget)
     ran = run_trials(args, screen, "Five seeds", finals, None)
     screen.say(f"{ran} trials run, {len(finals) - ran} of {len(finals)} were finished")
     for line in summary(args.runs, finals):
@@ -250,12 +250,12 @@ def reproduce(args: argparse.Namespace, screen: Screen) -> int:
     listed = load(args)
     if not (args.cohort / "_cohort.json").exists() or args.subjects:
         cohort_synth(args, screen)
-    door("sweep").check_labels(listed, door("cohort").open(args.cohort), ("train", "val", "test"))
+    door("spaces").check_labels(listed, door("cohort").open(args.cohort), ("train", "val", "test"))
     if any(trial.stage == "pretrain" for trial in listed):
         pretrain(args, screen)
     grid = grid_of(args, screen)
     run_trials(args, screen, "Grid", grid, args.budget)
-    finals = door("sweep").finals(grid, args.runs, budget=args.budget)
+    finals = door("spaces").finals(grid, args.runs, budget=args.budget)
     run_trials(args, screen, "Five seeds", finals, None)
     return report(args, screen)
 

@@ -18,7 +18,21 @@ import torch
 from torch import Tensor
 
 from ecgcmr import cohort as cohorts
-from ecgcmr import ecg, examples, fit, hardware, methods, presets, replay, study, sweep, tabular, tasks, training
+from ecgcmr import (
+    ecg,
+    examples,
+    fit,
+    hardware,
+    methods,
+    presets,
+    replay,
+    spaces,
+    study,
+    sweep,
+    tabular,
+    tasks,
+    training,
+)
 from ecgcmr import pack as packs
 from ecgcmr.progress import duration
 from ecgcmr.trial import Trial
@@ -48,7 +62,7 @@ def bill(trials: list[Trial], cohort_path: Path, runs: Path, *, calibrate: bool 
     cohort = cohorts.open(cohort_path)
     tuned = [trial for trial in trials if trial.stage != "pretrain"]
     fit.check(tuned)
-    kept, left_out = sweep.feasible(tuned, cohort)
+    kept, left_out = spaces.feasible(tuned, cohort)
     trials = [*(trial for trial in trials if trial.stage == "pretrain"), *kept]
     lines = [_summary(trials, cohort, cohort_path), *_parts(trials)]
     lines += [f"left out, {n} trials: {reason}" for reason, n in left_out.items()]
@@ -84,7 +98,7 @@ def _parts(trials: list[Trial]) -> list[str]:
     lines = []
     for part, (labels, names, takes) in study.PARTS.items():
         mine = [t for t in trials if t.stage == "grid" and t.label in labels and t.task in names and t.take in takes]
-        questions = {sweep.question(trial) for trial in mine}
+        questions = {spaces.question(trial) for trial in mine}
         # A fraction that the cohort is too small for is missing for every system alike.
         if {t.label for t in mine} == set(labels) and {t.task for t in mine} == set(names):
             lines.append(f"{part:9s}{len(mine):8,} grid trials, {len(questions) * FINALS:,} final trials")
@@ -93,7 +107,7 @@ def _parts(trials: list[Trial]) -> list[str]:
 
 def _summary(trials: list[Trial], cohort: cohorts.Cohort, path: Path) -> str:
     stages = Counter(trial.stage for trial in trials)
-    systems = {sweep.question(trial) for trial in trials if trial.stage == "grid"}
+    systems = {spaces.question(trial) for trial in trials if trial.stage == "grid"}
     rows = sum(cohort.manifest["rows"].values())
     size = sum(file.stat().st_size for file in path.rglob("*.parquet"))
     names = ", ".join(sorted({trial.preset for trial in trials}))

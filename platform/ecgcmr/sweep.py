@@ -5,151 +5,36 @@ Tune trials. Rows on disk are the only memory: a run enumerates anew what is not
 Tune's own restore is not used. This file does not know how a pack is trained.
 """
 
-import importlib.util
 import logging
 import os
 import shutil
 import time
 import traceback
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import optuna
-import pandas as pd
 import ray
-import torch
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import TrialState
 from ray import tune
 from ray.tune.search import Searcher
 
 from ecgcmr import cohort as cohorts
-from ecgcmr import examples, fit, store, study, tabular, tasks
+from ecgcmr import examples, fit, packing, spaces, store, tabular, tasks
 from ecgcmr import trial as trials_
 from ecgcmr.errors import InputError
 from ecgcmr.trial import Trial
 
 log = logging.getLogger(__name__)
 
-CPU_PACK = 16  # members; larger packs gain nothing on a few cores and delay the first rows
-GPU_PACK = 64
-TABULAR_PACK = 64  # trees need no device and run in turn: a pack shares the reading of the index
 CPU_PACKS = 4  # at once on a node without GPU: single threads beside each other beat threads within one small pack
 TUNE = ".tune"  # under runs: what Tune keeps while it runs, and the tracebacks of failed packs
-
-
-# -- search spaces -----------------------------------------------------------------------------------------------------
-
-
-def load(path: Path) -> list[Trial]:
-    """The trials of a search-space file: a Python file that defines `trials() -> list[Trial]`.
-
-    Raises:
-        InputError: no such file, no `trials`, an exception inside it (named by line), no trials, or two of one name.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path}: no such search-space file; see search_spaces/")
-    try:
-        spec = importlib.util.spec_from_file_location(f"search_space_{path.stem}", path)
-        module = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
-        spec.loader.exec_module(module)  # type: ignore[union-attr]
-        if not callable(getattr(module, "trials", None)):
-            raise InputError(f"{path}: defines no function trials() -> list[Trial]")
-        found = list(module.trials())
-    except InputError as error:
-        raise InputError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from error
-    except Exception as error:
-        raise InputError(f"{path}:{_line(path, error)}: {type(error).__name__}: {_one_line(error)}") from error
-    return _checked(path, found)
-
-
-def _checked(path: Path, found: list[Any]) -> list[Trial]:
-    if not found:
-        raise InputError(f"{path}: trials() returns no trials")
-    strangers = [item for item in found if not isinstance(item, Trial)]
-    if strangers:
-        raise InputError(f"{path}: trials() returns a {type(strangers[0]).__name__}; every item must be a Trial")
-    names = [trial.name for trial in found]
-    twice = next((name for name in names if names.count(name) > 1), None) if len(set(names)) < len(names) else None
-    if twice:
-        raise InputError(f"{path}: two trials are named '{twice}'; make label, knobs, take or seed differ")
-    return found
-
-
-def _line(path: Path, error: BaseException) -> int:
-    """The last line of `path` that an exception passed through."""
-    if isinstance(error, SyntaxError) and error.lineno:
-        return error.lineno
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == path]
-    return (lines and lines[-1]) or 1
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
-
-
-# -- packs -------------------------------------------------------------------------------------------------------------
-
-
-def partition(trials: Iterable[Trial]) -> list[list[Trial]]:
-    """Trials that can share a pack, by what changes shapes or data; in order of first appearance."""
-    parts: dict[Any, list[Trial]] = defaultdict(list)
-    for trial in trials:
-        parts[fit.shared(trial)].append(trial)
-    return list(parts.values())
-
-
-def packs(trials: Iterable[Trial], limit: int | None = None, at_once: int = 1) -> list[list[Trial]]:
-    """Cut trials into packs of nearly equal size.
-
-    Args:
-        trials: supervised trials.
-        limit: members of a pack at most; by default what the device's memory holds.
-        at_once: packs that run side by side; a partition is cut at least so often.
-    """
-    cut = []
-    for part in partition(trials):
-        size = limit or pack_limit(part[0], _device_bytes())
-        count = min(len(part), max(-(-len(part) // size), at_once))
-        ordered = sorted(part, key=lambda trial: trial.seed)  # members of one seed share their batches
-        cut += [[ordered[i] for i in rows] for rows in np.array_split(np.arange(len(part)), count)]
-    return cut
-
-
-def pack_limit(trial: Trial, device_bytes: int | None) -> int:
-    """How many such trials fit on a device of so many bytes; `None` is a CPU. Trees use no device."""
-    if trial.method == tabular.METHOD:
-        return TABULAR_PACK
-    if device_bytes is None:
-        return CPU_PACK
-    return max(1, min(GPU_PACK, int(0.6 * device_bytes // member_bytes(trial))))
-
-
-def member_bytes(trial: Trial) -> int:
-    """Bytes that one more member needs: weights with gradient, two moments, best and a copy; activations of a batch.
-
-    Activations of a transformer block in 16 bit are about 34 · tokens · width · batch bytes (Korthikanti et al. 2022,
-    eq. 1, without the attention matrix, which fused attention does not keep); doubled, as norms run in 32 bit.
-    """
-    net = trial.network
-    if trial.modality == "cmr":
-        share = (net.image_size / 224) ** 2 * net.image_width / 64 * sum(net.blocks) / 16
-        weights, activations = 23.5e6 * (net.image_width / 64) ** 2, 90e6 * share * trial.batch  # ResNet-50 at 224²
-    else:
-        tokens = 12 * (5000 // net.patch) + 1
-        weights = 12 * net.width**2 * net.depth + 4 * net.width**2
-        activations = 2 * 34 * tokens * net.width * (net.depth + 1) * trial.batch
-    return int(6 * 4 * weights + activations)
-
-
-def _device_bytes() -> int | None:
-    return torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_available() else None
 
 
 @dataclass(frozen=True)
@@ -180,7 +65,7 @@ def plan(trials: Iterable[Trial], cohort: cohorts.Cohort, at_once: int = 1) -> l
     for trial in trials:
         groups[trial.stage, trial.task].append(trial)
     for (stage, task), members in groups.items():
-        cut = [[trial] for trial in members] if stage == "pretrain" else packs(members, at_once=at_once)
+        cut = [[trial] for trial in members] if stage == "pretrain" else packing.packs(members, at_once=at_once)
         steps = [pack[0].epochs * _steps_per_epoch(pack[0], cohort) for pack in cut]
         subjects = sum(len(pack) * _rows_per_step(pack[0], cohort) * n for pack, n in zip(cut, steps))
         judged = _judged(members, cohort)
@@ -222,11 +107,6 @@ def _holding(trial: Trial, cohort: cohorts.Cohort, split: str) -> int:
 
 
 # -- Optuna ------------------------------------------------------------------------------------------------------------
-
-
-def question(trial: Trial) -> tuple[str, str, str, str, float, str]:
-    """What has one best point, and one Optuna study."""
-    return trial.space, trial.stage, trial.task, trial.label, trial.take, trial.preset
 
 
 class Study:
@@ -326,15 +206,17 @@ class Packed(Searcher):
         self.place = {trial.name: i for i, trial in enumerate(trials)}
         points: dict[Any, dict[int, Trial]] = defaultdict(dict)
         for i, trial in enumerate(trials):
-            points[question(trial)][i] = trial
+            points[spaces.question(trial)][i] = trial
         self.studies = {key: Study(group, seed, budget) for key, group in points.items()}
         for i, trial in enumerate(trials):
             if trial.name in finished:
-                self._study(i).finished(i, value(runs, trial))
+                self._study(i).finished(i, spaces.value(runs, trial))
         self.enumerated = budget is None
         todo = [trial for trial in trials if trial.name not in finished]
         self.queue = (
-            [[self.place[t.name] for t in pack] for pack in packs(todo, limit, at_once)] if budget is None else []
+            [[self.place[t.name] for t in pack] for pack in packing.packs(todo, limit, at_once)]
+            if budget is None
+            else []
         )
         self.packs: dict[str, list[int]] = {}  # members by Tune's name of the pack
         self.count = 0
@@ -351,7 +233,7 @@ class Packed(Searcher):
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Tell the studies what the members' rows say; a member without rows has failed."""
         for point in self.packs.pop(trial_id, []):
-            self._study(point).tell(point, value(self.runs, self.trials[point]))
+            self._study(point).tell(point, spaces.value(self.runs, self.trials[point]))
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: rows on disk say what is finished, and the next run starts from them."""
@@ -360,7 +242,7 @@ class Packed(Searcher):
         """Nothing, as nothing was saved."""
 
     def _study(self, point: int) -> Study:
-        return self.studies[question(self.trials[point])]
+        return self.studies[spaces.question(self.trials[point])]
 
     def _enumerated(self) -> list[int]:
         members = self.queue.pop(0) if self.queue else []
@@ -382,23 +264,12 @@ class Packed(Searcher):
                 members.append(point)
                 if len(members) == 1:
                     first = self.trials[point]
-                    size = self.limit or pack_limit(first, _device_bytes())
+                    size = self.limit or packing.pack_limit(first, packing.device_bytes())
                     allowed = {k: [i for i in v if fit.shared(self.trials[i]) == fit.shared(first)]
                                for k, v in allowed.items()}  # fmt: skip
             if len(members) == before:
                 break
         return members
-
-
-def value(runs: Path, trial: Trial) -> float:
-    """The validation metric by which a finished trial is judged; NaN if there is none."""
-    path = store.folder(runs, trial.name) / store.ROWS
-    if not path.exists():
-        return float("nan")
-    rows = pd.read_parquet(path, columns=["split", "metric", "value"])
-    metric = tasks.of(trial.task, (trial.task,)).metric
-    found = rows[(rows.split == "val") & (rows.metric == metric)].value
-    return float(found.iloc[0]) if len(found) else float("nan")
 
 
 # -- Ray Tune ----------------------------------------------------------------------------------------------------------
@@ -432,7 +303,7 @@ def run(
     todo = [trial for trial in trials if trial.name not in finished]
     if not todo:
         return 0
-    check(todo, cohort, runs)
+    spaces.check(todo, cohort, runs)
     _forget_stopped(todo, runs)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     trees = all(trial.method == tabular.METHOD for trial in todo)  # a grid of them leaves the GPUs to others
@@ -446,60 +317,6 @@ def run(
     if failures:
         _raise(failures, searcher.count, runs)
     return ran
-
-
-def check(trials: Sequence[Trial], cohort: cohorts.Cohort, runs: Path) -> None:
-    """Refuse what no pack could run, before Ray starts.
-
-    Raises:
-        InputError: see `fit.check` and `check_labels`; or a start that is not there.
-    """
-    fit.check(trials)
-    final = any(trial.stage == "final" for trial in trials)
-    check_labels(trials, cohort, ("train", "val", "test") if final else ("train", "val"))
-    _check_starts(trials, runs)
-
-
-def check_labels(trials: Iterable[Trial], cohort: cohorts.Cohort, splits: Sequence[str]) -> None:
-    """Refuse, before anything runs, tasks that these splits cannot answer; looks at labels alone.
-
-    Raises:
-        InputError: a column is missing or not 0/1, or a class has next to nobody in a split.
-    """
-    for name, modality in dict.fromkeys((t.task, t.modality) for t in trials if t.stage != "pretrain"):
-        for split in splits:
-            examples.answerable(cohort, tasks.of(name, (name,)), modality, split)
-
-
-def feasible(trials: Iterable[Trial], cohort: cohorts.Cohort) -> tuple[list[Trial], dict[str, int]]:
-    """The trials whose share of the labels leaves somebody to learn from; for the others, the reason and how many.
-
-    Raises:
-        InputError: see `check_labels`.
-    """
-    trials = list(trials)
-    check_labels(trials, cohort, ("train",))
-    reasons: dict[tuple[str, str, float], str] = {}
-    for trial in trials:
-        key = trial.task, trial.modality, trial.take
-        if key not in reasons:
-            try:
-                reasons[key] = ""
-                examples.training_rows(cohort, trial)
-            except InputError as error:
-                reasons[key] = str(error)
-    kept = [trial for trial in trials if not reasons[trial.task, trial.modality, trial.take]]
-    left_out = Counter(reasons[trial.task, trial.modality, trial.take] for trial in trials)
-    return kept, {reason: n for reason, n in left_out.items() if reason}
-
-
-def _check_starts(trials: Iterable[Trial], runs: Path) -> None:
-    """Refuse a start that is not there before a thousand trials wait for it."""
-    for name in sorted({name for trial in trials for _, name in trial.starts}):
-        if not (store.folder(runs, name) / store.ENCODER).exists():
-            raise InputError(
-                f"start '{name}' has no encoder under {runs}; run its pre-training first (ecgcmr pretrain)"
-            )
 
 
 def _forget_stopped(trials: Iterable[Trial], runs: Path) -> None:
@@ -550,7 +367,7 @@ def _tune(work: Any, searcher: Packed, resources: dict[str, float], at_once: int
     )  # fmt: skip
     results = tuner.fit()
     failures = [r.metrics for r in (results[i] for i in range(len(results))) if r.metrics and r.metrics.get("error")]
-    failures += [{"error": _one_line(error), "refused": False} for error in results.errors]
+    failures += [{"error": spaces.one_line(error), "refused": False} for error in results.errors]
     if not failures or sum(record["refused"] for record in failures) == len(results):
         shutil.rmtree(runs / TUNE, ignore_errors=True)  # rows say all that it says, or one line of refusal does
     return failures
@@ -581,12 +398,13 @@ def _work(
         cohort = _cohort(cohort_path)
         members = [trial for trial in members if not store.finished(runs, trial, cohort.fingerprint)]
         place = "/".join(members[0].name.split("/")[:3]) if members else ""
-        _fit(members, cohort, runs, device, precision, f"{place}/pack-{config['pack']}")
-        report["best"] = max((value(runs, trials[i]) for i in config["members"]), default=float("nan"))
+        packing.train(members, cohort, runs, device, precision, f"{place}/pack-{config['pack']}")
+        report["best"] = max((spaces.value(runs, trials[i]) for i in config["members"]), default=float("nan"))
     except Exception as error:
         (runs / TUNE).mkdir(parents=True, exist_ok=True)
         (runs / TUNE / f"failed-pack-{config['pack']}.txt").write_text(traceback.format_exc())
-        text = _one_line(error) if isinstance(error, InputError) else f"{type(error).__name__}: {_one_line(error)}"
+        text = spaces.one_line(error)
+        text = text if isinstance(error, InputError) else f"{type(error).__name__}: {text}"
         report.update(error=text, refused=isinstance(error, InputError))
     tune.report(report)
 
@@ -594,74 +412,3 @@ def _work(
 @lru_cache(maxsize=1)
 def _cohort(path: Path) -> cohorts.Cohort:
     return cohorts.open(path)  # once per process: the next pack of this worker finds its signals on the device
-
-
-def _fit(
-    trials: list[Trial], cohort: cohorts.Cohort, runs: Path, device: str | None, precision: str, name: str
-) -> None:
-    """Fit a pack; one that does not fit into the GPU's memory is halved."""
-    waiting = [trials] if trials else []
-    while waiting:
-        pack = waiting.pop(0)
-        try:
-            fit.fit(pack, cohort, runs, device=device, precision=precision, progress=name)
-            halves = []
-        except torch.cuda.OutOfMemoryError:
-            if len(pack) == 1:
-                raise
-            halves = [pack[: len(pack) // 2], pack[len(pack) // 2 :]]
-        if halves:  # outside `except`: there the failed pack's tensors are still referred to
-            torch.cuda.empty_cache()
-            log.warning("pack of %d does not fit into the device's memory: halved", len(pack))
-            waiting = halves + waiting
-
-
-# -- the choice --------------------------------------------------------------------------------------------------------
-
-
-def finals(
-    trials: Iterable[Trial], runs: Path, seeds: Sequence[int] = study.SEEDS, *, budget: int | None = None
-) -> list[Trial]:
-    """The best point by validation of every system and task, with every seed: the only trials that see the test set.
-
-    The value of a point is the mean over its seeds in the grid; of equal points the first by name is taken.
-
-    Args:
-        trials: the grid.
-        runs: where its rows are.
-        seeds: of the final trials; by default the authors' five.
-        budget: as given to `run`: so many rows per system and task suffice.
-
-    Raises:
-        InputError: grid rows are missing, or no point of a system has a finite value.
-    """
-    groups: dict[Any, list[Trial]] = defaultdict(list)
-    for trial in trials:
-        if trial.stage == "grid":
-            groups[question(trial)].append(trial)
-    missing = [name for group in groups.values() for name in _missing(group, runs, budget)]
-    if missing:
-        listed = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
-        raise InputError(f"{len(missing)} grid trials have no rows under {runs}: {listed}; run ecgcmr sweep first")
-    best = [_best(group, runs) for group in groups.values()]
-    return [replace(trial, stage="final", seed=seed) for trial in best for seed in seeds]
-
-
-def _missing(group: list[Trial], runs: Path, budget: int | None) -> list[str]:
-    absent = [trial.name for trial in group if not (store.folder(runs, trial.name) / store.RECORD).exists()]
-    needed = len(group) if budget is None else min(budget, len(group))
-    return absent if len(group) - len(absent) < needed else []
-
-
-def _best(group: list[Trial], runs: Path) -> Trial:
-    values: dict[str, list[float]] = defaultdict(list)
-    first: dict[str, Trial] = {}
-    for trial in sorted(group, key=lambda trial: trial.name):
-        values[trial.point].append(value(runs, trial))
-        first.setdefault(trial.point, trial)
-    means = {point: float(np.mean(found)) for point, found in values.items() if np.isfinite(found).all()}
-    if not means:
-        raise InputError(
-            f"no point of {'/'.join(group[0].name.split('/')[:4])} has a finite validation value under {runs}"
-        )
-    return first[min(means, key=lambda point: (-means[point], point))]

@@ -73,6 +73,8 @@ def prepare(
     method = build(trial)
     knobs = methods.knobs(method, dict(trial.knobs))
     method.to(device, torch.float64 if precision == torch.float64 else None)
+    if device.type == "cuda":
+        method.to(memory_format=torch.channels_last)  # what convolutions and batch norm compute in; else they copy
     replay = Replay(device, on=world == 1)  # workers average their gradients in between
     return Training(trial, method, optimiser(method, knobs), knobs, device, precision, per_epoch, replay, rank, world)
 
@@ -218,7 +220,7 @@ def handed_on(method: Any) -> dict[str, Tensor]:
     """The encoders a method hands on, `ecg.*` and `cmr.*`, and what it keeps beside them, copied."""
     kept = {**method.parts, **method.beside}
     parts = {part: method.get_submodule(name).state_dict() for part, name in kept.items()}
-    return {f"{part}.{k}": v.detach().cpu().clone() for part, weights in parts.items() for k, v in weights.items()}
+    return {f"{part}.{k}": v.detach().cpu().contiguous().clone() for part, weights in parts.items() for k, v in weights.items()}
 
 
 def loop(

@@ -120,7 +120,7 @@ def one_point(final: pd.DataFrame, tried: pd.DataFrame) -> tuple[pd.DataFrame, s
     """The final rows of one point of the grid; a note if final runs of several points lie on disk.
 
     Several lie there when a grid was widened after its first finals. The point of greatest validation metric in the grid
-    stays, as `sweep.finals` chooses: the mean over its seeds, of equal points the first by name.
+    stays, as `spaces.finals` chooses: the mean over its seeds, of equal points the first by name.
 
     Args:
         final: final test rows of one system, task and share of the labels.

@@ -1,0 +1,162 @@
+"""A search space on a machine that has torch and nothing of Ray, Optuna or Aim: a lent GPU, say.
+
+    python benchmarks/studies/bare.py search_spaces/small.py --cohort small/cohort --runs small/runs [--jobs N]
+
+What `ecgcmr reproduce` does up to the report, with processes where that has Ray: the synthetic cohort if there is none
+(`--subjects`), every pre-training after those it starts from, the grid in packs, each best point with five seeds. The
+pieces are the package's own and what it writes is the same, so `ecgcmr report` reads it, and what has finished is skipped.
+Trees are left out; `ecgcmr sweep` and `seeds` grow them afterwards where XGBoost is. Prints one line of JSON: seconds of
+every stage, and of every pre-training.
+"""
+
+import argparse
+import json
+import logging
+import multiprocessing
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ecgcmr import cohort as cohorts
+from ecgcmr import hardware, memory, packing, pretrain, spaces, store, stream, study, tabular, training
+from ecgcmr import order as orders
+from ecgcmr.trial import Trial
+
+KEEP_GB = 8  # rows of one pre-training on the device
+ROWS = 512  # read at once
+
+
+def make_cohort(path: Path, subjects: int, jobs: int) -> None:
+    """Make the synthetic cohort with processes where `cohort.synth` has Ray Data."""
+    with multiprocessing.get_context("fork").Pool(jobs) as pool:
+
+        def each(todo: Any, out: Path) -> Iterator[dict[str, Any]]:
+            rows = [{"job": json.dumps(job), "out": str(out.resolve())} for job in todo]
+            for row in pool.imap_unordered(cohorts._work, rows):
+                yield json.loads(row["part"])
+
+        cohorts._each = each
+        cohorts.synth(path, subjects=subjects, shard_rows=cohorts.SHARD_ROWS if subjects > 2000 else 64)
+
+
+def pre_train(trial: Trial, listed: list[Trial], cohort_path: Path, runs: Path, name: str) -> float:
+    """One pre-training from memory; its seconds. A start may be the best of a sweep that has finished."""
+    begun, cohort, device = time.monotonic(), cohorts.open(cohort_path), torch.device(name)
+    if store.finished(runs, trial, cohort.fingerprint):
+        return 0.0
+    trial = study.resolved([trial, *(t for t in listed if starts(trial, t.name))], runs)[0]
+    needs = training.build(trial).needs
+    per_epoch = stream.steps_per_epoch(cohort, "train", needs, trial.batch)
+    run = training.prepare(trial, per_epoch, device, hardware.precision("auto", device))
+    for part, start in trial.starts:
+        run.method.load(part, store.weights(runs, start, part))
+    held = memory.empty(stream.plan(cohort, "train", needs, trial.batch, trial.seed), device)
+    if memory.size(held.order) > KEEP_GB * 1e9:
+        raise SystemExit(f"{trial.name}: {memory.size(held.order) / 1e9:.0f} GB of rows, more than {KEEP_GB}")
+    rows = np.arange(len(held.order.row))
+    for piece in np.array_split(rows, -(-len(rows) // ROWS)):
+        held.take(piece)
+    feed = (held.take(orders.mine(held.order, step)) for step in range(run.steps))
+    judged = list(pretrain.validation_batches(cohort, needs, trial.batch, device))
+    state = training.beginning()
+    status = training.loop(run, feed, lambda: judged, state)
+    store.write(runs, pretrain.outcome(run, state, status, cohort, "device"), cohort.fingerprint)
+    return time.monotonic() - begun
+
+
+def fit_pack(pack: list[Trial], cohort_path: Path, runs: Path, name: str) -> float:
+    """One pack; its seconds."""
+    begun, cohort = time.monotonic(), cohorts.open(cohort_path)
+    packing.train(pack, cohort, runs, name, "auto", f"{pack[0].space}/{pack[0].stage}/{pack[0].task}/pack-{id(pack)}")
+    return time.monotonic() - begun
+
+
+def every(
+    pool: ProcessPoolExecutor, jobs: list[Any], work: Callable[..., float], given: tuple[Any, ...],
+    ready: Callable[[Any, set[str]], bool] = lambda job, done: True,
+) -> dict[str, float]:  # fmt: skip
+    """Do all jobs, each once `ready(job, names done)`; seconds by name."""
+    seconds: dict[str, float] = {}
+    running: dict[Future[float], str] = {}
+    left = list(jobs)
+    while left or running:
+        for job in [job for job in left if ready(job, set(seconds))]:
+            left.remove(job)
+            running[pool.submit(work, job, *given)] = name_of(job)
+        done, _ = wait(running, return_when=FIRST_COMPLETED)
+        for future in done:
+            seconds[running[future]] = round(future.result(), 1)
+            logging.info("%s %.1f s", running[future], future.result())
+            del running[future]
+    return seconds
+
+
+def name_of(job: Any) -> str:
+    """A trial's name, or that of a pack's first."""
+    return job.name if isinstance(job, Trial) else job[0].name
+
+
+def starts(trial: Trial, name: str) -> bool:
+    """Whether a trial starts from the pre-training of that name, alone or as one of a sweep."""
+    return any(name == start or name.startswith(f"{start}/") for _, start in trial.starts)
+
+
+def packs(trials: list[Trial], cohort: cohorts.Cohort, runs: Path) -> list[list[Trial]]:
+    """What is not finished, in packs; the dearest first."""
+    todo = [t for t in trials if t.method != tabular.METHOD and not store.finished(runs, t, cohort.fingerprint)]
+    return sorted(packing.packs(todo), key=lambda pack: -pack[0].epochs * len(pack))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("space", type=Path)
+    parser.add_argument("--cohort", type=Path, required=True)
+    parser.add_argument("--runs", type=Path, required=True)
+    parser.add_argument("--subjects", type=int, help="of a synthetic cohort, if there is none")
+    parser.add_argument("--jobs", type=int, default=4, help="processes on the device")
+    parser.add_argument("--device")
+    args = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", force=True)
+    logging.getLogger("ecgcmr").setLevel(logging.WARNING)
+    clock, seconds = time.monotonic(), {}
+
+    def lap(name: str) -> None:
+        nonlocal clock
+        seconds[name], clock = round(time.monotonic() - clock, 1), time.monotonic()
+        logging.info("== %s %.1f s", name, seconds[name])
+
+    if args.subjects:
+        make_cohort(args.cohort, args.subjects, multiprocessing.cpu_count())
+        lap("cohort")
+    cohort, listed = cohorts.open(args.cohort), spaces.load(args.space)
+    device = str(hardware.device(args.device))
+    given = (args.cohort, args.runs, device)
+    with ProcessPoolExecutor(args.jobs, multiprocessing.get_context("spawn")) as pool:
+        first = [trial for trial in listed if trial.stage == "pretrain"]
+        names = [trial.name for trial in first]
+
+        def ready(trial: Trial, done: set[str]) -> bool:
+            return {name for name in names if starts(trial, name)} <= done
+
+        pretrained = every(pool, first, pre_train, (first, *given), ready)
+        lap("pre-training")
+        grid, left_out = spaces.feasible([t for t in study.resolved(listed, args.runs) if t.stage == "grid"], cohort)
+        grid = [trial for trial in grid if trial.method != tabular.METHOD]
+        every(pool, packs(grid, cohort, args.runs), fit_pack, given)
+        lap("grid")
+        finals = spaces.finals(grid, args.runs)
+        every(pool, packs(finals, cohort, args.runs), fit_pack, given)
+        lap("five seeds")
+    line = {"benchmark": "bare", "space": args.space.stem, "device": hardware.name(hardware.device(args.device)),
+            "jobs": args.jobs, "trials": [len(first), len(grid), len(finals)], "left_out": sum(left_out.values()),
+            "seconds": seconds, "pretraining_s": pretrained}  # fmt: skip
+    print(json.dumps(line))
+
+
+if __name__ == "__main__":
+    main()
