@@ -220,7 +220,11 @@ def handed_on(method: Any) -> dict[str, Tensor]:
     """The encoders a method hands on, `ecg.*` and `cmr.*`, and what it keeps beside them, copied."""
     kept = {**method.parts, **method.beside}
     parts = {part: method.get_submodule(name).state_dict() for part, name in kept.items()}
-    return {f"{part}.{k}": v.detach().cpu().contiguous().clone() for part, weights in parts.items() for k, v in weights.items()}
+    return {
+        f"{part}.{k}": v.detach().cpu().contiguous().clone()
+        for part, weights in parts.items()
+        for k, v in weights.items()
+    }
 
 
 def loop(
