@@ -23,13 +23,13 @@ from typing import Any
 for name in ("OMP", "OPENBLAS", "MKL"):  # many processes share the cores: threads of each would be in each other's way
     os.environ.setdefault(f"{name}_NUM_THREADS", "1")
 
-import numpy as np
-import torch
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
 
-from ecgcmr import cohort as cohorts
-from ecgcmr import hardware, memory, packing, pretrain, spaces, store, stream, study, tabular, training
-from ecgcmr import order as orders
-from ecgcmr.trial import Trial
+from ecgcmr import cohort as cohorts  # noqa: E402
+from ecgcmr import hardware, memory, packing, pretrain, spaces, store, stream, study, tabular, training  # noqa: E402
+from ecgcmr import order as orders  # noqa: E402
+from ecgcmr.trial import Trial  # noqa: E402
 
 KEEP_GB = 8  # rows of one pre-training on the device
 ROWS = 512  # read at once
@@ -124,6 +124,7 @@ def main() -> None:
     parser.add_argument("--subjects", type=int, help="of a synthetic cohort, if there is none")
     parser.add_argument("--jobs", type=int, default=4, help="processes on the device")
     parser.add_argument("--device")
+    parser.add_argument("--only", nargs="+", metavar="LABEL", help="pre-train these; the others are there")
     parser.add_argument("--until", choices=("pretrain", "grid", "seeds"), default="seeds", help="the last stage")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", force=True)
@@ -142,7 +143,7 @@ def main() -> None:
     device = str(hardware.device(args.device))
     given = (args.cohort, args.runs, device)
     with ProcessPoolExecutor(args.jobs, multiprocessing.get_context("spawn")) as pool:
-        first = [trial for trial in listed if trial.stage == "pretrain"]
+        first = [trial for trial in listed if trial.stage == "pretrain" and trial.label in (args.only or [trial.label])]
         names = [trial.name for trial in first]
 
         def ready(trial: Trial, done: set[str]) -> bool:
@@ -161,8 +162,10 @@ def main() -> None:
             finals = spaces.finals(grid, args.runs)
             every(pool, packs(finals, cohort, args.runs), fit_pack, given)
             lap("five seeds")
-    line = {"benchmark": "bare", "space": args.space.stem, "device": hardware.name(hardware.device(args.device)),
-            "jobs": args.jobs, "trials": [len(first), len(grid), len(finals)], "seconds": seconds, "pretraining_s": pretrained}  # fmt: skip
+    line = {
+        "benchmark": "bare", "space": args.space.stem, "device": hardware.name(torch.device(device)), "jobs": args.jobs,
+        "trials": [len(first), len(grid), len(finals)], "seconds": seconds, "pretraining_s": pretrained,
+    }  # fmt: skip
     print(json.dumps(line))
 
 
