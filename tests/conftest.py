@@ -6,6 +6,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
+import torch
 
 from ecgcmr import cluster, cohort, pairing, shards
 
@@ -62,3 +63,11 @@ def ray_session():
     cluster.start(cpus=2, gpus=0, object_store_mb=512)
     yield
     cluster.stop()
+
+
+def pytest_collection_modifyitems(items):
+    """Tests that need an accelerator are skipped where there is none."""
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="no GPU"))

@@ -13,7 +13,6 @@ from ecgcmr.errors import InputError
 
 BOTH, EPOCHS, BATCH = ("ecg", "cmr"), 4, 16
 CPU = torch.device("cpu")
-GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 
 def plan(cohort, needs=BOTH, **options):
@@ -148,14 +147,12 @@ def test_through_ray_train_cache_changes_provenance_and_nothing_else(small_cohor
 
 
 @pytest.mark.gpu
-@GPU
 @pytest.mark.parametrize("cache", ["device", "host", "off"])
 def test_on_a_gpu_every_place_gives_the_same(small_cohort, whole, cache):
     same(collect(batches(small_cohort, cache, device="cuda", start_step=3)), whole[3:])
 
 
 @pytest.mark.gpu
-@GPU
 def test_on_a_gpu_there_is_memory_and_auto_takes_it(small_cohort):
     assert hardware.device_memory(torch.device("cuda")) > 0
     assert memory.place("auto", plan(small_cohort), EPOCHS, 0, torch.device("cuda")) == "device"

@@ -95,8 +95,8 @@ def optimiser(method: Any, knobs: dict[str, float]) -> torch.optim.Optimizer:
     kinds = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
     device = named[0][1].device
     # On a GPU the rate is a tensor there and the step asks for no value, so that it can be recorded.
-    onto = {"lr": torch.zeros((), device=device), "fused": True, "capturable": True} if device.type == "cuda" else {}
-    return kinds[method.optimiser](groups, **{"lr": 0.0, "betas": method.betas, **onto})
+    onto = {"lr": torch.zeros((), device=device), "capturable": True} if device.type == "cuda" else {"lr": 0.0}
+    return kinds[method.optimiser](groups, betas=method.betas, fused=True, **onto)
 
 
 def beginning() -> dict[str, Any]:

@@ -3,7 +3,13 @@
 The one idea: attention has no weights, so members fold into the batch. `torch.func.vmap` has no rule of its own for
 `F.scaled_dot_product_attention` and would loop over the members; this operator brings one. Its solo form is the plain
 call, so autograd outside vmap is the ordinary one in both.
+
+In bfloat16 on a CPU the plain call is not the fast one: its backward computes in small float32 pieces. Products and a
+softmax of whole matrices took between a fifth and three quarters of its time there (benchmarks/attention.py), and in
+float32 longer.
 """
+
+import math
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +20,21 @@ torch.library.define("ecgcmr::attention", "(Tensor q, Tensor k, Tensor v) -> Ten
 
 @torch.library.impl("ecgcmr::attention", "CompositeImplicitAutograd")
 def _solo(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    return F.scaled_dot_product_attention(q, k, v)
+    return _attend(q, k, v)
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return written_out(q, k, v) if whole(q) else F.scaled_dot_product_attention(q, k, v)
+
+
+def whole(q: Tensor) -> bool:
+    """Whether the matrix of weights is made as a whole."""
+    return q.dtype == torch.bfloat16 and q.device.type == "cpu"
+
+
+def written_out(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """`attention` as its formula stands, two products and a softmax."""
+    return (q / math.sqrt(q.shape[-1]) @ k.transpose(-2, -1)).softmax(-1) @ v
 
 
 @torch.library.register_vmap("ecgcmr::attention")
@@ -22,7 +42,7 @@ def _pack(info, in_dims: tuple[int | None, ...], *qkv: Tensor) -> tuple[Tensor, 
     members = info.batch_size
     stacked = (t.expand(members, *t.shape) if d is None else t.movedim(d, 0) for t, d in zip(qkv, in_dims))
     q, k, v = (t.flatten(0, 1) for t in stacked)
-    return F.scaled_dot_product_attention(q, k, v).unflatten(0, (members, -1)), 0
+    return _attend(q, k, v).unflatten(0, (members, -1)), 0
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -1,0 +1,203 @@
+"""How packs lie in memory, shrink, and are recorded; that a pack equals its members alone is in test_fit."""
+
+import contextlib
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from test_fit import CPU, TINY, Cohort, a_trial
+
+from ecgcmr import examples, fit, hardware, methods, optim, presets, replay, tasks, training
+from ecgcmr import pack as packs
+from ecgcmr.trial import Trial
+
+META = torch.device("meta")
+
+
+@pytest.fixture(scope="module")
+def cohort():
+    return Cohort()
+
+
+def a_pack(tmp_path, precision=torch.float64, device=CPU, **changed):
+    trials = [a_trial(knobs=(("lr", lr),), seed=seed, **changed) for lr, seed in ((1e-3, 0), (3e-3, 0), (1e-3, 7))]
+    return packs.assemble(trials, tasks.of(trials[0].task), tmp_path, device, precision)
+
+
+# -- how weights lie
+
+
+def test_rows_hold_every_parameter_apart_and_groups_cover_them(tmp_path):
+    pack = a_pack(tmp_path)
+    layout, rows = pack.layout, torch.arange(pack.layout.length, dtype=torch.float64)[None]
+    places = {name: set(view.flatten().long().tolist()) for name, view in layout.params(rows).items()}
+    assert sum(map(len, places.values())) == len(set().union(*places.values()))
+    for (depth, decayed), (start, end) in layout.groups.items():
+        inside = [name for name, found in places.items() if found <= set(range(start, end))]
+        assert {pack.method.depth_of(name) for name in inside} == {depth}
+        assert {pack.method.decays(name, len(layout.shapes[name])) for name in inside} == {decayed}
+    spans = sorted(layout.groups.values())
+    assert (spans[0][0], spans[-1][1]) == (0, layout.length)
+    assert all(one[1] == other[0] for one, other in itertools.pairwise(spans))
+    assert all(start % packs.ALIGN == 0 for start in layout.starts.values())
+
+
+def test_params_are_views_of_the_rows(tmp_path):
+    pack = a_pack(tmp_path)
+    pack.rows.fill_(3.0)
+    assert all((view == 3).all() for view in pack.params.values())
+
+
+# -- a smaller pack
+
+
+def steps(pack, cohort, count, first=0):
+    """Train; the losses, (steps, E)."""
+    trial = pack.trials[0]
+    chosen = examples.training_rows(cohort, trial).index
+    rows = examples.bring(
+        cohort, chosen, tasks.of(trial.task), trial.modality, examples.Scale(np.zeros(1), np.ones(1)), CPU
+    )
+    draws, n = packs.draws_of(pack.trials, CPU), len(chosen)
+    per_epoch = examples.steps_per_epoch(n, trial.batch)
+    losses = []
+    for now in range(first, first + count):
+        order = packs.orders(draws, now // per_epoch, n, pack.trials, CPU)
+        losses.append(packs.advance(pack, rows, draws, order, now, 100))
+    return torch.stack(losses)
+
+
+@pytest.mark.parametrize("modality", ["ecg", "cmr"])
+def test_members_go_on_in_a_smaller_pack_as_if_nothing_had_happened(cohort, tmp_path, modality):
+    whole, shrinking = (a_pack(tmp_path, modality=modality) for _ in range(2))
+    losses = steps(whole, cohort, 8)
+    first = steps(shrinking, cohort, 4)
+    smaller = packs.compact(shrinking, [0, 2])
+    last = steps(smaller, cohort, 4, first=4)
+    torch.testing.assert_close(torch.cat([first[:, [0, 2]], last]), losses[:, [0, 2]], atol=1e-9, rtol=0)
+    for name, tensor in {**whole.params, **whole.buffers}.items():
+        torch.testing.assert_close(
+            {**smaller.params, **smaller.buffers}[name], tensor[[0, 2]], atol=1e-9, rtol=1e-9, msg=name
+        )
+    assert smaller.places.tolist() == [0, 2]
+
+
+def test_the_best_weights_of_members_stay_in_their_place(cohort, tmp_path):
+    pack = a_pack(tmp_path)
+    smaller = packs.compact(pack, [1, 2])
+    steps(smaller, cohort, 2)
+    packs.keep(smaller, np.array([False, True]))
+    kept = packs.at_best(pack)
+    for name, view in kept.params.items():
+        assert torch.equal(view[2], smaller.params[name][1]), name
+    assert torch.equal(kept.rows[:2], a_pack(tmp_path).rows[:2])
+
+
+def test_no_step_is_spent_on_members_that_have_ended(cohort, tmp_path, monkeypatch):
+    """Three of four members stop after their second validation; from then on the pack has one."""
+    sizes = []
+    real = packs.step
+    monkeypatch.setattr(packs, "step", lambda pack, *given: sizes.append(len(pack.trials)) or real(pack, *given))
+    still = {"knobs": (("lr", 0.0), ("max_delta", -1e-9), ("patience", 0.0))}
+    trials = [a_trial(epochs=5, label="moves"), *(a_trial(epochs=5, label=f"still-{i}", **still) for i in range(3))]
+    results = fit.fit(trials, cohort, tmp_path / "a", device="cpu", precision="float64")
+    assert [r.status for r in results] == ["finished", *["early-stopped"] * 3]
+    per_epoch = len(sizes) // 5
+    assert sizes == [4] * 2 * per_epoch + [1] * 3 * per_epoch
+    (alone,) = fit.fit(trials[:1], cohort, tmp_path / "b", device="cpu", precision="float64")
+    np.testing.assert_allclose(results[0].curve.train_loss, alone.curve.train_loss, atol=1e-9)
+    assert results[0].curve.val_auroc.tolist() == alone.curve.val_auroc.tolist()
+    assert [len(r.curve) for r in results] == [5, 2, 2, 2]
+
+
+# -- what a GPU can record: a step that never asks for a value. On the meta device tensors have none.
+
+
+@pytest.fixture
+def without_values(monkeypatch):
+    """Autocast that knows nothing of the meta device is left out."""
+    real = torch.autocast
+    monkeypatch.setattr(
+        torch,
+        "autocast",
+        lambda device, *a, **k: contextlib.nullcontext() if device == "meta" else real(device, *a, **k),
+    )
+
+
+def there(tensors):
+    return {name: x.to(META) for name, x in tensors.items()}
+
+
+@pytest.mark.parametrize("preset", presets.PRESETS)
+@pytest.mark.parametrize(("task", "modality"), [("af", "ecg"), ("lv", "ecg"), ("af", "cmr")])
+def test_a_step_of_a_pack_asks_for_no_value(tmp_path, without_values, task, modality, preset):
+    pack = a_pack(tmp_path, torch.float32, task=task, modality=modality, preset=preset)
+    noise = pack.method.noise(hardware.generator(CPU, 0, 0), 8)
+    rows = pack.rows.to(META)
+    state = optim.State(pack.state.steps.to(META), there(pack.state.first), there(pack.state.second))
+    pack = dataclasses.replace(
+        pack, rows=rows, gradient=pack.gradient.to(META), params=pack.layout.params(rows), buffers=there(pack.buffers),
+        knobs=there(pack.knobs), state=state, multiplier=there(pack.multiplier), alive=pack.alive.to(META),
+    )  # fmt: skip
+    shape = (8, 12, 5000) if modality == "ecg" else (8, 3, 210, 210)
+    target = torch.zeros(8, dtype=torch.long) if task == "af" else torch.zeros(8, tasks.of(task).outputs)
+    batch = there({modality: torch.zeros(shape), "target": target})
+    now = torch.zeros((), dtype=torch.float64, device=META)
+    losses = packs.step(pack, batch, there(noise), None, optim.schedule(now, 100, pack.knobs["warmup"]))
+    assert losses.shape == (3,)
+
+
+@pytest.mark.parametrize("preset", presets.PRESETS)
+@pytest.mark.parametrize(
+    ("method", "modality"),
+    [
+        (name, modality)
+        for name, kind in methods.METHODS.items()
+        if name != "supervised"
+        for modality in kind.modalities
+    ],
+)
+def test_a_step_of_pre_training_asks_for_no_value(without_values, method, modality, preset):
+    trial = Trial(
+        space="t", stage="pretrain", task="x", label=method, method=method, network=TINY, preset=preset,
+        modality=modality if modality in ("ecg", "cmr") else "ecg", batch=8, epochs=1,
+    )  # fmt: skip
+    run = training.prepare(trial, 10, CPU, torch.float32)
+    noise = run.method.noise(hardware.generator(CPU, 0, 0), 8)
+    run.method.to(META)
+    forms = {"ecg": ((8, 12, 5000), torch.float16), "cmr": ((8, 3, 210, 210), torch.uint8)}
+    batch = there(
+        {name: torch.zeros(shape, dtype=dtype) for name, (shape, dtype) in forms.items() if name in run.method.needs}
+    )
+    # The optimiser's own kernels differ by device; what is asked here is the method's.
+    run.optimiser.step = lambda: None
+    run.optimiser.param_groups.clear()
+    given = {**{f"batch.{k}": x for k, x in batch.items()}, **{f"noise.{k}": x for k, x in there(noise).items()}}
+    assert training.descend(run, given).device == META
+
+
+def test_off_a_gpu_a_replay_calls_the_function(monkeypatch):
+    calls = []
+    run = replay.Replay(CPU)
+    for number in range(6):
+        assert run(lambda given: calls.append(1) or given["x"] + 1, {"x": torch.tensor(number)}) == number + 1
+    assert len(calls) == 6
+    assert replay.wanted(torch.device("cuda"))
+    assert not replay.wanted(CPU)
+    monkeypatch.setenv(replay.SWITCH, "off")
+    assert not replay.wanted(torch.device("cuda"))
+
+
+@pytest.mark.gpu
+def test_a_recorded_pack_equals_one_launched_kernel_by_kernel(cohort, tmp_path, monkeypatch):
+    found = []
+    for word in ("on", "off"):
+        monkeypatch.setenv(replay.SWITCH, word)
+        results = fit.fit(
+            [a_trial(epochs=4), a_trial(epochs=4, label="b", knobs=(("lr", 3e-3),))], cohort, tmp_path / word,
+            device="cuda", precision="float32",
+        )  # fmt: skip
+        found.append(np.array([r.curve.train_loss for r in results]))
+    np.testing.assert_allclose(found[0], found[1], atol=1e-4)
