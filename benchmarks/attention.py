@@ -44,7 +44,11 @@ def main() -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
     device, ways = hardware.device(args.device), {"written_out": written_out, "fused": F.scaled_dot_product_attention}
-    line: dict[str, object] = {"benchmark": "attention", "device": hardware.name(device), "threads": torch.get_num_threads()}
+    line: dict[str, object] = {
+        "benchmark": "attention",
+        "device": hardware.name(device),
+        "threads": torch.get_num_threads(),
+    }
     for name, shape in SHAPES.items():
         for precision in (torch.bfloat16, torch.float32):
             qkv = [torch.randn(shape, device=device, dtype=precision, requires_grad=True) for _ in range(3)]

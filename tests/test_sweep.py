@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -109,7 +110,8 @@ def test_a_larger_device_takes_larger_packs():
     trial = spaces.load(SPACES / "table3.py")[-1]
     sizes = [packing.pack_limit(trial, gib * 2**30) for gib in (8, 24, 80)]
     assert 1 <= sizes[0] < sizes[1] <= sizes[2] <= packing.GPU_PACK
-    assert packing.pack_limit(trial, None) == packing.CPU_PACK
+    assert packing.pack_limit(trial, None) == 1
+    assert packing.pack_limit(replace(trial, network=study.TOY.network), None) == packing.CPU_PACK
 
 
 # -- the searcher

@@ -73,8 +73,7 @@ def prepare(
     method = build(trial)
     knobs = methods.knobs(method, dict(trial.knobs))
     method.to(device, torch.float64 if precision == torch.float64 else None)
-    if device.type == "cuda":
-        method.to(memory_format=torch.channels_last)  # what convolutions and batch norm compute in; else they copy
+    method.to(memory_format=torch.channels_last)  # in which convolutions compute; in the other order they copy
     replay = Replay(device, on=world == 1)  # workers average their gradients in between
     return Training(trial, method, optimiser(method, knobs), knobs, device, precision, per_epoch, replay, rank, world)
 
