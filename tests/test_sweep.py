@@ -150,6 +150,26 @@ def test_a_member_without_rows_has_failed(tmp_path):
     assert [t.state.name for t in study.study.get_trials()] == ["COMPLETE", "FAIL"]
 
 
+def test_what_the_worker_has_read_is_told_without_reading_again(tmp_path):
+    trials = a_grid({"lr": (1e-4, 3e-4, 1e-3)}, starts={"mae": ()})
+    searcher = sweep.Packed(trials, tmp_path, finished=set())
+    searcher.suggest("one")
+    searcher.on_trial_complete("one", {"best": 0.7, "values": [0.6, float("nan"), 0.7]})  # no rows are here
+    (study,) = searcher.studies.values()
+    assert [t.value for t in study.study.get_trials()] == [0.6, None, 0.7]
+
+
+def test_the_value_is_the_metric_of_the_validation_rows(tmp_path):
+    trial = a_grid({"lr": (1e-4,)}, starts={"mae": ()})[0]
+    assert np.isnan(spaces.value(tmp_path, trial))
+    for scores, value in [((("val", "auprc", 0.3, 9), ("test", "auroc", 0.9, 9), ("val", "auroc", 0.8, 9)), 0.8),
+                          ((("val", "auprc", 0.3, 9),), np.nan), ((("val", "auroc", np.nan, 9),), np.nan)]:  # fmt: skip
+        result = store.Finished(trial=trial, status="finished", scores=scores, curve=pd.DataFrame(), predictions=None,
+                                weights={}, epoch=0, provenance={})  # fmt: skip
+        store.write(tmp_path, result, "print")
+        np.testing.assert_equal(spaces.value(tmp_path, trial), value)
+
+
 def good(trial):
     """A surface with its best at lr 1e-3, batch 8."""
     knobs = dict(trial.knobs)
@@ -277,6 +297,20 @@ def test_a_sweep_runs_every_point_once_and_is_skipped_the_second_time(ray_sessio
     assert set(store.rows(tmp_path).split) == {"val"}
     assert not list(tmp_path.rglob(store.PROGRESS))
     assert not (tmp_path / sweep.TUNE).exists()
+
+
+def test_a_pack_is_handed_to_what_is_given(ray_session, small_cohort, tmp_path):
+    """`train` gets what packing.train gets, once per pack, whatever the order."""
+
+    def note(members, cohort, runs, device, precision, name):
+        (runs / f"{name.replace('/', '-')}.txt").write_text("\n".join([*(t.name for t in members), device, precision]))
+
+    trials = a_grid({"lr": (1e-4, 3e-4, 1e-3)}, starts={"mae": ()})
+    ran = sweep.run(trials, small_cohort.path, tmp_path, limit=2, device="cpu", precision="float32", train=note)
+    assert ran == 0  # nothing has left rows
+    lines = [path.read_text().splitlines() for path in tmp_path.glob("t-grid-af-pack-*.txt")]
+    assert sorted(name for pack in lines for name in pack[:-2]) == sorted(trial.name for trial in trials)
+    assert all(pack[-2:] == ["cpu", "float32"] for pack in lines)
 
 
 def test_what_a_worker_refuses_is_refused_here_and_the_others_finish(ray_session, small_cohort, tmp_path):

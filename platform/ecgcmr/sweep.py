@@ -11,7 +11,7 @@ import shutil
 import time
 import traceback
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -231,9 +231,12 @@ class Packed(Searcher):
         return {"pack": self.count, "members": members}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Tell the studies what the members' rows say; a member without rows has failed."""
-        for point in self.packs.pop(trial_id, []):
-            self._study(point).tell(point, spaces.value(self.runs, self.trials[point]))
+        """Tell the studies what the members' rows say, which the worker has read; a member without rows has failed."""
+        points = self.packs.pop(trial_id, [])
+        read = (result or {}).get("values")  # absent where the pack failed, or its worker died
+        values = read if read is not None else [spaces.value(self.runs, self.trials[point]) for point in points]
+        for point, value in zip(points, values):
+            self._study(point).tell(point, value)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: rows on disk say what is finished, and the next run starts from them."""
@@ -278,6 +281,7 @@ class Packed(Searcher):
 def run(
     trials: Sequence[Trial], cohort_path: Path, runs: Path, *, budget: int | None = None, seed: int = 0,
     concurrency: int | None = None, limit: int | None = None, device: str | None = None, precision: str = "auto",
+    train: Callable[..., object] = packing.train,
 ) -> int:  # fmt: skip
     """Run the supervised trials that are not finished, in packs, and return how many that were. Ray must be running.
 
@@ -291,6 +295,7 @@ def run(
         limit: members of a pack at most; by default what memory holds.
         device: as for `fit.fit`.
         precision: as for `fit.fit`.
+        train: what a worker does with a pack; takes what `packing.train` takes.
 
     Raises:
         InputError: bad input, also when it is a worker that meets it.
@@ -311,7 +316,15 @@ def run(
     searcher = Packed(trials, runs, finished=finished, limit=limit, seed=seed, budget=budget, at_once=at_once)
     if not any(each.left for each in searcher.studies.values()):
         return 0
-    work = partial(_work, trials=trials, cohort_path=cohort_path, runs=runs, device=device, precision=precision)
+    given: dict[str, Any] = {
+        "cohort_path": cohort_path,
+        "runs": runs,
+        "device": device,
+        "precision": precision,
+        "train": train,
+    }
+    # Tune unpickles what it runs several times per pack: the list must not be part of it.
+    work = partial(_work, listed=ray.put(trials), **given)
     failures = _tune(work, searcher, resources, at_once, runs)
     ran = sum(store.finished(runs, trial, cohort.fingerprint) for trial in todo)
     if failures:
@@ -385,21 +398,22 @@ def _raise(failures: list[dict[str, Any]], count: int, runs: Path) -> None:
 def _work(
     config: dict[str, Any],
     *,
-    trials: Sequence[Trial],
+    listed: Any,
     cohort_path: Path,
     runs: Path,
     device: str | None,
     precision: str,
+    train: Callable[..., object],
 ) -> None:
     """One Tune trial: fit a pack, and report once. Never raises, so that the process lives on for the next pack."""
     report: dict[str, Any] = {"pack": config["pack"], "error": "", "refused": False, "best": float("nan")}
-    members = [trials[i] for i in config["members"]]
     try:
-        cohort = _cohort(cohort_path)
-        members = [trial for trial in members if not store.finished(runs, trial, cohort.fingerprint)]
+        cohort, given = _cohort(cohort_path), [_trials(listed)[i] for i in config["members"]]
+        members = [trial for trial in given if not store.finished(runs, trial, cohort.fingerprint)]
         place = "/".join(members[0].name.split("/")[:3]) if members else ""
-        packing.train(members, cohort, runs, device, precision, f"{place}/pack-{config['pack']}")
-        report["best"] = max((spaces.value(runs, trials[i]) for i in config["members"]), default=float("nan"))
+        train(members, cohort, runs, device, precision, f"{place}/pack-{config['pack']}")
+        report["values"] = [spaces.value(runs, trial) for trial in given]
+        report["best"] = max(report["values"], default=float("nan"))
     except Exception as error:
         (runs / TUNE).mkdir(parents=True, exist_ok=True)
         (runs / TUNE / f"failed-pack-{config['pack']}.txt").write_text(traceback.format_exc())
@@ -407,6 +421,11 @@ def _work(
         text = text if isinstance(error, InputError) else f"{type(error).__name__}: {text}"
         report.update(error=text, refused=isinstance(error, InputError))
     tune.report(report)
+
+
+@lru_cache(maxsize=1)
+def _trials(listed: Any) -> list[Trial]:
+    return ray.get(listed)
 
 
 @lru_cache(maxsize=1)
