@@ -9,6 +9,7 @@ This file does not know Ray, does not read cohorts (batches are handed in) and d
 
 import logging
 import math
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ log = logging.getLogger(__name__)
 
 EVERY_S = 60.0  # between two checkpoints, at most
 SAVE_SHARE = 0.05  # of the time that checkpoints after a validation may cost; each is written only if it costs less
+COMPILE = "ECGCMR_COMPILE"  # "on" in the environment: torch.compile on a GPU; off, as it takes the time of 15,000 MAE steps
 LOOK = 10  # steps between two readings of the loss from a GPU, each of which drains its queue
 
 
@@ -74,6 +76,8 @@ def prepare(
     knobs = methods.knobs(method, dict(trial.knobs))
     method.to(device, torch.float64 if precision == torch.float64 else None)
     method.to(memory_format=torch.channels_last)  # in which convolutions compute; in the other order they copy
+    if device.type == "cuda" and os.environ.get(COMPILE) == "on":
+        method.compile(dynamic=False)
     replay = Replay(device, on=world == 1)  # workers average their gradients in between
     return Training(trial, method, optimiser(method, knobs), knobs, device, precision, per_epoch, replay, rank, world)
 
