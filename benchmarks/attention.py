@@ -20,8 +20,8 @@ from ecgcmr import hardware
 from ecgcmr.nn.attention import written_out
 
 SHAPES = {
-    "paper, fine-tuning": (8, 6, 301, 64), "paper, MAE encoder": (32, 6, 61, 64), "paper, whole record": (8, 6, 601, 64),
-    "small": (64, 4, 121, 16), "af": (16, 4, 121, 12),
+    "paper, fine-tuning": (8, 6, 601, 64), "paper, batch 32": (32, 6, 601, 64), "paper, MAE encoder": (32, 6, 61, 64),
+    "small, pre-training": (64, 4, 121, 16), "small, fine-tuning": (16, 4, 241, 16),
 }  # fmt: skip
 
 

@@ -33,7 +33,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import psutil
 import torch
 from packs import Bench, trials, warmed
@@ -48,6 +47,7 @@ from ecgcmr.trial import Trial
 TASK = "cad"
 ROWS, JUDGED = 4030, 6007  # of CAD in the paper: the balanced training set, the validation split
 NOTED = 60  # validations of a trial, rows of its curve
+IMPORTED = time.time() - psutil.Process().create_time()  # seconds from the start of the process to here
 SUBJECTS = 400  # of the tiny cohort: the fewest hundreds with enough of the sick in both splits
 
 
@@ -72,14 +72,14 @@ def pretend(*given: Any, seconds: float, judged: int) -> None:
     packing.train(*given)
 
 
-def asleep(pack: engine.Pack, task: tasks.Task, *_: Any, seconds: float) -> tuple[fit.Watch, list[pd.DataFrame]]:
+def asleep(course: fit.Course, task: tasks.Task, *_: Any, seconds: float) -> None:
     """Stands for `fit.train`: every member stops early."""
-    members = len(pack.trials)
+    members, watch = len(course.whole.trials), course.watch
     time.sleep(seconds * members)
-    watch = fit.Watch.of(members)
     watch.best[:], watch.epoch[:], watch.status = 0.7, NOTED // 2, ["early-stopped"] * members
-    noted = {"step": np.arange(NOTED), "epoch": np.arange(NOTED), "train_loss": np.linspace(1, 0.5, NOTED)}
-    return watch, [pd.DataFrame({**noted, f"val_{task.metric}": np.linspace(0.5, 0.7, NOTED)}) for _ in range(members)]
+    fall, rise = np.linspace(1, 0.5, NOTED).tolist(), np.linspace(0.5, 0.7, NOTED).tolist()
+    points = [{"step": i, "epoch": i, "train_loss": fall[i], f"val_{task.metric}": rise[i]} for i in range(NOTED)]
+    course.curves.points = [list(points) for _ in range(members)]
 
 
 def guessed(pack: engine.Pack, split: examples.Split, *_: Any) -> torch.Tensor:

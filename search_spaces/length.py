@@ -6,6 +6,10 @@ Command     after small.py, from whose pre-trainings these start, with the same 
 Expectation The text trains MAE for 400 epochs on 28,030 subjects, 88,000 steps; `small` has 3,240. If length is what MAE
             lacks, `mae-240` is above `mae`. `mmcl-240-batch-256` has four times the epochs and four times the negatives of
             `mmcl`. `…-tuned` train four times as long on the labels: a baseline without a start may just need more steps.
+Cost        2026-11-26, by benchmarks/studies/bare.py: mae-240 33 min on one busy core, its fine-tuning 12 min;
+            mmcl-240-batch-256 67 s on an H200 beside five others.
+Found       Length is what lacked: mae-240 above supervised on LV and WT, the longer MMCL above the shorter; the baseline
+            gains from longer fine-tuning too (docs/transfer.md). mae-240-tuned was not run.
 """
 
 from dataclasses import replace

@@ -8,7 +8,8 @@ Expectation MAE above supervised, MMCL above MAE, phenotypes from the CMR image 
             less than about 0.05 in AUROC or r cannot be told.
 Found       MMCL above MAE and supervised on phenotypes, on CAD above MAE; MAE not above supervised on diseases; the CMR
             image on top (README.md; benchmarks/results/2026-11-26-two-cores.jsonl). MMCL's validation loss in a pilot of
-            15 epochs: 3.99 at a rate of 3e-4, 3.95 at 1e-3, 4.03 at 3e-3; so 1e-3 here.
+            15 epochs: 3.99 at a rate of 3e-4, 3.95 at 1e-3, 4.03 at 3e-3; so 1e-3 here. Four times the epochs put MAE above
+            supervised on phenotypes (length.py).
 """
 
 from ecgcmr import study

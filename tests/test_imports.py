@@ -16,8 +16,9 @@ LAYERS = (
     ("ecg", "cmr", "augment", "losses", "metrics", "statistics", "optim", "hardware", "cluster", "replay"),
     ("nn",),
     ("raw", "tasks", "methods", "paper"),
-    ("trial", "study", "store", "weights", "cohort", "tabular", "shards", "pairing", "check", "examples", "order"),
-    ("pack", "fit", "stream", "training", "memory", "packing", "spaces"),
+    ("trial", "study", "store", "weights", "cohort", "shards", "pairing", "check", "order", "checkpoint"),
+    ("examples", "tabular", "pack"),
+    ("fit", "stream", "training", "memory", "packing", "spaces"),
     ("report", "explain", "predict", "sweep", "pretrain", "track", "plan", "progress", "doctor"),
     ("cli",),
 )

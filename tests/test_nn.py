@@ -39,6 +39,24 @@ def test_packed_attention_is_the_formula_for_every_member(axes):
         assert torch.allclose(found[e], expected, atol=1e-12)
 
 
+@pytest.mark.parametrize("cache", [1, 2 * 2 * 5 * 7 * 8, 10**9])
+def test_attention_written_out_in_parts_is_the_fused_one(monkeypatch, cache):
+    """One sample at a time, two of the five at a time, and all."""
+    monkeypatch.setattr(attention, "CACHE", cache)
+    q, k, v = (torch.randn(5, 2, n, 4, dtype=torch.float64, requires_grad=True) for n in (5, 7, 7))
+    ways = [work(q, k, v) for work in (attention.written_out, torch.nn.functional.scaled_dot_product_attention)]
+    torch.testing.assert_close(*ways)
+    for mine, theirs in zip(*(torch.autograd.grad(found.sin().sum(), (q, k, v)) for found in ways)):
+        torch.testing.assert_close(mine, theirs)
+
+
+def test_only_bfloat16_on_a_cpu_is_written_out():
+    low = torch.zeros(1, dtype=torch.bfloat16)
+    assert attention.whole(low)
+    assert not attention.whole(low.float())
+    assert not attention.whole(low.to("meta"))
+
+
 def test_gradient_through_packed_attention_is_the_formulas():
     q = random(3, 2, 2, 5, 4).requires_grad_()
     found = torch.func.vmap(attention.attention)(q, q.sin(), q.cos())

@@ -5,11 +5,12 @@ import dataclasses
 import itertools
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from test_fit import CPU, TINY, Cohort, a_trial
 
-from ecgcmr import examples, fit, hardware, methods, optim, presets, replay, tasks, training
+from ecgcmr import examples, fit, hardware, methods, optim, presets, replay, store, tasks, training
 from ecgcmr import pack as packs
 from ecgcmr.trial import Trial
 
@@ -110,6 +111,55 @@ def test_no_step_is_spent_on_members_that_have_ended(cohort, tmp_path, monkeypat
     np.testing.assert_allclose(results[0].curve.train_loss, alone.curve.train_loss, atol=1e-9)
     assert results[0].curve.val_auroc.tolist() == alone.curve.val_auroc.tolist()
     assert [len(r.curve) for r in results] == [5, 2, 2, 2]
+
+
+# -- a killed pack goes on
+
+
+@pytest.mark.parametrize("modality", ["ecg", "cmr"])
+def test_a_killed_pack_goes_on_where_it_was_and_ends_alike(cohort, tmp_path, monkeypatch, modality):
+    """Two seeds, one member that stops early: killed after the third of five validations, when the pack is smaller."""
+    monkeypatch.setattr(fit, "EVERY_S", 0.0)
+    monkeypatch.setattr(fit, "SAVE_SHARE", 1e9)
+    still = a_trial(
+        epochs=5, label="still", modality=modality, knobs=(("lr", 0.0), ("max_delta", -1e-9), ("patience", 0.0))
+    )
+    moving = [a_trial(epochs=5, label="moves", modality=modality, seed=seed) for seed in (0, 7)]
+    trials = [still, *moving]
+    whole = fit.fit(trials, cohort, tmp_path / "whole", device="cpu", precision="float64")
+
+    real, seen = fit.validate, []
+
+    def killed(*given):
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+        seen.append(1)
+        return real(*given)
+
+    monkeypatch.setattr(fit, "validate", killed)
+    with pytest.raises(KeyboardInterrupt):
+        fit.fit(trials, cohort, tmp_path / "killed", device="cpu", precision="float64")
+    assert not list((tmp_path / "killed").rglob(store.RECORD))
+    steps, take = [], packs.step
+    monkeypatch.setattr(fit, "validate", real)
+    monkeypatch.setattr(packs, "step", lambda pack, *given: steps.append(len(pack.trials)) or take(pack, *given))
+    again = fit.fit(trials, cohort, tmp_path / "killed", device="cpu", precision="float64")
+    assert set(steps) == {2}
+    assert len(steps) * 5 == 2 * whole[1].curve.step.iloc[-1]
+    for one, other in zip(whole, again):
+        assert (one.status, one.epoch) == (other.status, other.epoch)
+        pd.testing.assert_frame_equal(one.curve, other.curve, atol=1e-12)
+        pd.testing.assert_frame_equal(one.predictions, other.predictions)
+    assert not (tmp_path / "killed" / fit.CHECKPOINTS).exists()
+
+
+def test_a_checkpoint_that_cannot_be_read_costs_the_pack_its_progress_only(cohort, tmp_path):
+    trial = a_trial(epochs=1)
+    path, _ = fit._checkpoint([trial], cohort, tmp_path, torch.float64)
+    path.parent.mkdir()
+    path.write_bytes(b"torn")
+    (result,) = fit.fit([trial], cohort, tmp_path, device="cpu", precision="float64")
+    assert result.status == "finished"
 
 
 # -- what a GPU can record: a step that never asks for a value. On the meta device tensors have none.

@@ -13,7 +13,7 @@ import torch
 from conftest import heart_rows, write_cohort
 from torch import distributed, multiprocessing
 
-from ecgcmr import optim, pretrain, store, training
+from ecgcmr import checkpoint, optim, pretrain, store, training
 from ecgcmr import trial as trials
 from ecgcmr.errors import InputError
 from ecgcmr.nn import Network
@@ -207,7 +207,7 @@ def test_a_damaged_checkpoint_is_refused_in_one_line(tmp_path):
     killed_after(tiny("mae"), 1, path)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(InputError, match="cannot be read") as caught:
-        training.read(path, {})
+        checkpoint.read(path, {})
     assert "\n" not in str(caught.value)
 
 

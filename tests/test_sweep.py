@@ -111,7 +111,7 @@ def test_a_larger_device_takes_larger_packs():
     sizes = [packing.pack_limit(trial, gib * 2**30) for gib in (8, 24, 80)]
     assert 1 <= sizes[0] < sizes[1] <= sizes[2] <= packing.GPU_PACK
     assert packing.pack_limit(trial, None) == 1
-    assert packing.pack_limit(replace(trial, network=study.TOY.network), None) == packing.CPU_PACK
+    assert packing.pack_limit(replace(trial, network=study.TOY.network, batch=16), None) == packing.CPU_PACK
 
 
 # -- the searcher

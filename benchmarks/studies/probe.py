@@ -101,7 +101,7 @@ def main() -> None:
     probes: dict[str, Any] = {}
     agreement: dict[str, Any] = {}
     for trial in study.resolved(spaces.load(args.space), args.runs):
-        if trial.stage != "pretrain" or not store.finished(args.runs, trial, opened.fingerprint):
+        if trial.stage != "pretrain" or not (store.folder(args.runs, trial.name) / store.ENCODER).exists():
             continue
         train, val = (embedded(trial, args.runs, signals[split]) for split in ("train", "val"))
         for part in train:

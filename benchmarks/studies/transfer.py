@@ -1,15 +1,16 @@
 """Does knowledge transfer? The answers of a finished study, as one line of JSON.
 
     ecgcmr reproduce --scale small --cohort small/cohort --runs small/runs
-    python benchmarks/studies/transfer.py --runs small/runs --space small
+    python benchmarks/studies/transfer.py --runs small/runs --space small [--pairs BETTER:WORSE ...]
 
 Reads the final runs and says, with intervals over test subjects: test scores of every ablation system on every task, the
-differences MAE − supervised, MMCL − MAE and MMCL − MMCL without MDM, whether phenotypes from the CMR image top the list, the
+differences of pairs of systems (by default MAE − supervised, MMCL − MAE, MMCL − MMCL without MDM, CMR image − MMCL), the
 verdict on every claim of the paper, and how far each pre-training came (validation loss at its first and last validation,
 and the chance level of a contrastive loss at that batch).
 """
 
 import argparse
+import itertools
 import json
 import math
 from pathlib import Path
@@ -21,7 +22,7 @@ from ecgcmr import paper, store
 from ecgcmr import trial as trials
 from ecgcmr.report.evidence import Evidence
 
-PAIRS = (("mae", "supervised"), ("mmcl", "mae"), ("mmcl", "mmcl-wo-mdm"), ("cmr-supervised", "mmcl"))
+PAIRS = ("mae:supervised", "mmcl:mae", "mmcl:mmcl-wo-mdm", "cmr-supervised:mmcl")
 CONTRASTIVE = ("simclr", "mmcl", "clocs")
 
 
@@ -52,17 +53,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=Path, required=True)
     parser.add_argument("--space", default="small")
+    parser.add_argument("--pairs", nargs="+", default=PAIRS, metavar="BETTER:WORSE", help="labels to compare")
     args = parser.parse_args()
     evidence = Evidence.of(args.runs, args.space, store.rows(args.runs))
     names = (*paper.LAYOUTS["table3"].tasks, *paper.LAYOUTS["table4"].tasks)
+    pairs = [pair.split(":") for pair in args.pairs]
+    labels = dict.fromkeys([*(system.label for system in paper.LAYOUTS["table4"].systems), *itertools.chain(*pairs)])
     scores: dict[str, Any] = {}
     for task in names:
-        for system in paper.LAYOUTS["table4"].systems:
-            if score := evidence.score(system.label, task):
+        for label in labels:
+            if score := evidence.score(label, task):
                 mean = sum(score.values) / len(score.values)
-                scores.setdefault(task, {})[system.label] = rounded(mean, score.low, score.high)
+                scores.setdefault(task, {})[label] = rounded(mean, score.low, score.high)
     differences: dict[str, Any] = {}
-    for better, worse in PAIRS:
+    for better, worse in pairs:
         for task in names:
             found = evidence.contrast(better, worse, task)
             if not found.reasons:

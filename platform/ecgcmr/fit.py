@@ -7,11 +7,12 @@ spent on it. How a pack computes is in `pack`. This file knows nothing of Ray, a
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import logging
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ecgcmr import examples, hardware, methods, presets, store, tabular, tasks
+from ecgcmr import checkpoint, examples, hardware, methods, presets, store, tabular, tasks
 from ecgcmr import pack as packs
+from ecgcmr import trial as trials_
+from ecgcmr.checkpoint import EVERY_S, SAVE_SHARE
 from ecgcmr.errors import InputError, unknown
 from ecgcmr.examples import Cohort, Scale, Split
 from ecgcmr.pack import Pack
@@ -34,6 +37,7 @@ log = logging.getLogger(__name__)
 MAY_DIFFER = ("label", "starts", "seed", "knobs")  # none of them changes a shape or the data
 SHARED = tuple(f.name for f in dataclasses.fields(Trial) if f.name not in MAY_DIFFER)
 
+CHECKPOINTS = ".packs"  # below runs
 LEAVE = 8  # a pack is made smaller once one in so many of its members has ended
 
 
@@ -125,37 +129,6 @@ class Watch:
         return better
 
 
-def train(
-    whole: Pack, task: Task, rows: Split, val: Split, scale: Scale, progress: store.Progress | None = None
-) -> tuple[Watch, list[pd.DataFrame]]:
-    """Train the pack until every member has ended; its `best` weights are those to keep. Also returns the curves."""
-    pack, trial, n = whole, whole.trials[0], len(rows.subjects)
-    per_epoch = examples.steps_per_epoch(n, trial.batch)
-    total = trial.epochs * per_epoch
-    watch, curves = Watch.of(len(pack.trials)), Curves.of(len(pack.trials), pack.device)
-    shown: dict[str, float] = {}
-    for epoch in range(trial.epochs):
-        draws = packs.draws_of(pack.trials, pack.device)
-        chosen = packs.orders(draws, epoch, n, pack.trials, pack.device)
-        for now in range(epoch * per_epoch, (epoch + 1) * per_epoch):
-            curves.add(pack, packs.advance(pack, rows, draws, chosen, now, total))
-            if progress:
-                progress.update(now + 1, **shown)
-        if (epoch + 1) % trial.eval_every and epoch + 1 < trial.epochs:
-            continue
-        trained = [not watch.status[place] for place in pack.places]
-        values = validate(pack, val, task, scale, watch, epoch)
-        curves.note(pack, trained, {"step": now + 1, "epoch": epoch}, values, f"val_{task.metric}")
-        left = [e for e, place in enumerate(pack.places) if not watch.status[place]]
-        shown = {"training": len(left), f"best {task.metric}": float(watch.best.max())}
-        if not left:
-            break
-        if len(left) * LEAVE <= len(pack.trials) * (LEAVE - 1):
-            pack = packs.compact(pack, left)
-    watch.status = [status or "finished" for status in watch.status]
-    return watch, [pd.DataFrame(curve) for curve in curves.points]
-
-
 @dataclass
 class Curves:
     """What is noted at every validation of every member.
@@ -187,8 +160,92 @@ class Curves:
         means = (self.sums / self.steps).cpu().numpy()
         for e in np.flatnonzero(who):
             place = pack.places[e]
-            self.points[place].append({**at, "train_loss": means[e], name: values[e]})
+            self.points[place].append({**at, "train_loss": float(means[e]), name: float(values[e])})
         self.sums, self.steps = torch.zeros_like(self.sums), 0
+
+
+@dataclass
+class Course:
+    """How far a pack has come.
+
+    Attributes:
+        whole: the pack as it began, which keeps everybody's best weights.
+        pack: those of its members that still train.
+        watch, curves: of all.
+        epoch: the next one.
+    """
+
+    whole: Pack
+    pack: Pack
+    watch: Watch
+    curves: Curves
+    epoch: int = 0
+
+    @classmethod
+    def of(cls, pack: Pack) -> "Course":
+        """Before the first step."""
+        members = len(pack.trials)
+        return cls(pack, pack, Watch.of(members), Curves.of(members, pack.device))
+
+    def state(self) -> dict[str, Any]:
+        """For a checkpoint after a validation, when the sums of the curves are zero."""
+        watch = {name: getattr(self.watch, name).tolist() for name in ("best", "epoch", "good")}
+        return {"pack": packs.state_of(self.pack), "watch": {**watch, "status": self.watch.status},
+                "curves": self.curves.points, "epoch": self.epoch}  # fmt: skip
+
+    @classmethod
+    def resumed(cls, whole: Pack, state: dict[str, Any]) -> "Course":
+        """Where `state` was taken."""
+        pack = packs.restored(whole, state["pack"])
+        best, last, good = (np.array(state["watch"][name]) for name in ("best", "epoch", "good"))
+        watch = Watch(best, last, good, state["watch"]["status"])
+        curves = Curves.of(len(pack.trials), pack.device)
+        curves.points = state["curves"]
+        return cls(whole, pack, watch, curves, state["epoch"])
+
+
+def train(
+    course: Course, task: Task, rows: Split, val: Split, scale: Scale, progress: store.Progress | None = None,
+    save: Callable[[Course], None] = lambda course: None,
+) -> None:  # fmt: skip
+    """Train the pack until every member has ended; its `best` weights are those to keep.
+
+    Args:
+        course: where it stands; changed in place.
+        task, rows, val, scale: what it learns and is judged by.
+        progress: is told the steps.
+        save: writes a checkpoint; called after validations, so that this takes at most SAVE_SHARE of the time.
+    """
+    trial, n, watch = course.pack.trials[0], len(rows.subjects), course.watch
+    per_epoch = examples.steps_per_epoch(n, trial.batch)
+    shown: dict[str, float] = {}
+    saved, cost = time.monotonic(), 0.0
+    while course.epoch < trial.epochs:
+        epoch, pack = course.epoch, course.pack
+        draws = packs.draws_of(pack.trials, pack.device)
+        chosen = packs.orders(draws, epoch, n, pack.trials, pack.device)
+        for now in range(epoch * per_epoch, (epoch + 1) * per_epoch):
+            losses = packs.advance(pack, rows, draws, chosen, now, trial.epochs * per_epoch)
+            course.curves.add(pack, losses)
+            if progress:
+                progress.update(now + 1, **shown)
+        course.epoch += 1
+        if course.epoch % trial.eval_every and course.epoch < trial.epochs:
+            continue
+        trained = [not watch.status[place] for place in pack.places]
+        values = validate(pack, val, task, scale, watch, epoch)
+        course.curves.note(pack, trained, {"step": now + 1, "epoch": epoch}, values, f"val_{task.metric}")
+        left = [e for e, place in enumerate(pack.places) if not watch.status[place]]
+        shown = {"training": len(left), f"best {task.metric}": float(watch.best.max())}
+        if not left:
+            break
+        if len(left) * LEAVE <= len(pack.trials) * (LEAVE - 1):
+            course.pack = packs.compact(pack, left)
+        begun = time.monotonic()
+        if begun - saved >= max(EVERY_S, cost / SAVE_SHARE):
+            save(course)
+            saved, cost = time.monotonic(), time.monotonic() - begun
+    watch.status = [status or "finished" for status in watch.status]
 
 
 def validate(pack: Pack, val: Split, task: Task, scale: Scale, watch: Watch, epoch: int) -> np.ndarray:
@@ -234,9 +291,12 @@ def fit(
     splits, scale, notes = _materials(cohort, first, task, place)
     pack = packs.assemble(trials, task, runs, place, hardware.precision(precision, place))
     steps = first.epochs * examples.steps_per_epoch(len(splits["train"].subjects), first.batch)
+    path, recipe = _checkpoint(trials, cohort, runs, pack.precision)
+    course = _begun(pack, path, recipe)
     with _displayed(runs, progress, steps, "steps") as shown:
-        watch, curves = train(pack, task, splits["train"], splits["val"], scale, shown)
-    pack = packs.at_best(pack)
+        train(course, task, splits["train"], splits["val"], scale, shown,
+              lambda course: checkpoint.write(path, recipe, course.state()))  # fmt: skip
+    pack, watch, curves = packs.at_best(pack), course.watch, [pd.DataFrame(points) for points in course.curves.points]
     judged = ["val", "test"] if first.stage == "final" else ["val"]
     if "test" in judged:  # the only place where test signals are read
         index = examples.answerable(cohort, task, first.modality, "test")
@@ -248,7 +308,29 @@ def fit(
     results = [_result(pack, e, task, splits, answers, watch, curves[e], notes) for e in range(len(trials))]
     for result in results:
         store.write(runs, result, cohort.fingerprint)
+    path.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # never made, or another pack's checkpoint is in it
+        path.parent.rmdir()
     return results
+
+
+def _checkpoint(
+    trials: Sequence[Trial], cohort: Cohort, runs: Path, precision: torch.dtype
+) -> tuple[Path, dict[str, Any]]:
+    """The file of this very pack, members in this order, and what it is told by."""
+    members = [trials_.recipe(trial, cohort.fingerprint) for trial in trials]
+    name = hashlib.sha256(json.dumps([str(precision), members], sort_keys=True).encode()).hexdigest()[:16]
+    return runs / CHECKPOINTS / f"{name}.pt", {"pack": name}
+
+
+def _begun(pack: Pack, path: Path, recipe: dict[str, Any]) -> Course:
+    """Where a killed run of this pack left it, or its beginning."""
+    try:
+        state = checkpoint.read(path, recipe)
+    except InputError as error:
+        log.warning("%s; the pack begins anew", error)
+        state = None
+    return Course.resumed(pack, state) if state else Course.of(pack)
 
 
 @contextlib.contextmanager

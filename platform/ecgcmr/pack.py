@@ -207,6 +207,30 @@ def at_best(pack: Pack) -> Pack:
     return replace(pack, rows=pack.best, params=pack.layout.params(pack.best), buffers=pack.best_buffers)
 
 
+def state_of(pack: Pack) -> dict[str, Any]:
+    """Everything that changes in training, for a checkpoint."""
+    return {
+        "places": pack.places.tolist(), "rows": pack.rows, "buffers": pack.buffers, "alive": pack.alive,
+        "steps": pack.state.steps, "first": pack.state.first, "second": pack.state.second,
+        "best": pack.best, "best_buffers": pack.best_buffers,
+    }  # fmt: skip
+
+
+def restored(whole: Pack, state: Mapping[str, Any]) -> Pack:
+    """The pack as `state_of` found it, from the pack that it began as."""
+    pack = compact(whole, state["places"])
+    single = {"rows": pack.rows, "alive": pack.alive, "best": pack.best, "steps": pack.state.steps}
+    named = {
+        "buffers": pack.buffers, "first": pack.state.first, "second": pack.state.second, "best_buffers": pack.best_buffers,
+    }  # fmt: skip
+    for name, tensor in single.items():
+        tensor.copy_(state[name])
+    for name, tensors in named.items():
+        for key, tensor in tensors.items():
+            tensor.copy_(state[name][key])
+    return pack
+
+
 # -- what members see --------------------------------------------------------------------------------------------------
 
 

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 CPU_PACK = 16  # members; larger packs gain nothing on a few cores and delay the first rows
 # On a CPU members share a pack while a layer's results stay in a core's cache. Beyond, memory is waited for and members
 # alone are faster: at the paper's network and batch 8 they are in a pack of four (benchmarks/packs.py, docs/performance.md).
-CPU_BYTES = 4 * 2**20
+CPU_BYTES = 16 * 2**20
 GPU_PACK = 64
 TABULAR_PACK = 64  # trees need no device and run in turn: a pack shares the reading of the index
 
@@ -65,7 +65,7 @@ def widest(trial: Trial) -> int:
     net = trial.network
     if trial.modality == "cmr":
         return 2 * trial.batch * 4 * net.image_width * (net.image_size // 4) ** 2
-    return 2 * trial.batch * (12 * (net.crop // net.patch) + 1) * 4 * net.width
+    return 2 * trial.batch * (12 * (5000 // net.patch) + 1) * 4 * net.width
 
 
 def member_bytes(trial: Trial) -> int:

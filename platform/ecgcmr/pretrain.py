@@ -25,12 +25,13 @@ import pandas as pd
 import torch
 from torch import Tensor, distributed
 
-from ecgcmr import cluster, hardware, memory, methods, shards, store, stream, training
+from ecgcmr import checkpoint, cluster, hardware, memory, methods, shards, store, stream, training
 from ecgcmr import cohort as cohorts
 from ecgcmr import order as orders
 from ecgcmr import trial as trials
+from ecgcmr.checkpoint import EVERY_S
 from ecgcmr.errors import InputError, unknown
-from ecgcmr.training import EVERY_S, Training
+from ecgcmr.training import Training
 from ecgcmr.trial import Trial
 
 CHECKPOINT = "checkpoint.pt"
@@ -300,7 +301,7 @@ def check(trial: Trial, before: set[str], cohort: cohorts.Cohort, runs: Path, wo
     for part, name in trial.starts:
         if name not in before:
             store.weights(runs, name, part)
-    training.read(store.folder(runs, trial.name) / CHECKPOINT, trials.recipe(trial, cohort.fingerprint))
+    checkpoint.read(store.folder(runs, trial.name) / CHECKPOINT, trials.recipe(trial, cohort.fingerprint))
 
 
 def on_gpu(device: str | None, workers: int) -> bool:

@@ -329,6 +329,7 @@ def run(
     ran = sum(store.finished(runs, trial, cohort.fingerprint) for trial in todo)
     if failures:
         _raise(failures, searcher.count, runs)
+    shutil.rmtree(runs / fit.CHECKPOINTS, ignore_errors=True)  # of packs that were cut otherwise before a kill
     return ran
 
 

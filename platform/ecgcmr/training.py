@@ -9,6 +9,7 @@ This file does not know Ray, does not read cohorts (batches are handed in) and d
 
 import logging
 import math
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -18,16 +19,17 @@ from typing import Any
 import torch
 from torch import Tensor, distributed
 
-from ecgcmr import examples, hardware, methods, optim, presets, shards, store
-from ecgcmr.errors import InputError
+from ecgcmr import checkpoint, examples, hardware, methods, optim, presets
+from ecgcmr.checkpoint import EVERY_S, SAVE_SHARE
 from ecgcmr.methods.contract import of_view
 from ecgcmr.replay import Replay
 from ecgcmr.trial import Trial
 
 log = logging.getLogger(__name__)
 
-EVERY_S = 60.0  # between two checkpoints, at most
-SAVE_SHARE = 0.05  # of the time that checkpoints after a validation may cost; each is written only if it costs less
+COMPILE = (
+    "ECGCMR_COMPILE"  # "on" in the environment: torch.compile on a GPU; off, as it takes the time of 15,000 MAE steps
+)
 LOOK = 10  # steps between two readings of the loss from a GPU, each of which drains its queue
 
 
@@ -74,6 +76,8 @@ def prepare(
     knobs = methods.knobs(method, dict(trial.knobs))
     method.to(device, torch.float64 if precision == torch.float64 else None)
     method.to(memory_format=torch.channels_last)  # in which convolutions compute; in the other order they copy
+    if device.type == "cuda" and os.environ.get(COMPILE) == "on":
+        method.compile(dynamic=False)
     replay = Replay(device, on=world == 1)  # workers average their gradients in between
     return Training(trial, method, optimiser(method, knobs), knobs, device, precision, per_epoch, replay, rank, world)
 
@@ -282,34 +286,18 @@ def loop(
 
 
 def save(path: Path, training: Training, state: dict[str, Any], recipe: dict[str, Any]) -> None:
-    """Write everything a run needs to go on, whole or not at all.
-
-    Raises:
-        InputError: the disk is full.
-    """
-    record = {
-        "recipe": recipe, "method": training.method.state_dict(), "optimiser": training.optimiser.state_dict(),
-        "state": state,
-    }  # fmt: skip
-
-    def write(aside: Path) -> None:
-        with aside.open("wb") as file:
-            torch.save(record, file)
-
-    try:
-        store.write_whole(path, write)
-    except (OSError, RuntimeError) as error:  # torch raises its own error over the system's
-        cause = error if isinstance(error, OSError) else error.__context__
-        raise shards.disk_full(cause, path) if isinstance(cause, OSError) else error from cause
+    """Write everything a run needs to go on; see `checkpoint.write`."""
+    parts = {"method": training.method.state_dict(), "optimiser": training.optimiser.state_dict(), "state": state}
+    checkpoint.write(path, recipe, parts)
 
 
 def resume(path: Path, training: Training, recipe: dict[str, Any]) -> dict[str, Any]:
     """Put weights and optimiser back as the checkpoint holds them and return its state; `beginning()` if there is none.
 
     Raises:
-        InputError: the checkpoint is of another recipe (names the fields that differ), or cannot be read.
+        InputError: see `checkpoint.read`.
     """
-    record = read(path, recipe)
+    record = checkpoint.read(path, recipe)
     if record is None:
         return beginning()
     training.method.load_state_dict(record["method"])
@@ -318,22 +306,3 @@ def resume(path: Path, training: Training, recipe: dict[str, Any]) -> dict[str, 
         if isinstance(group["lr"], Tensor):
             group["lr"] = group["lr"].to(training.device)
     return record["state"]
-
-
-def read(path: Path, recipe: dict[str, Any]) -> dict[str, Any] | None:
-    """The checkpoint, on the CPU and not read before it is used; None if there is none.
-
-    Raises:
-        InputError: see `resume`.
-    """
-    if not path.exists():
-        return None
-    try:
-        record = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        old = record["recipe"]
-    except Exception as error:  # torch raises half a dozen kinds for a damaged file
-        raise InputError(f"{path} cannot be read ({type(error).__name__}); delete it to begin anew") from error
-    differ = [f"{k} {old.get(k)} → {recipe.get(k)}" for k in sorted({*old, *recipe}) if old.get(k) != recipe.get(k)]
-    if differ:
-        raise InputError(f"{path} is of another recipe: {'; '.join(differ)}; use another --runs or delete the file")
-    return record
