@@ -59,47 +59,6 @@ def test_mirror_copies_everything_once_then_only_what_is_new(runs):
     assert held[remade.name]["params"]["score"]["test"]["auroc"]["value"] == 0.625
 
 
-@pytest.mark.parametrize("memory", [True, False])
-def test_runs_are_written_aside_and_put_in_place_a_few_at_once(runs, tmp_path, monkeypatch, memory):
-    """With folders in memory or, where a machine has none, beside other temporary files."""
-    aside, repo = tmp_path / "memory", runs / "aim"
-    if memory:
-        aside.mkdir()
-    monkeypatch.setattr(track, "MEMORY", aside)
-    monkeypatch.setattr(track, "ROOM", 0)
-    monkeypatch.setattr(track, "AT_ONCE", 2)
-    assert track.mirror(runs, repo) == 3
-    assert track.content(repo) == track.truth(runs)
-    assert not list(aside.glob("*"))
-    assert not list((repo / ".aim").glob("incoming-*"))
-
-
-@pytest.mark.parametrize("moment", ["_write", "_place"])
-def test_an_import_that_breaks_off_is_done_again(runs, monkeypatch, moment):
-    """The second run, before the database's commit, or after it with half of a run in place."""
-    repo, real, calls = runs / "aim", getattr(track, moment), []
-
-    def breaks(*given):
-        calls.append(given)
-        if len(calls) == 2:
-            raise OSError("no space left")
-        return real(*given)
-
-    monkeypatch.setattr(track, moment, breaks)
-    assert track.mirror(runs, repo) == 0
-    monkeypatch.setattr(track, moment, real)
-    assert track.mirror(runs, repo) == 3
-    assert track.content(repo) == track.truth(runs)
-
-
-def test_no_memory_to_write_in_is_the_usual_place(tmp_path, monkeypatch):
-    monkeypatch.setattr(track, "MEMORY", tmp_path / "nowhere")
-    assert track._in_memory() is None
-    monkeypatch.setattr(track, "MEMORY", tmp_path)
-    monkeypatch.setattr(track, "ROOM", 2**80)
-    assert track._in_memory() is None
-
-
 def test_a_run_half_written_by_a_killed_process_is_written_again(runs):
     repo = runs / "aim"
     done = python(f"""
