@@ -358,8 +358,8 @@ def test_a_cohort_of_recordings(tmp_path, ray_session):
 def test_bad_sources(tmp_path):
     with pytest.raises(InputError, match="a cohort needs recordings"):
         cohort.build(tmp_path / "c")
-    with pytest.raises(InputError, match="unknown reader of --ecg 'hl7'; known: dicom, nifti, wfdb"):
-        cohort.build(tmp_path / "c", ecg="hl7:/x")
+    with pytest.raises(InputError, match="unknown reader of --ecg 'tape'; known:"):
+        cohort.build(tmp_path / "c", ecg="tape:/x")
     with pytest.raises(InputError, match="must not lie inside the cohort"):
         cohort.secret(tmp_path / "c", tmp_path / "c" / "key")
 

@@ -159,7 +159,7 @@ def csv_table(monkeypatch):
     names = {}
     exec(block("from ecgcmr.raw import csv_table"), names)
     for name, reader in eval("{" + block('"csv"') + "}", names).items():
-        monkeypatch.setitem(raw.READERS, name, reader)
+        monkeypatch.setitem(raw.READERS["ecg"], name, reader)
 
 
 def test_the_reader_reads_what_a_cohort_can_prepare(csv_table, small_cohort, tmp_path):
@@ -168,7 +168,7 @@ def test_the_reader_reads_what_a_cohort_can_prepare(csv_table, small_cohort, tmp
     path.parent.mkdir()
     pd.DataFrame(record.T.astype(np.float32), columns=list(ecg.LEADS)).to_csv(path, index=False)
     (path.parent / "p2.csv").write_text("I,II\nno,numbers\n")
-    reader = raw.READERS["csv"]
+    reader = raw.READERS["ecg"]["csv"]
     assert [Path(source).name for source in reader.find(str(tmp_path))] == ["p1.csv", "p2.csv"]
     found = reader.read(str(path))
     assert (found.key, found.rate_hz, found.leads) == ("p1", 500.0, ecg.LEADS)

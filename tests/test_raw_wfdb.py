@@ -241,7 +241,7 @@ def test_ptbxl_table_is_found_above_the_records(tmp_path):
 
 
 def test_registry():
-    assert READERS["wfdb"] is wfdb
-    for reader in READERS.values():
-        assert callable(reader.find)
-        assert callable(reader.read)
+    assert READERS["ecg"]["wfdb"] is wfdb
+    for readers in READERS.values():
+        for reader in readers.values():
+            assert all(callable(getattr(reader, name)) for name in ("find", "read", "suits"))

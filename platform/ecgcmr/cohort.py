@@ -242,9 +242,10 @@ def digest(value: Any) -> str:
 def find(kind: str, given: str) -> tuple[str, list[str]]:
     """The reader's name and the recordings of `reader:PATH`."""
     name, colon, path = given.partition(":")
-    if name not in raw.READERS or not colon:
-        raise unknown(f"reader of --{kind}", name, raw.READERS)
-    return name, raw.READERS[name].find(path)
+    readers = raw.READERS[kind]
+    if name not in readers or not colon:
+        raise unknown(f"reader of --{kind}", name, readers)
+    return name, readers[name].find(path)
 
 
 def secret(out: Path, key: Path | None) -> bytes:
@@ -511,7 +512,7 @@ def _recorded(job: dict[str, Any]) -> Iterator[dict[str, Any]]:
         row = {"subject": item["subject"], "split": item["split"], **item["numbers"]}
         for kind in shards.SIGNALS:
             if item[kind]:
-                array, _ = _prepare(kind, raw.READERS[job["readers"][kind]].read(item[kind]))
+                array, _ = _prepare(kind, raw.READERS[kind][job["readers"][kind]].read(item[kind]))
                 row[kind] = array
         yield row
 
@@ -532,7 +533,7 @@ def _survey(job: dict[str, Any], out: Path) -> dict[str, Any]:
 def _judge(kind: str, reader: str, source: str) -> pairing.Found:
     blank = pairing.Found(kind, source, Path(source).name.split(".")[0])
     try:
-        record = raw.READERS[reader].read(source)
+        record = raw.READERS[kind][reader].read(source)
     except Excluded as error:
         return dataclasses.replace(blank, step="readable", reason=str(error))
     try:

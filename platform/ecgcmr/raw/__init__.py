@@ -1,9 +1,13 @@
-"""Raw recordings: one file per format, each with `find(path)` and `read(source)`, and the registry of them."""
+"""Raw recordings: one file per format, each with `find`, `read` and `suits`, and the registry of them by kind."""
 
 from ecgcmr.errors import Excluded
 from ecgcmr.raw import sax_dicom, sax_nifti, wfdb
 from ecgcmr.raw.records import CmrRecord, EcgRecord, Reader
 
-READERS: dict[str, Reader] = {"wfdb": wfdb, "nifti": sax_nifti, "dicom": sax_dicom}
+# The order is that in which `inspect` and `predict` ask whose a file is.
+READERS: dict[str, dict[str, Reader]] = {
+    "ecg": {"wfdb": wfdb},
+    "cmr": {"nifti": sax_nifti, "dicom": sax_dicom},
+}
 
 __all__ = ["READERS", "CmrRecord", "EcgRecord", "Excluded", "Reader"]

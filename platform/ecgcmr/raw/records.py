@@ -5,9 +5,12 @@ Frames and signals are as the file holds them; `ecg.prepare` and `cmr.prepare` s
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+
+HEAD = 4096  # bytes at a file's beginning that `suits` may judge by
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ class CmrRecord:
 
 
 class Reader(Protocol):
-    """A raw format: a module with these two functions."""
+    """A raw format: a module with these three functions."""
 
     def find(self, path: str) -> list[str]:
         """List the recordings under a file or folder, sorted; each goes to `read`.
@@ -73,5 +76,14 @@ class Reader(Protocol):
 
         Raises:
             Excluded: it cannot serve; the error says why.
+        """
+        ...
+
+    def suits(self, file: Path, head: bytes) -> bool:
+        """Whether a file looks like this format; one that does may still be refused by `read`.
+
+        Args:
+            file: its path; a folder for formats that spread one recording over many files.
+            head: its first `HEAD` bytes, or fewer; empty for a folder.
         """
         ...

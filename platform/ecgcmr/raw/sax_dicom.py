@@ -77,6 +77,13 @@ def _persons(folder: Path) -> list[Path]:
     return persons
 
 
+def suits(file: Path, head: bytes) -> bool:
+    """Whether it is an archive, a DICOM file, or a folder that holds some."""
+    if file.is_dir():
+        return any(map(_looks_like_dicom, file.rglob("*")))
+    return head[128:132] == b"DICM" or file.name.lower().endswith((*ARCHIVES, ".dcm", ".ima"))
+
+
 def read(source: str) -> CmrRecord:
     """Read the short-axis stack of one person.
 

@@ -38,6 +38,11 @@ def find(path: str) -> list[str]:
     return files
 
 
+def suits(file: Path, head: bytes) -> bool:
+    """Whether a file is named as NIfTI."""
+    return file.name.lower().endswith((".nii", ".nii.gz"))
+
+
 def read(source: str) -> CmrRecord:
     """Read one stack.
 

@@ -49,6 +49,11 @@ def find(path: str) -> list[str]:
     return [str(header)]
 
 
+def suits(file: Path, head: bytes) -> bool:
+    """Whether a file is named as a WFDB header."""
+    return file.suffix.lower() == ".hea"
+
+
 def read(source: str) -> EcgRecord:
     """Read one recording in millivolts.
 
