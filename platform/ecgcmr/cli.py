@@ -148,7 +148,8 @@ def pretrain(args: argparse.Namespace, screen: Screen) -> int:
         with screen.display.stage(f"Pre-training: {', '.join(dict.fromkeys(trial.label for trial in todo))}") as notes:
             screen.need_ray()
             options = {name: getattr(args, name) for name in ("workers", "device", "precision", "cache")}
-            rows = door("pretrain").run_all(trials, args.cohort, args.runs, **options)
+            with door("track").following(args.runs, args.runs / "aim"):
+                rows = door("pretrain").run_all(trials, args.cohort, args.runs, **options)
             losses = [row for row in rows if row["metric"] == "loss" and row["split"] == "val"]
             notes.append(", ".join(f"{row['label']} {row['value']:.3f}" for row in losses))
     screen.say(f"{len(trials)} pre-trainings finished under {args.runs}")
@@ -163,7 +164,8 @@ def run_trials(args: argparse.Namespace, screen: Screen, title: str, trials: lis
         door("spaces").check(todo, cohort, args.runs)
         with screen.display.stage(f"{title}: {len(todo)} of {len(trials)} trials") as notes:
             screen.need_ray()
-            sweep.run(trials, args.cohort, args.runs, budget=budget, device=args.device, precision=args.precision)
+            with door("track").following(args.runs, args.runs / "aim"):
+                sweep.run(trials, args.cohort, args.runs, budget=budget, device=args.device, precision=args.precision)
             notes.append(f"{len(todo)} trials")
     return len(todo)
 

@@ -11,7 +11,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -152,10 +152,11 @@ def write(runs: Path, result: Finished, cohort_fingerprint: str) -> list[dict[st
     return rows
 
 
-def records(runs: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """(folder, content of trial.json) of every finished trial, in the order of their names."""
+def records(runs: Path, without: Collection[str] = ()) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """(folder, content of trial.json) of every finished trial but those named, in the order of their names."""
     for path in sorted(runs.glob(f"**/seed=*/{RECORD}")):
-        yield path.parent, json.loads(path.read_text())
+        if path.parent.relative_to(runs).as_posix() not in without:
+            yield path.parent, json.loads(path.read_text())
 
 
 def rows(runs: Path) -> pd.DataFrame:
