@@ -187,7 +187,8 @@ def _follow(runs: Path, repo: Path, ended: Any, parent: int) -> None:
     rest = REST_S[0]
     while os.getppid() == parent:
         last = ended.is_set()
-        rest = REST_S[0] if mirror(runs, repo, known) else min(2 * rest, REST_S[1])
+        waiting = any(True for _ in store.records(runs, known))  # without any, not even the folder is made
+        rest = REST_S[0] if waiting and mirror(runs, repo, known) else min(2 * rest, REST_S[1])
         if last:
             return
         ended.wait(rest)
@@ -310,8 +311,6 @@ def _indexed(opened: Any) -> set[str]:
 def _copy_missing(runs: Path, repo: Path, known: set[str]) -> int:
     """Write the trials that the repository does not hold as they are on disk; see `mirror`."""
     found = {folder.relative_to(runs).as_posix(): (folder, record) for folder, record in store.records(runs, known)}
-    if known and not found:
-        return 0
     opened = _open(repo)
     if not known:
         _index(repo)  # runs that a killed writer left
