@@ -123,15 +123,16 @@ def text(element: Element | None, path: str = ".") -> str:
 
 
 def samples(words: list[str]) -> np.ndarray:
-    """Turn words into numbers, (n,) float64; a blank one is a missing sample, NaN.
+    """Turn words into numbers, (n,) float64; a blank one, and one that is not finite, is a missing sample, NaN.
 
     Raises:
         Excluded: one of them is something else.
     """
     try:
-        return np.array([float(word) if word.strip() else np.nan for word in words])
+        numbers = np.array([float(word) if word.strip() else np.nan for word in words])
     except ValueError:
         raise Excluded("samples are not numbers") from None
+    return np.where(np.isfinite(numbers), numbers, np.nan)
 
 
 def whole(word: str) -> int | None:

@@ -18,7 +18,7 @@ from ecgcmr.errors import Excluded, InputError
 from ecgcmr.raw.records import EcgRecord, age_in_years, standard_leads
 
 _NOT_DECODED = "SCP-ECG compression that is not decoded"
-LIMIT = 4 << 20  # bytes; ten seconds of twelve leads take 35 to 240 kB
+LIMIT = 1 << 20  # bytes, of which the library decodes two million bits a second; ten seconds take 35 to 240 kB
 
 
 def find(path: str) -> list[str]:
