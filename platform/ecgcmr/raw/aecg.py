@@ -1,8 +1,8 @@
 """HL7 annotated ECG (aECG, ANSI/HL7 V3 ECG R1-2004): the rhythm series of a file.
 
 One idea: a series holds one set of sequences, of which one counts the time and the others are leads on it; a file with
-several rhythm series or sets holds leads that were not recorded together, and is refused. Representative beats are derived
-series and are not taken, nor are annotations. Age and sex are taken.
+several rhythm series or sets holds leads that were not recorded together, and is refused. Representative beats are
+derived series and are not taken, nor are annotations. Age and sex are taken.
 """
 
 from datetime import date

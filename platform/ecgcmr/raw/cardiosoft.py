@@ -1,7 +1,7 @@
 """GE CardioSoft XML: the resting ECG of UK Biobank (field 20205).
 
-One idea: leads go by their attribute, never by their place, and every count that the file states is held against what it
-holds. Exercise ECGs (field 6025) have the same root element and are refused. Taken beside the samples: age, sex, and
+One idea: leads go by their attribute, never by their place, and every count that the file states is held against what
+it holds. Exercise ECGs (field 6025) have the same root element and are refused. Taken beside the samples: age, sex, and
 which filters the device says it has applied.
 """
 

@@ -1,7 +1,7 @@
 """GE MUSE XML (`RestingECG`): the rhythm waveform, base64 of int16, mostly of eight leads.
 
-One idea: every count, size and checksum that the file states of a lead is held against its samples. The median beat is not
-taken; III, aVR, aVL and aVF are derived by `ecg.settle`. Age and sex are taken; statements are not labels.
+One idea: every count, size and checksum that the file states of a lead is held against its samples. The median beat is
+not taken; III, aVR, aVL and aVF are derived by `ecg.settle`. Age and sex are taken; statements are not labels.
 """
 
 import base64
@@ -18,8 +18,8 @@ from ecgcmr.raw import diagnoses, markup
 from ecgcmr.raw.records import EcgRecord, standard_leads
 
 ROOT = "RestingECG"
-# Fields that shift a lead against the others or against zero. They are 0 in every file seen, and how a reader should apply
-# them is not documented.
+# Fields that shift a lead against the others or against zero. They are 0 in every file seen, and how a reader should
+# apply them is not documented.
 _SHIFTS = ("LeadTimeOffset", "LeadOffsetFirstSample", "FirstSampleBaseline")
 
 
@@ -41,7 +41,7 @@ def read(source: str) -> EcgRecord:
     """Read the rhythm waveform of one recording.
 
     Raises:
-        Excluded: it is no MUSE file, holds no or several rhythm waveforms, or what it states of its leads does not hold.
+        Excluded: it is no MUSE file, has no or several rhythm waveforms, or what it states of a lead does not hold.
     """
     root = markup.parse(source)
     wave = _rhythm(root)

@@ -1,9 +1,9 @@
 """SCP-ECG (EN 1064, ISO 11073-91064): the rhythm data of section 6, decoded by `ecgdatakit`.
 
-One idea: the library decodes, this reader decides what may pass. Held against a recording that exists in three formats its
-decoding (Huffman code, second differences, gain) is exact; reference beats and tables of its own are held against an encoder
-in the tests. Bimodal compression and long-term data are refused, as is a record whose checksums fail. Of its header
-only age and sex are taken.
+One idea: the library decodes, this reader decides what may pass. Its decoding (Huffman code, second differences, gain)
+is exact for a recording that exists in three formats; subtracted reference beats and tables of the file's own are held
+against an encoder in the tests. Bimodal compression and long-term data are refused, as is a record whose checksums
+fail. Of the header only age and sex are taken.
 """
 
 import re
@@ -18,7 +18,7 @@ from ecgcmr.errors import Excluded, InputError
 from ecgcmr.raw.records import EcgRecord, age_in_years, standard_leads
 
 _NOT_DECODED = "SCP-ECG compression that is not decoded"
-LIMIT = 1 << 20  # bytes, of which the library decodes two million bits a second; ten seconds take 35 to 240 kB
+LIMIT = 1 << 20  # bytes; ten seconds take 35 to 240 kB, and the library needs seconds to decode a MiB
 
 
 def find(path: str) -> list[str]:
