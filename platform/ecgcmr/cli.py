@@ -131,7 +131,7 @@ def grid_of(args: argparse.Namespace, screen: Screen) -> list[Trial]:
     )
     for reason, n in left_out.items():
         screen.note(f"left out, {n} trials: {reason}")
-    return kept
+    return door("spaces").halving(kept, args.asha) if args.asha else kept
 
 
 def pretrain(args: argparse.Namespace, screen: Screen) -> int:
@@ -353,6 +353,12 @@ def parser() -> argparse.ArgumentParser:
         )
     for made in (grid, final, every):
         made.add_argument("--budget", type=whole, help="points per system and task, by TPE (default: the whole grid)")
+        made.add_argument(
+            "--asha",
+            type=whole,
+            metavar="N",
+            help="stop trials early: at each of three rungs the best one in N goes on (the paper runs all; results say so)",
+        )
     bill = command(commands, "plan", plan, "what would run and what it would cost", space=True)
     bill.add_argument("--no-calibration", action="store_true", help="do not time a few steps on this machine")
     command(commands, "status", status, "what has finished and what runs")

@@ -32,7 +32,7 @@ ENCODER = "encoder.safetensors"
 PROGRESS = "progress.json"
 TEST_READS = "test-reads.jsonl"
 
-# rows.parquet: one measured number each. `status`: "finished", "early-stopped" or "diverged".
+# rows.parquet: one measured number each. `status`: "finished", "early-stopped", "halted" or "diverged".
 ROW_COLUMNS = ("trial", "space", "stage", "task", "label", "method", "point", "seed", "take", "preset", "split",
                "metric", "value", "n", "status", "epoch")  # fmt: skip
 
@@ -43,7 +43,7 @@ class Finished:
 
     Attributes:
         trial: the trial.
-        status: "finished", "early-stopped" or "diverged".
+        status: "finished", "early-stopped", "halted" or "diverged".
         scores: (split, metric, value, n) of the kept weights.
         curve: one row per measurement while training: `step`, `epoch`, then one column per quantity.
         predictions: `split`, `subject`, `target:<column>`, `output:<column>` (probability, or phenotype in its unit).

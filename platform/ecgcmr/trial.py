@@ -36,6 +36,7 @@ class Trial:
         epochs: passes over the training rows; the schedule's length.
         take: share of the (balanced) training rows used, in (0, 1].
         eval_every: epochs between two validations.
+        halving: of a grid's trials one in so many goes on at each rung (`rungs`); 0: all do, as in the paper.
         knobs: (name, number) pairs that may differ within a pack; what is absent is the method's default.
     """
 
@@ -53,6 +54,7 @@ class Trial:
     epochs: int = 400
     take: float = 1.0
     eval_every: int = 1
+    halving: int = 0
     knobs: tuple[tuple[str, float], ...] = ()
 
     def __post_init__(self) -> None:
@@ -62,6 +64,8 @@ class Trial:
         for name, low in (("batch", 0 if self.method == "xgboost" else 1), ("epochs", 1), ("eval_every", 1)):
             if getattr(self, name) < low:
                 raise InputError(f"{name}={getattr(self, name)} of trial '{self.name}': must be at least {low}")
+        if self.halving == 1 or self.halving < 0:
+            raise InputError(f"halving={self.halving} of trial '{self.name}': must be 0 (none) or at least 2")
         if not 0 < self.take <= 1:
             raise InputError(f"take={self.take} of trial '{self.name}': must lie in (0, 1]")
 
@@ -71,6 +75,7 @@ class Trial:
         words = [f"batch={self.batch}"] if self.batch else []
         words += [f"{name}={value:g}" for name, value in sorted(self.knobs)]
         words += [f"take={self.take:g}"] if self.take != 1 else []
+        words += [f"asha={self.halving}"] if self.halving else []
         words += ["authors"] if self.preset == "authors" else []
         return ",".join(words) or "default"
 
@@ -99,6 +104,8 @@ def recipe(trial: Trial, cohort_fingerprint: str) -> dict[str, Any]:
     knobs = {f"knob.{name}": value for name, value in record.pop("knobs")}
     starts = {f"start.{part}": name for part, name in record.pop("starts")}
     sizes = {f"network.{name}": value for name, value in network.items()}
+    if not record["halving"]:
+        del record["halving"]  # as it was before there was a choice
     return {**record, **knobs, **starts, **sizes, "cohort": cohort_fingerprint, "code": __version__}
 
 
