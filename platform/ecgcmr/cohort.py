@@ -531,7 +531,7 @@ def _survey(job: dict[str, Any], out: Path) -> dict[str, Any]:
 
 
 def _judge(kind: str, reader: str, source: str) -> pairing.Found:
-    blank = pairing.Found(kind, source, Path(source).name.split(".")[0])
+    blank = pairing.Found(kind, source, raw.key(source))
     try:
         record = raw.READERS[kind][reader].read(source)
     except Excluded as error:
