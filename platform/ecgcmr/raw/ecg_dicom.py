@@ -1,13 +1,14 @@
 """DICOM 12-lead ECGs: the rhythm of a waveform object, in millivolts.
 
-One idea: a waveform object holds several multiplex groups, such as the rhythm and a median beat, and describes every channel
-by sequences of which many are absent. Of the groups that last 10 s the one with the most leads is taken; leads come from codes,
+One idea: a waveform object holds several multiplex groups, such as the rhythm and a median beat, and describes channels
+by sequences of which many are absent. Of the groups of 10 s the one with the most leads is taken; leads come from codes,
 units are stated or follow from the amplitude where they must; what stays in doubt is refused. Age and sex are taken from the
 header; everything else in it stays there.
 
 Source: DICOM PS3.3 C.10.9 (Waveform Module), PS3.16 CID 3001 (ECG leads); ISO/IEEE 11073-10101 and SCP-ECG 5.6.3 (codes).
 """
 
+import logging
 import re
 import warnings
 from pathlib import Path
@@ -29,6 +30,8 @@ TYPES = {(8, "SB"): "i1", (8, "UB"): "u1", (16, "SS"): "i2", (16, "US"): "u2", (
 # The numbers of leads in SCP-ECG (5.6.3-9-61) and in ISO/IEEE 11073-10101 (2:61) are the same.
 CODES = {1: "I", 2: "II", **{n + 2: f"V{n}" for n in range(1, 7)}, 61: "III", 62: "aVR", 63: "aVL", 64: "aVF"}
 SKEW_LIMIT_S = 0.001  # half a sample at 500 Hz
+
+logging.getLogger("pydicom").setLevel(logging.CRITICAL)  # its warnings quote the header's values
 
 
 def find(path: str) -> list[str]:
@@ -63,43 +66,39 @@ def read(source: str) -> EcgRecord:
     Raises:
         Excluded: damaged, compressed, without an ECG, or leads, units or gains are in doubt.
     """
-    with archive.opened(source) as file:
-        dataset = _dataset(file)
-    try:
-        group = _rhythm(dataset)
-        channels = list(group.get("ChannelDefinitionSequence") or [])
-        samples = _samples(group, big=dataset.original_encoding[1] is False)
-        if len(channels) != len(samples):
-            raise Excluded("number of leads and of names differ")
-        rate_hz = float(group.get("SamplingFrequency") or 0)
-        _skew(channels, rate_hz)
-        leads = tuple(_lead(channel) for channel in channels)
-        signal, repairs = _millivolts(samples, channels, leads, rate_hz)
-        age, sex = _years(dataset), _sex(dataset)
-    except Excluded:
-        raise
-    except Exception as error:  # elements of a wrong type or length raise what pydicom's conversion raises
-        raise Excluded("unreadable DICOM waveform") from error
+    with warnings.catch_warnings(), archive.opened(source) as file:
+        warnings.simplefilter("ignore")  # pydicom quotes values that break the standard's rules
+        try:
+            return _record(file.stem, _dataset(file))
+        except Excluded:
+            raise
+        except Exception as error:  # elements of a wrong type or length raise what pydicom's conversion raises
+            raise Excluded("unreadable DICOM file") from error
+
+
+def _record(key: str, dataset: pydicom.Dataset) -> EcgRecord:
+    group = _rhythm(dataset)
+    channels = list(group.get("ChannelDefinitionSequence") or [])
+    samples = _samples(group, big=dataset.original_encoding[1] is False)
+    if len(channels) != len(samples):
+        raise Excluded("number of leads and of names differ")
+    rate_hz = float(group.get("SamplingFrequency") or 0)
+    _skew(channels, rate_hz)
+    leads = tuple(_lead(channel) for channel in channels)
+    signal, repairs = _millivolts(samples, channels, leads, rate_hz)
     return EcgRecord(
-        key=file.stem, signal=signal.astype(np.float32), rate_hz=rate_hz, leads=leads,
-        age=age, sex=sex, height=None, weight=None, labels={}, repairs=repairs,
+        key=key, signal=signal.astype(np.float32), rate_hz=rate_hz, leads=leads,
+        age=_years(dataset), sex=_sex(dataset), height=None, weight=None, labels={}, repairs=repairs,
     )  # fmt: skip
 
 
 def _dataset(file: Path) -> pydicom.Dataset:
     """The object, if it is plain: a deflated one would be unpacked whole, to any size."""
-    try:
-        if file.stat().st_size > FILE_LIMIT:
-            raise Excluded("file too large")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # pydicom warns of identifiers that break the standard's rules
-            if pydicom.filereader.read_file_meta_info(file).TransferSyntaxUID not in PLAIN:
-                raise Excluded("compressed DICOM")
-            return pydicom.dcmread(file)
-    except Excluded:
-        raise
-    except Exception as error:
-        raise Excluded("unreadable DICOM file") from error
+    if file.stat().st_size > FILE_LIMIT:
+        raise Excluded("file too large")
+    if pydicom.filereader.read_file_meta_info(file).TransferSyntaxUID not in PLAIN:
+        raise Excluded("compressed DICOM")
+    return pydicom.dcmread(file)
 
 
 def _rhythm(dataset: pydicom.Dataset) -> pydicom.Dataset:
@@ -124,7 +123,7 @@ def _samples(group: pydicom.Dataset, *, big: bool) -> np.ndarray:
         raise Excluded("samples are not plain whole numbers")
     dtype = np.dtype(kind).newbyteorder(">" if big else "<")
     shape = int(group.NumberOfWaveformSamples), int(group.NumberOfWaveformChannels)
-    content = bytes(group.WaveformData)
+    content = bytes(group.get("WaveformData") or b"")
     if min(shape) < 1 or len(content) < shape[0] * shape[1] * dtype.itemsize:
         raise Excluded("fewer samples than stated")
     stored = np.frombuffer(content, dtype, count=shape[0] * shape[1]).reshape(shape).T
