@@ -111,22 +111,29 @@ def _open(header: Path) -> tuple[wfdb.Record, tuple[str, ...]]:
 def _mend(text: str, stem: str) -> str:
     """The header with a record line that names a file (`E00001.mat 12 500 …`) naming the record instead."""
     lines = text.splitlines(keepends=True)
-    first = next((i for i, line in enumerate(lines) if line.strip() and not line.startswith("#")), None)
+    first = next((i for i, line in enumerate(lines) if _speaks(line)), None)
     if first is None:
         raise Excluded("unreadable WFDB record")
-    name, *rest = lines[first].split(" ", 1)
+    name, *stated = lines[first].split()
     if "/" in name:  # its parts name files of their own, and may lie hours apart
         raise Excluded("multi-segment record")
+    if stated[:1] != [str(sum(map(_speaks, lines)) - 1)]:  # wfdb would make room for as many signals as stated
+        raise Excluded("unreadable WFDB record")
     if "." in name:
-        lines[first] = " ".join([re.sub(r"[^-\w]", "_", stem), *rest])
+        lines[first] = lines[first].replace(name, re.sub(r"[^-\w]", "_", stem), 1)
     for file in _signal_files(text):
         if Path(file).name != file or ":" in file:
             raise Excluded("header names a file outside its folder")
     return "".join(lines)
 
 
+def _speaks(line: str) -> bool:
+    """Whether a header's line is neither blank nor a comment."""
+    return bool(line.strip()) and not line.startswith("#")
+
+
 def _signal_files(text: str) -> list[str]:
-    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    lines = [line for line in text.splitlines() if _speaks(line)]
     return sorted({line.split()[0] for line in lines[1:]})
 
 
