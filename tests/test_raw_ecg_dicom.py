@@ -3,6 +3,7 @@
 import copy
 import random
 import warnings
+import zipfile
 import zlib
 from pathlib import Path
 
@@ -339,6 +340,14 @@ def test_mutated_files_end_in_a_reason_or_a_record(tmp_path):
             ecg.prepare(record.signal, record.rate_hz, record.leads)
         except Excluded:
             pass
+
+
+def test_in_an_archive(tmp_path):
+    path = save(tmp_path / "e.dcm", dataset(group(beats(1000))))
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
+        file.write(path, "x/e.dcm")
+    assert ecg_dicom.find(str(tmp_path / "a.zip")) == [f"{tmp_path}/a.zip#x/e.dcm"]
+    assert np.array_equal(ecg_dicom.read(f"{tmp_path}/a.zip#x/e.dcm").signal, ecg_dicom.read(path).signal)
 
 
 def test_ecgs_and_images_are_told_apart(tmp_path):

@@ -183,7 +183,7 @@ def build(
 
     Args:
         out: its folder.
-        ecg: "wfdb:PATH".
+        ecg: "reader:PATH", a name of `raw.READERS["ecg"]`, such as "wfdb:PATH".
         cmr: "nifti:PATH" or "dicom:PATH".
         labels: CSV or Parquet, see `pairing.read_labels`.
         seed: of the split.
