@@ -123,7 +123,7 @@ def _open(file: Path) -> Recordings:
         raise Excluded("unreadable array file") from error
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=1)  # rows are read file by file
 def _opened(path: str, size: int, modified: int) -> Recordings:
     opener = {".npz": _npz, ".pt": _pt}.get(Path(path).suffix.lower(), _npy)
     held = opener(path)
