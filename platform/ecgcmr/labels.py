@@ -156,7 +156,8 @@ def _onsets(parts: Sequence[Part], rules: Rules) -> tuple[dict[str, pd.DataFrame
     people = _union([part.keys[unit][part.covered | (part.diagnoses is None)] for part in listed])
     visits = _visits(alike, unit).reindex(people)
     found = pd.concat([_by_person(part, unit) for part in coded], ignore_index=True)
-    end = pd.Timestamp(rules.censored) if rules.censored else found["date"].max()
+    latest = pd.Series([part.latest for part in coded], dtype="datetime64[s]").max()
+    end = pd.Timestamp(rules.censored) if rules.censored else latest
     late = found["date"] > end
     found = found[~late]
     split = bool(visits.notna().any() and found["date"].notna().any())
@@ -174,7 +175,7 @@ def _onsets(parts: Sequence[Part], rules: Rules) -> tuple[dict[str, pd.DataFrame
         "visit": rules.visit,
         "visited": int(visits.notna().sum()),
         "end": None if pd.isna(end) else end.date().isoformat(),
-        "end_is": "as asked" if rules.censored else "the latest date of the codes that were asked for",
+        "end_is": "as asked" if rules.censored else "the latest date of any code",
         "after_end": int(late.sum()),
         "entries": sum(part.entries for part in coded),
         "no_codes": sum(part.wrong for part in coded),
@@ -236,10 +237,6 @@ def _account(
     d: icd10.Disease, found: pd.DataFrame, onset: Mapping[str, pd.Series], visits: pd.Series, split: bool
 ) -> dict[str, Any]:
     """How many have a disease, since when, and by which codes."""
-    codes = found["code"].astype(str)
-    counts = {
-        length: found.groupby(codes.str[:length])["key"].nunique().to_dict() for length in (3, 4) if len(found)
-    } or {3: {}, 4: {}}
     has = onset[""] == 1
     account: dict[str, Any] = {"codes": list(d.words), "n": int(has.sum())}
     if split:
@@ -250,12 +247,16 @@ def _account(
             "undated": int((seen & onset["_past"].isna()).sum()),
             "unvisited": int((has & visits.isna()).sum()),
         }
-    every = set(codes)
+    codes = found["code"].astype(str)
+    parts = {length: codes.str[:length][codes.str.len() >= length] for length in (3, 4)}
     account["by_code"] = {
-        icd10.dotted(str(code)): int(n) for part in (counts[3], counts[4]) for code, n in part.items()
+        icd10.dotted(str(code)): int(n)
+        for part in parts.values()
+        for code, n in found["key"].groupby(part).nunique().items()
     }
-    unmatched = {p: word for p, word in d.prefixes.items() if not any(code.startswith(p) for code in every)}
-    account["nobody"] = [icd10.dotted(prefix) for prefix in unmatched]
+    every = set(codes)
+    unmatched = {prefix for prefix in d.prefixes if not any(code.startswith(prefix) for code in every)}
+    account["nobody"] = [icd10.dotted(prefix) for prefix in d.prefixes if prefix in unmatched]
     matched = {word for prefix, word in d.prefixes.items() if prefix not in unmatched}
     account["unmatched"] = [word for word in d.words if word not in matched]
     return account
@@ -367,10 +368,8 @@ def _icd10_lines(found: Mapping[str, Any]) -> list[str]:
     lines.append("")
     for name, d in found["diseases"].items():
         counted = ", ".join(f"{code} {_shown(n)}" for code, n in sorted(d["by_code"].items()))
-        nobody = (
-            f"{', '.join(d['nobody'])} {'matches' if len(d['nobody']) == 1 else 'match'} nobody" if d["nobody"] else ""
-        )
-        lines += [f"* {name}: {'; '.join(words for words in (counted, nobody) if words)}"]
+        nobody = [f"{code} matches nobody" for code in d["nobody"]]
+        lines.append(f"* {name}: {'; '.join(words for words in (counted, *nobody) if words)}")
     return [*lines, ""]
 
 

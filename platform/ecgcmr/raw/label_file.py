@@ -1,8 +1,7 @@
 """One labels file: what its columns mean, and what it says row by row.
 
 A file is read once and in pieces. Known columns (demographics, phenotypes) give numbers, others only if they hold
-nothing but 0, 1 and blanks, and of ICD-10 codes those that are asked for go on, with their dates. Nothing else does: no text,
-no ids.
+nothing but 0, 1 and blanks, and of ICD-10 codes those that are asked for go on, with their dates. Nothing else does.
 """
 
 import logging
@@ -154,6 +153,7 @@ class Part:
         diagnoses: `row`, `code`, `date` of the codes that are asked for; None if the file has no codes.
         covered: (n,) whether the absence of a code says that there was no such diagnosis.
         entries, wrong: codes read, and how many of them are no ICD-10 codes.
+        latest: date of any code, NaT without dates.
         long: the file has a line for each code.
     """
 
@@ -165,6 +165,7 @@ class Part:
     covered: np.ndarray
     entries: int = 0
     wrong: int = 0
+    latest: Any = pd.NaT
     long: bool = False
 
     @property
@@ -235,6 +236,7 @@ def _piece(path: Path, layout: Layout, cells: pa.RecordBatch, plain: Sequence[st
         covered,
         len(words) + unlisted,
         wrong + unlisted,
+        pd.Series(dates).max(),
     )
 
 
@@ -254,6 +256,7 @@ def _joined(path: Path, read: Sequence[Part], columns: Sequence[str], long: bool
         np.concatenate([p.covered for p in read]),
         sum(p.entries for p in read),
         sum(p.wrong for p in read),
+        pd.Series([p.latest for p in read], dtype="datetime64[s]").max(),
         long,
     )
 
@@ -274,7 +277,9 @@ def _by_key(part: Part) -> Part:
         visits = days.first().to_numpy("datetime64[D]")
     diagnoses = part.diagnoses.assign(row=row[part.diagnoses["row"]])
     covered = np.ones(len(names), bool)
-    return Part(part.path, {unit: names}, {}, visits, diagnoses, covered, part.entries, part.wrong, long=True)
+    return Part(
+        part.path, {unit: names}, {}, visits, diagnoses, covered, part.entries, part.wrong, part.latest, long=True
+    )
 
 
 def _check_keys(part: Part) -> None:

@@ -6,8 +6,8 @@ array are left out if a field has one only, and `participant.` may stand in fron
 Which field is what: ukbtools writes the Showcase's titles into column names together with the number, and so all 82 heart
 phenotypes stand in a public analysis (`lv_circumferential_strain_global_f24157_2_0`,
 `lv_radial_strain_aha_1_f24158_2_0`). Other scripts say the same of single fields: 24133 wall thickness AHA 10, 24142
-circumferential strain AHA 2, 24174 radial strain global. Not taken, as they are not the paper's: atria (24110 to 24117), aorta
-(to 24123) and longitudinal strain (24175 to 24181).
+circumferential strain AHA 2, 24174 radial strain global. Not taken, as they are not the paper's: atria (24110 to 24117),
+aorta (to 24123) and longitudinal strain (24175 to 24181).
 """
 
 import re
