@@ -3,6 +3,7 @@
 import datetime
 import gzip
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -285,6 +286,11 @@ def test_ukbb_cardiacs_table_has_units_in_its_names_and_its_ids_unnamed(tmp_path
     (tmp_path / "p.csv").write_text(",LVEDV (mL),LVEF (%),RVEF (%)\n11,150.5,60,-inf\n12,0.0,55,50\n")
     found = read_labels([tmp_path / "p.csv"])
     assert found.by_person == found.by_cmr == {"11": {"LVEDV": 150.5, "LVEF": 60}, "12": {"LVEF": 55, "RVEF": 50}}
+    both = read_labels(
+        [tmp_path / "p.csv", write(tmp_path / "d.csv", [{"eid": 11, "age": 60}, {"eid": 13, "age": 61}])]
+    )
+    labels.write_labels(tmp_path / "out.parquet", both, [])
+    assert read_labels([tmp_path / "out.parquet"]).by_person == both.by_person
     assert "2 keys" not in "\n".join(labels.audit_lines(found.audit))
     assert "<5 keys of `subject` or `cmr`" in "\n".join(labels.audit_lines(found.audit))
 
@@ -303,7 +309,7 @@ def test_ukbb_cardiacs_table_has_units_in_its_names_and_its_ids_unnamed(tmp_path
         ("height", (67, 70, 65), "height: the median is 67, expected 100 to 220 cm"),
         ("age", (22000, 23000, 25000), "age"),
         ("LVEDV (L)", (0.15, 0.12, 0.2), r"column 'LVEDV \(L\)' is in L; LVEDV is wanted in mL"),
-        ("sex", (1, 2, 1), "column of sex holds 2; write 0 or F for women"),
+        ("sex", (1, 2, 1), "sex: 1 numbers other than 0 and 1; write 0 or F for women"),
     ],
 )
 def test_another_unit_is_refused(tmp_path, name, values, words):
@@ -469,6 +475,17 @@ def test_a_pair_takes_the_labels_of_its_person(tmp_path):
     (row,) = pairing.link(found, read_labels([path]), b"k", 0).rows
     assert row["numbers"]["cad"] == row["numbers"]["cad_past"] == 1
     assert "cad_future" not in row["numbers"]
+
+
+def test_the_page_shows_what_happens(tmp_path, capfd, monkeypatch):
+    text = (Path(__file__).resolve().parents[1] / "docs" / "labels.md").read_text()
+    table, screen, out = re.findall(r"^```\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    (tmp_path / "hospital.csv").write_text(table)
+    monkeypatch.chdir(tmp_path)
+    command, _, shown = screen.partition("\n")
+    assert cli.main(command.removeprefix("$ ecgcmr ").split()) == 0
+    assert capfd.readouterr().out == shown
+    assert (tmp_path / "labels.csv").read_text() == out
 
 
 # -- real files --------------------------------------------------------------------------------------------------------

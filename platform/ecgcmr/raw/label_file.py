@@ -32,7 +32,7 @@ BODY = {"age": "years", "height": "cm", "weight": "kg"}
 UNITS = {**BODY, **tasks.UNITS}
 # As `tasks.LIMITS`: a value's lower and upper limit, then a median's. Metres, inches and days fall out.
 LIMITS = {"age": (0, 120, 1, 110), "height": (50, 250, 100, 220), "weight": (2, 400, 20, 250), **tasks.LIMITS}
-KNOWN = ("sex", *LIMITS)
+KNOWN = ("sex", *BODY, *tasks.PHENOTYPES)
 
 
 # -- the columns of a file ---------------------------------------------------------------------------------------------
@@ -321,7 +321,9 @@ def _sex(path: Path, cells: pa.Array) -> np.ndarray:
     codes, words = pd.factorize(tables.keys(cells))
     strange = [word for word in words if word.lower() not in SEXES and re.fullmatch(r"-?\d+(\.\d+)?", word)]
     if strange:
-        raise InputError(f"{path}: column of sex holds {strange[0]}; write 0 or F for women, 1 or M for men")
+        raise InputError(
+            f"{path}: sex: {len(strange)} numbers other than 0 and 1; write 0 or F for women, 1 or M for men"
+        )
     return np.array([SEXES.get(word.lower(), np.nan) for word in words])[codes]
 
 

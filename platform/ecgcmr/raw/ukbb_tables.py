@@ -18,7 +18,7 @@ from ecgcmr import tasks
 CODES, DATES, VISIT = 41270, 41280, 53  # ICD-10 diagnoses in hospital, the date of each first one, date of the visit
 
 _VENTRICLES = tasks.PHENOTYPES[:10]
-_NAMES = (*_VENTRICLES, *(None,) * 14, *tasks.PHENOTYPES[10:])  # 24100 to 24174
+_NAMES = (*_VENTRICLES, *(None,) * 14, *tasks.PHENOTYPES[10:61])  # 24100 to 24174
 
 # Standing height was measured at recruitment and at imaging; 12144 is what imaging noted where the first is absent.
 FIELDS: dict[int, str] = {
