@@ -189,6 +189,12 @@ def test_a_list_is_text_and_nothing_of_it_runs(tmp_path, text):
     assert found.audit["icd10"]["no_codes"] == 1
 
 
+def test_a_damaged_list_of_uk_biobank_is_unknown_and_not_health(tmp_path):
+    rows = [{"eid": n, "p41270": "I10|J45"} for n in range(3)]
+    found = read_labels([write(tmp_path / "l.csv", [*rows, {"eid": 9, "p41270": "['I251'"}])])
+    assert {key for key, row in found.by_person.items() if "cad" in row} == {"0", "1", "2"}
+
+
 def test_the_end_of_the_records(tmp_path):
     path = ukbb(tmp_path / "u.csv", "r", {**PERSONS, 8: ("2021-01-01", [])})
     found = read_labels([path])
@@ -390,6 +396,9 @@ def test_what_is_no_table_is_refused_in_a_line(tmp_path, name):
             read_labels([tmp_path / name])
         assert "\n" not in str(refused.value)
         assert "12345" not in str(refused.value)
+    pq.write_table(pa.table({"subject": [{"a": 1}], "cad": [1]}), tmp_path / "nested.parquet")
+    with pytest.raises(InputError, match="cannot be read as a table"):
+        read_labels([tmp_path / "nested.parquet"])
     with pytest.raises(InputError, match="no such labels file"):
         read_labels([tmp_path / "absent.csv"])
 

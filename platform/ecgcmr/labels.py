@@ -166,7 +166,7 @@ def _onsets(parts: Sequence[Part], rules: Rules) -> tuple[dict[str, pd.DataFrame
     for d in rules.diseases:
         mine = found[found["code"].str.startswith(tuple(d.prefixes))]
         onset = _onset(mine, people, visits, end)
-        columns |= {d.name + end: onset[end] for end in (("", "_past", "_future") if split else ("",))}
+        columns |= {d.name + suffix: onset[suffix] for suffix in (("", "_past", "_future") if split else ("",))}
         accounts[d.name] = _account(d, mine, onset, visits, split)
     _refuse_unmatched(rules, accounts)
     audit = {

@@ -97,7 +97,7 @@ def layout_of(path: Path, visit: int, lists: str) -> Layout:
         raise InputError(f"{path}: dates of diagnoses (field 41280) without their codes (41270); export both together")
     if long:
         codes, dates = {0: "icd10"}, {0: "date"} if "date" in rest else {}
-        known, ours = {}, set()
+        known, ours, listed = {}, set(), None
     taken = {*ours, *codes.values(), *dates.values(), listed, day}
     others = [name for name in rest if name not in taken]
     plain = [] if long else [name for name in others if name not in fields and not re.search(r"(^|_)id$", name, re.I)]
@@ -195,14 +195,17 @@ def read(path: Path, prefixes: tuple[str, ...], visit: int, lists: str) -> Part:
     """
     layout = layout_of(path, visit, lists)
     plain = list(layout.plain)
-    read: list[Part] = []
+    pieces: list[Part] = []
     for cells in tables.pieces(path, layout.columns):
-        read.append(_piece(path, layout, cells, plain, prefixes))
-        plain = [name for name in plain if name in read[-1].numbers]
-    if not read:
+        try:
+            pieces.append(_piece(path, layout, cells, plain, prefixes))
+        except pa.ArrowException as error:  # a Parquet column of a kind that no key, number, date or code has
+            raise tables.refusal(path, error) from error
+        plain = [name for name in plain if name in pieces[-1].numbers]
+    if not pieces:
         raise InputError(f"{path}: no rows below the names of the columns")
     kept = [*layout.known, *plain]
-    part = _joined(path, read, kept, layout.long)
+    part = _joined(path, pieces, kept, layout.long)
     part = _by_key(part) if layout.long else part
     _check_keys(part)
     left = [*layout.left, *(name for name in layout.plain if name not in part.numbers)]
@@ -222,11 +225,11 @@ def _piece(path: Path, layout: Layout, cells: pa.RecordBatch, plain: Sequence[st
     numbers = {name: _number(path, name, [cells[c] for c in columns]) for name, columns in layout.known.items()}
     flags = {name: _flag(cells[name]) for name in plain}
     has_codes = bool(layout.codes or layout.listed)
-    words, rows, dates, unlisted = _entries(path, layout, cells) if has_codes else (pa.array([], pa.string()), *_NONE)
+    words, rows, dates, unlisted = _entries(path, layout, cells)
     diagnoses, wrong = _wanted(words, rows, dates, prefixes)
-    covered = np.full(cells.num_rows, has_codes)
+    covered = has_codes & ~unlisted
     if layout.found_only:
-        covered = np.bincount(rows, minlength=cells.num_rows) > 0
+        covered &= np.bincount(rows, minlength=cells.num_rows) > 0
     return Part(
         path,
         {unit: keys[name] for unit, name in layout.keys.items()},
@@ -234,8 +237,8 @@ def _piece(path: Path, layout: Layout, cells: pa.RecordBatch, plain: Sequence[st
         _days(path, cells, layout.visit) if layout.visit else None,
         diagnoses if has_codes else None,
         covered,
-        len(words) + unlisted,
-        wrong + unlisted,
+        len(words) + int(unlisted.sum()),
+        wrong + int(unlisted.sum()),
         pd.Series(dates).max(),
     )
 
@@ -292,8 +295,6 @@ def _check_keys(part: Part) -> None:
 
 
 # -- cells -------------------------------------------------------------------------------------------------------------
-
-_NONE = (np.zeros(0, np.int64), np.zeros(0, "datetime64[D]"), 0)
 
 
 def _keys(cells: pa.Array) -> np.ndarray:
@@ -368,8 +369,8 @@ def _days(path: Path, cells: pa.RecordBatch, name: str) -> np.ndarray:
     return days
 
 
-def _entries(path: Path, layout: Layout, cells: pa.RecordBatch) -> tuple[pa.Array, np.ndarray, np.ndarray, int]:
-    """Every code of a piece, with its row and the date of the same array index, and how many cells are no list."""
+def _entries(path: Path, layout: Layout, cells: pa.RecordBatch) -> tuple[pa.Array, np.ndarray, np.ndarray, np.ndarray]:
+    """Every code of a piece, with its row and the date of the same array index; then (n,) which cells are no list."""
     if layout.listed:
         words, rows, places, wrong = tables.lists(cells[layout.listed])
         dates = np.full(len(rows), "NaT", "datetime64[D]")
@@ -389,9 +390,10 @@ def _entries(path: Path, layout: Layout, cells: pa.RecordBatch) -> tuple[pa.Arra
         if place in layout.dates:
             dates = _days(path, cells.select([layout.dates[place]]).take(pa.array(rows)), layout.dates[place])
         when.append(dates)
+    none = np.zeros(cells.num_rows, bool)
     if not found:
-        return pa.array([], pa.string()), *_NONE
-    return pa.concat_arrays(found), np.concatenate(at), np.concatenate(when), 0
+        return pa.array([], pa.string()), np.zeros(0, np.int64), np.zeros(0, "datetime64[D]"), none
+    return pa.concat_arrays(found), np.concatenate(at), np.concatenate(when), none
 
 
 def _wanted(

@@ -37,7 +37,7 @@ def names(path: Path) -> list[str]:
     try:
         found = pq.read_schema(path).names if path.suffix == ".parquet" else _header(path)
     except FAILURES as error:
-        raise _refusal(path, error) from error
+        raise refusal(path, error) from error
     twice = sorted({name for name in found if found.count(name) > 1}) if len({*found}) < len(found) else []
     if twice:
         raise InputError(f"{path}: column '{twice[0]}' stands twice; keep one")
@@ -62,7 +62,7 @@ def pieces(path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         with pyarrow.csv.open_csv(path, read, parse, convert) as file:
             yield from file
     except FAILURES as error:
-        raise _refusal(path, error) from error
+        raise refusal(path, error) from error
 
 
 def keys(cells: pa.Array) -> np.ndarray:
@@ -97,8 +97,8 @@ def days(cells: pa.Array) -> tuple[np.ndarray, int]:
     return found.to_numpy(zero_copy_only=False).astype("datetime64[D]"), found.null_count - said.null_count
 
 
-def lists(cells: pa.Array) -> tuple[pa.Array, np.ndarray, np.ndarray, int]:
-    """Cells that hold many words, as the words, the row of each, its place in its cell from 0, and how many are no list.
+def lists(cells: pa.Array) -> tuple[pa.Array, np.ndarray, np.ndarray, np.ndarray]:
+    """Cells that hold many words: the words, the row of each, its place in its cell from 0, and (n,) which are no list.
 
     A cell is a list of Parquet, words with `|` between (the Research Analysis Platform), or the text of a list of strings
     as Python and JSON write it, of which nothing is evaluated.
@@ -107,14 +107,14 @@ def lists(cells: pa.Array) -> tuple[pa.Array, np.ndarray, np.ndarray, int]:
         said = text(cells)
         bracketed = pc.starts_with(said, "[").fill_null(False)
         good = pc.or_(pc.invert(bracketed), pc.match_substring_regex(said, LIST)).fill_null(False)
-        wrong = int(pc.sum(pc.invert(good)).as_py() or 0) - said.null_count
+        wrong = pc.and_(pc.invert(good), said.is_valid()).to_numpy(zero_copy_only=False)
         bare = pc.replace_substring_regex(said, r"""^\[\s*["']?|["']?\s*\]$""", "")
         plain = pc.if_else(bracketed, pc.replace_substring_regex(bare, r"""["']\s*,\s*["']""", "|"), said)
         empty = pc.equal(plain, "").fill_null(True)
         plain = pc.if_else(pc.and_(good, pc.invert(empty)), plain, pa.scalar(None, pa.string()))
         cells = pc.split_pattern(plain, "|")
     else:
-        wrong = 0
+        wrong = np.zeros(len(cells), bool)
     rows = pc.list_parent_indices(cells).to_numpy(zero_copy_only=False).astype(np.int64)
     first = np.searchsorted(rows, rows, side="left")
     return pc.list_flatten(cells).cast(pa.string()), rows, np.arange(len(rows)) - first, wrong
@@ -151,7 +151,8 @@ def _delimiter(path: Path) -> str:
     return "\t" if line.count("\t") > line.count(",") else ","
 
 
-def _refusal(path: Path, error: Exception) -> InputError:
+def refusal(path: Path, error: Exception) -> InputError:
+    """What to say of a table that cannot be read, without a word of its content."""
     shape = re.search(r"Expected \d+ columns, got \d+|invalid UTF8|straddling object", str(error))
     words = {"invalid UTF8": "not UTF-8", "straddling object": f"a line of more than {BLOCK >> 20} MB"}
     said = f": {words.get(shape.group(), shape.group().lower())}" if shape else ""
