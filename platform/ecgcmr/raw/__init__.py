@@ -1,12 +1,12 @@
 """Raw recordings: one file per format, each with `find`, `read` and `suits`, and the registry of them by kind."""
 
 from ecgcmr.errors import Excluded
-from ecgcmr.raw import sax_dicom, sax_nifti, wfdb
+from ecgcmr.raw import aecg, cardiosoft, muse, sax_dicom, sax_nifti, scp, wfdb
 from ecgcmr.raw.records import CmrRecord, EcgRecord, Reader
 
 # The order is that in which `inspect` and `predict` ask whose a file is.
 READERS: dict[str, dict[str, Reader]] = {
-    "ecg": {"wfdb": wfdb},
+    "ecg": {"wfdb": wfdb, "cardiosoft": cardiosoft, "muse": muse, "aecg": aecg, "scp": scp},
     "cmr": {"nifti": sax_nifti, "dicom": sax_dicom},
 }
 
