@@ -83,11 +83,37 @@ def cohort_build(args: argparse.Namespace, screen: Screen) -> int:
     with screen.display.stage("Cohort of recordings") as notes:
         screen.need_ray()
         made = door("cohort").build(
-            args.cohort, ecg=args.ecg, cmr=args.cmr, labels=args.labels, seed=args.seed, key=args.key
+            args.cohort,
+            ecg=args.ecg,
+            cmr=args.cmr,
+            labels=args.labels,
+            rules=rules_of(args),
+            seed=args.seed,
+            key=args.key,
         )
         notes.append(rows_of(made))
     screen.say(f"{args.cohort}: {flow_of(made)}")
+    if "audit" in made.manifest:
+        for line in ["", *door("labels").audit_lines(made.manifest["audit"])]:
+            screen.say(line)
     return 0
+
+
+def cohort_labels(args: argparse.Namespace, screen: Screen) -> int:
+    """Read labels files, say what they hold, and write them as one table; no recordings are touched."""
+    labels = door("labels")
+    found = labels.read_labels(args.files, rules_of(args))
+    if args.out:
+        labels.write_labels(args.out, found, args.files)
+    for line in labels.audit_lines(found.audit):
+        screen.say(line)
+    return 0
+
+
+def rules_of(args: argparse.Namespace) -> Any:
+    """How labels files are to be read."""
+    asked = {name: getattr(args, name) for name in ("visit", "censored", "codes", "allow_empty")}
+    return door("labels").rules(args.disease, **asked)
 
 
 def cohort_check(args: argparse.Namespace, screen: Screen) -> int:
@@ -298,6 +324,7 @@ def doctor(args: argparse.Namespace, screen: Screen) -> int:
 EXAMPLES = {
     "cohort synth": "ecgcmr cohort synth --subjects 2000 --scale toy --cohort cohorts/synthetic",
     "cohort build": "ecgcmr cohort build --ecg wfdb:recordings --cohort cohorts/cinc",
+    "cohort labels": "ecgcmr cohort labels diagnoses.csv --disease hf=I50,I11.0 --out labels.csv",
     "cohort check": "ecgcmr cohort check --cohort cohorts/cinc",
     "pretrain": "ecgcmr pretrain search_spaces/table3.py --cohort cohorts/ukbb --runs runs",
     "sweep": "ecgcmr sweep search_spaces/table3.py --cohort cohorts/ukbb --runs runs",
@@ -328,9 +355,14 @@ def parser() -> argparse.ArgumentParser:
     build = command(cohort, "cohort build", cohort_build, "make a cohort of recordings")
     build.add_argument("--ecg", metavar="FORMAT:PATH", help="where the ECGs lie, e.g. wfdb:recordings")
     build.add_argument("--cmr", metavar="FORMAT:PATH", help="where the short-axis stacks lie, e.g. dicom:stacks")
-    build.add_argument("--labels", type=Path, help="CSV or Parquet with a column `subject` and label columns")
+    build.add_argument("--labels", type=Path, action="append", metavar="FILE", help="table of labels; may be repeated")
     build.add_argument("--key", type=Path, help="file with the key of the pseudonyms (made if absent; keep it outside)")
     build.add_argument("--seed", type=int, default=0)
+    table = command(cohort, "cohort labels", cohort_labels, "count what labels files hold, and merge them")
+    table.add_argument("files", type=Path, nargs="+", metavar="FILE", help="table of labels, as for `cohort build`")
+    table.add_argument("--out", type=Path, metavar="FILE", help="write the merged labels here, as CSV or Parquet")
+    for made in (build, table):
+        label_rules(made)
     command(cohort, "cohort check", cohort_check, "verify a cohort; faults by file and row")
 
     pre = command(commands, "pretrain", pretrain, "pre-train the encoders of a search space", space=True, trains=True)
@@ -390,6 +422,23 @@ def command(
         made.add_argument("--precision", choices=choices, default="auto", help="auto: bfloat16 where the device has it")
         made.add_argument("--cpus", type=whole, help="cores for a local Ray (default: all)")
     return made
+
+
+def label_rules(made: argparse.ArgumentParser) -> None:
+    """The options that say how labels files are read (docs/labels.md)."""
+    made.add_argument(
+        "--disease",
+        action="append",
+        default=[],
+        metavar="NAME=CODES",
+        help="a disease besides cad, af and dm; may be repeated",
+    )
+    made.add_argument(
+        "--visit", type=int, default=2, help="UK Biobank's instance: 2 imaging (default), 3 repeat imaging"
+    )
+    made.add_argument("--censored", metavar="DATE", help="end of the records (default: the latest date seen)")
+    made.add_argument("--codes", default="all_diag_hosp", metavar="COLUMN", help="column with lists of ICD-10 codes")
+    made.add_argument("--allow-empty", action="store_true", help="take codes of --disease that nobody has")
 
 
 def whole(text: str) -> int:

@@ -4,10 +4,11 @@ The key comes from the file's name, never from inside it: names, dates and ident
 Frames and signals are as the file holds them; `ecg.prepare` and `cmr.prepare` settle, check and clean them.
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Protocol
 
 import numpy as np
@@ -16,6 +17,28 @@ from ecgcmr import ecg
 from ecgcmr.errors import Excluded
 
 HEAD = 4096  # bytes at a file's beginning that `suits` may judge by
+FILE_LIMIT = 64 << 20  # bytes of a file that holds one ECG; an hour of 12 leads at 500 Hz and 16 bits has 43 MB
+
+
+def head(file: Path) -> bytes:
+    """What `suits` judges a file by; empty for a folder."""
+    if file.is_dir():
+        return b""
+    with file.open("rb") as opened:
+        return opened.read(HEAD)
+
+
+def row(source: str) -> tuple[Path, int]:
+    """The file and the row of a source `file#row` (row 0 without one)."""
+    found = re.match(r"(?s)^(.+)#(\d{1,9})$", source)
+    return (Path(found[1]), int(found[2])) if found else (Path(source), 0)
+
+
+def key(source: str) -> str:
+    """The key of a source, from names and row numbers: `a/rec.hea`, `x.zip#a/rec.hea` → `rec`; `f.hdf5#7` → `f-7`."""
+    file, number = re.match(r"(?s)^(.*?)(?:#(\d{1,9}))?$", source).groups()  # type: ignore[union-attr]
+    stem = PurePath(file.replace("#", "/")).name.split(".")[0]
+    return f"{stem}-{number}" if number else stem
 
 
 @dataclass(frozen=True)
@@ -23,7 +46,7 @@ class EcgRecord:
     """One ECG as read.
 
     Attributes:
-        key: stem of the file's name.
+        key: stem of the file's name; with the row of a file of many, as in `file-17`.
         signal: (leads, samples) float32, mV; NaN where the file marks a sample as missing.
         rate_hz: samples per second.
         leads: names in the order of `signal`, as the file spells them.
