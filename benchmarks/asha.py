@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+
 from ecgcmr import cohort as cohorts
 from ecgcmr import packing, spaces, store, study, tasks
 from ecgcmr.trial import Trial
