@@ -12,7 +12,8 @@
 One JSON line per set of signals: rows/s of both (medians of interleaved rounds, the feed after its first blocks), their
 ratio (aim: 0.5 or more), seconds to the first batch, peak memory of all processes together, waiting share if asked.
 With --grow: one line per cohort, ECG and CMR: rows/s after the first batches over as many epochs as make equally many rows,
-and peak memory; the budget is Ray's object store, 256 MiB here. The last line holds the largest against the smallest (aim: equal rows/s, 1.15 in memory).
+and peak memory; the budget is Ray's object store, 256 MiB here. The last line holds the largest against the smallest (aim:
+equal rows/s, 1.15 in memory).
 With --cache: rows/s of the feed, of the epoch that fills memory, of those after it (the first of which reads the few rows
 that the epoch before dropped), and how many times the feed that is.
 """
