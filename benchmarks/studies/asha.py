@@ -1,6 +1,6 @@
 """Does successive halving find what the whole grid finds, and what does it save?
 
-    python benchmarks/asha.py --cohort COHORT [--task af] [--keep 4] [--epochs 64] [--points N] [--runs RUNS]
+    python benchmarks/studies/asha.py --cohort COHORT [--task af] [--keep 4] [--epochs 64] [--points N] [--runs RUNS]
 
 Both searches run the same points of the paper's grid at the toy network (packs in this process, no Ray), the best point of
 each then runs with five seeds, as `ecgcmr seeds` has it. One line of JSON: epochs trained and seconds of both, how many
