@@ -191,7 +191,8 @@ def run_trials(args: argparse.Namespace, screen: Screen, title: str, trials: lis
         with screen.display.stage(f"{title}: {len(todo)} of {len(trials)} trials") as notes:
             screen.need_ray()
             with door("track").following(args.runs, args.runs / "aim"):
-                sweep.run(trials, args.cohort, args.runs, budget=budget, device=args.device, precision=args.precision)
+                options = {"device": args.device, "precision": args.precision, "concurrency": args.packs}
+                sweep.run(trials, args.cohort, args.runs, budget=budget, **options)
             notes.append(f"{len(todo)} trials")
     return len(todo)
 
@@ -384,6 +385,7 @@ def parser() -> argparse.ArgumentParser:
             help="where rows stay after an epoch of pre-training (auto: what fits)",
         )
     for made in (grid, final, every):
+        made.add_argument("--packs", type=whole, help="at once (default: one per GPU, else by cores; more share a GPU)")
         made.add_argument("--budget", type=whole, help="points per system and task, by TPE (default: the whole grid)")
         made.add_argument(
             "--asha",
