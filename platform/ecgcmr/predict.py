@@ -1,9 +1,9 @@
 """From an ECG file to the risk of each disease and the phenotypes: a finished model, served.
 
 The one idea: a recording goes the way of the cohort's own (`ecg.prepare`, float16, normalisation), so a subject of the
-cohort gets the answers that the runs stored, to the rounding of the precision that they ran in; they are served in float32,
-alike on every machine. What was prepared by another recipe is refused. Which runs answer, and what that means, is in `model`.
-Neither Ray nor a cohort is needed here.
+cohort gets the answers that the runs stored, to the rounding of the precision that they ran in; they are served in
+float32, alike on every machine. What was prepared by another recipe is refused. Which runs answer, and what that means, is
+in `model`. Neither Ray nor a cohort is needed here.
 """
 
 import logging
@@ -38,7 +38,7 @@ class Answer:
     """One number about one ECG.
 
     Attributes:
-        name, title: of the disease or phenotype.
+        name, title, kind: of the disease ("risk") or phenotype ("phenotype").
         unit: of the value; "" for a risk, which lies in [0, 1].
         value: the calibrated risk, or the mean of the seeds' phenotypes.
         low, high: a risk's 95 % interval over seeds and calibration (`Recalibration.risk`); or where 90 % of measured
@@ -50,6 +50,7 @@ class Answer:
 
     name: str
     title: str
+    kind: str
     unit: str
     value: float
     low: float
@@ -58,7 +59,6 @@ class Answer:
     cohort: float
     cohort_low: float
     cohort_high: float
-    kind: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,12 +174,13 @@ class Model:
         Raises:
             InputError: it cannot be served, or is not one recording; says why.
         """
-        found = list(self.predict_all([source]))
-        if len(found) != 1:
-            raise InputError(f"{source}: holds {len(found)} recordings; use predict_all")
-        if isinstance(found[0], Refused):
-            raise InputError(f"{found[0].source}: {found[0].reason}")
-        return found[0]
+        listed = recordings([source])
+        if len(listed) != 1:
+            raise InputError(f"{source}: holds {len(listed)} recordings; use predict_all")
+        (found,) = self.answered(listed)
+        if isinstance(found, Refused):
+            raise InputError(f"{found.source}: {found.reason}")
+        return found
 
     def predict_all(self, sources: Iterable[str | Path]) -> Iterator[Prediction | Refused]:
         """Answer ECG files, and all in folders, in their order; what cannot be served comes with the reason."""
@@ -242,7 +243,7 @@ def load(folder: Path | str, system: str | None = None, device: str | None = Non
         device: "cpu", "cuda" …; by default a GPU if there is one.
 
     Raises:
-        InputError: see `runs_in`, `of_system`, `check_recipe`, `network`, `meaning` of `model`; or tasks of different cohorts.
+        InputError: see `runs_in`, `of_system`, `check_recipe`, `network`, `meaning` of `model`; tasks of different cohorts.
     """
     folder, place = Path(folder), hardware.device(device)
     chosen = model.of_system(model.runs_in(folder), system)
@@ -364,3 +365,39 @@ def record(about: dict[str, Any], found: Sequence[Prediction | Refused]) -> dict
         "refused": [asdict(one) for one in found if isinstance(one, Refused)],
         "note": NOTE,
     }  # fmt: skip
+
+
+def lines(found: Sequence[Prediction]) -> list[str]:
+    """For a terminal: one ECG whole, of several the risks, a line each."""
+    if len(found) == 1:
+        return _whole(found[0])
+    if not found or not found[0].risks:
+        return [f"{len(found)} ECGs answered; --csv and --json write the phenotypes"] if found else []
+    width = max(len(one.key) for one in found)
+    names = list(found[0].risks)
+    shown = [f"{'ECG':{width}s}" + "".join(f"  {name:>24s}" for name in names)]
+    for one in found:
+        cells = [f"{risk.value:.1%} [{risk.low:.1%}, {risk.high:.1%}]" for risk in one.risks.values()]
+        shown.append(f"{one.key:{width}s}" + "".join(f"  {cell:>24s}" for cell in cells))
+    return shown
+
+
+def _whole(one: Prediction) -> list[str]:
+    """Every answer to one ECG, with its interval and what is usual in the cohort."""
+    shown = [f"{one.key}" + (f"   ({'; '.join(one.repairs)})" if one.repairs else "")]
+    if one.risks:
+        shown += ["", f"{'risk':28s}{'':9s}  {'95 % interval':>17s}  {'cohort':>17s}"]
+    for risk in one.risks.values():
+        interval = f"{risk.low:.1%} to {risk.high:.1%}"
+        shown.append(f"{risk.title:28.28s}{risk.value:9.1%}  {interval:>17s}  {risk.cohort:>17.1%}")
+    if one.phenotypes:
+        shown += ["", f"{'phenotype':28s}{'':9s}  {'90 % interval':>17s}  {'cohort, 5 to 95 %':>17s}"]
+    segments = [answer for answer in one.phenotypes.values() if "_AHA_" in answer.name]
+    for answer in [answer for answer in one.phenotypes.values() if answer not in segments]:
+        name = f"{answer.title} [{answer.unit}]" if answer.unit else answer.title
+        interval, usual = (f"{low:.1f} to {high:.1f}" for low, high in
+                           ((answer.low, answer.high), (answer.cohort_low, answer.cohort_high)))  # fmt: skip
+        shown.append(f"{name:28.28s}{answer.value:9.1f}  {interval:>17s}  {usual:>17s}")
+    if segments:
+        shown.append(f"and {len(segments)} values by segment, which --csv, --json and --page show")
+    return [*shown, "", NOTE]
