@@ -331,15 +331,37 @@ def write_predictions(args: argparse.Namespace, model: Any, found: list[Any]) ->
 
 
 @contextlib.contextmanager
-def counted(args: argparse.Namespace, screen: Screen, title: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show a stage of so many ECGs; the function that is yielded is told how many are done."""
-    shown = store.Progress(args.runs, args.name, total, "ECGs")
+def counted(
+    args: argparse.Namespace, screen: Screen, title: str, total: int, unit: str = "ECGs"
+) -> Iterator[Callable[[int], None]]:
+    """Show a stage of so many ECGs or rows; the function that is yielded is told how many are done."""
+    shown = store.Progress(args.runs, args.name, total, unit)
     with screen.display.stage(title):
         try:
             yield shown.update
         finally:
             shown.close()
             store.vacate([shown.path.parent])
+
+
+def embed(args: argparse.Namespace, screen: Screen) -> int:
+    """Write embeddings of a cohort, or of ECG files, as Parquet. A file that cannot be served is a line and exit code 2."""
+    if args.file and args.modality == "cmr":
+        raise InputError("--modality cmr: images are embedded from a cohort; name one with --cohort, and no file")
+    if args.file:
+        listed = door("predict").recordings(args.file)
+        with counted(args, screen, f"Embeddings of {len(listed):,} ECGs", len(listed)) as tick:
+            refused = door("embed").of_files(args.model, listed, args.out, device=args.device, tick=tick)
+        for one in refused:
+            screen.note(f"ecgcmr: {one.source}: {one.reason}")
+        screen.say(f"{args.out}: {len(listed) - len(refused):,} embeddings, {len(refused):,} files refused")
+        return 2 if refused else 0
+    rows = len(door("cohort").open(args.cohort).rows())
+    with counted(args, screen, f"Embeddings of {args.cohort}", rows, "rows") as tick:
+        options = {"modality": args.modality, "device": args.device, "cpus": args.cpus, "tick": tick}
+        made = door("embed").of_cohort(args.model, args.cohort, args.out, **options)
+    screen.say(f"{args.out}: {made['rows']:,} embeddings of {made['width']} numbers ({made['pooling']})")
+    return 0
 
 
 def share(args: argparse.Namespace, screen: Screen) -> int:
@@ -365,6 +387,7 @@ EXAMPLES = {
     "doctor": "ecgcmr doctor",
     "track rebuild": "ecgcmr track rebuild --runs runs",
     "predict": "ecgcmr predict --model runs/toy/final --csv risks.csv --page page.html ecgs/00001_hr.hea",
+    "embed": "ecgcmr embed --model runs/toy/pretrain/ecg/mae --cohort cohorts/ukbb --out embeddings/mae",
     "share": "ecgcmr share --model runs/toy/final --system mmcl --out models/mmcl",
 }
 
@@ -427,6 +450,14 @@ def parser() -> argparse.ArgumentParser:
     ):
         answer.add_argument(f"--{kind}", type=Path, metavar="FILE", help=f"write it there: {text}")
     answer.add_argument("--device", help="cpu, cuda, cuda:1 … (default: a GPU if there is one)")
+    vectors = serving(
+        command(commands, "embed", embed, "embeddings of a cohort, or of ECG files, as Parquet"), several=False
+    )
+    vectors.add_argument("file", nargs="*", metavar="FILE", help="an ECG, or a folder of them (default: the cohort)")
+    vectors.add_argument("--out", type=Path, required=True, help="the folder to write")
+    vectors.add_argument("--modality", choices=("ecg", "cmr"), help="which encoder (default: the only one, or ecg)")
+    vectors.add_argument("--device", help="cpu, cuda, cuda:1 … (default: a GPU if there is one)")
+    vectors.add_argument("--cpus", type=whole, help="cores for a local Ray (default: all)")
     handed = serving(command(commands, "share", share, "make a folder of a model that can be handed on"))
     handed.add_argument("--out", type=Path, required=True, help="the folder to make")
     command(track, "track rebuild", track_rebuild, "make the Aim repository again from the rows on disk")
@@ -457,12 +488,12 @@ def command(
     return made
 
 
-def serving(made: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    """Add which model answers."""
-    made.add_argument(
-        "--model", type=Path, required=True, help="folder of final runs, e.g. runs/toy/final, or of `share`"
-    )
-    made.add_argument("--system", help="which of its systems (default: the only one, or mmcl)")
+def serving(made: argparse.ArgumentParser, several: bool = True) -> argparse.ArgumentParser:
+    """Add which model answers: several runs that make up a system, or one run."""
+    of = "of final runs, e.g. runs/toy/final, or made by `share`" if several else "of one run, pre-trained or final"
+    made.add_argument("--model", type=Path, required=True, help=f"the folder {of}")
+    if several:
+        made.add_argument("--system", help="which of its systems (default: the only one, or mmcl)")
     return made
 
 

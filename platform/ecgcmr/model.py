@@ -54,19 +54,9 @@ def runs_in(folder: Path) -> list[Run]:
         folder: of a search space (`runs/toy`), of its final runs (`runs/toy/final`), of a task, or of one run.
 
     Raises:
-        InputError: no such folder, none in it, of several search spaces, or a damaged record.
+        InputError: see `records`; none in it, or of several search spaces.
     """
-    if not folder.is_dir():
-        raise InputError(f"model {folder}: no such folder; name the folder of final runs, e.g. runs/toy/final")
-    root = folder / "final" if (folder / "final").is_dir() else folder
-    found = [_run(path) for path in sorted(root.rglob(f"seed=*/{store.RECORD}"))] or [
-        _run(path) for path in [root / store.RECORD] if path.exists()
-    ]
-    found = [
-        run
-        for run in found
-        if (run.trial.stage, run.trial.method, run.trial.modality) == ("final", "supervised", "ecg")
-    ]
+    found = [run for run in records(folder / "final" if (folder / "final").is_dir() else folder) if _answers(run.trial)]
     spaces = sorted({run.trial.space for run in found})
     if len(spaces) > 1:
         raise InputError(
@@ -77,6 +67,22 @@ def runs_in(folder: Path) -> list[Run]:
             f"model {folder}: holds no final run on ECGs; run  ecgcmr seeds  first, or name another folder"
         )
     return found
+
+
+def _answers(trial: Trial) -> bool:
+    return (trial.stage, trial.method, trial.modality) == ("final", "supervised", "ecg")
+
+
+def records(folder: Path) -> list[Run]:
+    """Every finished run below a folder, or the one that the folder itself is, by name.
+
+    Raises:
+        InputError: no such folder, or a damaged record.
+    """
+    if not folder.is_dir():
+        raise InputError(f"model {folder}: no such folder; name the folder of finished runs, e.g. runs/toy/final")
+    own = folder / store.RECORD
+    return [_run(path) for path in ([own] if own.exists() else sorted(folder.rglob(f"seed=*/{store.RECORD}")))]
 
 
 def _run(path: Path) -> Run:
@@ -141,22 +147,32 @@ def _validated(run: Run) -> float:
     return float(rows[(rows.split == "val") & (rows.metric == metric)].value.iloc[0])
 
 
-def check_recipe(name: str, provenance: Mapping[str, Any]) -> None:
-    """Refuse a run that learnt from ECGs prepared in another way than this version prepares them.
+def check_recipe(
+    name: str, provenance: Mapping[str, Any], signal: str = "ecg", given: Mapping[str, Any] = ecg.RECIPE
+) -> None:
+    """Refuse a run that learnt from signals prepared in another way.
+
+    Args:
+        name: of the run, for the error.
+        provenance: the run's.
+        signal: "ecg" or "cmr".
+        given: how the signals at hand are prepared; by default as this version prepares ECGs.
 
     Raises:
         InputError: names the fields that differ.
     """
-    old = provenance.get("cohort", {}).get("recipe", {}).get("ecg")
+    old = provenance.get("cohort", {}).get("recipe", {}).get(signal)
     if not old:
-        raise InputError(f"{name} does not say how its ECGs were prepared; train it on a cohort of this version")
-    new = json.loads(json.dumps(ecg.RECIPE))
+        raise InputError(
+            f"{name} does not say how its {signal} signals were prepared; train it on a cohort of this version"
+        )
+    new = json.loads(json.dumps(given))
     differ = [f"{k} {old.get(k)} → {new.get(k)}" for k in sorted({*old, *new}) if old.get(k) != new.get(k)]
     if differ:
         trained = provenance.get("versions", {}).get("ecgcmr", "?")
         raise InputError(
-            f"{name} learnt from ECGs prepared otherwise than this version does: {'; '.join(differ)}; "
-            f"use the version that it was trained with ({trained})"
+            f"{name} learnt from {signal} signals prepared otherwise than these: {'; '.join(differ)}; "
+            f"prepare them as it did (it was trained with ecgcmr {trained})"
         )
 
 
@@ -166,13 +182,25 @@ def network(run: Run, device: torch.device) -> methods.Method:
     Raises:
         InputError: its weights are missing, damaged, or not of its network.
     """
-    path, outputs = run.folder / store.ENCODER, tasks.of(run.trial.task, (run.trial.task,)).outputs
-    made = packs.build(run.trial, outputs)
+    made = packs.build(run.trial, tasks.of(run.trial.task, (run.trial.task,)).outputs)
     try:
-        made.load_state_dict({name: torch.from_numpy(x) for name, x in load_file(path).items()})
-    except (OSError, SafetensorError, RuntimeError) as error:
-        raise InputError(f"{path}: missing, damaged or of another network; train it again") from error
+        made.load_state_dict({name: torch.from_numpy(x) for name, x in tensors(run).items()})
+    except RuntimeError as error:
+        raise InputError(f"{run.folder / store.ENCODER}: weights of another network; train it again") from error
     return made.to(device, dtype(run)).eval()
+
+
+def tensors(run: Run) -> dict[str, np.ndarray]:
+    """All weights that a run left, by name.
+
+    Raises:
+        InputError: missing or damaged.
+    """
+    path = run.folder / store.ENCODER
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path}: missing or damaged; train it again, or copy it anew") from error
 
 
 def dtype(run: Run) -> torch.dtype:
