@@ -13,7 +13,8 @@ import pandas as pd
 import pytest
 
 import ecgcmr
-from ecgcmr import cli, ecg, model, predict, raw, store, tasks
+from ecgcmr import cli, ecg, predict, raw, store, tasks
+from ecgcmr import served as on_disk
 from ecgcmr.errors import InputError
 from ecgcmr.report import prediction
 
@@ -185,28 +186,32 @@ def test_damaged_or_missing_weights_are_refused(copied):
 
 def test_a_shared_model_answers_alike_and_names_nobody(study, served, files, tmp_path):
     out = tmp_path / "models/mmcl"
-    model.share(study[1] / "t/final", out)
-    assert {path.name for path in out.rglob("*") if path.is_file()} == {store.RECORD, store.ENCODER, model.CALIBRATION}
+    on_disk.share(study[1] / "t/final", out)
+    assert {path.name for path in out.rglob("*") if path.is_file()} == {
+        store.RECORD,
+        store.ENCODER,
+        on_disk.CALIBRATION,
+    }
     held = b"".join(path.read_bytes() for path in out.rglob("*") if path.is_file())
     assert not [subject for subject in study[0].rows().subject if subject.encode() in held]
     header = next(iter(files.values()))
     assert ecgcmr.load(out, device="cpu").predict(header).answers == served.predict(header).answers
     with pytest.raises(InputError, match="is there already"):
-        model.share(study[1] / "t/final", out)
-    (out / "cad" / model.CALIBRATION).write_text("{}")
+        on_disk.share(study[1] / "t/final", out)
+    (out / "cad" / on_disk.CALIBRATION).write_text("{}")
     with pytest.raises(InputError, match="damaged; share the model anew"):
         ecgcmr.load(out)
-    (out / "cad" / model.CALIBRATION).unlink()
+    (out / "cad" / on_disk.CALIBRATION).unlink()
     with pytest.raises(InputError, match="neither predictions of its runs nor"):
         ecgcmr.load(out)
 
 
 def test_what_too_few_people_cannot_tell_survives_sharing():
     task = tasks.of("lv")
-    unknown = model._phenotype(np.array([1.0, np.nan]), np.array([1.0, 2.0]))
+    unknown = on_disk._phenotype(np.array([1.0, np.nan]), np.array([1.0, 2.0]))
     assert np.isnan([unknown.radius, *unknown.reference]).all()
-    told = json.loads(json.dumps(model._told({task.columns[0]: unknown}), allow_nan=False))
-    assert np.isnan(model._meant(told[task.columns[0]]).radius)
+    told = json.loads(json.dumps(on_disk._told({task.columns[0]: unknown}), allow_nan=False))
+    assert np.isnan(on_disk._meant(told[task.columns[0]]).radius)
 
 
 # -- which ECGs
@@ -271,6 +276,24 @@ def test_a_file_that_cannot_be_served_is_a_line_and_the_others_are_answered(stud
     table = pd.read_csv(tmp_path / "a.csv")
     assert table.dropna(subset="refused")[["source", "refused"]].to_numpy().tolist() == [[str(flat), "flat lead"]]
     assert len(json.loads((tmp_path / "a.json").read_text())["ecgs"]) == 2
+
+
+def test_nothing_from_inside_a_header_is_written(study, tmp_path, capfd):
+    signal = next(iter(study[2].values()))
+    header = handmade_model.write_wfdb(tmp_path / "ecgs", "a", signal)
+    with header.open("a") as file:
+        file.write("# Name: Vigdis Planted\n# Born: 1961-02-03\n")
+    words = [f"--{kind}={tmp_path / f'out/a.{kind}'}" for kind in ("csv", "json", "page")]
+    flat = handmade_model.write_wfdb(tmp_path / "ecgs", "b", np.zeros((12, 5000)))
+    flat.write_text(flat.read_text() + "# Vigdis Planted\n")
+    code, text, beside = called(
+        capfd, "predict", "--model", study[1] / "t/final", *words, tmp_path / "ecgs", "--runs", tmp_path / "out"
+    )
+    assert code == 2
+    written = b"".join(path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file())
+    for planted in ("Vigdis", "Planted", "1961"):
+        assert planted.encode() not in written
+        assert planted not in text + beside
 
 
 def test_where_nothing_can_be_served_nothing_is_written(study, tmp_path, capfd):

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ecgcmr import model, statistics, store, tasks
-from ecgcmr.model import Disease, Meaning, Phenotype
+from ecgcmr import served, statistics, store, tasks
+from ecgcmr.served import Disease, Meaning, Phenotype
 from ecgcmr.tasks import Task
 
 
@@ -29,7 +29,7 @@ def columns(tables: list[pd.DataFrame], kind: str, task: Task) -> np.ndarray:
 
 def of_disease(means: Disease, outputs: np.ndarray, y: np.ndarray, name: str) -> dict[str, Any]:
     """`outputs` is (seeds, n), the probabilities at balanced classes."""
-    risk, low, high = means.recalibration.risk(model.logit(outputs))
+    risk, low, high = means.recalibration.risk(served.logit(outputs))
     found = statistics.calibration(risk, y, name)
     usual = means.positive / means.n
     return {
@@ -58,9 +58,9 @@ def main() -> None:
     parser.add_argument("--system")
     args = parser.parse_args()
     found: dict[str, Any] = {}
-    for name, seeds in model.of_system(model.runs_in(args.model), args.system).items():
+    for name, seeds in served.of_system(served.runs_in(args.model), args.system).items():
         task = tasks.of(name, (name,))
-        means = model.meaning(seeds, task)
+        means = served.meaning(seeds, task)
         tables = [pd.read_parquet(run.folder / store.PREDICTIONS).query("split == 'test'") for run in seeds]
         outputs, targets = columns(tables, "output", task), columns(tables[:1], "target", task)[0]
         one = means[task.columns[0]]
@@ -68,7 +68,7 @@ def main() -> None:
             found[name] = of_disease(one, outputs[..., 0], targets[:, 0], name)
         else:
             found[name] = of_phenotypes(means, outputs, targets)
-    print(json.dumps({"benchmark": "coverage", "level": model.LEVEL, **found}))
+    print(json.dumps({"benchmark": "coverage", "level": served.LEVEL, **found}))
 
 
 if __name__ == "__main__":

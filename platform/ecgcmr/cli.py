@@ -366,7 +366,7 @@ def embed(args: argparse.Namespace, screen: Screen) -> int:
 
 def share(args: argparse.Namespace, screen: Screen) -> int:
     """Make a folder of a model that can be handed on: all that predict needs, and no row about a person."""
-    runs = door("model").share(args.model, args.out, args.system)
+    runs = door("served").share(args.model, args.out, args.system)
     screen.say(f"{args.out}: {', '.join(f'{task} ({len(seeds)} seeds)' for task, seeds in runs.items())}")
     return 0
 

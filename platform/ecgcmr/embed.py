@@ -16,12 +16,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from ecgcmr import cluster, examples, hardware, methods, model, predict, presets, shards, store
+from ecgcmr import cluster, examples, hardware, methods, predict, presets, served, shards, store
 from ecgcmr import cohort as cohorts
 from ecgcmr.errors import InputError, unknown
 from ecgcmr.methods import trunk
-from ecgcmr.model import Run
 from ecgcmr.predict import Prepared, Refused
+from ecgcmr.served import Run
 
 MANIFEST, REQUEST = "_embeddings.json", "_request.json"  # readers of Parquet folders pass over names with an underscore
 FILE = "embeddings.parquet"  # of files; a cohort has a file per shard
@@ -66,7 +66,7 @@ class Encoder:
         Returns:
             (n, width) float32.
         """
-        x = examples.seen(signals, self.modality, self.device).to(model.dtype(self.run))
+        x = examples.seen(signals, self.modality, self.device).to(served.dtype(self.run))
         x = self.method.view(x / 255 if self.modality == "cmr" else x, {})
         if self.modality == "cmr":
             found = self.method.cmr(x, False)
@@ -95,17 +95,17 @@ def encoder(folder: Path | str, modality: str | None = None, device: str | None 
     if modality not in held:
         raise unknown(f"modality of the encoders in {run.folder}", modality, held)
     if trial.stage == "final":
-        return Encoder(run, modality, model.network(run, place), place)
+        return Encoder(run, modality, served.network(run, place), place)
     preset = presets.preset(trial.preset)
     method = methods.build("supervised", trial.network, preset, outputs=1, modality=modality)
-    weights = model.tensors(run)
+    weights = served.tensors(run)
     prefix = f"{modality}."
     method.load(modality, {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)})
-    return Encoder(run, modality, method.to(place, model.dtype(run)).eval(), place)
+    return Encoder(run, modality, method.to(place, served.dtype(run)).eval(), place)
 
 
 def _only(folder: Path) -> Run:
-    found = [run for run in model.records(folder) if (run.folder / store.ENCODER).exists()]
+    found = [run for run in served.records(folder) if (run.folder / store.ENCODER).exists()]
     if not found:
         raise InputError(f"model {folder}: holds no finished run with weights; name a pre-training or a final run")
     if len(found) > 1:
@@ -178,7 +178,7 @@ def of_cohort(
         InputError: see `encoder`; signals of another recipe; `out` holds something else; a damaged shard.
     """
     made, opened = encoder(folder, modality, "cpu"), cohorts.open(cohort_path)
-    model.check_recipe(str(made.run.folder), made.run.provenance, made.modality, opened.recipe[made.modality])
+    served.check_recipe(str(made.run.folder), made.run.provenance, made.modality, opened.recipe[made.modality])
     request = {**described(made), "cohort": opened.fingerprint}
     if ready(out, request):
         return json.loads((out / MANIFEST).read_text())
@@ -299,7 +299,7 @@ def of_files(
         InputError: see `encoder`; signals of another recipe; `out` holds something.
     """
     made = encoder(folder, "ecg", device)
-    model.check_recipe(str(made.run.folder), made.run.provenance)
+    served.check_recipe(str(made.run.folder), made.run.provenance)
     if out.exists() and any(out.iterdir()):
         raise InputError(f"{out}: not empty; use another folder")
     refused: list[Refused] = []

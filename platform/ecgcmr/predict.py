@@ -3,7 +3,7 @@
 The one idea: a recording goes the way of the cohort's own (`ecg.prepare`, float16, normalisation), so a subject of the
 cohort gets the answers that the runs stored, to the rounding of the precision that they ran in; they are served in
 float32, alike on every machine. What was prepared by another recipe is refused. Which runs answer, and what that means, is
-in `model`. Neither Ray nor a cohort is needed here.
+in `served`. Neither Ray nor a cohort is needed here.
 """
 
 import logging
@@ -19,9 +19,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ecgcmr import __version__, cohort, ecg, examples, hardware, methods, model, raw, tasks
+from ecgcmr import __version__, cohort, ecg, examples, hardware, methods, raw, served, tasks
 from ecgcmr.errors import Excluded, InputError
-from ecgcmr.model import Disease, Meaning, Phenotype, Run
+from ecgcmr.raw.records import HEAD
+from ecgcmr.served import Disease, Meaning, Phenotype, Run
 from ecgcmr.tasks import Task
 
 log = logging.getLogger(__name__)
@@ -154,7 +155,7 @@ class Model:
                 for one in self.asked}  # fmt: skip
 
     def _answer(self, one: Asked, run: Run, network: methods.Method, x: torch.Tensor) -> np.ndarray:
-        logits = network({"ecg": x.to(model.dtype(run))}, {}, {})["logits"].double().cpu()
+        logits = network({"ecg": x.to(served.dtype(run))}, {}, {})["logits"].double().cpu()
         if one.task.kind == "binary":
             return logits.softmax(-1)[:, 1:].numpy()
         return logits.numpy() * one.scale.sd + one.scale.mean
@@ -218,7 +219,7 @@ class Model:
 def _answered(task: Task, name: str, means: Disease | Phenotype, values: np.ndarray) -> list[Answer]:
     """Answers to n ECGs; `values` is (seeds, n)."""
     if isinstance(means, Disease):
-        logits, fitted = model.logit(values), means.recalibration
+        logits, fitted = served.logit(values), means.recalibration
         value, low, high = fitted.risk(logits)
         each = np.stack([fitted.risk(one[None])[0] for one in logits])
         words = {"title": task.title, "unit": "", "kind": "risk"}
@@ -238,18 +239,18 @@ def load(folder: Path | str, system: str | None = None, device: str | None = Non
     """A finished model.
 
     Args:
-        folder: of final runs (`runs/toy/final`), or made by `model.share`.
+        folder: of final runs (`runs/toy/final`), or made by `served.share`.
         system: which of its systems; None for the only one, or MMCL.
         device: "cpu", "cuda" …; by default a GPU if there is one.
 
     Raises:
-        InputError: see `runs_in`, `of_system`, `check_recipe`, `network`, `meaning` of `model`; tasks of different cohorts.
+        InputError: see `runs_in`, `of_system`, `check_recipe`, `network`, `meaning` of `served`; tasks of different cohorts.
     """
     folder, place = Path(folder), hardware.device(device)
-    chosen = model.of_system(model.runs_in(folder), system)
+    chosen = served.of_system(served.runs_in(folder), system)
     every = [run for seeds in chosen.values() for run in seeds]
     for run in every:
-        model.check_recipe(str(run.folder), run.provenance)
+        served.check_recipe(str(run.folder), run.provenance)
     cohorts = sorted({str(run.provenance["cohort"]["fingerprint"]) for run in every})
     if len(cohorts) > 1:
         raise InputError(
@@ -265,7 +266,7 @@ def _asked(name: str, seeds: Sequence[Run], device: torch.device) -> Asked:
         if "target_mean" not in notes:
             raise InputError(f"{seeds[0].folder}: does not say what its answers are scaled by; train it again")
         scale = examples.Scale(np.array(notes["target_mean"]), np.array(notes["target_sd"]))
-    return Asked(task, seeds, [model.network(run, device) for run in seeds], scale, model.meaning(seeds, task))
+    return Asked(task, seeds, [served.network(run, device) for run in seeds], scale, served.meaning(seeds, task))
 
 
 # -- which ECGs --------------------------------------------------------------------------------------------------------
@@ -291,21 +292,30 @@ def recordings(sources: Iterable[str | Path]) -> list[tuple[str, str] | Refused]
     for source in map(str, sources):
         path = Path(source)
         if not path.exists() and Path(source.rpartition("#")[0]).is_file():
-            reader = raw.whose("ecg", Path(source.rpartition("#")[0]))
+            reader = whose(Path(source.rpartition("#")[0]))
             found.append((reader, source) if reader else Refused(source, "no format that can be read"))
         elif not path.exists():
             found.append(Refused(source, "no such file or folder"))
-        elif path.is_file() or raw.whose("ecg", path):
+        elif path.is_file() or whose(path):
             found += _listed(path) or [Refused(source, "no format that can be read")]
         else:
             inside = [one for file in sorted(path.rglob("*")) if file.is_file() for one in _listed(file)]
             found += inside or [Refused(source, "no ECG that can be read in this folder")]
-    return found
+    return list(dict.fromkeys(found))  # a recording of several files may have been found by each
+
+
+def whose(path: Path) -> str | None:
+    """The first ECG reader that takes a file, or a folder, for its own; None if none does."""
+    head = b""
+    if not path.is_dir():
+        with path.open("rb") as file:
+            head = file.read(HEAD)
+    return next((name for name, reader in raw.READERS["ecg"].items() if reader.suits(path, head)), None)
 
 
 def _listed(path: Path) -> list[tuple[str, str] | Refused]:
     try:
-        reader = raw.whose("ecg", path)
+        reader = whose(path)
         return [(reader, source) for source in raw.READERS["ecg"][reader].find(str(path))] if reader else []
     except (InputError, OSError) as error:
         return [Refused(str(path), str(error) if isinstance(error, InputError) else "cannot be opened")]
