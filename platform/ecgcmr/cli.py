@@ -7,6 +7,7 @@ whatever else goes wrong is one line, a log file and exit code 1.
 
 import argparse
 import collections
+import contextlib
 import errno
 import importlib
 import logging
@@ -14,7 +15,7 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -320,6 +321,85 @@ def doctor(args: argparse.Namespace, screen: Screen) -> int:
     return 0 if all(finding.good for finding in findings) else 1
 
 
+# -- a model in use ----------------------------------------------------------------------------------------------------
+
+
+def predict(args: argparse.Namespace, screen: Screen) -> int:
+    """Answer ECG files: calibrated risks and phenotypes, with intervals. What cannot be served is a line and exit code 2."""
+    predicting, page = door("predict"), door("report.prediction") if args.page else None
+    listed = predicting.recordings(args.file)
+    if page and len(listed) > page.MOST:
+        raise InputError(f"--page: shows at most {page.MOST} ECGs, {len(listed):,} are named; use --csv or --json")
+    model = predicting.load(args.model, args.system, args.device)
+    found = []
+    with counted(args, screen, f"{model.system} of {model.about['model']}: {len(listed):,} ECGs", len(listed)) as tick:
+        for one in model.answered(listed, keep=page is not None):
+            found.append(one)
+            tick(len(found))
+    good = [one for one in found if isinstance(one, predicting.Prediction)]
+    for one in found:
+        if isinstance(one, predicting.Refused):
+            screen.note(f"ecgcmr: {one.source}: {one.reason}")
+    if good:
+        write_predictions(args, model, found)
+    if page and good:
+        page.write(args.page, good, model)
+    for line in predicting.lines(good):
+        screen.say(line)
+    return 0 if len(good) == len(found) else 2
+
+
+def write_predictions(args: argparse.Namespace, model: Any, found: list[Any]) -> None:
+    """The files that were asked for, whole or not at all."""
+    predicting = door("predict")
+    if args.csv:
+        table = predicting.table(found)
+        store.write_whole(args.csv, lambda aside: table.to_csv(aside, index=False))
+    if args.json:
+        store.write_json(args.json, predicting.record(model.about, found))
+
+
+@contextlib.contextmanager
+def counted(
+    args: argparse.Namespace, screen: Screen, title: str, total: int, unit: str = "ECGs"
+) -> Iterator[Callable[[int], None]]:
+    """Show a stage of so many ECGs or rows; the function that is yielded is told how many are done."""
+    shown = store.Progress(args.runs, args.name, total, unit)
+    with screen.display.stage(title):
+        try:
+            yield shown.update
+        finally:
+            shown.close()
+            store.vacate([shown.path.parent])
+
+
+def embed(args: argparse.Namespace, screen: Screen) -> int:
+    """Write embeddings of a cohort, or of ECG files, as Parquet. A file that cannot be served is a line and exit code 2."""
+    if args.file and args.modality == "cmr":
+        raise InputError("--modality cmr: images are embedded from a cohort; name one with --cohort, and no file")
+    if args.file:
+        listed = door("predict").recordings(args.file)
+        with counted(args, screen, f"Embeddings of {len(listed):,} ECGs", len(listed)) as tick:
+            refused = door("embed").of_files(args.model, listed, args.out, device=args.device, tick=tick)
+        for one in refused:
+            screen.note(f"ecgcmr: {one.source}: {one.reason}")
+        screen.say(f"{args.out}: {len(listed) - len(refused):,} embeddings, {len(refused):,} files refused")
+        return 2 if refused else 0
+    rows = len(door("cohort").open(args.cohort).rows())
+    with counted(args, screen, f"Embeddings of {args.cohort}", rows, "rows") as tick:
+        options = {"modality": args.modality, "device": args.device, "cpus": args.cpus, "tick": tick}
+        made = door("embed").of_cohort(args.model, args.cohort, args.out, **options)
+    screen.say(f"{args.out}: {made['rows']:,} embeddings of {made['width']} numbers ({made['pooling']})")
+    return 0
+
+
+def share(args: argparse.Namespace, screen: Screen) -> int:
+    """Make a folder of a model that can be handed on: all that predict needs, and no row about a person."""
+    runs = door("served").share(args.model, args.out, args.system)
+    screen.say(f"{args.out}: {', '.join(f'{task} ({len(seeds)} seeds)' for task, seeds in runs.items())}")
+    return 0
+
+
 # -- the command line --------------------------------------------------------------------------------------------------
 
 EXAMPLES = {
@@ -336,6 +416,9 @@ EXAMPLES = {
     "status": "ecgcmr status --runs runs",
     "doctor": "ecgcmr doctor",
     "track rebuild": "ecgcmr track rebuild --runs runs",
+    "predict": "ecgcmr predict --model runs/toy/final --csv risks.csv --page page.html ecgs/00001_hr.hea",
+    "embed": "ecgcmr embed --model runs/toy/pretrain/ecg/mae --cohort cohorts/ukbb --out embeddings/mae",
+    "share": "ecgcmr share --model runs/toy/final --system mmcl --out models/mmcl",
 }
 
 
@@ -398,6 +481,27 @@ def parser() -> argparse.ArgumentParser:
     command(commands, "status", status, "what has finished and what runs")
     command(commands, "doctor", doctor, "what this machine, its packages, Ray and Aim can do")
     track = commands.add_parser("track", help="the Aim repository").add_subparsers(required=True, metavar="ACTION")
+    answer = serving(command(commands, "predict", predict, "answer ECG files: risks and phenotypes"))
+    answer.add_argument(
+        "file", nargs="+", metavar="FILE", help="an ECG in any format that can be read, or a folder of them"
+    )
+    for kind, text in (
+        ("csv", "one row per ECG and answer"),
+        ("json", "one entry per ECG"),
+        ("page", "HTML, to look at"),
+    ):
+        answer.add_argument(f"--{kind}", type=Path, metavar="FILE", help=f"write it there: {text}")
+    answer.add_argument("--device", help="cpu, cuda, cuda:1 … (default: a GPU if there is one)")
+    vectors = serving(
+        command(commands, "embed", embed, "embeddings of a cohort, or of ECG files, as Parquet"), several=False
+    )
+    vectors.add_argument("file", nargs="*", metavar="FILE", help="an ECG, or a folder of them (default: the cohort)")
+    vectors.add_argument("--out", type=Path, required=True, help="the folder to write")
+    vectors.add_argument("--modality", choices=("ecg", "cmr"), help="which encoder (default: the only one, or ecg)")
+    vectors.add_argument("--device", help="cpu, cuda, cuda:1 … (default: a GPU if there is one)")
+    vectors.add_argument("--cpus", type=whole, help="cores for a local Ray (default: all)")
+    handed = serving(command(commands, "share", share, "make a folder of a model that can be handed on"))
+    handed.add_argument("--out", type=Path, required=True, help="the folder to make")
     command(track, "track rebuild", track_rebuild, "make the Aim repository again from the rows on disk")
     return top
 
@@ -441,6 +545,15 @@ def label_rules(made: argparse.ArgumentParser) -> None:
     made.add_argument("--censored", metavar="DATE", help="end of the records (default: the latest date seen)")
     made.add_argument("--codes", default="all_diag_hosp", metavar="COLUMN", help="column with lists of ICD-10 codes")
     made.add_argument("--allow-empty", action="store_true", help="take codes of --disease that nobody has")
+
+
+def serving(made: argparse.ArgumentParser, several: bool = True) -> argparse.ArgumentParser:
+    """Add which model answers: several runs that make up a system, or one run."""
+    of = "of final runs, e.g. runs/toy/final, or made by `share`" if several else "of one run, pre-trained or final"
+    made.add_argument("--model", type=Path, required=True, help=f"the folder {of}")
+    if several:
+        made.add_argument("--system", help="which of its systems (default: the only one, or mmcl)")
+    return made
 
 
 def whole(text: str) -> int:
