@@ -18,7 +18,7 @@ LAYERS = (
     ("raw", "tasks", "methods", "paper", "phenotypes"),
     ("trial", "study", "store", "weights", "cohort", "shards", "pairing", "labels", "check", "order", "checkpoint"),
     ("examples", "tabular", "pack"),
-    ("fit", "stream", "training", "memory", "packing", "spaces"),
+    ("fit", "stream", "training", "memory", "packing", "spaces", "model"),
     (
         "report",
         "explain",
