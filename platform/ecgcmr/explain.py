@@ -339,7 +339,9 @@ def table(weights: np.ndarray, patch_s: float) -> pd.DataFrame:
     leads, times = weights.shape
     start = np.tile(np.arange(times) * patch_s, leads)
     names = np.repeat(signals.LEADS, times)
-    return pd.DataFrame({"lead": names, "start_s": start, "end_s": start + patch_s, "weight": weights.ravel()})
+    return pd.DataFrame(
+        {"lead": names, "start_s": start, "end_s": start + patch_s, "weight": weights.ravel().astype(np.float64)}
+    )
 
 
 # -- subjects ----------------------------------------------------------------------------------------------------------

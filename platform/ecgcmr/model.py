@@ -66,6 +66,11 @@ class Model:
         return self.ecg_encoder.patch * self.ecg_encoder.times
 
     @property
+    def patch_s(self) -> float:
+        """Seconds of a patch of the ECG."""
+        return self.ecg_encoder.patch / ecg.RATE_HZ
+
+    @property
     def ecg_encoder(self) -> vit.ViT:
         """The ECG encoder.
 
@@ -195,7 +200,7 @@ def adopt(file: Path, runs: Path, *, part: str, space: str, label: str, heads: i
     tensors = _counted(opened.encoder(part))
     network = network_of(opened, part, tensors, heads)
     names = {*_encoder(part, tensors, network).state_dict(), "norm.weight", "norm.bias"}
-    kept = {f"{part}.{name}": np.ascontiguousarray(values) for name, values in tensors.items() if name in names}
+    kept = {f"{part}.{name}": np.asarray(values, order="C") for name, values in tensors.items() if name in names}
     notes = _provenance(opened, sorted(tensors.keys() - names))
     trial = Trial(
         space=space, stage="pretrain", task=part, label=label, method=trials.IMPORTED, modality=part, network=network,

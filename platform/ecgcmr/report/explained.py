@@ -54,13 +54,16 @@ def attention(
                 refuse(key, "another recording of this name was drawn; give it another --out")
             else:
                 weights = explain.attention(model, trace[None])[0]
-                patch_s = model.samples / ecg.RATE_HZ / weights.shape[1]
-                written[key] = explain.table(weights, patch_s)
+                written[key] = explain.table(weights, model.patch_s)
                 drawn = figures.attended_ecg(
-                    trace, ecg.RATE_HZ, weights, patch_s, f"{key}, as prepared for {model.name}, and its attention"
+                    trace,
+                    ecg.RATE_HZ,
+                    weights,
+                    model.patch_s,
+                    f"{key}, as prepared for {model.name}, and its attention",
                 )
                 figures.save(drawn, out / f"{key}.png")
-                _write(out / key, written[key], {"recording": key, "run": model.name, "patch_s": patch_s})
+                _write(out / key, written[key], {"recording": key, "run": model.name, "patch_s": model.patch_s})
     return written
 
 

@@ -117,7 +117,7 @@ def attended_ecg(ecg: np.ndarray, rate_hz: float, weights: np.ndarray, patch_s: 
             shown[None], extent=(left, seen, middle - down + 0.3, middle + up - 0.3), cmap=_ATTENTION, norm=norm,
             aspect="auto", interpolation="nearest", zorder=0.5, gid=f"attention {lead}",
         )  # fmt: skip
-        y = middle + np.clip(y, -down, up)
+        y = middle + np.clip(y, 0.5 - down, up - 0.5)
         axes.plot(x, y, color=_INK, linewidth=0.7, solid_joinstyle="round", gid=lead)
         axes.text(left - 2, middle, lead, fontsize=7, color=_INK, fontweight="bold", ha="right", va="center")
     if seen < x[-1]:
