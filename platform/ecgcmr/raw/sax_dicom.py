@@ -20,6 +20,7 @@ import pydicom
 from pydicom.errors import InvalidDicomError
 
 from ecgcmr.errors import Excluded, InputError
+from ecgcmr.raw import ecg_dicom, records
 from ecgcmr.raw.records import CmrRecord
 
 ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2", ".zip")
@@ -78,9 +79,11 @@ def _persons(folder: Path) -> list[Path]:
 
 
 def suits(file: Path, head: bytes) -> bool:
-    """Whether it is an archive, a DICOM file, or a folder that holds some."""
+    """Whether it is an archive, a DICOM file that is no ECG, or a folder that holds some."""
     if file.is_dir():
-        return any(map(_looks_like_dicom, file.rglob("*")))
+        return any(_looks_like_dicom(f) and not ecg_dicom.suits(f, records.head(f)) for f in file.rglob("*"))
+    if ecg_dicom.suits(file, head):
+        return False
     return head[128:132] == b"DICM" or file.name.lower().endswith((*ARCHIVES, ".dcm", ".ima"))
 
 
