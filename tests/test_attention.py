@@ -198,9 +198,9 @@ def test_the_command_writes_picture_and_tables(run, tmp_path, capfd):
     code, said, beside = called(
         capfd, "explain", "--model", run, ecgs, "--out", tmp_path / "out", "--runs", tmp_path / "runs"
     )
-    assert code == 0
+    assert code == 2  # one of the two was refused
     assert said.startswith(f"{tmp_path / 'out' / 'whole'}.png .csv .json   most: ")
-    assert "short.hea: shorter than 10 s" in beside
+    assert "short: shorter than 10 s" in beside
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["whole.csv", "whole.json", "whole.png"]
     table = pd.read_csv(tmp_path / "out/whole.csv")
     record = json.loads((tmp_path / "out/whole.json").read_text())
@@ -216,9 +216,9 @@ def test_the_command_writes_picture_and_tables(run, tmp_path, capfd):
     ("words", "said"),
     [
         (["short.hea"], "none of 1 recordings can serve"),
-        (["notes.txt"], "none of the readers for ECG knows this file"),
+        (["notes.txt"], "notes.txt: no ECG in a format that can be read (wfdb"),
         (["nowhere.hea"], "no such file or folder"),
-        (["empty"], "no recording of a known format in this folder"),
+        (["empty"], "empty: no ECG in a format that can be read"),
         ([], "give ECG files, or --subject, or --ecg with --cmr"),
         (["--ecg", "short.hea"], "give ECG files, or --subject, or --ecg with --cmr"),
         (["short.hea", "--subject", "p"], "give ECG files, or --subject, or --ecg with --cmr"),

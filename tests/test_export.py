@@ -137,9 +137,10 @@ def test_onnx_of_a_fine_tuned_run_answers_in_probabilities_or_units(tmp_path):
         trial, method = tuned(tmp_path, task, outputs, **notes)
         said = export.write(trial.name, tmp_path / f"{task}.onnx", "onnx", runs=tmp_path)
         with torch.no_grad():
-            logits = method(given, {}, {})["logits"]
+            logits, read = method(given, {}, {})["logits"], method.head.embedding(method.ecg(given["ecg"]))
         expected = logits.softmax(-1)[:, 1:] if task == "cad" else logits * torch.tensor(sd) + torch.tensor(mean)
-        _, answer = session(tmp_path / f"{task}.onnx").run(None, {"ecg_mv": x})
+        embedding, answer = session(tmp_path / f"{task}.onnx").run(None, {"ecg_mv": x})
+        np.testing.assert_allclose(embedding, read.numpy(), atol=1e-4)
         np.testing.assert_allclose(answer, expected.numpy(), rtol=1e-4)
         assert ("not calibrated: cad" if task == "cad" else "RVEDV [mL], RVESV [mL]") in said[1]
 

@@ -80,10 +80,13 @@ def test_runs_without_weights_say_why(tmp_path):
 
 def test_a_pre_training_opens_as_it_was_left(tmp_path):
     method, opened = leave(tmp_path), model.open_run(MMCL.name, tmp_path)
-    x, image = ecgs(500), torch.rand(2, 3, 96, 96)
-    assert torch.equal(embedded(opened, x), trunk.embed(method.ecg, x, None, 0.0))
+    started = methods.build("supervised", TINY, presets.preset("paper"), outputs=1)
+    started.load("ecg", store.weights(tmp_path, MMCL.name, "ecg"))
+    x, image = ecgs(5000), torch.rand(2, 3, 96, 96)
+    assert torch.equal(embedded(opened, x), trunk.embed(started.ecg, x, None, 0.0))  # as fine-tuning begins
+    assert torch.equal(opened.ecg.blocks[0].attn.qkv.weight, method.ecg.blocks[0].attn.qkv.weight)
     assert torch.equal(opened.cmr(image, False), method.cmr(image, False))
-    assert (opened.samples, opened.head, opened.recipe) == (500, None, RECIPE)
+    assert (opened.samples, opened.patch_s, opened.head, opened.recipe) == (5000, 0.2, None, RECIPE)
 
 
 @pytest.mark.parametrize(("preset", "samples"), [("paper", 5000), ("authors", 500)])
@@ -108,7 +111,7 @@ def test_what_is_exported_and_imported_embeds_alike(tmp_path, trial, form):
     name = model.adopt(file, tmp_path, part="ecg", space="elsewhere", label="mine", heads=2)
     before, after = (model.open_run(run, tmp_path) for run in (trial.name, name))
     assert name == "elsewhere/pretrain/ecg/mine/default/seed=0"
-    assert torch.equal(embedded(before, ecgs(500)), embedded(after, ecgs(500)))
+    assert torch.equal(embedded(before, ecgs(5000)), embedded(after, ecgs(5000)))
     assert after.trial.network == dataclasses.replace(
         Network(), crop=500, patch=100, width=16, depth=2, heads=2, image_size=210
     )
@@ -187,8 +190,9 @@ def test_a_trial_starts_from_an_import_with_its_positions_stretched(tmp_path):
     method.load("ecg", store.weights(tmp_path, name, "ecg"))
     mine = model.open_run(MMCL.name, tmp_path).ecg
     assert torch.equal(method.ecg.blocks[1].mlp.fc2.weight, mine.blocks[1].mlp.fc2.weight)
+    assert torch.equal(method.ecg.pos_embed, mine.pos_embed)
     assert method.ecg.pos_embed.shape[1] == 1 + 12 * 50
-    assert mine.pos_embed.shape[1] == 1 + 12 * 5
+    assert store.weights(tmp_path, name, "ecg")["pos_embed"].shape[1] == 1 + 12 * 5  # kept as they were
 
 
 def test_an_import_twice_is_one_run_and_another_file_is_refused(tmp_path):

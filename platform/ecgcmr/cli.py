@@ -295,7 +295,10 @@ def doctor(args: argparse.Namespace, screen: Screen) -> int:
 
 
 def explain(args: argparse.Namespace, screen: Screen) -> int:
-    """Draw what a run looks at: where in the CMR an ECG finds itself, or which leads and times of ECGs it attends to."""
+    """Draw what a run looks at: where in the CMR an ECG finds itself, or which leads and times of ECGs it attends to.
+
+    A file that cannot be served is a line and exit code 2.
+    """
     ecgs, pair = bool(args.files), bool(args.ecg or args.cmr)
     if ecgs + pair + bool(args.subject) != 1 or (pair and not (args.ecg and args.cmr)):
         raise InputError("give ECG files, or --subject, or --ecg with --cmr")
@@ -332,7 +335,7 @@ def explain_ecgs(args: argparse.Namespace, screen: Screen) -> int:
         )
     for key, table in written.items():
         screen.say(f"{args.out / key}.png .csv .json   most: {explained.most(table)}")
-    return 0
+    return 2 if refused else 0
 
 
 def export(args: argparse.Namespace, screen: Screen) -> int:

@@ -243,32 +243,35 @@ def _frames(file: Path, crop: str) -> np.ndarray:
 
 
 def recordings(kind: str, path: Path) -> list[tuple[raw.Reader, str]]:
-    """The reader and source of every recording of a file or folder.
+    """The reader and source of every recording of a file or folder; files in a folder that no reader knows are passed over.
 
     Args:
         kind: "ecg" or "cmr".
-        path: a file, a folder that is one recording, or a folder of recordings of any formats.
+        path: a file, one recording of several in a file (`file.hdf5#17`), or a folder.
 
     Raises:
         InputError: there is none that any reader knows.
     """
-    if not path.exists():
+    file = path if path.exists() else raw.records.row(str(path))[0]
+    if not file.exists():
         raise InputError(f"{path}: no such file or folder")
-    readers = raw.READERS[kind]
-    head = b"" if path.is_dir() else path.open("rb").read(raw.records.HEAD)
-    suiting = [reader for reader in readers.values() if reader.suits(path, head)][:1]
-    if not suiting and not path.is_dir():
-        raise InputError(f"{path}: none of the readers for {kind.upper()} knows this file ({', '.join(readers)})")
-    found = []
-    for reader in suiting or readers.values():
-        try:
-            found += [(reader, source) for source in reader.find(str(path))]
-        except InputError:
-            if suiting:
-                raise
+    reader, known = _whose(kind, file), ", ".join(raw.READERS[kind])
+    if file != path:
+        found = [(reader, str(path))] if reader else []
+    elif reader or file.is_file():
+        found = [(reader, source) for source in reader.find(str(path))] if reader else []
+    else:
+        mine = ((_whose(kind, inside), inside) for inside in sorted(file.rglob("*")) if inside.is_file())
+        found = [(reader, source) for reader, inside in mine if reader for source in reader.find(str(inside))]
     if not found:
-        raise InputError(f"{path}: no recording of a known format in this folder ({', '.join(readers)})")
-    return found
+        raise InputError(f"{path}: no {kind.upper()} in a format that can be read ({known})")
+    return list(dict.fromkeys(found))  # one of several files may have been found by each
+
+
+def _whose(kind: str, file: Path) -> raw.Reader | None:
+    """The first reader that takes a file or folder for its own."""
+    head = raw.records.head(file)
+    return next((reader for reader in raw.READERS[kind].values() if reader.suits(file, head)), None)
 
 
 def read_ecgs(path: Path) -> Iterable[tuple[str, np.ndarray | str]]:
@@ -281,12 +284,13 @@ def read_ecgs(path: Path) -> Iterable[tuple[str, np.ndarray | str]]:
         InputError: see `recordings`.
     """
     for reader, source in recordings("ecg", path):
+        key = raw.key(source)
         try:
             record = reader.read(source)
             assert isinstance(record, raw.EcgRecord)
-            yield record.key, signals.prepare(record.signal, record.rate_hz, record.leads)[0]
+            yield key, signals.prepare(record.signal, record.rate_hz, record.leads)[0]
         except Excluded as error:
-            yield Path(source).name, str(error)
+            yield key, str(error)
 
 
 # -- attention ---------------------------------------------------------------------------------------------------------

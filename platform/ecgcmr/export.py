@@ -111,14 +111,14 @@ class Graph(nn.Module):
             ecg_mv: (n, 12, 5000) mV, prepared as the run's recipe says: leads, 500 Hz, cleaned.
 
         Returns:
-            The mean token, (n, width); of a fine-tuned run also the probability of the disease, (n, 1), not calibrated, or
-            phenotypes in their units, (n, phenotypes).
+            The mean token, (n, width). Of a fine-tuned run what its last layer reads, and the probability of the disease,
+            (n, 1), not calibrated, or phenotypes in their units, (n, phenotypes).
         """
         tokens = self.encoder(ecg.normalise(ecg_mv)[..., : self.samples])
-        embedding = tokens[:, 1:].mean(1)
         if self.task is None or self.head is None:
-            return (embedding,)
-        logits = self.head(tokens)
+            return (tokens[:, 1:].mean(1),)
+        embedding = self.head.embedding(tokens)
+        logits = self.head.head(embedding)
         answer = logits.softmax(-1)[:, 1:] if self.task.kind == "binary" else logits * self.sd + self.mean
         return embedding, answer
 
@@ -169,10 +169,11 @@ def _contract(graph: Graph) -> dict[str, str]:
     """What goes in and comes out, in words that travel with the graph."""
     words = {
         "input": f"mV, leads {' '.join(ecg.LEADS)}, {ecg.RATE_HZ} Hz, cleaned as `cohort` says; standardised inside",
-        "output embedding": f"({graph.encoder.cls_token.shape[-1]}) mean token of the first {graph.samples} samples",
     }
+    width, seen = graph.encoder.cls_token.shape[-1], f"the first {graph.samples} samples"
     if graph.task is None:
-        return words
+        return {**words, "output embedding": f"({width}) mean token of {seen}"}
+    words["output embedding"] = f"({width}) what the last layer reads of {seen}"
     units = [f"{name} [{tasks.UNITS[name]}]" if name in tasks.UNITS else name for name in graph.task.columns]
     what = "probability, not calibrated: " if graph.task.kind == "binary" else ""
     return {**words, "output answer": f"{what}{', '.join(units)}"}

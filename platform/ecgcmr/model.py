@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from torch import nn
 
-from ecgcmr import ecg, hardware, presets, store, weights
+from ecgcmr import ecg, hardware, methods, presets, store, weights
 from ecgcmr import trial as trials
 from ecgcmr.errors import InputError
-from ecgcmr.nn import Network, load, resnet, vit
+from ecgcmr.nn import Network, resnet, vit
+from ecgcmr.nn import load as loading
 from ecgcmr.nn.heads import EcgHead
 from ecgcmr.trial import Trial
 
@@ -38,7 +38,8 @@ class Model:
         runs, name: where the run lies.
         record: the content of its `trial.json`.
         trial: the trial.
-        ecg: its ECG encoder without a final norm, which what pools and answers brings along; None if it has none.
+        ecg: its ECG encoder as fine-tuning has it: for whole ECGs (positions of a pre-training are stretched over them), or
+            with the preset `authors` for their first half, and without a final norm. None if it has none.
         cmr: its image encoder, or None.
         head: what answers from the ECG encoder's tokens, in a fine-tuned run; else None.
     """
@@ -110,19 +111,19 @@ def find(run: str | Path, runs: Path) -> tuple[Path, str]:
 
 def _placed(folder: Path) -> tuple[Path, str]:
     """The trial's own name where its folders are still called so; a copy elsewhere is named by its last folder."""
-    name = trials.from_json(_record(folder)["trial"]).name
+    name = _read(folder)[1].name
     depth = len(Path(name).parts)
     if folder.parts[-depth:] == Path(name).parts:
         return Path(*folder.parts[:-depth]), name
     return folder.parent, folder.name
 
 
-def _record(folder: Path) -> dict[str, Any]:
+def _read(folder: Path) -> tuple[dict[str, Any], Trial]:
     path = folder / store.RECORD
     try:
         record = json.loads(path.read_text())
-        return {**record, "provenance": dict(record["provenance"])}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return {**record, "provenance": dict(record["provenance"])}, trials.from_json(record["trial"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path} is damaged ({type(error).__name__}); restore the run's folder") from error
 
 
@@ -137,40 +138,35 @@ def open_run(run: str | Path, runs: Path = Path("runs")) -> Model:
         InputError: there is none, it kept no weights, or they do not fit its trial.
     """
     runs, name = find(run, runs)
-    record = _record(store.folder(runs, name))
-    trial = trials.from_json(record["trial"])
-    if not (store.folder(runs, name) / store.ENCODER).exists():
+    folder = store.folder(runs, name)
+    record, trial = _read(folder)
+    if not (folder / store.ENCODER).exists():
         why = "diverged" if record["status"] == "diverged" else f"of stage '{trial.stage}' and method '{trial.method}'"
         raise InputError(f"run '{name}' kept no weights ({why}); name a pre-training or a final run of a network")
-    file = weights.open_file(store.folder(runs, name) / store.ENCODER)
+    file = weights.open_file(folder / store.ENCODER)
     held = {tensor.split(".")[0] for tensor in file.tensors}
-    built = {part: _encoder(part, file.encoder(part), trial.network) for part in weights.PARTS if part in held}
-    head = None
-    if "ecg" in held and "head" in held and trial.stage != "pretrain":
-        head = _head(file.encoder("head"), trial)
-    return Model(runs, name, record, trial, built.get("ecg"), built.get("cmr"), head)
+    answers = trial.stage != "pretrain"  # a pre-training's head is its projectors
+    head = file.encoder("head") if answers else {}
+    built = {part: _network(part, file.encoder(part), trial, head) for part in weights.PARTS if part in held}
+    return Model(
+        runs, name, record, trial,
+        ecg=built["ecg"].ecg if "ecg" in built else None,
+        cmr=built["cmr"].cmr if "cmr" in built else None,
+        head=built["ecg"].head if "ecg" in built and answers else None,
+    )  # fmt: skip
 
 
-def _encoder(part: str, tensors: Arrays, network: Network) -> Any:
-    """The encoder that these tensors are of.
+def _network(part: str, tensors: Arrays, trial: Trial, head: Arrays | None = None) -> Any:
+    """A supervised network with this encoder, which sees what fine-tuning shows it, and with this head if it has one.
 
     Raises:
-        InputError: names or shapes are not of this network.
+        InputError: names or shapes are not of the trial's network.
     """
-    made: nn.Module
-    if part == "ecg":
-        times = (tensors["pos_embed"].shape[1] - 1) // vit.LEADS
-        made = vit.ViT(network.width, network.depth, network.heads, network.patch, times, norm=False)
-    else:
-        made = resnet.ResNet(network.blocks, network.image_width)
-    load.into(made, tensors, part)
-    return made.eval().requires_grad_(False)
-
-
-def _head(tensors: Arrays, trial: Trial) -> EcgHead:
-    network, double = trial.network, presets.preset(trial.preset).double_norm
-    made = EcgHead(network.width, network.heads, len(tensors["head.bias"]), double_norm=double)
-    made.load_state_dict({name: torch.from_numpy(values) for name, values in tensors.items()})
+    outputs = len(head["head.bias"]) if head else 1
+    made: Any = methods.build("supervised", trial.network, presets.preset(trial.preset), outputs=outputs, modality=part)
+    made.load(part, tensors)
+    if head:
+        loading.into(made.head, head, "head")
     return made.eval().requires_grad_(False)
 
 
@@ -198,22 +194,21 @@ def adopt(file: Path, runs: Path, *, part: str, space: str, label: str, heads: i
             raise InputError(f"{option} '{word}': use letters, digits, '.', '-', '+' and '_' only; it names a folder")
     opened = weights.open_file(file)
     tensors = _counted(opened.encoder(part))
-    network = network_of(opened, part, tensors, heads)
-    names = {*_encoder(part, tensors, network).state_dict(), "norm.weight", "norm.bias"}
+    trial = Trial(
+        space=space, stage="pretrain", task=part, label=label, method=trials.IMPORTED, modality=part, batch=0, epochs=0,
+        network=network_of(opened, part, tensors, heads),
+    )  # fmt: skip
+    names = {*_network(part, tensors, trial).get_submodule(part).state_dict(), "norm.weight", "norm.bias"}
     kept = {f"{part}.{name}": np.asarray(values, order="C") for name, values in tensors.items() if name in names}
     notes = _provenance(opened, sorted(tensors.keys() - names))
-    trial = Trial(
-        space=space, stage="pretrain", task=part, label=label, method=trials.IMPORTED, modality=part, network=network,
-        batch=0, epochs=0,
-    )  # fmt: skip
     folder = store.folder(runs, trial.name)
     if not (folder / store.RECORD).exists():
         store.write(runs, store.Finished(trial, "finished", (), pd.DataFrame(), None, kept, 0, notes), "")
         return trial.name
-    old = _record(folder)
-    if old["provenance"].get("imported", {}).get("sha256") != notes["imported"]["sha256"]:
+    record, old = _read(folder)
+    if record["provenance"].get("imported", {}).get("sha256") != notes["imported"]["sha256"]:
         raise InputError(f"{folder} was made of another file; choose another --label")
-    if trials.from_json(old["trial"]) != trial:
+    if old != trial:
         raise InputError(f"{folder} was made with other --heads; choose another --label")
     return trial.name
 

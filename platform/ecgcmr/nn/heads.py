@@ -85,8 +85,12 @@ class EcgHead(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(n, 1 + tokens, width) -> (n, outputs)."""
+        return self.head(self.embedding(tokens))
+
+    def embedding(self, tokens: Tensor) -> Tensor:
+        """What the linear layer reads: (n, 1 + tokens, width) -> (n, width)."""
         pooled = self.fc_norm(self.attention_pool(tokens[:, 1:]))
-        return self.head(self.fc_norm(pooled) if self.double_norm else pooled)
+        return self.fc_norm(pooled) if self.double_norm else pooled
 
 
 class CmrHead(nn.Module):
