@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import zipfile
 from datetime import date
 from pathlib import Path
 
@@ -57,6 +58,21 @@ def permuted(name, leads):
 
 
 # --- what is read
+
+
+@pytest.mark.parametrize("name", READER)
+def test_an_archive_is_read_in_place(name, tmp_path):
+    ending = "scp" if name == "scp" else "xml"
+    with zipfile.ZipFile(tmp_path / "visits.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(f"2015/7000001_20205_2_0.{ending}", CONTENT[name])
+        archive.writestr("readme.txt", "nothing")
+    (source,) = READER[name].find(str(tmp_path))
+    assert READER[name].find(str(tmp_path / "visits.zip")) == [source]
+    record, loose = READER[name].read(source), read(name, CONTENT[name], tmp_path, "7000001_20205_2_0")
+    assert (record.key, record.person) == (loose.key, loose.person) == ("7000001_20205_2_0", loose.person)
+    np.testing.assert_array_equal(record.signal, loose.signal)
+    with pytest.raises(Excluded, match="not in the archive"):
+        READER[name].read(f"{tmp_path / 'visits.zip'}#2015/other.{ending}")
 
 
 @pytest.mark.parametrize("name", READER)

@@ -83,11 +83,37 @@ def cohort_build(args: argparse.Namespace, screen: Screen) -> int:
     with screen.display.stage("Cohort of recordings") as notes:
         screen.need_ray()
         made = door("cohort").build(
-            args.cohort, ecg=args.ecg, cmr=args.cmr, labels=args.labels, seed=args.seed, key=args.key
+            args.cohort,
+            ecg=args.ecg,
+            cmr=args.cmr,
+            labels=args.labels,
+            rules=rules_of(args),
+            seed=args.seed,
+            key=args.key,
         )
         notes.append(rows_of(made))
     screen.say(f"{args.cohort}: {flow_of(made)}")
+    if "audit" in made.manifest:
+        for line in ["", *door("labels").audit_lines(made.manifest["audit"])]:
+            screen.say(line)
     return 0
+
+
+def cohort_labels(args: argparse.Namespace, screen: Screen) -> int:
+    """Read labels files, say what they hold, and write them as one table; no recordings are touched."""
+    labels = door("labels")
+    found = labels.read_labels(args.files, rules_of(args))
+    if args.out:
+        labels.write_labels(args.out, found, args.files)
+    for line in labels.audit_lines(found.audit):
+        screen.say(line)
+    return 0
+
+
+def rules_of(args: argparse.Namespace) -> Any:
+    """How labels files are to be read."""
+    asked = {name: getattr(args, name) for name in ("visit", "censored", "codes", "allow_empty")}
+    return door("labels").rules(args.disease, **asked)
 
 
 def cohort_check(args: argparse.Namespace, screen: Screen) -> int:
@@ -360,6 +386,7 @@ def import_weights(args: argparse.Namespace, screen: Screen) -> int:
 EXAMPLES = {
     "cohort synth": "ecgcmr cohort synth --subjects 2000 --scale toy --cohort cohorts/synthetic",
     "cohort build": "ecgcmr cohort build --ecg wfdb:recordings --cohort cohorts/cinc",
+    "cohort labels": "ecgcmr cohort labels diagnoses.csv --disease hf=I50,I11.0 --out labels.csv",
     "cohort check": "ecgcmr cohort check --cohort cohorts/cinc",
     "pretrain": "ecgcmr pretrain search_spaces/table3.py --cohort cohorts/ukbb --runs runs",
     "sweep": "ecgcmr sweep search_spaces/table3.py --cohort cohorts/ukbb --runs runs",
@@ -393,9 +420,14 @@ def parser() -> argparse.ArgumentParser:
     build = command(cohort, "cohort build", cohort_build, "make a cohort of recordings")
     build.add_argument("--ecg", metavar="FORMAT:PATH", help="where the ECGs lie, e.g. wfdb:recordings")
     build.add_argument("--cmr", metavar="FORMAT:PATH", help="where the short-axis stacks lie, e.g. dicom:stacks")
-    build.add_argument("--labels", type=Path, help="CSV or Parquet with a column `subject` and label columns")
+    build.add_argument("--labels", type=Path, action="append", metavar="FILE", help="table of labels; may be repeated")
     build.add_argument("--key", type=Path, help="file with the key of the pseudonyms (made if absent; keep it outside)")
     build.add_argument("--seed", type=int, default=0)
+    table = command(cohort, "cohort labels", cohort_labels, "count what labels files hold, and merge them")
+    table.add_argument("files", type=Path, nargs="+", metavar="FILE", help="table of labels, as for `cohort build`")
+    table.add_argument("--out", type=Path, metavar="FILE", help="write the merged labels here, as CSV or Parquet")
+    for made in (build, table):
+        label_rules(made)
     command(cohort, "cohort check", cohort_check, "verify a cohort; faults by file and row")
 
     pre = command(commands, "pretrain", pretrain, "pre-train the encoders of a search space", space=True, trains=True)
@@ -422,6 +454,14 @@ def parser() -> argparse.ArgumentParser:
     bill.add_argument("--no-calibration", action="store_true", help="do not time a few steps on this machine")
     command(commands, "status", status, "what has finished and what runs")
     command(commands, "doctor", doctor, "what this machine, its packages, Ray and Aim can do")
+    parse_models(commands)
+    track = commands.add_parser("track", help="the Aim repository").add_subparsers(required=True, metavar="ACTION")
+    command(track, "track rebuild", track_rebuild, "make the Aim repository again from the rows on disk")
+    return top
+
+
+def parse_models(commands: Any) -> None:
+    """The grammar of what is done with finished runs and their weights."""
     seen = command(commands, "explain", explain, "what a run looks at, in a pair or in ECGs")
     seen.add_argument("files", nargs="*", type=Path, metavar="FILE", help="ECG files or folders: attention in each")
     seen.add_argument("--subject", metavar="PSEUDONYM", help="of --cohort: similarity of ECG and CMR")
@@ -439,9 +479,6 @@ def parser() -> argparse.ArgumentParser:
     came.add_argument("--heads", type=whole, help="attention heads, where the file does not tell")
     for made, needed in ((gone, False), (came, True)):
         made.add_argument("--part", choices=("ecg", "cmr"), required=needed, help="which encoder")
-    track = commands.add_parser("track", help="the Aim repository").add_subparsers(required=True, metavar="ACTION")
-    command(track, "track rebuild", track_rebuild, "make the Aim repository again from the rows on disk")
-    return top
 
 
 def command(
@@ -466,6 +503,23 @@ def command(
         made.add_argument("--precision", choices=choices, default="auto", help="auto: bfloat16 where the device has it")
         made.add_argument("--cpus", type=whole, help="cores for a local Ray (default: all)")
     return made
+
+
+def label_rules(made: argparse.ArgumentParser) -> None:
+    """The options that say how labels files are read (docs/labels.md)."""
+    made.add_argument(
+        "--disease",
+        action="append",
+        default=[],
+        metavar="NAME=CODES",
+        help="a disease besides cad, af and dm; may be repeated",
+    )
+    made.add_argument(
+        "--visit", type=int, default=2, help="UK Biobank's instance: 2 imaging (default), 3 repeat imaging"
+    )
+    made.add_argument("--censored", metavar="DATE", help="end of the records (default: the latest date seen)")
+    made.add_argument("--codes", default="all_diag_hosp", metavar="COLUMN", help="column with lists of ICD-10 codes")
+    made.add_argument("--allow-empty", action="store_true", help="take codes of --disease that nobody has")
 
 
 def whole(text: str) -> int:

@@ -15,7 +15,7 @@ READERS: dict[str, dict[str, Reader]] = {
         "scp": scp,
         "code15": code15,
         "tensors": tensors,
-    },  # fmt: skip
+    },
     "cmr": {"nifti": sax_nifti, "dicom": sax_dicom},
 }
 

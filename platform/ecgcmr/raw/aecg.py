@@ -13,7 +13,7 @@ import numpy as np
 
 from ecgcmr.errors import Excluded
 from ecgcmr.raw import diagnoses, markup
-from ecgcmr.raw.records import EcgRecord, age_in_years, standard_leads
+from ecgcmr.raw.records import EcgRecord, age_in_years, key, standard_leads
 
 ROOT = "AnnotatedECG"
 _AGE_CODES = {"21612-7", "29553-5", "30525-0"}  # LOINC: reported, calculated, age
@@ -46,7 +46,7 @@ def read(source: str) -> EcgRecord:
     signal, leads = standard_leads(_rows(sequences))
     person = root.find(".//{*}subjectDemographicPerson")
     return EcgRecord(
-        key=Path(source).stem,
+        key=key(source),
         signal=signal,
         rate_hz=_rate(sequences),
         leads=leads,

@@ -14,7 +14,7 @@ import numpy as np
 
 from ecgcmr.errors import Excluded
 from ecgcmr.raw import diagnoses, markup
-from ecgcmr.raw.records import EcgRecord, age_in_years, standard_leads
+from ecgcmr.raw.records import EcgRecord, age_in_years, key, standard_leads
 
 ROOT = "CardiologyXML"
 _ON = {"yes", "true", "on", "1"}
@@ -40,7 +40,7 @@ def read(source: str) -> EcgRecord:
     Raises:
         Excluded: it is no CardioSoft file, no resting ECG, or its counts, gain or rate do not stand.
     """
-    root, stem = markup.parse(source), Path(source).stem
+    root, stem = markup.parse(source), key(source)
     strip = _strip(root, stem)
     signal, leads = standard_leads(_rows(strip))
     rate = strip.find("SampleRate")

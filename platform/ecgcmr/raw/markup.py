@@ -5,6 +5,7 @@ expanded or fetched: entities and a DTD inside the file are refused, the name of
 MUSE file) is passed over. Nothing of a file's text reaches an error.
 """
 
+import contextlib
 import re
 from pathlib import Path
 from xml.etree.ElementTree import Element, ParseError
@@ -14,8 +15,8 @@ from defusedxml.common import DefusedXmlException, DTDForbidden
 from defusedxml.ElementTree import DefusedXMLParser
 
 from ecgcmr.errors import Excluded, InputError
-from ecgcmr.raw import wfdb
-from ecgcmr.raw.records import HEAD
+from ecgcmr.raw import archive, wfdb
+from ecgcmr.raw.records import head
 
 LIMIT = 16 << 20  # bytes; ten seconds of twelve leads take half a MiB
 TAGS = 200_000  # tags and attributes; an aECG has 4,000
@@ -26,18 +27,17 @@ def find(path: str, root: str, format_name: str) -> list[str]:
     """List the XML files under a folder, or the one named.
 
     Files with another root element belong to another reader and are left out. A file that shows no root element (empty,
-    cut short) is listed, so that the cohort's flow counts it.
+    cut short) is listed, so that the cohort's flow counts it, and so are all members of an archive.
 
     Raises:
         InputError: the path does not exist or the folder holds none.
     """
     place = Path(path)
-    if place.is_file():
+    if place.is_file() and not archive.is_archive(place):
         return [str(place)]
-    if not place.is_dir():
+    if not place.exists():
         raise InputError(f"{path}: no such file or folder")
-    files = sorted(file for file in place.rglob("*") if file.suffix.lower() == ".xml" and file.is_file())
-    found = [str(file) for file in files if root_element(_head(file)) in (root, "")]
+    found = [source for source in archive.find(place, (".xml",)) if _element(source) in (root, "")]
     if not found:
         raise InputError(
             f"{path}: no {format_name} file (*.xml with root element {root}) in this folder; "
@@ -46,12 +46,11 @@ def find(path: str, root: str, format_name: str) -> list[str]:
     return found
 
 
-def _head(file: Path) -> bytes:
-    try:
-        with file.open("rb") as stream:
-            return stream.read(HEAD)
-    except OSError:
-        return b""
+def _element(source: str) -> str:
+    """The root element of a file; of a member of an archive it is not looked at before the file is read."""
+    with contextlib.suppress(OSError):
+        return "" if archive.split(source)[0] else root_element(head(Path(source)))
+    return ""
 
 
 def root_element(head: bytes) -> str:
@@ -69,7 +68,7 @@ def parse(source: str) -> Element:
         Excluded: it is empty, too large, no XML, or declares entities or a DTD of its own.
     """
     try:
-        with open(source, "rb") as file:
+        with archive.opened(source) as path, path.open("rb") as file:
             content = file.read(LIMIT + 1)
     except OSError:
         raise Excluded("unreadable file") from None

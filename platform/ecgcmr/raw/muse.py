@@ -15,7 +15,7 @@ import numpy as np
 
 from ecgcmr.errors import Excluded
 from ecgcmr.raw import diagnoses, markup
-from ecgcmr.raw.records import EcgRecord, standard_leads
+from ecgcmr.raw.records import EcgRecord, key, standard_leads
 
 ROOT = "RestingECG"
 # Fields that shift a lead against the others or against zero. They are 0 in every file seen, and how a reader should
@@ -48,7 +48,7 @@ def read(source: str) -> EcgRecord:
     signal, leads = standard_leads(_rows(wave))
     years = markup.text(root, "PatientDemographics/AgeUnits").upper() == "YEARS"
     return EcgRecord(
-        key=Path(source).stem,
+        key=key(source),
         signal=signal,
         rate_hz=_rate(wave),
         leads=leads,

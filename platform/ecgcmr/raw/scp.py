@@ -15,7 +15,8 @@ import ecgdatakit
 import numpy as np
 
 from ecgcmr.errors import Excluded, InputError
-from ecgcmr.raw.records import EcgRecord, age_in_years, standard_leads
+from ecgcmr.raw import archive
+from ecgcmr.raw.records import EcgRecord, age_in_years, key, standard_leads
 
 _NOT_DECODED = "SCP-ECG compression that is not decoded"
 LIMIT = 1 << 20  # bytes; ten seconds take 35 to 240 kB, and the library needs seconds to decode a MiB
@@ -28,11 +29,11 @@ def find(path: str) -> list[str]:
         InputError: the path does not exist or holds none.
     """
     place = Path(path)
-    if place.is_file():
+    if place.is_file() and not archive.is_archive(place):
         return [str(place)]
-    if not place.is_dir():
+    if not place.exists():
         raise InputError(f"{path}: no such file or folder")
-    found = sorted(str(file) for file in place.rglob("*") if file.suffix.lower() == ".scp" and file.is_file())
+    found = archive.find(place, (".scp",))
     if not found:
         raise InputError(f"{path}: no SCP-ECG file (*.scp) in this folder; name the folder that holds the recordings")
     return found
@@ -49,13 +50,13 @@ def read(source: str) -> EcgRecord:
     Raises:
         Excluded: it cannot be decoded, its checksums fail, its leads are not simultaneous, or its gain is not stated.
     """
-    file = Path(source)
-    record = _decoded(file)
+    with archive.opened(source) as file:
+        record = _decoded(file)
     signal, leads = standard_leads(_rows(record))
     patient = record.patient
     stated = None if patient.age is None else float(patient.age)
     return EcgRecord(
-        key=file.stem,
+        key=key(source),
         signal=signal,
         rate_hz=float(record.leads[0].sampling_rate),
         leads=leads,
