@@ -18,7 +18,7 @@ LAYERS = (
     ("raw", "tasks", "methods", "paper", "phenotypes"),
     ("trial", "study", "store", "weights", "cohort", "shards", "pairing", "labels", "check", "order", "checkpoint"),
     ("examples", "tabular", "pack"),
-    ("fit", "rungs", "stream", "training", "memory", "packing", "spaces", "served"),
+    ("fit", "rungs", "stream", "training", "memory", "packing", "spaces", "served", "model"),
     (
         "report",
         "explain",

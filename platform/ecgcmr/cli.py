@@ -400,6 +400,70 @@ def share(args: argparse.Namespace, screen: Screen) -> int:
     return 0
 
 
+# -- models ------------------------------------------------------------------------------------------------------------
+
+
+def explain(args: argparse.Namespace, screen: Screen) -> int:
+    """Draw what a run looks at: where in the CMR an ECG finds itself, or which leads and times of ECGs it attends to.
+
+    A file that cannot be served is a line and exit code 2.
+    """
+    ecgs, pair = bool(args.files), bool(args.ecg or args.cmr)
+    if ecgs + pair + bool(args.subject) != 1 or (pair and not (args.ecg and args.cmr)):
+        raise InputError("give ECG files, or --subject, or --ecg with --cmr")
+    return explain_ecgs(args, screen) if ecgs else explain_pair(args, screen)
+
+
+def explain_pair(args: argparse.Namespace, screen: Screen) -> int:
+    """The similarity map of an ECG and a CMR image."""
+    opened = door("model").open_run(args.model, args.runs)
+    if args.subject:
+        found = door("explain").pair(opened.runs, opened.name, door("cohort").open(args.cohort), args.subject)
+    else:
+        found = door("explain").pair_of_files(opened.runs, opened.name, args.ecg, args.cmr)
+    drawn = door("report.explained").pair(found, opened.trial.label, args.subject or args.ecg.stem)
+    screen.say(f"{door('report.figures').save(drawn, args.out)}")
+    return 0
+
+
+def explain_ecgs(args: argparse.Namespace, screen: Screen) -> int:
+    """Attention over the leads and times of ECG files."""
+    opened, explained = door("model").open_run(args.model, args.runs), door("report.explained")
+    refused: list[str] = []
+
+    def refuse(key: str, reason: str) -> None:
+        refused.append(reason)
+        screen.note(f"ecgcmr: {key}: {reason}")
+
+    written = explained.attention(opened, args.files, args.out, refuse)
+    if not written:
+        raise InputError(f"none of {len(refused)} recordings can serve; the reasons are above")
+    if opened.head is None:
+        screen.note(
+            "a pre-training pools all patches alike: its attention does not tell what matters (docs/explain-export.md)"
+        )
+    for key, table in written.items():
+        screen.say(f"{args.out / key}.png .csv .json   most: {explained.most(table)}")
+    return 2 if refused else 0
+
+
+def export(args: argparse.Namespace, screen: Screen) -> int:
+    """Write what a run learnt to a file for elsewhere."""
+    for line in door("export").write(args.model, args.out, args.format, runs=args.runs, part=args.part):
+        screen.say(line)
+    screen.say(f"{args.out}")
+    return 0
+
+
+def import_weights(args: argparse.Namespace, screen: Screen) -> int:
+    """Make a finished pre-training of an encoder that came in a file, from which trials may start."""
+    name = door("model").adopt(
+        args.weights, args.runs, part=args.part, space=args.space, label=args.label, heads=args.heads
+    )
+    screen.say(f'{args.runs / name}\nstart a trial from it with  starts=(("{args.part}", "{name}"),)')
+    return 0
+
+
 # -- the command line --------------------------------------------------------------------------------------------------
 
 EXAMPLES = {
@@ -415,6 +479,9 @@ EXAMPLES = {
     "plan": "ecgcmr plan search_spaces/table3.py --cohort cohorts/ukbb",
     "status": "ecgcmr status --runs runs",
     "doctor": "ecgcmr doctor",
+    "explain": "ecgcmr explain --model runs/table3/final/af/mmcl/batch=32,lr=1e-05/seed=0 recordings --out attention",
+    "export": "ecgcmr export --model runs/table3/pretrain/ecg/mae --format onnx --out encoder.onnx",
+    "import": "ecgcmr import --weights signal_encoder_mmcl.pth --part ecg --space published --label mmcl --runs runs",
     "track rebuild": "ecgcmr track rebuild --runs runs",
     "predict": "ecgcmr predict --model runs/toy/final --csv risks.csv --page page.html ecgs/00001_hr.hea",
     "embed": "ecgcmr embed --model runs/toy/pretrain/ecg/mae --cohort cohorts/ukbb --out embeddings/mae",
@@ -480,6 +547,7 @@ def parser() -> argparse.ArgumentParser:
     bill.add_argument("--no-calibration", action="store_true", help="do not time a few steps on this machine")
     command(commands, "status", status, "what has finished and what runs")
     command(commands, "doctor", doctor, "what this machine, its packages, Ray and Aim can do")
+    parse_models(commands)
     track = commands.add_parser("track", help="the Aim repository").add_subparsers(required=True, metavar="ACTION")
     answer = serving(command(commands, "predict", predict, "answer ECG files: risks and phenotypes"))
     answer.add_argument(
@@ -504,6 +572,27 @@ def parser() -> argparse.ArgumentParser:
     handed.add_argument("--out", type=Path, required=True, help="the folder to make")
     command(track, "track rebuild", track_rebuild, "make the Aim repository again from the rows on disk")
     return top
+
+
+def parse_models(commands: Any) -> None:
+    """The grammar of what is done with finished runs and their weights."""
+    seen = command(commands, "explain", explain, "what a run looks at, in a pair or in ECGs")
+    seen.add_argument("files", nargs="*", type=Path, metavar="FILE", help="ECG files or folders: attention in each")
+    seen.add_argument("--subject", metavar="PSEUDONYM", help="of --cohort: similarity of ECG and CMR")
+    seen.add_argument("--ecg", type=Path, metavar="FILE", help="with --cmr: similarity of the two files")
+    seen.add_argument("--cmr", type=Path, metavar="FILE", help="short-axis stack")
+    gone = command(commands, "export", export, "write a run's weights for elsewhere")
+    gone.add_argument("--format", required=True, choices=("safetensors", "authors", "onnx"))
+    for made, what in ((seen, "folder for attention, file.png for a pair"), (gone, "file")):
+        made.add_argument("--model", required=True, metavar="RUN", help="a run's folder, or its name under --runs")
+        made.add_argument("--out", required=True, type=Path, help=what)
+    came = command(commands, "import", import_weights, "make a run of a weight file, to start from")
+    came.add_argument("--weights", required=True, type=Path, metavar="FILE", help=".safetensors, or .pth of tensors")
+    came.add_argument("--space", required=True, help="first folder of the run's name")
+    came.add_argument("--label", required=True, help="word for the system, e.g. mmcl")
+    came.add_argument("--heads", type=whole, help="attention heads, where the file does not tell")
+    for made, needed in ((gone, False), (came, True)):
+        made.add_argument("--part", choices=("ecg", "cmr"), required=needed, help="which encoder")
 
 
 def command(

@@ -15,6 +15,7 @@ from ecgcmr.errors import InputError
 from ecgcmr.nn import Network
 
 STAGES = ("pretrain", "grid", "final")
+IMPORTED = "imported"  # method of a pre-training whose weights came in a file: not trained here, for no epochs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +27,7 @@ class Trial:
         stage: "pretrain"; "grid" (a point judged on validation); "final" (the chosen point, the only one to see test).
         task: a name of `tasks.TASKS` or a label column; for pre-training the modality: "ecg", "cmr" or "ecg+cmr".
         label: the word for the system in tables and paths: "supervised", "mae", "mmcl", "mmcl-wo-mdm" …
-        method: a name of `methods.METHODS`, or "xgboost".
+        method: a name of `methods.METHODS`, "xgboost", or IMPORTED.
         starts: (part, name of the trial whose encoder it starts from) pairs, e.g. (("ecg", "toy/pretrain/ecg/mae/…"),).
         modality: what a supervised trial reads: "ecg", "cmr", or "tabular" (method "xgboost": age, sex, height, weight).
         seed: of weights, batches and noise.
@@ -61,7 +62,9 @@ class Trial:
         """Refuse what could never run, while the file that says it is still known to the reader."""
         if self.stage not in STAGES:
             raise InputError(f"stage '{self.stage}' of a trial in space '{self.space}': use one of {', '.join(STAGES)}")
-        for name, low in (("batch", 0 if self.method == "xgboost" else 1), ("epochs", 1), ("eval_every", 1)):
+        ready = self.method == IMPORTED
+        least = {"batch": 0 if ready or self.method == "xgboost" else 1, "epochs": 0 if ready else 1, "eval_every": 1}
+        for name, low in least.items():
             if getattr(self, name) < low:
                 raise InputError(f"{name}={getattr(self, name)} of trial '{self.name}': must be at least {low}")
         if self.halving == 1 or self.halving < 0:
