@@ -31,6 +31,7 @@ from ecgcmr.methods.mmcl import MMCL
 from ecgcmr.model import Model
 from ecgcmr.nn import load as loading
 from ecgcmr.nn.vit import LEADS
+from ecgcmr.raw import search
 from ecgcmr.trial import Trial
 
 SIGNALS = ("ecg", "cmr")
@@ -232,46 +233,14 @@ def _only(found: Iterable[tuple[str, np.ndarray | str]]) -> tuple[str, np.ndarra
 
 
 def _frames(file: Path, crop: str) -> np.ndarray:
-    sources = recordings("cmr", file)
-    if len(sources) > 1:
-        raise InputError(f"{file}: {len(sources)} stacks where one is needed; name one file")
-    reader, source = sources[0]
     try:
-        return images.prepare(reader.read(source), crop)[0]  # type: ignore[arg-type]
+        sources = search.recordings("cmr", file)
+        if len(sources) > 1:
+            raise InputError(f"{file}: {len(sources)} stacks where one is needed; name one file")
+        reader, source = sources[0]
+        return images.prepare(raw.READERS["cmr"][reader].read(source), crop)[0]  # type: ignore[arg-type]
     except Excluded as error:
         raise InputError(f"{file}: {error}; this stack cannot serve") from error
-
-
-def recordings(kind: str, path: Path) -> list[tuple[raw.Reader, str]]:
-    """The reader and source of every recording of a file or folder; files in a folder that no reader knows are passed over.
-
-    Args:
-        kind: "ecg" or "cmr".
-        path: a file, one recording of several in a file (`file.hdf5#17`), or a folder.
-
-    Raises:
-        InputError: there is none that any reader knows.
-    """
-    file = path if path.exists() else raw.records.row(str(path))[0]
-    if not file.exists():
-        raise InputError(f"{path}: no such file or folder")
-    reader, known = _whose(kind, file), ", ".join(raw.READERS[kind])
-    if file != path:
-        found = [(reader, str(path))] if reader else []
-    elif reader or file.is_file():
-        found = [(reader, source) for source in reader.find(str(path))] if reader else []
-    else:
-        mine = ((_whose(kind, inside), inside) for inside in sorted(file.rglob("*")) if inside.is_file())
-        found = [(reader, source) for reader, inside in mine if reader for source in reader.find(str(inside))]
-    if not found:
-        raise InputError(f"{path}: no {kind.upper()} in a format that can be read ({known})")
-    return list(dict.fromkeys(found))  # one of several files may have been found by each
-
-
-def _whose(kind: str, file: Path) -> raw.Reader | None:
-    """The first reader that takes a file or folder for its own."""
-    head = raw.records.head(file)
-    return next((reader for reader in raw.READERS[kind].values() if reader.suits(file, head)), None)
 
 
 def read_ecgs(path: Path) -> Iterable[tuple[str, np.ndarray | str]]:
@@ -281,12 +250,16 @@ def read_ecgs(path: Path) -> Iterable[tuple[str, np.ndarray | str]]:
         (key, (12, 5000) float32 mV), or (key, why it cannot serve).
 
     Raises:
-        InputError: see `recordings`.
+        InputError: there is none that any reader knows.
     """
-    for reader, source in recordings("ecg", path):
+    try:
+        found = search.recordings("ecg", path)
+    except Excluded as error:
+        raise InputError(f"{path}: {error}") from error
+    for reader, source in found:
         key = raw.key(source)
         try:
-            record = reader.read(source)
+            record = raw.READERS["ecg"][reader].read(source)
             assert isinstance(record, raw.EcgRecord)
             yield key, signals.prepare(record.signal, record.rate_hz, record.leads)[0]
         except Excluded as error:

@@ -21,7 +21,7 @@ import torch
 
 from ecgcmr import __version__, cohort, ecg, examples, hardware, methods, raw, served, tasks
 from ecgcmr.errors import Excluded, InputError
-from ecgcmr.raw.records import HEAD
+from ecgcmr.raw import search
 from ecgcmr.served import Disease, Meaning, Phenotype, Run
 from ecgcmr.tasks import Task
 
@@ -283,42 +283,14 @@ class Prepared:
 
 
 def recordings(sources: Iterable[str | Path]) -> list[tuple[str, str] | Refused]:
-    """(reader, source) of every ECG in files and folders, in order; files in a folder that are no ECGs are passed over.
-
-    Args:
-        sources: files, folders, or one recording of several in a file (`file.hdf5#17`).
-    """
+    """(reader, source) of every ECG in files and folders, in order; see `raw.search`."""
     found: list[tuple[str, str] | Refused] = []
-    for source in map(str, sources):
-        path = Path(source)
-        if not path.exists() and Path(source.rpartition("#")[0]).is_file():
-            reader = whose(Path(source.rpartition("#")[0]))
-            found.append((reader, source) if reader else Refused(source, "no format that can be read"))
-        elif not path.exists():
-            found.append(Refused(source, "no such file or folder"))
-        elif path.is_file() or whose(path):
-            found += _listed(path) or [Refused(source, "no format that can be read")]
-        else:
-            inside = [one for file in sorted(path.rglob("*")) if file.is_file() for one in _listed(file)]
-            found += inside or [Refused(source, "no ECG that can be read in this folder")]
-    return list(dict.fromkeys(found))  # a recording of several files may have been found by each
-
-
-def whose(path: Path) -> str | None:
-    """The first ECG reader that takes a file, or a folder, for its own; None if none does."""
-    head = b""
-    if not path.is_dir():
-        with path.open("rb") as file:
-            head = file.read(HEAD)
-    return next((name for name, reader in raw.READERS["ecg"].items() if reader.suits(path, head)), None)
-
-
-def _listed(path: Path) -> list[tuple[str, str] | Refused]:
-    try:
-        reader = whose(path)
-        return [(reader, source) for source in raw.READERS["ecg"][reader].find(str(path))] if reader else []
-    except (InputError, OSError) as error:
-        return [Refused(str(path), str(error) if isinstance(error, InputError) else "cannot be opened")]
+    for source in sources:
+        try:
+            found += search.recordings("ecg", Path(source))
+        except Excluded as error:
+            found.append(Refused(str(source), str(error)))
+    return list(dict.fromkeys(found))
 
 
 def prepared_in_batches(found: Iterable[tuple[str, str] | Refused]) -> Iterator[list[Prepared | Refused]]:

@@ -43,7 +43,7 @@ def attention(
         key -> `explain.table` of its weights.
 
     Raises:
-        InputError: see `explain.recordings` and `explain.attention`.
+        InputError: see `explain.read_ecgs` and `explain.attention`.
     """
     written: dict[str, pd.DataFrame] = {}
     for path in paths:
