@@ -20,7 +20,6 @@ from ecgcmr import cohort as cohorts
 from ecgcmr import ecg, pairing, shards, tasks
 from ecgcmr.errors import InputError
 
-LIMIT_MV = 20.0  # a pacing spike of 13 mV exists; 20 mV is a unit or gain mistaken
 FLAT_MV = 1e-3
 RANGES = {"age": (0, 120), "sex": (0, 1), "height": (50, 250), "weight": (10, 400)}  # years, -, cm, kg
 KEPT = ("subject", "split", *shards.DEMOGRAPHICS)
@@ -174,8 +173,8 @@ def _ecg_fault(stored: np.ndarray) -> Iterator[str]:
         yield f"ECG is not finite, lead {shards.LEADS[lead]} sample {sample}"
         return
     highest = np.abs(signal).max(axis=1)
-    if highest.max() > LIMIT_MV:
-        yield f"lead {shards.LEADS[highest.argmax()]} reaches {highest.max():.0f} mV, more than {LIMIT_MV:.0f}"
+    if highest.max() > ecg.PEAK_MV:
+        yield f"lead {shards.LEADS[highest.argmax()]} reaches {highest.max():.0f} mV, more than {ecg.PEAK_MV:.0f}"
     span = np.ptp(signal, axis=1)
     if span.min() < FLAT_MV:
         yield f"lead {shards.LEADS[span.argmin()]} is flat"

@@ -171,7 +171,8 @@ def _table(path: str) -> pd.DataFrame:
     try:
         table = pd.read_csv(path, usecols=lambda name: name in wanted)
         table = table.replace({"True": 1, "False": 0, "true": 1, "false": 0})
-        table = table.apply(pd.to_numeric, errors="coerce").set_index("exam_id", verify_integrity=True)
+        table = table.apply(pd.to_numeric, errors="coerce").replace([np.inf, -np.inf], np.nan)
+        table = table.set_index("exam_id", verify_integrity=True)
     except (KeyError, ValueError, OSError) as error:
         raise InputError(f"{path}: not the table of CODE-15 %: it needs a column exam_id, each number once") from error
     for name in {*LABELS, "is_male"} & set(table):

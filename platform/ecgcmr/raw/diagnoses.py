@@ -103,6 +103,17 @@ SCP = tuple(
 )
 
 
+_COLUMNS = (
+    "patient_id",
+    "age",
+    "sex",
+    "height",
+    "weight",
+    "scp_codes",
+    "filename_lr",
+    "filename_hr",
+)  # of PTB-XL's table
+
 # Diagnostic statements by superclass (scp_statements.csv, column diagnostic_class).
 SCP_CLASSES = {
     "NORM": "NORM",
@@ -148,12 +159,15 @@ def scp(statements: Iterable[str]) -> dict[str, float]:
     """Turn PTB-XL's statements into label columns `scp_<statement>`, `scp_class_<superclass>` and `af`.
 
     A statement counts whatever its likelihood: 0 means not given, and rhythms never have one (of 14 recordings with AFIB
-    among the first 521, 13 have 0). A recording with statements but none of diagnosis is in no superclass.
+    among the first 521, 13 have 0). A recording with statements but none of diagnosis is in no superclass. With a word that
+    is none of the 71, only the 1s, as in `snomed`.
     """
-    listed = set(statements)
-    labels = _columns("scp_", listed, SCP, AF_SCP, complete=bool(listed))
-    if listed:
-        labels |= {f"scp_class_{name}": float(bool(listed & {*words.split()})) for name, words in SCP_CLASSES.items()}
+    said = set(statements)
+    listed = said & set(SCP)  # any other word may be anybody's and stays in the table
+    complete = bool(listed) and listed == said
+    labels = _columns("scp_", listed, SCP, AF_SCP, complete=complete)
+    classes = {f"scp_class_{name}": float(bool(listed & {*words.split()})) for name, words in SCP_CLASSES.items()}
+    labels |= classes if complete else {name: 1.0 for name, value in classes.items() if value}
     return dict(sorted(labels.items()))
 
 
@@ -196,17 +210,22 @@ def ptbxl(path: str) -> dict[str, Annotation]:
     """Read `ptbxl_database.csv`: stem of the recording's file -> what the table says of it.
 
     Raises:
-        InputError: a column is missing or a row cannot be read; names file, row and column.
+        InputError: a column is missing or a row cannot be read; names file and column, or line.
     """
     found: dict[str, Annotation] = {}
-    with Path(path).open(encoding="utf-8", newline="") as file:
-        for number, row in enumerate(csv.DictReader(file), start=2):
-            try:
-                annotation = _annotation(row)
+    with Path(path).open(encoding="utf-8", errors="replace", newline="") as file:
+        table = csv.DictReader(file)
+        try:
+            absent = [column for column in _COLUMNS if column not in (table.fieldnames or ())]
+            if absent:
+                raise InputError(f"{path}: no column {', '.join(absent)}; expected PTB-XL's table")
+            for row in table:
                 stems = [Path(row[column]).name for column in ("filename_lr", "filename_hr")]
-            except (KeyError, TypeError, ValueError, SyntaxError) as error:
-                raise InputError(f"{path}, line {number}: {error!r}; expected PTB-XL's columns") from error
-            found |= dict.fromkeys(stems, annotation)
+                found |= dict.fromkeys(stems, _annotation(row))
+        except InputError:
+            raise
+        except Exception:  # literals raise what the parser of Python does, and quote the row
+            raise InputError(f"{path}, line {table.line_num}: cannot be read as a line of PTB-XL's table") from None
     return found
 
 
@@ -217,10 +236,15 @@ def _annotation(row: dict[str, str]) -> Annotation:
         person=f"patient{int(float(row['patient_id']))}",
         age=years(row["age"]),
         sex=None if sex is None else 1.0 - sex,  # PTB-XL: 0 male, 1 female
-        height=number(row["height"]),
-        weight=number(row["weight"]),
+        height=_within(number(row["height"]), 50, 250),
+        weight=_within(number(row["weight"]), 10, 400),
         labels=scp(statements),
     )
+
+
+def _within(value: float | None, low: float, high: float) -> float | None:
+    """The value, or None beyond what `check` accepts of a cohort."""
+    return value if value is not None and low <= value <= high else None
 
 
 def number(text: str) -> float | None:

@@ -9,12 +9,14 @@ Source: DICOM PS3.3 C.10.9 (Waveform Module), PS3.16 CID 3001 (ECG leads); ISO/I
 """
 
 import logging
+import os
 import re
 import warnings
 from pathlib import Path
 
 import numpy as np
 import pydicom
+from pydicom.dataelem import RawDataElement
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from ecgcmr import ecg
@@ -29,6 +31,7 @@ TO_MV = {"uv": 1e-3, "µv": 1e-3, "μv": 1e-3, "microvolt": 1e-3, "mv": 1.0, "mi
 TYPES = {(8, "SB"): "i1", (8, "UB"): "u1", (16, "SS"): "i2", (16, "US"): "u2", (32, "SL"): "i4", (32, "UL"): "u4"}
 # The numbers of leads in SCP-ECG (5.6.3-9-61) and in ISO/IEEE 11073-10101 (2:61) are the same.
 CODES = {1: "I", 2: "II", **{n + 2: f"V{n}" for n in range(1, 7)}, 61: "III", 62: "aVR", 63: "aVL", 64: "aVF"}
+UNDEFINED = 0xFFFFFFFF  # the length of a sequence that says itself where it ends
 SKEW_LIMIT_S = 0.001  # half a sample at 500 Hz
 
 logging.getLogger("pydicom").setLevel(logging.CRITICAL)  # its warnings quote the header's values
@@ -98,7 +101,21 @@ def _dataset(file: Path) -> pydicom.Dataset:
         raise Excluded("file too large")
     if pydicom.filereader.read_file_meta_info(file).TransferSyntaxUID not in PLAIN:
         raise Excluded("compressed DICOM")
-    return pydicom.dcmread(file)
+    dataset = pydicom.dcmread(file)
+    _ends(dataset, file)
+    return dataset
+
+
+def _ends(dataset: pydicom.Dataset, file: Path) -> None:
+    """Refuse a file that does not end with its last element: what was inserted or lost before it has shifted the samples."""
+    elements = [dataset.get_item(tag) for tag in dataset.keys()]  # noqa: SIM118 (else values)
+    last = max(elements, key=lambda e: e.value_tell if isinstance(e, RawDataElement) else e.file_tell)
+    if isinstance(last, RawDataElement) and last.length != UNDEFINED:
+        with file.open("rb") as opened:
+            opened.seek(min(last.value_tell, opened.seek(0, os.SEEK_END)))
+            rest = opened.read()
+        if len(rest) < last.length or rest[last.length :].strip(b"\0"):
+            raise Excluded("unreadable DICOM file")
 
 
 def _rhythm(dataset: pydicom.Dataset) -> pydicom.Dataset:
@@ -182,7 +199,7 @@ def _millivolts(
     for i in wanted:
         gain = _number(channels[i], "ChannelSensitivity", np.nan)
         gain *= _number(channels[i], "ChannelSensitivityCorrectionFactor", 1.0)
-        if not np.isfinite(gain) or gain == 0:
+        if not np.isfinite(gain) or gain <= 0:  # below 0 it would stand the lead on its head
             raise Excluded("no sensitivity")
         values[i] = samples[i] * gain + _number(channels[i], "ChannelBaseline", 0.0)
     stated = set(units.values())

@@ -63,7 +63,7 @@ def suits(file: Path, head: bytes) -> bool:
         return ending in ENDINGS and head.startswith(b"PK")
     try:
         return _ecgs(_npy_form(BytesIO(head))[0])
-    except (ValueError, SyntaxError, EOFError):
+    except Exception:  # numpy's header is Python: its parser raises TokenError, RecursionError and others
         return False
 
 
@@ -136,7 +136,10 @@ def _opened(path: str, size: int, modified: int) -> Recordings:
 
 
 def _npy(path: str) -> np.ndarray:
-    return np.load(path, mmap_mode="r", allow_pickle=False)
+    held = np.load(path, mmap_mode="r", allow_pickle=False)
+    if held.offset + held.nbytes != Path(path).stat().st_size:  # what was inserted would shift all that follows
+        raise Excluded("unreadable array file")
+    return held
 
 
 def _npy_form(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:

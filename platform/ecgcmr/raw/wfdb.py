@@ -119,6 +119,8 @@ def _mend(text: str, stem: str) -> str:
         raise Excluded("multi-segment record")
     if stated[:1] != [str(sum(map(_speaks, lines)) - 1)]:  # wfdb would make room for as many signals as stated
         raise Excluded("unreadable WFDB record")
+    if len(stated) > 1 and not re.fullmatch(r"\d+(\.\d+)?([/(].*)?", stated[1]):  # wfdb reads -500 as its default
+        raise Excluded("sampling rate unknown")
     if "." in name:
         lines[first] = lines[first].replace(name, re.sub(r"[^-\w]", "_", stem), 1)
     for file in _signal_files(text):
@@ -144,6 +146,10 @@ def _checked(record: wfdb.Record) -> wfdb.Record:
     for stated, found in zip(record.checksum or [], sums):
         if stated is not None and (stated - found) % 65536:
             raise Excluded("samples differ from the header's checksum")
+    if len({*zip(record.file_name, record.fmt)}) > len(set(record.file_name)):
+        raise Excluded("unreadable WFDB record")  # one file is read in one format, whatever a lead states
+    if not all(gain > 0 for gain in record.adc_gain):  # below 0 it would stand the ECG on its head
+        raise Excluded("gain unknown")
     return record
 
 
