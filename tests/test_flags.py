@@ -73,7 +73,7 @@ def test_a_pacemaker_is_found_and_a_loose_electrode_is_none():
 def test_noise_is_measured_in_millivolts():
     quiet = flags.noise(person(0))
     assert quiet < 0.03
-    assert 0.1 < flags.noise(hum(person(0), 0.1)) < 0.1 + quiet
+    assert 0.08 < flags.noise(hum(person(0), 0.1)) < 0.1  # 50 Hz passes the filter at 0.86
     assert flags.flags(hum(person(0), 0.05))["flag_noisy"] == 1
     gap = person(0).copy()
     gap[:, 100:150] = np.nan

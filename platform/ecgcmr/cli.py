@@ -110,7 +110,8 @@ def flow_of(cohort: Any) -> str:
     words = []
     for step in cohort.manifest["flow"]:
         reasons = ", ".join(f"{n} {reason}" for reason, n in step.get("reasons", {}).items())
-        words.append(f"{step['step']} {step['n']:,}" + (f" (less {reasons})" if reasons else ""))
+        lost = "less" if step.get("unit") == "recordings" else "the rest"
+        words.append(f"{step['step']} {step['n']:,}" + (f" ({lost} {reasons})" if reasons else ""))
     return " → ".join(words)
 
 
@@ -324,8 +325,11 @@ def parser() -> argparse.ArgumentParser:
     synth.add_argument("--scale", choices=SCALES, default="toy")
     synth.add_argument("--seed", type=int, default=0)
     build = command(cohort, "cohort build", cohort_build, "make a cohort of recordings")
-    build.add_argument("--ecg", metavar="FORMAT:PATH", help="where the ECGs lie, e.g. wfdb:recordings")
-    build.add_argument("--cmr", metavar="FORMAT:PATH", help="where the short-axis stacks lie, e.g. dicom:stacks")
+    for kind, what in (
+        ("--ecg", "ECGs lie, e.g. wfdb:recordings"),
+        ("--cmr", "short-axis stacks lie, e.g. dicom:stacks"),
+    ):
+        build.add_argument(kind, metavar="FORMAT:PATH", action="append", default=[], help=f"where {what}; repeatable")
     build.add_argument("--labels", type=Path, help="CSV or Parquet with a column `subject` and label columns")
     build.add_argument("--key", type=Path, help="file with the key of the pseudonyms (made if absent; keep it outside)")
     build.add_argument("--seed", type=int, default=0)

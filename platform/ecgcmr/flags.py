@@ -19,7 +19,7 @@ SPIKES = 4  # in 10 s
 SPIKE_TO_REST = 20.0  # height of a spike to the median of the same measure: muscle noise makes many and is everywhere
 NARROW = 0.7
 NOISE_HZ = 40.0
-NOISE_MV = 0.04  # mains of 0.11 mV from peak to peak
+NOISE_MV = 0.04  # mains of 0.13 mV from peak to peak, of which the filter passes 0.86 at 50 Hz
 SUSPECT = 0.35
 
 INDEPENDENT = (0, 1, 6, 7, 8, 9, 10, 11)  # I, II, V1 … V6; the other limb leads follow from these
