@@ -9,9 +9,13 @@ import argparse
 import collections
 import errno
 import importlib
+import itertools
+import json
 import logging
 import os
+import shutil
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable
@@ -113,6 +117,65 @@ def flow_of(cohort: Any) -> str:
         lost = "less" if step.get("unit") == "recordings" else "the rest"
         words.append(f"{step['step']} {step['n']:,}" + (f" ({lost} {reasons})" if reasons else ""))
     return " → ".join(words)
+
+
+# -- recordings --------------------------------------------------------------------------------------------------------
+
+
+def inspect(args: argparse.Namespace, screen: Screen) -> int:
+    """Say what a reader sees in files of any format, and what a cohort would do with them; writes nothing but plots."""
+    inspect, told, failed = door("inspect"), [], 0
+    for path in args.files:
+        claims = inspect.find(path)
+        one = len(claims) == 1
+        for seen in itertools.islice(inspect.look(claims), args.limit):
+            failed += bool(seen.error)
+            if seen.error:
+                screen.note(f"ecgcmr: {seen.source} ({seen.format}): {seen.error}")
+            elif not args.json:
+                screen.say("\n".join(lines_of(seen)) if one else line_of(seen, path))
+            told.append(inspect.as_json(seen))
+            if args.plot and seen.picture is not None:
+                screen.note(f"drawn: {draw(seen, args.plot, len(told))}")
+        if len(claims) > args.limit:
+            screen.note(f"{path}: the first {args.limit:,} of {len(claims):,} recordings; see more with --limit")
+    if args.json:
+        screen.say(json.dumps(told, indent=1))
+    return 2 if failed else 0
+
+
+def lines_of(seen: Any) -> list[str]:
+    """A recording in a few lines."""
+    said = {
+        "format": f"{seen.format} ({seen.kind.upper()})",
+        **seen.facts,
+        "flags": "; ".join(seen.flags) or "none",
+        "changes": "; ".join(seen.repairs) or "none",
+        "cohort": "keeps it" if seen.kept else f"leaves it out: {'; '.join(seen.faults)}",
+    }
+    return [seen.source, *(f"  {name:8s} {words}" for name, words in said.items())]
+
+
+def line_of(seen: Any, above: Path) -> str:
+    """A recording of many in one line."""
+    name = os.path.relpath(seen.source, above if above.is_dir() else above.parent)
+    size = [seen.facts[word] for word in ("rate", "length", "stack", "cycle") if word in seen.facts]
+    verdict = "kept" if seen.kept else f"left out: {seen.faults[0]}"
+    return "  ".join([name, f"{seen.format} {seen.kind.upper()}", *size, verdict, *seen.flags])
+
+
+def draw(seen: Any, place: Path, number: int) -> Path:
+    """Draw a recording into a folder, or into the image file that is named."""
+    figures, stem = door("report.figures"), Path(seen.source).name
+    title = "  ".join([stem, *seen.flags, *seen.faults])
+    figure = (
+        figures.ecg_paper(seen.picture, 500, title) if seen.kind == "ecg" else figures.frames(seen.picture, title=title)
+    )
+    named = place.suffix.lower() in (".png", ".svg", ".pdf")
+    if named and number > 1:
+        raise InputError(f"{place}: one image for several recordings; name a folder")
+    path: Path = figures.save(figure, place if named else place / f"{number:03d}-{stem}.png")
+    return path
 
 
 # -- training ----------------------------------------------------------------------------------------------------------
@@ -298,6 +361,7 @@ EXAMPLES = {
     "cohort synth": "ecgcmr cohort synth --subjects 2000 --scale toy --cohort cohorts/synthetic",
     "cohort build": "ecgcmr cohort build --ecg wfdb:recordings --cohort cohorts/cinc",
     "cohort check": "ecgcmr cohort check --cohort cohorts/cinc",
+    "inspect": "ecgcmr inspect recordings/A0002.hea --plot A0002.png",
     "pretrain": "ecgcmr pretrain search_spaces/table3.py --cohort cohorts/ukbb --runs runs",
     "sweep": "ecgcmr sweep search_spaces/table3.py --cohort cohorts/ukbb --runs runs",
     "seeds": "ecgcmr seeds search_spaces/table3.py --cohort cohorts/ukbb --runs runs",
@@ -335,6 +399,14 @@ def parser() -> argparse.ArgumentParser:
     build.add_argument("--seed", type=int, default=0)
     command(cohort, "cohort check", cohort_check, "verify a cohort; faults by file and row")
 
+    see = command(
+        commands, "inspect", inspect, "what a file of any format holds, and whether a cohort keeps it", folders=False
+    )
+    see.add_argument("files", type=Path, nargs="+", metavar="FILE", help="recordings, or folders of them")
+    see.add_argument("--plot", type=Path, metavar="DIR", help="draw what can be drawn into a folder, or FILE.png")
+    see.add_argument("--json", action="store_true", help="print JSON instead of text")
+    see.add_argument("--limit", type=whole, default=1000, help="recordings of a folder (default: 1000)")
+
     pre = command(commands, "pretrain", pretrain, "pre-train the encoders of a search space", space=True, trains=True)
     pre.add_argument("--only", nargs="+", metavar="LABEL", help="only these systems, e.g. mae")
     grid = command(commands, "sweep", sweep, "run the grid of a search space", space=True, trains=True)
@@ -365,9 +437,16 @@ def parser() -> argparse.ArgumentParser:
 
 
 def command(
-    commands: Any, name: str, function: Callable[..., int], text: str, *, space: bool = False, trains: bool = False
+    commands: Any,
+    name: str,
+    function: Callable[..., int],
+    text: str,
+    *,
+    space: bool = False,
+    trains: bool = False,
+    folders: bool = True,
 ) -> argparse.ArgumentParser:
-    """Add a command with what all commands share."""
+    """Add a command with what all commands share; one without `folders` knows neither cohort nor runs and leaves no log."""
     made: argparse.ArgumentParser = commands.add_parser(
         name.split()[-1],
         help=text,
@@ -378,8 +457,9 @@ def command(
     made.set_defaults(function=function, name=name)
     if space:
         made.add_argument("space", type=Path, help="search-space file, e.g. search_spaces/table3.py")
-    made.add_argument("--cohort", type=Path, default=Path("cohort"), help="the cohort's folder (default: cohort)")
-    made.add_argument("--runs", type=Path, default=Path("runs"), help="where runs are kept (default: runs)")
+    if folders:
+        made.add_argument("--cohort", type=Path, default=Path("cohort"), help="the cohort's folder (default: cohort)")
+        made.add_argument("--runs", type=Path, default=Path("runs"), help="where runs are kept (default: runs)")
     if trains:
         made.add_argument("--device", help="cpu, cuda, cuda:1 … (default: a GPU if there is one)")
         choices = ("auto", "float32", "bfloat16")
@@ -399,11 +479,17 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     args = parsed(argv)
     for name in ("runs", "cohort"):
-        setattr(args, name, getattr(args, name).expanduser().resolve())
-    log = args.runs / "logs" / f"{args.name.replace(' ', '-')}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
+        if hasattr(args, name):
+            setattr(args, name, getattr(args, name).expanduser().resolve())
+    kept = hasattr(args, "runs")
+    folder = args.runs / "logs" if kept else Path(tempfile.mkdtemp(prefix="ecgcmr-"))
+    log = folder / f"{args.name.replace(' ', '-')}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
     try:
         with progress.captured(log) as out:
-            return run(args, out)
+            code = run(args, out)
+        if not kept and code != 1:  # 1 tells where the log is
+            shutil.rmtree(folder, ignore_errors=True)
+        return code
     except OSError as error:
         print(f"ecgcmr: {os_words(error)}", file=sys.stderr)
         return 2
