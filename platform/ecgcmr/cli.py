@@ -94,6 +94,23 @@ def cohort_build(args: argparse.Namespace, screen: Screen) -> int:
     return 0
 
 
+def cohort_withdraw(args: argparse.Namespace, screen: Screen) -> int:
+    """Make a cohort without the people on a list; no recording is read again. Then delete the old cohort yourself."""
+    withdraw = door("withdraw")
+    with screen.display.stage(f"Withdrawal from {args.cohort}") as notes:
+        options = {"key": args.key, "ignore_unknown": args.ignore_unknown}
+        made = withdraw.withdraw(args.cohort, args.out, args.list, **options)
+        notes.append(rows_of(made))
+    one, stale = made.manifest["replaces"][0], withdraw.mark(args.runs, made)
+    people = f"{one['people']:,} {'person' if one['people'] == 1 else 'people'}"
+    screen.say(f"{args.out}: {people} ({one['rows']:,} rows) fewer than {args.cohort}")
+    screen.say(
+        f"{stale:,} trials under {args.runs} were made with them: run them again" if stale else "no trial is stale"
+    )
+    screen.say(f"Delete when nothing needs it any more: {args.cohort}, {args.cohort}.link.csv, {args.cohort}.key")
+    return 0
+
+
 def cohort_check(args: argparse.Namespace, screen: Screen) -> int:
     """Verify a cohort; every fault is a line."""
     with screen.display.stage(f"Check of {args.cohort}"):
@@ -337,6 +354,8 @@ def status(args: argparse.Namespace, screen: Screen) -> int:
     folders = ["/".join(name.split("/")[:4]) for name in rows.trial.unique()]
     for folder in sorted(set(folders)):
         screen.say(f"finished  {folder}  {folders.count(folder):,} trials")
+    for line in stale_of(args.runs):
+        screen.say(line)
     for record in store.running(args.runs):
         words = progress.describe(record)
         idle = time.time() - record.get("now", record["started"])
@@ -345,6 +364,20 @@ def status(args: argparse.Namespace, screen: Screen) -> int:
     if rows.empty and not store.running(args.runs):
         screen.say(f"nothing under {args.runs} yet")
     return 0
+
+
+def stale_of(runs: Path) -> list[str]:
+    """A line for each study with trials that were made with people who have withdrawn since."""
+    since = store.withdrawn(runs)
+    found: collections.Counter[tuple[str, int]] = collections.Counter()
+    for folder, record in store.records(runs) if since else ():
+        if record["recipe"]["cohort"] in since:
+            study = "/".join(folder.relative_to(runs).parts[:4])
+            found[study, since[record["recipe"]["cohort"]]] += 1
+    return [
+        f"stale     {study}  {n:,} trials: from their cohort {people:,} people have withdrawn since; run them again"
+        for (study, people), n in sorted(found.items())
+    ]
 
 
 def doctor(args: argparse.Namespace, screen: Screen) -> int:
@@ -360,6 +393,7 @@ def doctor(args: argparse.Namespace, screen: Screen) -> int:
 EXAMPLES = {
     "cohort synth": "ecgcmr cohort synth --subjects 2000 --scale toy --cohort cohorts/synthetic",
     "cohort build": "ecgcmr cohort build --ecg wfdb:recordings --cohort cohorts/cinc",
+    "cohort withdraw": "ecgcmr cohort withdraw --list withdrawn.csv --cohort cohorts/ukbb --out cohorts/ukbb-2",
     "cohort check": "ecgcmr cohort check --cohort cohorts/cinc",
     "inspect": "ecgcmr inspect recordings/A0002.hea --plot A0002.png",
     "pretrain": "ecgcmr pretrain search_spaces/table3.py --cohort cohorts/ukbb --runs runs",
@@ -397,6 +431,11 @@ def parser() -> argparse.ArgumentParser:
     build.add_argument("--labels", type=Path, help="CSV or Parquet with a column `subject` and label columns")
     build.add_argument("--key", type=Path, help="file with the key of the pseudonyms (made if absent; keep it outside)")
     build.add_argument("--seed", type=int, default=0)
+    leave = command(cohort, "cohort withdraw", cohort_withdraw, "make one without the people on a list")
+    leave.add_argument("--list", type=Path, required=True, help="one id a line: participant, recording or pseudonym")
+    leave.add_argument("--out", type=Path, required=True, help="the new cohort's folder")
+    leave.add_argument("--key", type=Path, help="file with the key of the pseudonyms, if not beside the cohort")
+    leave.add_argument("--ignore-unknown", action="store_true", help="pass over ids that are not in the data")
     command(cohort, "cohort check", cohort_check, "verify a cohort; faults by file and row")
 
     see = command(

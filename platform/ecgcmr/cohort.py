@@ -66,6 +66,15 @@ class Cohort:
         return {"fingerprint": self.fingerprint, "recipe": self.recipe}
 
     @property
+    def replaced(self) -> dict[str, int]:
+        """Fingerprints of the cohorts that this one replaces -> how many people have withdrawn since."""
+        found, people = {}, 0
+        for one in self.manifest.get("replaces", []):  # the latest first
+            people += one["people"]
+            found[one["fingerprint"]] = people
+        return found
+
+    @property
     def columns(self) -> tuple[str, ...]:
         """The label columns (0/1 or phenotypes) of which at least one row is known; flags are none."""
         return tuple(name for name in self._index.columns if name in self.manifest["labels"])
@@ -473,7 +482,7 @@ def _work(row: dict[str, Any]) -> dict[str, Any]:
     """One job: survey some recordings, or write one shard; its part is written last. Bad input comes back as words."""
     job, out = json.loads(row["job"]), Path(row["out"])
     try:
-        part = {"survey": _survey, "synthetic": _shard, "recordings": _shard}[job["work"]](job, out)
+        part = {"survey": _survey}.get(job["work"], _shard)(job, out)
         part |= {"part": job["part"], "rows": job["rows"]}
         store.write_json(out / BUILD / job["part"], part)
     except InputError as error:
@@ -500,7 +509,7 @@ def _shard(job: dict[str, Any], out: Path) -> dict[str, Any]:
                 marks.append("0" if row.get(name) is None else "1")
             yield row
 
-    rows = {"synthetic": _synthetic, "recordings": _recorded}[job["work"]](job)
+    rows = {"synthetic": _synthetic, "recordings": _recorded, "copied": _copied}[job["work"]](job)
     summary = shards.write_shard(out / job["path"], noted(rows), job["labels"])
     return {**summary, "path": job["path"], "has": {name: "".join(marks) for name, marks in has.items()}}
 
@@ -527,6 +536,12 @@ def _recorded(job: dict[str, Any]) -> Iterator[dict[str, Any]]:
             if item[kind]:
                 row[kind], _ = _prepare(kind, _read(kind, item[kind]))
         yield row
+
+
+def _copied(job: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The rows of another cohort's shard whose numbers are listed."""
+    wanted = set(job["items"])
+    return (row for number, row in enumerate(shards.rows(Path(job["from"]))) if number in wanted)
 
 
 def _read(kind: str, source: str) -> raw.EcgRecord | raw.CmrRecord:
