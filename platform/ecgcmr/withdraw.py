@@ -10,6 +10,7 @@ import re
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from ecgcmr import flags, pairing, shards, store
 from ecgcmr.cohort import Cohort
 from ecgcmr.errors import InputError
 
-FIELDS = r"_\d{4,6}_\d+_\d+"  # UK Biobank's names: <eid>_20205_2_0
+FIELD = re.compile(r"(?<=^\d{7})_\d{4,6}_\d+_\d+$")  # of UK Biobank's file names: <eid>_20205_2_0
 
 
 @dataclass(frozen=True)
@@ -33,13 +34,17 @@ class Known:
 
     def of(self, word: str) -> set[str]:
         """The pseudonyms that an id means: of a person, a recording's key, or a pseudonym itself."""
-        found = {word} if word in self.pseudonyms else set()
-        if self.secret:
-            found |= {pairing.pseudonym(self.secret, word)} & self.pseudonyms
-        if self.link is not None:
-            name = self.link["key"].str.rpartition("/")[2]
-            mine = (self.link["key"] == word) | (name == word) | name.str.fullmatch(re.escape(word) + FIELDS)
-            found |= set(self.link.loc[mine, "subject"])
+        own = {word, pairing.pseudonym(self.secret, word)} if self.secret else {word}
+        return (own & self.pseudonyms) | self._linked.get(word, set())
+
+    @cached_property
+    def _linked(self) -> dict[str, set[str]]:
+        """Key, file name without folders, and UK Biobank's participant of every recording -> pseudonyms."""
+        found: dict[str, set[str]] = {}
+        for key, subject in self.link[["key", "subject"]].itertuples(index=False) if self.link is not None else ():
+            name = key.rpartition("/")[2]
+            for word in {key, name, FIELD.sub("", name)}:
+                found.setdefault(word, set()).add(subject)
         return found
 
 
