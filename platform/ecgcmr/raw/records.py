@@ -54,6 +54,7 @@ class EcgRecord:
         labels: label column -> 0.0 or 1.0; a column that is absent is unknown, not 0.
         repairs: what was settled while reading, in words.
         person: groups repeat visits; None means that the record is its own person.
+        visit: which of the person's visits; an ECG and a CMR of two known visits are no pair. None where unknown.
     """
 
     key: str
@@ -67,6 +68,7 @@ class EcgRecord:
     labels: dict[str, float]
     repairs: tuple[str, ...]
     person: str | None = None
+    visit: str | None = None
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,7 @@ class CmrRecord:
         spacing_mm: distance of slices, rows and columns.
         trigger_ms: (phases,) time after the R wave, or None.
         repairs: what was settled while reading, in words.
+        person, visit: as in `EcgRecord`.
     """
 
     key: str
@@ -86,6 +89,8 @@ class CmrRecord:
     spacing_mm: tuple[float, float, float]
     trigger_ms: np.ndarray | None
     repairs: tuple[str, ...]
+    person: str | None = None
+    visit: str | None = None
 
 
 class Reader(Protocol):
