@@ -265,4 +265,4 @@ def test_a_record_goes_through_preparation(tmp_path):
     record = sax_dicom.read(str(folder(tmp_path, stack())))
     image_, words = cmr.prepare(record)
     assert image_.shape == (3, 210, 210)
-    assert words == ()
+    assert {"end-systole from the smallest blood pool", "heart found by what moves"} <= set(words)

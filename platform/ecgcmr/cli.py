@@ -83,7 +83,7 @@ def cohort_build(args: argparse.Namespace, screen: Screen) -> int:
     with screen.display.stage("Cohort of recordings") as notes:
         screen.need_ray()
         made = door("cohort").build(
-            args.cohort, ecg=args.ecg, cmr=args.cmr, labels=args.labels, seed=args.seed, key=args.key
+            args.cohort, ecg=args.ecg, cmr=args.cmr, labels=args.labels, seed=args.seed, key=args.key, crop=args.crop
         )
         notes.append(rows_of(made))
     screen.say(f"{args.cohort}: {flow_of(made)}")
@@ -328,6 +328,12 @@ def parser() -> argparse.ArgumentParser:
     build.add_argument("--cmr", metavar="FORMAT:PATH", help="where the short-axis stacks lie, e.g. dicom:stacks")
     build.add_argument("--labels", type=Path, help="CSV or Parquet with a column `subject` and label columns")
     build.add_argument("--key", type=Path, help="file with the key of the pseudonyms (made if absent; keep it outside)")
+    build.add_argument(
+        "--crop",
+        choices=("heart", "fixed", "none"),
+        default="heart",
+        help="cut images to the heart, to the authors' one box, or not (default: heart)",
+    )
     build.add_argument("--seed", type=int, default=0)
     command(cohort, "cohort check", cohort_check, "verify a cohort; faults by file and row")
 

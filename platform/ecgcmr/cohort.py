@@ -174,6 +174,7 @@ def build(
     labels: Path | str | None = None,
     seed: int = 0,
     key: Path | str | None = None,
+    crop: str = "heart",
     shard_rows: int = SHARD_ROWS,
 ) -> Cohort:
     """Make a cohort of real recordings, or open it if it is there.
@@ -189,10 +190,11 @@ def build(
         seed: of the split.
         key: file with the secret of the pseudonyms, outside `out`; made beside it by default. What a pseudonym stands for
             is written to `<out>.link.csv`, beside the cohort and never inside.
+        crop: how the heart is cut out of the images, one of `cmr.CROPS`.
         shard_rows: rows of one shard.
 
     Raises:
-        InputError: no source, unknown reader, nothing that can serve, another cohort in the way, or a full disk.
+        InputError: no source, unknown reader or crop, nothing that can serve, another cohort in the way, or a full disk.
     """
     out = Path(out)
     table = pairing.read_labels(Path(labels) if labels else None)
@@ -200,33 +202,40 @@ def build(
     if not sources:
         raise InputError("a cohort needs recordings: give --ecg wfdb:PATH, --cmr nifti:PATH or --cmr dicom:PATH")
     readers = {kind: reader for kind, (reader, _) in sources.items()}
-    recipe = recipe_of("+".join(readers.values()), {"readers": readers})
+    recipe = recipe_of("+".join(readers.values()), {"readers": readers}, crop)
     request = {
         "source": " ".join(f"{reader}:{Path(str(given).partition(':')[2]).name}" for reader, given in
                            zip(readers.values(), (g for g in (ecg, cmr) if g))),
         **{f"{kind} recordings": len(found) for kind, (_, found) in sources.items()},
         "names": digest(sorted(Path(s).name for _, found in sources.values() for s in found)),
         "labels": shards.sha256(Path(labels))[:16] if labels else "none",
+        "crop": crop,
         **_common(recipe, seed, shard_rows),
     }  # fmt: skip
     if ready(out, request):
         return open(out)
     with building(out, request):
-        judged = survey(out, sources)
+        judged = survey(out, sources, crop)
         pairing.sort_out(judged)  # refuses before a key is made
         linked = pairing.link(judged, table, secret(out, Path(key) if key else None), seed)
         pd.DataFrame(linked.link).to_csv(out.with_name(out.name + ".link.csv"), index=False)
         columns = tuple(dict.fromkeys((*shards.default_labels(), *linked.labels)))
-        parts = write_shards(
-            out, linked.rows, {"work": "recordings", "readers": readers, "labels": columns}, shard_rows
-        )
+        shared = {"work": "recordings", "readers": readers, "crop": crop, "labels": columns}
+        parts = write_shards(out, linked.rows, shared, shard_rows)
         account = {name: getattr(linked, name) for name in ("flow", "exclusions", "repairs")}
         return finish(out, request, recipe, parts, columns, account)
 
 
-def recipe_of(reader: str, notes: dict[str, Any]) -> dict[str, Any]:
-    """How signals come to their form; whatever changes an array's content is in it."""
-    return {"format": shards.FORMAT, "ecg": ecg.RECIPE, "cmr": cmr.RECIPE, "reader": reader, **notes}
+def recipe_of(reader: str, notes: dict[str, Any], crop: str = "heart") -> dict[str, Any]:
+    """How signals come to their form; whatever changes an array's content is in it.
+
+    Raises:
+        InputError: another `crop` than those of `cmr.CROPS`.
+    """
+    if crop not in cmr.CROPS:
+        raise unknown("crop", crop, cmr.CROPS)
+    images = {**cmr.RECIPE, "crop": crop}
+    return {"format": shards.FORMAT, "ecg": ecg.RECIPE, "cmr": images, "reader": reader, **notes}
 
 
 def _common(recipe: dict[str, Any], seed: int, shard_rows: int) -> dict[str, Any]:
@@ -313,11 +322,11 @@ def building(out: Path, request: dict[str, Any]) -> Iterator[None]:
         (out / store.PROGRESS).unlink(missing_ok=True)
 
 
-def survey(out: Path, sources: dict[str, tuple[str, list[str]]]) -> list[pairing.Found]:
+def survey(out: Path, sources: dict[str, tuple[str, list[str]]], crop: str = "heart") -> list[pairing.Found]:
     """Judge every recording, in parallel; ECGs first, each kind in the order of its sources."""
     jobs = [
         {"work": "survey", "kind": kind, "reader": reader, "sources": found[start : start + SURVEY],
-         "rows": len(found[start : start + SURVEY]), "part": f"survey-{kind}-{start // SURVEY:05d}.json"}
+         "crop": crop, "rows": len(found[start : start + SURVEY]), "part": f"survey-{kind}-{start // SURVEY:05d}.json"}
         for kind, (reader, found) in sources.items()
         for start in range(0, len(found), SURVEY)
     ]  # fmt: skip
@@ -512,35 +521,35 @@ def _recorded(job: dict[str, Any]) -> Iterator[dict[str, Any]]:
         row = {"subject": item["subject"], "split": item["split"], **item["numbers"]}
         for kind in shards.SIGNALS:
             if item[kind]:
-                array, _ = _prepare(kind, raw.READERS[kind][job["readers"][kind]].read(item[kind]))
+                array, _ = _prepare(kind, raw.READERS[kind][job["readers"][kind]].read(item[kind]), job["crop"])
                 row[kind] = array
         yield row
 
 
-def _prepare(kind: str, record: Any) -> tuple[np.ndarray, tuple[str, ...]]:
+def _prepare(kind: str, record: Any, crop: str) -> tuple[np.ndarray, tuple[str, ...]]:
     if kind == "ecg":
         signal, words = ecg.prepare(record.signal, record.rate_hz, record.leads)
         return signal.astype(np.float16), words
-    return cmr.prepare(record)
+    return cmr.prepare(record, crop)
 
 
 def _survey(job: dict[str, Any], out: Path) -> dict[str, Any]:
     """Judge recordings: what is known of each, or the step at which it failed and why."""
-    found = [_judge(job["kind"], job["reader"], source) for source in job["sources"]]
+    found = [_judge(job["kind"], job["reader"], source, job["crop"]) for source in job["sources"]]
     return {"found": [dataclasses.asdict(f) for f in found]}
 
 
-def _judge(kind: str, reader: str, source: str) -> pairing.Found:
+def _judge(kind: str, reader: str, source: str, crop: str) -> pairing.Found:
     blank = pairing.Found(kind, source, Path(source).name.split(".")[0])
     try:
         record = raw.READERS[kind][reader].read(source)
     except Excluded as error:
         return dataclasses.replace(blank, step="readable", reason=str(error))
     try:
-        array, words = _prepare(kind, record)
+        array, words = _prepare(kind, record, crop)
     except Excluded as error:
         return dataclasses.replace(blank, key=record.key, step="plausible", reason=str(error))
-    known: dict[str, float] = dict(record.labels) if isinstance(record, raw.EcgRecord) else {}
+    known: dict[str, float] = dict(record.labels)
     for name in shards.DEMOGRAPHICS:
         if getattr(record, name, None) is not None:
             known[name] = float(getattr(record, name))

@@ -4,7 +4,8 @@ The key comes from the file's name, never from inside it: names, dates and ident
 Frames and signals are as the file holds them; `ecg.prepare` and `cmr.prepare` settle, check and clean them.
 """
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -51,6 +52,11 @@ class CmrRecord:
         spacing_mm: distance of slices, rows and columns.
         trigger_ms: (phases,) time after the R wave, or None.
         repairs: what was settled while reading, in words.
+        person: groups repeat visits; None means that the record is its own person.
+        masks: uint8 like `frames`, 0 background, 1 LV cavity, 2 myocardium, 3 RV cavity; None without a segmentation.
+        masked: the phases that have a segmentation; the masks of all others are 0.
+        es: the phase that the files name as end-systole, or None.
+        labels: phenotype -> value in its unit (tasks.UNITS); one that is absent is unknown.
     """
 
     key: str
@@ -58,6 +64,17 @@ class CmrRecord:
     spacing_mm: tuple[float, float, float]
     trigger_ms: np.ndarray | None
     repairs: tuple[str, ...]
+    person: str | None = None
+    masks: np.ndarray | None = None
+    masked: tuple[int, ...] = ()
+    es: int | None = None
+    labels: dict[str, float] = field(default_factory=dict)
+
+
+def biobank(stem: str) -> tuple[str, int] | None:
+    """(person, instance) of a file that UK Biobank names `{eid}_{field}_{instance}_{array}`; None for other names."""
+    parts = re.fullmatch(r"(\d+)_\d{4,5}_(\d)_\d+", stem)
+    return (parts[1], int(parts[2])) if parts else None
 
 
 class Reader(Protocol):
