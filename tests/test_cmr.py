@@ -203,6 +203,12 @@ def test_unfit_stacks_are_excluded(frames, reason):
         cmr.prepare(Stack(frames))
 
 
+@pytest.mark.parametrize("side", [0.0, 1e-9, 1e9, float("nan")])
+def test_pixels_of_no_size_are_excluded(side):
+    with pytest.raises(Excluded, match="size of pixels"):
+        cmr.prepare(replace(stack(), spacing_mm=(10.0, side, 1.8)))
+
+
 def test_unknown_crop_lists_the_known():
     with pytest.raises(InputError, match="known: fixed, heart, none"):
         cmr.prepare_frames(np.zeros((3, 210, 210)), "manual")

@@ -28,7 +28,7 @@ def heart(wall_mm=9.0, scale=1.0, rv=True, thick=None, spacing=SPACING, shape=SH
         inner = (OUTER - wall_mm) * scale * np.sqrt(max(0.0, 1 - (depth / (LONG - wall_mm)) ** 2))
         radius = np.hypot(y, x)
         if rv:
-            out[z][(np.hypot(y / 1.1, x + 28) < outer) & (radius >= outer)] = 3
+            out[z][(np.hypot(y / 1.1, x + 28) < outer * (0.5 + 0.5 * scale)) & (radius >= outer)] = 3
         out[z][radius < outer] = 2
         out[z][radius < inner - (4.0 * wedge(thick, y, x, depth) if thick else 0.0)] = 1
     return out
@@ -65,9 +65,8 @@ def test_volumes_of_half_ellipsoids():
 
 
 def test_right_ventricle_counts_its_voxels():
-    ed, es = heart(), heart()
-    es[:, :, :30] = np.where(es[:, :, :30] == 3, 0, es[:, :, :30])
-    found = phenotypes.measure(ed, heart(scale=0.8) * (es > 0), SPACING)
+    ed, es = heart(), heart(scale=0.8)
+    found = phenotypes.measure(ed, es, SPACING)
     voxel = 8 * 1.5 * 1.5 / 1000
     assert found["RVEDV"] == pytest.approx((ed == 3).sum() * voxel)
     assert found["RVESV"] == pytest.approx((es == 3).sum() * voxel)
@@ -142,6 +141,7 @@ def test_what_a_stack_lacks_is_absent():
     assert "LVEF" in alone
     assert not any(name.startswith("RV") for name in alone)
     assert phenotypes.measure(np.zeros_like(ed), es, SPACING) == {}
+    assert phenotypes.measure(ed, es, (0.0, 1.5, 1.5)) == {}
     few = ed.copy()
     few[BASE + 4 :] = 0
     assert not any(name.startswith("WT") for name in phenotypes.measure(few, None, SPACING))

@@ -18,6 +18,7 @@ LEAST_SLICES = 8  # the authors drop stacks of 7 slices and fewer
 PERCENTILES = (1.0, 99.0)
 # The authors' box in a 210-pixel image. UK Biobank's pixels are 1.8 mm (Petersen et al. 2016), so it is 140 mm wide.
 FIXED_TOP, FIXED_LEFT, FIXED_SIDE = 44, 68, 78
+PIXEL_MM = (0.2, 5.0)  # beyond, the header states no size of a cine's pixels
 HEART_MM = 140.0
 POOL_MM = 40.0  # radius around the heart's centre in which the blood is counted: both ventricles, little else
 PLATEAU = 0.05
@@ -98,8 +99,10 @@ def prepare(stack: Stack, crop: str = "heart") -> tuple[np.ndarray, tuple[str, .
         uint8 (3, 210, 210), frames ES, mid, ED; and what was settled, in words.
 
     Raises:
-        Excluded: too few slices, or nothing moves in the middle ones.
+        Excluded: too few slices, no plausible size of pixels, or nothing moves in the middle slices.
     """
+    if not all(PIXEL_MM[0] <= side <= PIXEL_MM[1] for side in stack.spacing_mm[1:]):
+        raise Excluded("implausible size of pixels")
     frames = stack.frames
     bad = ~np.isfinite(frames)
     if bad.any():

@@ -12,6 +12,7 @@ DENSITY = 1.05  # g/mL of myocardium, as ukbb_cardiac
 LEAST_PIXELS = 10  # fewer in a slice are no structure; ukbb_cardiac's bound
 LEAST_SLICES = 6  # with cavity and muscle, for thickness; ukbb_cardiac's bound
 BEATS = (25.0, 220.0)  # per minute; outside, the times are not those of one heartbeat
+SPACING_MM = (0.2, 25.0)  # of pixels and slices; beyond, the header states none
 NEAR = 3.0  # pixels between the right ventricle and the wall that is called septum, at most
 
 
@@ -41,7 +42,7 @@ def measure(
 
     Source: definitions of ukbb_cardiac (Bai et al. 2018, 2020), in our own code.
     """
-    if not _enclosed(ed):
+    if not all(SPACING_MM[0] <= step <= SPACING_MM[1] for step in spacing_mm) or not _enclosed(ed):
         return {}
     voxel = float(np.prod(spacing_mm)) / 1000
     left, right = (_ventricle(ed, es, label, name, voxel) for label, name in ((CAVITY, "LV"), (RIGHT, "RV")))
