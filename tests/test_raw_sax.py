@@ -268,6 +268,20 @@ def test_nifti_needs_time_and_bounds(tmp_path, monkeypatch):
         sax_nifti.read(str(write_nifti(tmp_path / "p.nii", frames())))
 
 
+SUNNYBROOK = Path(__file__).resolve().parents[2] / "shared" / "data" / "cmr" / "sunnybrook"
+
+
+@pytest.mark.skipif(not SUNNYBROOK.exists(), reason="the Sunnybrook stacks are not here")
+def test_sunnybrook_as_dicom_and_as_nifti_is_the_same_stack():
+    plain = sax_dicom.read(str(SUNNYBROOK / "dicom" / "SCD0000101.tar.xz"))
+    other = sax_nifti.read(str(SUNNYBROOK / "nifti" / "SCD0000101_sax_4d.nii.gz"))
+    assert plain.frames.shape == (12, 20, 256, 256)
+    assert np.array_equal(plain.frames, other.frames)
+    assert plain.spacing_mm == pytest.approx(other.spacing_mm, abs=1e-3)
+    with pytest.raises(Excluded):
+        sax_dicom.read(str(SUNNYBROOK / "localizer"))
+
+
 def test_a_record_goes_through_preparation(tmp_path):
     """What a reader returns is what `cmr.prepare` takes."""
     record = sax_dicom.read(str(folder(tmp_path, stack())))
@@ -501,6 +515,11 @@ def test_enhanced_multi_frame_images(tmp_path):
     assert np.array_equal(record.frames, 2 * frames() - 5)
     assert record.spacing_mm == (8.0, 1.5, 1.4)
     assert np.array_equal(record.trigger_ms, 40.0 * np.arange(PHASES))
+
+
+def test_plain_images_with_a_leftover_of_functional_groups(tmp_path):
+    images = stack(PerFrameFunctionalGroupsSequence=[Dataset()])
+    assert np.array_equal(sax_dicom.read(str(folder(tmp_path, images))).frames, frames())
 
 
 def test_multi_frame_images_without_places_are_refused(tmp_path):

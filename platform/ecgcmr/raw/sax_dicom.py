@@ -11,7 +11,7 @@ import re
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ APEX_LPS = np.array([1.0, -1.0, -1.0])
 class Image:
     """One image with the few facts that sort it; `dataset` keeps the pixels undecoded, `frame` is its number in there."""
 
-    dataset: pydicom.Dataset
+    dataset: pydicom.Dataset = field(repr=False)  # its text would be the whole header
     frame: int
     origin: np.ndarray
     normal: np.ndarray
@@ -150,7 +150,8 @@ def _images(dataset: pydicom.Dataset) -> list[Image]:
     try:
         if "PixelData" not in dataset or not 0 < int(dataset.Rows) * int(dataset.Columns) <= PIXEL_LIMIT:
             return []
-        if "PerFrameFunctionalGroupsSequence" in dataset:
+        # Some exports leave functional groups in plain images too (GE's of Sunnybrook do), with nothing of use in them.
+        if "PerFrameFunctionalGroupsSequence" in dataset and "ImagePositionPatient" not in dataset:
             return [_enhanced(dataset, n) for n in range(len(dataset.PerFrameFunctionalGroupsSequence))]
         if int(dataset.get("NumberOfFrames") or 1) > 1:
             return []
