@@ -17,7 +17,7 @@ from test_phenotypes import heart
 
 from ecgcmr import cmr, phenotypes
 from ecgcmr.errors import Excluded, InputError
-from ecgcmr.raw import archives, sax_dicom, sax_nifti
+from ecgcmr.raw import bundle, sax_dicom, sax_nifti
 from ecgcmr.raw.records import biobank
 
 SLICES, PHASES, ROWS, COLUMNS = 9, 12, 40, 48
@@ -178,7 +178,7 @@ def test_dicom_refuses_damaged_archives_and_floods(tmp_path, monkeypatch):
     folder(tmp_path / "p", stack())
     for limit, value in (("TOTAL_LIMIT", 10_000), ("COUNT_LIMIT", 50)):
         with monkeypatch.context() as patch:
-            patch.setattr(archives, limit, value)
+            patch.setattr(bundle, limit, value)
             for name in ("p.tar.xz", "p.zip", "p"):
                 with pytest.raises(Excluded, match="more files than"):
                     sax_dicom.read(str(tmp_path / name))
@@ -400,7 +400,7 @@ def test_zip_with_a_damaged_member_is_a_reason(tmp_path):
 @pytest.mark.parametrize("name", ["p.zip", "p.tar.xz", "p.tar.gz", "header.tar.gz"])
 def test_bombs_are_a_reason_before_they_fill_the_memory(tmp_path, monkeypatch, name):
     """80 MB of zeros that take 80 kB; in `header.tar.gz` they are a header of the archive instead of a member."""
-    monkeypatch.setattr(archives, "SWELL_FROM", 1 << 20)
+    monkeypatch.setattr(bundle, "SWELL_FROM", 1 << 20)
     zeros = bytes(80 << 20)
     if name == "p.zip":
         with zipfile.ZipFile(tmp_path / name, "w", zipfile.ZIP_DEFLATED) as opened:
@@ -409,7 +409,7 @@ def test_bombs_are_a_reason_before_they_fill_the_memory(tmp_path, monkeypatch, n
         member = tarfile.TarInfo("image.dcm")
         member.size = len(zeros)
         member.type = tarfile.XHDTYPE if name.startswith("header") else tarfile.REGTYPE
-        with archives.OPENERS[name[name.index(".") :]](tmp_path / name, "wb") as opened:
+        with bundle.OPENERS[name[name.index(".") :]](tmp_path / name, "wb") as opened:
             opened.write(member.tobuf() + zeros + bytes(1024))
     with pytest.raises(Excluded, match="swells"):
         sax_dicom.read(str(tmp_path / name))

@@ -23,7 +23,7 @@ from pydicom.errors import InvalidDicomError
 from pydicom.uid import UID, AllTransferSyntaxes, DeflatedExplicitVRLittleEndian
 
 from ecgcmr.errors import Excluded, InputError
-from ecgcmr.raw import archives
+from ecgcmr.raw import bundle
 from ecgcmr.raw.records import CmrRecord, biobank
 
 PIXEL_LIMIT = 1 << 22  # of one image, as its header claims
@@ -75,9 +75,9 @@ def _persons(folder: Path) -> list[Path]:
         return [folder]
     persons: list[Path] = []
     for child in children:
-        if child.is_dir() and any(map(archives.is_archive, child.rglob("*"))):
+        if child.is_dir() and any(map(bundle.is_archive, child.rglob("*"))):
             persons += _persons(child)
-        elif archives.is_archive(child) or (child.is_dir() and any(map(_looks_like_dicom, child.rglob("*")))):
+        elif bundle.is_archive(child) or (child.is_dir() and any(map(_looks_like_dicom, child.rglob("*")))):
             persons.append(child)
     return persons
 
@@ -86,7 +86,7 @@ def suits(file: Path, head: bytes) -> bool:
     """Whether it is an archive, a DICOM file, or a folder that holds some."""
     if file.is_dir():
         return any(map(_looks_like_dicom, file.rglob("*")))
-    return head[128:132] == b"DICM" or file.name.lower().endswith((*archives.ENDINGS, ".dcm", ".ima"))
+    return head[128:132] == b"DICM" or file.name.lower().endswith((*bundle.ENDINGS, ".dcm", ".ima"))
 
 
 def read(source: str) -> CmrRecord:
@@ -131,7 +131,7 @@ def _looks_like_dicom(file: Path) -> bool:
 
 def _datasets(source: Path) -> Iterator[pydicom.Dataset]:
     """Every DICOM image of a source; what is no DICOM (tables, previews) is passed over."""
-    for content in archives.contents(source):
+    for content in bundle.contents(source):
         if DeflatedExplicitVRLittleEndian.encode() in content:  # pydicom would inflate it without a bound
             raise Excluded("deflated DICOM")
         try:

@@ -1,4 +1,4 @@
-"""The files of a folder or an archive, read in place and one at a time.
+"""All files of one person, in a folder or an archive, read in place and one at a time.
 
 Nothing is unpacked to disk, so a member's name cannot lead anywhere; what an archive claims or turns out to hold is
 bounded before it is kept, so that a bomb ends as a reason. Archives within archives are not opened.
