@@ -169,6 +169,22 @@ def test_resampling_does_not_alias():
     assert np.abs(ecg.settle(y, 1000, ecg.LEADS)[0, 50:-50]).max() < 0.02
 
 
+def test_a_tone_above_the_new_limit_is_suppressed():
+    """A recording of 1000 Hz holds 300 Hz, one of 500 Hz cannot: without a filter it would come back as 200 Hz."""
+    t = np.arange(10_000) / 1000
+    y = np.tile(np.sin(2 * np.pi * 10 * t) + np.sin(2 * np.pi * 300 * t), (12, 1))
+    rest = ecg.settle(y, 1000, ecg.LEADS)[0] - np.sin(2 * np.pi * 10 * SECONDS)
+    assert np.abs(rest[50:-50]).max() < 0.01
+    assert 2 * abs(np.mean((rest * np.exp(-2j * np.pi * 200 * SECONDS))[250:-250])) < 2e-3
+
+
+def test_a_tone_keeps_its_height_from_100_to_500_hz():
+    y = np.tile(np.sin(2 * np.pi * 10 * np.arange(1000) / 100), (12, 1))
+    out = ecg.settle(y, 100, ecg.LEADS)[0]
+    assert abs(2 * abs(np.mean(out * np.exp(-2j * np.pi * 10 * SECONDS))) - 1) < 0.005
+    assert np.abs(out - np.sin(2 * np.pi * 10 * SECONDS))[50:-50].max() < 0.02
+
+
 def test_missing_samples_do_not_spread_when_resampled():
     y = np.ones((12, 1200))
     y[0, 300] = np.nan

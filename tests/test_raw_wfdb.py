@@ -12,6 +12,7 @@ from ecgcmr.errors import Excluded, InputError
 from ecgcmr.raw import READERS, wfdb
 
 DATA = Path(__file__).parent / "data" / "wfdb"
+SHARED = Path(__file__).parents[2] / "shared" / "data" / "ecg"
 
 
 def copy(name: str, folder: Path) -> Path:
@@ -203,6 +204,158 @@ def test_damage_is_a_reason_not_a_traceback(tmp_path, damage, reason):
     damage(header)
     with pytest.raises(Excluded, match=reason):
         wfdb.read(str(header))
+
+
+MIMIC = ("I", "II", "III", "aVR", "aVF", "aVL", *ecg.LEADS[6:])
+
+
+def mimic(folder: Path, counts: np.ndarray, names: tuple[str, ...]) -> str:
+    """A record as MIMIC-IV-ECG writes it: 200/mV, goldberger leads as aVR, aVF, aVL."""
+    header = Path(write(folder, counts, "#<redacted>\n", gain="200.0(0)/mV"))
+    lines = header.read_text().splitlines()
+    for i, name in enumerate(names, start=1):
+        lines[i] = lines[i].rsplit(" ", 1)[0] + f" {name}"
+    header.write_text("\n".join(lines) + "\n")
+    return str(header)
+
+
+def test_the_order_of_mimic_is_put_right_by_name(tmp_path):
+    counts = beats(200)[[ecg.LEADS.index(lead) for lead in MIMIC]]
+    counts[7, 2000:2020] = -32768  # NaN in physical units
+    record = wfdb.read(mimic(tmp_path, counts, MIMIC))
+    assert record.leads == MIMIC
+    signal, words = ecg.prepare(record.signal, record.rate_hz, record.leads)
+    assert words == ("leads reordered", "missing samples set to 0")
+    untouched = np.trunc(beats(200)) / 200
+    assert np.abs(ecg.settle(record.signal, 500, record.leads)[[3, 4, 5]] - untouched[[3, 4, 5]]).max() < 1e-6
+    assert np.isfinite(signal).all()
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_swapped_leads_under_right_names_are_refused(tmp_path, named):
+    """aVF stands where the header says aVL: nothing tells whether names or signals are wrong, so neither is moved."""
+    counts = beats(200)[[ecg.LEADS.index(lead) for lead in (MIMIC if named else ecg.LEADS)]]
+    record = wfdb.read(mimic(tmp_path, counts, ecg.LEADS if named else MIMIC))
+    with pytest.raises(Excluded, match="Einthoven's law violated"):
+        ecg.prepare(record.signal, record.rate_hz, record.leads)
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="the real recordings lie beside a development checkout")
+def test_swapped_leads_of_real_records_are_refused():
+    caught = [
+        ecg.einthoven(ecg.settle(record.signal, record.rate_hz, MIMIC)) > ecg.EINTHOVEN_LIMIT
+        for record in (wfdb.read(str(path)) for path in sorted((SHARED / "cinc").glob("*.hea"))[::6])
+        if not ecg.quality(ecg.settle(record.signal, record.rate_hz, record.leads))
+    ]
+    assert len(caught) >= 30
+    assert np.mean(caught) > 0.95
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="the real recordings lie beside a development checkout")
+def test_ptb_with_frank_leads_at_1000_hz():
+    record = wfdb.read(str(SHARED / "formats" / "s0010_re.hea"))
+    assert record.signal.shape == (15, 38_400)
+    assert (record.rate_hz, record.leads[12:], record.age, record.sex) == (1000.0, ("vx", "vy", "vz"), 81.0, 0.0)
+    signal, words = ecg.prepare(record.signal, record.rate_hz, record.leads)
+    assert signal.shape == (12, 5000)
+    assert words == ("resampled from 1000 Hz", "cropped to the first 10 s")
+    assert ecg.einthoven(ecg.settle(record.signal, 1000, record.leads)) < 0.02
+
+
+@pytest.mark.parametrize("name", ["80", "212", "16", "24", "32", "61", "310", "311", "160"])
+def test_signal_formats(tmp_path, name):
+    """Written by `wfdb` where it can write, by hand where it only reads."""
+    scale = 50 if name == "80" else 200
+    counts = np.round(beats(scale)).astype(np.int64)
+    store(tmp_path, counts, name, scale)
+    record = wfdb.read(str(tmp_path / "r.hea"))
+    assert np.abs(record.signal - counts / scale).max() < 1e-6
+    assert ecg.quality(ecg.settle(record.signal, 500, record.leads)) == []
+
+
+def store(folder: Path, counts: np.ndarray, name: str, scale: int) -> None:
+    flat = counts.T.ravel()
+    ten = flat & 0x3FF  # the formats of three samples in four bytes hold ten bits
+    three = np.pad(ten, (0, -len(ten) % 3)).reshape(-1, 3)
+    content = {
+        "80": lambda: (flat + 128).astype("u1"),
+        "160": lambda: (flat + 32768).astype("<u2"),
+        "16": lambda: flat.astype("<i2"),
+        "61": lambda: flat.astype(">i2"),
+        "32": lambda: flat.astype("<i4"),
+        "24": lambda: flat.astype("<i4").view("u1").reshape(-1, 4)[:, :3],
+        "212": lambda: np.stack(
+            [flat[::2] & 0xFF, (flat[::2] >> 8 & 0xF) | (flat[1::2] >> 8 & 0xF) << 4, flat[1::2] & 0xFF], axis=1
+        ).astype("u1"),
+        "311": lambda: (three[:, 0] | three[:, 1] << 10 | three[:, 2] << 20).astype("<u4"),
+        "310": lambda: np.stack(
+            [three[:, 0] << 1 | (three[:, 2] & 0x1F) << 11, three[:, 1] << 1 | (three[:, 2] >> 5) << 11], axis=1
+        ).astype("<u2"),
+    }[name]()
+    (folder / "r.dat").write_bytes(content.tobytes())
+    zero = {"160": 0, "80": 0}.get(name, 0)
+    lines = [f"r 12 500 {counts.shape[1]}"]
+    lines += [
+        f"r.dat {name} {scale}/mV 16 {zero} {row[0]} {row.sum() % 65536} 0 {lead}"
+        for row, lead in zip(counts, ecg.LEADS)
+    ]
+    (folder / "r.hea").write_text("\n".join(lines) + "\n")
+
+
+@pytest.mark.parametrize("rate", [257.5, 999.56, 360.25])
+def test_fractional_rates(tmp_path, rate):
+    samples = int(np.ceil(10 * rate)) + 5
+    wave = np.sin(2 * np.pi * 5 * np.arange(samples) / rate)
+    header = Path(write(tmp_path, 1000 * np.tile(wave, (12, 1)), rate=rate))
+    record = wfdb.read(str(header))
+    assert record.rate_hz == rate
+    out = ecg.settle(record.signal, record.rate_hz, record.leads)[0]
+    assert np.abs(out - np.sin(2 * np.pi * 5 * np.arange(5000) / 500))[50:-50].max() < 0.02
+
+
+def test_skewed_signals_are_aligned(tmp_path):
+    """A header may say that a signal lags by some samples: `II` was written five samples late."""
+    counts = np.round(beats())
+    late = counts.copy()
+    late[1] = np.roll(counts[1], 5)
+    header = Path(write(tmp_path, late))
+    lines = header.read_text().splitlines()
+    lines[2] = lines[2].replace(".dat 16 ", ".dat 16:5 ").replace(f" {late[1].sum() % 65536:.0f} 0", " 0 0")
+    fields = lines[2].split()
+    lines[2] = " ".join([*fields[:5], *fields[-1:]])  # first value and checksum are of the signal as stored
+    header.write_text("\n".join(lines) + "\n")
+    record = wfdb.read(str(header))
+    assert np.abs(record.signal[1, :4990] - counts[1, :4990] / 1000).max() < 1e-6
+    assert np.isnan(record.signal[1, -5:]).all()
+
+
+def test_multi_segment_records_are_refused(tmp_path):
+    """Their parts' headers name files of their own, and may lie hours apart."""
+    Path(write(tmp_path, beats(), name="s1"))
+    (tmp_path / "m.hea").write_text("m/2 12 500 10000\ns1 5000\ns1 5000\n")
+    with pytest.raises(Excluded, match="multi-segment record"):
+        wfdb.read(str(tmp_path / "m.hea"))
+
+
+@pytest.mark.parametrize(
+    "line", ["r1 12 500 1000000000000", "r1 99999999 500 5000", "r1 11 500 5000", "r1 12 500 0", "r1 x", "r1"]
+)
+def test_a_record_line_that_lies(tmp_path, line):
+    header = Path(write(tmp_path, beats()))
+    header.write_text("\n".join([line, *header.read_text().splitlines()[1:]]) + "\n")
+    with pytest.raises(Excluded, match=r"unreadable WFDB record|no samples"):
+        wfdb.read(str(header))
+
+
+def test_names_of_signals_that_are_no_leads_stay_inside(tmp_path):
+    header = Path(write(tmp_path, np.concatenate([beats(), beats()[:1]])))
+    text = header.read_text()
+    counts = beats()[0].astype("<i2")
+    last = f"r1.dat 16 1000/mV 16 0 {counts[0]} {counts.sum() % 65536} 0 Jane Roe"
+    header.write_text(text + last + "\n")
+    record = wfdb.read(str(header))
+    assert record.leads == (*ecg.LEADS, "other")
+    assert "Jane" not in repr(record)
 
 
 def test_find(tmp_path):

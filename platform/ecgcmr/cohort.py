@@ -184,7 +184,7 @@ def build(
 
     Args:
         out: its folder.
-        ecg: "wfdb:PATH".
+        ecg: "reader:PATH", a name of `raw.READERS["ecg"]`, such as "wfdb:PATH".
         cmr: "nifti:PATH" or "dicom:PATH".
         labels: CSV or Parquet, see `pairing.read_labels`.
         seed: of the split.
@@ -540,7 +540,7 @@ def _survey(job: dict[str, Any], out: Path) -> dict[str, Any]:
 
 
 def _judge(kind: str, reader: str, source: str, crop: str) -> pairing.Found:
-    blank = pairing.Found(kind, source, Path(source).name.split(".")[0])
+    blank = pairing.Found(kind, source, raw.key(source))
     try:
         record = raw.READERS[kind][reader].read(source)
     except Excluded as error:

@@ -1,13 +1,22 @@
 """Raw recordings: one file per format, each with `find`, `read` and `suits`, and the registry of them by kind."""
 
 from ecgcmr.errors import Excluded
-from ecgcmr.raw import sax_dicom, sax_nifti, wfdb
-from ecgcmr.raw.records import CmrRecord, EcgRecord, Reader
+from ecgcmr.raw import aecg, cardiosoft, code15, ecg_dicom, muse, sax_dicom, sax_nifti, scp, tensors, wfdb
+from ecgcmr.raw.records import CmrRecord, EcgRecord, Reader, key
 
 # The order is that in which `inspect` and `predict` ask whose a file is.
 READERS: dict[str, dict[str, Reader]] = {
-    "ecg": {"wfdb": wfdb},
+    "ecg": {
+        "wfdb": wfdb,
+        "dicom": ecg_dicom,
+        "cardiosoft": cardiosoft,
+        "muse": muse,
+        "aecg": aecg,
+        "scp": scp,
+        "code15": code15,
+        "tensors": tensors,
+    },
     "cmr": {"nifti": sax_nifti, "dicom": sax_dicom},
 }
 
-__all__ = ["READERS", "CmrRecord", "EcgRecord", "Excluded", "Reader"]
+__all__ = ["READERS", "CmrRecord", "EcgRecord", "Excluded", "Reader", "key"]

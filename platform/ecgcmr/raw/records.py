@@ -5,13 +5,45 @@ Frames and signals are as the file holds them; `ecg.prepare` and `cmr.prepare` s
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
+from datetime import date
+from pathlib import Path, PurePath
 from typing import Protocol
 
 import numpy as np
 
+from ecgcmr import ecg
+from ecgcmr.errors import Excluded
+
 HEAD = 4096  # bytes at a file's beginning that `suits` may judge by
+FILE_LIMIT = 64 << 20  # bytes of a file that holds one ECG; an hour of 12 leads at 500 Hz and 16 bits has 43 MB
+
+
+def head(file: Path) -> bytes:
+    """What `suits` judges a file by; empty for a folder."""
+    if file.is_dir():
+        return b""
+    with file.open("rb") as opened:
+        return opened.read(HEAD)
+
+
+def row(source: str) -> tuple[Path, int]:
+    """The file and the row of a source `file#row` (row 0 without one)."""
+    found = re.match(r"(?s)^(.+)#(\d{1,9})$", source)
+    return (Path(found[1]), int(found[2])) if found else (Path(source), 0)
+
+
+def key(source: str) -> str:
+    """The key of a source, from names and row numbers: `a/rec.hea`, `x.zip#a/rec.hea` → `rec`; `f.hdf5#7` → `f-7`.
+
+    A stack that is called `sa` in every folder has its folder's name.
+    """
+    file, number = re.match(r"(?s)^(.*?)(?:#(\d{1,9}))?$", source).groups()  # type: ignore[union-attr]
+    path = PurePath(file.replace("#", "/"))
+    stem = path.name.split(".")[0]
+    stem = path.parent.name if stem in ("sa", "sa_ED") else stem
+    return f"{stem}-{number}" if number else stem
 
 
 @dataclass(frozen=True)
@@ -19,7 +51,7 @@ class EcgRecord:
     """One ECG as read.
 
     Attributes:
-        key: stem of the file's name.
+        key: stem of the file's name; with the row of a file of many, as in `file-17`.
         signal: (leads, samples) float32, mV; NaN where the file marks a sample as missing.
         rate_hz: samples per second.
         leads: names in the order of `signal`, as the file spells them.
@@ -104,3 +136,41 @@ class Reader(Protocol):
             head: its first `HEAD` bytes, or fewer; empty for a folder.
         """
         ...
+
+
+def standard_leads(rows: Iterable[tuple[str, np.ndarray]]) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Stack the rows that are one of the twelve leads, under its own name; what else a file calls a lead stays there.
+
+    Args:
+        rows: the file's name of a lead and its samples, (n,), mV.
+
+    Returns:
+        (leads, samples) float32, mV, and their names; a lead that is there twice is so here.
+
+    Raises:
+        Excluded: none is one of the twelve, or they differ in length.
+    """
+    # a name with a minus (−aVR in Cabrera's order) is the lead upside down
+    named = [(ecg.lead_name(name), row) for name, row in rows if not name.lstrip().startswith(("-", "−"))]
+    kept = [(lead, row) for lead, row in named if lead]
+    if not kept:
+        raise Excluded("no standard lead")
+    if len({len(row) for _, row in kept}) != 1:
+        raise Excluded("leads differ in length")
+    return np.stack([row for _, row in kept]).astype(np.float32), tuple(lead for lead, _ in kept)
+
+
+def age_in_years(stated: float | None, born: date | None, recorded: date | None) -> float | None:
+    """Settle an age from what a header states and from its dates, neither of which is kept.
+
+    Returns:
+        The stated age, else the full years between the dates; None where they differ by more than a year, outside
+        0–120 and where neither is known.
+    """
+    counted = None
+    if born and recorded:
+        counted = float(recorded.year - born.year - ((recorded.month, recorded.day) < (born.month, born.day)))
+    if stated is not None and counted is not None and abs(stated - counted) > 1:
+        return None
+    age = counted if stated is None else stated
+    return age if age is not None and 0 <= age <= 120 else None

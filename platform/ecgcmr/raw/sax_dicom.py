@@ -23,7 +23,7 @@ from pydicom.errors import InvalidDicomError
 from pydicom.uid import UID, AllTransferSyntaxes, DeflatedExplicitVRLittleEndian
 
 from ecgcmr.errors import Excluded, InputError
-from ecgcmr.raw import bundle
+from ecgcmr.raw import bundle, ecg_dicom, records
 from ecgcmr.raw.records import CmrRecord, biobank
 
 PIXEL_LIMIT = 1 << 22  # of one image, as its header claims
@@ -83,9 +83,11 @@ def _persons(folder: Path) -> list[Path]:
 
 
 def suits(file: Path, head: bytes) -> bool:
-    """Whether it is an archive, a DICOM file, or a folder that holds some."""
+    """Whether it is an archive, a DICOM file that is no ECG, or a folder that holds some."""
     if file.is_dir():
-        return any(map(_looks_like_dicom, file.rglob("*")))
+        return any(_looks_like_dicom(f) and not ecg_dicom.suits(f, records.head(f)) for f in file.rglob("*"))
+    if ecg_dicom.suits(file, head):
+        return False
     return head[128:132] == b"DICM" or file.name.lower().endswith((*bundle.ENDINGS, ".dcm", ".ima"))
 
 

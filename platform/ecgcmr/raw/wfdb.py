@@ -15,18 +15,19 @@ import wfdb
 
 from ecgcmr import ecg
 from ecgcmr.errors import Excluded, InputError
-from ecgcmr.raw import diagnoses
-from ecgcmr.raw.records import EcgRecord
+from ecgcmr.raw import archive, diagnoses
+from ecgcmr.raw.records import FILE_LIMIT, EcgRecord
 
 MICROVOLT = 1000.0  # counts per mV of a file in µV
 TO_MV = {"mv": 1.0, "uv": 1e-3, "µv": 1e-3, "μv": 1e-3, "v": 1e3, "nv": 1e-6}
 STEPS = (4.0, 20.0)  # µV; below, a file of doubled or tripled counts with an honest gain would look the same
 TYPICAL_MV = 0.9  # median of `ecg.amplitude` over the 224 CinC recordings
+FRANK = ("vx", "vy", "vz")
 _HEADER_LIMIT = 1 << 20
 
 
 def find(path: str) -> list[str]:
-    """List the headers under a folder, or the one named with or without `.hea`.
+    """List the headers under a folder or in a zip archive, or the one named with or without `.hea`.
 
     Where PTB-XL's two rates of one recording are both there, only `_hr` (500 Hz) is listed.
 
@@ -34,13 +35,13 @@ def find(path: str) -> list[str]:
         InputError: the path does not exist or holds no header.
     """
     root = Path(path)
-    if root.is_dir():
-        headers = sorted(str(header) for header in root.rglob("*.hea"))
+    if root.is_dir() or archive.is_archive(root):
+        headers = archive.find(root, (".hea",))
         fine = {Path(header).stem.removesuffix("_hr") for header in headers if header.endswith("_hr.hea")}
         headers = [h for h in headers if not (h.endswith("_lr.hea") and Path(h).stem.removesuffix("_lr") in fine)]
         if not headers:
             raise InputError(
-                f"{path}: no WFDB header (*.hea) in this folder; name the folder that holds the recordings"
+                f"{path}: no WFDB header (*.hea) here; name the folder or the archive that holds the recordings"
             )
         return headers
     header = root if root.suffix == ".hea" else root.with_name(root.name + ".hea")
@@ -58,13 +59,14 @@ def read(source: str) -> EcgRecord:
     """Read one recording in millivolts.
 
     Args:
-        source: path of the header.
+        source: path of the header, or `archive.zip#member`.
 
     Raises:
         Excluded: it cannot be read, disagrees with its checksums, has another unit, or its gain is in doubt.
     """
-    header = Path(source)
-    record, repairs = _open(header)
+    with archive.opened(source) as header:
+        record, repairs = _open(header)
+        person = _person(header)
     # format 16 and others mark a missing sample with the lowest value; `dac` turns it into NaN
     signal = record.dac(return_res=64).T * np.array([_to_mv(unit) for unit in record.units])[:, None]
     scale, repair = _gain_repair(record)
@@ -72,17 +74,25 @@ def read(source: str) -> EcgRecord:
         key=header.stem,
         signal=(signal * scale).astype(np.float32),
         rate_hz=float(record.fs),
-        leads=tuple(record.sig_name),
+        leads=tuple(_lead(name) for name in record.sig_name),
         repairs=(*repairs, *repair),
-        **_subject(header, record.comments),
+        **_subject(source, header.stem, person, record.comments),
     )
+
+
+def _lead(name: str | None) -> str:
+    """The name as the file spells it if it is a lead's; other words may be anybody's and stay in the file."""
+    return name if name and (ecg.lead_name(name) or name.lower() in FRANK) else "other"
 
 
 def _open(header: Path) -> tuple[wfdb.Record, tuple[str, ...]]:
     """Open through `wfdb`; a header that it refuses for the record's name is put right in a temporary folder."""
     try:
-        text = header.read_bytes()[:_HEADER_LIMIT].decode("utf-8", errors="replace")
+        with header.open("rb") as file:
+            text = file.read(_HEADER_LIMIT).decode("utf-8", errors="replace")
         mended = _mend(text, header.stem)
+        if sum((header.parent / name).stat().st_size for name in _signal_files(mended)) > FILE_LIMIT:
+            raise Excluded("file too large")
         if mended == text:
             record = wfdb.rdrecord(str(header.with_suffix("")), physical=False)
             return _checked(record), ()
@@ -101,20 +111,29 @@ def _open(header: Path) -> tuple[wfdb.Record, tuple[str, ...]]:
 def _mend(text: str, stem: str) -> str:
     """The header with a record line that names a file (`E00001.mat 12 500 …`) naming the record instead."""
     lines = text.splitlines(keepends=True)
-    first = next((i for i, line in enumerate(lines) if line.strip() and not line.startswith("#")), None)
+    first = next((i for i, line in enumerate(lines) if _speaks(line)), None)
     if first is None:
         raise Excluded("unreadable WFDB record")
-    name, *rest = lines[first].split(" ", 1)
+    name, *stated = lines[first].split()
+    if "/" in name:  # its parts name files of their own, and may lie hours apart
+        raise Excluded("multi-segment record")
+    if stated[:1] != [str(sum(map(_speaks, lines)) - 1)]:  # wfdb would make room for as many signals as stated
+        raise Excluded("unreadable WFDB record")
     if "." in name:
-        lines[first] = " ".join([re.sub(r"[^-\w]", "_", stem), *rest])
+        lines[first] = lines[first].replace(name, re.sub(r"[^-\w]", "_", stem), 1)
     for file in _signal_files(text):
         if Path(file).name != file or ":" in file:
             raise Excluded("header names a file outside its folder")
     return "".join(lines)
 
 
+def _speaks(line: str) -> bool:
+    """Whether a header's line is neither blank nor a comment."""
+    return bool(line.strip()) and not line.startswith("#")
+
+
 def _signal_files(text: str) -> list[str]:
-    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    lines = [line for line in text.splitlines() if _speaks(line)]
     return sorted({line.split()[0] for line in lines[1:]})
 
 
@@ -196,10 +215,10 @@ def _share_on_steps(counts: np.ndarray, step: float) -> float:
     return float(max(np.median(cut.mean(1)), np.median(rounded.mean(1))))
 
 
-def _subject(header: Path, comments: list[str]) -> dict:
+def _subject(source: str, key: str, person: str | None, comments: list[str]) -> dict:
     """Age, sex, labels and person, from PTB-XL's table where the recording is in it, else from the header's comments."""
-    table = _table(str(header.parent))
-    annotation = diagnoses.ptbxl(table).get(header.stem) if table else None
+    table = archive.beside(source, "ptbxl_database.csv", folders=3)
+    annotation = _annotations(table).get(key) if table else None
     if annotation:
         return {key: getattr(annotation, key) for key in ("age", "sex", "height", "weight", "labels", "person")}
     fields = dict(re.findall(r"(?im)^\s*(age|sex|dx)\s*:[ \t]*(.*?)\s*$", "\n".join(comments)))
@@ -210,7 +229,7 @@ def _subject(header: Path, comments: list[str]) -> dict:
         "height": None,
         "weight": None,
         "labels": diagnoses.snomed(said.get("dx", "")),
-        "person": _person(header),
+        "person": person,
     }
 
 
@@ -220,10 +239,8 @@ def _person(header: Path) -> str | None:
     return folders[-1] if folders else None
 
 
-@lru_cache(maxsize=1024)
-def _table(folder: str) -> str | None:
+@lru_cache(maxsize=4)
+def _annotations(table: str) -> dict[str, diagnoses.Annotation]:
     """PTB-XL's table, which lies up to three folders above its recordings."""
-    for parent in [Path(folder), *Path(folder).parents][:4]:
-        if (parent / "ptbxl_database.csv").is_file():
-            return str(parent / "ptbxl_database.csv")
-    return None
+    with archive.opened(table) as file:
+        return diagnoses.ptbxl(str(file))

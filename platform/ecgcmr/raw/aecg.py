@@ -1,0 +1,131 @@
+"""HL7 annotated ECG (aECG, ANSI/HL7 V3 ECG R1-2004): the rhythm series of a file.
+
+One idea: a series holds one set of sequences, of which one counts the time and the others are leads on it; a file with
+several rhythm series or sets holds leads that were not recorded together, and is refused. Representative beats are
+derived series and are not taken, nor are annotations. Age and sex are taken.
+"""
+
+from datetime import date
+from pathlib import Path
+from xml.etree.ElementTree import Element
+
+import numpy as np
+
+from ecgcmr.errors import Excluded
+from ecgcmr.raw import diagnoses, markup
+from ecgcmr.raw.records import EcgRecord, age_in_years, key, standard_leads
+
+ROOT = "AnnotatedECG"
+_AGE_CODES = {"21612-7", "29553-5", "30525-0"}  # LOINC: reported, calculated, age
+_SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
+_VALUE = "{*}value"
+
+
+def find(path: str) -> list[str]:
+    """List the aECG files under a folder, or the one named.
+
+    Raises:
+        InputError: the path does not exist or holds none.
+    """
+    return markup.find(path, ROOT, "HL7 aECG")
+
+
+def suits(file: Path, head: bytes) -> bool:
+    """Whether a file begins as an HL7 aECG does."""
+    return markup.root_element(head) == ROOT
+
+
+def read(source: str) -> EcgRecord:
+    """Read the rhythm series of one recording.
+
+    Raises:
+        Excluded: it is no aECG, its leads are not one simultaneous set, or time or gain are not stated.
+    """
+    root = markup.parse(source)
+    sequences = _rhythm(root)
+    signal, leads = standard_leads(_rows(sequences))
+    person = root.find(".//{*}subjectDemographicPerson")
+    return EcgRecord(
+        key=key(source),
+        signal=signal,
+        rate_hz=_rate(sequences),
+        leads=leads,
+        age=_age(root, person),
+        sex={"F": 0.0, "M": 1.0}.get(_attribute(person, "{*}administrativeGenderCode", "code")),
+        height=None,
+        weight=None,
+        labels={},
+        repairs=(),
+    )
+
+
+def _attribute(element: Element | None, path: str, name: str) -> str:
+    found = None if element is None else element.find(path)
+    return "" if found is None else found.get(name, "").strip()
+
+
+def _rhythm(root: Element) -> list[Element]:
+    """The sequences of the only set of the only rhythm series."""
+    if root.tag.rpartition("}")[2] != ROOT:
+        raise Excluded("not an HL7 aECG")
+    every = root.findall("{*}component/{*}series")
+    series = [one for one in every if _attribute(one, "{*}code", "code").upper() == "RHYTHM"]
+    sets = [found for one in series for found in one.findall("{*}component/{*}sequenceSet")]
+    if len(sets) != 1:
+        raise Excluded("leads not recorded together" if sets else "no rhythm series")
+    return sets[0].findall("{*}component/{*}sequence")
+
+
+def _rate(sequences: list[Element]) -> float:
+    """One over the increment of TIME_ABSOLUTE (GLIST_TS) or TIME_RELATIVE (GLIST_PQ), in Hz."""
+    clocks = [one for one in sequences if _attribute(one, "{*}code", "code").upper().startswith("TIME_")]
+    steps = {_number(clock, "increment", "value") * _unit(clock) for clock in clocks}
+    if len(steps) > 1:
+        raise Excluded("two sampling rates")
+    step = markup.positive(steps.pop() if steps else None, "sampling rate")
+    return round(1 / step, 6)  # 0.002 s are 500 Hz, not 499.99999999999994
+
+
+def _unit(clock: Element) -> float:
+    return _SECONDS.get(_attribute(clock, f"{_VALUE}/{{*}}increment", "unit"), 0.0)
+
+
+def _number(sequence: Element, part: str, name: str) -> float:
+    return diagnoses.number(_attribute(sequence, f"{_VALUE}/{{*}}{part}", name)) or 0.0
+
+
+def _rows(sequences: list[Element]) -> list[tuple[str, np.ndarray]]:
+    """The leads in mV: origin + scale · digits (SLIST_PQ)."""
+    codes = [_attribute(sequence, "{*}code", "code") for sequence in sequences]
+    return [(code, _millivolts(one)) for code, one in zip(codes, sequences) if code.upper().startswith("MDC_ECG_LEAD")]
+
+
+def _millivolts(sequence: Element) -> np.ndarray:
+    digits = markup.samples(markup.text(sequence, f"{_VALUE}/{{*}}digits").split())
+    scale = markup.positive(_number(sequence, "scale", "value"), "gain") * _voltage(sequence, "scale")
+    origin = _number(sequence, "origin", "value")
+    return scale * digits + (origin * _voltage(sequence, "origin") if origin else 0.0)
+
+
+def _voltage(sequence: Element, part: str) -> float:
+    return markup.millivolts(_attribute(sequence, f"{_VALUE}/{{*}}{part}", "unit"))
+
+
+def _age(root: Element, person: Element | None) -> float | None:
+    """The age that an observation states in years (`a`), or the one between birth and recording."""
+    stated = None
+    for one in root.findall("{*}controlVariable/{*}relatedObservation"):
+        if _attribute(one, "{*}code", "code") in _AGE_CODES and _attribute(one, _VALUE, "unit") == "a":
+            stated = diagnoses.years(_attribute(one, _VALUE, "value"))
+    times = [_attribute(root, f"{{*}}effectiveTime/{{*}}{part}", "value") for part in ("center", "low")]
+    born = _attribute(person, "{*}birthTime", "value")
+    return age_in_years(stated, _date(born), _date(times[0] or times[1]))
+
+
+def _date(stamp: str) -> date | None:
+    """The day of an HL7 time stamp, YYYYMMDD…; None for one that names no day."""
+    numbers = [markup.whole(part) for part in (stamp[:4], stamp[4:6], stamp[6:8])]
+    try:
+        return date(*numbers)  # type: ignore[arg-type]  # None is refused like the 31st of February
+    except (TypeError, ValueError):
+        return None

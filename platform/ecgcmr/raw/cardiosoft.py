@@ -1,0 +1,127 @@
+"""GE CardioSoft XML: the resting ECG of UK Biobank (field 20205).
+
+One idea: leads go by their attribute, never by their place, and every count that the file states is held against what
+it holds. Exercise ECGs (field 6025) have the same root element and are refused. Taken beside the samples: age, sex, and
+which filters the device says it has applied.
+"""
+
+import re
+from datetime import date
+from pathlib import Path
+from xml.etree.ElementTree import Element
+
+import numpy as np
+
+from ecgcmr.errors import Excluded
+from ecgcmr.raw import diagnoses, markup
+from ecgcmr.raw.records import EcgRecord, age_in_years, biobank, key, standard_leads
+
+ROOT = "CardiologyXML"
+_ON = {"yes", "true", "on", "1"}
+
+
+def find(path: str) -> list[str]:
+    """List the CardioSoft files under a folder, or the one named.
+
+    Raises:
+        InputError: the path does not exist or holds none.
+    """
+    return markup.find(path, ROOT, "CardioSoft")
+
+
+def suits(file: Path, head: bytes) -> bool:
+    """Whether a file begins as CardioSoft's XML does."""
+    return markup.root_element(head) == ROOT
+
+
+def read(source: str) -> EcgRecord:
+    """Read one recording; `1000001_20205_2_0.xml` and `1000001_20205_3_0.xml` are two visits of the person 1000001.
+
+    Raises:
+        Excluded: it is no CardioSoft file, no resting ECG, or its counts, gain or rate do not stand.
+    """
+    root, stem = markup.parse(source), key(source)
+    strip = _strip(root, stem)
+    signal, leads = standard_leads(_rows(strip))
+    rate = strip.find("SampleRate")
+    hertz = None if rate is None or rate.get("units", "Hz").lower() != "hz" else diagnoses.number(markup.text(rate))
+    named = biobank(stem)
+    return EcgRecord(
+        key=stem,
+        signal=signal,
+        rate_hz=markup.positive(hertz, "sampling rate"),
+        leads=leads,
+        age=_age(root),
+        sex={"f": 0.0, "m": 1.0}.get(markup.text(root, "PatientInfo/Gender")[:1].lower()),
+        height=None,
+        weight=None,
+        labels={},
+        repairs=_filters(root.find("FilterSetting")),
+        person=named[0] if named else None,
+    )
+
+
+def _strip(root: Element, stem: str) -> Element:
+    if root.tag != ROOT:
+        raise Excluded("not a CardioSoft file")
+    kind = markup.text(root, "ObservationType").lower()
+    exercise = any(root.find(f".//{name}") is not None for name in ("Strip", "ExerciseMeasurements"))
+    if exercise or "_6025_" in stem or re.search("exerc|stress|ergo", kind):
+        raise Excluded("exercise ECG (field 6025), not a resting ECG")
+    strip = root.find("StripData")
+    if kind not in ("", "restecg") or strip is None:
+        raise Excluded("not a resting ECG")
+    return strip
+
+
+def _rows(strip: Element) -> list[tuple[str, np.ndarray]]:
+    """The file's leads in mV, as many and as long as it states."""
+    resolution = strip.find("Resolution")
+    unit = re.fullmatch(r"(.*?)\s*per\s*lsb", "" if resolution is None else resolution.get("units", "").lower())
+    gain = markup.positive(diagnoses.number(markup.text(resolution)), "gain")
+    scale = gain * markup.millivolts(unit[1] if unit else "")
+    waves = strip.findall("WaveformData")
+    if markup.whole(markup.text(strip, "NumberOfLeads")) not in (None, len(waves)):
+        raise Excluded("number of leads differs from the stated")
+    rows = [(_lead(wave), scale * _counts(wave)) for wave in waves]
+    stated = markup.whole(markup.text(strip, "ChannelSampleCountTotal"))
+    if any(len(row) != (len(row) if stated is None else stated) for _, row in rows):
+        raise Excluded("number of samples differs from the stated")
+    return rows
+
+
+def _lead(wave: Element) -> str:
+    return next((value for name, value in wave.attrib.items() if name.lower() == "lead"), "")
+
+
+def _counts(wave: Element) -> np.ndarray:
+    """Counts between commas; a last comma ends the last sample."""
+    words = markup.text(wave).split(",")
+    return markup.samples(words if words[-1].strip() else words[:-1])
+
+
+def _age(root: Element) -> float | None:
+    age = root.find("PatientInfo/Age")
+    in_years = age is not None and age.get("units", "").lower().startswith("year")
+    stated = diagnoses.years(markup.text(age)) if in_years else None
+    return age_in_years(stated, *(_date(root.find(at)) for at in ("PatientInfo/BirthDateTime", "ObservationDateTime")))
+
+
+def _date(element: Element | None) -> date | None:
+    numbers = [markup.whole(markup.text(element, part)) for part in ("Year", "Month", "Day")]
+    try:
+        return date(*numbers)  # type: ignore[arg-type]  # None is refused like the 31st of February
+    except (TypeError, ValueError):
+        return None
+
+
+def _filters(setting: Element | None) -> tuple[str, ...]:
+    """What the device says it has filtered, in words."""
+    if setting is None:
+        return ()
+    pairs = (("HighPass", "high pass"), ("LowPass", "low pass"))
+    cuts = [(word, diagnoses.number(markup.text(setting, name))) for name, word in pairs]
+    words = [f"{word} {cut:g} Hz" for word, cut in cuts if cut]
+    words += [f"notch {mains} Hz" for mains in (50, 60) if markup.text(setting, f"Filter{mains}Hz").lower() in _ON]
+    words += ["cubic spline"] if markup.text(setting, "CubicSpline").lower() in _ON else []
+    return (f"filtered by the device: {', '.join(words)}",) if words else ()

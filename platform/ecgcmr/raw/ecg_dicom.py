@@ -1,0 +1,236 @@
+"""DICOM 12-lead ECGs: the rhythm of a waveform object, in millivolts.
+
+One idea: a waveform object holds several multiplex groups, such as the rhythm and a median beat, and describes channels
+by sequences of which many are absent. Of the groups of 10 s the one with the most leads is taken; leads come from codes,
+units are stated or follow from the amplitude where they must; what stays in doubt is refused. Age and sex are taken from the
+header; everything else in it stays there.
+
+Source: DICOM PS3.3 C.10.9 (Waveform Module), PS3.16 CID 3001 (ECG leads); ISO/IEEE 11073-10101 and SCP-ECG 5.6.3 (codes).
+"""
+
+import logging
+import re
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pydicom
+from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+from ecgcmr import ecg
+from ecgcmr.errors import Excluded, InputError
+from ecgcmr.raw import archive, diagnoses, records
+from ecgcmr.raw.records import FILE_LIMIT, EcgRecord
+
+CLASSES = b"1.2.840.10008.5.1.4.1.1.9."  # every waveform storage class begins so; images have other numbers
+PLAIN = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian)
+ENDINGS = (".dcm",)
+TO_MV = {"uv": 1e-3, "µv": 1e-3, "μv": 1e-3, "microvolt": 1e-3, "mv": 1.0, "millivolt": 1.0, "v": 1e3, "volt": 1e3}
+TYPES = {(8, "SB"): "i1", (8, "UB"): "u1", (16, "SS"): "i2", (16, "US"): "u2", (32, "SL"): "i4", (32, "UL"): "u4"}
+# The numbers of leads in SCP-ECG (5.6.3-9-61) and in ISO/IEEE 11073-10101 (2:61) are the same.
+CODES = {1: "I", 2: "II", **{n + 2: f"V{n}" for n in range(1, 7)}, 61: "III", 62: "aVR", 63: "aVL", 64: "aVF"}
+SKEW_LIMIT_S = 0.001  # half a sample at 500 Hz
+
+logging.getLogger("pydicom").setLevel(logging.CRITICAL)  # its warnings quote the header's values
+
+
+def find(path: str) -> list[str]:
+    """List the waveform objects under a folder or in an archive (`*.dcm`), or the file named.
+
+    Raises:
+        InputError: there is none.
+    """
+    root = Path(path)
+    if root.is_file() and not archive.is_archive(root):
+        return [str(root)]
+    loose = (
+        [str(f) for f in sorted(root.rglob("*")) if f.is_file() and suits(f, records.head(f))] if root.is_dir() else []
+    )
+    found = loose or archive.find(root, ENDINGS)
+    if not found:
+        raise InputError(f"{path}: no DICOM ECG here; name a recording, or the folder or archive that holds them")
+    return found
+
+
+def suits(file: Path, head: bytes) -> bool:
+    """Whether it is a DICOM file of a waveform class, which the file meta information states near the beginning."""
+    return head[128:132] == b"DICM" and CLASSES in head
+
+
+def read(source: str) -> EcgRecord:
+    """Read the rhythm of one object in millivolts.
+
+    Args:
+        source: path of the file, or `archive.zip#member`.
+
+    Raises:
+        Excluded: damaged, compressed, without an ECG, or leads, units or gains are in doubt.
+    """
+    with warnings.catch_warnings(), archive.opened(source) as file:
+        warnings.simplefilter("ignore")  # pydicom quotes values that break the standard's rules
+        try:
+            return _record(file.stem, _dataset(file))
+        except Excluded:
+            raise
+        except Exception as error:  # elements of a wrong type or length raise what pydicom's conversion raises
+            raise Excluded("unreadable DICOM file") from error
+
+
+def _record(key: str, dataset: pydicom.Dataset) -> EcgRecord:
+    group = _rhythm(dataset)
+    channels = list(group.get("ChannelDefinitionSequence") or [])
+    samples = _samples(group, big=dataset.original_encoding[1] is False)
+    if len(channels) != len(samples):
+        raise Excluded("number of leads and of names differ")
+    rate_hz = float(group.get("SamplingFrequency") or 0)
+    _skew(channels, rate_hz)
+    leads = tuple(_lead(channel) for channel in channels)
+    signal, repairs = _millivolts(samples, channels, leads, rate_hz)
+    return EcgRecord(
+        key=key, signal=signal.astype(np.float32), rate_hz=rate_hz, leads=leads,
+        age=_years(dataset), sex=_sex(dataset), height=None, weight=None, labels={}, repairs=repairs,
+    )  # fmt: skip
+
+
+def _dataset(file: Path) -> pydicom.Dataset:
+    """The object, if it is plain: a deflated one would be unpacked whole, to any size."""
+    if file.stat().st_size > FILE_LIMIT:
+        raise Excluded("file too large")
+    if pydicom.filereader.read_file_meta_info(file).TransferSyntaxUID not in PLAIN:
+        raise Excluded("compressed DICOM")
+    return pydicom.dcmread(file)
+
+
+def _rhythm(dataset: pydicom.Dataset) -> pydicom.Dataset:
+    """The group of 10 s with the most of the twelve leads; of several the original one, then the longest."""
+    every = dataset.get("WaveformSequence") or []
+    groups = [group for group in every if "MEDIAN" not in str(group.get("MultiplexGroupLabel")).upper()]
+    if not groups:
+        raise Excluded("no rhythm in the waveform object")
+
+    def rank(group: pydicom.Dataset) -> tuple:
+        leads = {_lead(channel) for channel in group.get("ChannelDefinitionSequence") or []} & set(ecg.LEADS)
+        samples, rate_hz = int(group.get("NumberOfWaveformSamples") or 0), float(group.get("SamplingFrequency") or 0)
+        return samples >= 10 * rate_hz, len(leads), group.get("WaveformOriginality") == "ORIGINAL", samples
+
+    return max(groups, key=rank)
+
+
+def _samples(group: pydicom.Dataset, *, big: bool) -> np.ndarray:
+    """The stored numbers, (channels, samples) float64; NaN where the file marks a sample as missing."""
+    kind = TYPES.get((int(group.WaveformBitsAllocated), str(group.WaveformSampleInterpretation)))
+    if kind is None:
+        raise Excluded("samples are not plain whole numbers")
+    dtype = np.dtype(kind).newbyteorder(">" if big else "<")
+    shape = int(group.NumberOfWaveformSamples), int(group.NumberOfWaveformChannels)
+    content = bytes(group.get("WaveformData") or b"")
+    if min(shape) < 1 or len(content) < shape[0] * shape[1] * dtype.itemsize:
+        raise Excluded("fewer samples than stated")
+    stored = np.frombuffer(content, dtype, count=shape[0] * shape[1]).reshape(shape).T
+    return np.where(_missing(group, stored), np.nan, stored.astype(np.float64))
+
+
+def _missing(group: pydicom.Dataset, stored: np.ndarray) -> np.ndarray:
+    """Where the padding value marks a sample as absent.
+
+    A value at the edge of the range does so anywhere. Any other also occurs in signals (one maker states 0), so it counts
+    only where all channels hold it at once.
+    """
+    padding = bytes(group.get("WaveformPaddingValue") or b"")[: stored.dtype.itemsize]
+    if len(padding) < stored.dtype.itemsize:
+        return np.zeros(stored.shape, bool)
+    value = np.frombuffer(padding, stored.dtype)[0]
+    held = stored == value
+    limits = np.iinfo(stored.dtype)
+    return held if value in (limits.min, limits.max) else np.broadcast_to(held.all(axis=0), held.shape)
+
+
+def _skew(channels: list[pydicom.Dataset], rate_hz: float) -> None:
+    """Refuse channels that were not sampled at once."""
+    if not rate_hz:
+        return
+    offsets = [
+        float(c.get("ChannelTimeSkew") or 0) + float(c.get("ChannelSampleSkew") or 0) / rate_hz for c in channels
+    ]
+    if np.ptp(offsets) > SKEW_LIMIT_S:
+        raise Excluded("leads recorded at different times")
+
+
+def _lead(channel: pydicom.Dataset) -> str:
+    """The lead of a channel by code, meaning or label; "other" for none of the twelve.
+
+    Raises:
+        Excluded: code and meaning name different leads.
+    """
+    codes = channel.get("ChannelSourceSequence") or []
+    code, meaning = (str(codes[0].get(name) or "") if codes else "" for name in ("CodeValue", "CodeMeaning"))
+    number = re.search(r"(?:5\.6\.3-9-|^2:)(\d{1,3})$", code.strip())
+    by_code = CODES.get(int(number[1])) if number else ecg.lead_name(code)
+    by_words = ecg.lead_name(re.split(r"[(,]", meaning)[0])
+    if by_code and by_words and by_code != by_words:
+        raise Excluded("lead names contradict each other")
+    return by_code or by_words or ecg.lead_name(str(channel.get("ChannelLabel") or "")) or "other"
+
+
+def _millivolts(
+    samples: np.ndarray, channels: list[pydicom.Dataset], leads: tuple[str, ...], rate_hz: float
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Scale every lead: stored · sensitivity · correction + baseline, in the channel's unit (PS3.3 C.10.9.1.4)."""
+    wanted = [i for i, lead in enumerate(leads) if lead != "other"]  # a pressure beside the leads is no fault
+    units = {i: _unit(channels[i]) for i in wanted}
+    values = samples.copy()
+    for i in wanted:
+        gain = _number(channels[i], "ChannelSensitivity", np.nan)
+        gain *= _number(channels[i], "ChannelSensitivityCorrectionFactor", 1.0)
+        if not np.isfinite(gain) or gain == 0:
+            raise Excluded("no sensitivity")
+        values[i] = samples[i] * gain + _number(channels[i], "ChannelBaseline", 0.0)
+    stated = set(units.values())
+    if "" not in stated:
+        for i in wanted:
+            values[i] *= TO_MV[units[i]]
+        return values, ()
+    if stated != {""}:
+        raise Excluded("unit unknown")
+    return _unit_by_amplitude(values, wanted, rate_hz)
+
+
+def _unit_by_amplitude(values: np.ndarray, wanted: list[int], rate_hz: float) -> tuple[np.ndarray, tuple[str, ...]]:
+    """µV, mV and V differ by 1000, human amplitudes by 30: at most one of them fits.
+
+    Raises:
+        Excluded: none fits.
+    """
+    height = ecg.amplitude(values[wanted], rate_hz) if rate_hz else 0.0
+    low, high = ecg.AMPLITUDE_MV
+    for unit in ("uV", "mV", "V"):
+        factor = TO_MV[unit.lower()]
+        if low <= height * factor <= high:
+            return values * factor, (f"unit absent, {unit} by the amplitude",)
+    raise Excluded("unit unknown")
+
+
+def _unit(channel: pydicom.Dataset) -> str:
+    """The unit of a channel, a key of `TO_MV`; "" where it is not stated."""
+    codes = channel.get("ChannelSensitivityUnitsSequence") or []
+    words = [str(codes[0].get(name) or "").strip().lower() for name in ("CodeValue", "CodeMeaning")] if codes else []
+    known = [word for word in words if word in TO_MV]
+    if any(words) and not known:
+        raise Excluded("unit is not a voltage")
+    return known[0] if known else ""
+
+
+def _number(item: pydicom.Dataset, name: str, default: float) -> float:
+    value = item.get(name)
+    return default if value is None or value == "" else float(value)
+
+
+def _years(dataset: pydicom.Dataset) -> float | None:
+    """PatientAge, such as 042Y or 006M, in years."""
+    said = re.fullmatch(r"(\d{3})([DWMY])", str(dataset.get("PatientAge") or "").strip())
+    per_year = {"D": 365.25, "W": 52.18, "M": 12.0, "Y": 1.0}
+    return diagnoses.years(str(int(said[1]) / per_year[said[2]])) if said else None
+
+
+def _sex(dataset: pydicom.Dataset) -> float | None:
+    return {"F": 0.0, "M": 1.0}.get(str(dataset.get("PatientSex") or "").strip().upper())

@@ -1,0 +1,192 @@
+"""ECGs as plain arrays: NumPy (.npy, .npz) and PyTorch (.pt), stacked (N, 12, 5000), a list of (12, 5000), or one of them.
+
+One idea: an array says nothing of itself, so only what leaves no doubt is taken: twelve leads in standard order, 10 s at
+500 Hz (5000 samples), millivolts. The authors' own files have this form, but those named `…_noBase_gn` are normalised by
+lead group. Their millivolts are lost, and with them what a height means and every check of it, so they are refused: give the
+arrays as they were before. Files are read without running code from them.
+
+Source: issue 1 of oetu/MMCL-ECG-CMR: a tensor of (28030, 12, 5000).
+"""
+
+import pickle
+import zipfile
+from collections.abc import Sequence
+from functools import lru_cache
+from io import BytesIO
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import torch
+from numpy.lib import format as npy
+
+from ecgcmr import ecg
+from ecgcmr.errors import Excluded, InputError
+from ecgcmr.raw.records import EcgRecord, key, row
+
+ENDINGS = (".npy", ".npz", ".pt")
+UNPACKED_LIMIT = 2 << 30  # bytes of an array that cannot be mapped from the disk
+FORM = (12, ecg.SAMPLES)
+OTHER = "no array of 12 leads and 5000 samples"
+
+Recordings = Sequence[torch.Tensor] | torch.Tensor | np.ndarray  # one recording each along the first axis
+
+
+def find(path: str) -> list[str]:
+    """List the recordings of the files under a folder, or of the one named: `file#row`, or the file where it holds one.
+
+    Arrays of another form in a folder, such as images and labels beside the ECGs, are passed over.
+
+    Raises:
+        InputError: there is none.
+    """
+    root = Path(path)
+    files = [root] if root.is_file() else sorted(f for f in root.rglob("*") if f.suffix.lower() in ENDINGS)
+    found = [source for file in files for source in _sources(file, alone=root.is_file())]
+    if not found:
+        raise InputError(f"{path}: no array of ECGs (*.npy, *.npz or *.pt of (N, 12, 5000)) here; name one")
+    return found
+
+
+def _sources(file: Path, *, alone: bool) -> list[str]:
+    try:
+        held = _open(file)
+    except Excluded as error:
+        return [str(file)] if alone or str(error) != OTHER else []
+    return [str(file)] if len(held) == 1 else [f"{file}#{i}" for i in range(len(held))]
+
+
+def suits(file: Path, head: bytes) -> bool:
+    """Whether it is an array file; a `.npy` only where its header has the form of ECGs."""
+    ending = file.suffix.lower()
+    if ending != ".npy":
+        return ending in ENDINGS and head.startswith(b"PK")
+    try:
+        return _ecgs(_npy_form(BytesIO(head))[0])
+    except (ValueError, SyntaxError, EOFError):
+        return False
+
+
+def read(source: str) -> EcgRecord:
+    """Read one recording.
+
+    Args:
+        source: a file, or `file#row`.
+
+    Raises:
+        Excluded: damaged, pickled, of another form, or normalised.
+    """
+    file, number = row(source)
+    held = _open(file)
+    if number >= len(held):
+        raise Excluded("no such row")
+    chosen = held[number]
+    array = chosen.detach().float().numpy() if isinstance(chosen, torch.Tensor) else chosen
+    signal = np.array(array, dtype=np.float32)
+    if _normalised(signal):
+        raise Excluded("already normalised, the millivolts are lost")
+    return EcgRecord(
+        key=key(source), signal=signal, rate_hz=float(ecg.RATE_HZ), leads=ecg.LEADS,
+        age=None, sex=None, height=None, weight=None, labels={}, repairs=(),
+    )  # fmt: skip
+
+
+def _normalised(signal: np.ndarray) -> bool:
+    """Whether each group of leads has mean 0 and variance 1 (so has a record of standardised leads), or all lies in 0 … 1.
+
+    Of the 223 CinC recordings none is taken for normalised, and all are once they are normalised and stored as float16;
+    without this one of them would pass for millivolts.
+    """
+    filled = np.nan_to_num(signal.astype(np.float64))
+    groups = np.split(filled, np.cumsum(ecg.GROUPS)[:-1])
+    if all(abs(g.mean()) < 2e-3 and abs(g.var() - 1) < 2e-2 for g in groups):
+        return True
+    return bool(filled.min() == 0 and filled.max() == 1)
+
+
+def _ecgs(shape: Sequence[int]) -> bool:
+    return tuple(shape[-2:]) == FORM and len(shape) in (2, 3) and 0 not in shape
+
+
+def _open(file: Path) -> Recordings:
+    """The recordings of a file; arrays of several are mapped or kept, so that a row costs no more than itself.
+
+    Raises:
+        Excluded: it cannot be read, or holds something else.
+    """
+    try:
+        state = file.stat()
+        return _opened(str(file), state.st_size, state.st_mtime_ns)
+    except Excluded:
+        raise
+    except Exception as error:  # numpy, zipfile and torch raise what their parsing meets
+        raise Excluded("unreadable array file") from error
+
+
+@lru_cache(maxsize=1)  # rows are read file by file
+def _opened(path: str, size: int, modified: int) -> Recordings:
+    opener = {".npz": _npz, ".pt": _pt}.get(Path(path).suffix.lower(), _npy)
+    held = opener(path)
+    if isinstance(held, list):
+        return held
+    floats = held.is_floating_point() if isinstance(held, torch.Tensor) else held.dtype.kind == "f"
+    if not _ecgs(held.shape) or not floats:
+        raise Excluded(OTHER)
+    return held if held.ndim == 3 else held[None]
+
+
+def _npy(path: str) -> np.ndarray:
+    return np.load(path, mmap_mode="r", allow_pickle=False)
+
+
+def _npy_form(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and type of a `.npy` file from its header."""
+    version = npy.read_magic(file)
+    reader = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+    shape, _, dtype = reader(file)
+    return shape, dtype
+
+
+def _npz(path: str) -> np.ndarray:
+    """The one array of an archive that has the form of ECGs."""
+    with zipfile.ZipFile(path) as archive:
+        fitting = []
+        for member in archive.infolist():
+            with archive.open(member) as file:
+                shape, dtype = _npy_form(file)
+            stated = np.prod(shape, dtype=np.float64) * dtype.itemsize
+            if _ecgs(shape) and dtype.kind == "f":
+                if stated > min(UNPACKED_LIMIT, member.file_size):  # a header can state any shape
+                    raise Excluded("file too large")
+                fitting.append(member.filename)
+    if len(fitting) != 1:
+        raise Excluded("several arrays of ECGs in one file" if fitting else OTHER)
+    with np.load(path, allow_pickle=False) as arrays:
+        return arrays[fitting[0].removesuffix(".npy")]
+
+
+def _pt(path: str) -> list[torch.Tensor] | torch.Tensor:
+    """A tensor or a list of tensors, mapped from the disk.
+
+    PyTorch stores its parts as they are: a packed one could expand without end, a tensor larger than the file is a view
+    that repeats or reaches beyond its part.
+    """
+    with zipfile.ZipFile(path) as archive:
+        if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+            raise Excluded("unreadable array file")
+    try:
+        held = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except pickle.UnpicklingError as error:
+        raise Excluded("not plain tensors") from error
+    tensors = list(held) if isinstance(held, (list, tuple)) else [held]
+    if not tensors or not all(isinstance(t, torch.Tensor) and t.layout == torch.strided for t in tensors):
+        raise Excluded(OTHER)
+    if any(
+        max(t.numel() * t.element_size(), t.untyped_storage().nbytes()) > Path(path).stat().st_size for t in tensors
+    ):
+        raise Excluded("unreadable array file")
+    if not isinstance(held, (list, tuple)):
+        return held
+    if not all(tuple(t.shape) == FORM and t.is_floating_point() for t in tensors):
+        raise Excluded(OTHER)
+    return tensors
