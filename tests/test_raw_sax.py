@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import lzma
 import tarfile
 import warnings
 import zipfile
@@ -15,7 +16,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import EnhancedMRImageStorage, ExplicitVRLittleEndian, MRImageStorage, generate_uid
 from test_phenotypes import heart
 
-from ecgcmr import cmr, phenotypes
+from ecgcmr import cmr, cohort, phenotypes
 from ecgcmr.errors import Excluded, InputError
 from ecgcmr.raw import bundle, sax_dicom, sax_nifti
 from ecgcmr.raw.records import biobank
@@ -247,11 +248,17 @@ def _cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:600])
 
 
+def _flipped(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-6] ^= 1  # in the checksum
+    path.write_bytes(content)
+
+
 def _cut_inside(path: Path) -> None:
     path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes())[:2000]))
 
 
-@pytest.mark.parametrize("damage", [_garbage, _cut, _cut_inside, lambda path: path.write_bytes(b"")])
+@pytest.mark.parametrize("damage", [_garbage, _cut, _cut_inside, _flipped, lambda path: path.write_bytes(b"")])
 def test_nifti_damage_is_a_reason(tmp_path, damage):
     path = write_nifti(tmp_path / "p.nii.gz", frames())
     damage(path)
@@ -424,6 +431,23 @@ def test_a_claimed_size_that_is_too_small_is_damage(tmp_path):
     path.write_bytes(path.read_bytes().replace(size, (100).to_bytes(4, "little")))
     with pytest.raises(Excluded, match="unreadable archive"):
         sax_dicom.read(str(path))
+
+
+@pytest.mark.parametrize("end", ["tar", "tar.xz"])
+def test_a_damaged_tar_is_not_a_shorter_one(tmp_path, end):
+    """tarfile takes a header that it cannot read for the end; within xz only the checksum at the end tells."""
+    good = tmp_path / "p.tar.xz"
+    content = bytearray(lzma.decompress(archive(good, stack()).read_bytes()))
+    content[len(content) // 10240 * 5120 // 512 * 512 : len(content) // 2] = b"x" * 700
+    path = tmp_path / f"q.{end}"
+    path.write_bytes(bytes(content) if end == "tar" else lzma.compress(bytes(content)))
+    with pytest.raises(Excluded, match="unreadable archive"):
+        sax_dicom.read(str(path))
+
+
+def test_slices_at_unequal_distances_are_said(tmp_path):
+    images = [stored(image(s, p)) for s in range(SLICES) for p in range(PHASES) if s != 4]
+    assert sax_dicom.read(str(folder(tmp_path, images))).repairs == ("slices at unequal distances",)
 
 
 # -- pixels that are not plain -----------------------------------------------------------------------------------------
@@ -611,7 +635,7 @@ def test_segmentation_of_the_whole_cycle(tmp_path):
     assert record.masks.dtype == np.uint8
     assert record.masked == tuple(range(len(BEAT)))
     assert (record.key, record.person) == ("1234567_20209_2_0", "1234567")
-    assert record.repairs == ("unit of time not named, taken as sec",)
+    assert record.repairs == ("unit of time not named, taken as s",)
     truth = phenotypes.measure(labels[:, 0], labels[:, ES], (8.0, 1.5, 1.5), heart_rate=62.5, from_apex=True)
     assert record.labels == pytest.approx(truth)
     assert len(record.labels) == 27
@@ -727,6 +751,10 @@ def test_a_named_unit_and_a_senseless_step(tmp_path):
     assert record.labels["LVCO"] == pytest.approx(record.labels["LVSV"] * 0.0625)
     save(tmp_path / "p" / "sa.nii", shown(labels), scanner(), unit="msec")  # 12 phases of 0.08 ms
     assert "LVCO" not in sax_nifti.read(source).labels
+    path = tmp_path / "p" / "sa.nii"
+    content = path.read_bytes()
+    path.write_bytes(content[:123] + b"\xb7" + content[124:])  # units that do not exist
+    assert sax_nifti.read(source).repairs == ("unit of time not named, taken as s",)
 
 
 def test_without_orientation_no_segment_is_named(tmp_path):
@@ -740,3 +768,17 @@ def test_without_orientation_no_segment_is_named(tmp_path):
     assert record.repairs[0] == "no orientation in the header: slices in the order of the file"
     assert "WT_Global" in record.labels
     assert "WT_AHA_1" not in record.labels
+
+
+def test_the_survey_of_a_cohort_takes_phenotypes_and_the_crop(tmp_path):
+    labels = beating()
+    source = person(tmp_path / "1234567_20209_2_0", labels, scanner(), seg_sa=labels)
+    found = {crop: cohort._judge("cmr", "nifti", source, crop) for crop in cmr.CROPS}
+    assert found["heart"].numbers == sax_nifti.read(source).labels
+    assert (found["heart"].key, found["heart"].person) == ("1234567_20209_2_0", "1234567")
+    assert len({each.digest for each in found.values()}) == 3
+    assert "heart found by the segmentation" in found["heart"].repairs
+    assert "heart found by the segmentation" not in found["fixed"].repairs
+    assert [cohort.recipe_of("nifti", {}, crop)["cmr"]["crop"] for crop in cmr.CROPS] == list(cmr.CROPS)
+    with pytest.raises(InputError, match="known: fixed, heart, none"):
+        cohort.recipe_of("nifti", {}, "manual")

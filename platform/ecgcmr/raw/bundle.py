@@ -25,6 +25,7 @@ TOTAL_LIMIT = 1 << 30  # all files of one person
 COUNT_LIMIT = 20_000
 SWELL_LIMIT = 100  # times the archive's size; images shrink to a third, bombs to a thousandth
 SWELL_FROM = 64 << 20  # below, swelling does no harm
+DAMAGED = "unreadable archive or folder"
 TOO_MUCH = "more files than one person's images can be"
 
 
@@ -53,7 +54,7 @@ def contents(source: Path) -> Iterator[bytes]:
     except Excluded:
         raise
     except Exception as error:  # lzma, zlib, tarfile and zipfile share no base
-        raise Excluded("unreadable archive or folder") from error
+        raise Excluded(DAMAGED) from error
 
 
 def _loose(folder: Path) -> Iterator[bytes]:
@@ -85,6 +86,10 @@ def _tarred(source: Path, opener: Any) -> Iterator[bytes]:
             opened = archive.extractfile(member) if member.isfile() and member.size <= MEMBER_LIMIT else None
             if opened:
                 yield opened.read()
+        # A damaged header looks like the end to tarfile; and a compressed stream knows its checksum at its end.
+        while rest := archive.fileobj.read(1 << 20):
+            if rest.strip(b"\0"):
+                raise Excluded(DAMAGED)
 
 
 class Bounded(io.RawIOBase):

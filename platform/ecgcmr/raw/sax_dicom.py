@@ -109,6 +109,8 @@ def read(source: str) -> CmrRecord:
             raise Excluded("too large for a cine stack")
         frames = np.stack([np.stack([_pixels(image) for image in phases]) for phases in slices])
     first, second = slices[0][0], slices[1][0]
+    if np.ptp(np.diff([phases[0].position for phases in slices])) > 1.0:
+        repairs = (*repairs, "slices at unequal distances")
     times = np.array([image.when[0] for image in slices[len(slices) // 2]])
     key = re.sub(r"(\.tar)?\.(tar|gz|tgz|xz|bz2|zip|dcm|ima)$", "", Path(source).name, flags=re.IGNORECASE)
     named = biobank(key)

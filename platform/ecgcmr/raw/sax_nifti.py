@@ -6,6 +6,8 @@ only the frames `sa_ED` and `sa_ES` were kept, these two are the stack. One that
 Only geometry and timing are read from the header.
 """
 
+import gzip
+import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +24,10 @@ VOXEL_LIMIT = 1 << 29  # 2 GiB as float32; a stack of UK Biobank has 20 million
 ENDINGS = (".nii.gz", ".nii")
 # The apex points to the left, to the front and down: NIfTI's axes run right → left −, back → front +, feet → head +.
 APEX_RAS = np.array([-1.0, 1.0, -1.0])
-_TO_MS = {"sec": 1e3, "msec": 1.0, "usec": 1e-3}
+UNITS_MS = {8: 1e3, 16: 1.0, 24: 1e-3}  # bits 3 to 5 of `xyzt_units`: s, ms, µs
 LEFT_OUT = "segmentation left out: "
+
+logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)  # it reports what it sets right in a header
 
 
 @dataclass(frozen=True)
@@ -103,7 +107,10 @@ def read(source: str) -> CmrRecord:
 def _load(path: Path) -> tuple[np.ndarray, Any]:
     """(slices, phases, height, width), one phase for a 3-D file, and the image with its header."""
     try:
+        _sound(path)
         image: Any = nibabel.load(path)  # nibabel types only the base of its formats
+        if not isinstance(image, nibabel.Nifti1Pair):  # of which NIfTI-2 is one; nibabel reads many formats
+            raise Excluded("unreadable NIfTI")
         shape = image.shape
         if len(shape) not in (3, 4) or min(shape) < 1:
             raise Excluded("not a cine: no time axis")
@@ -117,6 +124,19 @@ def _load(path: Path) -> tuple[np.ndarray, Any]:
         raise
     except Exception as error:  # nibabel lets gzip, zlib, struct and its own errors through
         raise Excluded("unreadable NIfTI") from error
+
+
+def _sound(path: Path) -> None:
+    """Read a compressed file to its end, where its checksum is; nibabel stops before.
+
+    Raises:
+        Excluded: it is larger than any stack.
+    """
+    if path.suffix.lower() == ".gz":
+        with gzip.open(path) as stream:
+            while stream.read(1 << 20):
+                if stream.tell() > 8 * VOXEL_LIMIT:
+                    raise Excluded("too large for a cine stack")
 
 
 def _same(other: tuple[np.ndarray, Any], frames: np.ndarray, image: Any) -> np.ndarray:
@@ -150,12 +170,12 @@ def _orientation(image: Any) -> tuple[bool, bool | None, tuple[str, ...]]:
 def _trigger(image: Any) -> tuple[np.ndarray | None, tuple[str, ...]]:
     """Times of the phases in ms, and words; None if the header gives no step."""
     phases, step = image.shape[3], float(image.header.get_zooms()[3])
-    unit = image.header.get_xyzt_units()[1]
+    unit = int(image.header["xyzt_units"]) & 0x38
     if not (np.isfinite(step) and step > 0):
         return None, ()
-    if unit in _TO_MS:
-        return np.arange(phases) * step * _TO_MS[unit], ()
-    for name, factor in _TO_MS.items():  # ukbb_cardiac writes seconds and names no unit
+    if unit in UNITS_MS:
+        return np.arange(phases) * step * UNITS_MS[unit], ()
+    for factor, name in ((1e3, "s"), (1.0, "ms")):  # ukbb_cardiac writes seconds and names no unit
         times = np.arange(phases) * step * factor
         if phenotypes.heart_rate(times):
             return times, (f"unit of time not named, taken as {name}",)
