@@ -16,6 +16,7 @@ arithmetic floor, the FLOPs of the same work (counted by torch) at the rate of a
 """
 
 import argparse
+import contextlib
 import json
 import math
 import os
@@ -101,7 +102,7 @@ class Clock:
 
     def __init__(self) -> None:
         """Begin with what this process has spent on its start."""
-        self.wall = {"import": time.time() - psutil.Process().create_time()}
+        self.wall = {"import": IMPORTED}
         self.spent: dict[int, float] = {}
         self.ended = threading.Event()
         threading.Thread(target=self.watch, daemon=True).start()
@@ -135,12 +136,15 @@ def measure(args: argparse.Namespace, cohort: Path, runs: Path) -> dict[str, Any
     run = partial(sweep.run, points, cohort, runs, device="cpu", limit=limit, budget=args.budget)
     clock.stage("ray_start", partial(cluster.start, gpus=0))
     at_once, _ = sweep.beside([cluster.cpus()])
-    ran = clock.stage("sweep", partial(run, train=partial(pretend, seconds=args.seconds, judged=args.judged)))
-    copied = clock.stage("aim", partial(track.mirror, runs, runs / "aim"))
+    with contextlib.ExitStack() as beside:
+        beside.enter_context(track.following(runs, runs / "aim"))
+        ran = clock.stage("sweep", partial(run, train=partial(pretend, seconds=args.seconds, judged=args.judged)))
+        clock.stage("aim_after", beside.close)
     used = clock.sample()
     clock.ended.set()
     clock.stage("ray_stop", cluster.stop)
     wall, ideal = sum(clock.wall.values()), ran * args.seconds / at_once
+    copied = len(track.content(runs / "aim"))
     if ran != copied or ran != len(points[: args.budget]):
         raise SystemExit(f"{ran} trials ran and {copied} are in Aim, of {len(points)}")
     clock.stage("again", run)  # the same command once more, all of it finished; not part of the whole

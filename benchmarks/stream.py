@@ -5,11 +5,15 @@
 
     python benchmarks/stream.py --beside              # and how much an open stream slows a training step down
 
+    python benchmarks/stream.py --grow 1 4 16         # instead: cohorts of so many times the memory budget
     python benchmarks/stream.py --cache host          # instead: epochs from memory against epochs through Ray Data
     python benchmarks/stream.py --cache device --device cuda
 
 One JSON line per set of signals: rows/s of both (medians of interleaved rounds, the feed after its first blocks), their
 ratio (aim: 0.5 or more), seconds to the first batch, peak memory of all processes together, waiting share if asked.
+With --grow: one line per cohort, ECG and CMR: rows/s after the first batches over as many epochs as make equally many rows,
+and peak memory; the budget is Ray's object store, 256 MiB here. The last line holds the largest against the smallest (aim:
+equal rows/s, 1.15 in memory).
 With --cache: rows/s of the feed, of the epoch that fills memory, of those after it (the first of which reads the few rows
 that the epoch before dropped), and how many times the feed that is.
 """
@@ -17,6 +21,7 @@ that the epoch before dropped), and how many times the feed that is.
 import argparse
 import json
 import os
+import shutil
 import statistics
 import tempfile
 import threading
@@ -30,6 +35,8 @@ import torch
 
 from ecgcmr import cluster, cohort, hardware, memory, nn, shards, stream, training
 from ecgcmr.trial import Trial
+
+BUDGET_MB = 256  # of Ray's object store with --grow
 
 
 class Memory:
@@ -130,6 +137,27 @@ def measure_kept(path: Path, needs: tuple[str, ...], args: argparse.Namespace) -
     }  # fmt: skip
 
 
+def grow(times: list[int], batch: int, folder: Path) -> None:
+    """Print a line for each multiple of the budget, and what the last is of the first."""
+    needs = ("ecg", "cmr")
+    row_bytes = sum(shards.SIGNALS[name].width for name in needs)
+    found = []
+    for number in times:
+        rows = number * BUDGET_MB * 2**20 // row_bytes
+        path = make(folder / f"x{number}", rows).path
+        # One Ray and one watch each: what an earlier cohort left behind must not count for the next.
+        with cluster.running(object_store_mb=BUDGET_MB):
+            watch = Memory()
+            rate, first, _ = feed(path, needs, batch, max(times) // number, 0.0)
+            watch.ended.set()
+        shutil.rmtree(path)
+        found.append({"times": number, "rows": rows, "rows_s": round(rate), "first_batch_s": round(first, 2),
+                      "peak_GiB": round(watch.peak, 2)})  # fmt: skip
+        print(json.dumps({"benchmark": "stream", "budget_MiB": BUDGET_MB, "batch": batch, **found[-1]}), flush=True)
+    ratio = {name: round(found[-1][name] / found[0][name], 2) for name in ("rows_s", "peak_GiB")}
+    print(json.dumps({"benchmark": "stream", "largest_over_smallest": ratio}), flush=True)
+
+
 def beside(path: Path, epochs: int, steps: int = 30) -> float:
     """Time of a training step while a stream stands by with full buffers, over its time alone; the noise is ours."""
     network = nn.Network(crop=2500, patch=500, width=32, depth=2, heads=4, decoder_width=32, decoder_depth=1,
@@ -186,11 +214,16 @@ def main():
     parser.add_argument("--epochs", type=int, default=8, help="per round of the feed")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--beside", action="store_true", help="time a training step beside an open stream too")
+    parser.add_argument("--grow", type=int, nargs="+", help="cohorts of so many times the memory budget instead")
     parser.add_argument("--step-ms", type=float, default=0, help="stand-in for a training step of one batch")
     parser.add_argument("--cache", choices=memory.WORDS[:-1], help="measure epochs from memory instead")
     parser.add_argument("--device", default="cpu", help="where batches arrive, with --cache")
     args = parser.parse_args()
     torch.set_num_threads(1)
+    if args.grow:
+        with tempfile.TemporaryDirectory(prefix="stream-") as scratch:
+            grow(args.grow, args.batch, Path(scratch))
+        return
     with tempfile.TemporaryDirectory(prefix="stream-") as scratch, cluster.running():
         path = args.cohort or make(Path(scratch) / "noise", args.rows).path
         for needs in (("ecg",), ("ecg", "cmr")):

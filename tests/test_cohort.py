@@ -16,7 +16,8 @@ from conftest import heart_rows, write_cohort
 
 from ecgcmr import check, cmr, cohort, ecg, pairing, shards, tasks
 from ecgcmr.errors import InputError
-from ecgcmr.pairing import Found, Labels
+from ecgcmr.labels import Labels, read_labels
+from ecgcmr.pairing import Found
 
 # -- shards ------------------------------------------------------------------------------------------------------------
 
@@ -202,7 +203,7 @@ def test_ecg_and_cmr_join_by_key_then_by_labels_file(tmp_path):
     assert sum(bool(r["ecg"] and r["cmr"]) for r in plain.rows) == 1
     assert len(plain.rows) == 5
     (tmp_path / "l.csv").write_text("subject,ecg,cmr,cad\nann,records/2.hea,S9,1\nbob,3,,0\nann,,S7,\n")
-    linked = pairing.link(recordings, pairing.read_labels(tmp_path / "l.csv"), SECRET, 0)
+    linked = pairing.link(recordings, read_labels([tmp_path / "l.csv"]), SECRET, 0)
     by = {(r["ecg"] or "", r["cmr"] or ""): r for r in linked.rows}
     pair = by["/raw/2.ecg", "/raw/S9.cmr"]
     assert pair["subject"] == pairing.pseudonym(SECRET, "ann")
@@ -234,7 +235,7 @@ def test_a_labels_file_brings_no_text_and_no_dates(tmp_path, caplog):
     (tmp_path / "l.csv").write_text(
         "record,age,sex,cad,report,birth_year,LVEF\na,61,Female,1,John has pain,1960,55.5\nb,,M,,fine,1970,\n"
     )
-    labels = pairing.read_labels(tmp_path / "l.csv")
+    labels = read_labels([tmp_path / "l.csv"])
     assert labels.by_ecg == {"a": {"age": 61, "sex": 0, "cad": 1, "LVEF": 55.5}, "b": {"sex": 1}}
     assert "report, birth_year" in caplog.text
 
@@ -242,8 +243,8 @@ def test_a_labels_file_brings_no_text_and_no_dates(tmp_path, caplog):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("name,cad\na,1\n", "no column 'subject', 'ecg', 'record' or 'cmr' to join on; it has name, cad"),
-        ("ecg,cad\na,1\na,0\n", "ecg 'a' appears twice"),
+        ("name,cad\na,1\n", "no column 'subject', 'eid', 'ecg', 'record' or 'cmr' to join on; it has name, cad"),
+        ("ecg,cad\na,1\na,0\n", "ecg: 1 of the keys stand in more than one line"),
         ("ecg,year\na,1960\n", "no column of 0/1 labels, demographics or phenotypes; it has year"),
         ("", "cannot be read"),
     ],
@@ -251,7 +252,7 @@ def test_a_labels_file_brings_no_text_and_no_dates(tmp_path, caplog):
 def test_bad_labels_files(tmp_path, text, words):
     (tmp_path / "l.csv").write_text(text)
     with pytest.raises(InputError, match=words):
-        pairing.read_labels(tmp_path / "l.csv")
+        read_labels([tmp_path / "l.csv"])
 
 
 # -- building ----------------------------------------------------------------------------------------------------------

@@ -3,16 +3,21 @@
 import dataclasses
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from conftest import LABELS, heart_rows, write_cohort
+from test_cli import called
+from test_raw_sax import write_nifti
+from test_raw_wfdb import beats, write
 
-from ecgcmr import explain, methods, presets, store, training
+from ecgcmr import cmr, ecg, explain, methods, presets, store, training
 from ecgcmr.errors import InputError
 from ecgcmr.nn import Network
+from ecgcmr.raw import sax_nifti, wfdb
 from ecgcmr.trial import Trial
 
 torch.set_num_threads(1)
@@ -196,6 +201,77 @@ def test_rows_without_image_and_signals_prepared_otherwise_are_refused(small_coh
     leave(tmp_path, recipe={"cmr": {**small_cohort.recipe["cmr"], "size": 128}})
     with pytest.raises(InputError, match=r"learnt from signals of another recipe than .*: cmr.size 128 → 210"):
         explain.maps_for(tmp_path, small_cohort, [RUN.name], rows[rows["has_cmr"]].head(1))
+
+
+# -- one pair
+
+
+def test_a_pair_of_a_cohort_is_its_map_and_a_look_at_the_test_split_is_logged(small_cohort, tmp_path):
+    leave(tmp_path)
+    for split, reads in (("val", 0), ("test", 1)):
+        index = small_cohort.rows(split).query("has_ecg and has_cmr").tail(1)
+        found = explain.pair(tmp_path, RUN.name, small_cohort, index["subject"].iloc[0])
+        np.testing.assert_array_equal(
+            found.similarity, explain.maps_for(tmp_path, small_cohort, [RUN.name], index)[RUN.name][0]
+        )
+        np.testing.assert_array_equal(found.cmr, small_cohort.load(index, ("cmr",))["cmr"][0])
+        assert len(store.test_reads(tmp_path)) == reads
+    with pytest.raises(InputError, match="no subject 'nobody'"):
+        explain.pair(tmp_path, RUN.name, small_cohort, "nobody")
+    lonely = small_cohort.rows().query("not has_cmr")["subject"].iloc[0]
+    with pytest.raises(InputError, match=f"subject '{lonely}' lacks ECG or CMR"):
+        explain.pair(tmp_path, RUN.name, small_cohort, lonely)
+
+
+def beating(path):
+    """A stack of ten slices in which a disc shrinks and grows off the middle, as NIfTI."""
+    y, x = np.mgrid[:96, :96]
+    sizes = 18 + 6 * np.cos(2 * np.pi * np.arange(12) / 12)
+    cycle = np.stack([10 + 200.0 * (np.hypot(x - 40, y - 60) < size) for size in sizes])
+    return write_nifti(path, np.stack([cycle] * 10))
+
+
+@pytest.mark.parametrize("crop", ["heart", "fixed"])
+def test_a_pair_of_files_is_prepared_as_the_runs_cohort_was(tmp_path, crop):
+    leave(tmp_path, recipe={"ecg": ecg.RECIPE, "cmr": {**cmr.RECIPE, "crop": crop}})
+    trace, stack = write(tmp_path, beats()), beating(tmp_path / "stack.nii.gz")
+    found = explain.pair_of_files(tmp_path, RUN.name, Path(trace), stack)
+    record = wfdb.read(trace)
+    prepared = ecg.prepare(record.signal, record.rate_hz, record.leads)[0]
+    frames = cmr.prepare(sax_nifti.read(str(stack)), crop)[0]
+    np.testing.assert_array_equal(found.cmr, frames)
+    np.testing.assert_array_equal(found.ecg, prepared)
+    method, _ = explain.load(tmp_path, RUN.name)
+    signal = ecg.normalise(torch.from_numpy(prepared.astype(np.float16))[None])
+    expected = explain.similarity(method, signal, torch.from_numpy(frames)[None] / 255)[0]
+    np.testing.assert_allclose(found.similarity, expected, atol=1e-6)
+
+
+def test_files_that_cannot_serve_and_recipes_of_old_are_refused(tmp_path):
+    leave(tmp_path)
+    trace, stack = Path(write(tmp_path, beats())), beating(tmp_path / "stack.nii.gz")
+    short = Path(write(tmp_path, beats()[:, :2000], name="short"))
+    flat = write_nifti(tmp_path / "flat.nii.gz", np.ones((10, 12, 96, 96)))
+    for files, said in (
+        ((short, stack), "short: shorter than 10 s; this recording cannot serve"),
+        ((trace, flat), "flat.nii.gz: nothing moves in the middle slices; this stack cannot serve"),
+        ((tmp_path, stack), "2 recordings where one is needed"),
+    ):
+        with pytest.raises(InputError, match=re.escape(said)):
+            explain.pair_of_files(tmp_path, RUN.name, *files)
+    shutil.rmtree(store.folder(tmp_path, RUN.name))
+    leave(tmp_path, recipe={"cmr": {**cmr.RECIPE, "size": 128}})
+    with pytest.raises(InputError, match=r"another recipe than files are given now: cmr.size 128 → 210"):
+        explain.pair_of_files(tmp_path, RUN.name, trace, stack)
+
+
+def test_the_command_draws_a_pair(small_cohort, tmp_path, capfd):
+    leave(tmp_path / "runs")
+    subject = small_cohort.rows("val").query("has_ecg and has_cmr")["subject"].iloc[0]
+    words = ["--model", RUN.name, "--runs", tmp_path / "runs", "--out", tmp_path / "pair.png"]
+    code, said, _ = called(capfd, "explain", "--cohort", small_cohort.path, "--subject", subject, *words)
+    assert (code, said) == (0, str(tmp_path / "pair.png"))
+    assert (tmp_path / "pair.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.fixture(scope="module")

@@ -152,7 +152,7 @@ def test_bad_input_is_one_line(cohort, tmp_path, changed, words):
 @pytest.mark.parametrize("field", [f for f in fit.SHARED if f != "method"])
 def test_mixed_pack_is_refused_with_the_field_named(cohort, tmp_path, field):
     other = {"space": "u", "stage": "final", "task": "rv", "modality": "cmr", "network": dataclasses.replace(TINY, depth=1),
-             "batch": 4, "epochs": 3, "take": 0.5, "preset": "authors", "eval_every": 2}[field]  # fmt: skip
+             "batch": 4, "epochs": 3, "take": 0.5, "preset": "authors", "eval_every": 2, "halving": 4}[field]  # fmt: skip
     with pytest.raises(InputError, match=f"differ in {field}"):
         run([a_trial(), a_trial(**{field: other})], cohort, tmp_path)
 
@@ -234,6 +234,23 @@ def test_patience_counts_epochs_since_within_slack_of_the_best():
     assert watch.status == ["early-stopped", "early-stopped", "diverged"]
     assert watch.epoch.tolist() == [0, 0, 2]
     assert watch.best.tolist() == [0.6, 0.6, 0.7]
+
+
+def test_at_a_rung_the_worse_of_a_grid_end_and_the_others_are_as_without(cohort, tmp_path):
+    rates = (1e-3, 1e-2, 0.0, 1e-5)
+    grid = [a_trial(epochs=16, knobs=(("lr", lr),), batch=32, take=0.5) for lr in rates]
+    whole = run(grid, cohort, tmp_path / "whole")
+    halved = run([dataclasses.replace(trial, halving=2) for trial in grid], cohort, tmp_path / "halved")
+    assert [result.status for result in whole] == ["finished"] * 4
+    ends = {result.status: len(result.curve) for result in halved}
+    assert ends["halted"] in (2, 4, 8)
+    assert ends["finished"] == 16
+    lengths = [len(result.curve) for result in halved]
+    assert sum(lengths) < 48
+    for one, other, n in zip(whole, halved, lengths):
+        pd.testing.assert_frame_equal(one.curve[:n], other.curve, atol=1e-9)  # a neighbour's end changes nothing
+    best = max(range(4), key=lambda e: halved[e].curve.val_auroc[: min(lengths)].max())
+    assert lengths[best] > min(lengths)
 
 
 def test_the_pack_ends_when_all_have_stopped_and_keeps_the_best(cohort, tmp_path):

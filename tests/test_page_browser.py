@@ -7,10 +7,12 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import handmade_model
 import handmade_study
 import pytest
 
-from ecgcmr.report import page
+import ecgcmr
+from ecgcmr.report import page, prediction
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 BROWSER = next((found for name in NAMES if (found := shutil.which(name))), None)
@@ -37,16 +39,15 @@ addEventListener("load", () => {{
 
 
 @pytest.fixture(scope="module")
-def measure(tmp_path_factory):
-    """A function of a width in pixels: what the browser says of the whole study's page."""
+def browser(tmp_path_factory):
+    """A function of a page and a width in pixels: what the browser says of it."""
     if BROWSER is None:
         pytest.skip(f"none of {', '.join(NAMES)} on the path")
-    _, _, files = handmade_study.reported(tmp_path_factory.getbasetemp())
     folder = tmp_path_factory.mktemp("browser")
 
-    def measured(width):
+    def measured(path, width):
         frame = folder / f"{width}.html"
-        frame.write_text(FRAME.format(address=Path(files[page.PAGE]).as_uri(), width=width))
+        frame.write_text(FRAME.format(address=Path(path).as_uri(), width=width))
         command = [
             BROWSER,
             *FLAGS,
@@ -58,6 +59,13 @@ def measure(tmp_path_factory):
         return json.loads(html.unescape(re.search("<pre>(.*?)</pre>", done.stdout, re.DOTALL)[1]))
 
     return measured
+
+
+@pytest.fixture(scope="module")
+def measure(browser, tmp_path_factory):
+    """A function of a width in pixels: what the browser says of the whole study's page."""
+    _, _, files = handmade_study.reported(tmp_path_factory.getbasetemp())
+    return lambda width: browser(files[page.PAGE], width)
 
 
 @pytest.mark.parametrize("width", [1280, 390])
@@ -75,3 +83,17 @@ def test_it_fetches_nothing_and_every_link_within_it_leads_somewhere(measure):
     found = measure(1280)
     assert [name for name in found["fetched"] if not name.startswith("data:")] == []
     assert found["dead"] == []
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_page_of_a_prediction_fits_as_well(width, browser, tmp_path_factory, tmp_path):
+    _, runs, raw = handmade_model.made(tmp_path_factory.getbasetemp())
+    model = ecgcmr.load(runs / "t/final", device="cpu")
+    found = [model.predict_signal(signal, 500, prediction.ecg.LEADS) for signal in list(raw.values())[:2]]
+    prediction.write(tmp_path / "a.html", found, model)
+    seen = browser(tmp_path / "a.html", width)
+    assert seen["width"] <= width
+    assert len(seen["images"]) == 2
+    assert min(seen["images"]) > 1000
+    assert seen["small"] == 0
+    assert [name for name in seen["fetched"] if not name.startswith("data:")] == []

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from MLstatkit import Delong_test
-from scipy import stats
+from scipy import special, stats
 from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
 from statsmodels.genmod.families import Binomial
 from statsmodels.genmod.generalized_linear_model import GLM
@@ -461,3 +461,89 @@ def test_one_class_names_the_label(value):
 def test_input_that_cannot_be_served_is_told_apart(ask, message):
     with pytest.raises(InputError, match=message):
         ask()
+
+
+# -- what answers mean
+
+
+def population(n, seed, slope=2.0, intercept=-3.0, seeds=5, spread=0.0):
+    """Logits (seeds, n) of a model that is too sure and too high, and labels whose risk is intercept + slope · its mean."""
+    rng = np.random.default_rng(seed)
+    truth = rng.normal(size=n)
+    labels = (rng.random(n) < 1 / (1 + np.exp(-(intercept + slope * truth)))).astype(float)
+    return truth + spread * rng.normal(size=(seeds, n)), labels, truth
+
+
+def test_recalibration_is_the_logistic_regression_of_labels_on_logits():
+    logits, labels, _ = population(600, 1, seeds=1)
+    found = statistics.recalibration(logits[0], labels)
+    wanted = GLM(labels, np.column_stack((np.ones(600), logits[0])), family=Binomial()).fit(tol=1e-12)
+    np.testing.assert_allclose([found.intercept, found.slope], wanted.params, rtol=1e-6)
+    np.testing.assert_allclose(found.covariance, wanted.cov_params(), rtol=1e-5)
+    assert found.rule == "intercept and slope"
+    risk, low, high = found.risk(logits)
+    assert risk.mean() == pytest.approx(labels.mean())
+    predicted = GLM(labels, np.column_stack((np.ones(600), logits[0])), family=Binomial()).fit().get_prediction()
+    np.testing.assert_allclose(np.column_stack((low, high)), predicted.conf_int(), rtol=1e-4)
+
+
+def test_a_model_that_ranks_the_wrong_way_gives_everybody_the_prevalence():
+    logits, labels, _ = population(300, 2, seeds=1)
+    found = statistics.recalibration(-logits[0], labels)
+    assert (found.rule, found.slope) == ("prevalence", 0)
+    risk, low, high = found.risk(-logits)
+    assert np.ptp(risk) < 1e-12
+    assert risk[0] == pytest.approx(labels.mean())
+    error = 1 / np.sqrt(300 * labels.mean() * (1 - labels.mean()))
+    assert (special.logit(high) - special.logit(low))[0] == pytest.approx(2 * 1.95996 * error, rel=1e-4)
+    assert statistics.recalibration(np.zeros(300), labels).rule == "prevalence"
+
+
+def test_where_no_finite_slope_is_best_the_intercept_alone_is_fitted():
+    logits = np.linspace(-1, 1, 40)
+    found = statistics.recalibration(logits, (logits > 0.8).astype(float))
+    assert (found.rule, found.slope) == ("intercept", 1)
+    assert found.risk(logits[None])[0].mean() == pytest.approx(np.mean(logits > 0.8))
+    assert found.covariance[1].tolist() == [0, 0]
+
+
+def test_the_interval_of_a_risk_holds_as_often_as_it_says():
+    """Of the risk at the limit of many seeds and many calibrating subjects, over draws of both."""
+    at, held = np.array([-1.0, 0.0, 1.0]), []
+    for draw in range(300):
+        logits, labels, _ = population(800, draw, spread=0.1)
+        found = statistics.recalibration(logits.mean(0), labels)
+        _, low, high = found.risk(at + 0.1 * np.random.default_rng((9, draw)).normal(size=(5, 3)))
+        risk = 1 / (1 + np.exp(3 - 2 * at))
+        held.append((low <= risk) & (risk <= high))
+    share = np.mean(held, 0)
+    assert (share > 0.92).all()
+    assert (share < 0.99).all()
+
+
+def test_seeds_that_disagree_widen_the_interval_and_one_seed_has_no_spread():
+    logits, labels, _ = population(400, 3, seeds=1)
+    found = statistics.recalibration(logits[0], labels)
+    alike = found.risk(np.zeros((5, 1)))
+    apart = found.risk(np.array([[-1.0], [-0.5], [0.0], [0.5], [1.0]]))
+    assert apart[0] == pytest.approx(alike[0])
+    assert (apart[1] < alike[1]).all()
+    assert (apart[2] > alike[2]).all()
+    assert found.risk(np.zeros((1, 1))) == alike
+
+
+def test_conformal_is_an_order_statistic():
+    residuals = np.array([3.0, -1.0, 2.0, -5.0, 4.0, np.nan, 9.0, -8.0, 7.0, 6.0])
+    assert statistics.conformal(residuals, 0.9) == 9.0  # the 9th of nine
+    assert statistics.conformal(residuals, 0.5) == 5.0
+    assert np.isnan(statistics.conformal(residuals[:8], 0.9))
+
+
+@pytest.mark.parametrize("draw", ["standard_normal", "standard_cauchy", "standard_exponential"])
+def test_conformal_intervals_hold_nine_of_ten_whatever_the_errors(draw):
+    rng = np.random.default_rng(5)
+    held = []
+    for _ in range(400):
+        radius = statistics.conformal(getattr(rng, draw)(60), 0.9)
+        held.append(np.mean(np.abs(getattr(rng, draw)(500)) <= radius))
+    assert 0.89 < np.mean(held) < 0.92

@@ -93,7 +93,7 @@ def test_a_missing_file_is_one_line():
 
 def test_packs_hold_one_shape_each_and_every_trial_once():
     trials = a_grid(tasks=("af", "cad"))
-    packs = packing.packs(trials, limit=5)
+    packs = packing.packs(trials, limit=lambda _: 5)
     for pack in packs:
         fit.check_pack(pack)
         assert len(pack) <= 5
@@ -103,7 +103,7 @@ def test_packs_hold_one_shape_each_and_every_trial_once():
 
 
 def test_packs_keep_all_workers_busy():
-    assert [len(pack) for pack in packing.packs(a_grid({"lr": (1e-4, 1e-3)}), limit=16, at_once=2)] == [2, 2]
+    assert [len(pack) for pack in packing.packs(a_grid({"lr": (1e-4, 1e-3)}), limit=lambda _: 16, at_once=2)] == [2, 2]
 
 
 def test_a_larger_device_takes_larger_packs():

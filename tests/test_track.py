@@ -3,6 +3,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import handmade
@@ -143,6 +144,41 @@ def test_one_process_writes_at_a_time(tmp_path, caplog, monkeypatch):
         other.wait()
     with track.writer(tmp_path):
         pass
+
+
+def test_a_follower_shows_runs_while_others_are_still_to_come(runs):
+    repo = runs / "aim"
+    with track.following(runs, repo):
+        deadline = time.monotonic() + 60
+        while not list(repo.glob(".aim/meta/chunks/*")) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert list(repo.glob(".aim/meta/chunks/*")), "nothing was copied while the block ran"
+        handmade.finish(runs, label="mmcl", seed=202)
+    assert track.content(repo) == track.truth(runs)
+    assert len(track.truth(runs)) == 4
+    assert track.mirror(runs, repo) == 0
+
+
+def test_a_follower_does_not_outlive_a_killed_process(runs):
+    code = f"""
+        import os, pathlib, multiprocessing, time
+        from ecgcmr import track
+        runs = pathlib.Path({str(runs)!r})
+        if __name__ == "__main__":
+            with track.following(runs, runs / "aim"):
+                print(multiprocessing.active_children()[0].pid, flush=True)
+                time.sleep(60)
+    """
+    file = runs / "killed.py"
+    file.write_text(f"import sys; sys.path.insert(0, {PLATFORM!r})\n" + textwrap.dedent(code))
+    parent = subprocess.Popen([sys.executable, str(file)], stdout=subprocess.PIPE, text=True)
+    child = int(parent.stdout.readline())
+    parent.kill()
+    parent.wait()
+    deadline = time.monotonic() + 60
+    while Path(f"/proc/{child}").exists() and "Z" not in Path(f"/proc/{child}/stat").read_text().split()[2]:
+        assert time.monotonic() < deadline, "the follower still runs"
+        time.sleep(0.2)
 
 
 def test_probe(tmp_path):

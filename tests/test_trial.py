@@ -33,7 +33,7 @@ def test_json_round_trip_is_complete():
 def test_every_field_changes_the_fingerprint(field):
     other = {
         "stage": "final", "starts": (), "seed": 1, "preset": "authors", "network": Network(), "batch": 9, "epochs": 7,
-        "take": 0.5, "eval_every": 3, "knobs": (("lr", 1e-5),), "modality": "cmr",
+        "take": 0.5, "eval_every": 3, "halving": 4, "knobs": (("lr", 1e-5),), "modality": "cmr",
     }.get(field, "other")  # fmt: skip
     changed = dataclasses.replace(TRIAL, **{field: other})
     assert trials.fingerprint(changed, "c") != trials.fingerprint(TRIAL, "c")

@@ -1,3 +1,25 @@
 """ecgcmr teaches the 12-lead ECG what cardiac MRI knows; `docs/architecture.md` shows how a shard becomes a table cell."""
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ecgcmr.embed import Encoder
+    from ecgcmr.predict import Model
+
 __version__ = "0.1.0"
+
+
+def load(folder: "Path | str", system: str | None = None, device: str | None = None) -> "Model":
+    """A finished model that answers ECGs; see `ecgcmr.predict.load`."""
+    from ecgcmr import predict  # not above: importing the package stays fast
+
+    return predict.load(folder, system, device)
+
+
+def encoder(folder: "Path | str", modality: str | None = None, device: str | None = None) -> "Encoder":
+    """The encoder of a pre-training or a final run; see `ecgcmr.embed.encoder`."""
+    from ecgcmr import embed
+
+    return embed.encoder(folder, modality, device)

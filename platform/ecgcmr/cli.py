@@ -7,6 +7,7 @@ whatever else goes wrong is one line, a log file and exit code 1.
 
 import argparse
 import collections
+import contextlib
 import errno
 import importlib
 import logging
@@ -14,7 +15,7 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -83,11 +84,38 @@ def cohort_build(args: argparse.Namespace, screen: Screen) -> int:
     with screen.display.stage("Cohort of recordings") as notes:
         screen.need_ray()
         made = door("cohort").build(
-            args.cohort, ecg=args.ecg, cmr=args.cmr, labels=args.labels, seed=args.seed, key=args.key, crop=args.crop
+            args.cohort,
+            ecg=args.ecg,
+            cmr=args.cmr,
+            labels=args.labels,
+            rules=rules_of(args),
+            seed=args.seed,
+            key=args.key,
+            crop=args.crop,
         )
         notes.append(rows_of(made))
     screen.say(f"{args.cohort}: {flow_of(made)}")
+    if "audit" in made.manifest:
+        for line in ["", *door("labels").audit_lines(made.manifest["audit"])]:
+            screen.say(line)
     return 0
+
+
+def cohort_labels(args: argparse.Namespace, screen: Screen) -> int:
+    """Read labels files, say what they hold, and write them as one table; no recordings are touched."""
+    labels = door("labels")
+    found = labels.read_labels(args.files, rules_of(args))
+    if args.out:
+        labels.write_labels(args.out, found, args.files)
+    for line in labels.audit_lines(found.audit):
+        screen.say(line)
+    return 0
+
+
+def rules_of(args: argparse.Namespace) -> Any:
+    """How labels files are to be read."""
+    asked = {name: getattr(args, name) for name in ("visit", "censored", "codes", "allow_empty")}
+    return door("labels").rules(args.disease, **asked)
 
 
 def cohort_check(args: argparse.Namespace, screen: Screen) -> int:
@@ -131,7 +159,7 @@ def grid_of(args: argparse.Namespace, screen: Screen) -> list[Trial]:
     )
     for reason, n in left_out.items():
         screen.note(f"left out, {n} trials: {reason}")
-    return kept
+    return door("spaces").halving(kept, args.asha) if args.asha else kept
 
 
 def pretrain(args: argparse.Namespace, screen: Screen) -> int:
@@ -148,7 +176,8 @@ def pretrain(args: argparse.Namespace, screen: Screen) -> int:
         with screen.display.stage(f"Pre-training: {', '.join(dict.fromkeys(trial.label for trial in todo))}") as notes:
             screen.need_ray()
             options = {name: getattr(args, name) for name in ("workers", "device", "precision", "cache")}
-            rows = door("pretrain").run_all(trials, args.cohort, args.runs, **options)
+            with door("track").following(args.runs, args.runs / "aim"):
+                rows = door("pretrain").run_all(trials, args.cohort, args.runs, **options)
             losses = [row for row in rows if row["metric"] == "loss" and row["split"] == "val"]
             notes.append(", ".join(f"{row['label']} {row['value']:.3f}" for row in losses))
     screen.say(f"{len(trials)} pre-trainings finished under {args.runs}")
@@ -163,7 +192,9 @@ def run_trials(args: argparse.Namespace, screen: Screen, title: str, trials: lis
         door("spaces").check(todo, cohort, args.runs)
         with screen.display.stage(f"{title}: {len(todo)} of {len(trials)} trials") as notes:
             screen.need_ray()
-            sweep.run(trials, args.cohort, args.runs, budget=budget, device=args.device, precision=args.precision)
+            with door("track").following(args.runs, args.runs / "aim"):
+                options = {"device": args.device, "precision": args.precision, "concurrency": args.packs}
+                sweep.run(trials, args.cohort, args.runs, budget=budget, **options)
             notes.append(f"{len(todo)} trials")
     return len(todo)
 
@@ -291,11 +322,155 @@ def doctor(args: argparse.Namespace, screen: Screen) -> int:
     return 0 if all(finding.good for finding in findings) else 1
 
 
+# -- a model in use ----------------------------------------------------------------------------------------------------
+
+
+def predict(args: argparse.Namespace, screen: Screen) -> int:
+    """Answer ECG files: calibrated risks and phenotypes, with intervals. What cannot be served is a line and exit code 2."""
+    predicting, page = door("predict"), door("report.prediction") if args.page else None
+    listed = predicting.recordings(args.file)
+    if page and len(listed) > page.MOST:
+        raise InputError(f"--page: shows at most {page.MOST} ECGs, {len(listed):,} are named; use --csv or --json")
+    model = predicting.load(args.model, args.system, args.device)
+    found = []
+    with counted(args, screen, f"{model.system} of {model.about['model']}: {len(listed):,} ECGs", len(listed)) as tick:
+        for one in model.answered(listed, keep=page is not None):
+            found.append(one)
+            tick(len(found))
+    good = [one for one in found if isinstance(one, predicting.Prediction)]
+    for one in found:
+        if isinstance(one, predicting.Refused):
+            screen.note(f"ecgcmr: {one.source}: {one.reason}")
+    if good:
+        write_predictions(args, model, found)
+    if page and good:
+        page.write(args.page, good, model)
+    for line in predicting.lines(good):
+        screen.say(line)
+    return 0 if len(good) == len(found) else 2
+
+
+def write_predictions(args: argparse.Namespace, model: Any, found: list[Any]) -> None:
+    """The files that were asked for, whole or not at all."""
+    predicting = door("predict")
+    if args.csv:
+        table = predicting.table(found)
+        store.write_whole(args.csv, lambda aside: table.to_csv(aside, index=False))
+    if args.json:
+        store.write_json(args.json, predicting.record(model.about, found))
+
+
+@contextlib.contextmanager
+def counted(
+    args: argparse.Namespace, screen: Screen, title: str, total: int, unit: str = "ECGs"
+) -> Iterator[Callable[[int], None]]:
+    """Show a stage of so many ECGs or rows; the function that is yielded is told how many are done."""
+    shown = store.Progress(args.runs, args.name, total, unit)
+    with screen.display.stage(title):
+        try:
+            yield shown.update
+        finally:
+            shown.close()
+            store.vacate([shown.path.parent])
+
+
+def embed(args: argparse.Namespace, screen: Screen) -> int:
+    """Write embeddings of a cohort, or of ECG files, as Parquet. A file that cannot be served is a line and exit code 2."""
+    if args.file and args.modality == "cmr":
+        raise InputError("--modality cmr: images are embedded from a cohort; name one with --cohort, and no file")
+    if args.file:
+        listed = door("predict").recordings(args.file)
+        with counted(args, screen, f"Embeddings of {len(listed):,} ECGs", len(listed)) as tick:
+            refused = door("embed").of_files(args.model, listed, args.out, device=args.device, tick=tick)
+        for one in refused:
+            screen.note(f"ecgcmr: {one.source}: {one.reason}")
+        screen.say(f"{args.out}: {len(listed) - len(refused):,} embeddings, {len(refused):,} files refused")
+        return 2 if refused else 0
+    rows = len(door("cohort").open(args.cohort).rows())
+    with counted(args, screen, f"Embeddings of {args.cohort}", rows, "rows") as tick:
+        options = {"modality": args.modality, "device": args.device, "cpus": args.cpus, "tick": tick}
+        made = door("embed").of_cohort(args.model, args.cohort, args.out, **options)
+    screen.say(f"{args.out}: {made['rows']:,} embeddings of {made['width']} numbers ({made['pooling']})")
+    return 0
+
+
+def share(args: argparse.Namespace, screen: Screen) -> int:
+    """Make a folder of a model that can be handed on: all that predict needs, and no row about a person."""
+    runs = door("served").share(args.model, args.out, args.system)
+    screen.say(f"{args.out}: {', '.join(f'{task} ({len(seeds)} seeds)' for task, seeds in runs.items())}")
+    return 0
+
+
+# -- models ------------------------------------------------------------------------------------------------------------
+
+
+def explain(args: argparse.Namespace, screen: Screen) -> int:
+    """Draw what a run looks at: where in the CMR an ECG finds itself, or which leads and times of ECGs it attends to.
+
+    A file that cannot be served is a line and exit code 2.
+    """
+    ecgs, pair = bool(args.files), bool(args.ecg or args.cmr)
+    if ecgs + pair + bool(args.subject) != 1 or (pair and not (args.ecg and args.cmr)):
+        raise InputError("give ECG files, or --subject, or --ecg with --cmr")
+    return explain_ecgs(args, screen) if ecgs else explain_pair(args, screen)
+
+
+def explain_pair(args: argparse.Namespace, screen: Screen) -> int:
+    """The similarity map of an ECG and a CMR image."""
+    opened = door("model").open_run(args.model, args.runs)
+    if args.subject:
+        found = door("explain").pair(opened.runs, opened.name, door("cohort").open(args.cohort), args.subject)
+    else:
+        found = door("explain").pair_of_files(opened.runs, opened.name, args.ecg, args.cmr)
+    drawn = door("report.explained").pair(found, opened.trial.label, args.subject or args.ecg.stem)
+    screen.say(f"{door('report.figures').save(drawn, args.out)}")
+    return 0
+
+
+def explain_ecgs(args: argparse.Namespace, screen: Screen) -> int:
+    """Attention over the leads and times of ECG files."""
+    opened, explained = door("model").open_run(args.model, args.runs), door("report.explained")
+    refused: list[str] = []
+
+    def refuse(key: str, reason: str) -> None:
+        refused.append(reason)
+        screen.note(f"ecgcmr: {key}: {reason}")
+
+    written = explained.attention(opened, args.files, args.out, refuse)
+    if not written:
+        raise InputError(f"none of {len(refused)} recordings can serve; the reasons are above")
+    if opened.head is None:
+        screen.note(
+            "a pre-training pools all patches alike: its attention does not tell what matters (docs/explain-export.md)"
+        )
+    for key, table in written.items():
+        screen.say(f"{args.out / key}.png .csv .json   most: {explained.most(table)}")
+    return 2 if refused else 0
+
+
+def export(args: argparse.Namespace, screen: Screen) -> int:
+    """Write what a run learnt to a file for elsewhere."""
+    for line in door("export").write(args.model, args.out, args.format, runs=args.runs, part=args.part):
+        screen.say(line)
+    screen.say(f"{args.out}")
+    return 0
+
+
+def import_weights(args: argparse.Namespace, screen: Screen) -> int:
+    """Make a finished pre-training of an encoder that came in a file, from which trials may start."""
+    name = door("model").adopt(
+        args.weights, args.runs, part=args.part, space=args.space, label=args.label, heads=args.heads
+    )
+    screen.say(f'{args.runs / name}\nstart a trial from it with  starts=(("{args.part}", "{name}"),)')
+    return 0
+
+
 # -- the command line --------------------------------------------------------------------------------------------------
 
 EXAMPLES = {
     "cohort synth": "ecgcmr cohort synth --subjects 2000 --scale toy --cohort cohorts/synthetic",
     "cohort build": "ecgcmr cohort build --ecg wfdb:recordings --cohort cohorts/cinc",
+    "cohort labels": "ecgcmr cohort labels diagnoses.csv --disease hf=I50,I11.0 --out labels.csv",
     "cohort check": "ecgcmr cohort check --cohort cohorts/cinc",
     "pretrain": "ecgcmr pretrain search_spaces/table3.py --cohort cohorts/ukbb --runs runs",
     "sweep": "ecgcmr sweep search_spaces/table3.py --cohort cohorts/ukbb --runs runs",
@@ -305,7 +480,13 @@ EXAMPLES = {
     "plan": "ecgcmr plan search_spaces/table3.py --cohort cohorts/ukbb",
     "status": "ecgcmr status --runs runs",
     "doctor": "ecgcmr doctor",
+    "explain": "ecgcmr explain --model runs/table3/final/af/mmcl/batch=32,lr=1e-05/seed=0 recordings --out attention",
+    "export": "ecgcmr export --model runs/table3/pretrain/ecg/mae --format onnx --out encoder.onnx",
+    "import": "ecgcmr import --weights signal_encoder_mmcl.pth --part ecg --space published --label mmcl --runs runs",
     "track rebuild": "ecgcmr track rebuild --runs runs",
+    "predict": "ecgcmr predict --model runs/toy/final --csv risks.csv --page page.html ecgs/00001_hr.hea",
+    "embed": "ecgcmr embed --model runs/toy/pretrain/ecg/mae --cohort cohorts/ukbb --out embeddings/mae",
+    "share": "ecgcmr share --model runs/toy/final --system mmcl --out models/mmcl",
 }
 
 
@@ -326,7 +507,7 @@ def parser() -> argparse.ArgumentParser:
     build = command(cohort, "cohort build", cohort_build, "make a cohort of recordings")
     build.add_argument("--ecg", metavar="FORMAT:PATH", help="where the ECGs lie, e.g. wfdb:recordings")
     build.add_argument("--cmr", metavar="FORMAT:PATH", help="where the short-axis stacks lie, e.g. dicom:stacks")
-    build.add_argument("--labels", type=Path, help="CSV or Parquet with a column `subject` and label columns")
+    build.add_argument("--labels", type=Path, action="append", metavar="FILE", help="table of labels; may be repeated")
     build.add_argument("--key", type=Path, help="file with the key of the pseudonyms (made if absent; keep it outside)")
     build.add_argument(
         "--crop",
@@ -335,6 +516,11 @@ def parser() -> argparse.ArgumentParser:
         help="cut images to the heart, to the authors' one box, or not (default: heart)",
     )
     build.add_argument("--seed", type=int, default=0)
+    table = command(cohort, "cohort labels", cohort_labels, "count what labels files hold, and merge them")
+    table.add_argument("files", type=Path, nargs="+", metavar="FILE", help="table of labels, as for `cohort build`")
+    table.add_argument("--out", type=Path, metavar="FILE", help="write the merged labels here, as CSV or Parquet")
+    for made in (build, table):
+        label_rules(made)
     command(cohort, "cohort check", cohort_check, "verify a cohort; faults by file and row")
 
     pre = command(commands, "pretrain", pretrain, "pre-train the encoders of a search space", space=True, trains=True)
@@ -356,14 +542,64 @@ def parser() -> argparse.ArgumentParser:
             help="where rows stay after an epoch of pre-training (auto: what fits)",
         )
     for made in (grid, final, every):
+        made.add_argument("--packs", type=whole, help="at once (default: one per GPU, else by cores; more share a GPU)")
         made.add_argument("--budget", type=whole, help="points per system and task, by TPE (default: the whole grid)")
+        made.add_argument(
+            "--asha",
+            type=whole,
+            metavar="N",
+            help="stop trials early: at each of three rungs the best one in N goes on (the paper runs all; results say so)",
+        )
     bill = command(commands, "plan", plan, "what would run and what it would cost", space=True)
     bill.add_argument("--no-calibration", action="store_true", help="do not time a few steps on this machine")
     command(commands, "status", status, "what has finished and what runs")
     command(commands, "doctor", doctor, "what this machine, its packages, Ray and Aim can do")
+    parse_models(commands)
     track = commands.add_parser("track", help="the Aim repository").add_subparsers(required=True, metavar="ACTION")
+    answer = serving(command(commands, "predict", predict, "answer ECG files: risks and phenotypes"))
+    answer.add_argument(
+        "file", nargs="+", metavar="FILE", help="an ECG in any format that can be read, or a folder of them"
+    )
+    for kind, text in (
+        ("csv", "one row per ECG and answer"),
+        ("json", "one entry per ECG"),
+        ("page", "HTML, to look at"),
+    ):
+        answer.add_argument(f"--{kind}", type=Path, metavar="FILE", help=f"write it there: {text}")
+    answer.add_argument("--device", help="cpu, cuda, cuda:1 … (default: a GPU if there is one)")
+    vectors = serving(
+        command(commands, "embed", embed, "embeddings of a cohort, or of ECG files, as Parquet"), several=False
+    )
+    vectors.add_argument("file", nargs="*", metavar="FILE", help="an ECG, or a folder of them (default: the cohort)")
+    vectors.add_argument("--out", type=Path, required=True, help="the folder to write")
+    vectors.add_argument("--modality", choices=("ecg", "cmr"), help="which encoder (default: the only one, or ecg)")
+    vectors.add_argument("--device", help="cpu, cuda, cuda:1 … (default: a GPU if there is one)")
+    vectors.add_argument("--cpus", type=whole, help="cores for a local Ray (default: all)")
+    handed = serving(command(commands, "share", share, "make a folder of a model that can be handed on"))
+    handed.add_argument("--out", type=Path, required=True, help="the folder to make")
     command(track, "track rebuild", track_rebuild, "make the Aim repository again from the rows on disk")
     return top
+
+
+def parse_models(commands: Any) -> None:
+    """The grammar of what is done with finished runs and their weights."""
+    seen = command(commands, "explain", explain, "what a run looks at, in a pair or in ECGs")
+    seen.add_argument("files", nargs="*", type=Path, metavar="FILE", help="ECG files or folders: attention in each")
+    seen.add_argument("--subject", metavar="PSEUDONYM", help="of --cohort: similarity of ECG and CMR")
+    seen.add_argument("--ecg", type=Path, metavar="FILE", help="with --cmr: similarity of the two files")
+    seen.add_argument("--cmr", type=Path, metavar="FILE", help="short-axis stack")
+    gone = command(commands, "export", export, "write a run's weights for elsewhere")
+    gone.add_argument("--format", required=True, choices=("safetensors", "authors", "onnx"))
+    for made, what in ((seen, "folder for attention, file.png for a pair"), (gone, "file")):
+        made.add_argument("--model", required=True, metavar="RUN", help="a run's folder, or its name under --runs")
+        made.add_argument("--out", required=True, type=Path, help=what)
+    came = command(commands, "import", import_weights, "make a run of a weight file, to start from")
+    came.add_argument("--weights", required=True, type=Path, metavar="FILE", help=".safetensors, or .pth of tensors")
+    came.add_argument("--space", required=True, help="first folder of the run's name")
+    came.add_argument("--label", required=True, help="word for the system, e.g. mmcl")
+    came.add_argument("--heads", type=whole, help="attention heads, where the file does not tell")
+    for made, needed in ((gone, False), (came, True)):
+        made.add_argument("--part", choices=("ecg", "cmr"), required=needed, help="which encoder")
 
 
 def command(
@@ -387,6 +623,32 @@ def command(
         choices = ("auto", "float32", "bfloat16")
         made.add_argument("--precision", choices=choices, default="auto", help="auto: bfloat16 where the device has it")
         made.add_argument("--cpus", type=whole, help="cores for a local Ray (default: all)")
+    return made
+
+
+def label_rules(made: argparse.ArgumentParser) -> None:
+    """The options that say how labels files are read (docs/labels.md)."""
+    made.add_argument(
+        "--disease",
+        action="append",
+        default=[],
+        metavar="NAME=CODES",
+        help="a disease besides cad, af and dm; may be repeated",
+    )
+    made.add_argument(
+        "--visit", type=int, default=2, help="UK Biobank's instance: 2 imaging (default), 3 repeat imaging"
+    )
+    made.add_argument("--censored", metavar="DATE", help="end of the records (default: the latest date seen)")
+    made.add_argument("--codes", default="all_diag_hosp", metavar="COLUMN", help="column with lists of ICD-10 codes")
+    made.add_argument("--allow-empty", action="store_true", help="take codes of --disease that nobody has")
+
+
+def serving(made: argparse.ArgumentParser, several: bool = True) -> argparse.ArgumentParser:
+    """Add which model answers: several runs that make up a system, or one run."""
+    of = "of final runs, e.g. runs/toy/final, or made by `share`" if several else "of one run, pre-trained or final"
+    made.add_argument("--model", type=Path, required=True, help=f"the folder {of}")
+    if several:
+        made.add_argument("--system", help="which of its systems (default: the only one, or mmcl)")
     return made
 
 

@@ -25,6 +25,7 @@ import pyarrow as pa
 
 from ecgcmr import cluster, cmr, ecg, pairing, raw, shards, store
 from ecgcmr.errors import Excluded, InputError, unknown
+from ecgcmr.labels import Rules, read_labels, write_audit
 from ecgcmr.raw import synthetic, synthetic_cmr
 
 MANIFEST = "_cohort.json"
@@ -171,7 +172,8 @@ def build(
     *,
     ecg: str | None = None,
     cmr: str | None = None,
-    labels: Path | str | None = None,
+    labels: Path | str | Sequence[Path | str] | None = None,
+    rules: Rules | None = None,
     seed: int = 0,
     key: Path | str | None = None,
     crop: str = "heart",
@@ -186,7 +188,8 @@ def build(
         out: its folder.
         ecg: "reader:PATH", a name of `raw.READERS["ecg"]`, such as "wfdb:PATH".
         cmr: "nifti:PATH" or "dicom:PATH".
-        labels: CSV or Parquet, see `pairing.read_labels`.
+        labels: files of labels, see `labels.read_labels`; their audit is written to `<out>.audit.md`.
+        rules: how they are to be read.
         seed: of the split.
         key: file with the secret of the pseudonyms, outside `out`; made beside it by default. What a pseudonym stands for
             is written to `<out>.link.csv`, beside the cohort and never inside.
@@ -197,7 +200,8 @@ def build(
         InputError: no source, unknown reader or crop, nothing that can serve, another cohort in the way, or a full disk.
     """
     out = Path(out)
-    table = pairing.read_labels(Path(labels) if labels else None)
+    files = [Path(file) for file in ([labels] if isinstance(labels, (str, Path)) else labels or ())]
+    table = read_labels(files, rules)
     sources = {kind: find(kind, given) for kind, given in (("ecg", ecg), ("cmr", cmr)) if given}
     if not sources:
         raise InputError("a cohort needs recordings: give --ecg wfdb:PATH, --cmr nifti:PATH or --cmr dicom:PATH")
@@ -208,7 +212,7 @@ def build(
                            zip(readers.values(), (g for g in (ecg, cmr) if g))),
         **{f"{kind} recordings": len(found) for kind, (_, found) in sources.items()},
         "names": digest(sorted(Path(s).name for _, found in sources.values() for s in found)),
-        "labels": shards.sha256(Path(labels))[:16] if labels else "none",
+        "labels": " ".join([*(shards.sha256(file)[:16] for file in files), rules.words if rules else ""]).strip() or "none",
         "crop": crop,
         **_common(recipe, seed, shard_rows),
     }  # fmt: skip
@@ -223,6 +227,9 @@ def build(
         shared = {"work": "recordings", "readers": readers, "crop": crop, "labels": columns}
         parts = write_shards(out, linked.rows, shared, shard_rows)
         account = {name: getattr(linked, name) for name in ("flow", "exclusions", "repairs")}
+        if table.audit:
+            account["audit"] = table.audit
+            write_audit(out.with_name(out.name + ".audit.md"), table.audit)
         return finish(out, request, recipe, parts, columns, account)
 
 

@@ -281,9 +281,14 @@ def _signals(cohort: Cohort, index: pd.DataFrame, modality: str, device: torch.d
     parts = []
     for start in range(0, len(index), CHUNK):
         found = cohort.load(index.iloc[start : start + CHUNK], columns=(modality,))[modality]
-        part = torch.from_numpy(np.array(found)).to(device)  # a copy: what is read may be a read-only view of a file
-        parts.append(ecg.normalise(part.float()).half() if modality == "ecg" else part)
+        parts.append(seen(found, modality, device))
     return torch.cat(parts)
+
+
+def seen(signals: np.ndarray, modality: str, device: torch.device) -> Tensor:
+    """What a supervised network is given of signals as a shard holds them: (n, 12, 5000) float16, (n, 3, 210, 210) uint8."""
+    part = torch.from_numpy(np.array(signals)).to(device)  # a copy: what is read may be a read-only view of a file
+    return ecg.normalise(part.float()).half() if modality == "ecg" else part
 
 
 def batch_of(split: Split, rows: Tensor | slice, modality: str, dtype: torch.dtype) -> dict[str, Tensor]:

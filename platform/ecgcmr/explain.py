@@ -1,14 +1,17 @@
-"""Which regions of a CMR image the ECG of the same subject resembles: the patch-based interpretability module.
+"""What a model looks at: regions of a CMR image that an ECG resembles, and leads and times of an ECG that it attends to.
 
-The one idea: image encoder and projector are applied as in contrastive learning but for the pooling between them, so each
-location of the last feature map gets its own place in the space where the ECG lies, and a cosine says how near. Passive:
-nothing here trains, and the subjects shown are chosen by rule, before any map is seen.
+The one idea of the first: image encoder and projector are applied as in contrastive learning but for the pooling between
+them, so each location of the last feature map gets its own place in the space where the ECG lies, and a cosine says how
+near. The one of the second: a token stays where its lead and time put it, so what the pooling takes from a token is traced
+back through the blocks to patches. Passive: nothing here trains, and the subjects of Figure 6 are chosen by rule, before any
+map is seen.
 
-Source: paper, sections III-C and V-E.
+Source: paper, sections III-C and V-E; attention rollout is of Abnar & Zuidema 2020, arXiv:2005.00928.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +21,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ecgcmr import examples, store, tasks, training
+from ecgcmr import cmr as images
+from ecgcmr import ecg as signals
+from ecgcmr import examples, raw, shards, store, tasks, training
 from ecgcmr import trial as trials
 from ecgcmr.cohort import Cohort
-from ecgcmr.errors import InputError
+from ecgcmr.errors import Excluded, InputError
 from ecgcmr.methods.mmcl import MMCL
+from ecgcmr.model import Model
 from ecgcmr.nn import load as loading
+from ecgcmr.nn.vit import LEADS
+from ecgcmr.raw import search
 from ecgcmr.trial import Trial
 
 SIGNALS = ("ecg", "cmr")
@@ -126,24 +134,191 @@ def maps_for(runs: Path, cohort: Cohort, names: Sequence[str], index: pd.DataFra
             f"{cohort.path}: {len(lacking)} of the {len(index)} chosen rows lack ECG or CMR; leave them out"
         )
     for name in names:
-        _check_recipe(runs, name, cohort)
+        _check_recipe(name, _record(runs, name), cohort.recipe, str(cohort.path))
     arrays = cohort.load(index, SIGNALS)
-    batch = examples.to_model({signal: torch.from_numpy(values) for signal, values in arrays.items()})
+    batch = _batch(arrays)
     return {name: similarity(load(runs, name)[0], batch["ecg"], batch["cmr"]).numpy() for name in names}
 
 
-def _check_recipe(runs: Path, name: str, cohort: Cohort) -> None:
+def _batch(arrays: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
+    """What networks read, of signals as shards hold them."""
+    return examples.to_model({signal: torch.from_numpy(values) for signal, values in arrays.items()})
+
+
+def _check_recipe(
+    name: str, record: Mapping[str, Any], given: Mapping[str, Any], where: str, of: Iterable[str] = SIGNALS
+) -> None:
     """Refuse a system that learnt from signals prepared in another way."""
-    recipe = _record(runs, name)["provenance"].get("cohort", {}).get("recipe", {})
+    recipe = record["provenance"].get("cohort", {}).get("recipe", {})
     differ = []
-    for signal in SIGNALS:
-        old, new = recipe.get(signal, {}), cohort.recipe.get(signal, {})
+    for signal in of:
+        old, new = recipe.get(signal, {}), given.get(signal, {})
         differ += [f"{signal}.{k} {old[k]} → {new[k]}" for k in sorted({*old} & {*new}) if old[k] != new[k]]
     if differ:
         raise InputError(
-            f"trial '{name}' learnt from signals of another recipe than {cohort.path}: {'; '.join(differ)}; "
+            f"trial '{name}' learnt from signals of another recipe than {where}: {'; '.join(differ)}; "
             "give the cohort that it learnt from"
         )
+
+
+# -- one pair, or one ECG ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """An ECG and a CMR image with their similarities.
+
+    Attributes:
+        ecg: (12, 5000) mV.
+        cmr: (3, 210, 210) uint8: end-systole, mid-phase, end-diastole.
+        similarity: (h, w), see `similarity`.
+    """
+
+    ecg: np.ndarray
+    cmr: np.ndarray
+    similarity: np.ndarray
+
+
+def pair(runs: Path, name: str, cohort: Cohort, subject: str) -> Pair:
+    """The similarity map of a subject of a cohort, of the first visit that has both signals.
+
+    One of the test split is logged as read (`store.log_test_read`).
+
+    Raises:
+        InputError: no such subject, or none with both signals; see `maps_for`.
+    """
+    rows = cohort.rows()
+    mine = rows[rows["subject"] == subject]
+    if mine.empty:
+        raise InputError(f"{cohort.path}: no subject '{subject}'; index.parquet lists them")
+    index = mine[mine["has_ecg"] & mine["has_cmr"]].head(1)
+    if index.empty:
+        raise InputError(f"{cohort.path}: subject '{subject}' lacks ECG or CMR; a similarity map needs both")
+    found = maps_for(runs, cohort, [name], index)[name][0]
+    if index["split"].iloc[0] == "test":
+        store.log_test_read(runs, name, 1)
+    arrays = cohort.load(index, SIGNALS)
+    return Pair(arrays["ecg"][0].astype(np.float32), arrays["cmr"][0], found)
+
+
+def pair_of_files(runs: Path, name: str, ecg_file: Path, cmr_file: Path) -> Pair:
+    """The similarity map of an ECG file and a short-axis stack, prepared as the run's cohort was.
+
+    Raises:
+        InputError: a file cannot serve, the run's signals were prepared in a way that files no longer are; see `load`.
+    """
+    method, _ = load(runs, name)
+    record = _record(runs, name)
+    crop = record["provenance"].get("cohort", {}).get("recipe", {}).get("cmr", {}).get("crop", "heart")
+    given = {"ecg": signals.RECIPE, "cmr": {**images.RECIPE, "crop": crop}}
+    _check_recipe(name, record, given, "files are given now")
+    _, trace = _only(read_ecgs(ecg_file))
+    frames = _frames(cmr_file, crop)
+    stored = {
+        "ecg": trace.astype(shards.SIGNALS["ecg"].dtype)[None],
+        "cmr": frames[None],
+    }  # as a cohort would hold them
+    batch = _batch(stored)
+    found = similarity(method, batch["ecg"], batch["cmr"])[0].numpy()
+    return Pair(trace, frames, found)
+
+
+def _only(found: Iterable[tuple[str, np.ndarray | str]]) -> tuple[str, np.ndarray]:
+    (key, trace), *more = found
+    if more:
+        raise InputError(f"{len(more) + 1} recordings where one is needed; name one file")
+    if isinstance(trace, str):
+        raise InputError(f"{key}: {trace}; this recording cannot serve")
+    return key, trace
+
+
+def _frames(file: Path, crop: str) -> np.ndarray:
+    try:
+        sources = search.recordings("cmr", file)
+        if len(sources) > 1:
+            raise InputError(f"{file}: {len(sources)} stacks where one is needed; name one file")
+        reader, source = sources[0]
+        return images.prepare(raw.READERS["cmr"][reader].read(source), crop)[0]  # type: ignore[arg-type]
+    except Excluded as error:
+        raise InputError(f"{file}: {error}; this stack cannot serve") from error
+
+
+def read_ecgs(path: Path) -> Iterable[tuple[str, np.ndarray | str]]:
+    """Read and prepare every ECG of a file or folder, one at a time.
+
+    Returns:
+        (key, (12, 5000) float32 mV), or (key, why it cannot serve).
+
+    Raises:
+        InputError: there is none that any reader knows.
+    """
+    try:
+        found = search.recordings("ecg", path)
+    except Excluded as error:
+        raise InputError(f"{path}: {error}") from error
+    for reader, source in found:
+        key = raw.key(source)
+        try:
+            record = raw.READERS["ecg"][reader].read(source)
+            assert isinstance(record, raw.EcgRecord)
+            yield key, signals.prepare(record.signal, record.rate_hz, record.leads)[0]
+        except Excluded as error:
+            yield key, str(error)
+
+
+# -- attention ---------------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def attention(model: Model, ecg: np.ndarray) -> np.ndarray:
+    """Which leads and times of ECGs the embedding, or the answer, takes its content from: attention rollout.
+
+        w = p · Â_L … Â_1,   Â_l = (A_l + I) / 2
+
+    A_l is the attention of block l, averaged over its heads; I is its residual connection. p is what pooling takes from each
+    token: the weights of the attention pool of a fine-tuned run, averaged over heads, else equal weights. The class token is
+    never pooled; what goes through it is left out.
+
+    Args:
+        model: with an ECG encoder.
+        ecg: (n, 12, 5000) mV, prepared.
+
+    Returns:
+        (n, 12, times) float32, summing to 1 over the patches that the encoder sees; patch t is the `model.samples` / times
+        samples from t on. 1 / (12 · times) is the average.
+
+    Raises:
+        InputError: it has no ECG encoder, or its signals were prepared otherwise.
+
+    Source: Abnar & Zuidema 2020, with this model's pooling in place of the class token. The authors' plots shuffle the
+        tokens (mask ratio 0) and so give weights to wrong leads and times; here tokens keep their order.
+    """
+    encoder = model.ecg_encoder
+    _check_recipe(model.name, model.record, {"ecg": signals.RECIPE}, "files are given now", ("ecg",))
+    x = _batch({"ecg": ecg})["ecg"][..., : model.samples]
+    taken = _pooling(model, x)
+    for weights in reversed(encoder.weights(x)):
+        taken = (taken @ weights.mean(1) + taken) / 2
+    patches = taken[:, 0, 1:]
+    return (patches / patches.sum(1, keepdim=True)).unflatten(1, (LEADS, encoder.times)).numpy()
+
+
+def _pooling(model: Model, x: Tensor) -> Tensor:
+    """What pooling takes from each token of ECGs, (n, 1, 1 + tokens), nothing from the class token."""
+    tokens = model.ecg_encoder(x)[:, 1:]
+    even = tokens.new_full(tokens.shape[:2], 1 / tokens.shape[1])
+    taken = even if model.head is None else model.head.attention_pool.weights(tokens).mean(1)
+    return F.pad(taken, (1, 0))[:, None]
+
+
+def table(weights: np.ndarray, patch_s: float) -> pd.DataFrame:
+    """Weights (12, times) as rows of `lead`, `start_s`, `end_s`, `weight`; time runs fastest."""
+    leads, times = weights.shape
+    start = np.tile(np.arange(times) * patch_s, leads)
+    names = np.repeat(signals.LEADS, times)
+    return pd.DataFrame(
+        {"lead": names, "start_s": start, "end_s": start + patch_s, "weight": weights.ravel().astype(np.float64)}
+    )
 
 
 # -- subjects ----------------------------------------------------------------------------------------------------------

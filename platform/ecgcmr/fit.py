@@ -24,11 +24,13 @@ from torch import Tensor
 
 from ecgcmr import checkpoint, examples, hardware, methods, presets, store, tabular, tasks
 from ecgcmr import pack as packs
+from ecgcmr import rungs as rungs_
 from ecgcmr import trial as trials_
 from ecgcmr.checkpoint import EVERY_S, SAVE_SHARE
 from ecgcmr.errors import InputError, unknown
 from ecgcmr.examples import Cohort, Scale, Split
 from ecgcmr.pack import Pack
+from ecgcmr.rungs import Rungs
 from ecgcmr.tasks import Task
 from ecgcmr.trial import Trial
 
@@ -94,7 +96,7 @@ class Watch:
         best: the best validation metric, −∞ before the first.
         epoch: when that was, from 0; −1 before the first.
         good: the last epoch that came within `max_delta` of the best.
-        status: "" while it trains, then "finished", "early-stopped" or "diverged".
+        status: "" while it trains, then "finished", "early-stopped", "halted" (at a rung) or "diverged".
     """
 
     best: np.ndarray
@@ -127,6 +129,13 @@ class Watch:
         for place in at[training & (epoch - self.good[at] > patience)]:
             self.status[place] = "early-stopped"
         return better
+
+    def halt(self, trials: Sequence[Trial], places: np.ndarray, rungs: Rungs, rung: int) -> None:
+        """End those of the members at `places` that are not among the best of a rung."""
+        training = {trial.name: place for trial, place in zip(trials, places) if not self.status[place]}
+        best = {name: float(self.best[place]) for name, place in training.items()}
+        for name in best.keys() - rungs.survivors(rung, best):
+            self.status[training[name]] = "halted"
 
 
 @dataclass
@@ -206,7 +215,7 @@ class Course:
 
 def train(
     course: Course, task: Task, rows: Split, val: Split, scale: Scale, progress: store.Progress | None = None,
-    save: Callable[[Course], None] = lambda course: None,
+    save: Callable[[Course], None] = lambda course: None, rungs: Rungs | None = None,
 ) -> None:  # fmt: skip
     """Train the pack until every member has ended; its `best` weights are those to keep.
 
@@ -215,11 +224,12 @@ def train(
         task, rows, val, scale: what it learns and is judged by.
         progress: is told the steps.
         save: writes a checkpoint; called after validations, so that this takes at most SAVE_SHARE of the time.
+        rungs: where members are compared with the rest of their grid.
     """
     trial, n, watch = course.pack.trials[0], len(rows.subjects), course.watch
     per_epoch = examples.steps_per_epoch(n, trial.batch)
     shown: dict[str, float] = {}
-    saved, cost = time.monotonic(), 0.0
+    saved, cost, judged = time.monotonic(), 0.0, course.epoch
     while course.epoch < trial.epochs:
         epoch, pack = course.epoch, course.pack
         draws = packs.draws_of(pack.trials, pack.device)
@@ -233,7 +243,9 @@ def train(
         if course.epoch % trial.eval_every and course.epoch < trial.epochs:
             continue
         trained = [not watch.status[place] for place in pack.places]
-        values = validate(pack, val, task, scale, watch, epoch)
+        rung = rungs.reached(judged, course.epoch) if rungs else None
+        judged = course.epoch
+        values = validate(pack, val, task, scale, watch, epoch, rungs, rung)
         course.curves.note(pack, trained, {"step": now + 1, "epoch": epoch}, values, f"val_{task.metric}")
         left = [e for e, place in enumerate(pack.places) if not watch.status[place]]
         shown = {"training": len(left), f"best {task.metric}": float(watch.best.max())}
@@ -248,12 +260,17 @@ def train(
     watch.status = [status or "finished" for status in watch.status]
 
 
-def validate(pack: Pack, val: Split, task: Task, scale: Scale, watch: Watch, epoch: int) -> np.ndarray:
+def validate(
+    pack: Pack, val: Split, task: Task, scale: Scale, watch: Watch, epoch: int, rungs: Rungs | None = None,
+    rung: int | None = None,
+) -> np.ndarray:  # fmt: skip
     """Judge every member, keep the weights of those at their best, freeze those that have ended; the metric, (E,)."""
     values = packs.judge(packs.evaluate(pack, val, task, scale), val, task)
     patience, slack = (pack.knobs[name].cpu().numpy() for name in ("patience", "max_delta"))
     better = watch.see(epoch, values, pack.alive.cpu().numpy(), patience, slack, pack.places)
     packs.keep(pack, better)
+    if rungs and rung:
+        watch.halt(pack.trials, pack.places, rungs, rung)
     pack.alive &= torch.tensor([not watch.status[place] for place in pack.places], device=pack.device)
     log.info("epoch %d: %d members train, best %s %.4f", epoch, watch.status.count(""), task.metric, watch.best.max())
     return values
@@ -295,7 +312,8 @@ def fit(
     course = _begun(pack, path, recipe)
     with _displayed(runs, progress, steps, "steps") as shown:
         train(course, task, splits["train"], splits["val"], scale, shown,
-              lambda course: checkpoint.write(path, recipe, course.state()))  # fmt: skip
+              lambda course: checkpoint.write(path, recipe, course.state()),
+              rungs_.of(first, runs, cohort.fingerprint))  # fmt: skip
     pack, watch, curves = packs.at_best(pack), course.watch, [pd.DataFrame(points) for points in course.curves.points]
     judged = ["val", "test"] if first.stage == "final" else ["val"]
     if "test" in judged:  # the only place where test signals are read

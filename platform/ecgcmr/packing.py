@@ -5,7 +5,7 @@ This file does not know Ray and does not choose which trials run.
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -34,17 +34,17 @@ def partition(trials: Iterable[Trial]) -> list[list[Trial]]:
     return list(parts.values())
 
 
-def packs(trials: Iterable[Trial], limit: int | None = None, at_once: int = 1) -> list[list[Trial]]:
+def packs(trials: Iterable[Trial], limit: Callable[[Trial], int] | None = None, at_once: int = 1) -> list[list[Trial]]:
     """Cut trials into packs of nearly equal size.
 
     Args:
         trials: supervised trials.
-        limit: members of a pack at most; by default what the device's memory holds.
+        limit: members of a pack of such trials at most; by default what the memory of this machine's device holds.
         at_once: packs that run side by side; a partition is cut at least so often.
     """
     cut = []
     for part in partition(trials):
-        size = limit or pack_limit(part[0], device_bytes())
+        size = limit(part[0]) if limit else pack_limit(part[0], device_bytes())
         count = min(len(part), max(-(-len(part) // size), at_once))
         ordered = sorted(part, key=lambda trial: trial.seed)  # members of one seed share their batches
         cut += [[ordered[i] for i in rows] for rows in np.array_split(np.arange(len(part)), count)]

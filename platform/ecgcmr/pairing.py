@@ -7,26 +7,20 @@ are keyed hashes, and the key stays with whoever built it.
 
 import hashlib
 import hmac
-import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
-from ecgcmr import tasks
 from ecgcmr.errors import InputError
+from ecgcmr.labels import Labels
 from ecgcmr.raw import diagnoses
 from ecgcmr.shards import DEMOGRAPHICS
 
-log = logging.getLogger(__name__)
-
 SPLITS = ("train", "val", "test")
 DUPLICATE = "same signal as an earlier recording"
-SEXES = {"f": 0.0, "female": 0.0, "w": 0.0, "m": 1.0, "male": 1.0}
 
 
 @dataclass(frozen=True)
@@ -57,19 +51,6 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Labels:
-    """A labels file: numbers by ECG, by CMR or by person, and who belongs to whom."""
-
-    columns: tuple[str, ...] = ()
-    by_ecg: Mapping[str, Mapping[str, float]] | None = None
-    by_cmr: Mapping[str, Mapping[str, float]] | None = None
-    by_person: Mapping[str, Mapping[str, float]] | None = None
-    person_of_ecg: Mapping[str, str] | None = None
-    person_of_cmr: Mapping[str, str] | None = None
-    ecg_of_cmr: Mapping[str, str] | None = None
-
-
-@dataclass(frozen=True)
 class Linked:
     """The rows to be written, and the account of what became of every recording."""
 
@@ -97,97 +78,6 @@ def pseudonym(secret: bytes, person: str) -> str:
     return hmac.new(secret, person.encode(), hashlib.sha256).hexdigest()[:16]
 
 
-# -- labels file -------------------------------------------------------------------------------------------------------
-
-
-def read_labels(path: Path | None) -> Labels:
-    """Read a CSV or Parquet file with `subject`, `ecg` (or `record`) or `cmr`, and columns of numbers.
-
-    Taken: demographics, the paper's phenotypes, and columns that hold 0, 1 and blanks. Anything else (text, dates,
-    numbers of other meaning) is left out and named in the log, so that nothing identifying slips into a cohort.
-
-    Raises:
-        InputError: unreadable, without a key column, with a key twice, or without a column to take.
-    """
-    if path is None:
-        return Labels()
-    table = _read_table(path).rename(columns={"record": "ecg"})
-    keys = [name for name in ("subject", "ecg", "cmr") if name in table]
-    if not keys:
-        raise InputError(
-            f"{path}: no column 'subject', 'ecg', 'record' or 'cmr' to join on; it has {_some(table.columns)}"
-        )
-    for name in keys:
-        table[name] = [_key(value) for value in table[name]]
-    numbers = _numbers(table.drop(columns=keys), path)
-    records = [{k: v for k, v in row.items() if pd.notna(v)} for row in numbers.to_dict("records")]
-
-    def by(name: str, values: Iterable[Any]) -> dict[str, Any] | None:
-        return {k: v for k, v in zip(table[name], values, strict=True) if k and v} if name in table else None
-
-    unit = "ecg" if "ecg" in keys else "cmr" if "cmr" in keys else "subject"
-    repeated = table.loc[table[unit].ne("") & table[unit].duplicated(), unit]
-    if len(repeated):
-        raise InputError(f"{path}: {unit} '{repeated.iloc[0]}' appears twice; keep one line for each")
-    both = {"subject", "ecg"} <= set(keys), {"subject", "cmr"} <= set(keys), {"ecg", "cmr"} <= set(keys)
-    return Labels(
-        columns=tuple(c for c in numbers.columns if c not in DEMOGRAPHICS),
-        by_ecg=by("ecg", records),
-        by_cmr=by("cmr", records),
-        by_person=by("subject", records) if unit == "subject" else None,
-        person_of_ecg=by("ecg", table["subject"]) if both[0] else None,
-        person_of_cmr=by("cmr", table["subject"]) if both[1] else None,
-        ecg_of_cmr=by("cmr", table["ecg"]) if both[2] else None,
-    )
-
-
-def _read_table(path: Path) -> pd.DataFrame:
-    try:
-        if path.suffix == ".parquet":
-            return pd.read_parquet(path)
-        return pd.read_csv(path, dtype=dict.fromkeys(("subject", "ecg", "record", "cmr"), str))
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such labels file") from error
-    except (ValueError, OSError) as error:
-        raise InputError(f"{path}: cannot be read as {path.suffix or 'CSV'}: {str(error).splitlines()[0]}") from error
-
-
-def _key(value: Any) -> str:
-    """A recording's key from what a labels file calls it: `records/A0001.hea` is `A0001`."""
-    name = PurePosixPath(str(value)).name if pd.notna(value) else ""
-    for end in (".gz", ".nii", ".hea", ".mat", ".dat", ".dcm"):
-        name = name.removesuffix(end)
-    return name
-
-
-def _numbers(table: pd.DataFrame, path: Path) -> pd.DataFrame:
-    taken, left = {}, []
-    for name in table.columns:
-        values = table[name]
-        if name == "sex" and not pd.api.types.is_numeric_dtype(values):
-            values = values.map(lambda v: SEXES.get(str(v).strip().lower()), na_action="ignore")
-        values = pd.to_numeric(values, errors="coerce") if name in (*DEMOGRAPHICS, *tasks.PHENOTYPES) else values
-        if name in (*DEMOGRAPHICS, *tasks.PHENOTYPES) or _is_label(values):
-            taken[str(name)] = values.astype("float64")
-        else:
-            left.append(str(name))
-    if left:
-        log.warning("%s: left out, neither 0/1 nor a known number: %s", path.name, ", ".join(left))
-    if not taken and len(table.columns):
-        raise InputError(f"{path}: no column of 0/1 labels, demographics or phenotypes; it has {_some(table.columns)}")
-    return pd.DataFrame(taken, index=table.index)
-
-
-def _is_label(values: pd.Series) -> bool:
-    numeric = pd.api.types.is_numeric_dtype(values) or pd.api.types.is_bool_dtype(values)
-    return bool(numeric and values.dropna().astype("float64").isin((0.0, 1.0)).all())
-
-
-def _some(names: Iterable[Any]) -> str:
-    words = [str(name) for name in names]
-    return ", ".join(words[:8]) + (" …" if len(words) > 8 else "")
-
-
 # -- linking -----------------------------------------------------------------------------------------------------------
 
 
@@ -196,7 +86,7 @@ def link(found: Sequence[Found], labels: Labels, secret: bytes, seed: int) -> Li
 
     Args:
         found: every recording, in the order of its source; of two equal ones the first stays.
-        labels: of the labels file.
+        labels: of the labels files.
         secret: key of the pseudonyms.
         seed: of the split.
 

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from ecgcmr import cohort as cohorts
-from ecgcmr import examples, fit, store, study, tasks
+from ecgcmr import examples, fit, store, study, tabular, tasks
 from ecgcmr.errors import InputError
 from ecgcmr.trial import Trial
 
@@ -117,6 +117,11 @@ def feasible(trials: Iterable[Trial], cohort: cohorts.Cohort) -> tuple[list[Tria
     kept = [trial for trial in trials if not reasons[trial.task, trial.modality, trial.take]]
     left_out = Counter(reasons[trial.task, trial.modality, trial.take] for trial in trials)
     return kept, {reason: n for reason, n in left_out.items() if reason}
+
+
+def halving(trials: Iterable[Trial], keep: int) -> list[Trial]:
+    """The same trials under successive halving (`rungs`); trees are left as they are, as they have no epochs."""
+    return [trial if trial.method == tabular.METHOD else replace(trial, halving=keep) for trial in trials]
 
 
 def _check_starts(trials: Iterable[Trial], runs: Path) -> None:

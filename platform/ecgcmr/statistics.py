@@ -45,6 +45,47 @@ class Calibration:
 
 
 @dataclass(frozen=True)
+class Recalibration:
+    """From a model's logit to the risk in a population: logit P(y = 1) = intercept + slope · logit.
+
+    Attributes:
+        intercept, slope: as fitted; the slope is never negative.
+        covariance: (2, 2), of intercept and slope; 0 for what was not fitted.
+        rule: "intercept and slope"; "intercept" where no finite slope is best (then 1); "prevalence" where the best slope is
+            not above 0 (then 0): such a model does not rank, and everybody has the population's risk.
+    """
+
+    intercept: float
+    slope: float
+    covariance: np.ndarray
+    rule: str
+
+    def risk(self, logits: ArrayLike) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The risk by the mean logit of several seeds, with its 95 % interval.
+
+            η = a + b m̄,   half width² = (z σ_calibration)² + (t b s / √k)²;   m̄, s: mean and spread of k logits
+
+        It covers that other seeds were drawn and that other subjects calibrated. It does not cover another training set,
+        another population, or that a risk is a share of many people and no verdict on one.
+
+        Args:
+            logits: (seeds, n). One seed alone has no spread: only the calibration's part is then in the interval.
+
+        Returns:
+            Risk, low and high, (n,) each.
+        """
+        found = np.asarray(logits, float)
+        k, mean = len(found), found.mean(0)
+        basis = np.stack([np.ones_like(mean), mean])
+        half = float(special.ndtri((1 + LEVEL) / 2)) * np.sqrt(np.einsum("in,ij,jn->n", basis, self.covariance, basis))
+        if k > 1:
+            reach = float(special.stdtrit(k - 1, (1 + LEVEL) / 2)) * found.std(0, ddof=1) / k**0.5
+            half = np.hypot(half, self.slope * reach)
+        eta = self.intercept + self.slope * mean
+        return special.expit(eta), special.expit(eta - half), special.expit(eta + half)
+
+
+@dataclass(frozen=True)
 class Bins:
     """A reliability diagram: mean prediction and observed share of each bin with the share's interval, all (bins,)."""
 
@@ -392,13 +433,64 @@ def calibration(probability: ArrayLike, labels: ArrayLike, name: str = "label") 
         return Calibration(nothing, nothing, np.nan, np.nan)
     logits = special.logit(np.clip(chance, CLIP, 1 - CLIP))
     ones = np.ones_like(logits)
-    intercept, slope = _normal(*_logistic(ones[:, None], y, logits)), nothing
+    intercept, slope = _normal(*_last(*_logistic(ones[:, None], y, logits))), nothing
     if not _separated(logits, y):
         # Centred, the columns are independent; the slope is the same.
-        slope = _normal(*_logistic(np.column_stack((ones, logits - logits.mean())), y, 0 * ones), against=1)
+        slope = _normal(*_last(*_logistic(np.column_stack((ones, logits - logits.mean())), y, 0 * ones)), against=1)
     bins = reliability(chance, y)
     ece = (bins.n * np.abs(bins.observed - bins.predicted)).sum() / len(y)
     return Calibration(intercept, slope, float(((chance - y) ** 2).mean()), float(ece))
+
+
+def recalibration(logits: ArrayLike, labels: ArrayLike, name: str = "label") -> Recalibration:
+    """Fit a model's logits to a population: intercept and slope of Cox's logistic recalibration.
+
+    A model of balanced classes is right about neither; the intercept brings its mean to the population's prevalence, as
+    `prior_corrected` would, and the slope its spread to what the labels bear out.
+
+    Args:
+        logits: (n,), finite.
+        labels: (n,) 0 or 1, in the population's proportion.
+        name: of the label, for the error.
+
+    Raises:
+        InputError: only one class; labels other than 0 and 1; lengths that differ.
+
+    Source: Cox 1958, doi:10.1093/biomet/45.3-4.562; Steyerberg et al. 2004, doi:10.1002/sim.1844.
+    """
+    y, x = _two_classes(labels, name), np.asarray(logits, float)
+    _same_length(x, y, name)
+    ones, middle = np.ones((len(y), 1)), x.mean()
+    if not _separated(x, y):
+        beta, covariance = _logistic(np.column_stack((ones, x - middle)), y, 0 * y)
+        if beta[1] > 0:
+            back = np.array([[1, -middle], [0, 1]])  # from the centred columns, which are independent
+            intercept, slope = back @ beta
+            return Recalibration(float(intercept), float(slope), back @ covariance @ back.T, "intercept and slope")
+    flat = x[y == 1].mean() <= x[y == 0].mean()  # the slope's sign; the best of those allowed is then 0
+    (intercept,), ((variance,),) = _logistic(ones, y, 0 * y if flat else x)
+    rule = "prevalence" if flat else "intercept"
+    return Recalibration(float(intercept), float(not flat), np.diag([variance, 0.0]), rule)
+
+
+def conformal(residuals: ArrayLike, level: float) -> float:
+    """How far a new answer lies from its prediction, with probability `level` at least: split conformal prediction.
+
+    It is the ⌈(n + 1) level⌉-th smallest of |residuals|. The promise is for people like those of the residuals, on average
+    over them, and asks nothing of the errors' shape.
+
+    Args:
+        residuals: (n,) of rows that trained nothing; NaN are left out.
+        level: in (0, 1).
+
+    Returns:
+        The half width of the interval, in the unit of the residuals; NaN where there are too few for the level.
+
+    Source: Lei et al. 2018, doi:10.1080/01621459.2017.1307116.
+    """
+    found = np.sort(np.abs(_numbers(residuals)))
+    place = int(np.ceil((len(found) + 1) * level))
+    return float(found[place - 1]) if place <= len(found) else np.nan
 
 
 def reliability(probability: ArrayLike, labels: ArrayLike, bins: int = 10, name: str = "label") -> Bins:
@@ -618,8 +710,13 @@ def _separated(logits: np.ndarray, labels: np.ndarray) -> bool:
     return bool(hit.min() >= miss.max() - tie or miss.min() >= hit.max() - tie)
 
 
-def _logistic(design: np.ndarray, labels: np.ndarray, offset: np.ndarray) -> tuple[float, float]:
-    """Maximum likelihood of logit P(y = 1) = offset + design β by Newton's method: the last β and its standard error.
+def _last(beta: np.ndarray, covariance: np.ndarray) -> tuple[float, float]:
+    """The last coefficient and its standard error."""
+    return float(beta[-1]), float(covariance[-1, -1]) ** 0.5
+
+
+def _logistic(design: np.ndarray, labels: np.ndarray, offset: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Maximum likelihood of logit P(y = 1) = offset + design β by Newton's method: β and its covariance.
 
     Far from the maximum Newton's step can be too long: one that lowers the likelihood is halved. NaN if it does not settle.
     """
@@ -633,13 +730,13 @@ def _logistic(design: np.ndarray, labels: np.ndarray, offset: np.ndarray) -> tup
         information = (design * (chance * (1 - chance))[:, None]).T @ design
         step = np.linalg.solve(information, design.T @ (labels - chance))
         if np.abs(step).max() <= 1e-9 * max(1, np.abs(beta).max()):
-            return float(beta[-1]), float(np.linalg.inv(information)[-1, -1]) ** 0.5
+            return beta, np.linalg.inv(information)
         # Near the maximum a good step changes the likelihood by less than its rounding.
         least = likelihood(beta) * (1 + ROUNDING)
         while likelihood(beta + step) < least:
             step = step / 2
         beta = beta + step
-    return np.nan, np.nan
+    return np.full(len(beta), np.nan), np.full((len(beta), len(beta)), np.nan)
 
 
 def _wilson(hits: np.ndarray, n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -11,7 +11,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,7 +32,7 @@ ENCODER = "encoder.safetensors"
 PROGRESS = "progress.json"
 TEST_READS = "test-reads.jsonl"
 
-# rows.parquet: one measured number each. `status`: "finished", "early-stopped" or "diverged".
+# rows.parquet: one measured number each. `status`: "finished", "early-stopped", "halted" or "diverged".
 ROW_COLUMNS = ("trial", "space", "stage", "task", "label", "method", "point", "seed", "take", "preset", "split",
                "metric", "value", "n", "status", "epoch")  # fmt: skip
 
@@ -43,7 +43,7 @@ class Finished:
 
     Attributes:
         trial: the trial.
-        status: "finished", "early-stopped" or "diverged".
+        status: "finished", "early-stopped", "halted" or "diverged".
         scores: (split, metric, value, n) of the kept weights.
         curve: one row per measurement while training: `step`, `epoch`, then one column per quantity.
         predictions: `split`, `subject`, `target:<column>`, `output:<column>` (probability, or phenotype in its unit).
@@ -152,10 +152,11 @@ def write(runs: Path, result: Finished, cohort_fingerprint: str) -> list[dict[st
     return rows
 
 
-def records(runs: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """(folder, content of trial.json) of every finished trial, in the order of their names."""
+def records(runs: Path, without: Collection[str] = ()) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """(folder, content of trial.json) of every finished trial but those named, in the order of their names."""
     for path in sorted(runs.glob(f"**/seed=*/{RECORD}")):
-        yield path.parent, json.loads(path.read_text())
+        if path.parent.relative_to(runs).as_posix() not in without:
+            yield path.parent, json.loads(path.read_text())
 
 
 def rows(runs: Path) -> pd.DataFrame:

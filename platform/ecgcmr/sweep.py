@@ -191,18 +191,20 @@ class Packed(Searcher):
         trials: all trials, finished or not.
         runs: where rows are.
         finished: names of those that are finished.
-        limit: members of a pack at most.
+        limit: members of a pack at most; by default what `memory` holds.
         seed: of the samplers.
         budget: points per study; `None` runs all of them.
         at_once: packs side by side.
+        memory: bytes of GPU memory that a pack gets; `None` is a CPU.
     """
 
     def __init__(
         self, trials: Sequence[Trial], runs: Path, *, finished: set[str], limit: int | None = None, seed: int = 0,
-        budget: int | None = None, at_once: int = 1,
+        budget: int | None = None, at_once: int = 1, memory: int | None = None,
     ) -> None:  # fmt: skip
         super().__init__(metric="best", mode="max")
-        self.trials, self.runs, self.limit = list(trials), runs, limit
+        self.trials, self.runs = list(trials), runs
+        self.limit = (lambda _: limit) if limit else partial(packing.pack_limit, memory=memory)
         self.place = {trial.name: i for i, trial in enumerate(trials)}
         points: dict[Any, dict[int, Trial]] = defaultdict(dict)
         for i, trial in enumerate(trials):
@@ -214,7 +216,7 @@ class Packed(Searcher):
         self.enumerated = budget is None
         todo = [trial for trial in trials if trial.name not in finished]
         self.queue = (
-            [[self.place[t.name] for t in pack] for pack in packing.packs(todo, limit, at_once)]
+            [[self.place[t.name] for t in pack] for pack in packing.packs(todo, self.limit, at_once)]
             if budget is None
             else []
         )
@@ -267,7 +269,7 @@ class Packed(Searcher):
                 members.append(point)
                 if len(members) == 1:
                     first = self.trials[point]
-                    size = self.limit or packing.pack_limit(first, packing.device_bytes())
+                    size = self.limit(first)
                     allowed = {k: [i for i in v if fit.shared(self.trials[i]) == fit.shared(first)]
                                for k, v in allowed.items()}  # fmt: skip
             if len(members) == before:
@@ -291,8 +293,9 @@ def run(
         runs: the folder of runs, as every node sees it.
         budget: points per system and task, proposed by TPE; `None` is every point.
         seed: of Optuna's sampler.
-        concurrency: packs at once; by default one per GPU; without GPUs CPU_PACKS per node, or its cores.
-        limit: members of a pack at most; by default what memory holds.
+        concurrency: packs at once; by default one per GPU; without GPUs CPU_PACKS per node, or its cores. More than there
+            are GPUs share them, and each other's memory.
+        limit: members of a pack at most; by default what the memory that a pack gets holds.
         device: as for `fit.fit`.
         precision: as for `fit.fit`.
         train: what a worker does with a pack; takes what `packing.train` takes.
@@ -313,7 +316,8 @@ def run(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     trees = all(trial.method == tabular.METHOD for trial in todo)  # a grid of them leaves the GPUs to others
     resources, at_once = _resources(concurrency, "cpu" if trees else device)
-    searcher = Packed(trials, runs, finished=finished, limit=limit, seed=seed, budget=budget, at_once=at_once)
+    shape: dict[str, Any] = {"limit": limit, "at_once": at_once, "memory": _memory(resources.get("gpu", 0))}
+    searcher = Packed(trials, runs, finished=finished, seed=seed, budget=budget, **shape)
     if not any(each.left for each in searcher.studies.values()):
         return 0
     given: dict[str, Any] = {
@@ -353,6 +357,15 @@ def _resources(concurrency: int | None, device: str | None) -> tuple[dict[str, f
     nodes = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
     at_once, cpus = beside([cpus for cpus in nodes if cpus], concurrency)
     return {"cpu": cpus}, at_once
+
+
+def _memory(share: float) -> int | None:
+    """Bytes of GPU memory that a pack with this share of a GPU gets; None without one."""
+    if not share:
+        return None
+    # A worker says: the head of a cluster may have no GPU.
+    whole = ray.get(ray.remote(num_cpus=0, num_gpus=share)(packing.device_bytes).remote(), timeout=600)
+    return int(whole * share) if whole else None
 
 
 def beside(nodes: Sequence[int], concurrency: int | None = None) -> tuple[int, int]:

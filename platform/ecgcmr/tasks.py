@@ -28,6 +28,20 @@ PHENOTYPES: tuple[str, ...] = (
     *(f"Err_{segment}" for segment in SEGMENTS),
 )
 
+_VOLUME, _WALL, _ECC, _ERR = (0, 1000, 5, 800), (0, 60, 1.5, 40), (-100, 100, -70, -1.5), (-100, 300, 2, 200)
+
+# A value lies between the first two, or its segmentation failed (ukbb_cardiac then writes volumes of 0 and RVEF of -inf). A
+# median lies between the last two, or the column is in another unit: litres, fractions, cm, strain without its sign.
+LIMITS: dict[str, tuple[float, float, float, float]] = {
+    **dict.fromkeys(("LVEDV", "LVESV", "LVSV", "RVEDV", "RVESV", "RVSV"), _VOLUME),
+    **dict.fromkeys(("LVEF", "RVEF"), (0, 100, 3, 98)),
+    "LVCO": (0, 40, 0.3, 25),
+    "LVM": (0, 1000, 5, 800),
+    **{f"WT_{segment}": _WALL for segment in SEGMENTS},
+    **{f"Ecc_{segment}": _ECC for segment in SEGMENTS},
+    **{f"Err_{segment}": _ERR for segment in SEGMENTS},
+}
+
 DISEASES = ("cad", "af", "dm")  # ICD-10 I20-I25, I48, E10-E14 (paper, section IV-B)
 
 PREVALENCE = {"cad": 0.0722, "af": 0.0298, "dm": 0.0446}  # paper, section IV-B

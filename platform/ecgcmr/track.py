@@ -1,7 +1,8 @@
 """The window: every finished run in an Aim repository. The only door of Aim.
 
-Rows on disk are the truth. One process at a time copies what is missing, and `rebuild` makes the repository anew and
-compares it with the disk, so a broken repository costs nothing but time. Runs know nothing of Aim and never fail by it.
+Rows on disk are the truth. One process at a time copies what is missing: `mirror` once, `following` beside a sweep, so that
+its runs can be watched. `rebuild` makes the repository anew and compares it with the disk, so a broken repository costs
+nothing but time. Runs know nothing of Aim and never fail by it.
 """
 
 import contextlib
@@ -13,8 +14,10 @@ import io
 import json
 import logging
 import math
+import multiprocessing
 import os
 import shutil
+import signal
 import tempfile
 import time
 from collections.abc import Iterator
@@ -23,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow.parquet as pq
 
 from ecgcmr import store
 from ecgcmr.errors import InputError
@@ -33,6 +37,8 @@ log = logging.getLogger(__name__)
 LOCK = ".ecgcmr-writer"
 LOCK_WAIT_S = 60.0
 INDEX_TRIES = 20  # a tenth of a second apart
+REST_S = (5.0, 60.0)  # between two looks of a follower: after one that found runs, and at most
+LAST_S = 600.0  # a follower may take so long after its sweep, for what is still to be copied
 DRAWN = (
     ("pretrain", 0),
     ("final", 0),
@@ -74,36 +80,43 @@ def digest(folder: Path) -> str:
 def read(runs: Path, folder: Path, record: dict[str, Any]) -> Entry:
     """The entry of one finished trial."""
     name = folder.relative_to(runs).as_posix()
-    rows, curve = pd.read_parquet(folder / store.ROWS), pd.read_parquet(folder / store.CURVE)
+    # A third of the time that data frames take, and a study has tens of thousands of these.
+    rows = pq.read_table(folder / store.ROWS).to_pylist()
+    curve = pq.read_table(folder / store.CURVE).to_pydict()
     score: dict[str, dict[str, Any]] = {}
-    for row in rows.itertuples():
-        score.setdefault(str(row.split), {})[str(row.metric)] = {"value": float(row.value), "n": int(row.n)}  # type: ignore[arg-type]
-    trial, epoch = record["trial"], int(rows.epoch.iloc[0]) if len(rows) else -1
+    for row in rows:
+        score.setdefault(row["split"], {})[row["metric"]] = {"value": number(row["value"]), "n": row["n"]}
+    trial, epoch = record["trial"], int(rows[0]["epoch"]) if rows else -1
     # `knobs` as a mapping too: Aim's query language reads run.knobs.lr, not a list of pairs.
     params = {**record, "name": name, "knobs": dict(trial["knobs"]), "score": score, "kept_epoch": epoch}
     params["digest"] = digest(folder)
     kept = {
-        (f"kept_{row.metric}", str(row.split)): [(0, epoch, float(row.value))]  # type: ignore[arg-type]
-        for row in rows.itertuples()
-        if math.isfinite(float(row.value))  # type: ignore[arg-type]
+        (f"kept_{row['metric']}", str(row["split"])): [(0, epoch, float(row["value"]))]
+        for row in rows
+        if math.isfinite(number(row["value"]))
     }
     return Entry(
         name=name,
         experiment="/".join(trial[k] for k in ("space", "stage", "task")),
         params=plain(params),
         points=_points(curve) | kept,
-        figures=("curve",) if (trial["stage"], trial["seed"]) in DRAWN and len(curve) else (),
+        figures=("curve",) if (trial["stage"], trial["seed"]) in DRAWN and curve.get("step") else (),
     )
 
 
-def _points(curve: pd.DataFrame) -> dict[tuple[str, str], list[tuple[int, int, float]]]:
+def number(value: float | None) -> float:
+    """NaN for what Parquet holds as null."""
+    return float("nan") if value is None else float(value)
+
+
+def _points(curve: dict[str, list[Any]]) -> dict[tuple[str, str], list[tuple[int, int, float]]]:
     """`train_loss` becomes (loss, train), `val_auroc` (auroc, val), `lr` (lr, train)."""
     found = {}
-    for column in curve.columns.drop(["step", "epoch"], errors="ignore"):
-        subset, _, rest = str(column).partition("_")
-        key = (rest, subset) if rest and subset in ("train", "val") else (str(column), "train")
-        numbers = zip(curve.step, curve.epoch, curve[column])
-        series = [(int(step), int(epoch), float(v)) for step, epoch, v in numbers if math.isfinite(v)]
+    for column in curve.keys() - {"step", "epoch"}:
+        subset, _, rest = column.partition("_")
+        key = (rest, subset) if rest and subset in ("train", "val") else (column, "train")
+        numbers = zip(curve["step"], curve["epoch"], map(number, curve[column]))
+        series = [(int(step), int(epoch), value) for step, epoch, value in numbers if math.isfinite(value)]
         if series:
             found[key] = series
     return found
@@ -132,20 +145,53 @@ def truth(runs: Path) -> dict[str, Any]:
 # -- the repository ----------------------------------------------------------------------------------------------------
 
 
-def mirror(runs: Path, repo: Path) -> int:
+def mirror(runs: Path, repo: Path, known: set[str] | None = None) -> int:
     """Copy every finished trial that the repository lacks or holds in another version; how many were copied.
 
     Trouble with Aim is logged with its cure and never raised: results do not depend on it.
+
+    Args:
+        runs: where finished trials lie.
+        repo: the folder of the repository.
+        known: names that need no look; those that have been copied or found equal are added.
     """
     try:
         with writer(repo):
-            return _copy_missing(runs, repo)
+            return _copy_missing(runs, repo, set() if known is None else known)
     except Exception as error:  # Aim, RocksDB and SQLite raise dozens of unrelated types
         log.warning(
             "Aim repository %s is behind (%s: %s); results under %s are whole; remake it: ecgcmr track rebuild --runs %s",
             repo, type(error).__name__, error, runs, runs,
         )  # fmt: skip
         return 0
+
+
+@contextlib.contextmanager
+def following(runs: Path, repo: Path) -> Iterator[None]:
+    """While the block runs, copy finished trials in a process of its own, and what is left when it ends."""
+    spawn = multiprocessing.get_context("spawn")  # a fork would take Ray's threads and connections along, half alive
+    ended = spawn.Event()
+    child = spawn.Process(target=_follow, args=(runs, repo, ended, os.getpid()), daemon=True)
+    child.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        child.join(LAST_S)
+
+
+def _follow(runs: Path, repo: Path, ended: Any, parent: int) -> None:
+    """Copy until told to end, then once more; without the process that asked for it there is nothing to wait for."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C is the parent's to explain
+    known: set[str] = set()
+    rest = REST_S[0]
+    while os.getppid() == parent:
+        last = ended.is_set()
+        waiting = any(True for _ in store.records(runs, known))  # without any, not even the folder is made
+        rest = REST_S[0] if waiting and mirror(runs, repo, known) else min(2 * rest, REST_S[1])
+        if last:
+            return
+        ended.wait(rest)
 
 
 def rebuild(runs: Path, repo: Path) -> int:
@@ -160,7 +206,7 @@ def rebuild(runs: Path, repo: Path) -> int:
             shutil.rmtree(left)
         fresh = Path(tempfile.mkdtemp(prefix=".rebuild-", dir=repo))  # Aim caches by path: never twice the same
         try:
-            count = _copy_missing(runs, fresh)
+            count = _copy_missing(runs, fresh, set())
             wrong = differences(content(fresh), truth(runs))
             if wrong:
                 raise RuntimeError(f"Aim does not hold what is under {runs}: {'; '.join(wrong[:3])}")
@@ -246,33 +292,49 @@ def _index(repo: Path) -> None:
     for _ in range(INDEX_TRIES):
         gc.collect()  # Aim reads a snapshot for as long as anything holds it, and skips a run whose writer still lives
         opened = _open(repo)
-        left = set(opened.list_all_runs()) - {run.hash for run in opened.iter_runs()}
+        left = set(opened.list_all_runs()) - _indexed(opened)
         if not left:
             return
+        kept_open = opened._get_index_tree("meta", 0)  # Aim would open its index anew for every run
         for key in sorted(left):
             manager.index(key)
+        del kept_open
         time.sleep(0.05)
 
 
-def _copy_missing(runs: Path, repo: Path) -> int:
-    """Write the trials that the repository does not hold as they are on disk."""
+def _indexed(opened: Any) -> set[str]:
+    """The keys of the runs that readers see; `iter_runs` asks SQLite about each as well."""
+    opened.meta_tree.preload()
+    return set(opened.meta_tree.subtree("chunks").keys())
+
+
+def _copy_missing(runs: Path, repo: Path, known: set[str]) -> int:
+    """Write the trials that the repository does not hold as they are on disk; see `mirror`."""
+    found = {folder.relative_to(runs).as_posix(): (folder, record) for folder, record in store.records(runs, known)}
     opened = _open(repo)
-    _index(repo)  # runs that a killed writer left
-    held = {run.hash: (run.name, run.get("digest")) for run in opened.iter_runs()}
-    on_disk = {folder.relative_to(runs).as_posix(): (folder, record) for folder, record in store.records(runs)}
-    good = set()
-    for key, (name, found) in held.items():
-        if name not in good and found is not None and name in on_disk and found == digest(on_disk[name][0]):
-            good.add(name)
-        elif found is None or name in on_disk:  # half-written, twice, or of an older run of this name
-            opened.delete_run(key)
-    missing = [on_disk[name] for name in sorted(on_disk.keys() - good)]
-    for folder, record in missing:
+    if not known:
+        _index(repo)  # runs that a killed writer left
+        known |= _held(opened, found)
+    missing = sorted(found.keys() - known)
+    for name in missing:
+        folder, record = found[name]
         entry = read(runs, folder, record)
         picture = curves.png(curves.run(pd.read_parquet(folder / store.CURVE)), dpi=100) if entry.figures else None
         _write(opened, entry, picture)
     _index(repo)
+    known |= set(missing)
     return len(missing)
+
+
+def _held(opened: Any, found: dict[str, tuple[Path, dict[str, Any]]]) -> set[str]:
+    """The names of `found` that the repository holds as they are; what it holds otherwise is deleted."""
+    good: set[str] = set()
+    for key, (name, written) in {run.hash: (run.name, run.get("digest")) for run in opened.iter_runs()}.items():
+        if name not in good and written is not None and name in found and written == digest(found[name][0]):
+            good.add(name)
+        elif written is None or name in found:  # half-written, twice, or of an older run of this name
+            opened.delete_run(key)
+    return good
 
 
 def _write(opened: Any, entry: Entry, picture: bytes | None) -> None:

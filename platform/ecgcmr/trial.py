@@ -15,6 +15,7 @@ from ecgcmr.errors import InputError
 from ecgcmr.nn import Network
 
 STAGES = ("pretrain", "grid", "final")
+IMPORTED = "imported"  # method of a pre-training whose weights came in a file: not trained here, for no epochs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +27,7 @@ class Trial:
         stage: "pretrain"; "grid" (a point judged on validation); "final" (the chosen point, the only one to see test).
         task: a name of `tasks.TASKS` or a label column; for pre-training the modality: "ecg", "cmr" or "ecg+cmr".
         label: the word for the system in tables and paths: "supervised", "mae", "mmcl", "mmcl-wo-mdm" …
-        method: a name of `methods.METHODS`, or "xgboost".
+        method: a name of `methods.METHODS`, "xgboost", or IMPORTED.
         starts: (part, name of the trial whose encoder it starts from) pairs, e.g. (("ecg", "toy/pretrain/ecg/mae/…"),).
         modality: what a supervised trial reads: "ecg", "cmr", or "tabular" (method "xgboost": age, sex, height, weight).
         seed: of weights, batches and noise.
@@ -36,6 +37,7 @@ class Trial:
         epochs: passes over the training rows; the schedule's length.
         take: share of the (balanced) training rows used, in (0, 1].
         eval_every: epochs between two validations.
+        halving: of a grid's trials one in so many goes on at each rung (`rungs`); 0: all do, as in the paper.
         knobs: (name, number) pairs that may differ within a pack; what is absent is the method's default.
     """
 
@@ -53,15 +55,20 @@ class Trial:
     epochs: int = 400
     take: float = 1.0
     eval_every: int = 1
+    halving: int = 0
     knobs: tuple[tuple[str, float], ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse what could never run, while the file that says it is still known to the reader."""
         if self.stage not in STAGES:
             raise InputError(f"stage '{self.stage}' of a trial in space '{self.space}': use one of {', '.join(STAGES)}")
-        for name, low in (("batch", 0 if self.method == "xgboost" else 1), ("epochs", 1), ("eval_every", 1)):
+        ready = self.method == IMPORTED
+        least = {"batch": 0 if ready or self.method == "xgboost" else 1, "epochs": 0 if ready else 1, "eval_every": 1}
+        for name, low in least.items():
             if getattr(self, name) < low:
                 raise InputError(f"{name}={getattr(self, name)} of trial '{self.name}': must be at least {low}")
+        if self.halving == 1 or self.halving < 0:
+            raise InputError(f"halving={self.halving} of trial '{self.name}': must be 0 (none) or at least 2")
         if not 0 < self.take <= 1:
             raise InputError(f"take={self.take} of trial '{self.name}': must lie in (0, 1]")
 
@@ -71,6 +78,7 @@ class Trial:
         words = [f"batch={self.batch}"] if self.batch else []
         words += [f"{name}={value:g}" for name, value in sorted(self.knobs)]
         words += [f"take={self.take:g}"] if self.take != 1 else []
+        words += [f"asha={self.halving}"] if self.halving else []
         words += ["authors"] if self.preset == "authors" else []
         return ",".join(words) or "default"
 
@@ -99,6 +107,8 @@ def recipe(trial: Trial, cohort_fingerprint: str) -> dict[str, Any]:
     knobs = {f"knob.{name}": value for name, value in record.pop("knobs")}
     starts = {f"start.{part}": name for part, name in record.pop("starts")}
     sizes = {f"network.{name}": value for name, value in network.items()}
+    if not record["halving"]:
+        del record["halving"]  # as it was before there was a choice
     return {**record, **knobs, **starts, **sizes, "cohort": cohort_fingerprint, "code": __version__}
 
 

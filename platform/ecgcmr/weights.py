@@ -1,88 +1,152 @@
-"""Encoder files: our safetensors, and the layout in which the paper's weights are published.
+"""Encoder files: our safetensors, the layout in which the paper's weights are published, and torchvision's ResNets.
 
 The one idea: inside the package an encoder has one set of names (the published ECG names, torchvision's ResNet names),
-and only this file knows how others spell them. Files are read without running code from them (`weights_only=True`).
+and only this file knows how others spell them. Files are foreign: they are read without running code from them
+(`weights_only=True`), and what they hold is bounded before it is copied.
 """
 
-import pickle
 import zipfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+from torch import Tensor
 
 from ecgcmr.errors import InputError
 from ecgcmr.store import write_whole
 
 PARTS = ("ecg", "cmr")
+LIMIT = 1 << 30  # numbers in a file; ResNet-50 and the ECG transformer have 24 and 5 million
 
 # children() of torchvision's ResNet in order; pooling and activations have no tensors.
 _STAGES = {"conv1": "0", "bn1": "1", "layer1": "4", "layer2": "5", "layer3": "6", "layer4": "7"}
 _NAMES = {number: name for name, number in _STAGES.items()}
 
 
-def write(path: Path, encoders: Mapping[str, Mapping[str, np.ndarray]]) -> None:
+@dataclass(frozen=True, eq=False)
+class File:
+    """What a weight file holds.
+
+    Attributes:
+        path: of the file.
+        layout: "ecgcmr" (prefixes of ours), "torchvision" (a bare ResNet) or "authors" (as published).
+        tensors: by our names with prefix, `ecg.…`, `cmr.…`, `head.…`; not yet copied from the file where it allows that.
+        notes: the metadata of a safetensors file, none for others.
+    """
+
+    path: Path
+    layout: str
+    tensors: dict[str, Tensor]
+    notes: dict[str, str]
+
+    def encoder(self, part: str) -> dict[str, np.ndarray]:
+        """One encoder by names without prefix, floats as float32.
+
+        Args:
+            part: "ecg" or "cmr".
+
+        Raises:
+            InputError: the file has none, or not of plain finite numbers.
+        """
+        prefix = f"{part}."
+        found = {k.removeprefix(prefix): v for k, v in self.tensors.items() if k.startswith(prefix)}
+        if not found:
+            held = sorted({k.split(".")[0] for k in self.tensors}) or ["nothing"]
+            raise InputError(f"{self.path} has no '{part}' encoder; it holds {', '.join(held)}")
+        return {name: self._plain(name, tensor) for name, tensor in found.items()}
+
+    def _plain(self, name: str, tensor: Tensor) -> np.ndarray:
+        if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_complex():
+            raise InputError(f"{self.path}: '{name}' is no plain tensor; save the weights anew as float32")
+        array = (tensor.float() if tensor.is_floating_point() else tensor).detach().numpy()
+        if not np.isfinite(array).all():
+            raise InputError(f"{self.path}: '{name}' holds values that are no numbers; a diverged training left them")
+        return array
+
+
+def read(path: Path, part: str) -> dict[str, np.ndarray]:
+    """The encoder `part` of a file, whichever layout the file has; see `open_file` and `File.encoder`."""
+    return open_file(path).encoder(part)
+
+
+def open_file(path: Path) -> File:
+    """Open a weight file.
+
+    Args:
+        path: `.safetensors`, of ours or of bare names; any other ending is a PyTorch file of tensors: {"model": …},
+            {"state_dict": …} or the tensors themselves.
+
+    Raises:
+        InputError: unreadable, not of tensors alone, or absurdly large.
+    """
+    tensors, notes = _safetensors(path) if path.suffix == ".safetensors" else (_pytorch(path), {})
+    if sum(tensor.numel() for tensor in tensors.values()) > LIMIT:
+        raise InputError(f"{path} holds more than {LIMIT:,} numbers; that is no encoder")
+    if any(name.split(".")[0] in PARTS for name in tensors):
+        return File(path, "ecgcmr", tensors, notes)
+    bare = any(name.split(".")[0] in _STAGES for name in tensors)
+    named = {_inside(name): tensor for name, tensor in tensors.items()}
+    return File(path, "torchvision" if bare else "authors", named, notes)
+
+
+def _safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path} is not a readable safetensors file ({error}); make it again") from error
+
+
+def _pytorch(path: Path) -> dict[str, Tensor]:
+    try:
+        compressed = _compressed(path)
+        record: Any = {} if compressed else torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises half a dozen kinds for a damaged file
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(
+            f'{path} is not a file of plain tensors ({reason}); save it anew as torch.save({{"model": state_dict}}, file)'
+        ) from error
+    if compressed:
+        raise InputError(f"{path} is a compressed archive, which torch.save does not write; save it anew")
+    held = record if isinstance(record, dict) else {}
+    named = next((held[k] for k in ("model", "state_dict") if isinstance(held.get(k), dict)), held)
+    return {str(name): tensor for name, tensor in named.items() if isinstance(tensor, Tensor)}
+
+
+def _compressed(path: Path) -> bool:
+    """Whether an archive grows when it is opened: PyTorch stores tensors as they are, so this one would be a bomb."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return sum(member.file_size for member in archive.infolist()) > 2 * path.stat().st_size
+
+
+def _inside(name: str) -> str:
+    """Our name of another's: `cmr.layer1.0.bn1.bias` of `encoder_imaging.4.0.bn1.bias` and of `layer1.0.bn1.bias`."""
+    first, _, rest = name.partition(".")
+    if first == "encoder_imaging":
+        number, _, rest = rest.partition(".")
+        return f"cmr.{_NAMES.get(number, number)}.{rest}"
+    if first in _STAGES or first == "fc":
+        return f"cmr.{name}"
+    return "ecg." + name.removeprefix("encoder_ecg.")
+
+
+def write(path: Path, encoders: Mapping[str, Mapping[str, np.ndarray]], notes: Mapping[str, str] | None = None) -> None:
     """Write encoders to a safetensors file, whole or not at all.
 
     Args:
         path: of the file.
         encoders: {"ecg" or "cmr": {name: array}}.
+        notes: the file's metadata.
     """
     flat = {f"{part}.{k}": np.asarray(v, order="C") for part, found in encoders.items() for k, v in found.items()}
-    write_whole(path, lambda aside: save_file(dict(sorted(flat.items())), aside))
-
-
-def read(path: Path, part: str) -> dict[str, np.ndarray]:
-    """The encoder `part` of a file, by names without prefix, whichever layout the file has.
-
-    Args:
-        path: a safetensors file of ours, or a published `.pth`: {"model": …} for an ECG encoder, {"state_dict": …} with
-            `encoder_imaging.*` for an image encoder.
-        part: "ecg" or "cmr".
-
-    Raises:
-        InputError: unreadable, or without that encoder.
-    """
-    found = _ours(path) if path.suffix == ".safetensors" else _published(path)
-    encoder = {k.removeprefix(f"{part}."): v for k, v in found.items() if k.startswith(f"{part}.")}
-    if not encoder:
-        held = sorted({k.split(".")[0] for k in found}) or ["nothing"]
-        raise InputError(f"{path} has no '{part}' encoder; it holds {', '.join(held)}")
-    return encoder
-
-
-def _ours(path: Path) -> dict[str, np.ndarray]:
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"{path} is not a readable safetensors file ({error}); make it again") from error
-
-
-def _published(path: Path) -> dict[str, np.ndarray]:
-    try:
-        record = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
-        raise InputError(
-            f"{path} is not a file of plain tensors ({str(error).splitlines()[0]}); "
-            'save it anew as torch.save({"model": state_dict}, file)'
-        ) from error
-    tensors: dict[str, Any] = {}
-    if isinstance(record, dict):
-        tensors = record.get("model") or record.get("state_dict") or record
-    named = {_inside(k): v for k, v in tensors.items() if isinstance(v, torch.Tensor)}
-    return {k: v.numpy() for k, v in named.items()}
-
-
-def _inside(name: str) -> str:
-    """Our name of a published one: `encoder_imaging.4.0.conv1.weight` is `cmr.layer1.0.conv1.weight`."""
-    if name.startswith("encoder_imaging."):
-        number, _, rest = name.removeprefix("encoder_imaging.").partition(".")
-        return f"cmr.{_NAMES.get(number, number)}.{rest}"
-    return "ecg." + name.removeprefix("encoder_ecg.")
+    write_whole(path, lambda aside: save_file(dict(sorted(flat.items())), aside, dict(notes or {}) or None))
 
 
 def publish(path: Path, part: str, encoder: Mapping[str, np.ndarray]) -> None:

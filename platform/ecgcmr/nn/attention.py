@@ -34,11 +34,16 @@ def whole(q: Tensor) -> bool:
     return q.dtype == torch.bfloat16 and q.device.type == "cpu"
 
 
+def weights(q: Tensor, k: Tensor) -> Tensor:
+    """softmax(q kᵀ / √d), (n, heads, queries, tokens): what `attention` weighs v by, for those who want to see it."""
+    return (q / math.sqrt(q.shape[-1]) @ k.transpose(-2, -1)).softmax(-1)
+
+
 def written_out(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """`attention` as its formula stands, two products and a softmax, some samples at a time."""
     bytes_each = q.shape[1] * q.shape[2] * k.shape[2] * q.element_size()
     parts = [x.split(max(1, CACHE // bytes_each)) for x in (q, k, v)]
-    found = [(q / math.sqrt(q.shape[-1]) @ k.transpose(-2, -1)).softmax(-1) @ v for q, k, v in zip(*parts)]
+    found = [weights(q, k) @ v for q, k, v in zip(*parts)]
     return found[0] if len(found) == 1 else torch.cat(found)
 
 

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ecgcmr.nn.attention import attention, join_heads, split_heads
+from ecgcmr.nn.attention import attention, join_heads, split_heads, weights
 from ecgcmr.nn.resnet import BatchNorm
 from ecgcmr.nn.vit import EPS, truncated_normal
 
@@ -58,11 +58,18 @@ class AttentionPool(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(n, tokens, width) without the class token -> (n, width)."""
+        return self.out_proj(join_heads(attention(*self._split(tokens))))[:, 0]
+
+    def weights(self, tokens: Tensor) -> Tensor:
+        """How much of each token is taken, (n, tokens, width) -> (n, heads, tokens)."""
+        query, key, _ = self._split(tokens)
+        return weights(query, key)[:, :, 0]
+
+    def _split(self, tokens: Tensor) -> list[Tensor]:
         width = tokens.shape[-1]
         query = F.linear(tokens.mean(1, keepdim=True), self.in_proj_weight[:width], self.in_proj_bias[:width])
         key, value = F.linear(tokens, self.in_proj_weight[width:], self.in_proj_bias[width:]).chunk(2, -1)
-        pooled = attention(*(split_heads(part, self.heads) for part in (query, key, value)))
-        return self.out_proj(join_heads(pooled))[:, 0]
+        return [split_heads(part, self.heads) for part in (query, key, value)]
 
 
 class EcgHead(nn.Module):
@@ -78,8 +85,12 @@ class EcgHead(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(n, 1 + tokens, width) -> (n, outputs)."""
+        return self.head(self.embedding(tokens))
+
+    def embedding(self, tokens: Tensor) -> Tensor:
+        """What the linear layer reads: (n, 1 + tokens, width) -> (n, width)."""
         pooled = self.fc_norm(self.attention_pool(tokens[:, 1:]))
-        return self.head(self.fc_norm(pooled) if self.double_norm else pooled)
+        return self.fc_norm(pooled) if self.double_norm else pooled
 
 
 class CmrHead(nn.Module):

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ecgcmr.nn.attention import attention, join_heads, split_heads
+from ecgcmr.nn.attention import attention, join_heads, split_heads, weights
 
 LEADS = 12
 EPS = 1e-6  # of every LayerNorm; torch's own default is 1e-5
@@ -68,8 +68,15 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, tokens, width) -> the same."""
-        q, k, v = (split_heads(part, self.heads) for part in self.qkv(x).chunk(3, -1))
-        return self.proj(join_heads(attention(q, k, v)))
+        return self.proj(join_heads(attention(*self._split(x))))
+
+    def weights(self, x: Tensor) -> Tensor:
+        """How much each token (row) takes from each (column), (n, tokens, width) -> (n, heads, tokens, tokens)."""
+        q, k, _ = self._split(x)
+        return weights(q, k)
+
+    def _split(self, x: Tensor) -> list[Tensor]:
+        return [split_heads(part, self.heads) for part in self.qkv(x).chunk(3, -1)]
 
 
 class Mlp(nn.Module):
@@ -100,6 +107,10 @@ class Block(nn.Module):
         first, second = drops or (None, None)
         x = x + drop_path(self.attn(self.norm1(x)), first, rate)
         return x + drop_path(self.mlp(self.norm2(x)), second, rate)
+
+    def weights(self, x: Tensor) -> Tensor:
+        """How much each token takes from each, (n, tokens, width) -> (n, heads, tokens, tokens)."""
+        return self.attn.weights(self.norm1(x))
 
 
 class ViT(nn.Module):
@@ -141,18 +152,29 @@ class ViT(nn.Module):
         Returns:
             (n, 1 + tokens, width).
         """
+        tokens = self._embedded(x, keep)
+        last = max(len(self.blocks) - 1, 1)
+        for i, block in enumerate(self.blocks):
+            pair = None if drops is None else (drops[:, i, 0], drops[:, i, 1])
+            tokens = block(tokens, pair, rate * (i / last))
+        return tokens if self.norm is None else self.norm(tokens)
+
+    def weights(self, x: Tensor) -> list[Tensor]:
+        """The attention of every block for ECGs (n, 12, patch · times), each (n, heads, 1 + tokens, 1 + tokens)."""
+        tokens, found = self._embedded(x, None), []
+        for block in self.blocks:
+            found.append(block.weights(tokens))  # type: ignore[operator]  # a ModuleList knows no blocks
+            tokens = block(tokens)
+        return found
+
+    def _embedded(self, x: Tensor, keep: Tensor | None) -> Tensor:
         patches = patchify(x, self.patch)
         places = self.pos_embed[:, 1:].expand(x.shape[0], -1, -1)
         if keep is not None:  # before the embedding: masked patches then cost nothing
             patches, places = take(patches, keep), take(places, keep)
         tokens = self.patch_embed(patches) + places
         first = (self.cls_token + self.pos_embed[:, :1]).expand(x.shape[0], -1, -1)
-        tokens = torch.cat([first, tokens], 1)
-        last = max(len(self.blocks) - 1, 1)
-        for i, block in enumerate(self.blocks):
-            pair = None if drops is None else (drops[:, i, 0], drops[:, i, 1])
-            tokens = block(tokens, pair, rate * (i / last))
-        return tokens if self.norm is None else self.norm(tokens)
+        return torch.cat([first, tokens], 1)
 
 
 def patchify(x: Tensor, patch: int) -> Tensor:

@@ -11,7 +11,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
+from matplotlib.colors import LinearSegmentedColormap, LogNorm
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 
 from ecgcmr.errors import InputError
 
@@ -36,7 +38,11 @@ _INCH = 25.4
 _ROW_MM = 34.0
 _EDGE_MM = 5.0
 _PULSE_MM = 10.0  # room for the calibration pulse before each row
+_REACH_MM = (6.0, 25.0)  # above and below the median of a lead, where all twelve stand below each other
+_SCALE_MM = 13.0  # room below them for the scale
 _INK = "#1a1a1a"
+# From nothing to a strong blue, which the red of the paper does not hide.
+_ATTENTION = LinearSegmentedColormap.from_list("attention", [(0.16, 0.36, 0.80, 0.0), (0.16, 0.36, 0.80, 0.75)])
 _FINE, _COARSE = "#f6d5d2", "#e9a8a3"
 
 
@@ -75,6 +81,68 @@ def ecg_paper(ecg: np.ndarray, rate_hz: float, title: str = "") -> Figure:
     scale = f"{MM_PER_S:g} mm/s   {MM_PER_MV:g} mm/mV   {rate_hz:g} Hz"
     axes.text(width - _EDGE_MM, 2.0, scale, fontsize=6, color=_INK, ha="right", va="center")
     return figure
+
+
+def attended_ecg(ecg: np.ndarray, rate_hz: float, weights: np.ndarray, patch_s: float, title: str = "") -> Figure:
+    """A 12-lead ECG on millimetre paper, leads below each other, with attention behind the traces.
+
+    Patches of average weight or less are left clear; above, colour deepens with the logarithm of the weight up to the
+    greatest of the record. A lead gets the height that it needs, from 6 to 25 mm above and below its median.
+
+    Args:
+        ecg: (12, T) mV in the order of `LEADS`; the first 10 s are drawn.
+        rate_hz: samples per second.
+        weights: (12, times), patches of `patch_s` seconds from the beginning on; what lies after them was not seen.
+        patch_s: length of a patch.
+        title: one line above the traces.
+
+    Raises:
+        InputError: not twelve leads.
+    """
+    ecg, weights = (np.asarray(values, dtype=float) for values in (ecg, weights))
+    if ecg.ndim != 2 or ecg.shape[0] != 12 or weights.ndim != 2 or weights.shape[0] != 12:
+        raise InputError(f"figure: ecg {ecg.shape} and weights {weights.shape} need twelve rows each")
+    seconds = min(10.0, ecg.shape[1] / rate_hz)
+    trace = MM_PER_MV * (ecg - np.median(ecg, axis=1, keepdims=True))[:, : int(seconds * rate_hz)]
+    rise, fall = (np.clip(reach + 1, *_REACH_MM) for reach in (trace.max(1), -trace.min(1)))
+    left, right = _EDGE_MM + 10, _EDGE_MM + 10 + MM_PER_S * seconds
+    top = _SCALE_MM + float((rise + fall).sum())
+    figure, axes = _paper(right + _EDGE_MM, top + _EDGE_MM + 8)
+    ratio = weights / weights.mean()
+    norm, seen = LogNorm(1, max(2.0, float(ratio.max()))), left + MM_PER_S * patch_s * weights.shape[1]
+    middles = top - np.cumsum(rise) - np.cumsum(fall) + fall
+    x = left + MM_PER_S * np.arange(trace.shape[1]) / rate_hz
+    for lead, y, middle, up, down, shown in zip(LEADS, trace, middles, rise, fall, ratio):
+        picture = axes.imshow(
+            shown[None], extent=(left, seen, middle - down + 0.3, middle + up - 0.3), cmap=_ATTENTION, norm=norm,
+            aspect="auto", interpolation="nearest", zorder=0.5, gid=f"attention {lead}",
+        )  # fmt: skip
+        y = middle + np.clip(y, 0.5 - down, up - 0.5)
+        axes.plot(x, y, color=_INK, linewidth=0.7, solid_joinstyle="round", gid=lead)
+        axes.text(left - 2, middle, lead, fontsize=7, color=_INK, fontweight="bold", ha="right", va="center")
+    if seen < x[-1]:
+        axes.plot([seen, seen], [_SCALE_MM, top], color=_INK, linewidth=0.7, linestyle=(0, (4, 3)), gid="seen")
+        axes.text(seen + 1, top + 1.5, "not seen by the model", fontsize=6, color=_INK, va="center")
+    axes.set(xlim=(0, right + _EDGE_MM), ylim=(0, top + _EDGE_MM + 8))
+    axes.text(_EDGE_MM, top + 6, title, fontsize=8, color=_INK, va="center")
+    scale = f"{MM_PER_S:g} mm/s   {MM_PER_MV:g} mm/mV   {rate_hz:g} Hz"
+    axes.text(right, 2.0, scale, fontsize=6, color=_INK, ha="right", va="center")
+    _attention_scale(figure, axes, picture, left)
+    return figure
+
+
+def _attention_scale(figure: Figure, axes: Axes, picture: AxesImage, left: float) -> None:
+    """What the colours mean, 60 mm wide at the lower left of the paper."""
+    (_, width), (_, height), (_, most) = axes.get_xlim(), axes.get_ylim(), picture.get_clim()
+    beside = figure.add_axes((left / width, 6 / height, 60 / width, 3 / height))
+    bar = figure.colorbar(picture, cax=beside, orientation="horizontal")
+    bar.set_ticks([])
+    beside.minorticks_off()
+    bar.outline.set_linewidth(0.4)
+    words = {"1 or less": (0, "left"), f"{most**0.5:.1f}": (30, "center"), f"{most:.1f}": (60, "right")}
+    axes.text(left + 62, 7.5, "times the average attention", fontsize=6, color=_INK, va="center")
+    for text, (place, side) in words.items():
+        axes.text(left + place, 4.3, text, fontsize=6, color=_INK, ha=side, va="center")
 
 
 def _paper(width: float, height: float) -> tuple[Figure, Axes]:

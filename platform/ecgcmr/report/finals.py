@@ -54,7 +54,7 @@ class Finals(PerSeed):
         wanted: seeds that belong here.
         diverged: seeds that ran and gave no number.
         subjects: numbers of test subjects that they were judged on, distinct, ascending.
-        note: says so if runs of several points lie on disk; else empty.
+        note: says so if runs of several points lie on disk, or the grid was not run whole; else empty.
     """
 
     names: tuple[str, ...] = ()
@@ -107,13 +107,19 @@ def of_space(rows: pd.DataFrame, space: str, seeds: int = SEEDS) -> dict[Cell, F
             values=tuple(float(value) for value in good.value), names=tuple(good.trial),
             seeds=tuple(int(seed) for seed in good.seed), wanted=max(seeds, len(good)),
             diverged=int(chosen.seed.nunique() - good.seed.nunique()),
-            subjects=tuple(sorted({int(n) for n in chosen.n})), note=note,
+            subjects=tuple(sorted({int(n) for n in chosen.n})), note=" ".join(filter(None, (note, halved(chosen)))),
         )  # fmt: skip
     return found
 
 
 def _by_cell(rows: pd.DataFrame) -> Iterator[tuple[Cell, pd.DataFrame]]:
     return cast(Iterator[tuple[Cell, pd.DataFrame]], iter(rows.groupby(["label", "task", "take"])))
+
+
+def halved(final: pd.DataFrame) -> str:
+    """A note if the point was chosen under successive halving; else empty."""
+    found = any("asha=" in point for point in final.point)
+    return "its point was chosen by successive halving, not by the whole grid as in the paper." if found else ""
 
 
 def one_point(final: pd.DataFrame, tried: pd.DataFrame) -> tuple[pd.DataFrame, str]:

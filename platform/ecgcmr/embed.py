@@ -1,0 +1,322 @@
+"""Embeddings of a cohort or of ECG files: what an encoder makes of each recording, as Parquet.
+
+The one idea: one shard of the cohort becomes one file of the same name, so an interrupted run goes on at the shard where it
+stopped and memory holds one row group per worker, whatever the cohort's size. Ray Data maps the shards over workers that
+load the encoder once each. `_embeddings.json` comes last and says what they are embeddings of.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from ecgcmr import cluster, examples, hardware, methods, predict, presets, served, shards, store
+from ecgcmr import cohort as cohorts
+from ecgcmr.errors import InputError, unknown
+from ecgcmr.methods import trunk
+from ecgcmr.predict import Prepared, Refused
+from ecgcmr.served import Run
+
+MANIFEST, REQUEST = "_embeddings.json", "_request.json"  # readers of Parquet folders pass over names with an underscore
+FILE = "embeddings.parquet"  # of files; a cohort has a file per shard
+POOLING = {"pretrain": "mean token", "ecg": "what the last layer reads", "cmr": "pooled features"}
+
+
+# -- the encoder -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Encoder:
+    """An encoder of a finished run, for evaluation.
+
+    Attributes:
+        run: whose it is.
+        modality: "ecg" or "cmr".
+        method: a supervised network with its weights; of a pre-training the encoder's alone.
+        device: where it is.
+    """
+
+    run: Run
+    modality: str
+    method: Any
+    device: torch.device
+
+    @property
+    def pooling(self) -> str:
+        """What an embedding is, in words."""
+        return POOLING["cmr" if self.modality == "cmr" else "ecg" if self.run.trial.stage == "final" else "pretrain"]
+
+    @torch.no_grad()
+    def of(self, signals: np.ndarray) -> np.ndarray:
+        """Embeddings of signals as a shard holds them.
+
+        An ECG is seen whole, as fine-tuning starts from it (positions of a pre-training are stretched over it). Of a
+        pre-training it is the mean token, which contrastive learning compares; of a fine-tuned network what its last layer
+        reads, so logits are a linear function of it. Of an image it is what the ResNet pools.
+
+        Args:
+            signals: (n, 12, 5000) float16 mV, or (n, 3, 210, 210) uint8.
+
+        Returns:
+            (n, width) float32.
+        """
+        x = examples.seen(signals, self.modality, self.device).to(served.dtype(self.run))
+        x = self.method.view(x / 255 if self.modality == "cmr" else x, {})
+        if self.modality == "cmr":
+            found = self.method.cmr(x, False)
+        elif self.run.trial.stage == "final":
+            found = self.method.head.embedding(self.method.ecg(x, drops=None, rate=0.0))
+        else:
+            found = trunk.embed(self.method.ecg, x, None, 0.0)
+        return found.float().cpu().numpy()
+
+
+def encoder(folder: Path | str, modality: str | None = None, device: str | None = None) -> Encoder:
+    """The encoder of the one run in a folder.
+
+    Args:
+        folder: of a pre-training or a final run, or one above it that holds no other.
+        modality: "ecg" or "cmr"; None for the only one there is, or "ecg".
+        device: "cpu", "cuda" …; by default a GPU if there is one.
+
+    Raises:
+        InputError: no run with weights there, several, one without such an encoder, or damaged weights.
+    """
+    run, place = _only(Path(folder)), hardware.device(device)
+    trial = run.trial
+    held = trial.task.split("+") if trial.stage == "pretrain" else [trial.modality]
+    modality = modality or ("ecg" if "ecg" in held else held[0])
+    if modality not in held:
+        raise unknown(f"modality of the encoders in {run.folder}", modality, held)
+    if trial.stage == "final":
+        return Encoder(run, modality, served.network(run, place), place)
+    preset = presets.preset(trial.preset)
+    method = methods.build("supervised", trial.network, preset, outputs=1, modality=modality)
+    weights = served.tensors(run)
+    prefix = f"{modality}."
+    method.load(modality, {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)})
+    return Encoder(run, modality, method.to(place, served.dtype(run)).eval(), place)
+
+
+def _only(folder: Path) -> Run:
+    found = [run for run in served.records(folder) if (run.folder / store.ENCODER).exists()]
+    if not found:
+        raise InputError(f"model {folder}: holds no finished run with weights; name a pre-training or a final run")
+    if len(found) > 1:
+        some = ", ".join(str(run.folder.relative_to(folder)) for run in found[:3])
+        raise InputError(f"model {folder}: holds {len(found)} runs with weights ({some} …); name the folder of one")
+    return found[0]
+
+
+# -- what is written ---------------------------------------------------------------------------------------------------
+
+
+def table(words: dict[str, Any], embeddings: np.ndarray) -> pa.Table:
+    """Columns of words beside the column `embedding`, a fixed-size list of float32; `embeddings` is (n, width)."""
+    width = embeddings.shape[1]
+    values = pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(embeddings, np.float32).ravel()), width)
+    return pa.table({**words, "embedding": values})
+
+
+def write_parquet(path: Path, tables: Iterator[pa.Table]) -> int:
+    """Write tables one after another, whole or not at all; the number of rows, 0 if there is no table, and no file."""
+    rows = 0
+    first = next(tables, None)
+    if first is None:
+        return rows
+
+    def fill(aside: Path) -> None:
+        nonlocal rows
+        with pq.ParquetWriter(aside, first.schema) as writer:
+            writer.write_table(first)
+            rows = len(first)
+            for one in tables:
+                writer.write_table(one)
+                rows += len(one)
+
+    store.write_whole(path, fill)
+    return rows
+
+
+def described(made: Encoder) -> dict[str, Any]:
+    """What all embeddings of an encoder have in common."""
+    trial, recipe = made.run.trial, made.run.provenance["cohort"]["recipe"]
+    return {
+        "format": 1, "model": trial.name, "weights": shards.sha256(made.run.folder / store.ENCODER),
+        "modality": made.modality, "pooling": made.pooling, "recipe_hash": cohorts.digest(recipe),
+    }  # fmt: skip
+
+
+# -- of a cohort -------------------------------------------------------------------------------------------------------
+
+
+def of_cohort(
+    folder: Path | str, cohort_path: Path | str, out: Path, *, modality: str | None = None, device: str | None = None,
+    cpus: int | None = None, tick: Callable[[int], None] = lambda rows: None,
+) -> dict[str, Any]:  # fmt: skip
+    """Embed every row of a cohort that has the signal; goes on where it was interrupted, and does nothing if it is done.
+
+    Args:
+        folder: of the run, see `encoder`.
+        cohort_path: a complete cohort.
+        out: folder of `<split>/shard-….parquet` with `subject`, `split`, `embedding`, in the order of the cohort.
+        modality: of the encoder.
+        device: of every worker; on GPUs one worker each.
+        cpus: of a local Ray, if it has to be started.
+        tick: is told how many rows of the cohort are done.
+
+    Returns:
+        The content of `_embeddings.json`.
+
+    Raises:
+        InputError: see `encoder`; signals of another recipe; `out` holds something else; a damaged shard.
+    """
+    made, opened = encoder(folder, modality, "cpu"), cohorts.open(cohort_path)
+    served.check_recipe(str(made.run.folder), made.run.provenance, made.modality, opened.recipe[made.modality])
+    request = {**described(made), "cohort": opened.fingerprint}
+    if ready(out, request):
+        return json.loads((out / MANIFEST).read_text())
+    store.write_json(out / REQUEST, request)
+    jobs = [{"shard": shard["path"], "rows": shard["rows"]} for shard in opened.manifest["shards"]]
+    done = sum(job["rows"] for job in jobs if (out / job["shard"]).exists())
+    tick(done)
+    left = [job for job in jobs if not (out / job["shard"]).exists()]
+    given = {"folder": str(made.run.folder.resolve()), "cohort": str(opened.path.resolve()),
+             "out": str(out.resolve()), "modality": made.modality, "device": device}  # fmt: skip
+    for rows in _mapped(left, given, cpus):
+        done += rows
+        tick(done)
+    files = [path for job in jobs if (path := out / job["shard"]).exists()]
+    counts = [pq.ParquetFile(path).metadata.num_rows for path in files]
+    width = pq.ParquetFile(files[0]).schema_arrow.field("embedding").type.list_size if files else 0
+    return _finish(out, {**request, "rows": sum(counts), "width": width})
+
+
+def ready(out: Path, request: dict[str, Any]) -> bool:
+    """Whether `out` holds the embeddings that this request would make.
+
+    Raises:
+        InputError: it holds others, or something else.
+    """
+    for path in (out / MANIFEST, out / REQUEST):
+        if path.exists():
+            held = json.loads(path.read_text())
+            differ = [f"{k} {held.get(k)} → {v}" for k, v in request.items() if held.get(k) != v]
+            if differ:
+                raise InputError(f"{out}: holds other embeddings: {'; '.join(differ)}; use another folder or delete it")
+            return path.name == MANIFEST
+    if out.exists() and any(out.iterdir()):
+        raise InputError(f"{out}: not empty and no embeddings; use another folder")
+    return False
+
+
+def _finish(out: Path, manifest: dict[str, Any]) -> dict[str, Any]:
+    store.write_json(out / MANIFEST, manifest)
+    (out / REQUEST).unlink(missing_ok=True)
+    return manifest
+
+
+def _mapped(jobs: Sequence[dict[str, Any]], given: dict[str, Any], cpus: int | None) -> Iterator[int]:
+    """Do the jobs with Ray Data, as many at once as there are GPUs, or CPUs; the rows of each as it is done."""
+    if not jobs:
+        return
+    import ray
+    import ray.data
+
+    with cluster.running(cpus=cpus):
+        gpus = int(ray.cluster_resources().get("GPU", 0)) if hardware.device(given["device"]).type == "cuda" else 0
+        workers = min(len(jobs), gpus or cluster.cpus())
+        work: Any = Worker
+        found = ray.data.from_items(list(jobs), override_num_blocks=len(jobs)).map(
+            work, fn_constructor_kwargs=given, compute=ray.data.ActorPoolStrategy(size=workers),
+            num_cpus=1, num_gpus=1 if gpus else 0,
+        )  # fmt: skip
+        for batch in found.iter_batches(batch_size=1, batch_format="pyarrow", prefetch_batches=1):
+            error = batch["error"][0].as_py()
+            if error:
+                raise InputError(error)
+            yield batch["rows"][0].as_py()
+
+
+class Worker:
+    """One process of the map: loads the encoder once, then embeds a shard per call."""
+
+    def __init__(self, folder: str, cohort: str, out: str, modality: str, device: str | None) -> None:
+        self.encoder = encoder(folder, modality, device)
+        self.cohort, self.out = Path(cohort), Path(out)
+
+    def __call__(self, job: dict[str, Any]) -> dict[str, Any]:
+        """Write the embeddings of one shard; bad input comes back as words."""
+        try:
+            write_parquet(self.out / job["shard"], self._groups(self.cohort / job["shard"]))
+        except InputError as error:
+            return {"rows": job["rows"], "error": str(error)}
+        return {"rows": job["rows"], "error": ""}
+
+    def _groups(self, path: Path) -> Iterator[pa.Table]:
+        """Embeddings of a shard, one row group after the other; a group without the signal is an empty table."""
+        name = self.encoder.modality
+        with shards.open_shard(path, (name,)) as file:
+            for group in range(file.num_row_groups):
+                rows = shards.read_group(file, group, ["subject", "split", name], path)
+                rows = rows.filter(rows[name].is_valid())
+                signals = shards.unpack(rows[name], name)
+                embeddings = self.encoder.of(signals) if len(rows) else np.empty((0, self._width), np.float32)
+                yield table({k: rows[k] for k in ("subject", "split")}, embeddings)
+
+    @property
+    def _width(self) -> int:
+        signal = shards.SIGNALS[self.encoder.modality]
+        return self.encoder.of(np.zeros((1, *signal.shape), signal.dtype)).shape[1]
+
+
+# -- of files ----------------------------------------------------------------------------------------------------------
+
+
+def of_files(
+    folder: Path | str, listed: Sequence[tuple[str, str] | Refused], out: Path, *, device: str | None = None,
+    tick: Callable[[int], None] = lambda done: None,
+) -> list[Refused]:  # fmt: skip
+    """Embed ECG files into `out/embeddings.parquet` with the columns `key`, `source` and `embedding`.
+
+    Args:
+        folder: of the run, see `encoder`.
+        listed: of `predict.recordings`.
+        out: a folder that is not there yet, or empty.
+        device: of the encoder.
+        tick: is told how many files are done.
+
+    Returns:
+        Files that could not be served. If there is no other, nothing is written.
+
+    Raises:
+        InputError: see `encoder`; signals of another recipe; `out` holds something.
+    """
+    made = encoder(folder, "ecg", device)
+    served.check_recipe(str(made.run.folder), made.run.provenance)
+    if out.exists() and any(out.iterdir()):
+        raise InputError(f"{out}: not empty; use another folder")
+    refused: list[Refused] = []
+
+    def tables() -> Iterator[pa.Table]:
+        done = 0
+        for batch in predict.prepared_in_batches(listed):
+            good = [one for one in batch if isinstance(one, Prepared)]
+            refused.extend(one for one in batch if isinstance(one, Refused))
+            if good:
+                embeddings = made.of(np.stack([one.ecg for one in good]).astype(np.float16))
+                yield table({"key": [one.key for one in good], "source": [one.source for one in good]}, embeddings)
+            done += len(batch)
+            tick(done)
+
+    rows = write_parquet(out / FILE, tables())
+    if rows:
+        width = pq.ParquetFile(out / FILE).schema_arrow.field("embedding").type.list_size
+        store.write_json(out / MANIFEST, {**described(made), "rows": rows, "width": width})
+    return refused

@@ -1,0 +1,52 @@
+"""Whose a file is: recordings of any format in files and folders, found by asking the registry."""
+
+from pathlib import Path
+
+from ecgcmr import raw
+from ecgcmr.errors import Excluded, InputError
+from ecgcmr.raw.records import head, row
+
+
+def recordings(kind: str, path: Path) -> list[tuple[str, str]]:
+    """The reader's name and the source of every recording of a file or folder, in order.
+
+    Files in a folder that no reader knows are passed over; one that its reader cannot look into is listed, for `read` to
+    refuse.
+
+    Args:
+        kind: "ecg" or "cmr".
+        path: a file, one recording of several in a file (`file.hdf5#17`), or a folder.
+
+    Raises:
+        Excluded: there is none that any reader knows; says why.
+    """
+    file = path if path.exists() else row(str(path))[0]
+    if not (path.exists() or file.is_file()):
+        raise Excluded("no such file or folder")
+    reader = whose(kind, file)
+    if file != path:
+        found = [(reader, str(path))] if reader else []
+    elif reader or file.is_file():
+        found = _inside(kind, file)
+    else:
+        found = [one for inside in sorted(file.rglob("*")) if inside.is_file() for one in _inside(kind, inside)]
+    if not found:
+        known = ", ".join(raw.READERS[kind])
+        raise Excluded(f"no {kind.upper()} in a format that can be read ({known})")
+    return [one for one in dict.fromkeys(found) if one[0]]  # one of several files may have been found by each
+
+
+def whose(kind: str, file: Path) -> str:
+    """The first reader that takes a file or folder for its own; "" if none does."""
+    begins = head(file)
+    return next((name for name, reader in raw.READERS[kind].items() if reader.suits(file, begins)), "")
+
+
+def _inside(kind: str, file: Path) -> list[tuple[str, str]]:
+    try:
+        name = whose(kind, file)
+        return [(name, source) for source in raw.READERS[kind][name].find(str(file))] if name else []
+    except InputError:
+        return [(name, str(file))]
+    except OSError:  # not ours to open
+        return []

@@ -1,0 +1,177 @@
+"""Embeddings of a cohort through Ray Data and of files without it: values, resumption, refusals."""
+
+import json
+import shutil
+
+import handmade
+import handmade_model
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as dataset
+import pyarrow.parquet as pq
+import pytest
+import torch
+from conftest import LABELS, heart_rows, write_cohort
+
+from ecgcmr import cli, embed, examples, predict, store, training, trial
+from ecgcmr.errors import InputError
+from ecgcmr.trial import Trial
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    return handmade_model.made(tmp_path_factory.getbasetemp())
+
+
+@pytest.fixture(scope="module")
+def final(study):
+    return next((study[1] / "t/final/cad/mmcl").rglob("seed=0"))
+
+
+@pytest.fixture(scope="module")
+def paired(tmp_path_factory):
+    """40 subjects of whom a third has no CMR, in shards of 16 rows."""
+    return write_cohort(tmp_path_factory.mktemp("paired") / "cohort", heart_rows(40, paired=False), 16, LABELS)
+
+
+@pytest.fixture(scope="module")
+def pretrained(paired, tmp_path_factory):
+    """A multimodal pre-training as it leaves its encoders, of weights that are drawn."""
+    runs = tmp_path_factory.mktemp("runs")
+    made = Trial(
+        space="t", stage="pretrain", task="ecg+cmr", label="mmcl", method="mmcl", network=handmade_model.TINY, seed=4
+    )
+    method = training.build(made)
+    result = store.Finished(
+        trial=made, status="finished", scores=(("val", "loss", 1.0, 4),), curve=handmade.curve(), predictions=None,
+        weights={k: v.numpy() for k, v in training.handed_on(method).items()}, epoch=0,
+        provenance={"cohort": paired.provenance, "precision": "float32", "versions": {"ecgcmr": "0.1.0"}},
+    )  # fmt: skip
+    store.write(runs, result, paired.fingerprint)
+    return runs, method.eval()
+
+
+# -- what an embedding is
+
+
+def test_the_logits_of_a_final_run_are_linear_in_its_embeddings(study, final):
+    cohort, _, _ = study
+    made = embed.encoder(final, device="cpu")
+    signals = cohort.load(cohort.rows("val"))["ecg"]
+    head = made.method.head.head
+    logits = torch.from_numpy(made.of(signals)) @ head.weight.T + head.bias
+    network = made.method({"ecg": examples.seen(signals, "ecg", torch.device("cpu")).float()}, {}, {})["logits"]
+    torch.testing.assert_close(logits, network, rtol=1e-4, atol=1e-5)
+    assert made.pooling == "what the last layer reads"
+
+
+def test_a_pretrained_encoder_gives_its_mean_token_and_its_pooled_features(paired, pretrained):
+    runs, method = pretrained
+    rows = paired.rows("train").query("has_cmr")[:3]
+    signals = paired.load(rows, ("ecg", "cmr"))
+    ecg = embed.encoder(runs, device="cpu")
+    assert (ecg.modality, ecg.pooling) == ("ecg", "mean token")
+    assert ecg.of(signals["ecg"]).shape == (3, handmade_model.TINY.width)
+    cmr = embed.encoder(runs, "cmr", "cpu")
+    image = method.cmr_view(torch.from_numpy(signals["cmr"].copy()).float() / 255, {})
+    np.testing.assert_allclose(cmr.of(signals["cmr"]), method.cmr(image, False).detach().numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_several_runs_or_another_modality_are_refused(study, final, pretrained):
+    with pytest.raises(InputError, match=r"holds 9 runs with weights \(cad/.*name the folder of one"):
+        embed.encoder(study[1] / "t/final")
+    with pytest.raises(InputError, match=r"unknown modality of the encoders in .* 'cmr'; known: ecg"):
+        embed.encoder(final, "cmr")
+    with pytest.raises(InputError, match="no such folder"):
+        embed.encoder(study[1] / "nowhere")
+
+
+# -- of a cohort
+
+
+def test_a_cohort_is_embedded_shard_by_shard_and_goes_on_where_it_was(ray_session, study, final, tmp_path):
+    cohort, out, seen = study[0], tmp_path / "out", []
+    made = embed.of_cohort(final, cohort.path, out, device="cpu", tick=seen.append)
+    assert made["rows"] == seen[-1] == len(cohort.rows())
+    found = dataset.dataset(out).to_table().to_pandas().set_index("subject")
+    assert found.split.to_dict() == cohort.rows().set_index("subject").split.to_dict()
+    rows = cohort.rows("test")
+    alone = embed.encoder(final, device="cpu").of(cohort.load(rows)["ecg"])
+    np.testing.assert_allclose(np.stack(found.loc[rows.subject].embedding), alone, rtol=1e-4, atol=1e-5)
+    form = pq.read_schema(out / cohort.rows("val").shard.iloc[0])
+    assert form.field("embedding").type == pa.list_(pa.float32(), handmade_model.TINY.width)
+
+    kept, lost = (out / cohort.rows(split).shard.iloc[0] for split in ("train", "val"))
+    manifest = json.loads((out / embed.MANIFEST).read_text())
+    (out / embed.MANIFEST).unlink()
+    store.write_json(out / embed.REQUEST, {k: v for k, v in manifest.items() if k not in ("rows", "width")})
+    before, old = kept.stat().st_mtime_ns, lost.read_bytes()
+    lost.unlink()
+    assert embed.of_cohort(final, cohort.path, out, device="cpu") == made
+    assert (kept.stat().st_mtime_ns, lost.read_bytes()) == (before, old)
+    assert not (out / embed.REQUEST).exists()
+
+
+def test_images_of_those_who_have_one_are_embedded(ray_session, paired, pretrained, tmp_path):
+    made = embed.of_cohort(pretrained[0], paired.path, tmp_path / "out", modality="cmr", device="cpu")
+    found = dataset.dataset(tmp_path / "out").to_table()
+    assert sorted(found["subject"].to_pylist()) == sorted(paired.rows().query("has_cmr").subject)
+    assert made["rows"] == len(found) < 40
+
+
+def test_finished_embeddings_start_no_ray_and_others_are_refused(study, final, pretrained, tmp_path, monkeypatch):
+    cohort, out = study[0], tmp_path / "out"
+    held = {**embed.described(embed.encoder(final, device="cpu")), "cohort": cohort.fingerprint, "rows": 7, "width": 8}
+    store.write_json(out / embed.MANIFEST, held)
+    monkeypatch.setattr(embed, "_mapped", lambda *_: pytest.fail("started"))
+    assert embed.of_cohort(final, cohort.path, out) == held
+    other = next((study[1] / "t/final/lv/mmcl").rglob("seed=0"))
+    with pytest.raises(InputError, match=r"holds other embeddings: model t/final/cad.* → t/final/lv"):
+        embed.of_cohort(other, cohort.path, out)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/x").touch()
+    with pytest.raises(InputError, match="not empty and no embeddings"):
+        embed.of_cohort(final, cohort.path, tmp_path / "full")
+
+
+def test_signals_of_another_recipe_are_refused(study, final, tmp_path):
+    folder = shutil.copytree(final, tmp_path / "run")
+    record = json.loads((folder / store.RECORD).read_text())
+    record["provenance"]["cohort"]["recipe"]["ecg"]["rate_hz"] = 250
+    (folder / store.RECORD).write_text(json.dumps(record))
+    with pytest.raises(InputError, match="otherwise than these: rate_hz 250 → 500"):
+        embed.of_cohort(folder, study[0].path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+# -- of files
+
+
+def test_files_are_embedded_as_their_cohort_is(study, final, tmp_path, capfd):
+    cohort, _, raw = study
+    rows = cohort.rows("test")[:3]
+    for key in rows.subject:
+        handmade_model.write_wfdb(tmp_path / "ecgs", key, raw[key])
+    handmade_model.write_wfdb(tmp_path / "ecgs", "flat", np.zeros((12, 5000)))
+    words = ["embed", "--model", final, "--out", tmp_path / "out", tmp_path / "ecgs", "--runs", tmp_path / "runs"]
+    assert cli.main([str(word) for word in [*words, "--device", "cpu"]]) == 2
+    said = capfd.readouterr()
+    assert said.out.strip() == f"{tmp_path / 'out'}: 3 embeddings, 1 files refused"
+    assert f"ecgcmr: {tmp_path / 'ecgs/flat.hea'}: flat lead" in said.err
+    found = pq.read_table(tmp_path / "out" / embed.FILE).to_pandas().set_index("key").loc[rows.subject]
+    alone = embed.encoder(final, device="cpu").of(cohort.load(rows)["ecg"])
+    np.testing.assert_allclose(np.stack(found.embedding), alone, rtol=1e-4, atol=1e-5)
+    assert json.loads((tmp_path / "out" / embed.MANIFEST).read_text())["rows"] == 3
+    with pytest.raises(InputError, match="not empty"):
+        embed.of_files(final, predict.recordings([tmp_path / "ecgs"]), tmp_path / "out")
+
+
+def test_where_no_file_can_serve_nothing_is_written(final, tmp_path):
+    refused = embed.of_files(final, predict.recordings([tmp_path / "absent"]), tmp_path / "out", device="cpu")
+    assert [one.reason for one in refused] == ["no such file or folder"]
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_keeps_its_name_in_what_is_embedded(study, final):
+    record = json.loads((final / store.RECORD).read_text())
+    assert embed.described(embed.encoder(final))["model"] == trial.from_json(record["trial"]).name
