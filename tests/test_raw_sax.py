@@ -340,7 +340,7 @@ def test_biobank_zip_with_one_mixed_series(tmp_path):
         data.SeriesNumber, data.SeriesInstanceUID, data.SeriesDescription = 20, "1.2.9", "CINE_segmented_SAX"
     record = sax_dicom.read(str(biobank_zip(tmp_path / "1234567_20209_3_0.zip", images[::-1])))
     assert np.array_equal(record.frames, frames())
-    assert record.person == "1234567"  # the same as at the first visit
+    assert (record.person, record.visit) == ("1234567", "3")  # another visit of one person
 
 
 def test_biobank_zip_with_several_series_of_a_slice(tmp_path):
@@ -366,8 +366,9 @@ def test_biobank_zip_with_a_missing_frame_repeats_its_neighbour(tmp_path, missin
 @pytest.mark.parametrize(
     ("stem", "expected"),
     [
-        ("1234567_20209_2_0", ("1234567", 2)), ("1234567_20205_3_1", ("1234567", 3)), ("1234567_6025_0_0", ("1234567", 0)),
-        ("SCD0000101", None), ("00001_hr", None), ("1234567_20209_2", None), ("x1234567_20209_2_0", None),
+        ("1234567_20209_2_0", ("1234567", "2")), ("1234567_20205_3_1", ("1234567", "3")),
+        ("1234567_6025_0_0", ("1234567", "0")), ("SCD0000101", (None, None)), ("00001_hr", (None, None)),
+        ("1234567_20209_2", (None, None)), ("x1234567_20209_2_0", (None, None)),
     ],
 )  # fmt: skip
 def test_biobank_names(stem, expected):

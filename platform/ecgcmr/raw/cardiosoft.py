@@ -45,7 +45,7 @@ def read(source: str) -> EcgRecord:
     signal, leads = standard_leads(_rows(strip))
     rate = strip.find("SampleRate")
     hertz = None if rate is None or rate.get("units", "Hz").lower() != "hz" else diagnoses.number(markup.text(rate))
-    named = biobank(stem)
+    person, visit = biobank(stem)
     return EcgRecord(
         key=stem,
         signal=signal,
@@ -57,7 +57,8 @@ def read(source: str) -> EcgRecord:
         weight=None,
         labels={},
         repairs=_filters(root.find("FilterSetting")),
-        person=named[0] if named else None,
+        person=person,
+        visit=visit,
     )
 
 

@@ -59,6 +59,7 @@ class EcgRecord:
         labels: label column -> 0.0 or 1.0; a column that is absent is unknown, not 0.
         repairs: what was settled while reading, in words.
         person: groups repeat visits; None means that the record is its own person.
+        visit: which of the person's visits; an ECG and a CMR of two known visits are no pair. None where unknown.
     """
 
     key: str
@@ -72,6 +73,7 @@ class EcgRecord:
     labels: dict[str, float]
     repairs: tuple[str, ...]
     person: str | None = None
+    visit: str | None = None
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ class CmrRecord:
         spacing_mm: distance of slices, rows and columns.
         trigger_ms: (phases,) time after the R wave, or None.
         repairs: what was settled while reading, in words.
-        person: groups repeat visits; None means that the record is its own person.
+        person, visit: as in `EcgRecord`.
         masks: uint8 like `frames`, 0 background, 1 LV cavity, 2 myocardium, 3 RV cavity; None without a segmentation.
         masked: the phases that have a segmentation; the masks of all others are 0.
         es: the phase that the files name as end-systole, or None.
@@ -97,16 +99,17 @@ class CmrRecord:
     trigger_ms: np.ndarray | None
     repairs: tuple[str, ...]
     person: str | None = None
+    visit: str | None = None
     masks: np.ndarray | None = None
     masked: tuple[int, ...] = ()
     es: int | None = None
     labels: dict[str, float] = field(default_factory=dict)
 
 
-def biobank(stem: str) -> tuple[str, int] | None:
-    """(person, instance) of a file that UK Biobank names `{eid}_{field}_{instance}_{array}`; None for other names."""
+def biobank(stem: str) -> tuple[str, str] | tuple[None, None]:
+    """(person, visit) of a file that UK Biobank names `{eid}_{field}_{instance}_{array}`; nothing for other names."""
     parts = re.fullmatch(r"(\d+)_\d{4,5}_(\d)_\d+", stem)
-    return (parts[1], int(parts[2])) if parts else None
+    return (parts[1], parts[2]) if parts else (None, None)
 
 
 class Reader(Protocol):

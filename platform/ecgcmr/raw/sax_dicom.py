@@ -113,14 +113,15 @@ def read(source: str) -> CmrRecord:
         repairs = (*repairs, "slices at unequal distances")
     times = np.array([image.when[0] for image in slices[len(slices) // 2]])
     key = re.sub(r"(\.tar)?\.(tar|gz|tgz|xz|bz2|zip|dcm|ima)$", "", Path(source).name, flags=re.IGNORECASE)
-    named = biobank(key)
+    person, visit = biobank(key)
     return CmrRecord(
         key=key,
         frames=frames,
         spacing_mm=(abs(second.position - first.position), *first.spacing),
         trigger_ms=times if np.isfinite(times).all() else None,
         repairs=repairs,
-        person=named[0] if named else None,
+        person=person,
+        visit=visit,
     )
 
 

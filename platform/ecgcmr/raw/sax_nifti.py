@@ -86,14 +86,15 @@ def read(source: str) -> CmrRecord:
     drawn = _drawn(path, stem, frames, image)
     flip, from_apex, turned = _orientation(image)
     order = slice(None, None, -1 if flip else 1)
-    named = biobank(_key(path))
+    person, visit = biobank(_key(path))
     return CmrRecord(
         key=_key(path),
         frames=np.ascontiguousarray(frames[order]),
         spacing_mm=spacing,
         trigger_ms=trigger,
         repairs=(*turned, *timed, *drawn.words),
-        person=named[0] if named else None,
+        person=person,
+        visit=visit,
         masks=None if drawn.masks is None else np.ascontiguousarray(drawn.masks[order]),
         masked=drawn.masked,
         es=es,
