@@ -225,7 +225,7 @@ def pairs(linked):
 def test_two_files_of_one_name_do_not_hide_each_other(tmp_path, caplog):
     (tmp_path / "l.csv").write_text("ecg,cad\n0001,1\n0002,1\n")
     ecgs = [named("ecg", "a/0001"), named("ecg", "b/0001"), named("ecg", "a/0002")]
-    linked = pairing.link([*ecgs, named("cmr", "c/0001")], pairing.read_labels(tmp_path / "l.csv"), SECRET, 0)
+    linked = pairing.link([*ecgs, named("cmr", "c/0001")], read_labels([tmp_path / "l.csv"]), SECRET, 0)
     assert pairs(linked) == {(f.source, None) for f in ecgs} | {(None, "x:/raw/c/0001.x")}  # of which one is the CMR?
     assert {row["ecg"]: row["numbers"] for row in linked.rows if row["ecg"]}[ecgs[0].source] == {}  # nor the label
     assert sum(row["numbers"] == {"cad": 1.0} for row in linked.rows) == 1

@@ -95,6 +95,7 @@ def cohort_build(args: argparse.Namespace, screen: Screen) -> int:
             rules=rules_of(args),
             seed=args.seed,
             key=args.key,
+            crop=args.crop,
         )
         notes.append(rows_of(made))
     screen.say(f"{args.cohort}: {flow_of(made)}")
@@ -610,6 +611,12 @@ def parser() -> argparse.ArgumentParser:
         build.add_argument(kind, metavar="FORMAT:PATH", action="append", default=[], help=f"where {what}; repeatable")
     build.add_argument("--labels", type=Path, action="append", metavar="FILE", help="table of labels; may be repeated")
     build.add_argument("--key", type=Path, help="file with the key of the pseudonyms (made if absent; keep it outside)")
+    build.add_argument(
+        "--crop",
+        choices=("heart", "fixed", "none"),
+        default="heart",
+        help="cut images to the heart, to the authors' one box, or not (default: heart)",
+    )
     build.add_argument("--seed", type=int, default=0)
     table = command(cohort, "cohort labels", cohort_labels, "count what labels files hold, and merge them")
     table.add_argument("files", type=Path, nargs="+", metavar="FILE", help="table of labels, as for `cohort build`")

@@ -185,6 +185,7 @@ def build(
     rules: Rules | None = None,
     seed: int = 0,
     key: Path | str | None = None,
+    crop: str = "heart",
     shard_rows: int = SHARD_ROWS,
 ) -> Cohort:
     """Make a cohort of real recordings, or open it if it is there.
@@ -201,10 +202,11 @@ def build(
         seed: of the split.
         key: file with the secret of the pseudonyms, outside `out`; made beside it by default. What a pseudonym stands for
             is written to `<out>.link.csv`, beside the cohort and never inside.
+        crop: how the heart is cut out of the images, one of `cmr.CROPS`.
         shard_rows: rows of one shard.
 
     Raises:
-        InputError: no source, unknown reader, nothing that can serve, another cohort in the way, or a full disk.
+        InputError: no source, unknown reader or crop, nothing that can serve, another cohort in the way, or a full disk.
     """
     out = Path(out)
     files = [Path(file) for file in ([labels] if isinstance(labels, (str, Path)) else labels or ())]
@@ -216,17 +218,17 @@ def build(
     if taken := table.columns & set(flags.FLAGS):
         raise InputError(f"--labels: column '{min(taken)}' is a flag that the build makes itself; rename it")
     told = " ".join([*(shards.sha256(file)[:16] for file in files), rules.words if rules else ""]).strip() or "none"
-    recipe, request = _requested(sources, told, seed, shard_rows)
+    recipe, request = _requested(sources, {"labels": told, "crop": crop}, seed, shard_rows)
     if ready(out, request):
         return open(out)
     with building(out, request):
-        judged = survey(out, sources)
+        judged = survey(out, sources, crop)
         pairing.sort_out(judged)  # refuses before a key is made
         linked = pairing.link(judged, table, secret(out, Path(key) if key else None), seed)
         pd.DataFrame(linked.link).to_csv(out.with_name(out.name + ".link.csv"), index=False)
         columns = tuple(dict.fromkeys((*shards.default_labels(), *linked.labels)))
         held = (*columns, *flags.FLAGS) if "ecg" in sources else columns
-        parts = write_shards(out, linked.rows, {"work": "recordings", "labels": held}, shard_rows)
+        parts = write_shards(out, linked.rows, {"work": "recordings", "crop": crop, "labels": held}, shard_rows)
         account = {name: getattr(linked, name) for name in ("flow", "exclusions", "repairs")}
         if table.audit:
             account["audit"] = table.audit
@@ -235,23 +237,30 @@ def build(
 
 
 def _requested(
-    sources: dict[str, list[str]], labels: str, seed: int, shard_rows: int
+    sources: dict[str, list[str]], choices: dict[str, str], seed: int, shard_rows: int
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The recipe, and what a build is made of: readers and counts, no folder or file, whose names may be people's."""
     readers = {kind: "+".join(dict.fromkeys(s.partition(":")[0] for s in found)) for kind, found in sources.items()}
-    recipe = recipe_of("+".join(readers.values()), {"readers": readers})
+    recipe = recipe_of("+".join(readers.values()), {"readers": readers}, choices["crop"])
     return recipe, {
         "source": recipe["reader"],
         **{f"{kind} recordings": len(found) for kind, found in sources.items()},
         "names": digest(sorted(Path(s).name for found in sources.values() for s in found)),
-        "labels": labels,
+        **choices,
         **_common(recipe, seed, shard_rows),
     }
 
 
-def recipe_of(reader: str, notes: dict[str, Any]) -> dict[str, Any]:
-    """How signals come to their form; whatever changes an array's content is in it."""
-    return {"format": shards.FORMAT, "ecg": ecg.RECIPE, "cmr": cmr.RECIPE, "reader": reader, **notes}
+def recipe_of(reader: str, notes: dict[str, Any], crop: str = "heart") -> dict[str, Any]:
+    """How signals come to their form; whatever changes an array's content is in it.
+
+    Raises:
+        InputError: another `crop` than those of `cmr.CROPS`.
+    """
+    if crop not in cmr.CROPS:
+        raise unknown("crop", crop, cmr.CROPS)
+    images = {**cmr.RECIPE, "crop": crop}
+    return {"format": shards.FORMAT, "ecg": ecg.RECIPE, "cmr": images, "reader": reader, **notes}
 
 
 def _common(recipe: dict[str, Any], seed: int, shard_rows: int) -> dict[str, Any]:
@@ -338,10 +347,10 @@ def building(out: Path, request: dict[str, Any]) -> Iterator[None]:
         (out / store.PROGRESS).unlink(missing_ok=True)
 
 
-def survey(out: Path, sources: dict[str, list[str]]) -> list[pairing.Found]:
+def survey(out: Path, sources: dict[str, list[str]], crop: str = "heart") -> list[pairing.Found]:
     """Judge every recording, in parallel; ECGs first, each kind in the order of its sources."""
     jobs = [
-        {"work": "survey", "kind": kind, "sources": found[start : start + SURVEY],
+        {"work": "survey", "kind": kind, "sources": found[start : start + SURVEY], "crop": crop,
          "rows": len(found[start : start + SURVEY]), "part": f"survey-{kind}-{start // SURVEY:05d}.json"}
         for kind, found in sources.items()
         for start in range(0, len(found), SURVEY)
@@ -542,7 +551,7 @@ def _recorded(job: dict[str, Any]) -> Iterator[dict[str, Any]]:
         row = {"subject": item["subject"], "split": item["split"], **item["numbers"], **item["flags"]}
         for kind in shards.SIGNALS:
             if item[kind]:
-                row[kind], _ = _prepare(kind, _read(kind, item[kind]))
+                row[kind], _ = _prepare(kind, _read(kind, item[kind]), job["crop"])
         yield row
 
 
@@ -557,19 +566,19 @@ def _read(kind: str, source: str) -> raw.EcgRecord | raw.CmrRecord:
     return raw.READERS[kind][reader].read(path)
 
 
-def _prepare(kind: str, record: Any) -> tuple[np.ndarray, tuple[str, ...]]:
+def _prepare(kind: str, record: Any, crop: str) -> tuple[np.ndarray, tuple[str, ...]]:
     if kind == "ecg":
         signal, words = ecg.prepare(record.signal, record.rate_hz, record.leads)
         return signal.astype(np.float16), words
-    return cmr.prepare(record)
+    return cmr.prepare(record, crop)
 
 
 def _survey(job: dict[str, Any], out: Path) -> dict[str, Any]:
     """Judge recordings: what is known of each, or the step at which it failed and why."""
-    return {"found": [dataclasses.asdict(_judge(job["kind"], source)) for source in job["sources"]]}
+    return {"found": [dataclasses.asdict(_judge(job["kind"], source, job["crop"])) for source in job["sources"]]}
 
 
-def _judge(kind: str, source: str) -> pairing.Found:
+def _judge(kind: str, source: str, crop: str) -> pairing.Found:
     blank = pairing.Found(kind, source, raw.key(source.partition(":")[2]))
     try:
         record = _read(kind, source)
@@ -577,15 +586,14 @@ def _judge(kind: str, source: str) -> pairing.Found:
         return dataclasses.replace(blank, step="readable", reason=str(error))
     whose = dataclasses.replace(blank, key=record.key, person=record.person, visit=record.visit)
     try:
-        array, words = _prepare(kind, record)
+        array, words = _prepare(kind, record, crop)
     except Excluded as error:
         return dataclasses.replace(whose, step="plausible", reason=str(error))
     known = {n: float(v) for n in shards.DEMOGRAPHICS if (v := getattr(record, n, None)) is not None}
     suspicions: dict[str, float] = {}
     if isinstance(record, raw.EcgRecord):
-        known = record.labels | known
         suspicions = flags.flags(ecg.settle(record.signal, record.rate_hz, record.leads))
     return dataclasses.replace(
-        whose, digest=hashlib.sha256(array.tobytes()).hexdigest(), numbers=known, flags=suspicions,
+        whose, digest=hashlib.sha256(array.tobytes()).hexdigest(), numbers=record.labels | known, flags=suspicions,
         repairs=(*record.repairs, *words),
     )  # fmt: skip
