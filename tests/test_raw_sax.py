@@ -774,7 +774,7 @@ def test_without_orientation_no_segment_is_named(tmp_path):
 def test_the_survey_of_a_cohort_takes_phenotypes_and_the_crop(tmp_path):
     labels = beating()
     source = person(tmp_path / "1234567_20209_2_0", labels, scanner(), seg_sa=labels)
-    found = {crop: cohort._judge("cmr", "nifti", source, crop) for crop in cmr.CROPS}
+    found = {crop: cohort._judge("cmr", f"nifti:{source}", crop) for crop in cmr.CROPS}
     assert found["heart"].numbers == sax_nifti.read(source).labels
     assert (found["heart"].key, found["heart"].person) == ("1234567_20209_2_0", "1234567")
     assert len({each.digest for each in found.values()}) == 3
