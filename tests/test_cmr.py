@@ -1,6 +1,6 @@
 """CMR arrays: a beating disc whose phases, place and size are known."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -15,6 +15,13 @@ RADII = (28, 26, 24, 22, 20, 18, 17, 17, 18, 20, 22, 23, 24, 25, 25, 26, 26, 27,
 class Stack:
     frames: np.ndarray
     spacing_mm: tuple[float, float, float] = (10.0, 1.8, 1.8)
+    masks: np.ndarray | None = None
+    masked: tuple[int, ...] = ()
+    es: int | None = None
+
+
+PHASES = tuple(range(len(RADII)))
+SEEN = ("end-systole from the smallest blood pool", "heart found by what moves")
 
 
 def stack(slices=10, size=(210, 210), place=(95, 120), radii=RADII, seed=0) -> Stack:
@@ -37,7 +44,7 @@ def test_frames_are_es_mid_ed():
     image, words = cmr.prepare(stack())
     assert image.shape == (3, 210, 210)
     assert image.dtype == np.uint8
-    assert words == ()
+    assert words == SEEN
     es, mid, ed = ((frame > 200).sum() for frame in image)
     assert es < mid < ed
 
@@ -117,6 +124,57 @@ def test_constant_image_becomes_zero():
         assert not cmr.prepare_frames(np.full((3, 210, 210), 7, np.float32), crop).any()
 
 
+def segmented(one: Stack, radii=RADII, place=(95, 120), phases=PHASES) -> Stack:
+    """With the cavity drawn as discs of `radii`, muscle to 36 pixels, and a right ventricle of 30 columns on its left."""
+    y, x = np.mgrid[: one.frames.shape[2], : one.frames.shape[3]]
+    far = np.hypot(y - place[0], x - place[1])
+    masks = np.zeros(one.frames.shape, np.uint8)
+    for phase in phases:
+        masks[:, phase] = np.where(far < radii[phase], 1, np.where(far < 36, 2, 0))
+        masks[:, phase, place[0] - 10 : place[0] + 10, place[1] - 66 : place[1] - 36] = 3
+    return replace(one, masks=masks, masked=phases)
+
+
+def test_end_systole_is_the_least_segmented_cavity():
+    radii = tuple(int(r) for r in np.roll(RADII, 5))  # 11 and 12 are the smallest, against what the pixels show
+    one = segmented(stack(), radii)
+    assert cmr.end_systole(one.masks, one.masked) == 11
+    assert cmr.end_systole(one.masks, one.masked[:6]) is None  # of these phase 0 is the least
+    assert cmr.end_systole(one.masks, (0,)) is None
+    image, words = cmr.prepare(one)
+    assert words == ("end-systole from the segmentation", "heart found by the segmentation")
+    assert (image[0] > 200).sum() != (cmr.prepare(stack())[0][0] > 200).sum()
+
+
+def test_heart_is_cut_about_the_box_of_its_segmentation():
+    """The labels reach from column 54 to 155 and from row 60 to 130: their middle is 104.5 and 95.
+
+    The cavity lies 15.5 pixels of 1.8 mm right of it, 42 pixels of 140 / 210 mm; its radius is 76 of these.
+    """
+    one = segmented(stack())
+    assert cmr.middle_of(one.masks, 5) == (95.0, 104.5)
+    image, _ = cmr.prepare(one)
+    rows, columns = np.nonzero(image[2] > 200)
+    assert (rows.min() + rows.max()) / 2 == pytest.approx(104.5, abs=1)
+    assert columns.min() == pytest.approx(104.5 + 42 - 76, abs=3)
+    empty = replace(one, masks=np.zeros_like(one.masks), masked=())
+    assert cmr.prepare(empty)[1] == SEEN
+    assert np.array_equal(cmr.prepare(one, "fixed")[0][2], cmr.prepare(stack(), "fixed")[0][2])
+
+
+def test_two_frames_of_known_phase_are_a_stack():
+    one = stack()
+    ends = Stack(one.frames[:, [0, 6]], es=1)
+    image, words = cmr.prepare(ends)
+    whole, _ = cmr.prepare(one)
+    assert np.array_equal(image[1], image[2])  # no frame between them
+    assert (image[0] > 200).sum() == pytest.approx((whole[0] > 200).sum(), rel=0.02)
+    assert words[0] == "end-systole as the files name it"
+    assert words[1].startswith("no frame between")
+    with pytest.raises(Excluded, match="too few phases"):
+        cmr.prepare(replace(ends, es=None))
+
+
 def test_input_is_not_changed():
     one = stack()
     before = one.frames.copy()
@@ -128,7 +186,7 @@ def test_pixels_that_are_no_number():
     one = stack()
     one.frames[3, 2, 5, 5] = np.nan
     image, words = cmr.prepare(one)
-    assert words == ("pixels that are no number set to 0",)
+    assert words == ("pixels that are no number set to 0", *SEEN)
     assert np.array_equal(image, cmr.prepare(Stack(np.nan_to_num(one.frames)))[0])
 
 
@@ -143,6 +201,12 @@ def test_pixels_that_are_no_number():
 def test_unfit_stacks_are_excluded(frames, reason):
     with pytest.raises(Excluded, match=reason):
         cmr.prepare(Stack(frames))
+
+
+@pytest.mark.parametrize("side", [0.0, 1e-9, 1e9, float("nan")])
+def test_pixels_of_no_size_are_excluded(side):
+    with pytest.raises(Excluded, match="size of pixels"):
+        cmr.prepare(replace(stack(), spacing_mm=(10.0, side, 1.8)))
 
 
 def test_unknown_crop_lists_the_known():

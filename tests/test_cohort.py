@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import heart_rows, write_cohort
 
-from ecgcmr import check, cmr, cohort, ecg, pairing, shards, tasks
+from ecgcmr import check, cmr, cohort, ecg, flags, pairing, shards, tasks
 from ecgcmr.errors import InputError
 from ecgcmr.labels import Labels, read_labels
 from ecgcmr.pairing import Found
@@ -213,6 +213,55 @@ def test_ecg_and_cmr_join_by_key_then_by_labels_file(tmp_path):
     assert by["/raw/1.ecg", "/raw/1.cmr"]["numbers"] == {}
 
 
+def named(kind, path, **more):
+    """A recording of a file in a folder; the key is the file's name, as readers make it."""
+    return dataclasses.replace(found(kind, path.split("/")[-1], digest=path + kind), source=f"x:/raw/{path}.x", **more)
+
+
+def pairs(linked):
+    return {(row["ecg"], row["cmr"]) for row in linked.rows}
+
+
+def test_two_files_of_one_name_do_not_hide_each_other(tmp_path, caplog):
+    (tmp_path / "l.csv").write_text("ecg,cad\n0001,1\n0002,1\n")
+    ecgs = [named("ecg", "a/0001"), named("ecg", "b/0001"), named("ecg", "a/0002")]
+    linked = pairing.link([*ecgs, named("cmr", "c/0001")], read_labels([tmp_path / "l.csv"]), SECRET, 0)
+    assert pairs(linked) == {(f.source, None) for f in ecgs} | {(None, "x:/raw/c/0001.x")}  # of which one is the CMR?
+    assert {row["ecg"]: row["numbers"] for row in linked.rows if row["ecg"]}[ecgs[0].source] == {}  # nor the label
+    assert sum(row["numbers"] == {"cad": 1.0} for row in linked.rows) == 1
+    assert {line["key"] for line in linked.link} == {"a/0001", "b/0001", "0002", "0001"}
+    assert len({row["subject"] for row in linked.rows}) == 2  # in doubt one person, hence one split
+    assert "2 recordings share their file name" in caplog.text
+    assert sum(repair["what"] == f"ecg: {pairing.SHARED_NAME}" for repair in linked.repairs) == 2
+
+
+def test_folders_tell_files_of_one_name_apart_for_pairing_too():
+    recordings = [named(kind, f"{kind}/{visit}/7") for kind in ("ecg", "cmr") for visit in ("first", "second")]
+    linked = pairing.link(recordings, Labels(), SECRET, 0)
+    assert pairs(linked) == {(f"x:/raw/ecg/{v}/7.x", f"x:/raw/cmr/{v}/7.x") for v in ("first", "second")}
+
+
+def test_named_persons_may_share_file_names():
+    ptb = [named("ecg", f"patient00{i}/s0010_re", person=f"patient00{i}") for i in (1, 2)]
+    rows = pairing.link(ptb, Labels(), SECRET, 0).rows
+    assert len({row["subject"] for row in rows}) == len(rows) == 2
+
+
+def test_biobank_recordings_are_paired_by_person_and_visit():
+    def of(kind, field, visit):
+        return dataclasses.replace(found(kind, f"1000012_{field}_{visit}_0", person="1000012"), visit=visit)
+
+    ecgs, cmrs = [of("ecg", 20205, v) for v in "23"], [of("cmr", 20209, v) for v in "34"]
+    unknown = found("cmr", "1000012")  # ukbb_cardiac's folder: the person without the visit
+    linked = pairing.link([*ecgs, *cmrs, unknown], Labels(), SECRET, 0)
+    assert pairs(linked) == {
+        (ecgs[1].source, cmrs[0].source), (ecgs[0].source, unknown.source), (None, cmrs[1].source),
+    }  # fmt: skip
+    assert len({row["subject"] for row in linked.rows}) == 1
+    paired = next(step for step in linked.flow if step["step"] == "paired")
+    assert (paired["n"], paired["reasons"]) == (2, {"cmr: no ECG": 1})
+
+
 def test_the_flow_accounts_for_every_recording():
     bad = [
         dataclasses.replace(found("ecg", "x"), step="readable", reason="truncated"),
@@ -316,7 +365,7 @@ def write_wfdb(folder, name, wave, rate=500):
 
     one, two = 0.6 * wave, wave
     limbs = [one, two, two - one, -(one + two) / 2, one - two / 2, two - one / 2]
-    signal_ = np.array([*limbs, *(wave * c for c in (-0.5, -0.3, 0.4, 0.9, 1.1, 0.8))]).T
+    signal_ = np.array([*limbs, *(wave * c for c in (-0.5, -0.3, 0.45, 0.9, 1.1, 0.8))]).T
     wfdb.wrsamp(
         name, fs=rate, units=["mV"] * 12, sig_name=list(shards.LEADS), p_signal=signal_, fmt=["16"] * 12,
         adc_gain=[1000] * 12, baseline=[0] * 12, write_dir=str(folder), comments=["Age: 61", "Sex: Female"],
@@ -333,27 +382,39 @@ def test_a_cohort_of_recordings(tmp_path, ray_session):
     write_wfdb(raw, "zcopy", beat)
     write_wfdb(raw, "zagain", beat)
     write_wfdb(raw, "zshort", beat[:2000])
+    (tmp_path / "other site").mkdir()
+    write_wfdb(tmp_path / "other site", "r0", beat + 0.1 * rng.standard_normal(5000))  # noisy, and r0 is there twice
     (tmp_path / "labels.csv").write_text("ecg,subject,cad\n" + "".join(f"r{i},P{i // 2},{i % 2}\n" for i in range(8)))
-    made = cohort.build(tmp_path / "c", ecg=f"wfdb:{raw}", labels=tmp_path / "labels.csv", seed=1, shard_rows=4)
+    places = [f"wfdb:{raw}", f"wfdb:{tmp_path / 'other site'}"]
+    made = cohort.build(tmp_path / "c", ecg=places, labels=tmp_path / "labels.csv", seed=1, shard_rows=4)
     assert check.check(made.path) == []
     index = made.rows()
-    assert len(index) == 9
-    assert (
-        index["subject"].nunique() == 5
-    )  # four persons with two visits, and one recording that the file does not name
+    assert len(index) == 10
+    # Four persons (one with a single visit, as its r0 is in doubt), r0 of either place as one, one that nobody names.
+    assert index["subject"].nunique() == 6
     assert not index["has_cmr"].any()
-    assert index["cad"].notna().sum() == 8
+    assert index["cad"].notna().sum() == 7
+    assert index["flag_noisy"].sum() == made.manifest["flags"]["flag_noisy"]["train"]["positive"] + sum(
+        made.manifest["flags"]["flag_noisy"][split]["positive"] for split in ("val", "test")
+    )
+    assert index["flag_noisy"].sum() == 1
+    assert not set(flags.FLAGS) & set(made.columns)
     assert (index["age"] == 61).all()
     flow = {step["step"]: step["n"] for step in made.manifest["flow"]}
-    assert (flow["found"], flow["unique"], flow["kept"]) == (11, 9, 9)
+    assert (flow["found"], flow["unique"], flow["kept"]) == (12, 10, 10)
     assert len(made.manifest["exclusions"]) == 2
     text = (made.path / cohort.MANIFEST).read_text() + index.to_csv()
-    assert not any(name in text for name in ("zcopy", "zshort", "r3", str(tmp_path)))
+    assert not any(name in text for name in ("zcopy", "zshort", "r3", "other site", str(tmp_path)))
     link = pd.read_csv(tmp_path / "c.link.csv")
-    assert set(link["key"]) == {*(f"r{i}" for i in range(8)), "zcopy", "zagain", "zshort"}
+    assert set(link["key"]) == {
+        *(f"r{i}" for i in range(1, 8)), "raw/r0", "other site/r0", "zcopy", "zagain", "zshort",
+    }  # fmt: skip
     assert (tmp_path / "c.key").stat().st_mode & 0o77 == 0
     with pytest.raises(InputError, match="seed 1 → 2"):
-        cohort.build(tmp_path / "c", ecg=f"wfdb:{raw}", labels=tmp_path / "labels.csv", seed=2, shard_rows=4)
+        cohort.build(tmp_path / "c", ecg=places, labels=tmp_path / "labels.csv", seed=2, shard_rows=4)
+    (tmp_path / "labels.csv").write_text("ecg,flag_paced\nr1,1\n")
+    with pytest.raises(InputError, match="column 'flag_paced' is a flag that the build makes itself"):
+        cohort.build(tmp_path / "d", ecg=places, labels=tmp_path / "labels.csv")
 
 
 def test_bad_sources(tmp_path):

@@ -228,15 +228,33 @@ def test_einthoven_holds_through_cleaning_and_half_precision():
 
 
 @pytest.mark.parametrize(
-    "wrong",
-    [[0, 1, 2, 3, 5, 4], [1, 0, 2, 3, 4, 5], [0, 2, 1, 3, 4, 5], [3, 1, 2, 0, 4, 5]],
-    ids=["aVL-aVF, as in MIMIC-IV-ECG", "I-II", "II-III", "I-aVR"],
+    ("wrong", "named"),
+    [
+        ([0, 1, 2, 3, 5, 4], "aVL and aVF"),
+        ([1, 0, 2, 3, 4, 5], "I and II"),
+        ([0, 2, 1, 3, 4, 5], "II and III"),
+        ([3, 1, 2, 0, 4, 5], "I and aVR"),
+    ],
+    ids=["as in MIMIC-IV-ECG", "I-II", "II-III", "I-aVR"],
 )
-def test_einthoven_finds_swapped_leads(wrong):
+def test_einthoven_finds_swapped_leads(wrong, named):
     y = heart()[[*wrong, *range(6, 12)]]
     assert ecg.einthoven(y) > ecg.EINTHOVEN_LIMIT
     assert ecg.einthoven(ecg.clean(y)) > ecg.EINTHOVEN_LIMIT
+    assert ecg.quality(y) == [f"Einthoven's law violated: {named} exchanged"]
+
+
+def test_a_lawless_recording_that_no_exchange_explains_is_not_named():
+    y = heart()
+    y[2] *= 3
     assert ecg.quality(y) == ["Einthoven's law violated"]
+
+
+@pytest.mark.parametrize("pair", [(6, 7), (0, 8), (10, 11)])
+def test_a_channel_written_twice_is_refused(pair):
+    y = heart()
+    y[pair[1]] = y[pair[0]] + 0.3  # a constant apart is the same signal still
+    assert "two leads with one signal" in ecg.quality(y)
 
 
 def _faulty(kind: str) -> np.ndarray:

@@ -13,10 +13,23 @@ PACKAGE = ROOT / "platform" / "ecgcmr"
 # From the bottom up; a name is a file or a folder of the package. Imports go downwards, or sideways.
 LAYERS = (
     ("errors", "presets"),
-    ("ecg", "cmr", "augment", "losses", "metrics", "statistics", "optim", "hardware", "cluster", "replay"),
+    ("ecg", "flags", "cmr", "augment", "losses", "metrics", "statistics", "optim", "hardware", "cluster", "replay"),
     ("nn",),
     ("raw", "tasks", "methods", "paper", "phenotypes"),
-    ("trial", "study", "store", "weights", "cohort", "shards", "pairing", "labels", "check", "order", "checkpoint"),
+    (
+        "trial",
+        "study",
+        "store",
+        "weights",
+        "cohort",
+        "shards",
+        "pairing",
+        "labels",
+        "check",
+        "withdraw",
+        "order",
+        "checkpoint",
+    ),
     ("examples", "tabular", "pack"),
     ("fit", "rungs", "stream", "training", "memory", "packing", "spaces", "served", "model"),
     (

@@ -440,12 +440,11 @@ def test_the_configuration_is_complete(whole):
 
 
 def test_the_commands_name_readers_and_no_machine():
-    manifest = {"name": "mine", "source": "wfdb:records dicom:stacks", "seed": 3, "rows": {},
-                "request": {"ecg recordings": 5, "cmr recordings": 4, "labels": "abc"}}  # fmt: skip
+    manifest = {"name": "mine", "source": "wfdb+muse+dicom", "seed": 3, "rows": {}, "request": {"labels": "abc"},
+                "recipe": {"readers": {"ecg": "wfdb+muse", "cmr": "dicom"}}}  # fmt: skip
     lines = account.commands(manifest, ["table3"]).splitlines()
-    assert (
-        lines[0] == "ecgcmr cohort build --ecg wfdb:records --cmr dicom:stacks --labels LABELS --seed 3 --cohort mine"
-    )
+    given = "--ecg wfdb:PATH --ecg muse:PATH --cmr dicom:PATH --labels LABELS"
+    assert lines[0] == f"ecgcmr cohort build {given} --seed 3 --cohort mine"
     assert lines[2] == "ecgcmr sweep    search_spaces/table3.py --cohort mine --runs runs"
     made = account.commands({"name": "c", "source": "synthetic", "seed": 0, "rows": {}, "request": {"subjects": 9}}, [])
     assert made.splitlines()[0] == "ecgcmr cohort synth --subjects 9 --seed 0 --cohort c"

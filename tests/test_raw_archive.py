@@ -162,7 +162,7 @@ def test_damage_ends_in_a_reason(tmp_path):
         ("a/x.zip#b/rec.hea", "rec"),
         ("x.zip#rec.hea", "rec"),
         ("a/f.hdf5#7", "f-7"),
-        ("sub1/sa.nii.gz", "sa"),
+        ("sub1/sa.nii.gz", "sub1"),
         ("x.zip#", "x"),
     ],
 )

@@ -75,7 +75,7 @@ def _manifest(cohort: cohorts.Cohort, index: pd.DataFrame) -> Iterator[Fault]:
         found = int((index["split"] == split).sum())
         if said["rows"].get(split) != found:
             yield Fault(cohorts.MANIFEST, None, f"rows of {split}: {said['rows'].get(split)}, the index has {found}")
-    for name, counts in said["labels"].items():
+    for name, counts in {**said["labels"], **said.get("flags", {})}.items():
         if name not in index:
             yield Fault(cohorts.INDEX, None, f"no column '{name}', which the manifest counts")
         elif cohorts.counts(index, [name]).get(name) != counts:

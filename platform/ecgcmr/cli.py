@@ -10,9 +10,13 @@ import collections
 import contextlib
 import errno
 import importlib
+import itertools
+import json
 import logging
 import os
+import shutil
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -91,6 +95,7 @@ def cohort_build(args: argparse.Namespace, screen: Screen) -> int:
             rules=rules_of(args),
             seed=args.seed,
             key=args.key,
+            crop=args.crop,
         )
         notes.append(rows_of(made))
     screen.say(f"{args.cohort}: {flow_of(made)}")
@@ -117,6 +122,23 @@ def rules_of(args: argparse.Namespace) -> Any:
     return door("labels").rules(args.disease, **asked)
 
 
+def cohort_withdraw(args: argparse.Namespace, screen: Screen) -> int:
+    """Make a cohort without the people on a list; no recording is read again. Then delete the old cohort yourself."""
+    withdraw = door("withdraw")
+    with screen.display.stage(f"Withdrawal from {args.cohort}") as notes:
+        options = {"key": args.key, "ignore_unknown": args.ignore_unknown}
+        made = withdraw.withdraw(args.cohort, args.out, args.list, **options)
+        notes.append(rows_of(made))
+    one, stale = made.manifest["replaces"][0], withdraw.mark(args.runs, made)
+    people = f"{one['people']:,} {'person' if one['people'] == 1 else 'people'}"
+    screen.say(f"{args.out}: {people} ({one['rows']:,} rows) fewer than {args.cohort}")
+    screen.say(
+        f"{stale:,} trials under {args.runs} were made with them: run them again" if stale else "no trial is stale"
+    )
+    screen.say(f"Delete when nothing needs it any more: {args.cohort}, {args.cohort}.link.csv, {args.cohort}.key")
+    return 0
+
+
 def cohort_check(args: argparse.Namespace, screen: Screen) -> int:
     """Verify a cohort; every fault is a line."""
     with screen.display.stage(f"Check of {args.cohort}"):
@@ -137,8 +159,68 @@ def flow_of(cohort: Any) -> str:
     words = []
     for step in cohort.manifest["flow"]:
         reasons = ", ".join(f"{n} {reason}" for reason, n in step.get("reasons", {}).items())
-        words.append(f"{step['step']} {step['n']:,}" + (f" (less {reasons})" if reasons else ""))
+        lost = "less" if step.get("unit") == "recordings" else "the rest"
+        words.append(f"{step['step']} {step['n']:,}" + (f" ({lost} {reasons})" if reasons else ""))
     return " → ".join(words)
+
+
+# -- recordings --------------------------------------------------------------------------------------------------------
+
+
+def inspect(args: argparse.Namespace, screen: Screen) -> int:
+    """Say what a reader sees in files of any format, and what a cohort would do with them; writes nothing but plots."""
+    inspect, told, failed = door("inspect"), [], 0
+    for path in args.files:
+        claims = inspect.find(path)
+        one = len(claims) == 1
+        for seen in itertools.islice(inspect.look(claims), args.limit):
+            failed += bool(seen.error)
+            if seen.error:
+                screen.note(f"ecgcmr: {seen.source} ({seen.format}): {seen.error}")
+            elif not args.json:
+                screen.say("\n".join(lines_of(seen)) if one else line_of(seen, path))
+            told.append(inspect.as_json(seen))
+            if args.plot and seen.picture is not None:
+                screen.note(f"drawn: {draw(seen, args.plot, len(told))}")
+        if len(claims) > args.limit:
+            screen.note(f"{path}: the first {args.limit:,} of {len(claims):,} recordings; see more with --limit")
+    if args.json:
+        screen.say(json.dumps(told, indent=1))
+    return 2 if failed else 0
+
+
+def lines_of(seen: Any) -> list[str]:
+    """A recording in a few lines."""
+    said = {
+        "format": f"{seen.format} ({seen.kind.upper()})",
+        **seen.facts,
+        "flags": "; ".join(seen.flags) or "none",
+        "changes": "; ".join(seen.repairs) or "none",
+        "cohort": "keeps it" if seen.kept else f"leaves it out: {'; '.join(seen.faults)}",
+    }
+    return [seen.source, *(f"  {name:8s} {words}" for name, words in said.items())]
+
+
+def line_of(seen: Any, above: Path) -> str:
+    """A recording of many in one line."""
+    name = os.path.relpath(seen.source, above if above.is_dir() else above.parent)
+    size = [seen.facts[word] for word in ("rate", "length", "stack", "cycle") if word in seen.facts]
+    verdict = "kept" if seen.kept else f"left out: {seen.faults[0]}"
+    return "  ".join([name, f"{seen.format} {seen.kind.upper()}", *size, verdict, *seen.flags])
+
+
+def draw(seen: Any, place: Path, number: int) -> Path:
+    """Draw a recording into a folder, or into the image file that is named."""
+    figures, stem = door("report.figures"), Path(seen.source).name
+    title = "  ".join([stem, *seen.flags, *seen.faults])
+    figure = (
+        figures.ecg_paper(seen.picture, 500, title) if seen.kind == "ecg" else figures.frames(seen.picture, title=title)
+    )
+    named = place.suffix.lower() in (".png", ".svg", ".pdf")
+    if named and number > 1:
+        raise InputError(f"{place}: one image for several recordings; name a folder")
+    path: Path = figures.save(figure, place if named else place / f"{number:03d}-{stem}.png")
+    return path
 
 
 # -- training ----------------------------------------------------------------------------------------------------------
@@ -303,6 +385,8 @@ def status(args: argparse.Namespace, screen: Screen) -> int:
     folders = ["/".join(name.split("/")[:4]) for name in rows.trial.unique()]
     for folder in sorted(set(folders)):
         screen.say(f"finished  {folder}  {folders.count(folder):,} trials")
+    for line in stale_of(args.runs):
+        screen.say(line)
     for record in store.running(args.runs):
         words = progress.describe(record)
         idle = time.time() - record.get("now", record["started"])
@@ -311,6 +395,20 @@ def status(args: argparse.Namespace, screen: Screen) -> int:
     if rows.empty and not store.running(args.runs):
         screen.say(f"nothing under {args.runs} yet")
     return 0
+
+
+def stale_of(runs: Path) -> list[str]:
+    """A line for each study with trials that were made with people who have withdrawn since."""
+    since = store.withdrawn(runs)
+    found: collections.Counter[tuple[str, int]] = collections.Counter()
+    for folder, record in store.records(runs) if since else ():
+        if record["recipe"]["cohort"] in since:
+            study = "/".join(folder.relative_to(runs).parts[:4])
+            found[study, since[record["recipe"]["cohort"]]] += 1
+    return [
+        f"stale     {study}  {n:,} trials: from their cohort {people:,} people have withdrawn since; run them again"
+        for (study, people), n in sorted(found.items())
+    ]
 
 
 def doctor(args: argparse.Namespace, screen: Screen) -> int:
@@ -470,7 +568,9 @@ EXAMPLES = {
     "cohort synth": "ecgcmr cohort synth --subjects 2000 --scale toy --cohort cohorts/synthetic",
     "cohort build": "ecgcmr cohort build --ecg wfdb:recordings --cohort cohorts/cinc",
     "cohort labels": "ecgcmr cohort labels diagnoses.csv --disease hf=I50,I11.0 --out labels.csv",
+    "cohort withdraw": "ecgcmr cohort withdraw --list withdrawn.csv --cohort cohorts/ukbb --out cohorts/ukbb-2",
     "cohort check": "ecgcmr cohort check --cohort cohorts/cinc",
+    "inspect": "ecgcmr inspect recordings/A0002.hea --plot A0002.png",
     "pretrain": "ecgcmr pretrain search_spaces/table3.py --cohort cohorts/ukbb --runs runs",
     "sweep": "ecgcmr sweep search_spaces/table3.py --cohort cohorts/ukbb --runs runs",
     "seeds": "ecgcmr seeds search_spaces/table3.py --cohort cohorts/ukbb --runs runs",
@@ -504,17 +604,39 @@ def parser() -> argparse.ArgumentParser:
     synth.add_argument("--scale", choices=SCALES, default="toy")
     synth.add_argument("--seed", type=int, default=0)
     build = command(cohort, "cohort build", cohort_build, "make a cohort of recordings")
-    build.add_argument("--ecg", metavar="FORMAT:PATH", help="where the ECGs lie, e.g. wfdb:recordings")
-    build.add_argument("--cmr", metavar="FORMAT:PATH", help="where the short-axis stacks lie, e.g. dicom:stacks")
+    for kind, what in (
+        ("--ecg", "ECGs lie, e.g. wfdb:recordings"),
+        ("--cmr", "short-axis stacks lie, e.g. dicom:stacks"),
+    ):
+        build.add_argument(kind, metavar="FORMAT:PATH", action="append", default=[], help=f"where {what}; repeatable")
     build.add_argument("--labels", type=Path, action="append", metavar="FILE", help="table of labels; may be repeated")
     build.add_argument("--key", type=Path, help="file with the key of the pseudonyms (made if absent; keep it outside)")
+    build.add_argument(
+        "--crop",
+        choices=("heart", "fixed", "none"),
+        default="heart",
+        help="cut images to the heart, to the authors' one box, or not (default: heart)",
+    )
     build.add_argument("--seed", type=int, default=0)
     table = command(cohort, "cohort labels", cohort_labels, "count what labels files hold, and merge them")
     table.add_argument("files", type=Path, nargs="+", metavar="FILE", help="table of labels, as for `cohort build`")
     table.add_argument("--out", type=Path, metavar="FILE", help="write the merged labels here, as CSV or Parquet")
     for made in (build, table):
         label_rules(made)
+    leave = command(cohort, "cohort withdraw", cohort_withdraw, "make one without the people on a list")
+    leave.add_argument("--list", type=Path, required=True, help="one id a line: participant, recording or pseudonym")
+    leave.add_argument("--out", type=Path, required=True, help="the new cohort's folder")
+    leave.add_argument("--key", type=Path, help="file with the key of the pseudonyms, if not beside the cohort")
+    leave.add_argument("--ignore-unknown", action="store_true", help="pass over ids that are not in the data")
     command(cohort, "cohort check", cohort_check, "verify a cohort; faults by file and row")
+
+    see = command(
+        commands, "inspect", inspect, "what a file of any format holds, and whether a cohort keeps it", folders=False
+    )
+    see.add_argument("files", type=Path, nargs="+", metavar="FILE", help="recordings, or folders of them")
+    see.add_argument("--plot", type=Path, metavar="DIR", help="draw what can be drawn into a folder, or FILE.png")
+    see.add_argument("--json", action="store_true", help="print JSON instead of text")
+    see.add_argument("--limit", type=whole, default=1000, help="recordings of a folder (default: 1000)")
 
     pre = command(commands, "pretrain", pretrain, "pre-train the encoders of a search space", space=True, trains=True)
     pre.add_argument("--only", nargs="+", metavar="LABEL", help="only these systems, e.g. mae")
@@ -596,9 +718,16 @@ def parse_models(commands: Any) -> None:
 
 
 def command(
-    commands: Any, name: str, function: Callable[..., int], text: str, *, space: bool = False, trains: bool = False
+    commands: Any,
+    name: str,
+    function: Callable[..., int],
+    text: str,
+    *,
+    space: bool = False,
+    trains: bool = False,
+    folders: bool = True,
 ) -> argparse.ArgumentParser:
-    """Add a command with what all commands share."""
+    """Add a command with what all commands share; one without `folders` knows neither cohort nor runs and leaves no log."""
     made: argparse.ArgumentParser = commands.add_parser(
         name.split()[-1],
         help=text,
@@ -609,8 +738,9 @@ def command(
     made.set_defaults(function=function, name=name)
     if space:
         made.add_argument("space", type=Path, help="search-space file, e.g. search_spaces/table3.py")
-    made.add_argument("--cohort", type=Path, default=Path("cohort"), help="the cohort's folder (default: cohort)")
-    made.add_argument("--runs", type=Path, default=Path("runs"), help="where runs are kept (default: runs)")
+    if folders:
+        made.add_argument("--cohort", type=Path, default=Path("cohort"), help="the cohort's folder (default: cohort)")
+        made.add_argument("--runs", type=Path, default=Path("runs"), help="where runs are kept (default: runs)")
     if trains:
         made.add_argument("--device", help="cpu, cuda, cuda:1 … (default: a GPU if there is one)")
         choices = ("auto", "float32", "bfloat16")
@@ -656,11 +786,17 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     args = parsed(argv)
     for name in ("runs", "cohort"):
-        setattr(args, name, getattr(args, name).expanduser().resolve())
-    log = args.runs / "logs" / f"{args.name.replace(' ', '-')}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
+        if hasattr(args, name):
+            setattr(args, name, getattr(args, name).expanduser().resolve())
+    kept = hasattr(args, "runs")
+    folder = args.runs / "logs" if kept else Path(tempfile.mkdtemp(prefix="ecgcmr-"))
+    log = folder / f"{args.name.replace(' ', '-')}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
     try:
         with progress.captured(log) as out:
-            return run(args, out)
+            code = run(args, out)
+        if not kept and code != 1:  # 1 tells where the log is
+            shutil.rmtree(folder, ignore_errors=True)
+        return code
     except OSError as error:
         print(f"ecgcmr: {os_words(error)}", file=sys.stderr)
         return 2

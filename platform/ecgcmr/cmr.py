@@ -2,7 +2,7 @@
 
 One idea: `select` takes the middle slice and finds the three phases, `prepare_frames` scales them together, cuts the heart
 out and brings it to 210 × 210; both are pure. The paper cut by hand, its authors' code with one box for all; here the box
-follows what moves, or is theirs on request. No segmentation, no file reading.
+follows the segmentation or, without one, what moves, or is theirs on request. Nothing is segmented here, no file is read.
 """
 
 from dataclasses import dataclass
@@ -18,23 +18,30 @@ LEAST_SLICES = 8  # the authors drop stacks of 7 slices and fewer
 PERCENTILES = (1.0, 99.0)
 # The authors' box in a 210-pixel image. UK Biobank's pixels are 1.8 mm (Petersen et al. 2016), so it is 140 mm wide.
 FIXED_TOP, FIXED_LEFT, FIXED_SIDE = 44, 68, 78
+PIXEL_MM = (0.2, 5.0)  # beyond, the header states no size of a cine's pixels
 HEART_MM = 140.0
 POOL_MM = 40.0  # radius around the heart's centre in which the blood is counted: both ventricles, little else
 PLATEAU = 0.05
 PRIOR_MM = 60.0  # the heart lies near the middle of the field: standard deviation of that belief
 COARSE = 4  # pixels per block in which motion is seen; a heart is 60 pixels wide
 CROPS = ("heart", "fixed", "none")
+BLOOD = 1  # label of the left ventricle's cavity
+LEAST_BLOOD = 10  # pixels of it that make a phase segmented
 
 RECIPE: dict[str, object] = {
     "frames": list(FRAMES),
     "slice": "Z // 2 of at least 8",
     "ed": "phase 0",
-    "es": "first phase within 5 % of the least blood, middle three slices",
+    "es": "least segmented LV; else as named; else first phase within 5 % of the least blood, middle three slices",
     "mid": "ES // 2",
     "percentiles": list(PERCENTILES),  # of every second row and column
     "scale": "min-max of the three frames together, before the crop",
     "crop": "heart",
-    "heart": {"side_mm": HEART_MM, "side_pixels": FIXED_SIDE, "centre": "temporal deviation"},
+    "heart": {
+        "side_mm": HEART_MM,
+        "side_pixels": FIXED_SIDE,
+        "centre": "box of the segmentation; else temporal deviation",
+    },
     "fixed": {"top": FIXED_TOP, "left": FIXED_LEFT, "side": FIXED_SIDE, "of": SIZE},
     "resize": "bilinear, widened when shrinking",
     "size": SIZE,
@@ -53,6 +60,21 @@ class Stack(Protocol):
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
         """Distance of slices, rows and columns."""
+        ...
+
+    @property
+    def masks(self) -> np.ndarray | None:
+        """Labels like `frames`: 1 LV cavity, 2 myocardium, 3 RV cavity."""
+        ...
+
+    @property
+    def masked(self) -> tuple[int, ...]:
+        """The phases that are segmented."""
+        ...
+
+    @property
+    def es(self) -> int | None:
+        """The phase that the files name as end-systole."""
         ...
 
 
@@ -77,52 +99,98 @@ def prepare(stack: Stack, crop: str = "heart") -> tuple[np.ndarray, tuple[str, .
         uint8 (3, 210, 210), frames ES, mid, ED; and what was settled, in words.
 
     Raises:
-        Excluded: too few slices, or nothing moves in the middle ones.
+        Excluded: too few slices, no plausible size of pixels, or nothing moves in the middle slices.
     """
+    if not all(PIXEL_MM[0] <= side <= PIXEL_MM[1] for side in stack.spacing_mm[1:]):
+        raise Excluded("implausible size of pixels")
     frames = stack.frames
     bad = ~np.isfinite(frames)
     if bad.any():
         frames = np.where(bad, 0, frames)
-    chosen = select(frames, stack.spacing_mm)
+    drawn = None if stack.masks is None else end_systole(stack.masks, stack.masked)
+    chosen = select(frames, stack.spacing_mm, stack.es if drawn is None else drawn)
     image = frames[chosen.slice, [chosen.es, chosen.mid, chosen.ed]]
+    heart = None if stack.masks is None or crop != "heart" else middle_of(stack.masks, chosen.slice)
     # The centre comes from the whole cycle; three frames of it would do, less surely.
-    moving = frames[chosen.slice] if crop == "heart" else None
-    repairs = ("pixels that are no number set to 0",) if bad.any() else ()
-    return prepare_frames(image, crop, spacing_mm=stack.spacing_mm[1:], cycle=moving), repairs
+    moving = frames[chosen.slice] if crop == "heart" and heart is None else None
+    words = ["pixels that are no number set to 0"] if bad.any() else []
+    words.append(
+        "end-systole from the segmentation" if drawn is not None
+        else "end-systole as the files name it" if stack.es is not None
+        else "end-systole from the smallest blood pool"
+    )  # fmt: skip
+    if chosen.mid == chosen.ed:
+        words.append("no frame between end-diastole and end-systole: end-diastole stands for the mid-phase")
+    if crop == "heart":
+        words.append("heart found by what moves" if heart is None else "heart found by the segmentation")
+    box = prepare_frames(image, crop, spacing_mm=stack.spacing_mm[1:], cycle=moving, middle=heart)
+    return box, tuple(words)
 
 
-def select(frames: np.ndarray, spacing_mm: tuple[float, float, float]) -> Phases:
-    """Choose slice and phases without a segmentation.
+def end_systole(masks: np.ndarray, masked: tuple[int, ...]) -> int | None:
+    """The segmented phase with the least left-ventricular cavity; None if fewer than two are, or the first has the least.
 
-    The slice is Z // 2. ED is phase 0, the R wave's. ES is the first phase in which the least blood is seen, to a twentieth
-    of the stroke (a failing heart stays small for several phases): pixels brighter than Otsu's threshold within 40 mm of
-    the heart's centre, summed over the middle three slices and three neighbouring phases, in the first four fifths of the
-    cycle. The mid-phase is ES // 2. On the three Sunnybrook stacks ES is the experts' phase or the next.
+    Args:
+        masks: (slices, phases, height, width) labels, 1 the LV cavity.
+        masked: the phases that are segmented.
+
+    Source: ukbb_cardiac takes the same phase; phase 0 is its end-diastole.
+    """
+    if len(masked) < 2:
+        return None
+    least = masked[int((masks[:, list(masked)] == BLOOD).sum((0, 2, 3)).argmin())]
+    return least or None
+
+
+def middle_of(masks: np.ndarray, slice_: int) -> tuple[float, float] | None:
+    """The centre of the box around all that is labelled in a slice over the cycle, (row, column); None without labels."""
+    labelled = masks[slice_].any(0)
+    if not labelled.any():
+        return None
+    rows, columns = (np.flatnonzero(labelled.any(axis)) for axis in (1, 0))
+    return float(rows[0] + rows[-1]) / 2, float(columns[0] + columns[-1]) / 2
+
+
+def select(frames: np.ndarray, spacing_mm: tuple[float, float, float], es: int | None = None) -> Phases:
+    """Choose slice and phases.
+
+    The slice is Z // 2. ED is phase 0, the R wave's. Where ES is not known beforehand, it is the first phase in which the
+    least blood is seen, to a twentieth of the stroke (a failing heart stays small for several phases): pixels brighter than
+    Otsu's threshold within 40 mm of the heart's centre, summed over the middle three slices and three neighbouring phases,
+    in the first four fifths of the cycle. The mid-phase is ES // 2. On the three Sunnybrook stacks ES is the experts' phase
+    or the next.
 
     Args:
         frames: (slices, phases, height, width), finite.
         spacing_mm: of slices, rows and columns.
+        es: the phase of end-systole, if known.
 
     Raises:
-        Excluded: 7 slices or fewer, fewer than 5 phases, or no motion.
+        Excluded: 7 slices or fewer, fewer than 5 phases of which none is known as ES, or no motion.
 
     Source: slice and mid-phase from the authors' notebooks (facts/field.md §1.2); the ES rule is ours.
     """
     if frames.shape[0] < LEAST_SLICES:
         raise Excluded("too few slices: 7 or fewer")
-    if frames.shape[1] < 5:
+    if frames.shape[1] < 5 and es is None:
         raise Excluded("too few phases")
     middle = frames.shape[0] // 2
     block = frames[middle - 1 : middle + 2]
     motion = block.std(1).mean(0)
     if not motion.any():
         raise Excluded("nothing moves in the middle slices")
+    if es is None:
+        es = _least_blood(block, motion, spacing_mm)
+    return Phases(slice=middle, es=es, mid=es // 2, ed=0)
+
+
+def _least_blood(block: np.ndarray, motion: np.ndarray, spacing_mm: tuple[float, float, float]) -> int:
+    """End-systole as `select` finds it; block: the middle slices, motion: where they change."""
     near = _disc(motion.shape, centre(motion, spacing_mm[1:]), POOL_MM, spacing_mm[1:])
     pixels = block[:, :, near]
     blood = (pixels > otsu(pixels[:, 0])).sum((0, 2)).astype(np.float64)
     smooth = ((np.roll(blood, 1) + blood + np.roll(blood, -1)) / 3)[: max(2, len(blood) * 4 // 5)]
-    es = 1 + int((smooth[1:] <= smooth.min() + PLATEAU * (smooth.max() - smooth.min())).argmax())
-    return Phases(slice=middle, es=es, mid=es // 2, ed=0)
+    return 1 + int((smooth[1:] <= smooth.min() + PLATEAU * (smooth.max() - smooth.min())).argmax())
 
 
 def prepare_frames(
@@ -131,6 +199,7 @@ def prepare_frames(
     *,
     spacing_mm: tuple[float, float] | None = None,
     cycle: np.ndarray | None = None,
+    middle: tuple[float, float] | None = None,
 ) -> np.ndarray:
     """Scale three frames together, cut the heart out and resize it to 210 × 210.
 
@@ -138,10 +207,11 @@ def prepare_frames(
 
     Args:
         frames: (3, height, width) ES, mid, ED; any intensities, finite.
-        crop: "heart": a box of 140 mm (78 pixels without spacing) around what moves, zero outside the image; "fixed": the
+        crop: "heart": a box of 140 mm (78 pixels without spacing) around the heart, zero outside the image; "fixed": the
             authors' box after padding or cutting to 210 × 210; "none": only that.
         spacing_mm: of rows and columns, if known.
         cycle: (phases, height, width) from which the motion is seen; the three frames by default.
+        middle: (row, column) of the heart's centre, if known; else `centre` of the motion.
 
     Returns:
         uint8 (3, 210, 210).
@@ -154,7 +224,7 @@ def prepare_frames(
     frames = np.asarray(frames, dtype=np.float32)
     if crop == "heart":
         pixel = spacing_mm or (HEART_MM / FIXED_SIDE, HEART_MM / FIXED_SIDE)
-        middle = centre((frames if cycle is None else cycle).std(0), pixel)
+        middle = middle or centre((frames if cycle is None else cycle).std(0), pixel)
         box = [(m + 0.5 - HEART_MM / s / 2, HEART_MM / s) for m, s in zip(middle, pixel)]
     else:
         top, left, side = (FIXED_TOP, FIXED_LEFT, FIXED_SIDE) if crop == "fixed" else (0, 0, SIZE)

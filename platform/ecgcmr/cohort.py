@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from ecgcmr import cluster, cmr, ecg, pairing, raw, shards, store
+from ecgcmr import cluster, cmr, ecg, flags, pairing, raw, shards, store
 from ecgcmr.errors import Excluded, InputError, unknown
 from ecgcmr.labels import Rules, read_labels, write_audit
 from ecgcmr.raw import synthetic, synthetic_cmr
@@ -67,8 +67,17 @@ class Cohort:
         return {"fingerprint": self.fingerprint, "recipe": self.recipe}
 
     @property
+    def replaced(self) -> dict[str, int]:
+        """Fingerprints of the cohorts that this one replaces -> how many people have withdrawn since."""
+        found, people = {}, 0
+        for one in self.manifest.get("replaces", []):  # the latest first
+            people += one["people"]
+            found[one["fingerprint"]] = people
+        return found
+
+    @property
     def columns(self) -> tuple[str, ...]:
-        """The label columns (0/1 or phenotypes) of which at least one row is known."""
+        """The label columns (0/1 or phenotypes) of which at least one row is known; flags are none."""
         return tuple(name for name in self._index.columns if name in self.manifest["labels"])
 
     @cached_property
@@ -170,12 +179,13 @@ def synth(out: Path | str, *, subjects: int, seed: int = 0, shard_rows: int = SH
 def build(
     out: Path | str,
     *,
-    ecg: str | None = None,
-    cmr: str | None = None,
+    ecg: str | Sequence[str] = (),
+    cmr: str | Sequence[str] = (),
     labels: Path | str | Sequence[Path | str] | None = None,
     rules: Rules | None = None,
     seed: int = 0,
     key: Path | str | None = None,
+    crop: str = "heart",
     shard_rows: int = SHARD_ROWS,
 ) -> Cohort:
     """Make a cohort of real recordings, or open it if it is there.
@@ -185,45 +195,40 @@ def build(
 
     Args:
         out: its folder.
-        ecg: "reader:PATH", a name of `raw.READERS["ecg"]`, such as "wfdb:PATH".
-        cmr: "nifti:PATH" or "dicom:PATH".
+        ecg: where ECGs lie, "reader:PATH" or several of them, e.g. "wfdb:PATH"; formats may be mixed.
+        cmr: where short-axis stacks lie, e.g. "nifti:PATH", "dicom:PATH".
         labels: files of labels, see `labels.read_labels`; their audit is written to `<out>.audit.md`.
         rules: how they are to be read.
         seed: of the split.
         key: file with the secret of the pseudonyms, outside `out`; made beside it by default. What a pseudonym stands for
             is written to `<out>.link.csv`, beside the cohort and never inside.
+        crop: how the heart is cut out of the images, one of `cmr.CROPS`.
         shard_rows: rows of one shard.
 
     Raises:
-        InputError: no source, unknown reader, nothing that can serve, another cohort in the way, or a full disk.
+        InputError: no source, unknown reader or crop, nothing that can serve, another cohort in the way, or a full disk.
     """
     out = Path(out)
     files = [Path(file) for file in ([labels] if isinstance(labels, (str, Path)) else labels or ())]
     table = read_labels(files, rules)
-    sources = {kind: find(kind, given) for kind, given in (("ecg", ecg), ("cmr", cmr)) if given}
+    given = {"ecg": [ecg] if isinstance(ecg, str) else ecg, "cmr": [cmr] if isinstance(cmr, str) else cmr}
+    sources = {kind: [s for path in paths for s in find(kind, path)] for kind, paths in given.items() if paths}
     if not sources:
         raise InputError("a cohort needs recordings: give --ecg wfdb:PATH, --cmr nifti:PATH or --cmr dicom:PATH")
-    readers = {kind: reader for kind, (reader, _) in sources.items()}
-    recipe = recipe_of("+".join(readers.values()), {"readers": readers})
-    request = {
-        "source": " ".join(f"{reader}:{Path(str(given).partition(':')[2]).name}" for reader, given in
-                           zip(readers.values(), (g for g in (ecg, cmr) if g))),
-        **{f"{kind} recordings": len(found) for kind, (_, found) in sources.items()},
-        "names": digest(sorted(Path(s).name for _, found in sources.values() for s in found)),
-        "labels": " ".join([*(shards.sha256(file)[:16] for file in files), rules.words if rules else ""]).strip() or "none",
-        **_common(recipe, seed, shard_rows),
-    }  # fmt: skip
+    if taken := table.columns & set(flags.FLAGS):
+        raise InputError(f"--labels: column '{min(taken)}' is a flag that the build makes itself; rename it")
+    told = " ".join([*(shards.sha256(file)[:16] for file in files), rules.words if rules else ""]).strip() or "none"
+    recipe, request = _requested(sources, {"labels": told, "crop": crop}, seed, shard_rows)
     if ready(out, request):
         return open(out)
     with building(out, request):
-        judged = survey(out, sources)
+        judged = survey(out, sources, crop)
         pairing.sort_out(judged)  # refuses before a key is made
         linked = pairing.link(judged, table, secret(out, Path(key) if key else None), seed)
         pd.DataFrame(linked.link).to_csv(out.with_name(out.name + ".link.csv"), index=False)
         columns = tuple(dict.fromkeys((*shards.default_labels(), *linked.labels)))
-        parts = write_shards(
-            out, linked.rows, {"work": "recordings", "readers": readers, "labels": columns}, shard_rows
-        )
+        held = (*columns, *flags.FLAGS) if "ecg" in sources else columns
+        parts = write_shards(out, linked.rows, {"work": "recordings", "crop": crop, "labels": held}, shard_rows)
         account = {name: getattr(linked, name) for name in ("flow", "exclusions", "repairs")}
         if table.audit:
             account["audit"] = table.audit
@@ -231,9 +236,31 @@ def build(
         return finish(out, request, recipe, parts, columns, account)
 
 
-def recipe_of(reader: str, notes: dict[str, Any]) -> dict[str, Any]:
-    """How signals come to their form; whatever changes an array's content is in it."""
-    return {"format": shards.FORMAT, "ecg": ecg.RECIPE, "cmr": cmr.RECIPE, "reader": reader, **notes}
+def _requested(
+    sources: dict[str, list[str]], choices: dict[str, str], seed: int, shard_rows: int
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The recipe, and what a build is made of: readers and counts, no folder or file, whose names may be people's."""
+    readers = {kind: "+".join(dict.fromkeys(s.partition(":")[0] for s in found)) for kind, found in sources.items()}
+    recipe = recipe_of("+".join(readers.values()), {"readers": readers}, choices["crop"])
+    return recipe, {
+        "source": recipe["reader"],
+        **{f"{kind} recordings": len(found) for kind, found in sources.items()},
+        "names": digest(sorted(Path(s).name for found in sources.values() for s in found)),
+        **choices,
+        **_common(recipe, seed, shard_rows),
+    }
+
+
+def recipe_of(reader: str, notes: dict[str, Any], crop: str = "heart") -> dict[str, Any]:
+    """How signals come to their form; whatever changes an array's content is in it.
+
+    Raises:
+        InputError: another `crop` than those of `cmr.CROPS`.
+    """
+    if crop not in cmr.CROPS:
+        raise unknown("crop", crop, cmr.CROPS)
+    images = {**cmr.RECIPE, "crop": crop}
+    return {"format": shards.FORMAT, "ecg": ecg.RECIPE, "cmr": images, "reader": reader, **notes}
 
 
 def _common(recipe: dict[str, Any], seed: int, shard_rows: int) -> dict[str, Any]:
@@ -246,13 +273,13 @@ def digest(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def find(kind: str, given: str) -> tuple[str, list[str]]:
-    """The reader's name and the recordings of `reader:PATH`."""
+def find(kind: str, given: str) -> list[str]:
+    """The recordings of `reader:PATH`, `reader:` before each."""
     name, colon, path = given.partition(":")
     readers = raw.READERS[kind]
     if name not in readers or not colon:
         raise unknown(f"reader of --{kind}", name, readers)
-    return name, readers[name].find(path)
+    return [f"{name}:{source}" for source in readers[name].find(path)]
 
 
 def secret(out: Path, key: Path | None) -> bytes:
@@ -320,12 +347,12 @@ def building(out: Path, request: dict[str, Any]) -> Iterator[None]:
         (out / store.PROGRESS).unlink(missing_ok=True)
 
 
-def survey(out: Path, sources: dict[str, tuple[str, list[str]]]) -> list[pairing.Found]:
+def survey(out: Path, sources: dict[str, list[str]], crop: str = "heart") -> list[pairing.Found]:
     """Judge every recording, in parallel; ECGs first, each kind in the order of its sources."""
     jobs = [
-        {"work": "survey", "kind": kind, "reader": reader, "sources": found[start : start + SURVEY],
+        {"work": "survey", "kind": kind, "sources": found[start : start + SURVEY], "crop": crop,
          "rows": len(found[start : start + SURVEY]), "part": f"survey-{kind}-{start // SURVEY:05d}.json"}
-        for kind, (reader, found) in sources.items()
+        for kind, found in sources.items()
         for start in range(0, len(found), SURVEY)
     ]  # fmt: skip
     parts = run_jobs(out, jobs, "recordings")
@@ -423,6 +450,7 @@ def finish(
         "seed": request["seed"],
         "rows": {split: int((index["split"] == split).sum()) for split in pairing.SPLITS},
         "labels": counts(index, labels),
+        "flags": counts(index, [name for name in flags.FLAGS if name in index]),
         **account,
         "recipe": recipe,
         "recipe_hash": request["recipe_hash"],
@@ -471,11 +499,15 @@ def _work(row: dict[str, Any]) -> dict[str, Any]:
     """One job: survey some recordings, or write one shard; its part is written last. Bad input comes back as words."""
     job, out = json.loads(row["job"]), Path(row["out"])
     try:
-        part = {"survey": _survey, "synthetic": _shard, "recordings": _shard}[job["work"]](job, out)
+        part = {"survey": _survey}.get(job["work"], _shard)(job, out)
         part |= {"part": job["part"], "rows": job["rows"]}
         store.write_json(out / BUILD / job["part"], part)
     except InputError as error:
         part = {"error": str(error)}
+    except Excluded as error:
+        part = {
+            "error": f"a recording that could be read before cannot be now ({error}); keep them as they are, run it again"
+        }
     except OSError as error:
         told = shards.disk_full(error, out)
         if told is error:
@@ -494,7 +526,7 @@ def _shard(job: dict[str, Any], out: Path) -> dict[str, Any]:
                 marks.append("0" if row.get(name) is None else "1")
             yield row
 
-    rows = {"synthetic": _synthetic, "recordings": _recorded}[job["work"]](job)
+    rows = {"synthetic": _synthetic, "recordings": _recorded, "copied": _copied}[job["work"]](job)
     summary = shards.write_shard(out / job["path"], noted(rows), job["labels"])
     return {**summary, "path": job["path"], "has": {name: "".join(marks) for name, marks in has.items()}}
 
@@ -516,42 +548,52 @@ def _synthetic(job: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 def _recorded(job: dict[str, Any]) -> Iterator[dict[str, Any]]:
     for item in job["items"]:
-        row = {"subject": item["subject"], "split": item["split"], **item["numbers"]}
+        row = {"subject": item["subject"], "split": item["split"], **item["numbers"], **item["flags"]}
         for kind in shards.SIGNALS:
             if item[kind]:
-                array, _ = _prepare(kind, raw.READERS[kind][job["readers"][kind]].read(item[kind]))
-                row[kind] = array
+                row[kind], _ = _prepare(kind, _read(kind, item[kind]), job["crop"])
         yield row
 
 
-def _prepare(kind: str, record: Any) -> tuple[np.ndarray, tuple[str, ...]]:
+def _copied(job: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The rows of another cohort's shard whose numbers are listed."""
+    wanted = set(job["items"])
+    return (row for number, row in enumerate(shards.rows(Path(job["from"]))) if number in wanted)
+
+
+def _read(kind: str, source: str) -> raw.EcgRecord | raw.CmrRecord:
+    reader, _, path = source.partition(":")
+    return raw.READERS[kind][reader].read(path)
+
+
+def _prepare(kind: str, record: Any, crop: str) -> tuple[np.ndarray, tuple[str, ...]]:
     if kind == "ecg":
         signal, words = ecg.prepare(record.signal, record.rate_hz, record.leads)
         return signal.astype(np.float16), words
-    return cmr.prepare(record)
+    return cmr.prepare(record, crop)
 
 
 def _survey(job: dict[str, Any], out: Path) -> dict[str, Any]:
     """Judge recordings: what is known of each, or the step at which it failed and why."""
-    found = [_judge(job["kind"], job["reader"], source) for source in job["sources"]]
-    return {"found": [dataclasses.asdict(f) for f in found]}
+    return {"found": [dataclasses.asdict(_judge(job["kind"], source, job["crop"])) for source in job["sources"]]}
 
 
-def _judge(kind: str, reader: str, source: str) -> pairing.Found:
-    blank = pairing.Found(kind, source, raw.key(source))
+def _judge(kind: str, source: str, crop: str) -> pairing.Found:
+    blank = pairing.Found(kind, source, raw.key(source.partition(":")[2]))
     try:
-        record = raw.READERS[kind][reader].read(source)
+        record = _read(kind, source)
     except Excluded as error:
         return dataclasses.replace(blank, step="readable", reason=str(error))
+    whose = dataclasses.replace(blank, key=record.key, person=record.person, visit=record.visit)
     try:
-        array, words = _prepare(kind, record)
+        array, words = _prepare(kind, record, crop)
     except Excluded as error:
-        return dataclasses.replace(blank, key=record.key, step="plausible", reason=str(error))
-    known: dict[str, float] = dict(record.labels) if isinstance(record, raw.EcgRecord) else {}
-    for name in shards.DEMOGRAPHICS:
-        if getattr(record, name, None) is not None:
-            known[name] = float(getattr(record, name))
-    return pairing.Found(
-        kind=kind, source=source, key=record.key, person=getattr(record, "person", None),
-        digest=hashlib.sha256(array.tobytes()).hexdigest(), numbers=known, repairs=(*record.repairs, *words),
+        return dataclasses.replace(whose, step="plausible", reason=str(error))
+    known = {n: float(v) for n in shards.DEMOGRAPHICS if (v := getattr(record, n, None)) is not None}
+    suspicions: dict[str, float] = {}
+    if isinstance(record, raw.EcgRecord):
+        suspicions = flags.flags(ecg.settle(record.signal, record.rate_hz, record.leads))
+    return dataclasses.replace(
+        whose, digest=hashlib.sha256(array.tobytes()).hexdigest(), numbers=record.labels | known, flags=suspicions,
+        repairs=(*record.repairs, *words),
     )  # fmt: skip

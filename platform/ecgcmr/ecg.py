@@ -66,6 +66,8 @@ _LAWS = np.array(
         [0.0, -0.5, -0.5, 0.0, 0.0, 1.0],
     ]
 )
+# Two rows of which one exchange would restore the laws: a file with wrong names, not electrodes on wrong limbs.
+_EXCHANGES = tuple((a, b) for a in range(6) for b in range(a + 1, 6))
 _FROM_I_II = {"III": (-1.0, 1.0), "aVR": (-0.5, -0.5), "aVL": (1.0, -0.5), "aVF": (-0.5, 1.0)}
 
 
@@ -345,17 +347,39 @@ def quality(signal: np.ndarray) -> list[str]:
         signal: (12, 5000), mV, before cleaning (clipping hides saturation and wrong gains).
 
     Returns:
-        Reasons in stable words: missing samples, flat lead, implausible amplitude, saturated, Einthoven's law violated.
+        Reasons in stable words: missing samples, flat lead, two leads with one signal, implausible amplitude, saturated,
+        Einthoven's law violated (and by which two leads' exchange, where one exchange restores it).
+
+    Electrodes on the wrong limbs or ribs keep the laws and can only be suspected: `flags.reversal`.
     """
     filled = np.nan_to_num(signal)
     faults = {
         "missing samples": np.isnan(signal).mean(1).max() > MISSING_LIMIT,
         "flat lead": np.ptp(filled, axis=1).min() < FLAT_MV,
+        "two leads with one signal": _repeated(filled),
         "implausible amplitude": not AMPLITUDE_MV[0] <= amplitude(signal) <= AMPLITUDE_MV[1] or _absurd(filled),
         "saturated": _saturated(filled),
-        "Einthoven's law violated": max(einthoven(signal), lawless(signal)) > EINTHOVEN_LIMIT,
     }
-    return [name for name, found in faults.items() if found]
+    unlawful = ["Einthoven's law violated" + exchanged(signal)] if lawless(signal) > EINTHOVEN_LIMIT else []
+    return [name for name, found in faults.items() if found] + unlawful
+
+
+def exchanged(signal: np.ndarray) -> str:
+    """Say which two limb leads of a settled recording bear each other's names: `: aVL and aVF exchanged`, or nothing.
+
+    One exchange at most restores the laws; where none does, another fault broke them.
+    """
+    for a, b in _EXCHANGES:
+        order = list(range(6))
+        order[a], order[b] = b, a
+        if lawless(signal[order]) <= EINTHOVEN_LIMIT:
+            return f": {LEADS[a]} and {LEADS[b]} exchanged"
+    return ""
+
+
+def _repeated(signal: np.ndarray) -> bool:
+    """Whether two leads differ by a constant, to 10 µV: a channel that was written twice."""
+    return any(np.ptp(signal[i + 1 :] - signal[i], axis=1).min() < FLAT_MV for i in range(len(signal) - 1))
 
 
 def _absurd(signal: np.ndarray) -> bool:

@@ -100,6 +100,11 @@ class Labels:
     ecg_of_cmr: Mapping[str, str] | None = None
     audit: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def columns(self) -> set[str]:
+        """Every column of which somebody has a number."""
+        return {name for unit in self.audit.get("columns", {}).values() for name in unit["columns"]}
+
 
 def read_labels(paths: Sequence[Path], rules: Rules | None = None) -> Labels:
     """Read labels files and merge them.

@@ -7,9 +7,11 @@ are keyed hashes, and the key stays with whoever built it.
 
 import hashlib
 import hmac
+import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -19,8 +21,11 @@ from ecgcmr.labels import Labels
 from ecgcmr.raw import diagnoses
 from ecgcmr.shards import DEMOGRAPHICS
 
+log = logging.getLogger(__name__)
+
 SPLITS = ("train", "val", "test")
 DUPLICATE = "same signal as an earlier recording"
+SHARED_NAME = "told from another of its file name by its folder"
 
 
 @dataclass(frozen=True)
@@ -29,12 +34,14 @@ class Found:
 
     Attributes:
         kind: "ecg" or "cmr".
-        source: what the reader opens.
+        source: `reader:PATH`, what is read.
         key: the file's key.
         person: groups repeat visits, or None.
         digest: of the signal; equal for equal recordings.
         numbers: demographics and 0/1 labels of the header.
         repairs: what was settled while reading.
+        visit: of the person, or None.
+        flags: 0/1 by name, for the index; no labels.
         step: "" if it can serve, else "readable" or "plausible", the step that it failed.
         reason: why it failed.
     """
@@ -46,6 +53,8 @@ class Found:
     digest: str = ""
     numbers: Mapping[str, float] | None = None
     repairs: tuple[str, ...] = ()
+    visit: str | None = None
+    flags: Mapping[str, float] | None = None
     step: str = ""
     reason: str = ""
 
@@ -94,6 +103,7 @@ def link(found: Sequence[Found], labels: Labels, secret: bytes, seed: int) -> Li
         InputError: nothing can serve.
     """
     usable, failed = sort_out(found)
+    usable = _told_apart(usable)
     visits = _visits(usable, labels)
     persons = sorted({person for person, _, _ in visits})
     split_of = dict(zip(persons, splits(len(persons), seed), strict=True))
@@ -136,7 +146,7 @@ def sort_out(found: Sequence[Found]) -> tuple[list[Found], list[Found]]:
         if recording.reason:
             failed.append(recording)
         elif (recording.kind, recording.digest) in seen:
-            failed.append(Found(recording.kind, recording.source, recording.key, step="unique", reason=DUPLICATE))
+            failed.append(replace(recording, step="unique", reason=DUPLICATE))
         else:
             seen.add((recording.kind, recording.digest))
             usable.append(recording)
@@ -146,28 +156,82 @@ def sort_out(found: Sequence[Found]) -> tuple[list[Found], list[Found]]:
     return usable, failed
 
 
-def _person(recording: Found, labels: Labels) -> str:
+def _named(recording: Found, labels: Labels) -> str | None:
+    """Whose a recording is, as the labels file or the recording itself says."""
     known = labels.person_of_ecg if recording.kind == "ecg" else labels.person_of_cmr
-    return (known or {}).get(recording.key) or recording.person or recording.key
+    return (known or {}).get(recording.key) or recording.person
+
+
+def _person(recording: Found, labels: Labels) -> str:
+    return _named(recording, labels) or PurePosixPath(recording.key).name
+
+
+def _certain(recording: Found, labels: Labels) -> bool:
+    """Whether it is known whose a recording is; of two files of one name it is not, unless something says so."""
+    return "/" not in recording.key or _named(recording, labels) is not None
+
+
+def _told_apart(usable: Sequence[Found]) -> list[Found]:
+    """Give recordings of one kind and one file name, in different folders, the folders as part of their keys: `a/0001`.
+
+    `a/0001` and `b/0001` may be two visits or two people. Both stay, as one person where their records name none, so that
+    nobody can be in two splits; a labels file's `0001` means neither for certain and is given to neither.
+    """
+    times = Counter((f.kind, f.key) for f in usable)
+    out, shared = list(usable), 0
+    for kind in ("ecg", "cmr"):
+        mine = [i for i, f in enumerate(usable) if f.kind == kind and times[kind, f.key] > 1]
+        for i, folders in zip(mine, _folders([usable[i].source for i in mine]), strict=True):
+            f = usable[i]
+            out[i] = replace(f, key=f"{folders}/{f.key}", repairs=(*f.repairs, SHARED_NAME))
+        shared += len(mine)
+    if shared:
+        log.warning("%d recordings share their file name with another: labels by file name do not reach them", shared)
+    return out
+
+
+def _folders(sources: Sequence[str]) -> list[str]:
+    """The folders above each file, below what all of them have in common; `reader:PATH` each."""
+    above = [PurePosixPath(source.partition(":")[2]).parts[:-1] for source in sources]
+    alike = [len(set(names)) == 1 for names in zip(*above)]  # as deep as the shallowest
+    common = alike.index(False) if False in alike else len(alike)
+    return ["/".join(parts[common:]) or "." for parts in above]
 
 
 def _visits(usable: Sequence[Found], labels: Labels) -> list[tuple[str, Found | None, Found | None]]:
     """(person, ECG, CMR) of every subject-visit.
 
-    A CMR joins the ECG that the labels file names for it, else the one of its key, else its person's first ECG that is
-    still alone; without any it is a row by itself.
+    A CMR joins the ECG that the labels file names for it, else the one of its key, else its person's first ECG of its visit
+    that is still alone, else, where either's visit is unknown, its person's first that is still alone. Without any it is a
+    row by itself.
     """
-    ecgs = {f.key: f for f in usable if f.kind == "ecg"}
-    free = dict(ecgs)
+    ecgs = [f for f in usable if f.kind == "ecg"]
+    by_key = {f.key: f for f in ecgs}
+    of_person: dict[str, list[Found]] = {}
+    for ecg in (f for f in ecgs if _certain(f, labels)):
+        of_person.setdefault(_person(ecg, labels), []).append(ecg)
+    partner: dict[int, Found] = {}
+    taken: set[int] = set()
+
+    def join(choose: Callable[[Found], Iterable[Found | None]]) -> None:
+        for cmr in usable:
+            if cmr.kind == "cmr" and id(cmr) not in partner:
+                ecg = next((e for e in choose(cmr) if e and id(e) not in taken), None)
+                if ecg:
+                    partner[id(cmr)] = ecg
+                    taken.add(id(ecg))
+
+    def same(cmr: Found) -> list[Found]:
+        return of_person.get(_person(cmr, labels), []) if _certain(cmr, labels) else []
+
+    join(lambda cmr: [by_key.get((labels.ecg_of_cmr or {}).get(cmr.key, cmr.key))])
+    join(lambda cmr: (e for e in same(cmr) if cmr.visit and e.visit == cmr.visit))
+    join(lambda cmr: (e for e in same(cmr) if not cmr.visit or not e.visit))
     pairs: list[tuple[str, Found | None, Found | None]] = []
+    pairs += [(_person(ecg, labels), ecg, None) for ecg in ecgs if id(ecg) not in taken]
     for cmr in (f for f in usable if f.kind == "cmr"):
-        person = _person(cmr, labels)
-        key = (labels.ecg_of_cmr or {}).get(cmr.key, cmr.key)
-        if key not in free:
-            key = next((k for k, f in free.items() if _person(f, labels) == person), "")
-        ecg = free.pop(key, None)
-        pairs.append((_person(ecg, labels) if ecg else person, ecg, cmr))
-    pairs += [(_person(ecg, labels), ecg, None) for ecg in free.values()]
+        joined = partner.get(id(cmr))
+        pairs.append((_person(joined or cmr, labels), joined, cmr))
     return sorted(pairs, key=lambda v: (v[0], v[1].key if v[1] else "", v[2].key if v[2] else ""))
 
 
@@ -183,6 +247,7 @@ def _row(subject: str, split: str, ecg: Found | None, cmr: Found | None, labels:
     return {
         "subject": subject, "split": split, "numbers": dict(sorted(numbers.items())),
         "ecg": ecg.source if ecg else None, "cmr": cmr.source if cmr else None,
+        "flags": dict(ecg.flags or {}) if ecg else {},
     }  # fmt: skip
 
 
@@ -204,9 +269,11 @@ def _flow(found: Sequence[Found], failed: Sequence[Found], rows: Sequence[dict[s
         reasons = Counter(f"{f.kind}: {f.reason}" for f in failed if f.step == step)
         left -= sum(reasons.values())
         steps.append({"step": step, "n": left, "unit": "recordings", "reasons": dict(sorted(reasons.items()))})
-    labelled = sum(bool(set(row["numbers"]) - set(DEMOGRAPHICS)) for row in rows)
-    both = sum(bool(row["ecg"] and row["cmr"]) for row in rows)
-    paired = [("paired", both)] if len({f.kind for f in found}) == 2 else []
-    for step, n in (*paired, ("labelled", labelled), ("kept", len(rows))):
-        steps.append({"step": step, "n": n, "unit": "rows", "reasons": {}})
+    alone = Counter("ecg: no CMR" if row["ecg"] else "cmr: no ECG" for row in rows if not (row["ecg"] and row["cmr"]))
+    bare = sum(not set(row["numbers"]) - set(DEMOGRAPHICS) for row in rows)
+    paired = [("paired", alone)] if len({f.kind for f in found}) == 2 else []
+    # Rows that are not paired or not labelled stay: the reasons of these two steps say what a row lacks, none has left.
+    for step, lacking in (*paired, ("labelled", Counter({"no label": bare} if bare else {})), ("kept", Counter())):
+        n = len(rows) - sum(lacking.values())
+        steps.append({"step": step, "n": n, "unit": "rows", "reasons": dict(sorted(lacking.items()))})
     return steps

@@ -212,6 +212,24 @@ def read_group(file: pq.ParquetFile, group: int, columns: Sequence[str], path: P
         raise InputError(f"{path}: row group {group} cannot be read; restore it or build the cohort again") from error
 
 
+def rows(path: Path) -> Iterator[dict[str, Any]]:
+    """Every row of a shard as `write_shard` takes it, in order; one row group is in memory.
+
+    Raises:
+        InputError: the shard is missing or damaged.
+    """
+    with open_shard(path) as file:
+        names = file.schema_arrow.names
+        for group in range(file.num_row_groups):
+            table = read_group(file, group, names, path)
+            numbers = table.drop_columns(list(SIGNALS)).to_pylist()
+            for i, row in enumerate(numbers):
+                for name in SIGNALS:
+                    stored = table[name].slice(i, 1)
+                    row[name] = None if stored.null_count else unpack(stored, name)[0]
+                yield row
+
+
 def read_rows(
     path: Path, rows: np.ndarray, columns: Sequence[str], out: Mapping[str, np.ndarray], where: np.ndarray
 ) -> None:

@@ -2,7 +2,8 @@
 
 One folder per trial under `runs/`, named by the trial. A folder is finished when it holds `trial.json`; whatever is
 written is written aside and renamed, so a killed run leaves no half file. A running trial keeps
-`progress.json` beside it for the display and for `ecgcmr status`. `test-reads.jsonl` says who read the test split, and when.
+`progress.json` beside it for the display and for `ecgcmr status`. `test-reads.jsonl` says who read the test split, and when;
+`withdrawn.json` which cohorts people have withdrawn from since.
 """
 
 import contextlib
@@ -11,7 +12,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,6 +32,7 @@ PREDICTIONS = "predictions.parquet"
 ENCODER = "encoder.safetensors"
 PROGRESS = "progress.json"
 TEST_READS = "test-reads.jsonl"
+WITHDRAWN = "withdrawn.json"
 
 # rows.parquet: one measured number each. `status`: "finished", "early-stopped", "halted" or "diverged".
 ROW_COLUMNS = ("trial", "space", "stage", "task", "label", "method", "point", "seed", "take", "preset", "split",
@@ -218,6 +220,26 @@ def test_reads(runs: Path) -> list[dict[str, Any]]:
                 f"{path}:{number}: not a JSON record; restore the file, it is the log of test reads"
             ) from error
     return found
+
+
+def note_withdrawn(runs: Path, since: Mapping[str, int]) -> None:
+    """Note of cohorts, by fingerprint, how many people have withdrawn since; what was made from them is stale."""
+    write_json(runs / WITHDRAWN, {**withdrawn(runs), **since})
+
+
+def withdrawn(runs: Path) -> dict[str, int]:
+    """Fingerprint of a cohort -> people who have withdrawn since; empty if nobody has.
+
+    Raises:
+        InputError: the note is damaged.
+    """
+    path = runs / WITHDRAWN
+    if not path.exists():
+        return {}
+    try:
+        return {str(name): int(people) for name, people in json.loads(path.read_text()).items()}
+    except (ValueError, AttributeError, TypeError) as error:
+        raise InputError(f"{path}: damaged; withdraw again with this --runs, it says which runs are stale") from error
 
 
 class Progress:

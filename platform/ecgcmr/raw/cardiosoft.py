@@ -14,7 +14,7 @@ import numpy as np
 
 from ecgcmr.errors import Excluded
 from ecgcmr.raw import diagnoses, markup
-from ecgcmr.raw.records import EcgRecord, age_in_years, key, standard_leads
+from ecgcmr.raw.records import EcgRecord, age_in_years, biobank, key, standard_leads
 
 ROOT = "CardiologyXML"
 _ON = {"yes", "true", "on", "1"}
@@ -45,7 +45,7 @@ def read(source: str) -> EcgRecord:
     signal, leads = standard_leads(_rows(strip))
     rate = strip.find("SampleRate")
     hertz = None if rate is None or rate.get("units", "Hz").lower() != "hz" else diagnoses.number(markup.text(rate))
-    person = re.fullmatch(r"(.+)_20205_\d+_\d+", stem)
+    person, visit = biobank(stem)
     return EcgRecord(
         key=stem,
         signal=signal,
@@ -57,7 +57,8 @@ def read(source: str) -> EcgRecord:
         weight=None,
         labels={},
         repairs=_filters(root.find("FilterSetting")),
-        person=person[1] if person else None,
+        person=person,
+        visit=visit,
     )
 
 

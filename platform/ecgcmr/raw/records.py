@@ -6,7 +6,7 @@ Frames and signals are as the file holds them; `ecg.prepare` and `cmr.prepare` s
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path, PurePath
 from typing import Protocol
@@ -35,9 +35,14 @@ def row(source: str) -> tuple[Path, int]:
 
 
 def key(source: str) -> str:
-    """The key of a source, from names and row numbers: `a/rec.hea`, `x.zip#a/rec.hea` → `rec`; `f.hdf5#7` → `f-7`."""
+    """The key of a source, from names and row numbers: `a/rec.hea`, `x.zip#a/rec.hea` → `rec`; `f.hdf5#7` → `f-7`.
+
+    A stack that is called `sa` in every folder has its folder's name.
+    """
     file, number = re.match(r"(?s)^(.*?)(?:#(\d{1,9}))?$", source).groups()  # type: ignore[union-attr]
-    stem = PurePath(file.replace("#", "/")).name.split(".")[0]
+    path = PurePath(file.replace("#", "/"))
+    stem = path.name.split(".")[0]
+    stem = path.parent.name if stem in ("sa", "sa_ED") else stem
     return f"{stem}-{number}" if number else stem
 
 
@@ -54,6 +59,7 @@ class EcgRecord:
         labels: label column -> 0.0 or 1.0; a column that is absent is unknown, not 0.
         repairs: what was settled while reading, in words.
         person: groups repeat visits; None means that the record is its own person.
+        visit: which of the person's visits; an ECG and a CMR of two known visits are no pair. None where unknown.
     """
 
     key: str
@@ -67,6 +73,7 @@ class EcgRecord:
     labels: dict[str, float]
     repairs: tuple[str, ...]
     person: str | None = None
+    visit: str | None = None
 
 
 @dataclass(frozen=True)
@@ -79,6 +86,11 @@ class CmrRecord:
         spacing_mm: distance of slices, rows and columns.
         trigger_ms: (phases,) time after the R wave, or None.
         repairs: what was settled while reading, in words.
+        person, visit: as in `EcgRecord`.
+        masks: uint8 like `frames`, 0 background, 1 LV cavity, 2 myocardium, 3 RV cavity; None without a segmentation.
+        masked: the phases that have a segmentation; the masks of all others are 0.
+        es: the phase that the files name as end-systole, or None.
+        labels: phenotype -> value in its unit (tasks.UNITS); one that is absent is unknown.
     """
 
     key: str
@@ -86,6 +98,18 @@ class CmrRecord:
     spacing_mm: tuple[float, float, float]
     trigger_ms: np.ndarray | None
     repairs: tuple[str, ...]
+    person: str | None = None
+    visit: str | None = None
+    masks: np.ndarray | None = None
+    masked: tuple[int, ...] = ()
+    es: int | None = None
+    labels: dict[str, float] = field(default_factory=dict)
+
+
+def biobank(stem: str) -> tuple[str, str] | tuple[None, None]:
+    """(person, visit) of a file that UK Biobank names `{eid}_{field}_{instance}_{array}`; nothing for other names."""
+    parts = re.fullmatch(r"(\d+)_\d{4,5}_(\d)_\d+", stem)
+    return (parts[1], parts[2]) if parts else (None, None)
 
 
 class Reader(Protocol):

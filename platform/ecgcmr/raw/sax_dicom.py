@@ -2,31 +2,32 @@
 
 One idea: geometry decides, not names. Images are grouped by plane, a plane's positions are `ImagePositionPatient` along
 its normal (`SliceLocation` is no distance in some exports), a position's phases are ordered by trigger time, and the
-stack is the largest set of parallel positions that move. Nothing but geometry, timing and pixels leaves this module.
+stack is the largest set of parallel positions that move. So the zips of UK Biobank's field 20209 need no table of
+contents: `manifest.csv` (or `.cvs`, with its unquoted commas) is passed over, and one series or one per slice is the same.
+Nothing but geometry, timing and pixels leaves this module.
 """
 
 import re
-import tarfile
 import warnings
-import zipfile
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pydicom
+import pydicom.pixels
 from pydicom.errors import InvalidDicomError
+from pydicom.uid import UID, AllTransferSyntaxes, DeflatedExplicitVRLittleEndian
 
 from ecgcmr.errors import Excluded, InputError
-from ecgcmr.raw import ecg_dicom, records
-from ecgcmr.raw.records import CmrRecord
+from ecgcmr.raw import bundle, ecg_dicom, records
+from ecgcmr.raw.records import CmrRecord, biobank
 
-ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2", ".zip")
-MEMBER_LIMIT = 64 << 20  # one image
-TOTAL_LIMIT = 1 << 30  # all images of one person
-COUNT_LIMIT = 20_000
+PIXEL_LIMIT = 1 << 22  # of one image, as its header claims
+VOXEL_LIMIT = 1 << 29  # of a stack: 2 GiB as float32; one of UK Biobank has 20 million
 LEAST_PHASES = 10  # fewer do not show a heartbeat; UK Biobank has 50, Sunnybrook 20
 LEAST_SLICES = 3
 # The apex points to the left, to the front and down; DICOM's axes run right → left +, front → back +, feet → head +.
@@ -35,11 +36,14 @@ APEX_LPS = np.array([1.0, -1.0, -1.0])
 
 @dataclass(frozen=True)
 class Image:
-    """One DICOM image with the few facts that sort it; `dataset` keeps the pixels undecoded."""
+    """One image with the few facts that sort it; `dataset` keeps the pixels undecoded, `frame` is its number in there."""
 
-    dataset: pydicom.Dataset
+    dataset: pydicom.Dataset = field(repr=False)  # its text would be the whole header
+    frame: int
     origin: np.ndarray
     normal: np.ndarray
+    spacing: tuple[float, float]
+    rescale: tuple[float, float]
     plane: tuple
     series: tuple
     when: tuple[float, float]
@@ -71,9 +75,9 @@ def _persons(folder: Path) -> list[Path]:
         return [folder]
     persons: list[Path] = []
     for child in children:
-        if child.is_dir() and any(map(_is_archive, child.rglob("*"))):
+        if child.is_dir() and any(map(bundle.is_archive, child.rglob("*"))):
             persons += _persons(child)
-        elif _is_archive(child) or (child.is_dir() and any(map(_looks_like_dicom, child.rglob("*")))):
+        elif bundle.is_archive(child) or (child.is_dir() and any(map(_looks_like_dicom, child.rglob("*")))):
             persons.append(child)
     return persons
 
@@ -84,36 +88,41 @@ def suits(file: Path, head: bytes) -> bool:
         return any(_looks_like_dicom(f) and not ecg_dicom.suits(f, records.head(f)) for f in file.rglob("*"))
     if ecg_dicom.suits(file, head):
         return False
-    return head[128:132] == b"DICM" or file.name.lower().endswith((*ARCHIVES, ".dcm", ".ima"))
+    return head[128:132] == b"DICM" or file.name.lower().endswith((*bundle.ENDINGS, ".dcm", ".ima"))
 
 
 def read(source: str) -> CmrRecord:
     """Read the short-axis stack of one person.
 
     Raises:
-        Excluded: nothing readable, no cine, no stack, or more than the limits allow.
+        Excluded: nothing readable, no cine, no stack, pixels in a compression that cannot be undone here, or more than
+            the limits allow.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom warns of identifiers that break the standard's rules
-        images = [image for image in map(_image, _datasets(Path(source))) if image]
+        images = [image for dataset in _datasets(Path(source)) for image in _images(dataset)]
         if not images:
             raise Excluded("no DICOM image with a position")
         slices, repairs = _stack(images)
-        frames = np.stack([np.stack([_pixels(image.dataset) for image in phases]) for phases in slices])
+        rows, columns = slices[0][0].plane[:2]
+        if len(slices) * len(slices[0]) * rows * columns > VOXEL_LIMIT:
+            raise Excluded("too large for a cine stack")
+        frames = np.stack([np.stack([_pixels(image) for image in phases]) for phases in slices])
     first, second = slices[0][0], slices[1][0]
-    rows, columns = (float(x) for x in first.dataset.PixelSpacing)
+    if np.ptp(np.diff([phases[0].position for phases in slices])) > 1.0:
+        repairs = (*repairs, "slices at unequal distances")
     times = np.array([image.when[0] for image in slices[len(slices) // 2]])
+    key = re.sub(r"(\.tar)?\.(tar|gz|tgz|xz|bz2|zip|dcm|ima)$", "", Path(source).name, flags=re.IGNORECASE)
+    person, visit = biobank(key)
     return CmrRecord(
-        key=_key(source),
+        key=key,
         frames=frames,
-        spacing_mm=(abs(second.position - first.position), rows, columns),
+        spacing_mm=(abs(second.position - first.position), *first.spacing),
         trigger_ms=times if np.isfinite(times).all() else None,
         repairs=repairs,
+        person=person,
+        visit=visit,
     )
-
-
-def _key(source: str) -> str:
-    return re.sub(r"(\.tar)?\.(tar|gz|tgz|xz|bz2|zip|dcm|ima)$", "", Path(source).name, flags=re.IGNORECASE)
 
 
 def _looks_like_dicom(file: Path) -> bool:
@@ -125,70 +134,85 @@ def _looks_like_dicom(file: Path) -> bool:
         return opened.read(132)[128:] == b"DICM"
 
 
-def _is_archive(file: Path) -> bool:
-    return file.name.lower().endswith(ARCHIVES) and file.is_file()
-
-
 def _datasets(source: Path) -> Iterator[pydicom.Dataset]:
     """Every DICOM image of a source; what is no DICOM (tables, previews) is passed over."""
-    total = 0
+    for content in bundle.contents(source):
+        if DeflatedExplicitVRLittleEndian.encode() in content:  # pydicom would inflate it without a bound
+            raise Excluded("deflated DICOM")
+        try:
+            yield pydicom.dcmread(BytesIO(content))
+        except InvalidDicomError:
+            continue
+        except Exception as error:  # whatever the parser stumbles over
+            raise Excluded("unreadable DICOM image") from error
+
+
+# -- sorting facts -----------------------------------------------------------------------------------------------------
+
+
+def _images(dataset: pydicom.Dataset) -> list[Image]:
+    """The image of a plain file or the frames of an enhanced one; none of what has no plane, no pixels or no sense."""
     try:
-        for number, content in enumerate(_contents(source)):
-            total += len(content)
-            if number >= COUNT_LIMIT or total > TOTAL_LIMIT:
-                raise Excluded("more images than one person's stack can have")
-            try:
-                yield pydicom.dcmread(BytesIO(content))
-            except InvalidDicomError:
-                continue
-    except Excluded:
-        raise
-    except Exception as error:  # lzma, zlib, tarfile, zipfile and pydicom share no base
-        raise Excluded("unreadable archive or folder") from error
+        if "PixelData" not in dataset or not 0 < int(dataset.Rows) * int(dataset.Columns) <= PIXEL_LIMIT:
+            return []
+        # Some exports leave functional groups in plain images too (GE's of Sunnybrook do), with nothing of use in them.
+        if "PerFrameFunctionalGroupsSequence" in dataset and "ImagePositionPatient" not in dataset:
+            return [_enhanced(dataset, n) for n in range(len(dataset.PerFrameFunctionalGroupsSequence))]
+        if int(dataset.get("NumberOfFrames") or 1) > 1:
+            return []
+        trigger, number = dataset.get("TriggerTime"), float(dataset.get("InstanceNumber") or 0)
+        return [_image(dataset, 0, (dataset,), trigger, number)]
+    except Exception:  # pydicom converts a value when it is asked for, with any error
+        return []
 
 
-def _contents(source: Path) -> Iterator[bytes]:
-    """The files' bytes, one at a time: nothing is unpacked to disk, so a member's name cannot lead anywhere."""
-    name = source.name.lower()
-    if source.is_dir():
-        for file in sorted(file for file in source.rglob("*") if file.is_file()):
-            if file.stat().st_size <= MEMBER_LIMIT:
-                yield file.read_bytes()
-    elif name.endswith(".zip"):
-        with zipfile.ZipFile(source) as archive:
-            for entry in archive.infolist():
-                if not entry.is_dir() and entry.file_size <= MEMBER_LIMIT:
-                    yield archive.read(entry)
-    elif name.endswith(ARCHIVES):
-        with tarfile.open(source) as archive:
-            for member in archive:
-                opened = archive.extractfile(member) if member.isfile() and member.size <= MEMBER_LIMIT else None
-                if opened:
-                    yield opened.read()
-    else:
-        yield source.read_bytes()
+def _enhanced(dataset: pydicom.Dataset, frame: int) -> Image:
+    """One frame of an enhanced MR image, whose facts lie in functional groups of its own or of all (PS3.3 C.7.6.16)."""
+    own, shared = dataset.PerFrameFunctionalGroupsSequence[frame], dataset.get("SharedFunctionalGroupsSequence")
+    groups = [
+        item[0] for part in (own, *(shared or [])[:1]) for item in (e.value for e in part if e.VR == "SQ") if item
+    ]
+    beats = (group.get("NominalCardiacTriggerDelayTime") for group in groups)
+    return _image(dataset, frame, tuple(groups), next((t for t in beats if t is not None), None), float(frame))
 
 
-def _image(dataset: pydicom.Dataset) -> Image | None:
-    """The sorting facts of a plain MR image, or None for what has no plane or no pixels."""
-    if "PixelData" not in dataset or int(dataset.get("NumberOfFrames") or 1) > 1:
-        return None
-    try:
-        origin = np.array(dataset.ImagePositionPatient, dtype=np.float64)
-        directions = np.array(dataset.ImageOrientationPatient, dtype=np.float64).reshape(2, 3)
-        spacing = tuple(round(float(x), 3) for x in dataset.PixelSpacing)
-    except (AttributeError, TypeError, ValueError):
-        return None
-    plane = (int(dataset.Rows), int(dataset.Columns), *spacing, *directions.ravel().round(2))
-    trigger = dataset.get("TriggerTime")
+def _image(
+    dataset: pydicom.Dataset, frame: int, places: tuple[pydicom.Dataset, ...], trigger: Any, number: float
+) -> Image:
+    """The sorting facts of one image.
+
+    Args:
+        dataset: the file. frame: which of its frames.
+        places: where to look for geometry and scale, the nearest first.
+        trigger: time after the R wave, ms. number: order without such times.
+
+    Raises:
+        Exception: of any kind; a fact is missing or no number.
+    """
+
+    def fact(name: str) -> Any:
+        return next(place[name].value for place in places if name in place)
+
+    origin = np.array(fact("ImagePositionPatient"), dtype=np.float64)
+    directions = np.array(fact("ImageOrientationPatient"), dtype=np.float64).reshape(2, 3)
+    down, across = (float(x) for x in np.array(fact("PixelSpacing"), dtype=np.float64))
+    if not np.isfinite([*origin, *directions.ravel()]).all() or not (0 < down < np.inf and 0 < across < np.inf):
+        raise ValueError("no place in space")
+    scaled = any("RescaleSlope" in place for place in places)
     return Image(
         dataset=dataset,
+        frame=frame,
         origin=origin,
         normal=np.cross(directions[0], directions[1]),
-        plane=plane,
+        spacing=(down, across),
+        rescale=(float(fact("RescaleSlope")), float(fact("RescaleIntercept"))) if scaled else (1.0, 0.0),
+        plane=(int(dataset.Rows), int(dataset.Columns), round(down, 3), round(across, 3), *directions.ravel().round(2)),
         series=(int(dataset.get("SeriesNumber") or 0), str(dataset.get("SeriesInstanceUID", ""))),
-        when=(np.nan if trigger in (None, "") else float(trigger), float(dataset.get("InstanceNumber") or 0)),
+        when=(np.nan if trigger in (None, "") else float(trigger), number),
     )
+
+
+# -- slices and phases -------------------------------------------------------------------------------------------------
 
 
 def _stack(images: list[Image]) -> tuple[list[list[Image]], tuple[str, ...]]:
@@ -226,27 +250,54 @@ def _slices(group: list[Image]) -> tuple[list[list[Image]], tuple[str, ...]]:
 
 def _ordered(phases: list[Image]) -> list[Image]:
     """By trigger time, or by instance number where a trigger time is missing or all are one."""
-    times = {image.when[0] for image in phases}
-    timed = np.isfinite(list(times)).all() and len(times) > 1
+    timed = _timed(phases) and len({image.when[0] for image in phases}) > 1
     return sorted(phases, key=lambda image: image.when if timed else image.when[::-1])
 
 
+def _timed(phases: list[Image]) -> bool:
+    return bool(np.isfinite([image.when[0] for image in phases]).all())
+
+
 def _equal_phases(slices: list[list[Image]], repairs: tuple[str, ...]) -> tuple[list[list[Image]], tuple[str, ...]]:
-    """Give every slice the commonest number of phases; a slice with another repeats or skips its nearest ones."""
+    """Give every slice the commonest number of phases: those nearest in time, so that a missing one repeats another."""
     count = Counter(len(phases) for phases in slices).most_common(1)[0][0]
     if all(len(phases) == count for phases in slices):
         return slices, repairs
-    picks = [np.linspace(0, len(phases) - 1, count).round().astype(int) for phases in slices]
-    matched = [[phases[i] for i in pick] for phases, pick in zip(slices, picks)]
-    return matched, (*repairs, "numbers of phases matched")
+    model = next(phases for phases in slices if len(phases) == count)
+    return [_like(model, phases) for phases in slices], (*repairs, "numbers of phases matched")
 
 
-def _pixels(dataset: pydicom.Dataset) -> np.ndarray:
+def _like(model: list[Image], phases: list[Image]) -> list[Image]:
+    """As many phases as `model` has: by trigger time, or spread evenly where there is none."""
+    if len(phases) == len(model):
+        return phases
+    if not (_timed(model) and _timed(phases)):
+        return [phases[i] for i in np.linspace(0, len(phases) - 1, len(model)).round().astype(int)]
+    times = np.array([image.when[0] for image in phases])
+    return [phases[int(np.abs(times - image.when[0]).argmin())] for image in model]
+
+
+# -- pixels ------------------------------------------------------------------------------------------------------------
+
+
+def _decodable(syntax: UID) -> bool:
+    """Whether pydicom, or a package that it finds, decodes a transfer syntax."""
     try:
-        pixels = dataset.pixel_array.astype(np.float32)
-    except Exception as error:  # a truncated or compressed image raises what its decoder raises
+        return pydicom.pixels.get_decoder(syntax).is_available
+    except NotImplementedError:
+        return False
+
+
+def _pixels(image: Image) -> np.ndarray:
+    """The pixels of one image, (height, width) float32, after its own scale."""
+    syntax = image.dataset.file_meta.get("TransferSyntaxUID")
+    if syntax in AllTransferSyntaxes and not _decodable(syntax):
+        raise Excluded(f"compressed pixels: no decoder of {syntax.keyword} is installed")
+    try:
+        pixels = pydicom.pixels.pixel_array(image.dataset, index=image.frame).astype(np.float32)
+    except Exception as error:  # a truncated or damaged image raises what its decoder raises
         raise Excluded("pixels cannot be decoded") from error
     if pixels.ndim != 2:
         raise Excluded("colour images")
-    pixels = pixels * float(dataset.get("RescaleSlope") or 1) + float(dataset.get("RescaleIntercept") or 0)
-    return -pixels if dataset.get("PhotometricInterpretation") == "MONOCHROME1" else pixels
+    pixels = pixels * image.rescale[0] + image.rescale[1]
+    return -pixels if image.dataset.get("PhotometricInterpretation") == "MONOCHROME1" else pixels

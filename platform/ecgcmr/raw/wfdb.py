@@ -27,7 +27,7 @@ _HEADER_LIMIT = 1 << 20
 
 
 def find(path: str) -> list[str]:
-    """List the headers under a folder or in a zip archive, or the one named with or without `.hea`.
+    """List the headers under a folder or in a zip archive, or the one named with or without `.hea`, or by its signals.
 
     Where PTB-XL's two rates of one recording are both there, only `_hr` (500 Hz) is listed.
 
@@ -44,15 +44,22 @@ def find(path: str) -> list[str]:
                 f"{path}: no WFDB header (*.hea) here; name the folder or the archive that holds the recordings"
             )
         return headers
-    header = root if root.suffix == ".hea" else root.with_name(root.name + ".hea")
+    header = _header(root) or root.with_name(root.name + ".hea")
     if not header.is_file():
         raise InputError(f"{path}: no such WFDB header or folder")
     return [str(header)]
 
 
 def suits(file: Path, head: bytes) -> bool:
-    """Whether a file is named as a WFDB header."""
-    return file.suffix.lower() == ".hea"
+    """Whether a file is named as a WFDB header, or as a signal file whose header lies beside it."""
+    header = _header(file)
+    return header is not None and header.is_file()
+
+
+def _header(file: Path) -> Path | None:
+    """The header that a file is, or that a file with a signal file's name would have."""
+    suffix = file.suffix.lower()
+    return file if suffix == ".hea" else file.with_suffix(".hea") if suffix in (".dat", ".mat") else None
 
 
 def read(source: str) -> EcgRecord:

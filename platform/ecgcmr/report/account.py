@@ -268,13 +268,13 @@ def test_reads(runs: Path, found: Iterable[Run]) -> str:
 
 
 def commands(manifest: Mapping[str, Any], spaces: Sequence[str]) -> str:
-    """The commands that make the same cohort and run the same trials; folders by their last name only."""
+    """The commands that make the same cohort and run the same trials; a cohort does not know the folders it came from."""
     name, request = manifest["name"], manifest.get("request", {})
     if manifest["source"] == "synthetic":
         made = f"ecgcmr cohort synth --subjects {request.get('subjects', sum(manifest['rows'].values()))}"
     else:
-        kinds = [kind for kind in ("ecg", "cmr") if f"{kind} recordings" in request]
-        given = [f"--{kind} {source}" for kind, source in zip(kinds, manifest["source"].split(" "))]
+        readers = manifest.get("recipe", {}).get("readers", {})
+        given = [f"--{kind} {reader}:PATH" for kind, names in readers.items() for reader in names.split("+")]
         given += ["--labels LABELS"] if request.get("labels", "none") != "none" else []
         made = " ".join(["ecgcmr cohort build", *given])
     lines = [f"{made} --seed {manifest['seed']} --cohort {name}"]

@@ -258,12 +258,16 @@ def _claims(sheet: Sheet) -> Claims:
 def _words(runs: Path, opened: Cohort, found: Sequence[Run], rows: pd.DataFrame) -> dict[str, Any]:
     """Everything the template says but tables and pictures."""
     manifest = opened.manifest
+    since = {**store.withdrawn(runs), **opened.replaced}
+    stale = [since[run.record["recipe"]["cohort"]] for run in found if run.record["recipe"]["cohort"] in since]
     return {
         "version": __version__,
         "manifest": manifest,
         "synthetic": manifest["source"] == "synthetic",
         "stages": {stage: sum(run.trial.stage == stage for run in found) for stage in trials.STAGES},
         "strangers": sum(run.record["recipe"]["cohort"] != opened.fingerprint for run in found),
+        "stale": len(stale),
+        "withdrawn": max(stale, default=0),
         "subjects": opened.rows().subject.nunique(),
         "flow": account.flow(manifest),
         "splits": account.splits(opened),
