@@ -26,6 +26,7 @@ def predict(args: argparse.Namespace, screen: Screen) -> int:
     if page and len(listed) > page.MOST:
         raise InputError(f"--page: shows at most {page.MOST} ECGs, {len(listed):,} are named; use --csv or --json")
     model = predicting.load(args.model, args.system, args.device)
+    caution(args, screen, model.asked[0].runs[0].folder)
     found = []
     with counted(args, screen, f"{model.system} of {model.about['model']}: {len(listed):,} ECGs", len(listed)) as tick:
         for one in model.answered(listed, keep=page is not None):
@@ -44,6 +45,14 @@ def predict(args: argparse.Namespace, screen: Screen) -> int:
     return 0 if len(good) == len(found) else 2
 
 
+def caution(args: argparse.Namespace, screen: Screen, folder: Path) -> None:
+    """Say what whoever uses the runs of a folder should know of where they come from, on stderr."""
+    served = door("served")
+    said = [line for run in served.records(folder) for line in served.cautions(run, args.runs)]
+    for line in dict.fromkeys(said):
+        screen.note(f"ecgcmr: {line}")
+
+
 def write_predictions(args: argparse.Namespace, model: Any, found: list[Any]) -> None:
     """The files that were asked for, whole or not at all."""
     predicting = door("predict")
@@ -58,6 +67,7 @@ def embed(args: argparse.Namespace, screen: Screen) -> int:
     """Write embeddings of a cohort, or of ECG files, as Parquet. A file that cannot be served is a line and exit code 2."""
     if args.file and args.modality == "cmr":
         raise InputError("--modality cmr: images are embedded from a cohort; name one with --cohort, and no file")
+    caution(args, screen, args.model)
     if args.file:
         listed = door("predict").recordings(args.file)
         with counted(args, screen, f"Embeddings of {len(listed):,} ECGs", len(listed)) as tick:
@@ -77,6 +87,7 @@ def embed(args: argparse.Namespace, screen: Screen) -> int:
 def share(args: argparse.Namespace, screen: Screen) -> int:
     """Make a folder of a model that can be handed on: all that predict needs, and no row about a person."""
     runs = door("served").share(args.model, args.out, args.system)
+    caution(args, screen, next(iter(runs.values()))[0].folder)
     screen.say(f"{args.out}: {', '.join(f'{task} ({len(seeds)} seeds)' for task, seeds in runs.items())}")
     return 0
 
@@ -95,6 +106,7 @@ def explain(args: argparse.Namespace, screen: Screen) -> int:
 def explain_pair(args: argparse.Namespace, screen: Screen) -> int:
     """The similarity map of an ECG and a CMR image."""
     opened = door("model").open_run(args.model, args.runs)
+    caution(args, screen, store.folder(opened.runs, opened.name))
     if args.subject:
         found = door("explain").pair(opened.runs, opened.name, door("cohort").open(args.cohort), args.subject)
     else:
@@ -107,6 +119,7 @@ def explain_pair(args: argparse.Namespace, screen: Screen) -> int:
 def explain_ecgs(args: argparse.Namespace, screen: Screen) -> int:
     """Attention over the leads and times of ECG files."""
     opened, explained = door("model").open_run(args.model, args.runs), door("report.explained")
+    caution(args, screen, store.folder(opened.runs, opened.name))
     refused: list[str] = []
 
     def refuse(key: str, reason: str) -> None:
@@ -127,6 +140,7 @@ def explain_ecgs(args: argparse.Namespace, screen: Screen) -> int:
 
 def export(args: argparse.Namespace, screen: Screen) -> int:
     """Write what a run learnt to a file for elsewhere."""
+    caution(args, screen, store.folder(*door("model").find(args.model, args.runs)))
     for line in door("export").write(args.model, args.out, args.format, runs=args.runs, part=args.part):
         screen.say(line)
     screen.say(f"{args.out}")
