@@ -13,7 +13,7 @@ import pytest
 import torch
 from conftest import LABELS, heart_rows, write_cohort
 
-from ecgcmr import cli, embed, examples, predict, store, training, trial
+from ecgcmr import cli, embed, examples, model, predict, store, training, trial, weights
 from ecgcmr.errors import InputError
 from ecgcmr.trial import Trial
 
@@ -164,6 +164,38 @@ def test_files_are_embedded_as_their_cohort_is(study, final, tmp_path, capfd):
     assert json.loads((tmp_path / "out" / embed.MANIFEST).read_text())["rows"] == 3
     with pytest.raises(InputError, match="not empty"):
         embed.of_files(final, predict.recordings([tmp_path / "ecgs"]), tmp_path / "out")
+
+
+def test_an_import_that_says_nothing_of_its_signals_is_used_with_a_word_and_a_run_of_ours_is_not(
+    study, pretrained, tmp_path, capfd
+):
+    cohort, _, raw = study
+    subject = cohort.rows("test").subject.iloc[0]
+    handmade_model.write_wfdb(tmp_path / "ecgs", subject, raw[subject])
+    weights.publish(tmp_path / "mmcl.pth", "ecg", weights.read(next(pretrained[0].rglob(store.ENCODER)), "ecg"))
+    name = model.adopt(tmp_path / "mmcl.pth", tmp_path / "runs", part="ecg", space="p", label="mmcl", heads=2)
+    words = ["--model", tmp_path / "runs" / name, "--runs", tmp_path / "runs", "--device", "cpu", tmp_path / "ecgs"]
+    assert cli.main(["embed", "--out", str(tmp_path / "out"), *map(str, words)]) == 0
+    said = "ecgcmr: mmcl.pth says nothing of how its signals were prepared; yours are prepared as docs/presets.md says"
+    assert capfd.readouterr().err.splitlines()[0] == said
+    found = np.stack(pq.read_table(tmp_path / "out" / embed.FILE).to_pandas().embedding)
+    signals = cohort.load(cohort.rows("test")[:1])["ecg"]
+    np.testing.assert_allclose(found, embed.encoder(pretrained[0], device="cpu").of(signals), rtol=1e-4, atol=1e-5)
+    assert json.loads((tmp_path / "out" / embed.MANIFEST).read_text())["recipe_hash"] == "unknown"
+
+    weights.write(tmp_path / "stated.safetensors", {"ecg": weights.read(tmp_path / "mmcl.pth", "ecg")}, {
+        "network": json.dumps({"heads": 2}), "cohort": json.dumps({"recipe": {"ecg": {"rate_hz": 250}}}),
+    })  # fmt: skip
+    other = model.adopt(tmp_path / "stated.safetensors", tmp_path / "runs", part="ecg", space="p", label="stated")
+    listed = predict.recordings([tmp_path / "ecgs"])
+    with pytest.raises(InputError, match=r"prepared otherwise than these: .*rate_hz 250 → 500"):
+        embed.of_files(tmp_path / "runs" / other, listed, tmp_path / "no")
+    path = next(shutil.copytree(pretrained[0], tmp_path / "own").rglob(store.RECORD))
+    record = json.loads(path.read_text())
+    del record["provenance"]["cohort"]["recipe"]
+    path.write_text(json.dumps(record))
+    with pytest.raises(InputError, match="does not say how its ecg signals were prepared; train it on a cohort"):
+        embed.of_files(tmp_path / "own", listed, tmp_path / "no")
 
 
 def test_where_no_file_can_serve_nothing_is_written(final, tmp_path):

@@ -9,6 +9,7 @@ import torch
 from test_pretrain import prepared, tiny, validation
 
 from ecgcmr import cli, hardware, memory, order, pretrain, shards, stream, training
+from ecgcmr.commands import studies
 from ecgcmr.errors import InputError
 
 BOTH, EPOCHS, BATCH = ("ecg", "cmr"), 4, 16
@@ -191,7 +192,7 @@ def test_an_unknown_word_is_refused(small_cohort, tmp_path, capsys):
         batches(small_cohort, "disk")
     with pytest.raises(InputError, match="unknown cache 'disk'"):
         pretrain.run_all([tiny("mae")], small_cohort.path, tmp_path, cache="disk")
-    assert cli.CACHES == memory.WORDS
+    assert studies.CACHES == memory.WORDS
     for command in (["pretrain", "x.py"], ["reproduce"]):
         assert cli.parser().parse_args(command).cache == "auto"
         with pytest.raises(SystemExit) as left:

@@ -4,6 +4,7 @@ import dataclasses
 import shutil
 
 import handmade
+import handmade_model
 import pandas as pd
 import pytest
 from conftest import heart_rows, write_cohort
@@ -150,6 +151,27 @@ def test_runs_of_every_replaced_cohort_are_stale_also_when_it_is_gone(old, tmp_p
     (runs / store.WITHDRAWN).unlink()  # the cohort that replaces it says so as well
     text = (page.write(runs, tmp_path / "third", tmp_path / "report").files[page.PAGE]).read_text()
     assert "from which 3 people have withdrawn since" in text
+
+
+@pytest.mark.parametrize(("people", "who"), [(0, ""), (1, "1 person has"), (12, "12 people have")])
+def test_whoever_uses_a_model_is_told_who_withdrew_since(people, who, tmp_path, tmp_path_factory, capfd):
+    cohort, runs, raw = handmade_model.made(tmp_path_factory.getbasetemp())
+    ecg = handmade_model.write_wfdb(tmp_path / "ecgs", "a", next(iter(raw.values())))
+    runs = shutil.copytree(runs, tmp_path / "runs")
+    store.note_withdrawn(runs, {cohort.fingerprint: people, "another": 5})
+    shared, run = tmp_path / "shared", next((runs / "t/final/cad/mmcl").rglob("seed=0"))
+    for here, words in (  # `--runs` may be another folder than the model's own, and of a shared model it has to be
+        (runs, ["share", "--model", runs / "t/final", "--out", shared]),
+        (tmp_path / "none", ["predict", "--model", runs / "t/final", ecg]),
+        (runs, ["predict", "--model", shared, ecg]),
+        (tmp_path / "none", ["embed", "--model", run, "--out", tmp_path / "vectors", ecg]),
+        (tmp_path / "none", ["explain", "--model", run, "--out", tmp_path / "maps", ecg]),
+        (tmp_path / "none", ["export", "--model", run, "--out", tmp_path / "a.pth", "--format", "authors"]),
+    ):
+        assert cli.main([*map(str, words), "--runs", str(here)]) == 0
+        told = [line for line in capfd.readouterr().err.splitlines() if "withdrawn" in line]
+        line = f"ecgcmr: made from a cohort from which {who} withdrawn since; train it again"
+        assert told == ([line] if people else [])
 
 
 def test_rows_of_a_shard_are_what_was_written(old):

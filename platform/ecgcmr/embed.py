@@ -146,10 +146,10 @@ def write_parquet(path: Path, tables: Iterator[pa.Table]) -> int:
 
 def described(made: Encoder) -> dict[str, Any]:
     """What all embeddings of an encoder have in common."""
-    trial, recipe = made.run.trial, made.run.provenance["cohort"]["recipe"]
+    trial, recipe = made.run.trial, made.run.provenance.get("cohort", {}).get("recipe")
     return {
         "format": 1, "model": trial.name, "weights": shards.sha256(made.run.folder / store.ENCODER),
-        "modality": made.modality, "pooling": made.pooling, "recipe_hash": cohorts.digest(recipe),
+        "modality": made.modality, "pooling": made.pooling, "recipe_hash": cohorts.digest(recipe) if recipe else "unknown",
     }  # fmt: skip
 
 

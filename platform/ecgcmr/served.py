@@ -150,7 +150,7 @@ def _validated(run: Run) -> float:
 def check_recipe(
     name: str, provenance: Mapping[str, Any], signal: str = "ecg", given: Mapping[str, Any] = ecg.RECIPE
 ) -> None:
-    """Refuse a run that learnt from signals prepared in another way.
+    """Refuse a run that learnt from signals prepared in another way; an import that says nothing of it passes (`cautions`).
 
     Args:
         name: of the run, for the error.
@@ -162,6 +162,8 @@ def check_recipe(
         InputError: names the fields that differ.
     """
     old = provenance.get("cohort", {}).get("recipe", {}).get(signal)
+    if not old and "imported" in provenance:
+        return
     if not old:
         raise InputError(
             f"{name} does not say how its {signal} signals were prepared; train it on a cohort of this version"
@@ -174,6 +176,29 @@ def check_recipe(
             f"{name} learnt from {signal} signals prepared otherwise than these: {'; '.join(differ)}; "
             f"prepare them as it did (it was trained with ecgcmr {trained})"
         )
+
+
+def cautions(run: Run, runs: Path) -> list[str]:
+    """What whoever uses a run should know of where it comes from, a line each.
+
+    Args:
+        run: the run.
+        runs: a folder of runs that may know of withdrawals, beside the one that the run lies in.
+
+    Raises:
+        InputError: the note of withdrawals is damaged.
+    """
+    cohort = run.provenance.get("cohort", {})
+    own = run.folder.resolve().parents[: len(Path(run.trial.name).parts)][-1]
+    people = (store.withdrawn(own) | store.withdrawn(runs)).get(cohort.get("fingerprint", ""), 0)
+    said = []
+    if people:
+        who = "1 person has" if people == 1 else f"{people:,} people have"
+        said.append(f"made from a cohort from which {who} withdrawn since; train it again")
+    if "imported" in run.provenance and not cohort.get("recipe"):
+        file = run.provenance["imported"].get("file", "the file")
+        said.append(f"{file} says nothing of how its signals were prepared; yours are prepared as docs/presets.md says")
+    return said
 
 
 def network(run: Run, device: torch.device) -> methods.Method:

@@ -1,0 +1,1 @@
+"""What `ecgcmr` can be told to do, by what it works on; `cli` is the door."""

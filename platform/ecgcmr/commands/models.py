@@ -1,0 +1,207 @@
+"""Models in use: answers to ECG files, embeddings, what a run looks at, weights out and in."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from ecgcmr import store
+from ecgcmr.commands.screen import Screen, command, counted, door, whole
+from ecgcmr.errors import InputError
+
+PARTS = ("ecg", "cmr")
+EXAMPLES = {
+    "predict": "ecgcmr predict --model runs/toy/final --csv risks.csv --page page.html ecgs/00001_hr.hea",
+    "embed": "ecgcmr embed --model runs/toy/pretrain/ecg/mae --cohort cohorts/ukbb --out embeddings/mae",
+    "share": "ecgcmr share --model runs/toy/final --system mmcl --out models/mmcl",
+    "explain": "ecgcmr explain --model runs/table3/final/af/mmcl/batch=32,lr=1e-05/seed=0 recordings --out attention",
+    "export": "ecgcmr export --model runs/table3/pretrain/ecg/mae --format onnx --out encoder.onnx",
+    "import": "ecgcmr import --weights signal_encoder_mmcl.pth --part ecg --space published --label mmcl --runs runs",
+}
+
+
+def predict(args: argparse.Namespace, screen: Screen) -> int:
+    """Answer ECG files: calibrated risks and phenotypes, with intervals. What cannot be served is a line and exit code 2."""
+    predicting, page = door("predict"), door("report.prediction") if args.page else None
+    listed = predicting.recordings(args.file)
+    if page and len(listed) > page.MOST:
+        raise InputError(f"--page: shows at most {page.MOST} ECGs, {len(listed):,} are named; use --csv or --json")
+    model = predicting.load(args.model, args.system, args.device)
+    caution(args, screen, model.asked[0].runs[0].folder)
+    found = []
+    with counted(args, screen, f"{model.system} of {model.about['model']}: {len(listed):,} ECGs", len(listed)) as tick:
+        for one in model.answered(listed, keep=page is not None):
+            found.append(one)
+            tick(len(found))
+    good = [one for one in found if isinstance(one, predicting.Prediction)]
+    for one in found:
+        if isinstance(one, predicting.Refused):
+            screen.note(f"ecgcmr: {one.source}: {one.reason}")
+    if good:
+        write_predictions(args, model, found)
+    if page and good:
+        page.write(args.page, good, model)
+    for line in predicting.lines(good):
+        screen.say(line)
+    return 0 if len(good) == len(found) else 2
+
+
+def caution(args: argparse.Namespace, screen: Screen, folder: Path) -> None:
+    """Say what whoever uses the runs of a folder should know of where they come from, on stderr."""
+    served = door("served")
+    said = [line for run in served.records(folder) for line in served.cautions(run, args.runs)]
+    for line in dict.fromkeys(said):
+        screen.note(f"ecgcmr: {line}")
+
+
+def write_predictions(args: argparse.Namespace, model: Any, found: list[Any]) -> None:
+    """The files that were asked for, whole or not at all."""
+    predicting = door("predict")
+    if args.csv:
+        table = predicting.table(found)
+        store.write_whole(args.csv, lambda aside: table.to_csv(aside, index=False))
+    if args.json:
+        store.write_json(args.json, predicting.record(model.about, found))
+
+
+def embed(args: argparse.Namespace, screen: Screen) -> int:
+    """Write embeddings of a cohort, or of ECG files, as Parquet. A file that cannot be served is a line and exit code 2."""
+    if args.file and args.modality == "cmr":
+        raise InputError("--modality cmr: images are embedded from a cohort; name one with --cohort, and no file")
+    caution(args, screen, args.model)
+    if args.file:
+        listed = door("predict").recordings(args.file)
+        with counted(args, screen, f"Embeddings of {len(listed):,} ECGs", len(listed)) as tick:
+            refused = door("embed").of_files(args.model, listed, args.out, device=args.device, tick=tick)
+        for one in refused:
+            screen.note(f"ecgcmr: {one.source}: {one.reason}")
+        screen.say(f"{args.out}: {len(listed) - len(refused):,} embeddings, {len(refused):,} files refused")
+        return 2 if refused else 0
+    rows = len(door("cohort").open(args.cohort).rows())
+    with counted(args, screen, f"Embeddings of {args.cohort}", rows, "rows") as tick:
+        options = {"modality": args.modality, "device": args.device, "cpus": args.cpus, "tick": tick}
+        made = door("embed").of_cohort(args.model, args.cohort, args.out, **options)
+    screen.say(f"{args.out}: {made['rows']:,} embeddings of {made['width']} numbers ({made['pooling']})")
+    return 0
+
+
+def share(args: argparse.Namespace, screen: Screen) -> int:
+    """Make a folder of a model that can be handed on: all that predict needs, and no row about a person."""
+    runs = door("served").share(args.model, args.out, args.system)
+    caution(args, screen, next(iter(runs.values()))[0].folder)
+    screen.say(f"{args.out}: {', '.join(f'{task} ({len(seeds)} seeds)' for task, seeds in runs.items())}")
+    return 0
+
+
+def explain(args: argparse.Namespace, screen: Screen) -> int:
+    """Draw what a run looks at: where in the CMR an ECG finds itself, or which leads and times of ECGs it attends to.
+
+    A file that cannot be served is a line and exit code 2.
+    """
+    ecgs, pair = bool(args.files), bool(args.ecg or args.cmr)
+    if ecgs + pair + bool(args.subject) != 1 or (pair and not (args.ecg and args.cmr)):
+        raise InputError("give ECG files, or --subject, or --ecg with --cmr")
+    return explain_ecgs(args, screen) if ecgs else explain_pair(args, screen)
+
+
+def explain_pair(args: argparse.Namespace, screen: Screen) -> int:
+    """The similarity map of an ECG and a CMR image."""
+    opened = door("model").open_run(args.model, args.runs)
+    caution(args, screen, store.folder(opened.runs, opened.name))
+    if args.subject:
+        found = door("explain").pair(opened.runs, opened.name, door("cohort").open(args.cohort), args.subject)
+    else:
+        found = door("explain").pair_of_files(opened.runs, opened.name, args.ecg, args.cmr)
+    drawn = door("report.explained").pair(found, opened.trial.label, args.subject or args.ecg.stem)
+    screen.say(f"{door('report.figures').save(drawn, args.out)}")
+    return 0
+
+
+def explain_ecgs(args: argparse.Namespace, screen: Screen) -> int:
+    """Attention over the leads and times of ECG files."""
+    opened, explained = door("model").open_run(args.model, args.runs), door("report.explained")
+    caution(args, screen, store.folder(opened.runs, opened.name))
+    refused: list[str] = []
+
+    def refuse(key: str, reason: str) -> None:
+        refused.append(reason)
+        screen.note(f"ecgcmr: {key}: {reason}")
+
+    written = explained.attention(opened, args.files, args.out, refuse)
+    if not written:
+        raise InputError(f"none of {len(refused)} recordings can serve; the reasons are above")
+    if opened.head is None:
+        screen.note(
+            "a pre-training pools all patches alike: its attention does not tell what matters (docs/explain-export.md)"
+        )
+    for key, table in written.items():
+        screen.say(f"{args.out / key}.png .csv .json   most: {explained.most(table)}")
+    return 2 if refused else 0
+
+
+def export(args: argparse.Namespace, screen: Screen) -> int:
+    """Write what a run learnt to a file for elsewhere."""
+    caution(args, screen, store.folder(*door("model").find(args.model, args.runs)))
+    for line in door("export").write(args.model, args.out, args.format, runs=args.runs, part=args.part):
+        screen.say(line)
+    screen.say(f"{args.out}")
+    return 0
+
+
+def import_weights(args: argparse.Namespace, screen: Screen) -> int:
+    """Make a finished pre-training of an encoder that came in a file, from which trials may start."""
+    name = door("model").adopt(
+        args.weights, args.runs, part=args.part, space=args.space, label=args.label, heads=args.heads
+    )
+    screen.say(f'{args.runs / name}\nstart a trial from it with  starts=(("{args.part}", "{name}"),)')
+    return 0
+
+
+def grammar(commands: Any) -> None:
+    """Add what is done with finished runs and their weights."""
+    answer = serving(command(commands, "predict", predict, "answer ECG files: risks and phenotypes", EXAMPLES))
+    words = "an ECG in any format that can be read, or a folder of them"
+    answer.add_argument("file", nargs="+", metavar="FILE", help=words)
+    files = {"csv": "one row per ECG and answer", "json": "one entry per ECG", "page": "HTML, to look at"}
+    for kind, text in files.items():
+        answer.add_argument(f"--{kind}", type=Path, metavar="FILE", help=f"write it there: {text}")
+    vectors = command(commands, "embed", embed, "embeddings of a cohort, or of ECG files, as Parquet", EXAMPLES)
+    serving(vectors, several=False)
+    vectors.add_argument("file", nargs="*", metavar="FILE", help="an ECG, or a folder of them (default: the cohort)")
+    vectors.add_argument("--out", type=Path, required=True, help="the folder to write")
+    vectors.add_argument("--modality", choices=PARTS, help="which encoder (default: the only one, or ecg)")
+    vectors.add_argument("--cpus", type=whole, help="cores for a local Ray (default: all)")
+    for made in (answer, vectors):
+        made.add_argument("--device", help="cpu, cuda, cuda:1 … (default: a GPU if there is one)")
+    handed = serving(command(commands, "share", share, "make a folder of a model that can be handed on", EXAMPLES))
+    handed.add_argument("--out", type=Path, required=True, help="the folder to make")
+    weights_grammar(commands)
+
+
+def weights_grammar(commands: Any) -> None:
+    """Add what is done with one run."""
+    seen = command(commands, "explain", explain, "what a run looks at, in a pair or in ECGs", EXAMPLES)
+    seen.add_argument("files", nargs="*", type=Path, metavar="FILE", help="ECG files or folders: attention in each")
+    seen.add_argument("--subject", metavar="PSEUDONYM", help="of --cohort: similarity of ECG and CMR")
+    seen.add_argument("--ecg", type=Path, metavar="FILE", help="with --cmr: similarity of the two files")
+    seen.add_argument("--cmr", type=Path, metavar="FILE", help="short-axis stack")
+    gone = command(commands, "export", export, "write a run's weights for elsewhere", EXAMPLES)
+    gone.add_argument("--format", required=True, choices=("safetensors", "authors", "onnx"))
+    for made, what in ((seen, "folder for attention, file.png for a pair"), (gone, "file")):
+        made.add_argument("--model", required=True, metavar="RUN", help="a run's folder, or its name under --runs")
+        made.add_argument("--out", required=True, type=Path, help=what)
+    came = command(commands, "import", import_weights, "make a run of a weight file, to start from", EXAMPLES)
+    came.add_argument("--weights", required=True, type=Path, metavar="FILE", help=".safetensors, or .pth of tensors")
+    came.add_argument("--space", required=True, help="first folder of the run's name")
+    came.add_argument("--label", required=True, help="word for the system, e.g. mmcl")
+    came.add_argument("--heads", type=whole, help="attention heads, where the file does not tell")
+    for made, needed in ((gone, False), (came, True)):
+        made.add_argument("--part", choices=PARTS, required=needed, help="which encoder")
+
+
+def serving(made: argparse.ArgumentParser, several: bool = True) -> argparse.ArgumentParser:
+    """Add which model answers: several runs that make up a system, or one run."""
+    of = "of final runs, e.g. runs/toy/final, or made by `share`" if several else "of one run, pre-trained or final"
+    made.add_argument("--model", type=Path, required=True, help=f"the folder {of}")
+    if several:
+        made.add_argument("--system", help="which of its systems (default: the only one, or mmcl)")
+    return made

@@ -1,0 +1,157 @@
+"""Studies: pre-training, grids and seeds of a search space, their bill, and all of it in order."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from ecgcmr import store
+from ecgcmr.commands import cohorts, results
+from ecgcmr.commands.screen import Screen, command, door, whole
+from ecgcmr.errors import InputError
+from ecgcmr.trial import Trial
+
+SPACES = Path(__file__).resolve().parents[3] / "search_spaces"
+CACHES = ("auto", "device", "host", "off")
+EXAMPLES = {
+    "pretrain": "ecgcmr pretrain search_spaces/table3.py --cohort cohorts/ukbb --runs runs",
+    "sweep": "ecgcmr sweep search_spaces/table3.py --cohort cohorts/ukbb --runs runs",
+    "seeds": "ecgcmr seeds search_spaces/table3.py --cohort cohorts/ukbb --runs runs",
+    "reproduce": "ecgcmr reproduce --scale toy --cohort toy/cohort --runs toy/runs",
+    "plan": "ecgcmr plan search_spaces/table3.py --cohort cohorts/ukbb",
+}
+
+
+def load(args: argparse.Namespace, stage: str | None = None) -> list[Trial]:
+    """The trials of a search-space file, of one stage if asked."""
+    found: list[Trial] = door("spaces").load(args.space)
+    return [trial for trial in found if stage in (None, trial.stage)]
+
+
+def grid_of(args: argparse.Namespace, screen: Screen) -> list[Trial]:
+    """The grid of a search space as this cohort can run it: starts named, and what it is too small for said and left out."""
+    listed = door("study").resolved(load(args), args.runs)
+    kept, left_out = door("spaces").feasible(
+        [trial for trial in listed if trial.stage == "grid"], door("cohort").open(args.cohort)
+    )
+    for reason, n in left_out.items():
+        screen.note(f"left out, {n} trials: {reason}")
+    return door("spaces").halving(kept, args.asha) if args.asha else kept
+
+
+def pretrain(args: argparse.Namespace, screen: Screen) -> int:
+    """Pre-train every encoder of a search space."""
+    trials = load(args, "pretrain")
+    if args.only:
+        trials = [trial for trial in trials if trial.label in args.only]
+        if not trials:
+            raise InputError(f"--only {' '.join(args.only)}: no pre-training of that label in {args.space}")
+    fingerprint = door("cohort").open(args.cohort).fingerprint
+    todo = [trial for trial in trials if not store.finished(args.runs, trial, fingerprint)]
+    if todo:
+        door("pretrain").check_all(todo, args.cohort, args.runs, args.workers)
+        with screen.display.stage(f"Pre-training: {', '.join(dict.fromkeys(trial.label for trial in todo))}") as notes:
+            screen.need_ray()
+            options = {name: getattr(args, name) for name in ("workers", "device", "precision", "cache")}
+            with door("track").following(args.runs, args.runs / "aim"):
+                rows = door("pretrain").run_all(trials, args.cohort, args.runs, **options)
+            losses = [row for row in rows if row["metric"] == "loss" and row["split"] == "val"]
+            notes.append(", ".join(f"{row['label']} {row['value']:.3f}" for row in losses))
+    screen.say(f"{len(trials)} pre-trainings finished under {args.runs}")
+    return 0
+
+
+def run_trials(args: argparse.Namespace, screen: Screen, title: str, trials: list[Trial], budget: int | None) -> int:
+    """Run what is not finished of `trials`, in packs; how many were run."""
+    sweep, cohort = door("sweep"), door("cohort").open(args.cohort)
+    todo = [trial for trial in trials if not store.finished(args.runs, trial, cohort.fingerprint)]
+    if todo:
+        door("spaces").check(todo, cohort, args.runs)
+        with screen.display.stage(f"{title}: {len(todo)} of {len(trials)} trials") as notes:
+            screen.need_ray()
+            with door("track").following(args.runs, args.runs / "aim"):
+                options = {"device": args.device, "precision": args.precision, "concurrency": args.packs}
+                sweep.run(trials, args.cohort, args.runs, budget=budget, **options)
+            notes.append(f"{len(todo)} trials")
+    return len(todo)
+
+
+def sweep(args: argparse.Namespace, screen: Screen) -> int:
+    """Run the grid of a search space on training and validation rows."""
+    trials = grid_of(args, screen)
+    ran = run_trials(args, screen, "Grid", trials, args.budget)
+    screen.say(f"{ran} trials run, {len(trials) - ran} of {len(trials)} were finished or left out by --budget")
+    return 0
+
+
+def seeds(args: argparse.Namespace, screen: Screen) -> int:
+    """Run each best point with five seeds; these runs alone read the test set."""
+    finals = door("spaces").finals(grid_of(args, screen), args.runs, budget=args.budget)
+    ran = run_trials(args, screen, "Five seeds", finals, None)
+    screen.say(f"{ran} trials run, {len(finals) - ran} of {len(finals)} were finished")
+    for line in summary(args.runs, finals):
+        screen.say(line)
+    return 0
+
+
+def summary(runs: Path, finals: list[Trial]) -> list[str]:
+    """One line per system and task: mean ± sd of its metric on the test set over the seeds."""
+    rows = store.rows(runs)
+    rows = rows[rows.trial.isin([trial.name for trial in finals]) & (rows.split == "test")]
+    rows = rows[rows.metric.isin(["auroc", "pearson"])]
+    lines = []
+    for (task, label, metric), group in rows.groupby(["task", "label", "metric"], sort=True):
+        mean, sd = group.value.mean(), group.value.std(ddof=1)
+        of = f"({len(group)} seeds, n = {group.n.iloc[0]:,})"
+        lines.append(f"  {task:8s} {label:14s} test {metric} {mean:.4f} ± {sd:.4f}  {of}")
+    return lines
+
+
+def reproduce(args: argparse.Namespace, screen: Screen) -> int:
+    """Cohort, pre-training, grid, seeds, tables: all in order; what is finished is skipped."""
+    args.space = args.space or SPACES / f"{args.scale}.py"
+    args.only = None
+    listed = load(args)
+    if not (args.cohort / "_cohort.json").exists() or args.subjects:
+        cohorts.synth(args, screen)
+    door("spaces").check_labels(listed, door("cohort").open(args.cohort), ("train", "val", "test"))
+    if any(trial.stage == "pretrain" for trial in listed):
+        pretrain(args, screen)
+    grid = grid_of(args, screen)
+    run_trials(args, screen, "Grid", grid, args.budget)
+    finals = door("spaces").finals(grid, args.runs, budget=args.budget)
+    run_trials(args, screen, "Five seeds", finals, None)
+    return results.report(args, screen)
+
+
+def plan(args: argparse.Namespace, screen: Screen) -> int:
+    """Print what would run, and what it would cost, before anything starts."""
+    for line in door("plan").bill(load(args), args.cohort, args.runs, calibrate=not args.no_calibration):
+        screen.say(line)
+    return 0
+
+
+def grammar(commands: Any) -> None:
+    """Add what runs a search space."""
+    space: dict[str, Any] = {"space": True, "trains": True}
+    pre = command(commands, "pretrain", pretrain, "pre-train the encoders of a search space", EXAMPLES, **space)
+    pre.add_argument("--only", nargs="+", metavar="LABEL", help="only these systems, e.g. mae")
+    grid = command(commands, "sweep", sweep, "run the grid of a search space", EXAMPLES, **space)
+    final = command(commands, "seeds", seeds, "run the best points with five seeds, on test", EXAMPLES, **space)
+    every = command(commands, "reproduce", reproduce, "all of it, in order", EXAMPLES, trains=True)
+    every.add_argument("--scale", choices=cohorts.SCALES, default="toy")
+    every.add_argument("--space", type=Path, help="search-space file (default: by scale)")
+    every.add_argument("--subjects", type=whole, help="of the synthetic cohort, if it has to be made")
+    every.add_argument("--seed", type=int, default=0, help="of the synthetic cohort")
+    for made in (pre, every):
+        made.add_argument("--workers", type=whole, default=1, help="Ray Train workers")
+        words = "where rows stay after an epoch of pre-training (auto: what fits)"
+        made.add_argument("--cache", choices=CACHES, default="auto", help=words)
+    for made in (grid, final, every):
+        made.add_argument("--packs", type=whole, help="at once (default: one per GPU, else by cores; more share a GPU)")
+        made.add_argument("--budget", type=whole, help="points per system and task, by TPE (default: the whole grid)")
+        words = (
+            "stop trials early: at each of three rungs the best one in N goes on (the paper runs all; results say so)"
+        )
+        made.add_argument("--asha", type=whole, metavar="N", help=words)
+    bill = command(commands, "plan", plan, "what would run and what it would cost", EXAMPLES, space=True)
+    bill.add_argument("--no-calibration", action="store_true", help="do not time a few steps on this machine")
