@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import importlib
 import io
+import itertools
 import logging
 import multiprocessing
 import os
@@ -31,9 +32,9 @@ import numpy as np
 from fuzz_seeds import REFUSED, SAMPLES, SECRETS, STATED, Files, Seed
 
 import ecgcmr
-from ecgcmr import cmr, ecg, raw
+from ecgcmr import cmr, ecg, inspect, raw
 from ecgcmr.errors import Excluded, InputError
-from ecgcmr.raw import records
+from ecgcmr.raw import records, search
 
 # How an accepted recording may differ from the sound one.
 KINDS = {
@@ -79,7 +80,9 @@ class Case:
 
 
 def case(seed: Seed, name: str, number: int) -> Case:
-    """The case of that number: every field in turn, and damaged bytes between them."""
+    """The case of that number: every field in turn, and damaged bytes between them; below 0 the sound files."""
+    if number < 0:
+        return Case(f"{name} as it is", seed.files, frozenset(), 0)
     rng = np.random.default_rng((zlib.crc32(name.encode()), number))
     if seed.fields and number % 2 == 0:
         field = seed.fields[number // 2 % len(seed.fields)]
@@ -161,7 +164,7 @@ def _tail(body: bytearray, at: int, size: int, rng: np.random.Generator) -> int:
     """The rest is another file's: a disk that lost its place."""
     rest = len(body) - at
     body[at:] = (b"<?xml version='1.0'?><a b='c'>" * (rest // 30 + 1))[:rest]
-    return 64
+    return min(rest, 1000)
 
 
 DAMAGES = (_flip, _other, _zero, _truncate, _insert, _remove, _repeat, _exchange, _extreme, _tail)
@@ -183,7 +186,7 @@ def judge(seed: Seed, name: str, number: int) -> Outcome:
         started, base = time.process_time(), _memory(reset=True)
         with _overheard() as said, _temporary(Path(place, "tmp")):
             outcome = _read(seed, made, Path(place, "in", seed.path))
-        fault = outcome.fault
+            fault = outcome.fault or (_looked(Path(place, "in", seed.path)) if number % 4 == 1 else "")
         if time.process_time() - started > CPU_SECONDS:
             fault = fault or f"took {time.process_time() - started:.0f} s"
         if _memory() - base > MEMORY:
@@ -208,25 +211,40 @@ def _read(seed: Seed, made: Case, path: Path) -> Outcome:
     for source in sources[:3]:
         try:
             record = reader.read(source)
-            prepare = ecg.prepare if seed.kind == "ecg" else _prepare_stack
-            prepared = (
-                prepare(record) if seed.kind == "cmr" else ecg.prepare(record.signal, record.rate_hz, record.leads)
-            )
+            prepared = _prepared(record)
         except (Excluded, InputError) as error:
             outcome = _refused(made, str(error).replace(str(path.parent), "FILE"))
             reason = outcome.reason
         except Exception as error:
             return Outcome(made.name, fault=_where(error))
         else:
-            outcome = Outcome(made.name, kept=True, fault=_wrong(seed, made, source, record, prepared[0]))
+            outcome = Outcome(made.name, kept=True, fault=_wrong(seed, made, source, record, prepared))
             kept = True
         if outcome.fault:
             return outcome
     return Outcome(made.name, kept=kept, reason=reason)
 
 
-def _prepare_stack(record: raw.CmrRecord) -> tuple[np.ndarray, tuple[str, ...]]:
-    return cmr.prepare(record)
+def _looked(path: Path) -> str:
+    """What is wrong with how `inspect` and `predict` find and tell such a file; "" for nothing."""
+    told = ""
+    try:
+        for kind in raw.READERS:
+            with contextlib.suppress(Excluded):
+                search.recordings(kind, path)
+        told = repr([inspect.as_json(seen) for seen in itertools.islice(inspect.look(inspect.find(path)), 3)])
+    except InputError as error:
+        told = str(error)
+    except Exception as error:
+        return f"inspect: {_where(error)}"
+    found = [secret for secret in SECRETS if secret in told]
+    return f"inspect: '{found[0]}' was told" if found else ""
+
+
+def _prepared(record: raw.EcgRecord | raw.CmrRecord) -> np.ndarray:
+    if isinstance(record, raw.CmrRecord):
+        return cmr.prepare(record)[0]
+    return ecg.prepare(record.signal, record.rate_hz, record.leads)[0]
 
 
 def _refused(made: Case, reason: str) -> Outcome:
@@ -445,7 +463,13 @@ def _temporary(folder: Path) -> Iterator[None]:
 # -- many cases, in processes ------------------------------------------------------------------------------------------
 
 
-def run(work: Iterable[tuple[str, int]], table: str, processes: int = 2, first: str = "") -> Iterator[Outcome]:
+def run(
+    work: Iterable[tuple[str, int]],
+    table: str,
+    processes: int = 2,
+    first: str = "",
+    silence: float = SILENCE_SECONDS,
+) -> Iterator[Outcome]:
     """Judge cases, (name of a seed, number), in processes of their own; one that dies or is silent is a fault.
 
     Args:
@@ -453,11 +477,11 @@ def run(work: Iterable[tuple[str, int]], table: str, processes: int = 2, first: 
         table: `module:function` that gives name -> Seed.
         processes: how many at once.
         first: `module:function` that is called in each process before its first case.
+        silence: seconds after which a process is given up.
     """
-    todo, crew = iter(work), [_Hand(table, first) for _ in range(processes)]
+    todo, crew = iter(work), [_Hand(table, first, silence) for _ in range(processes)]
     try:
-        while any(hand.give(todo) for hand in crew):
-            busy = {hand.pipe: hand for hand in crew if hand.case}
+        while busy := {hand.pipe: hand for hand in crew if hand.give(todo)}:
             ready = connection.wait(list(busy), timeout=1.0)
             for hand in busy.values():
                 if outcome := hand.take(hand.pipe in ready):
@@ -470,8 +494,8 @@ def run(work: Iterable[tuple[str, int]], table: str, processes: int = 2, first: 
 class _Hand:
     """One process and the case that it has."""
 
-    def __init__(self, table: str, first: str) -> None:
-        self.how, self.case, self.since = (table, first), None, 0.0
+    def __init__(self, table: str, first: str, silence: float) -> None:
+        self.how, self.silence, self.case, self.since = (table, first), silence, None, 0.0
         self._start()
 
     def _start(self) -> None:
@@ -499,9 +523,9 @@ class _Hand:
                 self.process.join()
                 outcome = Outcome(name, fault=f"the process died, exit code {self.process.exitcode}")
                 self._start()
-        elif time.monotonic() - self.since > SILENCE_SECONDS:
+        elif time.monotonic() - self.since > self.silence:
             self.stop()
-            outcome = Outcome(name, fault=f"silent for {SILENCE_SECONDS:.0f} s")
+            outcome = Outcome(name, fault=f"silent for {self.silence:.0f} s")
             self._start()
         else:
             return None

@@ -25,7 +25,7 @@ import test_raw_wfdb
 import torch
 from pydicom.dataset import Dataset
 
-from ecgcmr import ecg
+from ecgcmr import ecg, raw
 
 Files = dict[str, bytes]
 REFUSED = None
@@ -329,6 +329,30 @@ def aecg_seeds() -> list[Seed]:
         *hostile(f),
     )  # fmt: skip
     return [Seed("ecg", "aecg", {f: made.aecg(SIGNAL)}, f, (grid(2.5e-3),), fields=fields)]
+
+
+# -- real recordings ---------------------------------------------------------------------------------------------------
+
+
+def real_seeds(folder: Path) -> dict[str, Seed]:
+    """Recordings of ../shared/data; their truth is what their reader reads."""
+    sources = [("wfdb", f"cinc/{name}.hea") for name in ("A0002", "E00001", "HR00001")]
+    sources += [("wfdb", "formats/00001_lr.hea"), ("wfdb", "formats/s0010_re.hea")]
+    sources += [("dicom", f"formats/dicom_12lead_{maker}.dcm") for maker in ("mortara_1000hz", "ecgtoolkit_500hz")]
+    sources += [("aecg", "formats/aecg_hl7_ecgtoolkit.xml"), ("scp", "formats/scpecg_ecgtoolkit.scp")]
+    return {f"real/{Path(place).stem}": _real(reader, folder / place) for reader, place in sources}
+
+
+def _real(reader: str, path: Path) -> Seed:
+    record = raw.READERS["ecg"][reader].read(str(path))
+    rows = {ecg.lead_name(name): row.astype(np.float64) for name, row in zip(record.leads, record.signal)}
+    one, two = rows["I"], rows["II"]
+    limbs = {"III": two - one, "aVR": -(one + two) / 2, "aVL": one - two / 2, "aVF": two - one / 2}
+    truth = np.stack([{**limbs, **rows}[lead] for lead in ecg.LEADS])
+    files = {file.name: file.read_bytes() for file in path.parent.glob(f"{path.stem}.*")}
+    kinds = {".hea": STATED, ".dat": SAME, ".mat": SAME, ".xyz": SAME, ".scp": SAME}
+    sealed = tuple((name, kinds[Path(name).suffix]) for name in files if Path(name).suffix in kinds)
+    return Seed("ecg", reader, files, path.name, (truth,), rate_hz=record.rate_hz, sealed=sealed)
 
 
 # -- SCP-ECG -----------------------------------------------------------------------------------------------------------

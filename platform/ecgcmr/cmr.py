@@ -15,10 +15,15 @@ from ecgcmr.errors import Excluded, unknown
 SIZE = 210
 FRAMES = ("ES", "mid", "ED")
 LEAST_SLICES = 8  # the authors drop stacks of 7 slices and fewer
+LEAST_SIDE = 16  # pixels
 PERCENTILES = (1.0, 99.0)
 # The authors' box in a 210-pixel image. UK Biobank's pixels are 1.8 mm (Petersen et al. 2016), so it is 140 mm wide.
 FIXED_TOP, FIXED_LEFT, FIXED_SIDE = 44, 68, 78
 PIXEL_MM = (0.2, 5.0)  # beyond, the header states no size of a cine's pixels
+SLICE_MM = (1.0, 50.0)  # likewise the distance of slices; UK Biobank's are 10 mm apart
+INTENSITY = 1e9  # likewise pixels; beyond, their differences are lost in single precision
+MISSING_LIMIT = 0.05  # share of pixels that are no number
+ALIKE = 0.5  # least correlation of a phase with the median over the cycle; 0.97 in the Sunnybrook stacks
 HEART_MM = 140.0
 POOL_MM = 40.0  # radius around the heart's centre in which the blood is counted: both ventricles, little else
 PLATEAU = 0.05
@@ -99,21 +104,17 @@ def prepare(stack: Stack, crop: str = "heart") -> tuple[np.ndarray, tuple[str, .
         uint8 (3, 210, 210), frames ES, mid, ED; and what was settled, in words.
 
     Raises:
-        Excluded: too few slices, no plausible size of pixels, or nothing moves in the middle slices.
+        Excluded: too few slices, sizes or pixels beyond what a cine has, a phase of the middle slices that shows something
+            else than the others, or nothing moves there.
     """
-    if not all(PIXEL_MM[0] <= side <= PIXEL_MM[1] for side in stack.spacing_mm[1:]):
-        raise Excluded("implausible size of pixels")
-    frames = stack.frames
-    bad = ~np.isfinite(frames)
-    if bad.any():
-        frames = np.where(bad, 0, frames)
+    frames, bad = _plausible(stack)
     drawn = None if stack.masks is None else end_systole(stack.masks, stack.masked)
     chosen = select(frames, stack.spacing_mm, stack.es if drawn is None else drawn)
     image = frames[chosen.slice, [chosen.es, chosen.mid, chosen.ed]]
     heart = None if stack.masks is None or crop != "heart" else middle_of(stack.masks, chosen.slice)
     # The centre comes from the whole cycle; three frames of it would do, less surely.
     moving = frames[chosen.slice] if crop == "heart" and heart is None else None
-    words = ["pixels that are no number set to 0"] if bad.any() else []
+    words = ["pixels that are no number set to 0"] if bad else []
     words.append(
         "end-systole from the segmentation" if drawn is not None
         else "end-systole as the files name it" if stack.es is not None
@@ -125,6 +126,42 @@ def prepare(stack: Stack, crop: str = "heart") -> tuple[np.ndarray, tuple[str, .
         words.append("heart found by what moves" if heart is None else "heart found by the segmentation")
     box = prepare_frames(image, crop, spacing_mm=stack.spacing_mm[1:], cycle=moving, middle=heart)
     return box, tuple(words)
+
+
+def _plausible(stack: Stack) -> tuple[np.ndarray, bool]:
+    """The frames with 0 for what is no number, and whether there was any.
+
+    Raises:
+        Excluded: see `prepare`.
+    """
+    if not all(PIXEL_MM[0] <= side <= PIXEL_MM[1] for side in stack.spacing_mm[1:]):
+        raise Excluded("implausible size of pixels")
+    if not SLICE_MM[0] <= stack.spacing_mm[0] <= SLICE_MM[1]:
+        raise Excluded("implausible distance of slices")
+    frames = stack.frames
+    if min(frames.shape[2:]) < LEAST_SIDE:
+        raise Excluded("images too small")
+    bad = ~np.isfinite(frames)
+    if bad.mean() > MISSING_LIMIT:
+        raise Excluded("missing pixels")
+    if bad.any():
+        frames = np.where(bad, 0, frames)
+    if np.abs(frames).max() > INTENSITY:
+        raise Excluded("implausible intensities")
+    middle = len(frames) // 2
+    if any(_alike(cycle) < ALIKE for cycle in frames[middle - 1 : middle + 2]):
+        raise Excluded("a phase shows something else than the others")
+    return frames, bool(bad.any())
+
+
+def _alike(cycle: np.ndarray) -> float:
+    """The least correlation of a phase of one slice, (phases, height, width), with the median over the cycle."""
+    seen = cycle[:, ::2, ::2].reshape(len(cycle), -1).astype(np.float64)
+    seen = np.vstack([seen, np.median(seen, axis=0)])
+    seen -= seen.mean(1, keepdims=True)
+    size = np.linalg.norm(seen, axis=1)
+    products = seen[:-1] @ seen[-1]
+    return float((products / np.maximum(size[:-1] * size[-1], 1e-9)).min()) if size[-1] > 0 else 1.0
 
 
 def end_systole(masks: np.ndarray, masked: tuple[int, ...]) -> int | None:

@@ -193,19 +193,22 @@ def _image(
     def fact(name: str) -> Any:
         return next(place[name].value for place in places if name in place)
 
-    origin = np.array(fact("ImagePositionPatient"), dtype=np.float64)
+    origin = np.array(fact("ImagePositionPatient"), dtype=np.float64).reshape(3)
     directions = np.array(fact("ImageOrientationPatient"), dtype=np.float64).reshape(2, 3)
     down, across = (float(x) for x in np.array(fact("PixelSpacing"), dtype=np.float64))
     if not np.isfinite([*origin, *directions.ravel()]).all() or not (0 < down < np.inf and 0 < across < np.inf):
         raise ValueError("no place in space")
     scaled = any("RescaleSlope" in place for place in places)
+    rescale = (float(fact("RescaleSlope")), float(fact("RescaleIntercept"))) if scaled else (1.0, 0.0)
+    if not (0 < rescale[0] < np.inf and np.isfinite(rescale[1])):
+        raise ValueError("no scale")
     return Image(
         dataset=dataset,
         frame=frame,
         origin=origin,
         normal=np.cross(directions[0], directions[1]),
         spacing=(down, across),
-        rescale=(float(fact("RescaleSlope")), float(fact("RescaleIntercept"))) if scaled else (1.0, 0.0),
+        rescale=rescale,
         plane=(int(dataset.Rows), int(dataset.Columns), round(down, 3), round(across, 3), *directions.ravel().round(2)),
         series=(int(dataset.get("SeriesNumber") or 0), str(dataset.get("SeriesInstanceUID", ""))),
         when=(np.nan if trigger in (None, "") else float(trigger), number),
@@ -297,7 +300,8 @@ def _pixels(image: Image) -> np.ndarray:
         pixels = pydicom.pixels.pixel_array(image.dataset, index=image.frame).astype(np.float32)
     except Exception as error:  # a truncated or damaged image raises what its decoder raises
         raise Excluded("pixels cannot be decoded") from error
-    if pixels.ndim != 2:
+    grey = image.dataset.get("PhotometricInterpretation") in ("MONOCHROME1", "MONOCHROME2")
+    if pixels.ndim != 2 or not grey:
         raise Excluded("colour images")
     pixels = pixels * image.rescale[0] + image.rescale[1]
     return -pixels if image.dataset.get("PhotometricInterpretation") == "MONOCHROME1" else pixels

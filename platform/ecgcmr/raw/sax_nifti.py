@@ -108,7 +108,7 @@ def read(source: str) -> CmrRecord:
 def _load(path: Path) -> tuple[np.ndarray, Any]:
     """(slices, phases, height, width), one phase for a 3-D file, and the image with its header."""
     try:
-        _sound(path)
+        length = _length(path)
         image: Any = nibabel.load(path)  # nibabel types only the base of its formats
         if not isinstance(image, nibabel.Nifti1Pair):  # of which NIfTI-2 is one; nibabel reads many formats
             raise Excluded("unreadable NIfTI")
@@ -117,6 +117,11 @@ def _load(path: Path) -> tuple[np.ndarray, Any]:
             raise Excluded("not a cine: no time axis")
         if np.prod(shape, dtype=np.int64) > VOXEL_LIMIT:
             raise Excluded("too large for a cine stack")
+        # Bytes too many or too few: something before the pixels' end was inserted or lost, and has shifted them.
+        if image.dataobj.offset + np.prod(shape, dtype=np.int64) * image.dataobj.dtype.itemsize != length:
+            raise Excluded("unreadable NIfTI")
+        if image.dataobj.slope <= 0 or not _agree(image):
+            raise Excluded("unreadable NIfTI")
         values = np.asarray(image.dataobj).reshape((*shape, 1)[:4])
         if values.dtype.kind not in "iuf" or not np.isfinite(image.affine).all():
             raise Excluded("unreadable NIfTI")
@@ -127,17 +132,25 @@ def _load(path: Path) -> tuple[np.ndarray, Any]:
         raise Excluded("unreadable NIfTI") from error
 
 
-def _sound(path: Path) -> None:
-    """Read a compressed file to its end, where its checksum is; nibabel stops before.
+def _agree(image: Any) -> bool:
+    """Whether the header states one size of voxels, where it states it twice; nibabel puts 1 mm for a size of 0."""
+    sizes = np.linalg.norm(image.affine[:3, :3], axis=0)
+    return not image.header["sform_code"] or np.allclose(sizes, image.header.get_zooms()[:3], rtol=0.05)
+
+
+def _length(path: Path) -> int:
+    """Bytes of the file, unpacked; a compressed one is read to its end, where its checksum is: nibabel stops before.
 
     Raises:
         Excluded: it is larger than any stack.
     """
-    if path.suffix.lower() == ".gz":
-        with gzip.open(path) as stream:
-            while stream.read(1 << 20):
-                if stream.tell() > 8 * VOXEL_LIMIT:
-                    raise Excluded("too large for a cine stack")
+    if path.suffix.lower() != ".gz":
+        return path.stat().st_size
+    with gzip.open(path) as stream:
+        while stream.read(1 << 20):
+            if stream.tell() > 8 * VOXEL_LIMIT:
+                raise Excluded("too large for a cine stack")
+        return stream.tell()
 
 
 def _same(other: tuple[np.ndarray, Any], frames: np.ndarray, image: Any) -> np.ndarray:
