@@ -45,7 +45,7 @@ KINDS = {
     "spacing": "another size of pixels or distance of slices is stated",
     "length": "fewer samples or phases are stated, which are the first ones",
     "order": "leads bear each other's names",
-    "image": "within one slice images differ, or are left out",
+    "image": "within one slice, or outside of the middle three, images differ or are left out",
     "content": "anything else",
 }
 CPU_SECONDS, SILENCE_SECONDS = 10.0, 60.0
@@ -91,6 +91,8 @@ def case(seed: Seed, name: str, number: int) -> Case:
     content, touched, what = damaged(seed.files[file], rng)
     files = {**seed.files, file: content}
     kinds = dict(seed.sealed).get(file, STATED | SAMPLES | {"image"})
+    if "exchange" in what and file.endswith((".dat", ".mat")):
+        kinds |= SAMPLES  # WFDB's checksum is a sum
     return Case(f"{name} #{number} {file}: {what}", seed.reseal(files) if seed.reseal else files, kinds, touched)
 
 
@@ -146,7 +148,10 @@ def _repeat(body: bytearray, at: int, size: int, rng: np.random.Generator) -> in
 
 def _exchange(body: bytearray, at: int, size: int, rng: np.random.Generator) -> int:
     there = int(rng.integers(max(1, len(body) - size)))
-    if abs(there - at) >= size:
+    # Where a text's samples would move against each other, nobody without a checksum could see it.
+    here, other = body[at : at + size], body[there : there + size]
+    same = all(here.count(mark) == other.count(mark) for mark in (b",", b" ", b"\n"))
+    if abs(there - at) >= size and same:
         body[at : at + size], body[there : there + size] = body[there : there + size], body[at : at + size]
     return 2 * size
 
@@ -163,7 +168,8 @@ def _extreme(body: bytearray, at: int, size: int, rng: np.random.Generator) -> i
 def _tail(body: bytearray, at: int, size: int, rng: np.random.Generator) -> int:
     """The rest is another file's: a disk that lost its place."""
     rest = len(body) - at
-    body[at:] = (b"<?xml version='1.0'?><a b='c'>" * (rest // 30 + 1))[:rest]
+    words = ",".join(map(str, rng.integers(-300, 300, rest // 2 + 1)))
+    body[at:] = words.encode()[:rest]
     return min(rest, 1000)
 
 
@@ -248,10 +254,15 @@ def _prepared(record: raw.EcgRecord | raw.CmrRecord) -> np.ndarray:
 
 
 def _refused(made: Case, reason: str) -> Outcome:
-    stable = any(pattern.fullmatch(reason) for pattern in _lines())
+    head, colon, rest = reason.partition(": ")  # "Einthoven's law violated" + ": I and aVR exchanged"
+    stable = _ours(reason) or (_ours(head) and _ours(colon + rest))
     secret = [word for word in SECRETS if word in reason]
     fault = "" if stable and not secret and "\n" not in reason else f"a reason that is not ours: {reason[:200]!r}"
     return Outcome(made.name, reason=reason, fault=fault)
+
+
+def _ours(text: str) -> bool:
+    return any(pattern.fullmatch(text) for pattern in _lines())
 
 
 @cache
@@ -416,7 +427,9 @@ def _differences_cmr(seed: Seed, record: raw.CmrRecord, truth: np.ndarray, touch
     if "content" not in different:
         return kinds | different
     slices = [i for i in range(len(truth)) if not np.allclose(found[i], truth[i], equal_nan=False)]
-    return kinds | ({"image"} if len(slices) == 1 else different)
+    middle = len(truth) // 2
+    spared = len(slices) == 1 or not {middle - 1, middle, middle + 1} & set(slices)
+    return kinds | ({"image"} if spared else different)
 
 
 # -- surroundings ------------------------------------------------------------------------------------------------------

@@ -365,7 +365,9 @@ def test_an_external_dtd_is_passed_over(name, tmp_path):
 
 def test_sizes_are_bounded(tmp_path, monkeypatch):
     too_large = "XML too large for a resting ECG"
-    assert refusal("muse", b"<a>" * 90_000 + b"</a>" * 90_000, tmp_path) == markup_refusal("muse")
+    for name, root in (("muse", b"RestingECG"), ("cardiosoft", b"CardiologyXML"), ("aecg", b"AnnotatedECG")):
+        deep = b"<%s>" % root + b"<a>" * 90_000 + b"</a>" * 90_000 + b"</%s>" % root
+        assert refusal(name, deep, tmp_path) == "XML too deep for a resting ECG"
     for flood in (b"<a/>" * 300_000, b"<a " + b"b='' " * 300_000 + b"/>"):
         assert refusal("muse", b"<x>" + flood + b"</x>", tmp_path) == too_large
     monkeypatch.setattr(markup, "LIMIT", 1000)

@@ -19,6 +19,7 @@ from ecgcmr.raw import archive, wfdb
 from ecgcmr.raw.records import head
 
 LIMIT = 16 << 20  # bytes; ten seconds of twelve leads take half a MiB
+DEPTH = 64  # elements within each other; an aECG has 12
 TAGS = 200_000  # tags and attributes; an aECG has 4,000
 _WORDS = {"microvolt": "uv", "millivolt": "mv", "volt": "v", "nanovolt": "nv"}
 
@@ -81,11 +82,17 @@ def parse(source: str) -> Element:
     # A parser's message quotes the file: `from None` keeps it out of every traceback.
     try:
         parser.feed(_decoded(content))
-        return parser.close()
+        root = parser.close()
     except DefusedXmlException:
         raise Excluded("XML that declares entities or a DTD") from None
     except (ParseError, ValueError):
         raise Excluded("malformed XML") from None
+    level = [root]
+    for _ in range(DEPTH):
+        level = [child for element in level for child in element]
+    if level:
+        raise Excluded("XML too deep for a resting ECG")  # a search through it would end in a RecursionError
+    return root
 
 
 def _refuse_internal_subset(name: str, system: str | None, public: str | None, internal: bool) -> None:

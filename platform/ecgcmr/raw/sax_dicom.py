@@ -291,12 +291,20 @@ def _decodable(syntax: UID) -> bool:
         return False
 
 
+def _rows_too_many(dataset: pydicom.Dataset) -> bool:
+    """Whether plain pixels go on for a row or more after the stated ones: sizes and pixels are not of one image."""
+    row = int(dataset.Columns) * int(dataset.SamplesPerPixel) * int(dataset.BitsAllocated) // 8
+    return len(dataset.PixelData) >= row * (int(dataset.Rows) * max(1, int(dataset.get("NumberOfFrames") or 1)) + 1)
+
+
 def _pixels(image: Image) -> np.ndarray:
     """The pixels of one image, (height, width) float32, after its own scale."""
     syntax = image.dataset.file_meta.get("TransferSyntaxUID")
     if syntax in AllTransferSyntaxes and not _decodable(syntax):
         raise Excluded(f"compressed pixels: no decoder of {syntax.keyword} is installed")
     try:
+        if not (syntax and syntax.is_encapsulated) and _rows_too_many(image.dataset):
+            raise ValueError("more rows than are stated")
         pixels = pydicom.pixels.pixel_array(image.dataset, index=image.frame).astype(np.float32)
     except Exception as error:  # a truncated or damaged image raises what its decoder raises
         raise Excluded("pixels cannot be decoded") from error

@@ -126,8 +126,11 @@ def _mend(text: str, stem: str) -> str:
         raise Excluded("multi-segment record")
     if stated[:1] != [str(sum(map(_speaks, lines)) - 1)]:  # wfdb would make room for as many signals as stated
         raise Excluded("unreadable WFDB record")
-    if len(stated) > 1 and not re.fullmatch(r"\d+(\.\d+)?([/(].*)?", stated[1]):  # wfdb reads -500 as its default
+    # wfdb passes over what is no number and takes its default
+    if len(stated) > 1 and not re.fullmatch(r"0*[1-9]\d*(\.\d+)?([/(].*)?", stated[1]):
         raise Excluded("sampling rate unknown")
+    if len(stated) > 2 and not stated[2].isdecimal():
+        raise Excluded("unreadable WFDB record")
     if "." in name:
         lines[first] = lines[first].replace(name, re.sub(r"[^-\w]", "_", stem), 1)
     for file in _signal_files(text):
