@@ -209,6 +209,34 @@ def test_pixels_of_no_size_are_excluded(side):
         cmr.prepare(replace(stack(), spacing_mm=(10.0, side, 1.8)))
 
 
+@pytest.mark.parametrize("distance", [0.0, 1e-9, 4000.0, float("nan")])
+def test_slices_of_no_distance_are_excluded(distance):
+    with pytest.raises(Excluded, match="distance of slices"):
+        cmr.prepare(replace(stack(), spacing_mm=(distance, 1.8, 1.8)))
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda f: f * 1e36, "implausible intensities"),
+        (lambda f: f - 3e38, "implausible intensities"),
+        (lambda f: np.where(f > 20, np.inf, f), "missing pixels"),
+        (lambda f: f[:, :, :1, :1], "images too small"),
+    ],
+)
+def test_pixels_that_cannot_be_are_excluded(change, reason):
+    with pytest.raises(Excluded, match=reason):
+        cmr.prepare(Stack(change(stack().frames)))
+
+
+def test_a_phase_of_something_else_is_excluded():
+    """The end of a file that was overwritten is noise or text, on every slice of the last phases."""
+    one = stack()
+    one.frames[:, -2:] = np.random.default_rng(0).integers(0, 30_000, one.frames[:, -2:].shape)
+    with pytest.raises(Excluded, match="something else"):
+        cmr.prepare(one)
+
+
 def test_unknown_crop_lists_the_known():
     with pytest.raises(InputError, match="known: fixed, heart, none"):
         cmr.prepare_frames(np.zeros((3, 210, 210)), "manual")

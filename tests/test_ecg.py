@@ -276,6 +276,48 @@ def test_quality_names_the_fault(kind):
         ecg.prepare(_faulty(kind), 500, ecg.LEADS)
 
 
+def late(signal: np.ndarray, change) -> np.ndarray:
+    """The last two seconds and a half changed; the first two thirds are lawful and as high as ever."""
+    out = signal.copy()
+    out[:, 3750:] = change(signal[:, 3750:])
+    return out
+
+
+def test_leads_that_slip_out_of_step_late_are_found():
+    """Bytes that were lost or inserted move every later sample; over the whole record the laws hold."""
+    for change in (lambda s: np.roll(s, 1, axis=0), lambda s: np.stack([np.roll(s[0], 7), *s[1:]])):
+        slipped = late(heart(), change)
+        assert ecg.einthoven(slipped) < 0.1 < ecg.EINTHOVEN_LIMIT < ecg.lawless(slipped)
+        assert ecg.quality(slipped)[0].startswith("Einthoven's law violated")
+
+
+def test_seconds_without_a_beat_are_lawful():
+    """Rounding breaks the laws by half a step: much of the noise of a pause, little of a beat."""
+    pause = heart()
+    pause[:, 1500:2600] *= 0.01
+    assert ecg.quality(np.round(pause / 0.005) * 0.005) == []
+
+
+@pytest.mark.parametrize(
+    ("fault", "change"),
+    [
+        ("implausible amplitude", lambda s: s * 1000),  # its unit is µV, the others' mV
+        ("implausible amplitude", lambda s: s + 1e5),
+        ("implausible amplitude", lambda s: np.where(np.arange(5000) == 77, 1e6, s)),  # `clean` leaves 16 V of it
+        ("implausible amplitude", lambda s: np.where(np.arange(5000) == 77, 3e38, s)),
+        ("flat lead", lambda s: np.where(SECONDS < 3, s, 0)),
+    ],
+)
+def test_one_lead_beyond_what_electrodes_give(fault, change):
+    wrong = heart()
+    wrong[8] = change(wrong[8])
+    assert ecg.quality(wrong)[0] == fault
+
+
+def test_amplitude_of_less_than_a_sample_a_second():
+    assert ecg.amplitude(heart(), 0.1) == 0.0
+
+
 def test_quality_accepts_a_heart_and_pacing_spikes():
     assert ecg.quality(heart()) == []
     paced = heart()

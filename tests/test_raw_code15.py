@@ -93,6 +93,13 @@ def test_a_wrong_table_is_one_line(tmp_path, table):
         code15.read(f"{path}#0")
 
 
+def test_a_person_that_is_no_number_is_unknown(tmp_path):
+    path = part(tmp_path / "a.hdf5", tracing(4096))
+    (tmp_path / "exams.csv").write_text("exam_id,patient_id,age,AF\n4711004711,inf,-inf,1\n")
+    record = code15.read(f"{path}#0")
+    assert (record.person, record.age, record.labels["af"]) == (None, None, 1.0)
+
+
 def test_swapped_leads_are_refused_by_the_laws(tmp_path):
     """The laws guard the order of leads, which a file of this form does not state."""
     path = part(tmp_path / "a.hdf5", tracing(4096)[:, [0, 1, 2, 3, 5, 4, *range(6, 12)]])

@@ -72,13 +72,29 @@ def test_names():
         ("1,2,50,1,,,__import__('os'),a_lr,a_hr", "line 2"),
         ("1,2,50,1,,,{'NORM',a_lr,a_hr", "line 2"),
         ("1,x,50,1,,,{},a_lr,a_hr", "line 2"),
+        ("1,inf,50,1,,,{},a_lr,a_hr", "line 2"),
+        ("1,Roe,50,1,,,{},a_lr,a_hr", "line 2"),
+        ("1,2,50,1,,,Roe,a_lr,a_hr", "line 2"),
+        ("1,2,50,1,,," + "-" * 20_000 + "1,a_lr,a_hr", "line 2"),
+        ("1,2,50,1,,,\0,a_lr,a_hr", "line"),
     ],
 )
 def test_a_bad_table_names_file_and_line(tmp_path, row, what):
     file = tmp_path / "ptbxl_database.csv"
     file.write_text("ecg_id,patient_id,age,sex,height,weight,scp_codes,filename_lr,filename_hr\n" + row + "\n")
-    with pytest.raises(InputError, match=what):
+    with pytest.raises(InputError, match=what) as caught:
         diagnoses.ptbxl(str(file))
+    assert "Roe" not in str(caught.value)
+
+
+def test_a_table_says_only_what_a_table_of_ptbxl_says(tmp_path):
+    """No word that is none of the 71 statements becomes a column, no size that no body has a number."""
+    file = tmp_path / "ptbxl_database.csv"
+    head = "ecg_id,patient_id,age,sex,height,weight,scp_codes,filename_lr,filename_hr,report\n"
+    file.write_bytes(head.encode() + b"1,2,50,1,1e308,-4,\"{'IMI': 1, 'Roe': 1}\",a_lr,a_hr,M\xfcller \xff\n")
+    found = diagnoses.ptbxl(str(file))["a_hr"]
+    assert (found.height, found.weight) == (None, None)
+    assert found.labels == {"scp_IMI": 1.0, "scp_class_MI": 1.0}
 
 
 def test_a_table_without_a_column_is_refused(tmp_path):

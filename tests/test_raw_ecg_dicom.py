@@ -277,6 +277,7 @@ def change_channel(**values):
         (change(WaveformData=b""), "fewer samples than stated"),
         (change_channel(ChannelSensitivity=None), "no sensitivity"),
         (change_channel(ChannelSensitivity=0), "no sensitivity"),
+        (change_channel(ChannelSensitivity=-1), "no sensitivity"),
         (change_channel(ChannelSensitivityUnitsSequence=[]), "unit unknown"),
         (change_channel(ChannelSensitivityUnitsSequence=[code("mm[Hg]", "UCUM")]), "unit is not a voltage"),
         (change_channel(ChannelTimeSkew=0.002), "leads recorded at different times"),
@@ -325,6 +326,18 @@ def test_compressed_and_damaged_files(tmp_path):
         path.write_bytes(content)
         with pytest.raises(Excluded):
             ecg_dicom.read(str(path))
+
+
+def test_bytes_inserted_or_lost_among_the_samples_are_noticed(tmp_path):
+    """They move all that follows, however late; the file then goes on after its last element, or ends within it."""
+    path = Path(save(tmp_path / "a.dcm", dataset(group(beats(1000)))))
+    content = path.read_bytes()
+    for broken in (content[:-300] + b"\1\2" * 5 + content[-300:], content[:-300] + content[-290:]):
+        path.write_bytes(broken)
+        with pytest.raises(Excluded, match="unreadable DICOM file"):
+            ecg_dicom.read(str(path))
+    path.write_bytes(content + bytes(7))  # padding of a medium
+    assert ecg_dicom.read(str(path)).signal.shape == (12, 5000)
 
 
 def test_mutated_files_end_in_a_reason_or_a_record(tmp_path):

@@ -3,6 +3,7 @@
 import gzip
 import io
 import lzma
+import struct
 import tarfile
 import warnings
 import zipfile
@@ -13,7 +14,13 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import EnhancedMRImageStorage, ExplicitVRLittleEndian, MRImageStorage, generate_uid
+from pydicom.uid import (
+    EnhancedMRImageStorage,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    MRImageStorage,
+    generate_uid,
+)
 from test_phenotypes import heart
 
 from ecgcmr import cmr, cohort, phenotypes
@@ -57,9 +64,9 @@ def image(slice_: int, phase: int, **changes) -> Dataset:
     return data
 
 
-def stored(data: Dataset) -> bytes:
+def stored(data: Dataset, syntax: str = ExplicitVRLittleEndian) -> bytes:
     data.file_meta = FileMetaDataset()
-    data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    data.file_meta.TransferSyntaxUID = syntax
     buffer = io.BytesIO()
     pydicom.dcmwrite(buffer, data, enforce_file_format=True)
     return buffer.getvalue()
@@ -168,6 +175,36 @@ def test_dicom_refuses_with_a_reason(tmp_path, images, reason):
         sax_dicom.read(str(folder(tmp_path, images())))
 
 
+def worded(**words: str) -> list[bytes]:
+    """The stack with words where numbers or other words belong; under implicit VR a reader goes by its dictionary."""
+    images = [image(s, p) for s in range(SLICES) for p in range(PHASES)]
+    for data in images:
+        for keyword, word in words.items():
+            data.pop(keyword, None)
+            data.add_new(keyword, "LO", word)
+    return [stored(data, ImplicitVRLittleEndian) for data in images]
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        ({"ImagePositionPatient": "1\\2"}, "no DICOM image with a position"),
+        ({"RescaleSlope": "-1", "RescaleIntercept": "0"}, "no DICOM image with a position"),
+        ({"RescaleSlope": "NaN", "RescaleIntercept": "0"}, "no DICOM image with a position"),
+        ({"PhotometricInterpretation": "PALETTE COLOR"}, "colour images"),
+        ({"PhotometricInterpretation": "Roe"}, "pixels cannot be decoded"),
+    ],
+)
+def test_dicom_values_that_cannot_be(tmp_path, words, reason):
+    with pytest.raises(Excluded, match=reason):
+        sax_dicom.read(str(folder(tmp_path, worded(**words))))
+
+
+def test_dicom_with_fewer_rows_than_pixels_is_refused(tmp_path):
+    with pytest.raises(Excluded, match="pixels cannot be decoded"):
+        sax_dicom.read(str(folder(tmp_path, stack(Rows=ROWS - 1))))
+
+
 def test_dicom_refuses_damaged_archives_and_floods(tmp_path, monkeypatch):
     good = archive(tmp_path / "p.tar.xz", stack()).read_bytes()
     (tmp_path / "cut.tar.xz").write_bytes(good[: len(good) // 2])
@@ -261,6 +298,33 @@ def _cut_inside(path: Path) -> None:
 @pytest.mark.parametrize("damage", [_garbage, _cut, _cut_inside, _flipped, lambda path: path.write_bytes(b"")])
 def test_nifti_damage_is_a_reason(tmp_path, damage):
     path = write_nifti(tmp_path / "p.nii.gz", frames())
+    damage(path)
+    with pytest.raises(Excluded, match="unreadable NIfTI"):
+        sax_nifti.read(str(path))
+
+
+def _put(at: int, form: str, value: float):
+    def change(path: Path) -> None:
+        content = bytearray(path.read_bytes())
+        struct.pack_into(form, content, at, value)
+        path.write_bytes(content)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.write_bytes(path.read_bytes()[:20_000] + bytes(96) + path.read_bytes()[20_000:]),
+        _put(48, "<h", PHASES - 1),
+        _put(70, "<h", 4),  # 16 bits, of 32
+        _put(80, "<f", 0.0),  # nibabel makes it 1 mm
+        _put(112, "<f", -1.0),
+        _put(280, "<f", 1e30),
+    ],
+)
+def test_nifti_that_contradicts_itself_is_refused(tmp_path, damage):
+    path = write_nifti(tmp_path / "p.nii", frames())
     damage(path)
     with pytest.raises(Excluded, match="unreadable NIfTI"):
         sax_nifti.read(str(path))

@@ -160,6 +160,23 @@ def test_headers_that_lie(tmp_path):
             tensors.read(str(path))
 
 
+def test_bytes_inserted_into_an_array_are_noticed(tmp_path):
+    path = Path(stored(tmp_path / "a.npy", STACK))
+    content = path.read_bytes()
+    path.write_bytes(content[:200_000] + bytes(4) + content[200_000:])  # every later sample one place on
+    with pytest.raises(Excluded, match="unreadable array file"):
+        tensors.read(str(path))
+
+
+def test_a_header_that_is_no_python_is_nobodys(tmp_path):
+    """numpy parses the header as Python, whose tokenizer raises errors of its own."""
+    path = tmp_path / "a.npy"
+    path.write_bytes(b"\x93NUMPY\x01\x00\x76\x00" + b"{" + b"(" * 117)
+    assert not tensors.suits(path, path.read_bytes())
+    with pytest.raises(Excluded, match="unreadable array file"):
+        tensors.read(str(path))
+
+
 def test_damage_ends_in_a_reason(tmp_path):
     draw = np.random.default_rng(0)
     for name in ("a.npy", "a.npz", "a.pt"):

@@ -347,6 +347,33 @@ def test_a_record_line_that_lies(tmp_path, line):
         wfdb.read(str(header))
 
 
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("r1 12 -500 5000", "sampling rate unknown"),
+        ("r1 12 0 5000", "sampling rate unknown"),
+        ("r1 12 500 -5", "unreadable WFDB record"),
+        ("r1 12 500 many", "unreadable WFDB record"),
+    ],
+)
+def test_what_wfdb_would_pass_over_in_a_record_line(tmp_path, line, reason):
+    header = Path(write(tmp_path, beats()))
+    header.write_text("\n".join([line, *header.read_text().splitlines()[1:]]) + "\n")
+    with pytest.raises(Excluded, match=reason):
+        wfdb.read(str(header))
+
+
+@pytest.mark.parametrize(("damage", "reason"), [("-1000/mV", "gain unknown"), ("80", "unreadable WFDB record")])
+def test_a_lead_upside_down_or_in_a_format_of_its_own(tmp_path, damage, reason):
+    header = Path(write(tmp_path, beats()))
+    lines = header.read_text().splitlines()
+    old = "1000/mV" if "mV" in damage else " 16 "
+    lines[4] = lines[4].replace(old, damage if "mV" in damage else f" {damage} ", 1)
+    header.write_text("\n".join(lines) + "\n")
+    with pytest.raises(Excluded, match=reason):
+        wfdb.read(str(header))
+
+
 def test_names_of_signals_that_are_no_leads_stay_inside(tmp_path):
     header = Path(write(tmp_path, np.concatenate([beats(), beats()[:1]])))
     text = header.read_text()

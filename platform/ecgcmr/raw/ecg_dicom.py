@@ -9,10 +9,10 @@ Source: DICOM PS3.3 C.10.9 (Waveform Module), PS3.16 CID 3001 (ECG leads); ISO/I
 """
 
 import logging
-import os
 import re
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pydicom
@@ -108,11 +108,11 @@ def _dataset(file: Path) -> pydicom.Dataset:
 
 def _ends(dataset: pydicom.Dataset, file: Path) -> None:
     """Refuse a file that does not end with its last element: what was inserted or lost before it has shifted the samples."""
-    elements = [dataset.get_item(tag) for tag in dataset.keys()]  # noqa: SIM118 (else values)
-    last = max(elements, key=lambda e: e.value_tell if isinstance(e, RawDataElement) else e.file_tell)
+    elements: list[Any] = [dataset.get_item(tag) for tag in dataset.keys()]  # noqa: SIM118 (else values)
+    last = max(elements, key=lambda e: e.value_tell if isinstance(e, RawDataElement) else e.file_tell or 0)
     if isinstance(last, RawDataElement) and last.length != UNDEFINED:
         with file.open("rb") as opened:
-            opened.seek(min(last.value_tell, opened.seek(0, os.SEEK_END)))
+            opened.seek(last.value_tell)
             rest = opened.read()
         if len(rest) < last.length or rest[last.length :].strip(b"\0"):
             raise Excluded("unreadable DICOM file")

@@ -117,12 +117,13 @@ def _load(path: Path) -> tuple[np.ndarray, Any]:
             raise Excluded("not a cine: no time axis")
         if np.prod(shape, dtype=np.int64) > VOXEL_LIMIT:
             raise Excluded("too large for a cine stack")
+        stored: Any = image.dataobj
         # Bytes too many or too few: something before the pixels' end was inserted or lost, and has shifted them.
-        if image.dataobj.offset + np.prod(shape, dtype=np.int64) * image.dataobj.dtype.itemsize != length:
+        if stored.offset + np.prod(shape, dtype=np.int64) * stored.dtype.itemsize != length:
             raise Excluded("unreadable NIfTI")
-        if image.dataobj.slope <= 0 or not _agree(image):
+        if stored.slope <= 0 or not _agree(image):
             raise Excluded("unreadable NIfTI")
-        values = np.asarray(image.dataobj).reshape((*shape, 1)[:4])
+        values = np.asarray(stored).reshape((*shape, 1)[:4])
         if values.dtype.kind not in "iuf" or not np.isfinite(image.affine).all():
             raise Excluded("unreadable NIfTI")
         return values.transpose(2, 3, 1, 0), image
