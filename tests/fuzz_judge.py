@@ -190,7 +190,7 @@ def judge(seed: Seed, name: str, number: int) -> Outcome:
         Path(place, "tmp").mkdir()
         before = _listing(place)
         started, base = time.process_time(), _memory(reset=True)
-        with _overheard() as said, _temporary(Path(place, "tmp")):
+        with overheard() as said, _temporary(Path(place, "tmp")):
             outcome = _read(seed, made, Path(place, "in", seed.path))
             fault = outcome.fault or (_looked(Path(place, "in", seed.path)) if number % 4 == 1 else "")
         if time.process_time() - started > CPU_SECONDS:
@@ -213,7 +213,7 @@ def _read(seed: Seed, made: Case, path: Path) -> Outcome:
     except InputError as error:
         return _refused(made, str(error).replace(str(path), "FILE"))
     except Exception as error:
-        return Outcome(made.name, fault=_where(error))
+        return Outcome(made.name, fault=where(error))
     for source in sources[:3]:
         try:
             record = reader.read(source)
@@ -222,7 +222,7 @@ def _read(seed: Seed, made: Case, path: Path) -> Outcome:
             outcome = _refused(made, str(error).replace(str(path.parent), "FILE"))
             reason = outcome.reason
         except Exception as error:
-            return Outcome(made.name, fault=_where(error))
+            return Outcome(made.name, fault=where(error))
         else:
             outcome = Outcome(made.name, kept=True, fault=_wrong(seed, made, source, record, prepared))
             kept = True
@@ -242,7 +242,7 @@ def _looked(path: Path) -> str:
     except InputError as error:
         told = str(error)
     except Exception as error:
-        return f"inspect: {_where(error)}"
+        return f"inspect: {where(error)}"
     found = [secret for secret in SECRETS if secret in told]
     return f"inspect: '{found[0]}' was told" if found else ""
 
@@ -281,7 +281,7 @@ def _lines() -> tuple[re.Pattern[str], ...]:
     return tuple(re.compile(pattern) for pattern in sorted(patterns) if len(pattern) > 8)
 
 
-def _where(error: Exception) -> str:
+def where(error: Exception) -> str:
     frames = [f for f in traceback.extract_tb(error.__traceback__) if "ecgcmr" in f.filename] or [None]
     place = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames[-1] else ""
     return f"{type(error).__name__}{place}: {str(error)[:120]}"
@@ -450,7 +450,7 @@ def _memory(*, reset: bool = False) -> int:
 
 
 @contextlib.contextmanager
-def _overheard() -> Iterator[io.StringIO]:
+def overheard() -> Iterator[io.StringIO]:
     """Everything that is logged, warned of or written."""
     said = io.StringIO()
     handler = logging.StreamHandler(said)
