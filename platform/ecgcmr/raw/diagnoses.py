@@ -103,16 +103,8 @@ SCP = tuple(
 )
 
 
-_COLUMNS = (
-    "patient_id",
-    "age",
-    "sex",
-    "height",
-    "weight",
-    "scp_codes",
-    "filename_lr",
-    "filename_hr",
-)  # of PTB-XL's table
+# Of PTB-XL's table.
+_COLUMNS = ("patient_id", "age", "sex", "height", "weight", "scp_codes", "filename_lr", "filename_hr")
 
 # Diagnostic statements by superclass (scp_statements.csv, column diagnostic_class).
 SCP_CLASSES = {

@@ -127,7 +127,7 @@ def _mend(text: str, stem: str) -> str:
     if stated[:1] != [str(sum(map(_speaks, lines)) - 1)]:  # wfdb would make room for as many signals as stated
         raise Excluded("unreadable WFDB record")
     # wfdb passes over what is no number and takes its default
-    if len(stated) > 1 and not re.fullmatch(r"0*[1-9]\d*(\.\d+)?([/(].*)?", stated[1]):
+    if len(stated) > 1 and not re.fullmatch(r"0*[1-9]\d*(\.\d*)?([/(].*)?", stated[1]):
         raise Excluded("sampling rate unknown")
     if len(stated) > 2 and not stated[2].isdecimal():
         raise Excluded("unreadable WFDB record")
