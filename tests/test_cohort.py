@@ -8,13 +8,15 @@ import subprocess
 import sys
 import time
 
+import handmade_exports
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+import test_raw_sax
 from conftest import heart_rows, write_cohort
 
-from ecgcmr import check, cmr, cohort, ecg, flags, pairing, shards, tasks
+from ecgcmr import check, cmr, cohort, ecg, flags, pairing, raw, shards, tasks
 from ecgcmr.errors import InputError
 from ecgcmr.labels import Labels, read_labels
 from ecgcmr.pairing import Found
@@ -433,3 +435,48 @@ def test_a_build_of_nothing_usable_leaves_nothing(tmp_path, ray_session):
     with pytest.raises(InputError, match="none of 1 recordings can serve"):
         cohort.build(tmp_path / "c", ecg=f"wfdb:{source}")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["recordings"]
+
+
+def test_recordings_of_uk_biobank_pair_by_participant_and_visit(tmp_path, ray_session):
+    ecgs, stacks = tmp_path / "20205", tmp_path / "20209"
+    ecgs.mkdir()
+    stacks.mkdir()
+    visits = {"1000001": ("23", "23"), "1000002": ("2", "3"), "1000003": ("2", "2"), "1000004": ("23", "3")}
+    for number, (person, (of_ecg, of_cmr)) in enumerate(visits.items()):
+        for visit in of_ecg:
+            signal = handmade_exports.beats(10 * number + int(visit))
+            (ecgs / f"{person}_20205_{visit}_0.xml").write_bytes(handmade_exports.cardiosoft(signal))
+        for visit in of_cmr:
+            test_raw_sax.archive(stacks / f"{person}_20209_{visit}_0.zip", beating(10 + number, 300 * int(visit)))
+    made = cohort.build(tmp_path / "c", ecg=[f"cardiosoft:{ecgs}"], cmr=[f"dicom:{stacks}"], seed=3)
+    link = pd.read_csv(tmp_path / "c.link.csv", dtype=str, keep_default_na=False)
+    assert set(link.excluded) == {""}
+    subject = {key.split("_")[0]: name for key, name in zip(link.key, link.subject)}
+    assert len(set(subject.values())) == len(visits)
+    rows = made.rows()
+    assert rows.groupby("subject").split.nunique().eq(1).all()  # all visits of a person on one side
+    kinds = {person: sorted(zip(mine.has_ecg, mine.has_cmr)) for person, name in subject.items()
+             for mine in [rows[rows.subject == name]]}  # fmt: skip
+    assert kinds == {
+        "1000001": [(True, True), (True, True)], "1000002": [(False, True), (True, False)], "1000003": [(True, True)],
+        "1000004": [(True, False), (True, True)],
+    }  # fmt: skip
+    for person, visit in (("1000001", "2"), ("1000001", "3"), ("1000003", "2"), ("1000004", "3")):
+        record = raw.READERS["ecg"]["cardiosoft"].read(str(ecgs / f"{person}_20205_{visit}_0.xml"))
+        trace = ecg.prepare(record.signal, record.rate_hz, record.leads)[0].astype(np.float16)
+        image = cmr.prepare(raw.READERS["cmr"]["dicom"].read(str(stacks / f"{person}_20209_{visit}_0.zip")))[0]
+        mine = rows[(rows.subject == subject[person]) & rows.has_cmr & rows.has_ecg]
+        both = made.load(mine, ("ecg", "cmr"))
+        assert any((a == trace).all() and (b == image).all() for a, b in zip(both["ecg"], both["cmr"]))
+
+
+def beating(radius, level):
+    """The images of a stack in which a disc shrinks and grows."""
+    y, x = np.mgrid[: test_raw_sax.ROWS, : test_raw_sax.COLUMNS] - np.array([20, 24])[:, None, None]
+    sizes = radius - 4 * np.sin(np.pi * np.arange(test_raw_sax.PHASES) / test_raw_sax.PHASES)
+    cycle = [((np.hypot(x, y) < size) * level + 20 * (x > 0)).astype("<u2").tobytes() for size in sizes]
+    return [
+        test_raw_sax.stored(test_raw_sax.image(s, p, PixelData=pixels))
+        for s in range(test_raw_sax.SLICES)
+        for p, pixels in enumerate(cycle)
+    ]
