@@ -200,7 +200,7 @@ def test_the_command_writes_picture_and_tables(run, tmp_path, capfd):
     )
     assert code == 2  # one of the two was refused
     assert said.startswith(f"{tmp_path / 'out' / 'whole'}.png .csv .json   most: ")
-    assert "short: shorter than 10 s" in beside
+    assert "short.hea: shorter than 10 s" in beside
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["whole.csv", "whole.json", "whole.png"]
     table = pd.read_csv(tmp_path / "out/whole.csv")
     record = json.loads((tmp_path / "out/whole.json").read_text())

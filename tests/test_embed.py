@@ -13,7 +13,7 @@ import pytest
 import torch
 from conftest import LABELS, heart_rows, write_cohort
 
-from ecgcmr import cli, embed, examples, model, predict, store, training, trial, weights
+from ecgcmr import cli, embed, examples, model, predict, served, store, training, trial, weights
 from ecgcmr.errors import InputError
 from ecgcmr.trial import Trial
 
@@ -58,10 +58,12 @@ def test_the_logits_of_a_final_run_are_linear_in_its_embeddings(study, final):
     cohort, _, _ = study
     made = embed.encoder(final, device="cpu")
     signals = cohort.load(cohort.rows("val"))["ecg"]
-    head = made.method.head.head
+    head = made.run.head.head
     logits = torch.from_numpy(made.of(signals)) @ head.weight.T + head.bias
-    network = made.method({"ecg": examples.seen(signals, "ecg", torch.device("cpu")).float()}, {}, {})["logits"]
-    torch.testing.assert_close(logits, network, rtol=1e-4, atol=1e-5)
+    cpu = torch.device("cpu")
+    network = served.network(served.records(final)[0], cpu)
+    expected = network({"ecg": examples.seen(signals, "ecg", cpu).float()}, {}, {})["logits"]
+    torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-5)
     assert made.pooling == "what the last layer reads"
 
 
@@ -78,11 +80,11 @@ def test_a_pretrained_encoder_gives_its_mean_token_and_its_pooled_features(paire
 
 
 def test_several_runs_or_another_modality_are_refused(study, final, pretrained):
-    with pytest.raises(InputError, match=r"holds 9 runs with weights \(cad/.*name the folder of one"):
+    with pytest.raises(InputError, match=r"holds 9 runs; name one of them, e\.g\. .*/cad/"):
         embed.encoder(study[1] / "t/final")
     with pytest.raises(InputError, match=r"unknown modality of the encoders in .* 'cmr'; known: ecg"):
         embed.encoder(final, "cmr")
-    with pytest.raises(InputError, match="no such folder"):
+    with pytest.raises(InputError, match="nowhere: no finished run"):
         embed.encoder(study[1] / "nowhere")
 
 

@@ -253,7 +253,7 @@ def test_files_that_cannot_serve_and_recipes_of_old_are_refused(tmp_path):
     short = Path(write(tmp_path, beats()[:, :2000], name="short"))
     flat = write_nifti(tmp_path / "flat.nii.gz", np.ones((10, 12, 96, 96)))
     for files, said in (
-        ((short, stack), "short: shorter than 10 s; this recording cannot serve"),
+        ((short, stack), "short.hea: shorter than 10 s; this recording cannot serve"),
         ((trace, flat), "flat.nii.gz: nothing moves in the middle slices; this stack cannot serve"),
         ((tmp_path, stack), "2 recordings where one is needed"),
     ):

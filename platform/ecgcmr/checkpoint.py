@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ecgcmr import shards, store
-from ecgcmr.errors import InputError
+from ecgcmr.errors import InputError, differing
 
 EVERY_S = 60.0  # between two checkpoints, at most
 SAVE_SHARE = 0.05  # of the time that checkpoints after a validation may cost; each is written only if it costs less
@@ -46,7 +46,6 @@ def read(path: Path, recipe: dict[str, Any]) -> dict[str, Any] | None:
         old = record["recipe"]
     except Exception as error:  # torch raises half a dozen kinds for a damaged file
         raise InputError(f"{path} cannot be read ({type(error).__name__}); delete it to begin anew") from error
-    differ = [f"{k} {old.get(k)} → {recipe.get(k)}" for k in sorted({*old, *recipe}) if old.get(k) != recipe.get(k)]
-    if differ:
-        raise InputError(f"{path} is of another recipe: {'; '.join(differ)}; use another --runs or delete the file")
+    if differ := differing(old, recipe):
+        raise InputError(f"{path} is of another recipe: {differ}; use another --runs or delete the file")
     return record

@@ -24,7 +24,7 @@ import pandas as pd
 import pyarrow as pa
 
 from ecgcmr import cluster, cmr, ecg, flags, pairing, raw, shards, store
-from ecgcmr.errors import Excluded, InputError, unknown
+from ecgcmr.errors import Excluded, InputError, differing, unknown
 from ecgcmr.labels import Rules, read_labels, write_audit
 from ecgcmr.raw import synthetic, synthetic_cmr
 
@@ -314,13 +314,8 @@ def ready(out: Path, request: dict[str, Any]) -> bool:
         if path.exists():
             held = json.loads(path.read_text())
             old = held.get("request", {}) if path.name == MANIFEST else held
-            differ = [
-                f"{k} {old.get(k)} → {request.get(k)}" for k in sorted({*old, *request}) if old.get(k) != request.get(k)
-            ]
-            if differ:
-                raise InputError(
-                    f"{out}: holds {name} made otherwise: {'; '.join(differ)}; use another folder or delete it"
-                )
+            if differ := differing(old, request):
+                raise InputError(f"{out}: holds {name} made otherwise: {differ}; use another folder or delete it")
             return path.name == MANIFEST
     if out.exists() and any(path.name != store.PROGRESS for path in out.iterdir()):
         raise InputError(f"{out}: not empty and no cohort; use another folder")

@@ -16,12 +16,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from ecgcmr import cluster, examples, hardware, methods, predict, presets, served, shards, store
+from ecgcmr import cluster, examples, hardware, model, predict, presets, served, shards, store
 from ecgcmr import cohort as cohorts
-from ecgcmr.errors import InputError, unknown
+from ecgcmr.errors import InputError, differing, unknown
 from ecgcmr.methods import trunk
+from ecgcmr.model import Model
 from ecgcmr.predict import Prepared, Refused
-from ecgcmr.served import Run
 
 MANIFEST, REQUEST = "_embeddings.json", "_request.json"  # readers of Parquet folders pass over names with an underscore
 FILE = "embeddings.parquet"  # of files; a cohort has a file per shard
@@ -38,19 +38,19 @@ class Encoder:
     Attributes:
         run: whose it is.
         modality: "ecg" or "cmr".
-        method: a supervised network with its weights; of a pre-training the encoder's alone.
         device: where it is.
+        dtype: of its weights: float32, or float64 if it was trained so.
     """
 
-    run: Run
+    run: Model
     modality: str
-    method: Any
     device: torch.device
+    dtype: torch.dtype
 
     @property
     def pooling(self) -> str:
         """What an embedding is, in words."""
-        return POOLING["cmr" if self.modality == "cmr" else "ecg" if self.run.trial.stage == "final" else "pretrain"]
+        return POOLING["cmr" if self.modality == "cmr" else "ecg" if self.run.head else "pretrain"]
 
     @torch.no_grad()
     def of(self, signals: np.ndarray) -> np.ndarray:
@@ -66,14 +66,14 @@ class Encoder:
         Returns:
             (n, width) float32.
         """
-        x = examples.seen(signals, self.modality, self.device).to(served.dtype(self.run))
-        x = self.method.view(x / 255 if self.modality == "cmr" else x, {})
-        if self.modality == "cmr":
-            found = self.method.cmr(x, False)
-        elif self.run.trial.stage == "final":
-            found = self.method.head.embedding(self.method.ecg(x, drops=None, rate=0.0))
+        x = examples.seen(signals, self.modality, self.device).to(self.dtype)
+        if self.run.cmr and self.modality == "cmr":
+            trial = self.run.trial
+            view = trunk.cmr_view(trial.network, presets.preset(trial.preset), 0.0)
+            found = self.run.cmr(view(x / 255, {}), False)
         else:
-            found = trunk.embed(self.method.ecg, x, None, 0.0)
+            tokens = self.run.ecg_encoder(x[..., : self.run.samples])
+            found = self.run.head.embedding(tokens) if self.run.head else tokens[:, 1:].mean(1)
         return found.float().cpu().numpy()
 
 
@@ -86,32 +86,18 @@ def encoder(folder: Path | str, modality: str | None = None, device: str | None 
         device: "cpu", "cuda" …; by default a GPU if there is one.
 
     Raises:
-        InputError: no run with weights there, several, one without such an encoder, or damaged weights.
+        InputError: see `model.open_run`; or the run has no such encoder.
     """
-    run, place = _only(Path(folder)), hardware.device(device)
-    trial = run.trial
-    held = trial.task.split("+") if trial.stage == "pretrain" else [trial.modality]
-    modality = modality or ("ecg" if "ecg" in held else held[0])
+    run, place = model.open_run(folder), hardware.device(device)
+    held = {name: part for name, part in (("ecg", run.ecg), ("cmr", run.cmr)) if part}
+    modality = modality or next(iter(held))
     if modality not in held:
         raise unknown(f"modality of the encoders in {run.folder}", modality, held)
-    if trial.stage == "final":
-        return Encoder(run, modality, served.network(run, place), place)
-    preset = presets.preset(trial.preset)
-    method = methods.build("supervised", trial.network, preset, outputs=1, modality=modality)
-    weights = served.tensors(run)
-    prefix = f"{modality}."
-    method.load(modality, {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)})
-    return Encoder(run, modality, method.to(place, served.dtype(run)).eval(), place)
-
-
-def _only(folder: Path) -> Run:
-    found = [run for run in served.records(folder) if (run.folder / store.ENCODER).exists()]
-    if not found:
-        raise InputError(f"model {folder}: holds no finished run with weights; name a pre-training or a final run")
-    if len(found) > 1:
-        some = ", ".join(str(run.folder.relative_to(folder)) for run in found[:3])
-        raise InputError(f"model {folder}: holds {len(found)} runs with weights ({some} …); name the folder of one")
-    return found[0]
+    dtype = served.dtype(run.record["provenance"])
+    for part in (held[modality], run.head):
+        if part:
+            part.to(place, dtype)
+    return Encoder(run, modality, place, dtype)
 
 
 # -- what is written ---------------------------------------------------------------------------------------------------
@@ -146,7 +132,7 @@ def write_parquet(path: Path, tables: Iterator[pa.Table]) -> int:
 
 def described(made: Encoder) -> dict[str, Any]:
     """What all embeddings of an encoder have in common."""
-    trial, recipe = made.run.trial, made.run.provenance.get("cohort", {}).get("recipe")
+    trial, recipe = made.run.trial, made.run.recipe
     return {
         "format": 1, "model": trial.name, "weights": shards.sha256(made.run.folder / store.ENCODER),
         "modality": made.modality, "pooling": made.pooling, "recipe_hash": cohorts.digest(recipe) if recipe else "unknown",
@@ -178,7 +164,9 @@ def of_cohort(
         InputError: see `encoder`; signals of another recipe; `out` holds something else; a damaged shard.
     """
     made, opened = encoder(folder, modality, "cpu"), cohorts.open(cohort_path)
-    served.check_recipe(str(made.run.folder), made.run.provenance, made.modality, opened.recipe[made.modality])
+    served.check_recipe(
+        str(made.run.folder), made.run.record["provenance"], made.modality, opened.recipe[made.modality]
+    )
     request = {**described(made), "cohort": opened.fingerprint}
     if ready(out, request):
         return json.loads((out / MANIFEST).read_text())
@@ -207,9 +195,8 @@ def ready(out: Path, request: dict[str, Any]) -> bool:
     for path in (out / MANIFEST, out / REQUEST):
         if path.exists():
             held = json.loads(path.read_text())
-            differ = [f"{k} {held.get(k)} → {v}" for k, v in request.items() if held.get(k) != v]
-            if differ:
-                raise InputError(f"{out}: holds other embeddings: {'; '.join(differ)}; use another folder or delete it")
+            if differ := differing(held, request, request):
+                raise InputError(f"{out}: holds other embeddings: {differ}; use another folder or delete it")
             return path.name == MANIFEST
     if out.exists() and any(out.iterdir()):
         raise InputError(f"{out}: not empty and no embeddings; use another folder")
@@ -299,7 +286,7 @@ def of_files(
         InputError: see `encoder`; signals of another recipe; `out` holds something.
     """
     made = encoder(folder, "ecg", device)
-    served.check_recipe(str(made.run.folder), made.run.provenance)
+    served.check_recipe(str(made.run.folder), made.run.record["provenance"])
     if out.exists() and any(out.iterdir()):
         raise InputError(f"{out}: not empty; use another folder")
     refused: list[Refused] = []

@@ -23,10 +23,10 @@ from torch import Tensor
 
 from ecgcmr import cmr as images
 from ecgcmr import ecg as signals
-from ecgcmr import examples, raw, shards, store, tasks, training
+from ecgcmr import examples, predict, raw, shards, store, tasks, training
 from ecgcmr import trial as trials
 from ecgcmr.cohort import Cohort
-from ecgcmr.errors import Excluded, InputError
+from ecgcmr.errors import Excluded, InputError, differing
 from ecgcmr.methods.mmcl import MMCL
 from ecgcmr.model import Model
 from ecgcmr.nn import load as loading
@@ -150,13 +150,13 @@ def _check_recipe(
 ) -> None:
     """Refuse a system that learnt from signals prepared in another way."""
     recipe = record["provenance"].get("cohort", {}).get("recipe", {})
-    differ = []
-    for signal in of:
-        old, new = recipe.get(signal, {}), given.get(signal, {})
-        differ += [f"{signal}.{k} {old[k]} → {new[k]}" for k in sorted({*old} & {*new}) if old[k] != new[k]]
-    if differ:
+    old, new = (
+        {f"{signal}.{name}": value for signal in of for name, value in one.get(signal, {}).items()}
+        for one in (recipe, given)
+    )
+    if differ := differing(old, new, {*old} & {*new}):
         raise InputError(
-            f"trial '{name}' learnt from signals of another recipe than {where}: {'; '.join(differ)}; "
+            f"trial '{name}' learnt from signals of another recipe than {where}: {differ}; "
             "give the cohort that it learnt from"
         )
 
@@ -212,7 +212,7 @@ def pair_of_files(runs: Path, name: str, ecg_file: Path, cmr_file: Path) -> Pair
     crop = record["provenance"].get("cohort", {}).get("recipe", {}).get("cmr", {}).get("crop", "heart")
     given = {"ecg": signals.RECIPE, "cmr": {**images.RECIPE, "crop": crop}}
     _check_recipe(name, record, given, "files are given now")
-    _, trace = _only(read_ecgs(ecg_file))
+    trace = _trace(ecg_file)
     frames = _frames(cmr_file, crop)
     stored = {
         "ecg": trace.astype(shards.SIGNALS["ecg"].dtype)[None],
@@ -223,13 +223,14 @@ def pair_of_files(runs: Path, name: str, ecg_file: Path, cmr_file: Path) -> Pair
     return Pair(trace, frames, found)
 
 
-def _only(found: Iterable[tuple[str, np.ndarray | str]]) -> tuple[str, np.ndarray]:
-    (key, trace), *more = found
+def _trace(file: Path) -> np.ndarray:
+    (first, *more) = predict.recordings([file])
     if more:
-        raise InputError(f"{len(more) + 1} recordings where one is needed; name one file")
-    if isinstance(trace, str):
-        raise InputError(f"{key}: {trace}; this recording cannot serve")
-    return key, trace
+        raise InputError(f"{file}: {len(more) + 1} recordings where one is needed; name one file")
+    found = first if isinstance(first, predict.Refused) else predict.prepared(*first)
+    if isinstance(found, predict.Refused):
+        raise InputError(f"{file}: {found.reason}; this recording cannot serve")
+    return found.ecg
 
 
 def _frames(file: Path, crop: str) -> np.ndarray:
@@ -241,29 +242,6 @@ def _frames(file: Path, crop: str) -> np.ndarray:
         return images.prepare(raw.READERS["cmr"][reader].read(source), crop)[0]  # type: ignore[arg-type]
     except Excluded as error:
         raise InputError(f"{file}: {error}; this stack cannot serve") from error
-
-
-def read_ecgs(path: Path) -> Iterable[tuple[str, np.ndarray | str]]:
-    """Read and prepare every ECG of a file or folder, one at a time.
-
-    Returns:
-        (key, (12, 5000) float32 mV), or (key, why it cannot serve).
-
-    Raises:
-        InputError: there is none that any reader knows.
-    """
-    try:
-        found = search.recordings("ecg", path)
-    except Excluded as error:
-        raise InputError(f"{path}: {error}") from error
-    for reader, source in found:
-        key = raw.key(source)
-        try:
-            record = raw.READERS["ecg"][reader].read(source)
-            assert isinstance(record, raw.EcgRecord)
-            yield key, signals.prepare(record.signal, record.rate_hz, record.leads)[0]
-        except Excluded as error:
-            yield key, str(error)
 
 
 # -- attention ---------------------------------------------------------------------------------------------------------

@@ -47,7 +47,7 @@ def write(run: str | Path, out: Path, form: str, *, runs: Path = Path("runs"), p
     if out.suffix != ENDINGS[form]:
         raise InputError(f"{out}: a file of format '{form}' is named *{ENDINGS[form]}")
     opened = model.open_run(run, runs)
-    held = weights.open_file(store.folder(opened.runs, opened.name) / store.ENCODER)
+    held = weights.open_file(opened.folder / store.ENCODER)
     parts = list(dict.fromkeys(name.split(".")[0] for name in held.tensors))
     if part and part not in parts:
         raise InputError(f"run '{opened.name}' has no part '{part}'; it has {', '.join(parts)}")

@@ -27,7 +27,7 @@ from ecgcmr import pack as packs
 from ecgcmr import rungs as rungs_
 from ecgcmr import trial as trials_
 from ecgcmr.checkpoint import EVERY_S, SAVE_SHARE
-from ecgcmr.errors import InputError, unknown
+from ecgcmr.errors import InputError, differing, unknown
 from ecgcmr.examples import Cohort, Scale, Split
 from ecgcmr.pack import Pack
 from ecgcmr.rungs import Rungs
@@ -373,10 +373,10 @@ def _check_recipes(trials: Sequence[Trial], cohort: Cohort, runs: Path) -> None:
             continue  # `store.weights` says so
         old = json.loads(path.read_text())["provenance"].get("cohort", {}).get("recipe", {}).get(part, {})
         new = cohort.recipe.get(part, {})
-        differ = [f"{k} {old[k]} → {new[k]}" for k in sorted({*old} & {*new}) if old[k] != new[k]]
+        differ = differing(old, new, {*old} & {*new})
         if differ:
             raise InputError(
-                f"start '{name}' learnt from {part} signals of another recipe than {cohort.path}: {'; '.join(differ)}; "
+                f"start '{name}' learnt from {part} signals of another recipe than {cohort.path}: {differ}; "
                 "pre-train on this cohort or build it alike"
             )
 

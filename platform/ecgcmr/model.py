@@ -53,6 +53,11 @@ class Model:
     head: EcgHead | None
 
     @property
+    def folder(self) -> Path:
+        """Where the run lies."""
+        return store.folder(self.runs, self.name)
+
+    @property
     def recipe(self) -> dict[str, Any]:
         """How the signals that it learnt from were prepared; empty where nobody knows."""
         return dict(self.record["provenance"].get("cohort", {}).get("recipe", {}))

@@ -155,7 +155,7 @@ class Model:
                 for one in self.asked}  # fmt: skip
 
     def _answer(self, one: Asked, run: Run, network: methods.Method, x: torch.Tensor) -> np.ndarray:
-        logits = network({"ecg": x.to(served.dtype(run))}, {}, {})["logits"].double().cpu()
+        logits = network({"ecg": x.to(served.dtype(run.provenance))}, {}, {})["logits"].double().cpu()
         if one.task.kind == "binary":
             return logits.softmax(-1)[:, 1:].numpy()
         return logits.numpy() * one.scale.sd + one.scale.mean

@@ -22,7 +22,7 @@ from safetensors.numpy import load_file
 from ecgcmr import ecg, methods, statistics, store, tasks
 from ecgcmr import pack as packs
 from ecgcmr import trial as trials
-from ecgcmr.errors import InputError, unknown
+from ecgcmr.errors import InputError, differing, unknown
 from ecgcmr.statistics import Recalibration
 from ecgcmr.tasks import Task
 from ecgcmr.trial import Trial
@@ -168,12 +168,10 @@ def check_recipe(
         raise InputError(
             f"{name} does not say how its {signal} signals were prepared; train it on a cohort of this version"
         )
-    new = json.loads(json.dumps(given))
-    differ = [f"{k} {old.get(k)} → {new.get(k)}" for k in sorted({*old, *new}) if old.get(k) != new.get(k)]
-    if differ:
+    if differ := differing(old, json.loads(json.dumps(given))):
         trained = provenance.get("versions", {}).get("ecgcmr", "?")
         raise InputError(
-            f"{name} learnt from {signal} signals prepared otherwise than these: {'; '.join(differ)}; "
+            f"{name} learnt from {signal} signals prepared otherwise than these: {differ}; "
             f"prepare them as it did (it was trained with ecgcmr {trained})"
         )
 
@@ -212,7 +210,7 @@ def network(run: Run, device: torch.device) -> methods.Method:
         made.load_state_dict({name: torch.from_numpy(x) for name, x in tensors(run).items()})
     except RuntimeError as error:
         raise InputError(f"{run.folder / store.ENCODER}: weights of another network; train it again") from error
-    return made.to(device, dtype(run)).eval()
+    return made.to(device, dtype(run.provenance)).eval()
 
 
 def tensors(run: Run) -> dict[str, np.ndarray]:
@@ -228,9 +226,9 @@ def tensors(run: Run) -> dict[str, np.ndarray]:
         raise InputError(f"{path}: missing or damaged; train it again, or copy it anew") from error
 
 
-def dtype(run: Run) -> torch.dtype:
-    """What its weights are served in: float32, or float64 if it was trained so."""
-    return torch.float64 if run.provenance["precision"] == "float64" else torch.float32
+def dtype(provenance: Mapping[str, Any]) -> torch.dtype:
+    """What a run's weights are served in: float32, or float64 if it was trained so."""
+    return torch.float64 if provenance["precision"] == "float64" else torch.float32
 
 
 # -- what answers mean -------------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ import pandas as pd
 from safetensors.numpy import load_file, save_file
 
 from ecgcmr import trial as trials
-from ecgcmr.errors import InputError
+from ecgcmr.errors import InputError, differing
 from ecgcmr.trial import Trial
 
 RECORD = "trial.json"
@@ -107,12 +107,8 @@ def finished(runs: Path, trial: Trial, cohort_fingerprint: str) -> bool:
     if not path.exists():
         return False
     old = json.loads(path.read_text())["recipe"]
-    new = trials.recipe(trial, cohort_fingerprint)
-    differ = [f"{k} {old.get(k)} → {new.get(k)}" for k in sorted({*old, *new}) if old.get(k) != new.get(k)]
-    if differ:
-        raise InputError(
-            f"{path.parent} was made by another recipe: {'; '.join(differ)}; use another --runs or delete the folder"
-        )
+    if differ := differing(old, trials.recipe(trial, cohort_fingerprint)):
+        raise InputError(f"{path.parent} was made by another recipe: {differ}; use another --runs or delete the folder")
     return True
 
 

@@ -106,7 +106,7 @@ def explain(args: argparse.Namespace, screen: Screen) -> int:
 def explain_pair(args: argparse.Namespace, screen: Screen) -> int:
     """The similarity map of an ECG and a CMR image."""
     opened = door("model").open_run(args.model, args.runs)
-    caution(args, screen, store.folder(opened.runs, opened.name))
+    caution(args, screen, opened.folder)
     if args.subject:
         found = door("explain").pair(opened.runs, opened.name, door("cohort").open(args.cohort), args.subject)
     else:
@@ -119,7 +119,7 @@ def explain_pair(args: argparse.Namespace, screen: Screen) -> int:
 def explain_ecgs(args: argparse.Namespace, screen: Screen) -> int:
     """Attention over the leads and times of ECG files."""
     opened, explained = door("model").open_run(args.model, args.runs), door("report.explained")
-    caution(args, screen, store.folder(opened.runs, opened.name))
+    caution(args, screen, opened.folder)
     refused: list[str] = []
 
     def refuse(key: str, reason: str) -> None:

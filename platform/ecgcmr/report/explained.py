@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ecgcmr import ecg, explain, store
+from ecgcmr import ecg, explain, predict, store
 from ecgcmr.model import Model
 from ecgcmr.paper import TITLES
 from ecgcmr.report import figures, heatmaps
@@ -37,33 +37,27 @@ def attention(
         model: with an ECG encoder.
         paths: files and folders of recordings of any known formats.
         out: the folder; made where something is written.
-        refuse: told the key and the reason of a recording that cannot serve.
+        refuse: told the source and the reason of a recording that cannot serve.
 
     Returns:
         key -> `explain.table` of its weights.
 
     Raises:
-        InputError: see `explain.read_ecgs` and `explain.attention`.
+        InputError: see `explain.attention`.
     """
     written: dict[str, pd.DataFrame] = {}
-    for path in paths:
-        for key, trace in explain.read_ecgs(path):
-            if isinstance(trace, str):
-                refuse(key, trace)
-            elif key in written:
-                refuse(key, "another recording of this name was drawn; give it another --out")
-            else:
-                weights = explain.attention(model, trace[None])[0]
-                written[key] = explain.table(weights, model.patch_s)
-                drawn = figures.attended_ecg(
-                    trace,
-                    ecg.RATE_HZ,
-                    weights,
-                    model.patch_s,
-                    f"{key}, as prepared for {model.name}, and its attention",
-                )
-                figures.save(drawn, out / f"{key}.png")
-                _write(out / key, written[key], {"recording": key, "run": model.name, "patch_s": model.patch_s})
+    for one in (one for batch in predict.prepared_in_batches(predict.recordings(paths)) for one in batch):
+        if isinstance(one, predict.Refused):
+            refuse(one.source, one.reason)
+        elif one.key in written:
+            refuse(one.source, "another recording of this name was drawn; give it another --out")
+        else:
+            weights = explain.attention(model, one.ecg[None])[0]
+            written[one.key] = explain.table(weights, model.patch_s)
+            title = f"{one.key}, as prepared for {model.name}, and its attention"
+            drawn = figures.attended_ecg(one.ecg, ecg.RATE_HZ, weights, model.patch_s, title)
+            figures.save(drawn, out / f"{one.key}.png")
+            _write(out / one.key, written[one.key], {"recording": one.key, "run": model.name, "patch_s": model.patch_s})
     return written
 
 
