@@ -1,6 +1,7 @@
 """What `ecgcmr inspect` says of files, that it leaves nothing behind, and how it leaves."""
 
 import json
+import zipfile
 from pathlib import Path
 
 import nibabel
@@ -126,6 +127,27 @@ def test_one_among_many_that_cannot_be_read_does_not_stop_the_others(tmp_path, c
     assert "broken.hea (wfdb): unreadable WFDB record" in err
     code, out, _ = called(capfd, tmp_path, "--limit", 1)
     assert (code, out) == (2, "")
+
+
+def test_recordings_in_an_archive_are_looked_at_in_place(tmp_path, capfd):
+    (tmp_path / "loose").mkdir()
+    for name in ("r0", "r1"):
+        write_wfdb(tmp_path / "loose", name, beat())
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as opened:
+        for file in sorted((tmp_path / "loose").iterdir()):
+            opened.write(file, f"a/{file.name}")
+    both = list(inspect.look(inspect.find(tmp_path / "all.zip")))
+    assert [one.source for one in both] == [f"{tmp_path / 'all.zip'}#a/r{i}.hea" for i in (0, 1)]
+    loose = seen(tmp_path / "loose/r1.hea")
+    assert both[1].facts == loose.facts
+    assert (both[1].picture == loose.picture).all()
+    assert called(capfd, f"{tmp_path / 'all.zip'}#a/r1.hea")[0] == 0
+    code, _, err = called(capfd, f"{tmp_path / 'all.zip'}#a/r2.hea")
+    assert (code, err) == (2, f"ecgcmr: {tmp_path / 'all.zip'}#a/r2.hea: no such recording in all.zip\n")
+    (tmp_path / "cut.zip").write_bytes((tmp_path / "all.zip").read_bytes()[:-30])
+    code, out, err = called(capfd, tmp_path / "cut.zip")
+    assert (code, out, len(err.splitlines())) == (2, "", 1)
+    assert "damaged archive" in err
 
 
 def test_nothing_but_plots_is_written(tmp_path, capfd, monkeypatch):

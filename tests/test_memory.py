@@ -50,7 +50,7 @@ def reading(monkeypatch):
     return asked, read
 
 
-def same(found, expected, columns=BOTH, part=slice(None)):
+def assert_same(found, expected, columns=BOTH, part=slice(None)):
     assert len(found) == len(expected)
     for one, other in zip(found, expected, strict=True):
         assert set(one) == set(columns)
@@ -68,7 +68,7 @@ def test_memory_repeats_the_stream_bit_for_bit_and_reads_each_row_once(small_coh
     first = set(order.sequence(rows, 0).ravel())
     later = set(np.concatenate([order.sequence(rows, epoch) for epoch in range(1, EPOCHS)]).ravel())
     assert later - first  # the first epoch drops some that later ones want
-    same(collect(batches(small_cohort, "host")), whole)
+    assert_same(collect(batches(small_cohort, "host")), whole)
     assert asked == [(0, 1)]
     assert sorted(read) == sorted(later - first)
 
@@ -78,7 +78,7 @@ def test_a_resumed_run_goes_on_as_if_never_interrupted(small_cohort, whole, read
     asked, read = reading
     steps = plan(small_cohort).steps
     start = (steps if ahead >= 0 else 2 * steps) + ahead
-    same(collect(batches(small_cohort, "auto", start_step=start)), whole[start:])
+    assert_same(collect(batches(small_cohort, "auto", start_step=start)), whole[start:])
     assert asked == [(start, 2)]
     assert len(read) == len(set(read))
 
@@ -87,13 +87,13 @@ def test_a_resumed_run_goes_on_as_if_never_interrupted(small_cohort, whole, read
 def test_a_rank_gets_its_part_whatever_it_read_before(small_cohort, whole, rank):
     part = slice(rank * BATCH // 2, (rank + 1) * BATCH // 2)
     found = collect(batches(small_cohort, "host", start_step=5, rank=rank, world=2))
-    same(found, whole[5:], part=part)
+    assert_same(found, whole[5:], part=part)
 
 
 def test_other_signals_and_no_shuffling(small_cohort, ray_session):
     for options in ({"needs": ("ecg",)}, {"needs": ("cmr",), "shuffle": False}):
         streamed, kept = (collect(batches(small_cohort, cache, epochs=3, **options)) for cache in ("off", "host"))
-        same(kept, streamed, options["needs"])
+        assert_same(kept, streamed, options["needs"])
 
 
 @pytest.mark.parametrize(("epochs", "start"), [(1, 0), (3, 2), (3, 3)])
@@ -150,7 +150,7 @@ def test_through_ray_train_cache_changes_provenance_and_nothing_else(small_cohor
 @pytest.mark.gpu
 @pytest.mark.parametrize("cache", ["device", "host", "off"])
 def test_on_a_gpu_every_place_gives_the_same(small_cohort, whole, cache):
-    same(collect(batches(small_cohort, cache, device="cuda", start_step=3)), whole[3:])
+    assert_same(collect(batches(small_cohort, cache, device="cuda", start_step=3)), whole[3:])
 
 
 @pytest.mark.gpu

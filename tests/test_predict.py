@@ -1,10 +1,12 @@
 """A finished model in use: the answers of its runs, what is refused, what may be handed on, and the words of the command."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import handmade_model
@@ -16,6 +18,7 @@ import ecgcmr
 from ecgcmr import cli, ecg, predict, raw, store, tasks
 from ecgcmr import served as on_disk
 from ecgcmr.errors import InputError
+from ecgcmr.raw import records
 from ecgcmr.report import prediction
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -227,6 +230,25 @@ def test_a_folder_is_searched_and_what_is_no_ecg_is_passed_over(files, tmp_path)
     assert [one.reason for one in refused[1:]] == ["no such file or folder"] * 2
     (tmp_path / "empty").mkdir()
     assert predict.recordings([tmp_path / "empty"])[0].reason.startswith("no ECG in a format")
+
+
+def test_an_archive_is_answered_like_the_files_in_it(served, files, tmp_path):
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as opened:
+        for header in files.values():
+            for file in (header, header.with_suffix(".dat")):
+                opened.write(file, file.name)
+    inside = [one[1] for one in predict.recordings([tmp_path])]
+    assert inside == [f"{tmp_path / 'all.zip'}#{key}.hea" for key in files]
+    loose, packed = (served.predict(one) for one in (files[next(iter(files))], inside[0]))
+    assert packed.risks == loose.risks
+    assert packed.phenotypes == loose.phenotypes
+
+
+def test_what_would_wait_for_a_writer_is_no_file(tmp_path):
+    os.mkfifo(tmp_path / "pipe.hea")
+    (refused,) = predict.recordings([tmp_path / "pipe.hea"])
+    assert refused.reason == "no regular file"
+    assert records.head(tmp_path / "pipe.hea") == b""
 
 
 def test_a_reader_that_fails_does_not_end_the_service(served, files, monkeypatch):

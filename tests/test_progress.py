@@ -75,5 +75,5 @@ def test_what_is_written_for_a_reader_who_has_left_is_dropped():
     reader, writer = os.pipe()
     os.close(reader)
     with io.BufferedWriter(progress.Outlet(writer, "w")) as sink:
-        sink.write(bytes(1_000_000))
+        assert sink.write(bytes(1_000_000)) == 1_000_000
         sink.flush()

@@ -154,22 +154,6 @@ def test_hostile_and_foreign_files(tmp_path, make, reason):
         code15.read(source)
 
 
-def test_damage_ends_in_a_reason(tmp_path):
-    content = part(tmp_path / "a.hdf5", tracing(4096)).read_bytes()
-    draw = np.random.default_rng(0)
-    for i in range(80):
-        broken = bytearray(content)
-        for place in draw.integers(0, 4000, 4):
-            broken[place] = int(draw.integers(0, 256))
-        (tmp_path / "a.hdf5").write_bytes(broken[: len(content) if i % 3 else int(draw.integers(0, len(content)))])
-        try:
-            for source in code15.find(str(tmp_path / "a.hdf5")):
-                record = code15.read(source)
-                ecg.prepare(record.signal, record.rate_hz, record.leads)
-        except Excluded:
-            pass
-
-
 def test_find_and_suits(tmp_path):
     (tmp_path / "exams_part0.zip").write_bytes(b"PK")
     with pytest.raises(InputError, match="unpack exams_part"):

@@ -1,5 +1,6 @@
 """Short-axis stacks written here, shuffled, and read back: NIfTI and DICOM, folder and archive."""
 
+import dataclasses
 import gzip
 import io
 import lzma
@@ -23,7 +24,7 @@ from pydicom.uid import (
 )
 from test_phenotypes import heart
 
-from ecgcmr import cmr, cohort, phenotypes
+from ecgcmr import cmr, cohort, inspect, phenotypes
 from ecgcmr.errors import Excluded, InputError
 from ecgcmr.raw import bundle, sax_dicom, sax_nifti
 from ecgcmr.raw.records import biobank
@@ -173,6 +174,17 @@ def test_dicom_matches_numbers_of_phases(tmp_path):
 def test_dicom_refuses_with_a_reason(tmp_path, images, reason):
     with pytest.raises(Excluded, match=reason):
         sax_dicom.read(str(folder(tmp_path, images())))
+
+
+def test_dicom_of_several_people_is_no_stack(tmp_path):
+    """`site/patient/*.dcm` taken for one person: the images would fit each other."""
+    folder(tmp_path / "site/a", stack())
+    folder(tmp_path / "site/b", stack(PatientID=""))  # a series without its number may be anybody's
+    assert np.array_equal(sax_dicom.read(str(tmp_path / "site/a")).frames, frames())
+    sax_dicom.read(str(tmp_path / "site"))
+    folder(tmp_path / "site/b", stack(PatientID="67890"))
+    with pytest.raises(Excluded, match="images of several people in one place"):
+        sax_dicom.read(str(tmp_path / "site"))
 
 
 def worded(**words: str) -> list[bytes]:
@@ -805,6 +817,17 @@ def test_a_failed_phase_is_not_end_systole(tmp_path):
     assert 9 not in record.masked
     assert record.labels["LVEF"] == pytest.approx(51, abs=3)
     assert "phases with a failed segmentation left out" in record.repairs
+
+
+def test_the_segmentation_outweighs_the_blood_pool_also_where_a_stack_is_looked_at(tmp_path):
+    labels, later = beating(), np.roll(beating(), 3, axis=1)
+    source = person(tmp_path / "p", labels, scanner(), seg_sa=later)
+    record = sax_nifti.read(source)
+    assert cmr.phases(record).es == ES + 3
+    assert cmr.phases(dataclasses.replace(record, masks=None)).es == ES
+    (seen,) = inspect.look(inspect.find(source))
+    assert f"ES {ES + 3}," in seen.facts["taken"]
+    assert "end-systole from the segmentation" in seen.repairs
 
 
 def test_a_named_unit_and_a_senseless_step(tmp_path):

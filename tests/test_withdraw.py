@@ -153,6 +153,22 @@ def test_runs_of_every_replaced_cohort_are_stale_also_when_it_is_gone(old, tmp_p
     assert "from which 3 people have withdrawn since" in text
 
 
+def test_withdrawals_reach_what_started_from_a_run_of_the_old_cohort(tmp_path):
+    runs = tmp_path / "runs"
+    for name, cohort_, starts in (
+        ("s/pre/mae", "old", []),
+        ("s/pre/mmcl", "middle", [["ecg", "s/pre/mae"]]),
+        ("s/final/cad", "new", [["ecg", "s/pre/mmcl"], ["cmr", "s/pre/gone"]]),
+    ):
+        record = {"recipe": {"cohort": cohort_}, "trial": {"starts": starts}}
+        store.write_json(store.folder(runs, name) / store.RECORD, record)
+    starts = [["ecg", "s/pre/mmcl"], ["cmr", "s/pre/gone"]]
+    assert store.stale(runs, "new", starts, {"old": 3}) == 3
+    assert store.stale(runs, "new", starts, {"old": 3, "middle": 5}) == 5
+    assert store.stale(runs, "new", [], {"old": 3}) == 0
+    assert store.stale(runs, "new", starts, {}) == 0
+
+
 @pytest.mark.parametrize(("people", "who"), [(0, ""), (1, "1 person has"), (12, "12 people have")])
 def test_whoever_uses_a_model_is_told_who_withdrew_since(people, who, tmp_path, tmp_path_factory, capfd):
     cohort, runs, raw = handmade_model.made(tmp_path_factory.getbasetemp())

@@ -108,24 +108,36 @@ def prepare(stack: Stack, crop: str = "heart") -> tuple[np.ndarray, tuple[str, .
             else than the others, or nothing moves there.
     """
     frames, bad = _plausible(stack)
-    drawn = None if stack.masks is None else end_systole(stack.masks, stack.masked)
-    chosen = select(frames, stack.spacing_mm, stack.es if drawn is None else drawn)
+    chosen, how = _chosen(stack, frames)
     image = frames[chosen.slice, [chosen.es, chosen.mid, chosen.ed]]
     heart = None if stack.masks is None or crop != "heart" else middle_of(stack.masks, chosen.slice)
     # The centre comes from the whole cycle; three frames of it would do, less surely.
     moving = frames[chosen.slice] if crop == "heart" and heart is None else None
-    words = ["pixels that are no number set to 0"] if bad else []
-    words.append(
-        "end-systole from the segmentation" if drawn is not None
-        else "end-systole as the files name it" if stack.es is not None
-        else "end-systole from the smallest blood pool"
-    )  # fmt: skip
+    words = [*(["pixels that are no number set to 0"] if bad else []), how]
     if chosen.mid == chosen.ed:
         words.append("no frame between end-diastole and end-systole: end-diastole stands for the mid-phase")
     if crop == "heart":
         words.append("heart found by what moves" if heart is None else "heart found by the segmentation")
     box = prepare_frames(image, crop, spacing_mm=stack.spacing_mm[1:], cycle=moving, middle=heart)
     return box, tuple(words)
+
+
+def phases(stack: Stack) -> Phases:
+    """The slice and the phases that `prepare` takes.
+
+    Raises:
+        Excluded: see `prepare`.
+    """
+    return _chosen(stack, _plausible(stack)[0])[0]
+
+
+def _chosen(stack: Stack, frames: np.ndarray) -> tuple[Phases, str]:
+    """The slice and the phases of plausible frames, and how end-systole was found."""
+    drawn = None if stack.masks is None else end_systole(stack.masks, stack.masked)
+    if drawn is not None:
+        return select(frames, stack.spacing_mm, drawn), "end-systole from the segmentation"
+    how = "as the files name it" if stack.es is not None else "from the smallest blood pool"
+    return select(frames, stack.spacing_mm, stack.es), f"end-systole {how}"
 
 
 def _plausible(stack: Stack) -> tuple[np.ndarray, bool]:

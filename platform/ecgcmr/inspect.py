@@ -14,8 +14,8 @@ import numpy as np
 
 from ecgcmr import cmr, ecg, flags, raw
 from ecgcmr.errors import Excluded, InputError
-from ecgcmr.raw import diagnoses
-from ecgcmr.raw.records import HEAD
+from ecgcmr.raw import archive, diagnoses, search
+from ecgcmr.raw.records import row
 
 # Source -> the readers that may have it, as (kind, format), in the order of the registry.
 Claims = dict[str, list[tuple[str, str]]]
@@ -62,15 +62,24 @@ def as_json(seen: Seen) -> dict[str, Any]:
 def find(path: Path | str) -> Claims:
     """Every recording in a file or below a folder, sorted, with the readers that may have it by name and first bytes.
 
+    Args:
+        path: a file, a folder, or one recording of several in a file (`exams.hdf5#17`, `records.zip#a/rec.hea`).
+
     Raises:
         InputError: there is no such path, or no recording of a known format in it.
     """
     path, claims = Path(path), Claims()
-    if not path.exists():
+    file = _file(str(path))
+    if not file.exists():
         raise InputError(f"{path}: no such file or folder")
+    if file != path:
+        claims = {source: readers for source, readers in find(file).items() if source == str(path)}
+        if not claims:
+            raise InputError(f"{path}: no such recording in {file.name}")
+        return claims
     for kind, readers in raw.READERS.items():
         for name, reader in readers.items():
-            if path.is_dir() or reader.suits(path, _head(path)):
+            if path.is_dir() or search.takes(reader, path):
                 for source in _found(reader, path):
                     claims.setdefault(source, []).append((kind, name))
     if not claims:
@@ -82,11 +91,11 @@ def find(path: Path | str) -> Claims:
 def look(claims: Claims) -> Iterator[Seen]:
     """Look at what `find` found, also at what cannot be read; one recording is in memory at a time.
 
-    A folder that is no recording is passed over where it holds some.
+    A folder or an archive that is no recording is passed over where it holds some.
     """
     for source, formats in claims.items():
         seen = _read(source, formats)
-        if not (seen.error and Path(source).is_dir() and any(other.startswith(f"{source}/") for other in claims)):
+        if not (seen.error and any(other.startswith((f"{source}/", f"{source}#")) for other in claims)):
             yield seen
 
 
@@ -100,21 +109,13 @@ def _found(reader: raw.Reader, path: Path) -> list[str]:
     for source in found:
         file = _file(source)
         if file not in fits:
-            fits[file] = file.is_dir() or reader.suits(file, _head(file))
+            fits[file] = file.is_dir() or search.takes(reader, file)
     return [source for source in found if fits[_file(source)]]
 
 
 def _file(source: str) -> Path:
-    """The file of a source such as `exams.hdf5#17`."""
-    whole = Path(source)
-    return whole if whole.exists() else Path(source.rpartition("#")[0])
-
-
-def _head(file: Path) -> bytes:
-    if not file.is_file():
-        return b""
-    with file.open("rb") as opened:
-        return opened.read(HEAD)
+    """The file of a source such as `exams.hdf5#17` or `records.zip#a/rec.hea`."""
+    return Path(source) if Path(source).exists() else Path(archive.split(source)[0] or row(source)[0])
 
 
 def _read(source: str, formats: list[tuple[str, str]]) -> Seen:
@@ -197,7 +198,7 @@ def _cmr(source: str, name: str, record: raw.CmrRecord) -> Seen:
     }
     seen = Seen(source, name, "cmr", facts=facts, repairs=record.repairs)
     try:
-        chosen = cmr.select(np.nan_to_num(record.frames, posinf=0, neginf=0), record.spacing_mm)
+        chosen = cmr.phases(record)
         image, words = cmr.prepare(record)
     except Excluded as error:
         return dataclasses.replace(seen, faults=(str(error),))

@@ -188,7 +188,8 @@ def cautions(run: Run, runs: Path) -> list[str]:
     """
     cohort = run.provenance.get("cohort", {})
     own = run.folder.resolve().parents[: len(Path(run.trial.name).parts)][-1]
-    people = (store.withdrawn(own) | store.withdrawn(runs)).get(cohort.get("fingerprint", ""), 0)
+    since = store.withdrawn(own) | store.withdrawn(runs)
+    people = max(store.stale(known, cohort.get("fingerprint", ""), run.trial.starts, since) for known in (own, runs))
     said = []
     if people:
         who = "1 person has" if people == 1 else f"{people:,} people have"

@@ -12,7 +12,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -236,6 +236,24 @@ def withdrawn(runs: Path) -> dict[str, int]:
         return {str(name): int(people) for name, people in json.loads(path.read_text()).items()}
     except (ValueError, AttributeError, TypeError) as error:
         raise InputError(f"{path}: damaged; withdraw again with this --runs, it says which runs are stale") from error
+
+
+def stale(runs: Path, cohort: str, starts: Iterable[Sequence[str]], since: Mapping[str, int]) -> int:
+    """How many people have withdrawn since from a trial's cohort, or from that of a run that it started from.
+
+    Args:
+        runs: where those runs lie; one that is not there counts for nobody.
+        cohort: fingerprint of the trial's own.
+        starts: (part, name) of the runs that it started from.
+        since: of `withdrawn`.
+    """
+    people = [since.get(cohort, 0)]
+    for _, name in starts if since else ():
+        path = folder(runs, name) / RECORD
+        if path.exists():
+            record = json.loads(path.read_text())
+            people.append(stale(runs, record["recipe"]["cohort"], record["trial"]["starts"], since))
+    return max(people)
 
 
 class Progress:

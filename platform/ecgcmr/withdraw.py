@@ -95,7 +95,10 @@ def withdraw(
 def mark(runs: Path, cohort: Cohort) -> int:
     """Note in `runs` that cohorts which `cohort` replaces are stale; how many finished trials were made from them."""
     since = cohort.replaced
-    made = sum(record["recipe"]["cohort"] in since for _, record in store.records(runs))
+    made = sum(
+        store.stale(runs, record["recipe"]["cohort"], record["trial"]["starts"], since) > 0
+        for _, record in store.records(runs)
+    )
     if made:
         store.note_withdrawn(runs, since)
     return made

@@ -82,9 +82,8 @@ def stale_of(runs: Path) -> list[str]:
     since = store.withdrawn(runs)
     found: collections.Counter[tuple[str, int]] = collections.Counter()
     for folder, record in store.records(runs) if since else ():
-        if record["recipe"]["cohort"] in since:
-            study = "/".join(folder.relative_to(runs).parts[:4])
-            found[study, since[record["recipe"]["cohort"]]] += 1
+        if people := store.stale(runs, record["recipe"]["cohort"], record["trial"]["starts"], since):
+            found["/".join(folder.relative_to(runs).parts[:4]), people] += 1
     return [
         f"stale     {study}  {n:,} trials: from their cohort {people:,} people have withdrawn since; run them again"
         for (study, people), n in sorted(found.items())

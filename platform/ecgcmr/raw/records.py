@@ -21,8 +21,8 @@ FILE_LIMIT = 64 << 20  # bytes of a file that holds one ECG; an hour of 12 leads
 
 
 def head(file: Path) -> bytes:
-    """What `suits` judges a file by; empty for a folder."""
-    if file.is_dir():
+    """What `suits` judges a file by; empty for what is no regular file."""
+    if not file.is_file():
         return b""
     with file.open("rb") as opened:
         return opened.read(HEAD)

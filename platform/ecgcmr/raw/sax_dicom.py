@@ -95,14 +95,19 @@ def read(source: str) -> CmrRecord:
     """Read the short-axis stack of one person.
 
     Raises:
-        Excluded: nothing readable, no cine, no stack, pixels in a compression that cannot be undone here, or more than
-            the limits allow.
+        Excluded: nothing readable, images of several people, no cine, no stack, pixels in a compression that cannot be
+            undone here, or more than the limits allow.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom warns of identifiers that break the standard's rules
-        images = [image for dataset in _datasets(Path(source)) for image in _images(dataset)]
+        images, people = [], set()
+        for dataset in _datasets(Path(source)):
+            images += (mine := _images(dataset))
+            people |= {str(dataset.get("PatientID") or "")} if mine else set()  # compared, and left here
         if not images:
             raise Excluded("no DICOM image with a position")
+        if len(people - {""}) > 1:
+            raise Excluded("images of several people in one place")
         slices, repairs = _stack(images)
         rows, columns = slices[0][0].plane[:2]
         if len(slices) * len(slices[0]) * rows * columns > VOXEL_LIMIT:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from ecgcmr import raw
 from ecgcmr.errors import Excluded, InputError
+from ecgcmr.raw import archive
 from ecgcmr.raw.records import head, row
 
 
@@ -15,14 +16,16 @@ def recordings(kind: str, path: Path) -> list[tuple[str, str]]:
 
     Args:
         kind: "ecg" or "cmr".
-        path: a file, one recording of several in a file (`file.hdf5#17`), or a folder.
+        path: a file, one recording of several in a file (`file.hdf5#17`, `records.zip#a/rec.hea`), or a folder.
 
     Raises:
         Excluded: there is none that any reader knows; says why.
     """
-    file = path if path.exists() else row(str(path))[0]
+    file = path if path.exists() else Path(archive.split(str(path))[0] or row(str(path))[0])
     if not (path.exists() or file.is_file()):
         raise Excluded("no such file or folder")
+    if not (file.is_dir() or file.is_file()):
+        raise Excluded("no regular file")  # reading a pipe would wait for a writer
     reader = whose(kind, file)
     if file != path:
         found = [(reader, str(path))] if reader else []
@@ -38,8 +41,23 @@ def recordings(kind: str, path: Path) -> list[tuple[str, str]]:
 
 def whose(kind: str, file: Path) -> str:
     """The first reader that takes a file or folder for its own; "" if none does."""
-    begins = head(file)
-    return next((name for name, reader in raw.READERS[kind].items() if reader.suits(file, begins)), "")
+    return next((name for name, reader in raw.READERS[kind].items() if takes(reader, file)), "")
+
+
+def takes(reader: raw.Reader, file: Path) -> bool:
+    """Whether a file or folder is a reader's: it suits, or it is an archive whose first recording does."""
+    if reader.suits(file, head(file)):
+        return True
+    if not archive.is_archive(file):
+        return False
+    try:
+        inside = next((source for source in reader.find(str(file)) if archive.split(source)[0]), "")
+        with archive.opened(inside) as member:
+            return bool(inside) and reader.suits(member, head(member))
+    except InputError:
+        return False
+    except Excluded:  # damaged, encrypted …: the reader says so
+        return True
 
 
 def _inside(kind: str, file: Path) -> list[tuple[str, str]]:

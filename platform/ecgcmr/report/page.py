@@ -259,7 +259,8 @@ def _words(runs: Path, opened: Cohort, found: Sequence[Run], rows: pd.DataFrame)
     """Everything the template says but tables and pictures."""
     manifest = opened.manifest
     since = {**store.withdrawn(runs), **opened.replaced}
-    stale = [since[run.record["recipe"]["cohort"]] for run in found if run.record["recipe"]["cohort"] in since]
+    people = [store.stale(runs, run.record["recipe"]["cohort"], run.trial.starts, since) for run in found]
+    stale = [n for n in people if n]
     return {
         "version": __version__,
         "manifest": manifest,
