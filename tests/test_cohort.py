@@ -249,6 +249,39 @@ def test_named_persons_may_share_file_names():
     assert len({row["subject"] for row in rows}) == len(rows) == 2
 
 
+def test_one_patient_number_is_one_person_and_makes_no_pair(caplog):
+    def of(kind, key, patient, **more):
+        return dataclasses.replace(found(kind, key, **more), patient=patient)
+
+    ecgs = [of("ecg", f"e{i}", f"n{i // 3}") for i in range(60)] + [of("ecg", "alone", None)]
+    linked = pairing.link([*ecgs, of("cmr", "c", "n0")], Labels(), SECRET, 0)
+    rows = pd.DataFrame(linked.rows)
+    assert rows["subject"].nunique() == 21
+    assert (rows.groupby("subject")["split"].nunique() == 1).all()
+    assert not (rows["ecg"].notna() & rows["cmr"].notna()).any()  # of which of the three ECGs?
+    assert sum(repair["what"].endswith(pairing.SAME_PATIENT) for repair in linked.repairs) == 61
+    assert "n0" not in str(linked.rows) + str(linked.link)
+    # Two systems count differently; the pair that shares a file name ties them together.
+    both = [of("ecg", "x", "a"), of("cmr", "x", "b"), of("cmr", "y", "b"), of("ecg", "z", "a")]
+    assert len({row["subject"] for row in pairing.link(both, Labels(), SECRET, 0).rows}) == 1
+    assert not caplog.text
+    device = [of("ecg", "x", "a", sex=0.0), of("ecg", "y", "a", sex=1.0), of("ecg", "z", "a")]
+    assert len({row["subject"] for row in pairing.link(device, Labels(), SECRET, 0).rows}) == 3
+    assert "1 patient numbers of headers stand for several people: passed over" in caplog.text
+
+
+def test_a_labels_file_outweighs_the_patient_number(tmp_path):
+    ecgs = [dataclasses.replace(found("ecg", key), patient="n") for key in ("a", "b", "c")]
+    (tmp_path / "one.csv").write_text("subject,ecg,cad\nann,b,1\n")
+    linked = pairing.link(ecgs, read_labels([tmp_path / "one.csv"]), SECRET, 0)
+    assert {row["subject"] for row in linked.rows} == {
+        pairing.pseudonym(SECRET, "ann")
+    }  # so `withdraw` finds all three
+    (tmp_path / "two.csv").write_text("subject,ecg,cad\nann,b,1\nbob,c,1\n")
+    linked = pairing.link(ecgs, read_labels([tmp_path / "two.csv"]), SECRET, 0)
+    assert {row["subject"] for row in linked.rows} == {pairing.pseudonym(SECRET, who) for who in ("a", "ann", "bob")}
+
+
 def test_biobank_recordings_are_paired_by_person_and_visit():
     def of(kind, field, visit):
         return dataclasses.replace(found(kind, f"1000012_{field}_{visit}_0", person="1000012"), visit=visit)

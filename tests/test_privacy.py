@@ -83,7 +83,7 @@ def write_wfdb(folder, stem, number):
 
 def write_ecg_dicom(folder, stem, number):
     made = test_raw_ecg_dicom.dataset(test_raw_ecg_dicom.group(heart(number) * 1000))
-    made.PatientName, made.PatientID, made.PatientBirthDate, made.StudyDate = NAME, PERSON, BIRTH, BIRTH
+    made.PatientName, made.PatientID, made.PatientBirthDate, made.StudyDate = NAME, f"{PERSON}{number}", BIRTH, BIRTH
     made.InstitutionName, made.AccessionNumber, made.PatientComments = PLACE, ORDER, f"{NAME} 17.04.1953"
     made.add(pydicom.DataElement(0x00091001, "LO", f"{NAME} {PERSON}"))
     test_raw_ecg_dicom.save(folder / f"{stem}.dcm", made)
@@ -155,9 +155,9 @@ def write_dicom_stack(folder, stem, number):
     for s in range(SLICES):
         for p in range(PHASES):
             pixels = frames[s, p].astype("<u2").tobytes()
-            made = image(s, p, PatientName=f"{NAME}^{PLACE}", PatientID=PERSON, PatientBirthDate=BIRTH, StudyDate=BIRTH,
+            made = image(s, p, PatientName=f"{NAME}^{PLACE}", PatientID=f"{PERSON}{number}", PatientBirthDate=BIRTH,
                          InstitutionName=PLACE, AccessionNumber=ORDER, SeriesDescription=NAME, StudyID=ORDER[:9],
-                         PatientComments=f"{NAME} 17.04.1953", PixelData=pixels)  # fmt: skip
+                         StudyDate=BIRTH, PatientComments=f"{NAME} 17.04.1953", PixelData=pixels)  # fmt: skip
             made.add(pydicom.DataElement(0x00091001, "LO", f"{NAME} {PERSON}"))
             (folder / stem / f"{FILE}{s:02d}{p:02d}.dcm").write_bytes(stored(made))
 

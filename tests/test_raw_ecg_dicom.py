@@ -240,6 +240,7 @@ def test_nothing_identifying_leaves(tmp_path, capfd, caplog):
         record = ecg_dicom.read(path)
     said = repr(record) + repr(warned) + caplog.text + "".join(capfd.readouterr())
     assert not [secret for secret in SECRETS if secret.split("^")[0] in said]
+    assert record.patient == records.patient(SECRETS[1])
     assert (record.key, record.age) == ("e", None)
     whole.WaveformSequence[0].SamplingFrequency = None
     whole.WaveformSequence[0].ChannelDefinitionSequence[0].ChannelLabel = "Roe^Jane"

@@ -13,7 +13,7 @@ import pytest
 from ecgcmr import ecg
 from ecgcmr.errors import Excluded, InputError
 from ecgcmr.raw import READERS, aecg, cardiosoft, markup, muse, scp
-from ecgcmr.raw.records import age_in_years, standard_leads
+from ecgcmr.raw.records import age_in_years, patient, standard_leads
 
 SIGNAL = made.beats()
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data" / "ecg" / "formats"
@@ -122,6 +122,7 @@ def test_nothing_identifying_leaves(name, tmp_path):
     assert made.DOCTOR.encode() in content
     record = dataclasses.replace(read(name, content, tmp_path), signal=np.zeros(0))
     assert not [secret for secret in made.SECRETS if secret in repr(record)]
+    assert record.patient == patient(made.ID)  # by which visits of a person share a split
 
 
 @pytest.mark.parametrize("name", READER)
@@ -178,6 +179,12 @@ def test_sex(name, old, tmp_path):
     for word, sex in (("M", 1.0), ("m", None if name == "aecg" else 1.0), ("UN", None), ("", None)):
         new = f'Code code="{word}"' if name == "aecg" else word
         assert read(name, swapped(name, (old, new)), tmp_path).sex == sex
+
+
+def test_a_patient_number_becomes_a_hash_of_those_that_count_somebody():
+    assert patient(" 0012 3a") == patient("123A") != patient("1234")
+    assert [patient(word) for word in (None, "", "0000", "ANONYMOUS", "^^")] == [None] * 5
+    assert len(patient(made.ID)) == 16
 
 
 def test_age_in_years_is_counted_in_full_years():

@@ -27,7 +27,7 @@ from test_phenotypes import heart
 from ecgcmr import cmr, cohort, inspect, phenotypes
 from ecgcmr.errors import Excluded, InputError
 from ecgcmr.raw import bundle, sax_dicom, sax_nifti
-from ecgcmr.raw.records import biobank
+from ecgcmr.raw.records import biobank, patient
 
 SLICES, PHASES, ROWS, COLUMNS = 9, 12, 40, 48
 ALONG = np.array([0.72, -0.48, -0.5]) / np.linalg.norm([0.72, -0.48, -0.5])  # base → apex: left, to the front, down
@@ -115,6 +115,8 @@ def test_dicom_is_sorted_by_geometry_and_time(tmp_path, kind):
     assert record.key == "p1"
     assert record.repairs == ()
     assert "Roe" not in repr(record)
+    assert "12345" not in repr(record)
+    assert record.patient == patient("12345")
     assert not list(tmp_path.parent.rglob("escape"))
 
 

@@ -579,7 +579,7 @@ def _judge(kind: str, source: str, crop: str) -> pairing.Found:
         record = _read(kind, source)
     except Excluded as error:
         return dataclasses.replace(blank, step="readable", reason=str(error))
-    whose = dataclasses.replace(blank, key=record.key, person=record.person, visit=record.visit)
+    whose = dataclasses.replace(blank, key=record.key, person=record.person, visit=record.visit, patient=record.patient)
     try:
         array, words = _prepare(kind, record, crop)
     except Excluded as error:

@@ -15,6 +15,9 @@ from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
+import pandas as pd
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
 
 from ecgcmr.errors import InputError
 from ecgcmr.labels import Labels
@@ -26,6 +29,7 @@ log = logging.getLogger(__name__)
 SPLITS = ("train", "val", "test")
 DUPLICATE = "same signal as an earlier recording"
 SHARED_NAME = "told from another of its file name by its folder"
+SAME_PATIENT = "one person with others by the patient number of its header"
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,7 @@ class Found:
         repairs: what was settled while reading.
         visit: of the person, or None.
         flags: 0/1 by name, for the index; no labels.
+        patient: hash of the header's patient number, or None.
         step: "" if it can serve, else "readable" or "plausible", the step that it failed.
         reason: why it failed.
     """
@@ -55,8 +60,12 @@ class Found:
     repairs: tuple[str, ...] = ()
     visit: str | None = None
     flags: Mapping[str, float] | None = None
+    patient: str | None = None
     step: str = ""
     reason: str = ""
+
+
+Visit = tuple[str, Found | None, Found | None]  # person, ECG, CMR
 
 
 @dataclass(frozen=True)
@@ -104,7 +113,7 @@ def link(found: Sequence[Found], labels: Labels, secret: bytes, seed: int) -> Li
     """
     usable, failed = sort_out(found)
     usable = _told_apart(usable)
-    visits = _visits(usable, labels)
+    visits = _by_patient(_visits(usable, labels), labels)
     persons = sorted({person for person, _, _ in visits})
     split_of = dict(zip(persons, splits(len(persons), seed), strict=True))
     name_of = {person: pseudonym(secret, person) for person in persons}
@@ -198,8 +207,8 @@ def _folders(sources: Sequence[str]) -> list[str]:
     return ["/".join(parts[common:]) or "." for parts in above]
 
 
-def _visits(usable: Sequence[Found], labels: Labels) -> list[tuple[str, Found | None, Found | None]]:
-    """(person, ECG, CMR) of every subject-visit.
+def _visits(usable: Sequence[Found], labels: Labels) -> list[Visit]:
+    """Every subject-visit.
 
     A CMR joins the ECG that the labels file names for it, else the one of its key, else its person's first ECG of its visit
     that is still alone, else, where either's visit is unknown, its person's first that is still alone. Without any it is a
@@ -227,12 +236,67 @@ def _visits(usable: Sequence[Found], labels: Labels) -> list[tuple[str, Found | 
     join(lambda cmr: [by_key.get((labels.ecg_of_cmr or {}).get(cmr.key, cmr.key))])
     join(lambda cmr: (e for e in same(cmr) if cmr.visit and e.visit == cmr.visit))
     join(lambda cmr: (e for e in same(cmr) if not cmr.visit or not e.visit))
-    pairs: list[tuple[str, Found | None, Found | None]] = []
+    pairs: list[Visit] = []
     pairs += [(_person(ecg, labels), ecg, None) for ecg in ecgs if id(ecg) not in taken]
     for cmr in (f for f in usable if f.kind == "cmr"):
         joined = partner.get(id(cmr))
         pairs.append((_person(joined or cmr, labels), joined, cmr))
-    return sorted(pairs, key=lambda v: (v[0], v[1].key if v[1] else "", v[2].key if v[2] else ""))
+    return sorted(pairs, key=_order)
+
+
+def _by_patient(visits: Sequence[Visit], labels: Labels) -> list[Visit]:
+    """The visits, of which those that nobody names are one person where their headers state one patient number.
+
+    Repeat ECGs of a hospital have names of their own and would stand in two splits. What a labels file or a file's name says
+    of a person outweighs a header. No pair follows from a header: an ECG and a CMR of one patient can be years apart.
+    """
+    named = [any(_named(f, labels) for f in pair if f) for _, *pair in visits]
+    trusted = _trusted(visits, named)
+    words = [[person, *(f.patient for f in pair if f and f.patient in trusted)] for person, *pair in visits]
+    group = _connected(words)
+    members: dict[int, set[tuple[bool, str]]] = {}
+    for g, sure, (person, *_) in zip(group, named, visits, strict=True):
+        members.setdefault(g, set()).add((not sure, person))
+    out = []
+    for g, sure, (person, ecg, cmr) in zip(group, named, visits, strict=True):
+        if sure or len(members[g]) == 1:
+            out.append((person, ecg, cmr))
+        else:  # a person who is named first, else the first name
+            out.append((min(members[g])[1], _noted(ecg, SAME_PATIENT), _noted(cmr, SAME_PATIENT)))
+    return sorted(out, key=_order)
+
+
+def _trusted(visits: Sequence[Visit], named: Sequence[bool]) -> set[str]:
+    """The patient numbers that belong to no two named persons and to no two sexes; others are a device's or "TEST 1"."""
+    owners: dict[str, set[str]] = {}
+    sexes: dict[str, set[float]] = {}
+    for sure, (person, *pair) in zip(named, visits, strict=True):
+        for f in pair:
+            if f and f.patient:
+                owners.setdefault(f.patient, set()).update([person] if sure else [])
+                sexes.setdefault(f.patient, set()).update(v for k, v in (f.numbers or {}).items() if k == "sex")
+    trusted = {number for number in owners if len(owners[number]) < 2 and len(sexes[number]) < 2}
+    if doubted := len(owners) - len(trusted):
+        log.warning("%d patient numbers of headers stand for several people: passed over", doubted)
+    return trusted
+
+
+def _connected(words: Sequence[Sequence[str]]) -> list[int]:
+    """The group of each list of words; two that share a word, or are joined by a third, are of one group."""
+    rows = np.repeat(np.arange(len(words)), [len(mine) for mine in words])
+    codes, known = pd.factorize(np.array([word for mine in words for word in mine], dtype=object))
+    size = len(words) + len(known)
+    graph = coo_matrix((np.ones(len(rows)), (rows, len(words) + codes)), shape=(size, size))
+    return connected_components(graph, directed=False)[1][: len(words)].tolist()
+
+
+def _noted(recording: Found | None, word: str) -> Found | None:
+    return recording and replace(recording, repairs=(*recording.repairs, word))
+
+
+def _order(visit: Visit) -> tuple[str, str, str]:
+    person, ecg, cmr = visit
+    return person, ecg.key if ecg else "", cmr.key if cmr else ""
 
 
 def _row(subject: str, split: str, ecg: Found | None, cmr: Found | None, labels: Labels) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from ecgcmr.errors import Excluded
 from ecgcmr.raw import diagnoses, markup
-from ecgcmr.raw.records import EcgRecord, age_in_years, key, standard_leads
+from ecgcmr.raw.records import EcgRecord, age_in_years, key, patient, standard_leads
 
 ROOT = "AnnotatedECG"
 _AGE_CODES = {"21612-7", "29553-5", "30525-0"}  # LOINC: reported, calculated, age
@@ -56,6 +56,7 @@ def read(source: str) -> EcgRecord:
         weight=None,
         labels={},
         repairs=(),
+        patient=patient(_attribute(root, ".//{*}trialSubject/{*}id", "extension")),
     )
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from ecgcmr.errors import Excluded
 from ecgcmr.raw import diagnoses, markup
-from ecgcmr.raw.records import EcgRecord, age_in_years, biobank, key, standard_leads
+from ecgcmr.raw.records import EcgRecord, age_in_years, biobank, key, patient, standard_leads
 
 ROOT = "CardiologyXML"
 _ON = {"yes", "true", "on", "1"}
@@ -59,6 +59,7 @@ def read(source: str) -> EcgRecord:
         repairs=_filters(root.find("FilterSetting")),
         person=person,
         visit=visit,
+        patient=patient(markup.text(root, "PatientInfo/PID")),
     )
 
 

@@ -92,6 +92,7 @@ def _record(key: str, dataset: pydicom.Dataset) -> EcgRecord:
     return EcgRecord(
         key=key, signal=signal.astype(np.float32), rate_hz=rate_hz, leads=leads,
         age=_years(dataset), sex=_sex(dataset), height=None, weight=None, labels={}, repairs=repairs,
+        patient=records.patient(dataset.get("PatientID")),
     )  # fmt: skip
 
 

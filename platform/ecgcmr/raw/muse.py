@@ -15,7 +15,7 @@ import numpy as np
 
 from ecgcmr.errors import Excluded
 from ecgcmr.raw import diagnoses, markup
-from ecgcmr.raw.records import EcgRecord, key, standard_leads
+from ecgcmr.raw.records import EcgRecord, key, patient, standard_leads
 
 ROOT = "RestingECG"
 # Fields that shift a lead against the others or against zero. They are 0 in every file seen, and how a reader should
@@ -58,6 +58,7 @@ def read(source: str) -> EcgRecord:
         weight=None,
         labels={},
         repairs=(),
+        patient=patient(markup.text(root, "PatientDemographics/PatientID")),
     )
 
 

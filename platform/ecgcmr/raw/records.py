@@ -1,9 +1,11 @@
 """What every reader returns: a recording as it was read, not yet cleaned.
 
-The key comes from the file's name, never from inside it: names, dates and identifiers of a header stay in the reader.
+The key comes from the file's name, never from inside it: names, dates and identifiers of a header stay in the reader, and of
+a patient number a hash goes on.
 Frames and signals are as the file holds them; `ecg.prepare` and `cmr.prepare` settle, check and clean them.
 """
 
+import hashlib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -60,6 +62,7 @@ class EcgRecord:
         repairs: what was settled while reading, in words.
         person: groups repeat visits; None means that the record is its own person.
         visit: which of the person's visits; an ECG and a CMR of two known visits are no pair. None where unknown.
+        patient: `patient` of the header's patient number.
     """
 
     key: str
@@ -74,6 +77,7 @@ class EcgRecord:
     repairs: tuple[str, ...]
     person: str | None = None
     visit: str | None = None
+    patient: str | None = None
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,7 @@ class CmrRecord:
         spacing_mm: distance of slices, rows and columns.
         trigger_ms: (phases,) time after the R wave, or None.
         repairs: what was settled while reading, in words.
-        person, visit: as in `EcgRecord`.
+        person, visit, patient: as in `EcgRecord`.
         masks: uint8 like `frames`, 0 background, 1 LV cavity, 2 myocardium, 3 RV cavity; None without a segmentation.
         masked: the phases that have a segmentation; the masks of all others are 0.
         es: the phase that the files name as end-systole, or None.
@@ -100,6 +104,7 @@ class CmrRecord:
     repairs: tuple[str, ...]
     person: str | None = None
     visit: str | None = None
+    patient: str | None = None
     masks: np.ndarray | None = None
     masked: tuple[int, ...] = ()
     es: int | None = None
@@ -110,6 +115,19 @@ def biobank(stem: str) -> tuple[str, str] | tuple[None, None]:
     """(person, visit) of a file that UK Biobank names `{eid}_{field}_{instance}_{array}`; nothing for other names."""
     parts = re.fullmatch(r"(\d+)_\d{4,5}_(\d)_\d+", stem)
     return (parts[1], parts[2]) if parts else (None, None)
+
+
+def patient(number: object) -> str | None:
+    """A header's patient number as a hash, which keeps recordings of one person in one split and says no name.
+
+    Args:
+        number: as it stands in the header.
+
+    Returns:
+        16 hexadecimal digits; None where it counts nobody ("", "0000", "ANONYMOUS").
+    """
+    word = "".join(str(number or "").split()).upper().lstrip("0")
+    return hashlib.sha256(word.encode()).hexdigest()[:16] if re.search("[1-9]", word) else None
 
 
 class Reader(Protocol):

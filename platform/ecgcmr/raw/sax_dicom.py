@@ -24,7 +24,7 @@ from pydicom.uid import UID, AllTransferSyntaxes, DeflatedExplicitVRLittleEndian
 
 from ecgcmr.errors import Excluded, InputError
 from ecgcmr.raw import bundle, ecg_dicom, records
-from ecgcmr.raw.records import CmrRecord, biobank
+from ecgcmr.raw.records import CmrRecord, biobank, patient
 
 PIXEL_LIMIT = 1 << 22  # of one image, as its header claims
 VOXEL_LIMIT = 1 << 29  # of a stack: 2 GiB as float32; one of UK Biobank has 20 million
@@ -103,10 +103,11 @@ def read(source: str) -> CmrRecord:
         images, people = [], set()
         for dataset in _datasets(Path(source)):
             images += (mine := _images(dataset))
-            people |= {str(dataset.get("PatientID") or "")} if mine else set()  # compared, and left here
+            people |= {patient(dataset.get("PatientID"))} if mine else set()
         if not images:
             raise Excluded("no DICOM image with a position")
-        if len(people - {""}) > 1:
+        people.discard(None)
+        if len(people) > 1:
             raise Excluded("images of several people in one place")
         slices, repairs = _stack(images)
         rows, columns = slices[0][0].plane[:2]
@@ -127,6 +128,7 @@ def read(source: str) -> CmrRecord:
         repairs=repairs,
         person=person,
         visit=visit,
+        patient=next(iter(people), None),
     )
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from ecgcmr.errors import Excluded, InputError
 from ecgcmr.raw import archive
-from ecgcmr.raw.records import EcgRecord, age_in_years, key, standard_leads
+from ecgcmr.raw.records import EcgRecord, age_in_years, key, patient, standard_leads
 
 _NOT_DECODED = "SCP-ECG compression that is not decoded"
 LIMIT = 1 << 20  # bytes; ten seconds take 35 to 240 kB, and the library needs seconds to decode a MiB
@@ -53,19 +53,20 @@ def read(source: str) -> EcgRecord:
     with archive.opened(source) as file:
         record = _decoded(file)
     signal, leads = standard_leads(_rows(record))
-    patient = record.patient
-    stated = None if patient.age is None else float(patient.age)
+    header = record.patient
+    stated = None if header.age is None else float(header.age)
     return EcgRecord(
         key=key(source),
         signal=signal,
         rate_hz=float(record.leads[0].sampling_rate),
         leads=leads,
-        age=age_in_years(stated, _day(patient.birth_date), _day(record.recording.date)),
-        sex={"F": 0.0, "M": 1.0}.get(patient.sex),
+        age=age_in_years(stated, _day(header.birth_date), _day(record.recording.date)),
+        sex={"F": 0.0, "M": 1.0}.get(header.sex),
         height=None,
         weight=None,
         labels={},
         repairs=(),
+        patient=patient(header.patient_id),
     )
 
 
