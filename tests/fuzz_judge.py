@@ -250,7 +250,7 @@ def _looked(path: Path) -> str:
 def _prepared(record: raw.EcgRecord | raw.CmrRecord) -> np.ndarray:
     if isinstance(record, raw.CmrRecord):
         return cmr.prepare(record)[0]
-    return ecg.prepare(record.signal, record.rate_hz, record.leads)[0]
+    return ecg.prepare(record.signal, record.rate_hz, record.leads, cleaned=record.cleaned)[0]
 
 
 def _refused(made: Case, reason: str) -> Outcome:

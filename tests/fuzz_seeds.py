@@ -26,6 +26,7 @@ import torch
 from pydicom.dataset import Dataset
 
 from ecgcmr import ecg, raw
+from ecgcmr.raw import normalised
 
 Files = dict[str, bytes]
 REFUSED = None
@@ -594,6 +595,23 @@ def tensor_seeds() -> list[Seed]:
         replace(base, files={z: npz(a=stack)()}, path=z, fields=archives, sealed=((z, SAME),)),
         replace(base, files={p: pt(tensor)()}, path=p, fields=tensors),
     ]
+
+
+def normalised_seeds() -> list[Seed]:
+    stack = np.stack([made.beats(seed) for seed in range(2)]).astype(np.float32)
+    flat = ecg.normalise(torch.from_numpy(np.stack([ecg.clean(one) for one in stack]))).numpy()
+    truths = tuple(normalised.restored(one).astype(np.float64) for one in flat)
+
+    def npy(values: np.ndarray) -> Callable[[], bytes]:
+        return lambda: written(".npy", lambda path: np.save(path, values))
+
+    fields = (
+        content("as it is", "x.npy", npy(flat.astype("f8")), npy(flat.astype(">f4")), allowed=SAME),
+        content("other numbers", "x.npy", npy(stack), npy(2 * flat), npy(flat * np.nan), npy(np.zeros_like(flat)),
+                npy(flat[:, ::-1]), npy(np.roll(flat, 1, axis=1)), npy(flat / flat.std(-1, keepdims=True)),
+                allowed=REFUSED),
+    )  # fmt: skip
+    return [Seed("ecg", "normalised", {"x.npy": npy(flat)()}, "x.npy", truths, fields=fields)]
 
 
 def repacked(content_: bytes) -> bytes:

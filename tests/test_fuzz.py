@@ -35,6 +35,7 @@ TABLE = {
     ("ecg", "scp"): fuzz_seeds.scp_seeds,
     ("ecg", "code15"): fuzz_seeds.code15_seeds,
     ("ecg", "tensors"): fuzz_seeds.tensor_seeds,
+    ("ecg", "normalised"): fuzz_seeds.normalised_seeds,
     ("cmr", "nifti"): fuzz_stacks.nifti_seeds,
     ("cmr", "dicom"): fuzz_stacks.sax_seeds,
 }

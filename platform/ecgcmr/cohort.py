@@ -563,7 +563,7 @@ def _read(kind: str, source: str) -> raw.EcgRecord | raw.CmrRecord:
 
 def _prepare(kind: str, record: Any, crop: str) -> tuple[np.ndarray, tuple[str, ...]]:
     if kind == "ecg":
-        signal, words = ecg.prepare(record.signal, record.rate_hz, record.leads)
+        signal, words = ecg.prepare(record.signal, record.rate_hz, record.leads, cleaned=record.cleaned)
         return signal.astype(np.float16), words
     return cmr.prepare(record, crop)
 

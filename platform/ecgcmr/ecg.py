@@ -123,13 +123,16 @@ def repairs(samples: int, rate_hz: float, leads: tuple[str, ...]) -> tuple[str, 
     return tuple(words)
 
 
-def prepare(signal: np.ndarray, rate_hz: float, leads: tuple[str, ...]) -> tuple[np.ndarray, tuple[str, ...]]:
+def prepare(
+    signal: np.ndarray, rate_hz: float, leads: tuple[str, ...], *, cleaned: bool = False
+) -> tuple[np.ndarray, tuple[str, ...]]:
     """Settle, check and clean one recording.
 
     Args:
         signal: (leads, samples), mV.
         rate_hz: samples per second.
         leads: the name of each row.
+        cleaned: whether it was cleaned before; estimated again, the baseline of a clean signal is not zero.
 
     Returns:
         (12, 5000) float32, mV, cleaned; and what was changed, in words.
@@ -142,7 +145,9 @@ def prepare(signal: np.ndarray, rate_hz: float, leads: tuple[str, ...]) -> tuple
     if faults:
         raise Excluded(faults[0])
     words = repairs(signal.shape[1], rate_hz, leads)
-    return clean(settled), (*words, "missing samples set to 0") if np.isnan(settled).any() else words
+    if np.isnan(settled).any():
+        words = (*words, "missing samples set to 0")
+    return (np.nan_to_num(settled) if cleaned else clean(settled)), words
 
 
 def _twelve(signal: np.ndarray, leads: tuple[str, ...]) -> np.ndarray:

@@ -146,8 +146,8 @@ def _ecg(source: str, name: str, record: raw.EcgRecord) -> Seen:
     faults = tuple(ecg.quality(settled))
     if faults:
         return dataclasses.replace(seen, faults=faults, picture=np.nan_to_num(settled))
-    _, words = ecg.prepare(record.signal, record.rate_hz, record.leads)
-    cleaning = ("clipped and freed of its baseline",)
+    _, words = ecg.prepare(record.signal, record.rate_hz, record.leads, cleaned=record.cleaned)
+    cleaning = () if record.cleaned else ("clipped and freed of its baseline",)
     return dataclasses.replace(
         seen, repairs=(*record.repairs, *words, *cleaning), flags=_suspicions(settled), picture=np.nan_to_num(settled)
     )

@@ -305,7 +305,7 @@ def prepared(reader: str, source: str) -> Prepared | Refused:
     try:
         record = raw.READERS["ecg"][reader].read(source)
         assert isinstance(record, raw.EcgRecord)
-        found, words = ecg.prepare(record.signal, record.rate_hz, record.leads)
+        found, words = ecg.prepare(record.signal, record.rate_hz, record.leads, cleaned=record.cleaned)
     except Excluded as error:
         return Refused(source, str(error))
     except Exception as error:  # a defect of a reader: one strange file must not end the service of thousands

@@ -63,6 +63,7 @@ class EcgRecord:
         person: groups repeat visits; None means that the record is its own person.
         visit: which of the person's visits; an ECG and a CMR of two known visits are no pair. None where unknown.
         patient: `patient` of the header's patient number.
+        cleaned: whether the paper's cleaning was done before, and must not be repeated.
     """
 
     key: str
@@ -78,6 +79,7 @@ class EcgRecord:
     person: str | None = None
     visit: str | None = None
     patient: str | None = None
+    cleaned: bool = False
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,8 @@
 
 One idea: an array says nothing of itself, so only what leaves no doubt is taken: twelve leads in standard order, 10 s at
 500 Hz (5000 samples), millivolts. The authors' own files have this form, but those named `…_noBase_gn` are normalised by
-lead group. Their millivolts are lost, and with them what a height means and every check of it, so they are refused: give the
-arrays as they were before. Files are read without running code from them.
+lead group. Their millivolts are lost, and with them what a height means and every check of it, so here they are refused;
+`normalised` takes them. Files are read without running code from them.
 
 Source: issue 1 of oetu/MMCL-ECG-CMR: a tensor of (28030, 12, 5000).
 """
@@ -27,6 +27,7 @@ from ecgcmr.raw.records import EcgRecord, key, row
 ENDINGS = (".npy", ".npz", ".pt")
 UNPACKED_LIMIT = 2 << 30  # bytes of an array that cannot be mapped from the disk
 FORM = (12, ecg.SAMPLES)
+GROUP = "lead group"
 OTHER = "no array of 12 leads and 5000 samples"
 
 Recordings = Sequence[torch.Tensor] | torch.Tensor | np.ndarray  # one recording each along the first axis
@@ -76,32 +77,41 @@ def read(source: str) -> EcgRecord:
     Raises:
         Excluded: damaged, pickled, of another form, or normalised.
     """
-    file, number = row(source)
-    held = _open(file)
-    if number >= len(held):
-        raise Excluded("no such row")
-    chosen = held[number]
-    array = chosen.detach().float().numpy() if isinstance(chosen, torch.Tensor) else chosen
-    signal = np.array(array, dtype=np.float32)
-    if _normalised(signal):
-        raise Excluded("already normalised, the millivolts are lost")
+    signal = array(source)
+    if how := normalised(signal):
+        lost = f"normalised by {how}, the millivolts are lost"
+        raise Excluded(f"{lost}; the format 'normalised' takes it" if how == GROUP else lost)
     return EcgRecord(
         key=key(source), signal=signal, rate_hz=float(ecg.RATE_HZ), leads=ecg.LEADS,
         age=None, sex=None, height=None, weight=None, labels={}, repairs=(),
     )  # fmt: skip
 
 
-def _normalised(signal: np.ndarray) -> bool:
-    """Whether each group of leads has mean 0 and variance 1 (so has a record of standardised leads), or all lies in 0 … 1.
+def array(source: str) -> np.ndarray:
+    """The numbers of one recording, (12, 5000) float32, in whatever unit they are.
+
+    Raises:
+        Excluded: damaged, pickled, or of another form.
+    """
+    file, number = row(source)
+    held = _open(file)
+    if number >= len(held):
+        raise Excluded("no such row")
+    chosen = held[number]
+    return np.array(chosen.detach().float().numpy() if isinstance(chosen, torch.Tensor) else chosen, dtype=np.float32)
+
+
+def normalised(signal: np.ndarray) -> str:
+    """How a recording was normalised: by "lead" or "lead group" to mean 0 and variance 1, by "range" to 0 … 1; "" if not.
 
     Of the 223 CinC recordings none is taken for normalised, and all are once they are normalised and stored as float16;
     without this one of them would pass for millivolts.
     """
     filled = np.nan_to_num(signal.astype(np.float64))
-    groups = np.split(filled, np.cumsum(ecg.GROUPS)[:-1])
-    if all(abs(g.mean()) < 2e-3 and abs(g.var() - 1) < 2e-2 for g in groups):
-        return True
-    return bool(filled.min() == 0 and filled.max() == 1)
+    for how, parts in (("lead", filled), (GROUP, np.split(filled, np.cumsum(ecg.GROUPS)[:-1]))):
+        if all(abs(part.mean()) < 2e-3 and abs(part.var() - 1) < 2e-2 for part in parts):
+            return how
+    return "range" if filled.min() == 0 and filled.max() == 1 else ""
 
 
 def _ecgs(shape: Sequence[int]) -> bool:
