@@ -32,7 +32,7 @@ import numpy as np
 from fuzz_seeds import REFUSED, SAMPLES, SECRETS, STATED, Files, Seed
 
 import ecgcmr
-from ecgcmr import cmr, ecg, inspect, raw
+from ecgcmr import cmr, ecg, inspect, raw, tasks
 from ecgcmr.errors import Excluded, InputError
 from ecgcmr.raw import records, search
 
@@ -409,6 +409,10 @@ def _beyond_cmr(record: raw.CmrRecord, prepared: np.ndarray) -> str:
         return f"spacing of {record.spacing_mm} mm"
     if prepared.shape != (3, cmr.SIZE, cmr.SIZE) or prepared.dtype != np.uint8 or np.ptp(prepared) < 100:
         return "prepared to another form"
+    for name, value in record.labels.items():
+        low, high, *_ = tasks.LIMITS[name]
+        if not low < value < high:
+            return f"{name} {value}"
     times = record.trigger_ms
     if times is not None and not (np.isfinite(times).all() and len(times) == record.frames.shape[1]):
         return "times that are none"

@@ -3,6 +3,8 @@
 import copy
 import io
 import struct
+import tarfile
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 
@@ -12,7 +14,7 @@ import numpy as np
 import pydicom
 from fuzz_seeds import GAIN, NAME, OFFSET, REFUSED, SAME, SPACING, Field, Files, Seed, content, packed, written
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, MRImageStorage
+from pydicom.uid import EnhancedMRImageStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian, MRImageStorage
 
 SLICES, PHASES, ROWS, COLUMNS = 8, 10, 48, 40
 SIZES_MM = (8.0, 1.8, 1.7)
@@ -87,11 +89,36 @@ def nifti_seeds() -> list[Seed]:
                 lambda: nifti(frames().astype(np.float64)), allowed=SAME),
     )  # fmt: skip
     base = Seed("cmr", "nifti", {f: nifti()}, f, (frames(),), spacing_mm=SIZES_MM, fields=fields)
-    gz = "s1.nii.gz"
+    gz, stack, drawn = "s1.nii.gz", "s1/sa.nii", "s1/seg_sa.nii"
+    good = masks()
+    missing = np.where(np.arange(PHASES)[:, None, None] == 4, 0, good)
+    others = (
+        np.zeros_like(good), np.full_like(good, 2), good + 4, 3 - good, -good, good * 1e30, np.full(good.shape, nan),
+        good[:, :, ::-1], good[:, :5], good[:4], missing, np.roll(good, 20, axis=2), np.where(good == 2, 0, good),
+    )  # fmt: skip
+    cut = segmented(good)()[:3000]
+    labels = content("segmentations", drawn, *map(segmented, others), lambda: b"", lambda: cut, allowed=SAME)
     return [
         base,
         replace(base, files={gz: nifti(ending=".nii.gz")}, path=gz, fields=(), sealed=((gz, SAME),)),
-    ]
+        # What a segmentation says may be wrong where it is damaged, but the frames beside it are not.
+        replace(base, files={stack: nifti(), drawn: segmented(good)()}, path="s1", fields=(labels,),
+                sealed=((drawn, SAME),)),
+    ]  # fmt: skip
+
+
+@cache
+def masks() -> np.ndarray:
+    """What `frames` shows, as ukbb_cardiac labels it, with a wall and a right ventricle around it."""
+    y, x = np.mgrid[:ROWS, :COLUMNS] - np.array([ROWS, COLUMNS])[:, None, None] / 2
+    blood = frames() > 450
+    wall = (np.hypot(y, x) < 15) & ~blood
+    right = (np.hypot(y, x + 16) < 6) & ~blood & ~wall
+    return np.select([blood, wall, right], [1, 2, 3], 0).astype(np.int16)
+
+
+def segmented(labels: np.ndarray) -> Callable[[], bytes]:
+    return lambda: nifti(labels.astype(np.int16 if labels.dtype.kind == "i" else np.float32))
 
 
 def image(slice_: int, phase: int) -> Dataset:
@@ -180,4 +207,75 @@ def sax_seeds() -> list[Seed]:
         content("bomb", "s1.zip", lambda: packed(bomb), lambda: packed({"s1/x.dcm": bytes(60 << 20)}), allowed=SAME),
         content("names", "s1.zip", lambda: packed({f"../../{n}": b for n, b in images.items()}), allowed=SAME),
     )
-    return [base, replace(base, files=archive, path="s1.zip", fields=packs, sealed=(("s1.zip", SAME),))]
+    tars = {f"s1.tar{end}": tarred(images, end) for end in ("", ".gz", ".xz")}
+    return [
+        base,
+        replace(base, files=archive, path="s1.zip", fields=packs, sealed=(("s1.zip", SAME),)),
+        replace(base, files={"s1.tar": tars["s1.tar"]}, path="s1.tar", fields=()),
+        *(
+            replace(base, files={n: tars[n]}, path=n, fields=(), sealed=((n, SAME),))
+            for n in ("s1.tar.gz", "s1.tar.xz")
+        ),
+        enhanced_seed(base),
+    ]
+
+
+def tarred(members: Files, end: str) -> bytes:
+    whole = io.BytesIO()
+    with tarfile.open(fileobj=whole, mode=f"w:{end[1:]}") as archive:
+        for name, body in members.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(body)
+            archive.addfile(entry, io.BytesIO(body))
+    return whole.getvalue()
+
+
+def enhanced(slice_: int) -> Dataset:
+    """All phases of a slice as one multi-frame image."""
+    data = image(slice_, 0)
+    data.SOPClassUID, data.NumberOfFrames = EnhancedMRImageStorage, PHASES
+    data.PixelData = frames()[slice_].astype("<u2").tobytes()
+    shared, position, direction, pixel = (Dataset() for _ in range(4))
+    direction.ImageOrientationPatient, pixel.PixelSpacing = data.ImageOrientationPatient, data.PixelSpacing
+    position.ImagePositionPatient = data.ImagePositionPatient
+    shared.PlaneOrientationSequence, shared.PixelMeasuresSequence = [direction], [pixel]
+    groups = []
+    for phase in range(PHASES):
+        group, beat = Dataset(), Dataset()
+        beat.NominalCardiacTriggerDelayTime = 10.0 + 80 * phase
+        group.CardiacSynchronizationSequence, group.PlanePositionSequence = [beat], [position]
+        groups.append(group)
+    for name in ("ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing", "TriggerTime"):
+        delattr(data, name)
+    data.SharedFunctionalGroupsSequence, data.PerFrameFunctionalGroupsSequence = [shared], groups
+    return data
+
+
+def enhanced_seed(base: Seed) -> Seed:
+    def put(label: str, allowed: frozenset[str] | None, *changes: Callable[[Dataset], object]) -> Field:
+        def make(files: Files, rng: np.random.Generator) -> Files:
+            change, out = changes[rng.integers(len(changes))], {}
+            for name, body in files.items():
+                data = pydicom.dcmread(io.BytesIO(body))
+                change(data)
+                out[name] = stored(data, ImplicitVRLittleEndian)
+            return out
+
+        return Field(label, make, allowed)
+
+    def every(name: str, value: object) -> Callable[[Dataset], object]:
+        return lambda data: setattr(data, name, value)
+
+    def each(name: str, value: object) -> Callable[[Dataset], object]:
+        return lambda data: [setattr(group, name, value) for group in data.PerFrameFunctionalGroupsSequence]
+
+    fields = (
+        put("as it is", SAME, lambda data: None),
+        put("frames", REFUSED, *(every("NumberOfFrames", n) for n in (999_999_999, PHASES + 1, 0, None))),
+        put("groups", REFUSED, every("PerFrameFunctionalGroupsSequence", []), every("SharedFunctionalGroupsSequence", []),
+            each("PlanePositionSequence", [])),
+        put("beats", SAME, each("CardiacSynchronizationSequence", [])),
+        put("pixels", REFUSED, every("PixelData", bytes(2 * ROWS * COLUMNS * (PHASES - 1)))),
+    )  # fmt: skip
+    files = {f"s1/IM{s}.dcm": stored(enhanced(s)) for s in range(SLICES)}
+    return replace(base, files=files, fields=fields)
