@@ -33,6 +33,10 @@ CROPS = ("heart", "fixed", "none")
 BLOOD = 1  # label of the left ventricle's cavity
 LEAST_BLOOD = 10  # pixels of it that make a phase segmented
 
+DIGITS = (
+    4  # of a pixel's side in mm: DICOM and NIfTI state one spacing to different digits, and images are compared by hash
+)
+
 RECIPE: dict[str, object] = {
     "frames": list(FRAMES),
     "slice": "Z // 2 of at least 8",
@@ -45,6 +49,7 @@ RECIPE: dict[str, object] = {
     "heart": {
         "side_mm": HEART_MM,
         "side_pixels": FIXED_SIDE,
+        "spacing_digits": DIGITS,
         "centre": "box of the segmentation; else temporal deviation",
     },
     "fixed": {"top": FIXED_TOP, "left": FIXED_LEFT, "side": FIXED_SIDE, "of": SIZE},
@@ -118,7 +123,8 @@ def prepare(stack: Stack, crop: str = "heart") -> tuple[np.ndarray, tuple[str, .
         words.append("no frame between end-diastole and end-systole: end-diastole stands for the mid-phase")
     if crop == "heart":
         words.append("heart found by what moves" if heart is None else "heart found by the segmentation")
-    box = prepare_frames(image, crop, spacing_mm=stack.spacing_mm[1:], cycle=moving, middle=heart)
+    rows, columns = (round(side, DIGITS) for side in stack.spacing_mm[1:])
+    box = prepare_frames(image, crop, spacing_mm=(rows, columns), cycle=moving, middle=heart)
     return box, tuple(words)
 
 
