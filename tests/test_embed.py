@@ -15,6 +15,7 @@ from conftest import LABELS, heart_rows, write_cohort
 
 from ecgcmr import cli, embed, examples, model, predict, served, store, training, trial, weights
 from ecgcmr.errors import InputError
+from ecgcmr.predict import Refused
 from ecgcmr.trial import Trial
 
 
@@ -164,8 +165,50 @@ def test_files_are_embedded_as_their_cohort_is(study, final, tmp_path, capfd):
     alone = embed.encoder(final, device="cpu").of(cohort.load(rows)["ecg"])
     np.testing.assert_allclose(np.stack(found.embedding), alone, rtol=1e-4, atol=1e-5)
     assert json.loads((tmp_path / "out" / embed.MANIFEST).read_text())["rows"] == 3
-    with pytest.raises(InputError, match="not empty"):
-        embed.of_files(final, predict.recordings([tmp_path / "ecgs"]), tmp_path / "out")
+    listed = predict.recordings([tmp_path / "ecgs"])
+    assert [one.reason for one in embed.of_files(final, listed, tmp_path / "out")] == [
+        "flat lead"
+    ]  # nothing is done again
+    handmade_model.write_wfdb(tmp_path / "ecgs", "flat", raw[rows.subject.iloc[0]])
+    with pytest.raises(InputError, match="holds other embeddings: files "):
+        embed.of_files(final, listed, tmp_path / "out")
+
+
+def test_many_files_are_embedded_in_parts_by_ray_and_go_on_where_they_were(
+    ray_session, study, final, tmp_path, monkeypatch
+):
+    cohort, _, raw = study
+    keys = sorted(cohort.rows("test").subject[:5])
+    for key in keys:
+        handmade_model.write_wfdb(tmp_path / "ecgs", key, raw[key])
+    handmade_model.write_wfdb(tmp_path / "ecgs", "zflat", np.zeros((12, 5000)))
+    listed, out, seen = (
+        [*predict.recordings([tmp_path / "ecgs"]), Refused("absent", "no such file")],
+        tmp_path / "out",
+        [],
+    )
+    monkeypatch.setattr(embed, "PART", 2)
+    refused = embed.of_files(final, listed, out, device="cpu", tick=seen.append)
+    assert [one.reason for one in refused] == ["no such file", "flat lead"]
+    assert seen[0] == 1 and seen[-1] == 7  # noqa: PT018
+    names = [f"embeddings-{n:05d}.parquet" for n in range(3)]
+    assert sorted(path.name for path in out.iterdir()) == [embed.MANIFEST, *names]
+    found = dataset.dataset(out).to_table().to_pandas()
+    assert found.key.tolist() == keys
+    monkeypatch.setattr(embed, "PART", 256)
+    embed.of_files(final, listed, tmp_path / "one", device="cpu")
+    one = pq.read_table(tmp_path / "one" / embed.FILE).to_pandas()
+    np.testing.assert_allclose(np.stack(found.embedding), np.stack(one.embedding), rtol=1e-4, atol=1e-5)
+
+    monkeypatch.setattr(embed, "PART", 2)  # as if it had been killed in the second part
+    manifest = json.loads((out / embed.MANIFEST).read_text())
+    (out / embed.MANIFEST).unlink()
+    (out / names[1]).unlink()
+    store.write_json(out / embed.REQUEST, {k: v for k, v in manifest.items() if k not in ("rows", "width")})
+    before = (out / names[0]).stat().st_mtime_ns
+    assert embed.of_files(final, listed, out, device="cpu") == refused
+    assert (out / names[0]).stat().st_mtime_ns == before
+    assert json.loads((out / embed.MANIFEST).read_text()) == manifest
 
 
 def test_an_import_that_says_nothing_of_its_signals_is_used_with_a_word_and_a_run_of_ours_is_not(

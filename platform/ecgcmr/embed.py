@@ -1,8 +1,8 @@
 """Embeddings of a cohort or of ECG files: what an encoder makes of each recording, as Parquet.
 
-The one idea: one shard of the cohort becomes one file of the same name, so an interrupted run goes on at the shard where it
-stopped and memory holds one row group per worker, whatever the cohort's size. Ray Data maps the shards over workers that
-load the encoder once each. `_embeddings.json` comes last and says what they are embeddings of.
+The one idea: one shard of the cohort, or `PART` recordings, become one file, so an interrupted run goes on where it stopped
+and memory holds a row group or a part per worker, whatever the size of all. Ray Data maps shards and parts over workers that
+load the encoder once each; one part needs no Ray. `_embeddings.json` comes last and says what they are embeddings of.
 """
 
 import json
@@ -22,9 +22,12 @@ from ecgcmr.errors import InputError, differing, unknown
 from ecgcmr.methods import trunk
 from ecgcmr.model import Model
 from ecgcmr.predict import Prepared, Refused
+from ecgcmr.raw import search
 
+REFUSED = b"refused"  # key of a part's metadata: [[source, reason], …]
 MANIFEST, REQUEST = "_embeddings.json", "_request.json"  # readers of Parquet folders pass over names with an underscore
-FILE = "embeddings.parquet"  # of files; a cohort has a file per shard
+FILE, FILES = "embeddings.parquet", "embeddings-{:05d}.parquet"  # of one part, and of several
+PART = 256  # recordings; some seconds of work
 POOLING = {"pretrain": "mean token", "ecg": "what the last layer reads", "cmr": "pooled features"}
 
 
@@ -75,6 +78,12 @@ class Encoder:
             tokens = self.run.ecg_encoder(x[..., : self.run.samples])
             found = self.run.head.embedding(tokens) if self.run.head else tokens[:, 1:].mean(1)
         return found.float().cpu().numpy()
+
+    @property
+    def width(self) -> int:
+        """Numbers of an embedding."""
+        signal = shards.SIGNALS[self.modality]
+        return self.of(np.zeros((1, *signal.shape), signal.dtype)).shape[1]
 
 
 def encoder(folder: Path | str, modality: str | None = None, device: str | None = None) -> Encoder:
@@ -171,16 +180,11 @@ def of_cohort(
     if ready(out, request):
         return json.loads((out / MANIFEST).read_text())
     store.write_json(out / REQUEST, request)
-    jobs = [{"shard": shard["path"], "rows": shard["rows"]} for shard in opened.manifest["shards"]]
-    done = sum(job["rows"] for job in jobs if (out / job["shard"]).exists())
-    tick(done)
-    left = [job for job in jobs if not (out / job["shard"]).exists()]
+    jobs = [{"part": shard["path"], "rows": shard["rows"]} for shard in opened.manifest["shards"]]
     given = {"folder": str(made.run.folder.resolve()), "cohort": str(opened.path.resolve()),
              "out": str(out.resolve()), "modality": made.modality, "device": device}  # fmt: skip
-    for rows in _mapped(left, given, cpus):
-        done += rows
-        tick(done)
-    files = [path for job in jobs if (path := out / job["shard"]).exists()]
+    _do(jobs, given, cpus, tick)
+    files = [path for job in jobs if (path := out / job["part"]).exists()]
     counts = [pq.ParquetFile(path).metadata.num_rows for path in files]
     width = pq.ParquetFile(files[0]).schema_arrow.field("embedding").type.list_size if files else 0
     return _finish(out, {**request, "rows": sum(counts), "width": width})
@@ -201,6 +205,17 @@ def ready(out: Path, request: dict[str, Any]) -> bool:
     if out.exists() and any(out.iterdir()):
         raise InputError(f"{out}: not empty and no embeddings; use another folder")
     return False
+
+
+def _do(jobs: Sequence[dict[str, Any]], given: dict[str, Any], cpus: int | None, tick: Callable[[int], None]) -> None:
+    """Do the jobs whose part is not there yet; tells how many rows of all are done."""
+    out = Path(given["out"])
+    left = [job for job in jobs if not (out / job["part"]).exists()]
+    done = sum(job["rows"] for job in jobs) - sum(job["rows"] for job in left)
+    tick(done)
+    for rows in _mapped(left, given, cpus):
+        done += rows
+        tick(done)
 
 
 def _finish(out: Path, manifest: dict[str, Any]) -> dict[str, Any]:
@@ -232,16 +247,19 @@ def _mapped(jobs: Sequence[dict[str, Any]], given: dict[str, Any], cpus: int | N
 
 
 class Worker:
-    """One process of the map: loads the encoder once, then embeds a shard per call."""
+    """One process of the map: loads the encoder once, then embeds a shard or some files per call."""
 
     def __init__(self, folder: str, cohort: str, out: str, modality: str, device: str | None) -> None:
         self.encoder = encoder(folder, modality, device)
         self.cohort, self.out = Path(cohort), Path(out)
 
     def __call__(self, job: dict[str, Any]) -> dict[str, Any]:
-        """Write the embeddings of one shard; bad input comes back as words."""
+        """Write the embeddings of one part; bad input comes back as words."""
         try:
-            write_parquet(self.out / job["shard"], self._groups(self.cohort / job["shard"]))
+            if "files" in job:
+                write_files(self.out / job["part"], self.encoder, job["files"])
+            else:
+                write_parquet(self.out / job["part"], self._groups(self.cohort / job["part"]))
         except InputError as error:
             return {"rows": job["rows"], "error": str(error)}
         return {"rows": job["rows"], "error": ""}
@@ -254,13 +272,8 @@ class Worker:
                 rows = shards.read_group(file, group, ["subject", "split", name], path)
                 rows = rows.filter(rows[name].is_valid())
                 signals = shards.unpack(rows[name], name)
-                embeddings = self.encoder.of(signals) if len(rows) else np.empty((0, self._width), np.float32)
+                embeddings = self.encoder.of(signals) if len(rows) else np.empty((0, self.encoder.width), np.float32)
                 yield table({k: rows[k] for k in ("subject", "split")}, embeddings)
-
-    @property
-    def _width(self) -> int:
-        signal = shards.SIGNALS[self.encoder.modality]
-        return self.encoder.of(np.zeros((1, *signal.shape), signal.dtype)).shape[1]
 
 
 # -- of files ----------------------------------------------------------------------------------------------------------
@@ -268,42 +281,71 @@ class Worker:
 
 def of_files(
     folder: Path | str, listed: Sequence[tuple[str, str] | Refused], out: Path, *, device: str | None = None,
-    tick: Callable[[int], None] = lambda done: None,
+    cpus: int | None = None, tick: Callable[[int], None] = lambda done: None,
 ) -> list[Refused]:  # fmt: skip
-    """Embed ECG files into `out/embeddings.parquet` with the columns `key`, `source` and `embedding`.
+    """Embed ECG files into Parquet with `key`, `source` and `embedding`; goes on where it was interrupted.
 
     Args:
         folder: of the run, see `encoder`.
         listed: of `predict.recordings`.
-        out: a folder that is not there yet, or empty.
-        device: of the encoder.
+        out: a folder for `embeddings.parquet`, or, of more than `PART` recordings, for `embeddings-00000.parquet` and on.
+        device: of the encoder; on GPUs one worker each.
+        cpus: of a local Ray, if it has to be started, which it is for more than `PART`.
         tick: is told how many files are done.
 
     Returns:
         Files that could not be served. If there is no other, nothing is written.
 
     Raises:
-        InputError: see `encoder`; signals of another recipe; `out` holds something.
+        InputError: see `encoder`; signals of another recipe; `out` holds something else.
     """
     made = encoder(folder, "ecg", device)
     served.check_recipe(str(made.run.folder), made.run.record["provenance"])
-    if out.exists() and any(out.iterdir()):
-        raise InputError(f"{out}: not empty; use another folder")
-    refused: list[Refused] = []
-
-    def tables() -> Iterator[pa.Table]:
-        done = 0
-        for batch in predict.prepared_in_batches(listed):
-            good = [one for one in batch if isinstance(one, Prepared)]
-            refused.extend(one for one in batch if isinstance(one, Refused))
-            if good:
-                embeddings = made.of(np.stack([one.ecg for one in good]).astype(np.float16))
-                yield table({"key": [one.key for one in good], "source": [one.source for one in good]}, embeddings)
-            done += len(batch)
-            tick(done)
-
-    rows = write_parquet(out / FILE, tables())
-    if rows:
-        width = pq.ParquetFile(out / FILE).schema_arrow.field("embedding").type.list_size
-        store.write_json(out / MANIFEST, {**described(made), "rows": rows, "width": width})
+    refused = [one for one in listed if isinstance(one, Refused)]
+    files = [one for one in listed if not isinstance(one, Refused)]
+    request = {**described(made), "recordings": len(files), "files": cohorts.digest([_stamp(one[1]) for one in files])}
+    parts = [files[at : at + PART] for at in range(0, len(files), PART)]
+    names = [FILE] if len(parts) == 1 else [FILES.format(n) for n in range(len(parts))]
+    if not ready(out, request) and files:
+        store.write_json(out / REQUEST, request)
+        jobs = [{"part": n, "rows": len(part), "files": part} for n, part in zip(names, parts, strict=True)]
+        given = {"folder": str(made.run.folder.resolve()), "cohort": "", "out": str(out.resolve()), "modality": "ecg",
+                 "device": device}  # fmt: skip
+        if len(parts) > 1:
+            _do(jobs, given, cpus, lambda done: tick(len(refused) + done))
+        else:
+            write_files(out / FILE, made, files, lambda done: tick(len(refused) + done))
+    schemas = [pq.ParquetFile(out / name).schema_arrow for name in names]
+    refused += [Refused(*pair) for schema in schemas for pair in json.loads((schema.metadata or {})[REFUSED])]
+    if len(refused) == len(listed):
+        for name in (*names, REQUEST):
+            (out / name).unlink(missing_ok=True)
+        if files:
+            out.rmdir()
+    elif (out / REQUEST).exists():
+        _finish(out, {**request, "rows": len(listed) - len(refused), "width": made.width})
     return refused
+
+
+def write_files(
+    path: Path, made: Encoder, files: Sequence[tuple[str, str]], tick: Callable[[int], None] = lambda done: None
+) -> None:
+    """Write one part: the embeddings of some recordings, and in the schema's metadata those that could not be served."""
+    tables, refused, done = [], [], 0
+    for batch in predict.prepared_in_batches(files):
+        good = [one for one in batch if isinstance(one, Prepared)]
+        refused += [(one.source, one.reason) for one in batch if isinstance(one, Refused)]
+        signals = np.array([one.ecg for one in good], np.float16)
+        embeddings = made.of(signals) if good else np.empty((0, made.width), np.float32)
+        words = {name: pa.array([getattr(one, name) for one in good], pa.string()) for name in ("key", "source")}
+        tables.append(table(words, embeddings))
+        done += len(batch)
+        tick(done)
+    whole = pa.concat_tables(tables).replace_schema_metadata({REFUSED: json.dumps(refused)})
+    store.write_whole(path, lambda aside: pq.write_table(whole, aside))
+
+
+def _stamp(source: str) -> list[str | int]:
+    """What tells a recording from one that has taken its place."""
+    state = search.file_of(source).stat()
+    return [source, state.st_size, state.st_mtime_ns]

@@ -14,8 +14,7 @@ import numpy as np
 
 from ecgcmr import cmr, ecg, flags, raw
 from ecgcmr.errors import Excluded, InputError
-from ecgcmr.raw import archive, diagnoses, search
-from ecgcmr.raw.records import row
+from ecgcmr.raw import diagnoses, search
 
 # Source -> the readers that may have it, as (kind, format), in the order of the registry.
 Claims = dict[str, list[tuple[str, str]]]
@@ -69,7 +68,7 @@ def find(path: Path | str) -> Claims:
         InputError: there is no such path, or no recording of a known format in it.
     """
     path, claims = Path(path), Claims()
-    file = _file(str(path))
+    file = search.file_of(str(path))
     if not file.exists():
         raise InputError(f"{path}: no such file or folder")
     if file != path:
@@ -107,15 +106,10 @@ def _found(reader: raw.Reader, path: Path) -> list[str]:
         return []
     fits: dict[Path, bool] = {}
     for source in found:
-        file = _file(source)
+        file = search.file_of(source)
         if file not in fits:
             fits[file] = file.is_dir() or search.takes(reader, file)
-    return [source for source in found if fits[_file(source)]]
-
-
-def _file(source: str) -> Path:
-    """The file of a source such as `exams.hdf5#17` or `records.zip#a/rec.hea`."""
-    return Path(source) if Path(source).exists() else Path(archive.split(source)[0] or row(source)[0])
+    return [source for source in found if fits[search.file_of(source)]]
 
 
 def _read(source: str, formats: list[tuple[str, str]]) -> Seen:

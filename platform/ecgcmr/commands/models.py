@@ -71,7 +71,8 @@ def embed(args: argparse.Namespace, screen: Screen) -> int:
     if args.file:
         listed = door("predict").recordings(args.file)
         with counted(args, screen, f"Embeddings of {len(listed):,} ECGs", len(listed)) as tick:
-            refused = door("embed").of_files(args.model, listed, args.out, device=args.device, tick=tick)
+            options = {"device": args.device, "cpus": args.cpus, "tick": tick}
+            refused = door("embed").of_files(args.model, listed, args.out, **options)
         for one in refused:
             screen.note(f"ecgcmr: {one.source}: {one.reason}")
         screen.say(f"{args.out}: {len(listed) - len(refused):,} embeddings, {len(refused):,} files refused")

@@ -21,7 +21,7 @@ def recordings(kind: str, path: Path) -> list[tuple[str, str]]:
     Raises:
         Excluded: there is none that any reader knows; says why.
     """
-    file = path if path.exists() else Path(archive.split(str(path))[0] or row(str(path))[0])
+    file = file_of(str(path))
     if not (path.exists() or file.is_file()):
         raise Excluded("no such file or folder")
     if not (file.is_dir() or file.is_file()):
@@ -37,6 +37,11 @@ def recordings(kind: str, path: Path) -> list[tuple[str, str]]:
         known = ", ".join(raw.READERS[kind])
         raise Excluded(f"no {kind.upper()} in a format that can be read ({known})")
     return [one for one in dict.fromkeys(found) if one[0]]  # one of several files may have been found by each
+
+
+def file_of(source: str) -> Path:
+    """The file or folder of a source such as `exams.hdf5#17` or `records.zip#a/rec.hea`, whether it is there or not."""
+    return Path(source) if Path(source).exists() else Path(archive.split(source)[0] or row(source)[0])
 
 
 def whose(kind: str, file: Path) -> str:
