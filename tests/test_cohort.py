@@ -452,11 +452,26 @@ def test_a_cohort_of_recordings(tmp_path, ray_session):
         cohort.build(tmp_path / "d", ecg=places, labels=tmp_path / "labels.csv")
 
 
+def test_a_folder_of_several_formats_needs_no_format(tmp_path):
+    (tmp_path / "in/a").mkdir(parents=True)
+    write_wfdb(tmp_path / "in/a", "r0", np.sin(np.arange(5000) / 40))
+    (tmp_path / "in/x.xml").write_bytes(handmade_exports.muse(handmade_exports.beats()))
+    (tmp_path / "in/notes.txt").write_text("no ECG")
+    place = tmp_path / "in"
+    assert cohort.find("ecg", str(place)) == [f"wfdb:{place}/a/r0.hea", f"muse:{place}/x.xml"]
+    assert cohort.find("ecg", f"wfdb:{place}") == [f"wfdb:{place}/a/r0.hea"]
+
+
 def test_bad_sources(tmp_path):
     with pytest.raises(InputError, match="a cohort needs recordings"):
         cohort.build(tmp_path / "c")
     with pytest.raises(InputError, match="unknown reader of --ecg 'tape'; known:"):
         cohort.build(tmp_path / "c", ecg="tape:/x")
+    for given, words in ((str(tmp_path / "none"), "no such file or folder"), (str(tmp_path), "no ECG in a format")):
+        with pytest.raises(InputError, match=f"--ecg {given}: {words}"):
+            cohort.build(tmp_path / "c", ecg=given)
+    with pytest.raises(InputError, match="unknown reader of --cmr"):
+        cohort.build(tmp_path / "c", cmr=str(tmp_path))
     with pytest.raises(InputError, match="must not lie inside the cohort"):
         cohort.secret(tmp_path / "c", tmp_path / "c" / "key")
 

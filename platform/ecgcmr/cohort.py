@@ -26,7 +26,7 @@ import pyarrow as pa
 from ecgcmr import cluster, cmr, ecg, flags, pairing, raw, shards, store
 from ecgcmr.errors import Excluded, InputError, differing, unknown
 from ecgcmr.labels import Rules, read_labels, write_audit
-from ecgcmr.raw import synthetic, synthetic_cmr
+from ecgcmr.raw import search, synthetic, synthetic_cmr
 
 MANIFEST = "_cohort.json"
 INDEX = "index.parquet"
@@ -195,7 +195,7 @@ def build(
 
     Args:
         out: its folder.
-        ecg: where ECGs lie, "reader:PATH" or several of them, e.g. "wfdb:PATH"; formats may be mixed.
+        ecg: where ECGs lie, "PATH", "reader:PATH" or several of them, e.g. "wfdb:PATH"; formats may be mixed.
         cmr: where short-axis stacks lie, e.g. "nifti:PATH", "dicom:PATH".
         labels: files of labels, see `labels.read_labels`; their audit is written to `<out>.audit.md`.
         rules: how they are to be read.
@@ -274,9 +274,19 @@ def digest(value: Any) -> str:
 
 
 def find(kind: str, given: str) -> list[str]:
-    """The recordings of `reader:PATH`, `reader:` before each."""
+    """The recordings of `reader:PATH`, `reader:` before each; of a PATH of ECGs alone each file's own.
+
+    Raises:
+        InputError: unknown reader, no such place, or nothing there; for images the reader must be named, because whether a
+            folder is one person or many is the reader's to say.
+    """
     name, colon, path = given.partition(":")
     readers = raw.READERS[kind]
+    if (name not in readers or not colon) and kind == "ecg" and (not colon or Path(given).exists()):
+        try:
+            return [f"{reader}:{source}" for reader, source in search.recordings(kind, Path(given))]
+        except Excluded as error:
+            raise InputError(f"--ecg {given}: {error}") from error
     if name not in readers or not colon:
         raise unknown(f"reader of --{kind}", name, readers)
     return [f"{name}:{source}" for source in readers[name].find(path)]

@@ -178,10 +178,11 @@ def grammar(commands: Any) -> None:
     made.add_argument("--scale", choices=SCALES, default="toy")
     made.add_argument("--seed", type=int, default=0)
     built = command(actions, "cohort build", build, "make a cohort of recordings", EXAMPLES)
-    for kind, what in (("ecg", "ECGs lie, e.g. wfdb:recordings"), ("cmr", "short-axis stacks lie, e.g. dicom:stacks")):
-        built.add_argument(
-            f"--{kind}", metavar="FORMAT:PATH", action="append", default=[], help=f"where {what}; repeatable"
-        )
+    for kind, form, what in (
+        ("ecg", "[FORMAT:]PATH", "ECGs lie, e.g. wfdb:recordings; without a format each file's own is taken"),
+        ("cmr", "FORMAT:PATH", "short-axis stacks lie, e.g. dicom:stacks"),
+    ):
+        built.add_argument(f"--{kind}", metavar=form, action="append", default=[], help=f"where {what}; repeatable")
     built.add_argument("--labels", type=Path, action="append", metavar="FILE", help="table of labels; may be repeated")
     built.add_argument("--key", type=Path, help="file with the key of the pseudonyms (made if absent; keep it outside)")
     words = "cut images to the heart, to the authors' one box, or not (default: heart)"
