@@ -159,7 +159,7 @@ def test_files_are_embedded_as_their_cohort_is(study, final, tmp_path, capfd):
     words = ["embed", "--model", final, "--out", tmp_path / "out", tmp_path / "ecgs", "--runs", tmp_path / "runs"]
     assert cli.main([str(word) for word in [*words, "--device", "cpu"]]) == 2
     said = capfd.readouterr()
-    assert said.out.strip() == f"{tmp_path / 'out'}: 3 embeddings, 1 files refused"
+    assert said.out.strip() == f"{tmp_path / 'out'}: 3 embeddings, 1 ECG refused"
     assert f"ecgcmr: {tmp_path / 'ecgs/flat.hea'}: flat lead" in said.err
     found = pq.read_table(tmp_path / "out" / embed.FILE).to_pandas().set_index("key").loc[rows.subject]
     alone = embed.encoder(final, device="cpu").of(cohort.load(rows)["ecg"])

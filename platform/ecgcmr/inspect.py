@@ -82,7 +82,8 @@ def find(path: Path | str) -> Claims:
                 for source in _found(reader, path):
                     claims.setdefault(source, []).append((kind, name))
     if not claims:
-        known = ", ".join(dict.fromkeys(name for readers in raw.READERS.values() for name in readers))
+        names = (name for readers in raw.READERS.values() for name in readers if name not in raw.ASKED_FOR)
+        known = ", ".join(dict.fromkeys(names))
         raise InputError(f"{path}: no recording of a known format; known: {known}")
     return dict(sorted(claims.items()))
 

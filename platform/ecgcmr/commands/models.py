@@ -28,7 +28,7 @@ def predict(args: argparse.Namespace, screen: Screen) -> int:
     model = predicting.load(args.model, args.system, args.device)
     caution(args, screen, model.asked[0].runs[0].folder)
     found = []
-    with counted(args, screen, f"{model.system} of {model.about['model']}: {len(listed):,} ECGs", len(listed)) as tick:
+    with counted(args, screen, f"{model.system} of {model.about['model']}: {ecgs(len(listed))}", len(listed)) as tick:
         for one in model.answered(listed, keep=page is not None):
             found.append(one)
             tick(len(found))
@@ -63,6 +63,11 @@ def write_predictions(args: argparse.Namespace, model: Any, found: list[Any]) ->
         store.write_json(args.json, predicting.record(model.about, found))
 
 
+def ecgs(n: int) -> str:
+    """`1 ECG`, `1,200 ECGs`."""
+    return "1 ECG" if n == 1 else f"{n:,} ECGs"
+
+
 def embed(args: argparse.Namespace, screen: Screen) -> int:
     """Write embeddings of a cohort, or of ECG files, as Parquet. A file that cannot be served is a line and exit code 2."""
     if args.file and args.modality == "cmr":
@@ -70,12 +75,12 @@ def embed(args: argparse.Namespace, screen: Screen) -> int:
     caution(args, screen, args.model)
     if args.file:
         listed = door("predict").recordings(args.file)
-        with counted(args, screen, f"Embeddings of {len(listed):,} ECGs", len(listed)) as tick:
+        with counted(args, screen, f"Embeddings of {ecgs(len(listed))}", len(listed)) as tick:
             options = {"device": args.device, "cpus": args.cpus, "tick": tick}
             refused = door("embed").of_files(args.model, listed, args.out, **options)
         for one in refused:
             screen.note(f"ecgcmr: {one.source}: {one.reason}")
-        screen.say(f"{args.out}: {len(listed) - len(refused):,} embeddings, {len(refused):,} files refused")
+        screen.say(f"{args.out}: {len(listed) - len(refused):,} embeddings, {ecgs(len(refused))} refused")
         return 2 if refused else 0
     rows = len(door("cohort").open(args.cohort).rows())
     with counted(args, screen, f"Embeddings of {args.cohort}", rows, "rows") as tick:

@@ -20,4 +20,6 @@ READERS: dict[str, dict[str, Reader]] = {
     "cmr": {"nifti": sax_nifti, "dicom": sax_dicom},
 }
 
-__all__ = ["READERS", "CmrRecord", "EcgRecord", "Excluded", "Reader", "key"]
+ASKED_FOR = {"normalised"}  # taken by name alone: nothing in such a file tells it from another
+
+__all__ = ["ASKED_FOR", "READERS", "CmrRecord", "EcgRecord", "Excluded", "Reader", "key"]

@@ -34,7 +34,7 @@ def recordings(kind: str, path: Path) -> list[tuple[str, str]]:
     else:
         found = [one for inside in sorted(file.rglob("*")) if inside.is_file() for one in _inside(kind, inside)]
     if not found:
-        known = ", ".join(raw.READERS[kind])
+        known = ", ".join(name for name in raw.READERS[kind] if name not in raw.ASKED_FOR)
         raise Excluded(f"no {kind.upper()} in a format that can be read ({known})")
     return [one for one in dict.fromkeys(found) if one[0]]  # one of several files may have been found by each
 
