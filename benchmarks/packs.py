@@ -7,7 +7,8 @@ torch alone, no Ray: it runs on a bare GPU machine. Fine-tunes the paper's ECG n
 step and the member-steps per second; for as many processes with one member each the sum of theirs over the same stretch of
 time. The ratios are of member-steps per second: `of_sequential` to E = 1 of the same engine, `of_eager` to E = 1 launched
 kernel by kernel, and `of_processes` to the best of the processes. All in one run; E = 1 is timed again around every other
-E, and the least of each is taken. The pack's losses are compared with those of its members alone first.
+E, and the least of each is taken. The pack's losses are compared with those of its members alone first. On a GPU the peak of
+memory stands beside what `packing` reckons with.
 """
 
 import argparse
@@ -21,7 +22,7 @@ from typing import Any
 
 import torch
 
-from ecgcmr import hardware, replay, study, tasks
+from ecgcmr import hardware, packing, replay, study, tasks
 from ecgcmr import pack as packs
 from ecgcmr.nn import Network
 from ecgcmr.trial import Trial
@@ -119,7 +120,9 @@ def pack_times(args: argparse.Namespace, network: Network, batch: int, device: t
             break
         found[str(members)] = {"step_s": round(taken, 5), "member_steps_per_s": round(members / taken, 2)}
         if device.type == "cuda":
-            found[str(members)]["peak_gib"] = round(torch.cuda.max_memory_allocated(device) / 2**30, 2)
+            modelled = members * packing.member_bytes(trials(network, batch, 1)[0])
+            found[str(members)] |= {"peak_gib": round(torch.cuda.max_memory_allocated(device) / 2**30, 2),
+                                    "modelled_gib": round(modelled / 2**30, 2)}  # fmt: skip
         del bench
     one = min(single)
     line = {"1": {"step_s": round(one, 5), "member_steps_per_s": round(1 / one, 2)}, **found}
