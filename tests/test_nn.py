@@ -143,6 +143,20 @@ def test_drop_path_grows_linearly_to_the_last_block():
     assert torch.allclose(dropped, encoder.norm(tokens), atol=1e-12)
 
 
+def test_a_norm_moved_into_a_layer_changes_neither_value_nor_gradient():
+    norm, linear, x = nn.LayerNorm(16, eps=1e-6).double(), nn.Linear(16, 24).double(), random(3, 5, 16, seed=1) * 4 + 2
+    with torch.no_grad():
+        norm.weight.copy_(random(16, seed=2))
+        norm.bias.copy_(random(16, seed=3))
+    x.requires_grad_(True)
+    of = [x, *norm.parameters(), *linear.parameters()]
+    moved, plain = vit.normed(x, norm, linear), linear(norm(x))
+    assert torch.allclose(moved, plain, atol=1e-12)
+    given = random(3, 5, 24, seed=4)
+    for a, b in zip(torch.autograd.grad((moved * given).sum(), of), torch.autograd.grad((plain * given).sum(), of)):
+        assert torch.allclose(a, b, atol=1e-12)
+
+
 def test_attention_pool_is_torchs_multihead_attention():
     pool, reference = heads.AttentionPool(16, 4).double(), nn.MultiheadAttention(16, 4, batch_first=True).double()
     nn.init.normal_(pool.in_proj_bias)

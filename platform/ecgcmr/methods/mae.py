@@ -95,7 +95,7 @@ class MAE(Method):
         tokens = torch.cat([seen[:, :1], tokens], 1) + self.decoder_pos_embed
         for block in self.decoder_blocks:
             tokens = block(tokens)
-        return self.decoder_pred(self.decoder_norm(tokens))[:, 1:]
+        return vit.normed(tokens, self.decoder_norm, self.decoder_pred)[:, 1:]
 
     def _even(self, x: Tensor) -> Tensor:
         """A fixed mask for evaluation without noise: multiples of the golden ratio spread evenly over the tokens."""
