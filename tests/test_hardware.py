@@ -1,5 +1,9 @@
 """Random streams are named by their key; precision and device are what was asked for."""
 
+import platform
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -52,3 +56,28 @@ def test_autocast_runs_products_in_bfloat16_and_leaves_float64():
         assert (x @ x).dtype == torch.bfloat16
     with hardware.autocast("cpu", torch.float64):
         assert (x.double() @ x.double()).dtype == torch.float64
+
+
+FAULTS = """
+import resource, sys, torch
+from ecgcmr import hardware
+if sys.argv[1] == "keep":
+    hardware.keep_memory(torch.device("cpu"))
+def step():
+    return len([torch.nn.functional.gelu(torch.ones(4_000_000 + 50_000 * i)) for i in range(10)])
+for _ in range(3):
+    step()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(20):
+    step()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator")
+def test_memory_that_is_kept_is_not_asked_for_again():
+    def faults(word):
+        run = [sys.executable, "-c", FAULTS, word]
+        return int(subprocess.run(run, check=True, capture_output=True, text=True, timeout=120).stdout)
+
+    assert faults("keep") * 10 < faults("leave")

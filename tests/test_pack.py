@@ -85,6 +85,23 @@ def test_members_go_on_in_a_smaller_pack_as_if_nothing_had_happened(cohort, tmp_
     assert smaller.places.tolist() == [0, 2]
 
 
+@pytest.mark.parametrize("modality", ["ecg", "cmr"])
+def test_members_that_step_part_by_part_step_as_all_together(cohort, tmp_path, monkeypatch, modality):
+    """Parts of two members and one; with a neighbour that diverges and seeds that differ."""
+    whole, parted = (a_pack(tmp_path, modality=modality) for _ in range(2))
+    for pack in (whole, parted):
+        pack.rows[0] = float("nan")
+    losses = steps(whole, cohort, 4)
+    monkeypatch.setattr(packs, "CPU_BYTES", 2 * packs.widest(parted.trials[0]))
+    assert packs.parts(parted) == [slice(0, 2), slice(2, 3)]
+    torch.testing.assert_close(steps(parted, cohort, 4), losses, atol=1e-9, rtol=0, equal_nan=True)
+    assert parted.alive.tolist() == whole.alive.tolist() == [False, True, True]
+    for name, tensor in {**whole.params, **whole.buffers}.items():
+        torch.testing.assert_close(
+            {**parted.params, **parted.buffers}[name], tensor, atol=1e-9, rtol=1e-9, equal_nan=True, msg=name
+        )
+
+
 def test_the_best_weights_of_members_stay_in_their_place(cohort, tmp_path):
     pack = a_pack(tmp_path)
     smaller = packs.compact(pack, [1, 2])

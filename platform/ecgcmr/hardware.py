@@ -6,7 +6,9 @@ not place tensors and does not know Ray.
 """
 
 import contextlib
+import ctypes
 import hashlib
+import os
 import platform
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,8 @@ from torch import Tensor
 
 from ecgcmr import __version__
 from ecgcmr.errors import InputError, unknown
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
 
@@ -71,6 +75,19 @@ def autocast(device: torch.device | str, dtype: torch.dtype) -> contextlib.Abstr
     if dtype in (torch.bfloat16, torch.float16):
         return torch.autocast(torch.device(device).type, dtype)
     return contextlib.nullcontext()
+
+
+def keep_memory(device: torch.device) -> None:
+    """On a CPU, let this process keep memory that tensors gave back instead of asking the system for it anew.
+
+    glibc returns what lies free at its heap's end, and a training step then waits for thousands of pages to be zeroed again.
+    Blocks above 32 MiB are still mapped one by one: kept as well, they would leave holes, and the process would grow with
+    every step. Other allocators are left alone.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if device.type == "cpu" and os.name == "posix" else None
+    if mallopt:
+        mallopt(_MMAP_THRESHOLD, 32 * 2**20)  # the largest that glibc takes
+        mallopt(_TRIM_THRESHOLD, -1)
 
 
 def device_memory(device: torch.device) -> int | None:

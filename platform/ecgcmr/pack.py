@@ -27,6 +27,9 @@ from ecgcmr.tasks import Task
 from ecgcmr.trial import Trial
 
 FORWARD = {"cuda": 4096, "cpu": 512}  # members × subjects evaluated at once
+# On a CPU so many members take a step together as keep the largest result of a layer in the caches (docs/performance.md).
+CPU_BYTES = 16 * 2**20
+ALL = slice(None)
 ALIGN = 32  # numbers between which a parameter begins in a row: 128 bytes, what a GPU reads at once
 
 
@@ -135,6 +138,7 @@ def assemble(trials: Sequence[Trial], task: Task, runs: Path, device: torch.devi
     Raises:
         InputError: a start does not exist or does not fit the network.
     """
+    hardware.keep_memory(device)
     dtype = torch.float64 if precision == torch.float64 else torch.float32
     built: dict[Any, methods.Method] = {}
     for trial in trials:
@@ -301,18 +305,41 @@ class Cast(TorchFunctionMode):
 
 
 def forward(
-    pack: Pack, batch: Mapping[str, Tensor], noise: Mapping[str, Tensor], axis: int | None, wanted: str
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """One output of the method for every member, and the buffers afterwards."""
+    pack: Pack, batch: Mapping[str, Tensor], noise: Mapping[str, Tensor], axis: int | None, wanted: str,
+    params: Mapping[str, Tensor] | None = None, part: slice = ALL,
+) -> tuple[Tensor, dict[str, Tensor]]:  # fmt: skip
+    """One output of the method for every member of `part`, and the buffers afterwards; `params` stand for the part's."""
 
     def one(params: Any, buffers: Any, batch: Any, noise: Any, knobs: Any) -> tuple[Tensor, dict[str, Tensor]]:
         tensors = {**params, **buffers}
         found = torch.func.functional_call(pack.method, tensors, (batch, noise, knobs))[wanted]
         return found, {name: tensors[name] for name in buffers}
 
-    knobs = {name: values.to(pack.dtype) for name, values in pack.knobs.items()}
+    params = _of(pack.params, part) if params is None else params
+    knobs = {name: values[part].to(pack.dtype) for name, values in pack.knobs.items()}
+    seen = (batch, noise) if axis is None else (_of(batch, part), _of(noise, part))
     with hardware.autocast(pack.device, pack.precision), Cast(pack.precision):
-        return torch.func.vmap(one, in_dims=(0, 0, axis, axis, 0))(pack.params, pack.buffers, batch, noise, knobs)
+        return torch.func.vmap(one, in_dims=(0, 0, axis, axis, 0))(params, _of(pack.buffers, part), *seen, knobs)
+
+
+def parts(pack: Pack) -> list[slice]:
+    """The members that take a step together: all of them on a GPU, on a CPU as many as its caches hold."""
+    members = len(pack.trials)
+    size = max(1, CPU_BYTES // widest(pack.trials[0])) if pack.device.type == "cpu" else members
+    return [slice(start, min(start + size, members)) for start in range(0, members, size)]
+
+
+def widest(trial: Trial) -> int:
+    """Bytes of the largest result of a layer for a batch of one member, in 16 bit: an MLP's inside, or the first maps."""
+    net = trial.network
+    if trial.modality == "cmr":
+        return 2 * trial.batch * 4 * net.image_width * (net.image_size // 4) ** 2
+    return 2 * trial.batch * (12 * (5000 // net.patch) + 1) * 4 * net.width
+
+
+def _of(tensors: Mapping[str, Tensor], part: slice) -> dict[str, Tensor]:
+    """The members of `part`, as views."""
+    return {name: x[part] for name, x in tensors.items()}
 
 
 def advance(pack: Pack, rows: Split, draws: Draws, chosen: list[Tensor], now: int, total: int) -> Tensor:
@@ -354,17 +381,7 @@ def step(
         share: of the learning rate by the schedule, (E,).
     """
     method = pack.method
-    for tensor in pack.params.values():
-        tensor.requires_grad_(True)
-    losses, buffers = forward(pack, batch, noise, axis, "loss")
-    # The members share no tensor that needs a gradient: the gradient of the sum is every member's own.
-    grads = torch.autograd.grad(losses.sum(), list(pack.params.values()))
-    for tensor in pack.params.values():
-        tensor.requires_grad_(False)
-    torch._foreach_copy_([pack.layout.params(pack.gradient)[name] for name in pack.params], list(grads))
-    losses = losses.detach()
-    pack.alive &= losses.isfinite()
-    _choose(pack.alive, buffers, pack.buffers)
+    losses = torch.cat([_gradient(pack, batch, noise, axis, part) for part in parts(pack)])
     optim.step(
         pack.layout.stretches(pack.rows), pack.layout.stretches(pack.gradient), pack.state,
         lr=pack.knobs["lr"] * method.lr_scale(pack.trials[0].batch) * share,
@@ -372,6 +389,22 @@ def step(
         multiplier=pack.multiplier, decays=pack.decays,
         betas=method.betas, coupled=method.optimiser == "adam", active=pack.alive,
     )  # fmt: skip
+    return losses
+
+
+def _gradient(
+    pack: Pack, batch: Mapping[str, Tensor], noise: Mapping[str, Tensor], axis: int | None, part: slice
+) -> Tensor:
+    """Write the gradient of the members of `part`, note who is alive and the buffers; their losses."""
+    params = {name: x.detach().requires_grad_(True) for name, x in _of(pack.params, part).items()}
+    losses, buffers = forward(pack, batch, noise, axis, "loss", params, part)
+    # The members share no tensor that needs a gradient: the gradient of the sum is every member's own.
+    grads = torch.autograd.grad(losses.sum(), list(params.values()))
+    into = _of(pack.layout.params(pack.gradient), part)
+    torch._foreach_copy_([into[name] for name in params], list(grads))
+    losses = losses.detach()
+    pack.alive[part] &= losses.isfinite()
+    _choose(pack.alive[part], buffers, _of(pack.buffers, part))
     return losses
 
 

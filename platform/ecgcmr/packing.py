@@ -13,15 +13,13 @@ import numpy as np
 import torch
 
 from ecgcmr import fit, tabular
+from ecgcmr import pack as packs_
 from ecgcmr.examples import Cohort
 from ecgcmr.trial import Trial
 
 log = logging.getLogger(__name__)
 
 CPU_PACK = 16  # members; larger packs gain nothing on a few cores and delay the first rows
-# On a CPU members share a pack while a layer's results stay in a core's cache. Beyond, memory is waited for and members
-# alone are faster: at the paper's network and batch 8 they are in a pack of four (benchmarks/packs.py, docs/performance.md).
-CPU_BYTES = 16 * 2**20
 GPU_PACK = 64
 TABULAR_PACK = 64  # trees need no device and run in turn: a pack shares the reading of the index
 
@@ -56,16 +54,8 @@ def pack_limit(trial: Trial, memory: int | None) -> int:
     if trial.method == tabular.METHOD:
         return TABULAR_PACK
     if memory is None:
-        return max(1, min(CPU_PACK, CPU_BYTES // widest(trial)))
+        return max(1, min(CPU_PACK, packs_.CPU_BYTES // packs_.widest(trial)))
     return max(1, min(GPU_PACK, int(0.6 * memory // member_bytes(trial))))
-
-
-def widest(trial: Trial) -> int:
-    """Bytes of the largest result of a layer for a batch of one member, in 16 bit: an MLP's inside, or the first maps."""
-    net = trial.network
-    if trial.modality == "cmr":
-        return 2 * trial.batch * 4 * net.image_width * (net.image_size // 4) ** 2
-    return 2 * trial.batch * (12 * (5000 // net.patch) + 1) * 4 * net.width
 
 
 def member_bytes(trial: Trial) -> int:

@@ -72,6 +72,7 @@ def prepare(
     trial: Trial, per_epoch: int, device: torch.device, precision: torch.dtype, *, rank: int = 0, world: int = 1
 ) -> Training:
     """The trial at its first step: method with weights drawn from the seed, optimiser without memory."""
+    hardware.keep_memory(device)
     method = build(trial)
     knobs = methods.knobs(method, dict(trial.knobs))
     method.to(device, torch.float64 if precision == torch.float64 else None)
