@@ -255,6 +255,21 @@ def test_off_a_gpu_a_replay_calls_the_function(monkeypatch):
     assert not replay.wanted(CPU)
     monkeypatch.setenv(replay.SWITCH, "off")
     assert not replay.wanted(torch.device("cuda"))
+    assert not replay.compiled(torch.device("cuda"))
+    monkeypatch.setenv(replay.COMPILE, "on")
+    assert replay.compiled(torch.device("cuda"))
+    assert not replay.compiled(CPU)
+
+
+@pytest.mark.filterwarnings("ignore:Dynamo detected a call")
+@pytest.mark.parametrize(("modality", "preset"), [("ecg", "paper"), ("ecg", "authors"), ("cmr", "paper")])
+def test_a_pack_can_be_compiled_as_one_graph(cohort, tmp_path, monkeypatch, modality, preset):
+    plain, merged = (a_pack(tmp_path, torch.float32, modality=modality, preset=preset) for _ in range(2))
+    losses = steps(plain, cohort, 3)
+    whole = torch.compile(packs.forward, backend="aot_eager", fullgraph=True, dynamic=False)
+    monkeypatch.setattr(packs, "compiled_forward", lambda: whole)
+    monkeypatch.setattr(replay, "compiled", lambda device: True)
+    torch.testing.assert_close(steps(merged, cohort, 3), losses, atol=1e-5, rtol=0)
 
 
 @pytest.mark.gpu

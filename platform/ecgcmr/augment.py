@@ -110,7 +110,8 @@ def mask_spectrum(x: Tensor, u: Tensor, share: float, length: int = 120) -> Tens
     count = spectrum.shape[-2]
     by_time, by_frequency = (_gap(u[:, 1], n, share) for n in spectrum.shape[-2:])
     kept = torch.where((u[:, 0] < 0.5)[:, None, None], by_frequency[:, None, :], by_time[:, :, None])
-    frames = torch.fft.irfft(spectrum * kept[:, None], n=length).unflatten(-1, (4, hop))
+    frames = torch.fft.irfft(spectrum * kept[:, None], n=length)
+    frames = frames.reshape(*frames.shape[:-1], 4, hop)
     # Quarter q of frame f lies at quarter f + q of the result: four shifted copies add up to it.
     total = sum(F.pad(frames[..., q, :].flatten(-2), (q * hop, (3 - q) * hop)) for q in range(4))
     place = torch.arange(count + 3, device=x.device)

@@ -8,6 +8,7 @@ frozen by a mask and leaves the pack at the next `compact`; its neighbours do no
 This file does not know Ray, does not read cohorts and does not decide when a member has had enough (that is `fit`).
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from ecgcmr import examples, hardware, methods, metrics, optim, presets, store
+from ecgcmr import examples, hardware, methods, metrics, optim, presets, replay, store
 from ecgcmr.examples import Scale, Split
 from ecgcmr.methods.contract import of_view
 from ecgcmr.replay import Replay
@@ -322,6 +323,12 @@ def forward(
         return torch.func.vmap(one, in_dims=(0, 0, axis, axis, 0))(params, _of(pack.buffers, part), *seen, knobs)
 
 
+@functools.cache
+def compiled_forward() -> Any:
+    """`forward` by torch.compile, anew for every shape of a pack."""
+    return torch.compile(forward, dynamic=False)
+
+
 def parts(pack: Pack) -> list[slice]:
     """The members that take a step together: all of them on a GPU, on a CPU as many as its caches hold."""
     members = len(pack.trials)
@@ -397,7 +404,8 @@ def _gradient(
 ) -> Tensor:
     """Write the gradient of the members of `part`, note who is alive and the buffers; their losses."""
     params = {name: x.detach().requires_grad_(True) for name, x in _of(pack.params, part).items()}
-    losses, buffers = forward(pack, batch, noise, axis, "loss", params, part)
+    found = compiled_forward() if replay.compiled(pack.device) else forward
+    losses, buffers = found(pack, batch, noise, axis, "loss", params, part)
     # The members share no tensor that needs a gradient: the gradient of the sum is every member's own.
     grads = torch.autograd.grad(losses.sum(), list(params.values()))
     into = _of(pack.layout.params(pack.gradient), part)

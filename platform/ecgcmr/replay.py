@@ -4,7 +4,7 @@ The one idea: a step is a pure function of tensors, so its kernels are the same 
 they keep a GPU waiting whenever batch or network is small. Recorded, they start together. Elsewhere than on a GPU the
 function is simply called. This file does not know what a step computes.
 
-`ECGCMR_GRAPHS=off` in the environment switches it off.
+`ECGCMR_GRAPHS=off` in the environment switches it off; `ECGCMR_COMPILE=on` lets torch.compile merge a step's kernels first.
 """
 
 import logging
@@ -17,6 +17,7 @@ from torch import Tensor
 log = logging.getLogger(__name__)
 
 SWITCH = "ECGCMR_GRAPHS"
+COMPILE = "ECGCMR_COMPILE"  # off by default: compiling takes the time of 15,000 MAE steps
 WARM = 3  # calls before the recording: libraries choose kernels and take workspace in the first ones
 
 Work = Callable[[Mapping[str, Tensor]], Tensor]
@@ -25,6 +26,11 @@ Work = Callable[[Mapping[str, Tensor]], Tensor]
 def wanted(device: torch.device) -> bool:
     """Whether steps on this device are recorded: on a GPU, unless switched off."""
     return device.type == "cuda" and os.environ.get(SWITCH, "on") != "off"
+
+
+def compiled(device: torch.device) -> bool:
+    """Whether steps on this device are compiled: on a GPU, where it is asked for."""
+    return device.type == "cuda" and os.environ.get(COMPILE) == "on"
 
 
 class Replay:

@@ -9,7 +9,6 @@ This file does not know Ray, does not read cohorts (batches are handed in) and d
 
 import logging
 import math
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -22,14 +21,11 @@ from torch import Tensor, distributed
 from ecgcmr import checkpoint, examples, hardware, methods, optim, presets
 from ecgcmr.checkpoint import EVERY_S, SAVE_SHARE
 from ecgcmr.methods.contract import of_view
-from ecgcmr.replay import Replay
+from ecgcmr.replay import Replay, compiled
 from ecgcmr.trial import Trial
 
 log = logging.getLogger(__name__)
 
-COMPILE = (
-    "ECGCMR_COMPILE"  # "on" in the environment: torch.compile on a GPU; off, as it takes the time of 15,000 MAE steps
-)
 LOOK = 10  # steps between two readings of the loss from a GPU, each of which drains its queue
 
 
@@ -77,7 +73,7 @@ def prepare(
     knobs = methods.knobs(method, dict(trial.knobs))
     method.to(device, torch.float64 if precision == torch.float64 else None)
     method.to(memory_format=torch.channels_last)  # in which convolutions compute; in the other order they copy
-    if device.type == "cuda" and os.environ.get(COMPILE) == "on":
+    if compiled(device):
         method.compile(dynamic=False)
     replay = Replay(device, on=world == 1)  # workers average their gradients in between
     return Training(trial, method, optimiser(method, knobs), knobs, device, precision, per_epoch, replay, rank, world)

@@ -52,7 +52,8 @@ def _pack(info, in_dims: tuple[int | None, ...], *qkv: Tensor) -> tuple[Tensor, 
     members = info.batch_size
     stacked = (t.expand(members, *t.shape) if d is None else t.movedim(d, 0) for t, d in zip(qkv, in_dims))
     q, k, v = (t.flatten(0, 1) for t in stacked)
-    return _attend(q, k, v).unflatten(0, (members, -1)), 0
+    found = _attend(q, k, v)
+    return found.reshape(members, -1, *found.shape[1:]), 0
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -71,7 +72,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
     """(n, tokens, heads · d) -> (n, heads, tokens, d)."""
-    return x.unflatten(-1, (heads, -1)).transpose(-3, -2)
+    return x.reshape(*x.shape[:-1], heads, -1).transpose(-3, -2)
 
 
 def join_heads(x: Tensor) -> Tensor:

@@ -197,7 +197,7 @@ class ViT(nn.Module):
 
 def patchify(x: Tensor, patch: int) -> Tensor:
     """(n, 12, patch · times) -> (n, 12 · times, patch), lead-major."""
-    return x.unflatten(-1, (-1, patch)).flatten(1, 2)
+    return x.reshape(x.shape[0], -1, patch)
 
 
 def take(tokens: Tensor, index: Tensor) -> Tensor:
