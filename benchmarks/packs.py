@@ -29,6 +29,7 @@ from ecgcmr.trial import Trial
 
 TOTAL = 10_000  # steps of the schedule: long, so that no rate ends at 0
 WARM = replay.WARM + 2
+LEAST = 3  # steps per measurement
 
 
 def trials(network: Network, batch: int, members: int) -> list[Trial]:
@@ -65,11 +66,11 @@ class Bench:
         self.number += 1
         return packs.learn(self.pack, self.batch, noise, None, self.number, TOTAL)
 
-    def timed(self, seconds: float, least: int = 3) -> float:
+    def timed(self, seconds: float) -> float:
         """Median seconds of a step over about so many seconds."""
         taken: list[float] = []
         begun = time.perf_counter()
-        while len(taken) < least or time.perf_counter() - begun < seconds:
+        while len(taken) < LEAST or time.perf_counter() - begun < seconds:
             taken.append(timed_step(self))
         return statistics.median(taken)
 
@@ -148,10 +149,11 @@ def beside(
         if me < processes:
             bench = warmed(Bench(trials(network, batch, 1), device, hardware.precision(precision, device)))
         barrier.wait()
-        begun = time.perf_counter()
-        while bench is not None and time.perf_counter() - begun < seconds:
+        begun, steps = time.perf_counter(), 0
+        while bench is not None and (steps < LEAST or time.perf_counter() - begun < seconds):
             timed_step(bench)
-            results[number] += 1 / seconds
+            steps += 1
+        results[number] = steps / (time.perf_counter() - begun)  # not of `seconds`, in which a last step need not end
         barrier.wait()
 
 
