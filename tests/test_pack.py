@@ -283,3 +283,14 @@ def test_a_recorded_pack_equals_one_launched_kernel_by_kernel(cohort, tmp_path, 
         )  # fmt: skip
         found.append(np.array([r.curve.train_loss for r in results]))
     np.testing.assert_allclose(found[0], found[1], atol=1e-4)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 7, 512])
+def test_answers_do_not_depend_on_how_many_are_judged_at_once(cohort, tmp_path, monkeypatch, rows):
+    pack, task = a_pack(tmp_path), tasks.of("cad")
+    scale = examples.Scale(np.zeros(1), np.ones(1))
+    val = examples.bring(cohort, examples.answerable(cohort, task, "ecg", "val"), task, "ecg", scale, CPU)
+    whole = packs.evaluate(pack, val, task, scale)
+    monkeypatch.setattr(packs, "at_once", lambda pack: rows)
+    assert whole.shape == (3, len(val.subjects), 1)
+    torch.testing.assert_close(packs.evaluate(pack, val, task, scale), whole, atol=1e-12, rtol=0)

@@ -27,7 +27,7 @@ from ecgcmr.replay import Replay
 from ecgcmr.tasks import Task
 from ecgcmr.trial import Trial
 
-FORWARD = {"cuda": 4096, "cpu": 512}  # members × subjects evaluated at once
+FORWARD = {"cuda": 4096, "cpu": 512}  # members × subjects evaluated at once, at most
 # On a CPU so many members take a step together as keep the largest result of a layer in the caches (docs/performance.md).
 CPU_BYTES = 16 * 2**20
 ALL = slice(None)
@@ -425,6 +425,14 @@ def _choose(mask: Tensor, new: dict[str, Tensor], old: dict[str, Tensor]) -> Non
 # -- judging -----------------------------------------------------------------------------------------------------------
 
 
+def at_once(pack: Pack) -> int:
+    """Members × subjects that are evaluated at once: on a CPU as many as its caches hold without a gradient."""
+    trial = pack.trials[0]
+    if pack.device.type != "cpu":
+        return FORWARD[pack.device.type]
+    return min(FORWARD["cpu"], max(1, 2 * CPU_BYTES * trial.batch // widest(trial)))
+
+
 @torch.no_grad()
 def evaluate(pack: Pack, split: Split, task: Task, scale: Scale) -> Tensor:
     """Answers of every member on every row, without augmentation, float64 on the device.
@@ -432,13 +440,16 @@ def evaluate(pack: Pack, split: Split, task: Task, scale: Scale) -> Tensor:
     Returns:
         (E, n, 1), the probability of the disease, or (E, n, phenotypes) in their units.
     """
-    modality, size = pack.trials[0].modality, max(1, FORWARD[pack.device.type] // len(pack.trials))
-    found = []
-    for start in range(0, len(split.subjects), size):
-        batch = examples.batch_of(split, slice(start, start + size), modality, pack.dtype)
+    modality, together = pack.trials[0].modality, at_once(pack)
+    members = min(len(pack.trials), together)
+    found: list[list[Tensor]] = [[] for _ in range(0, len(pack.trials), members)]
+    for start in range(0, len(split.subjects), together // members):
+        batch = examples.batch_of(split, slice(start, start + together // members), modality, pack.dtype)
         del batch["target"]
-        found.append(forward(pack, batch, {}, None, "logits")[0].double())
-    logits = torch.cat(found, dim=1)
+        for i, answers in enumerate(found):
+            part = slice(i * members, (i + 1) * members)
+            answers.append(forward(pack, batch, {}, None, "logits", part=part)[0].double())
+    logits = torch.cat([torch.cat(answers, dim=1) for answers in found])
     if task.kind == "binary":
         return logits.softmax(-1)[..., 1:]
     return logits * torch.from_numpy(scale.sd).to(logits) + torch.from_numpy(scale.mean).to(logits)
