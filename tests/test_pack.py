@@ -287,7 +287,7 @@ def test_a_recorded_pack_equals_one_launched_kernel_by_kernel(cohort, tmp_path, 
 
 @pytest.mark.parametrize("rows", [1, 2, 7, 512])
 def test_answers_do_not_depend_on_how_many_are_judged_at_once(cohort, tmp_path, monkeypatch, rows):
-    pack, task = a_pack(tmp_path), tasks.of("cad")
+    pack, task = a_pack(tmp_path), tasks.of("af")
     scale = examples.Scale(np.zeros(1), np.ones(1))
     val = examples.bring(cohort, examples.answerable(cohort, task, "ecg", "val"), task, "ecg", scale, CPU)
     whole = packs.evaluate(pack, val, task, scale)
