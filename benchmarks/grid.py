@@ -227,7 +227,7 @@ def part(
     times = [(timed(multiply, device), timed(bench.step, device)) for _ in range(args.steps)]
     alone, step = (statistics.median(column) for column in zip(*times, strict=True))
     if members not in judged:
-        judged[members] = judge(bench, members, device)
+        judged[members] = judge(bench, members, device, args.steps)
     judge_s, judge_flop = judged[members]
     steps = examples.steps_per_epoch(args.rows, batch)
     return {
@@ -237,9 +237,9 @@ def part(
     }  # fmt: skip
 
 
-def judge(bench: Bench, members: int, device: torch.device) -> tuple[float, float]:
+def judge(bench: Bench, members: int, device: torch.device, times: int) -> tuple[float, float]:
     """Seconds and FLOPs per member and subject of a validation, as many subjects at once as `pack.evaluate` takes."""
-    size = max(1, engine.FORWARD[device.type] // members)
+    size = max(1, engine.at_once(bench.pack) // members)
     signals = torch.randn(size, 12, 5000, device=device).to(bench.pack.dtype)
 
     def work(n: int) -> None:
@@ -248,9 +248,8 @@ def judge(bench: Bench, members: int, device: torch.device) -> tuple[float, floa
 
     few = min(size, 8)
     flop = counted(partial(work, few)) / few / members
-    if device.type == "cuda":
-        work(size)  # chooses its kernels; on a CPU a chunk takes a minute
-    return timed(partial(work, size), device) / size / members, flop
+    work(size)  # chooses its kernels
+    return statistics.median(timed(partial(work, size), device) for _ in range(times)) / size / members, flop
 
 
 def counted(work: Callable[[], Any]) -> int:
