@@ -30,7 +30,6 @@ from ecgcmr.trial import Trial
 FORWARD = {"cuda": 4096, "cpu": 512}  # members × subjects evaluated at once, at most
 # On a CPU so many members take a step together as keep the largest result of a layer in the caches (docs/performance.md).
 CPU_BYTES = 16 * 2**20
-ALL = slice(None)
 ALIGN = 32  # numbers between which a parameter begins in a row: 128 bytes, what a GPU reads at once
 
 
@@ -198,6 +197,38 @@ def compact(pack: Pack, kept: Sequence[int] | np.ndarray) -> Pack:
     )  # fmt: skip
 
 
+def some(pack: Pack, part: slice) -> Pack:
+    """Some of the members as views: what is written to it in place is written to the pack. It takes no step of its own."""
+    rows = pack.rows[part]
+    return replace(
+        pack, trials=pack.trials[part], places=pack.places[part], rows=rows, gradient=pack.gradient[part],
+        params=pack.layout.params(rows), buffers=_of(pack.buffers, part), knobs=_of(pack.knobs, part),
+        multiplier=_of(pack.multiplier, part), alive=pack.alive[part],
+    )  # fmt: skip
+
+
+def _of(tensors: Mapping[str, Tensor], part: slice) -> dict[str, Tensor]:
+    return {name: x[part] for name, x in tensors.items()}
+
+
+def parts(members: int, size: int) -> list[slice]:
+    """Members cut into parts of `size`, the last one smaller."""
+    return [slice(start, min(start + size, members)) for start in range(0, members, size)]
+
+
+def in_cache(trial: Trial) -> int:
+    """How many such members take a step together before a layer's largest result is more than a CPU's caches hold."""
+    return max(1, CPU_BYTES // widest(trial))
+
+
+def widest(trial: Trial) -> int:
+    """Bytes of the largest result of a layer for a batch of one member, in 16 bit: an MLP's inside, or the first maps."""
+    net = trial.network
+    if trial.modality == "cmr":
+        return 2 * trial.batch * 4 * net.image_width * (net.image_size // 4) ** 2
+    return 2 * trial.batch * (12 * (5000 // net.patch) + 1) * 4 * net.width
+
+
 def keep(pack: Pack, better: np.ndarray) -> None:
     """Note the weights of the members of `better`, (E,) bool, as their best."""
     here = torch.from_numpy(np.flatnonzero(better)).to(pack.device)
@@ -306,47 +337,24 @@ class Cast(TorchFunctionMode):
 
 
 def forward(
-    pack: Pack, batch: Mapping[str, Tensor], noise: Mapping[str, Tensor], axis: int | None, wanted: str,
-    params: Mapping[str, Tensor] | None = None, part: slice = ALL,
-) -> tuple[Tensor, dict[str, Tensor]]:  # fmt: skip
-    """One output of the method for every member of `part`, and the buffers afterwards; `params` stand for the part's."""
+    pack: Pack, batch: Mapping[str, Tensor], noise: Mapping[str, Tensor], axis: int | None, wanted: str
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """One output of the method for every member, and the buffers afterwards."""
 
     def one(params: Any, buffers: Any, batch: Any, noise: Any, knobs: Any) -> tuple[Tensor, dict[str, Tensor]]:
         tensors = {**params, **buffers}
         found = torch.func.functional_call(pack.method, tensors, (batch, noise, knobs))[wanted]
         return found, {name: tensors[name] for name in buffers}
 
-    params = _of(pack.params, part) if params is None else params
-    knobs = {name: values[part].to(pack.dtype) for name, values in pack.knobs.items()}
-    seen = (batch, noise) if axis is None else (_of(batch, part), _of(noise, part))
+    knobs = {name: values.to(pack.dtype) for name, values in pack.knobs.items()}
     with hardware.autocast(pack.device, pack.precision), Cast(pack.precision):
-        return torch.func.vmap(one, in_dims=(0, 0, axis, axis, 0))(params, _of(pack.buffers, part), *seen, knobs)
+        return torch.func.vmap(one, in_dims=(0, 0, axis, axis, 0))(pack.params, pack.buffers, batch, noise, knobs)
 
 
 @functools.cache
 def compiled_forward() -> Any:
     """`forward` by torch.compile, anew for every shape of a pack."""
     return torch.compile(forward, dynamic=False)
-
-
-def parts(pack: Pack) -> list[slice]:
-    """The members that take a step together: all of them on a GPU, on a CPU as many as its caches hold."""
-    members = len(pack.trials)
-    size = max(1, CPU_BYTES // widest(pack.trials[0])) if pack.device.type == "cpu" else members
-    return [slice(start, min(start + size, members)) for start in range(0, members, size)]
-
-
-def widest(trial: Trial) -> int:
-    """Bytes of the largest result of a layer for a batch of one member, in 16 bit: an MLP's inside, or the first maps."""
-    net = trial.network
-    if trial.modality == "cmr":
-        return 2 * trial.batch * 4 * net.image_width * (net.image_size // 4) ** 2
-    return 2 * trial.batch * (12 * (5000 // net.patch) + 1) * 4 * net.width
-
-
-def _of(tensors: Mapping[str, Tensor], part: slice) -> dict[str, Tensor]:
-    """The members of `part`, as views."""
-    return {name: x[part] for name, x in tensors.items()}
 
 
 def advance(pack: Pack, rows: Split, draws: Draws, chosen: list[Tensor], now: int, total: int) -> Tensor:
@@ -387,8 +395,13 @@ def step(
         axis: the member axis of both, or none.
         share: of the learning rate by the schedule, (E,).
     """
-    method = pack.method
-    losses = torch.cat([_gradient(pack, batch, noise, axis, part) for part in parts(pack)])
+
+    def seen(tensors: Mapping[str, Tensor], part: slice) -> Mapping[str, Tensor]:
+        return tensors if axis is None else _of(tensors, part)
+
+    method, members = pack.method, len(pack.trials)
+    cut = parts(members, in_cache(pack.trials[0]) if pack.device.type == "cpu" else members)
+    losses = torch.cat([_gradient(some(pack, part), seen(batch, part), seen(noise, part), axis) for part in cut])
     optim.step(
         pack.layout.stretches(pack.rows), pack.layout.stretches(pack.gradient), pack.state,
         lr=pack.knobs["lr"] * method.lr_scale(pack.trials[0].batch) * share,
@@ -399,20 +412,19 @@ def step(
     return losses
 
 
-def _gradient(
-    pack: Pack, batch: Mapping[str, Tensor], noise: Mapping[str, Tensor], axis: int | None, part: slice
-) -> Tensor:
-    """Write the gradient of the members of `part`, note who is alive and the buffers; their losses."""
-    params = {name: x.detach().requires_grad_(True) for name, x in _of(pack.params, part).items()}
+def _gradient(pack: Pack, batch: Mapping[str, Tensor], noise: Mapping[str, Tensor], axis: int | None) -> Tensor:
+    """Write every member's gradient, the buffers, and who is alive; the losses, (E,)."""
+    params = list(pack.params.values())
+    for tensor in params:
+        tensor.requires_grad_(True)
     found = compiled_forward() if replay.compiled(pack.device) else forward
-    losses, buffers = found(pack, batch, noise, axis, "loss", params, part)
+    losses, buffers = found(pack, batch, noise, axis, "loss")
     # The members share no tensor that needs a gradient: the gradient of the sum is every member's own.
-    grads = torch.autograd.grad(losses.sum(), list(params.values()))
-    into = _of(pack.layout.params(pack.gradient), part)
-    torch._foreach_copy_([into[name] for name in params], list(grads))
+    grads = torch.autograd.grad(losses.sum(), params)
+    torch._foreach_copy_([pack.layout.params(pack.gradient)[name] for name in pack.params], list(grads))
     losses = losses.detach()
-    pack.alive[part] &= losses.isfinite()
-    _choose(pack.alive[part], buffers, _of(pack.buffers, part))
+    pack.alive &= losses.isfinite()
+    _choose(pack.alive, buffers, pack.buffers)
     return losses
 
 
@@ -442,14 +454,13 @@ def evaluate(pack: Pack, split: Split, task: Task, scale: Scale) -> Tensor:
     """
     modality, together = pack.trials[0].modality, at_once(pack)
     members = min(len(pack.trials), together)
-    found: list[list[Tensor]] = [[] for _ in range(0, len(pack.trials), members)]
-    for start in range(0, len(split.subjects), together // members):
-        batch = examples.batch_of(split, slice(start, start + together // members), modality, pack.dtype)
+    cut = [some(pack, part) for part in parts(len(pack.trials), members)]
+    found = []
+    for rows in parts(len(split.subjects), together // members):
+        batch = examples.batch_of(split, rows, modality, pack.dtype)
         del batch["target"]
-        for i, answers in enumerate(found):
-            part = slice(i * members, (i + 1) * members)
-            answers.append(forward(pack, batch, {}, None, "logits", part=part)[0].double())
-    logits = torch.cat([torch.cat(answers, dim=1) for answers in found])
+        found.append(torch.cat([forward(part, batch, {}, None, "logits")[0].double() for part in cut]))
+    logits = torch.cat(found, dim=1)
     if task.kind == "binary":
         return logits.softmax(-1)[..., 1:]
     return logits * torch.from_numpy(scale.sd).to(logits) + torch.from_numpy(scale.mean).to(logits)

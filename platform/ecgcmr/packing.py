@@ -13,8 +13,8 @@ import numpy as np
 import torch
 
 from ecgcmr import fit, tabular
-from ecgcmr import pack as packs_
 from ecgcmr.examples import Cohort
+from ecgcmr.pack import in_cache
 from ecgcmr.trial import Trial
 
 log = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ def pack_limit(trial: Trial, memory: int | None) -> int:
     if trial.method == tabular.METHOD:
         return TABULAR_PACK
     if memory is None:
-        return max(1, min(CPU_PACK, packs_.CPU_BYTES // packs_.widest(trial)))
+        return min(CPU_PACK, in_cache(trial))
     return max(1, min(GPU_PACK, int(0.6 * memory // member_bytes(trial))))
 
 
