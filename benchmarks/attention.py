@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ecgcmr import hardware
 from ecgcmr.nn.attention import written_out
+from ecgcmr.runtime import hardware
 
 SHAPES = {
     "paper, fine-tuning": (8, 6, 601, 64), "paper, batch 32": (32, 6, 601, 64), "paper, MAE encoder": (32, 6, 61, 64),

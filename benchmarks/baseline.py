@@ -23,7 +23,7 @@ import numpy as np
 from scipy import sparse
 from scipy.sparse.linalg import spsolve
 
-from ecgcmr import ecg
+from ecgcmr.signals import ecg
 
 
 def record(seed: int = 0) -> np.ndarray:

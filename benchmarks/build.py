@@ -27,11 +27,12 @@ import numpy as np
 import psutil
 import wfdb
 
-from ecgcmr import cohort, ecg
-from ecgcmr.raw import synthetic
+from ecgcmr.cohort import dataset
+from ecgcmr.raw.synthetic import subject
+from ecgcmr.signals import ecg
 
 HEARTS = 40
-ROWS = {"survey": cohort.SURVEY, "train-shard": cohort.SHARD_ROWS}  # of one part
+ROWS = {"survey": dataset.SURVEY, "train-shard": dataset.SHARD_ROWS}  # of one part
 SHORT, COPY = 49, 48  # of every fifty, which is cut and which repeats the one before
 
 
@@ -39,7 +40,7 @@ def recordings(folder: Path, count: int) -> None:
     """Write the recordings, if they are not there yet."""
     folder.mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng(0)
-    hearts = [synthetic.subject(i, 0) for i in range(HEARTS)]
+    hearts = [subject.subject(i, 0) for i in range(HEARTS)]
     for i in range(count):
         heart = hearts[i % HEARTS]
         eight = np.roll(heart.ecg[[0, 1, *range(6, 12)]], int(random.integers(5000)), axis=1)
@@ -172,11 +173,11 @@ def main() -> None:
         third = undisturbed(work / "third", work / "c" / "third", work / "third.key")
         key = work / "all.key"
         whole = undisturbed(work / "all", work / "a" / "made", key)
-        surveys = args.recordings / cohort.SURVEY
+        surveys = args.recordings / dataset.SURVEY
         kills = {
             "survey": killed(work / "all", work / "b" / "made", key, "survey", 0.5 * surveys),
             "writing": killed(
-                work / "all", work / "d" / "made", key, "train-shard", 0.35 * args.recordings / cohort.SHARD_ROWS
+                work / "all", work / "d" / "made", key, "train-shard", 0.35 * args.recordings / dataset.SHARD_ROWS
             ),
         }
         same = tree(work / "a" / "made")

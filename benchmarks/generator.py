@@ -20,8 +20,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "platform"))
 
 import numpy as np
 
-from ecgcmr import cmr, ecg, tasks
-from ecgcmr.raw import synthetic, synthetic_cmr
+from ecgcmr import tasks
+from ecgcmr.raw.synthetic import cmr as synthetic_cmr
+from ecgcmr.raw.synthetic import subject as synthetic
+from ecgcmr.signals import cmr, ecg
 
 LATENTS = {"LVEDV": "edv", "LVESV": "esv", "LVM": "mass", "LVEF": "ef", "RVEDV": "rv_edv"}
 PUBLISHED = {  # doi:10.1186/s12968-017-0327-9, reference ranges of 800 healthy participants

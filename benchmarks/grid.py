@@ -3,7 +3,7 @@
     python benchmarks/grid.py [--seconds S] [--points N] [--limit E] [--budget N] [--cohort COHORT]
     python benchmarks/grid.py --project [--epochs N] [--rows N] [--judged N]
 
-The first runs the paper's 648 points through the real path: Ray, Tune, Optuna, `fit`, folders on disk and Aim. Only a
+The first runs the paper's 648 points through the real path: Ray, Tune, Optuna, `finetune`, folders on disk and Aim. Only a
 pack's arithmetic is replaced, in the worker: its training is a sleep of S seconds per member, its answers are random
 numbers. Each trial still leaves what a trial of the full study leaves: predictions of 6,007 validation subjects, their
 scores, a curve of 60 validations. Packs are cut as for the paper's network on this device (on a CPU each trial is its own
@@ -40,9 +40,14 @@ from packs import Bench, trials, warmed
 from pretrain_step import product, timed
 from torch.utils.flop_counter import FlopCounterMode
 
-from ecgcmr import cluster, examples, fit, hardware, packing, study, sweep, tasks, track
-from ecgcmr import pack as engine
+from ecgcmr import tasks
+from ecgcmr.data import examples
 from ecgcmr.nn import Network
+from ecgcmr.report import track
+from ecgcmr.runtime import cluster, hardware
+from ecgcmr.search import study, sweep
+from ecgcmr.training import finetune, partition
+from ecgcmr.training import pack as engine
 from ecgcmr.trial import Trial
 
 TASK = "cad"
@@ -65,16 +70,16 @@ def grid(points: int | None) -> list[Trial]:
 
 
 def pretend(*given: Any, seconds: float, judged: int) -> None:
-    """Stands for `packing.train` in a worker: the same, but for the arithmetic. Arguments as there."""
-    fit.train = partial(asleep, seconds=seconds)
+    """Stands for `partition.train` in a worker: the same, but for the arithmetic. Arguments as there."""
+    finetune.train = partial(asleep, seconds=seconds)
     engine.evaluate = guessed
-    if not isinstance(fit._materials, partial):  # the worker's first pack
-        fit._materials = partial(enlarged, fit._materials, judged)
-    packing.train(*given)
+    if not isinstance(finetune._materials, partial):  # the worker's first pack
+        finetune._materials = partial(enlarged, finetune._materials, judged)
+    partition.train(*given)
 
 
-def asleep(course: fit.Course, task: tasks.Task, *_: Any, seconds: float) -> None:
-    """Stands for `fit.train`: every member stops early."""
+def asleep(course: finetune.Course, task: tasks.Task, *_: Any, seconds: float) -> None:
+    """Stands for `finetune.train`: every member stops early."""
     members, watch = len(course.whole.trials), course.watch
     time.sleep(seconds * members)
     watch.best[:], watch.epoch[:], watch.status = 0.7, NOTED // 2, ["early-stopped"] * members
@@ -89,7 +94,7 @@ def guessed(pack: engine.Pack, split: examples.Split, *_: Any) -> torch.Tensor:
 
 
 def enlarged(materials: Callable[..., Any], judged: int, *given: Any) -> Any:
-    """Stands for `fit._materials`: the same, its validation rows repeated until there are as many as the paper has."""
+    """Stands for `finetune._materials`: the same, its validation rows repeated until there are as many as the paper has."""
     splits, scale, notes = materials(*given)
     val = splits["val"]
     rows = np.resize(np.arange(len(val.subjects)), judged)
@@ -132,7 +137,7 @@ class Clock:
 def measure(args: argparse.Namespace, cohort: Path, runs: Path) -> dict[str, Any]:
     """The grid from a bare process to an Aim repository."""
     clock, points = Clock(), grid(args.points)
-    limit = args.limit or packing.pack_limit(replace(points[0], network=Network()), packing.device_bytes())
+    limit = args.limit or partition.pack_limit(replace(points[0], network=Network()), partition.device_bytes())
     run = partial(sweep.run, points, cohort, runs, device="cpu", limit=limit, budget=args.budget)
     clock.stage("ray_start", partial(cluster.start, gpus=0))
     at_once, _ = sweep.beside([cluster.cpus()])
@@ -220,7 +225,7 @@ def part(
 
     `judged` keeps what `judge` found by pack size.
     """
-    members = args.limit or packing.pack_limit(trials(Network(), batch, 1)[0], packing.device_bytes())
+    members = args.limit or partition.pack_limit(trials(Network(), batch, 1)[0], partition.device_bytes())
     bench = Bench(trials(Network(), batch, members), device, precision)
     step_flop = counted(bench.step) / members
     warmed(bench)

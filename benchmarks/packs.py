@@ -8,7 +8,7 @@ step and the member-steps per second; for as many processes with one member each
 time. The ratios are of member-steps per second: `of_sequential` to E = 1 of the same engine, `of_eager` to E = 1 launched
 kernel by kernel, and `of_processes` to the best of the processes. All in one run; E = 1 is timed again around every other
 E, and the least of each is taken. The pack's losses are compared with those of its members alone first. On a GPU the peak of
-memory stands beside what `packing` reckons with.
+memory stands beside what `partition` reckons with.
 """
 
 import argparse
@@ -22,13 +22,15 @@ from typing import Any
 
 import torch
 
-from ecgcmr import hardware, packing, replay, study, tasks
-from ecgcmr import pack as packs
+from ecgcmr import tasks
 from ecgcmr.nn import Network
+from ecgcmr.runtime import cuda_graph, hardware
+from ecgcmr.search import study
+from ecgcmr.training import pack, partition
 from ecgcmr.trial import Trial
 
 TOTAL = 10_000  # steps of the schedule: long, so that no rate ends at 0
-WARM = replay.WARM + 2
+WARM = cuda_graph.WARM + 2
 LEAST = 3  # steps per measurement
 
 
@@ -49,7 +51,7 @@ class Bench:
 
     def __init__(self, given: list[Trial], device: torch.device, precision: torch.dtype) -> None:
         """Assemble the pack of these trials."""
-        self.pack = packs.assemble(given, tasks.of("cad"), Path(), device, precision)
+        self.pack = pack.assemble(given, tasks.of("cad"), Path(), device, precision)
         draw = torch.Generator(device).manual_seed(0)
         n = given[0].batch
         self.batch = {
@@ -64,7 +66,7 @@ class Bench:
         drawn = self.pack.method.noise(hardware.generator(device, 0, self.number), n)
         noise = {name: x.to(self.pack.dtype) for name, x in drawn.items()}
         self.number += 1
-        return packs.learn(self.pack, self.batch, noise, None, self.number, TOTAL)
+        return pack.learn(self.pack, self.batch, noise, None, self.number, TOTAL)
 
     def timed(self, seconds: float) -> float:
         """Median seconds of a step over about so many seconds."""
@@ -121,15 +123,15 @@ def pack_times(args: argparse.Namespace, network: Network, batch: int, device: t
             break
         found[str(members)] = {"step_s": round(taken, 5), "member_steps_per_s": round(members / taken, 2)}
         if device.type == "cuda":
-            modelled = members * packing.member_bytes(trials(network, batch, 1)[0])
+            modelled = members * partition.member_bytes(trials(network, batch, 1)[0])
             found[str(members)] |= {"peak_gib": round(torch.cuda.max_memory_allocated(device) / 2**30, 2),
                                     "modelled_gib": round(modelled / 2**30, 2)}  # fmt: skip
         del bench
     one = min(single)
     line = {"1": {"step_s": round(one, 5), "member_steps_per_s": round(1 / one, 2)}, **found}
-    os.environ[replay.SWITCH] = "off"
+    os.environ[cuda_graph.SWITCH] = "off"
     eager = warmed(Bench(trials(network, batch, 1), device, precision)).timed(args.seconds)
-    os.environ.pop(replay.SWITCH)
+    os.environ.pop(cuda_graph.SWITCH)
     return {"sequential": line["1"], "eager": {"step_s": round(eager, 5), "member_steps_per_s": round(1 / eager, 2)},
             "packs": found}  # fmt: skip
 

@@ -27,8 +27,9 @@ import torch
 from scipy import ndimage
 from torch.utils.flop_counter import FlopCounterMode
 
-from ecgcmr import hardware, replay, training
 from ecgcmr.nn import heads, vit
+from ecgcmr.runtime import cuda_graph, hardware
+from ecgcmr.training import loop
 from ecgcmr.trial import Trial
 
 BATCH = {"cpu": {"mae": 32, "mmcl": 16}, "cuda": {"mae": 128, "mmcl": 256}}  # on a GPU the paper's
@@ -62,17 +63,17 @@ def measure(name: str, args: argparse.Namespace, device: torch.device, precision
     """One method: samples/s, FLOPs per sample, peak memory."""
     n = args.batch or BATCH[device.type][name]
     trial = Trial(space="bench", stage="pretrain", task=TASK[name], label=name, method=name, batch=n, epochs=1000)
-    run = training.prepare(trial, 100, device, precision)
+    run = loop.prepare(trial, 100, device, precision)
     batch = batch_of(run.method.needs, n, device)
     with FlopCounterMode(display=False) as counter:
-        training.step(run, batch, 1)
+        loop.step(run, batch, 1)
     multiply, flop = product(device, precision)
     multiply()
-    for _ in range(replay.WARM if run.replay.on else 0):
-        training.step(run, batch, 1)
+    for _ in range(cuda_graph.WARM if run.replay.on else 0):
+        loop.step(run, batch, 1)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    times = [(timed(multiply, device), timed(lambda: training.step(run, batch, 2), device)) for _ in range(args.steps)]
+    times = [(timed(multiply, device), timed(lambda: loop.step(run, batch, 2), device)) for _ in range(args.steps)]
     alone, took = (statistics.median(column) for column in zip(*times, strict=True))
     peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_rss()
     rate, best = counter.get_total_flops() / took, flop / alone
@@ -88,15 +89,15 @@ def measure(name: str, args: argparse.Namespace, device: torch.device, precision
 # -- the plain way -----------------------------------------------------------------------------------------------------
 
 
-def against_plain(trial: Trial, run: training.Training, batch: dict[str, torch.Tensor], steps: int) -> dict[str, float]:
+def against_plain(trial: Trial, run: loop.Training, batch: dict[str, torch.Tensor], steps: int) -> dict[str, float]:
     """Seconds of a plain step, and how many of ours fit into it; both the least of as many steps, in turn."""
-    plain = training.prepare(trial, 100, run.device, torch.float32)
+    plain = loop.prepare(trial, 100, run.device, torch.float32)
     host = {name: x.cpu().numpy() for name, x in batch.items()}
     plain_step(plain, host, 0)
     ours, theirs = [], []
     for number in range(steps):
         theirs.append(timed(functools.partial(plain_step, plain, host, number), run.device))
-        ours.append(timed(lambda: training.step(run, batch, 2), run.device))
+        ours.append(timed(lambda: loop.step(run, batch, 2), run.device))
     return {"plain_step_s": round(min(theirs), 4), "of_plain": round(min(theirs) / min(ours), 2)}
 
 
@@ -105,7 +106,7 @@ def softmax_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torc
     return (q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])).softmax(-1) @ v
 
 
-def plain_step(run: training.Training, host: dict[str, np.ndarray], number: int) -> torch.Tensor:
+def plain_step(run: loop.Training, host: dict[str, np.ndarray], number: int) -> torch.Tensor:
     """One step in float32, launched operation by operation, on signals augmented here one after another."""
     draw = np.random.default_rng(number)
     change = {"ecg": plain_ecg, "cmr": plain_cmr}
@@ -161,16 +162,18 @@ def peak_rss() -> int:
 
 def wait_share(args: argparse.Namespace, device: torch.device, precision: torch.dtype) -> dict[str, Any]:
     """Train MAE for some steps from a cohort: the share of the time spent waiting for Ray Data."""
-    from ecgcmr import cluster, cohort, stream
+    from ecgcmr.cohort import dataset
+    from ecgcmr.data import stream
+    from ecgcmr.runtime import cluster
 
     n = args.batch or BATCH[device.type]["mae"]
     steps = args.steps + 1  # the first waits for Ray Data to start and is not counted
     trial = Trial(space="bench", stage="pretrain", task="ecg", label="mae", method="mae", batch=n, epochs=1)
-    run, state = training.prepare(trial, steps, device, precision), training.beginning()
-    epochs = math.ceil(steps / stream.steps_per_epoch(cohort.open(args.loop), "train", ("ecg",), n))
+    run, state = loop.prepare(trial, steps, device, precision), loop.beginning()
+    epochs = math.ceil(steps / stream.steps_per_epoch(dataset.open(args.loop), "train", ("ecg",), n))
     with cluster.running():
         feed = stream.batches(args.loop, split="train", needs=("ecg",), batch=n, seed=0, epochs=epochs, device=device)
-        training.loop(run, feed, lambda: [(1, batch_of(("ecg",), 1, device))], state)
+        loop.loop(run, feed, lambda: [(1, batch_of(("ecg",), 1, device))], state)
         for _ in feed:  # to its end: Ray Data's own threads outlive a stream that is left, and Ray's end then kills us
             pass
     return {"data_wait_share": round(state["waited"] / state["seconds"], 5), "steps": args.steps}

@@ -33,7 +33,12 @@ import psutil
 import pyarrow.parquet as pq
 import torch
 
-from ecgcmr import cluster, cohort, hardware, memory, nn, shards, stream, training
+from ecgcmr import nn
+from ecgcmr.cohort import dataset, shards
+from ecgcmr.data import cache as memory
+from ecgcmr.data import stream
+from ecgcmr.runtime import cluster, hardware
+from ecgcmr.training import loop
 from ecgcmr.trial import Trial
 
 BUDGET_MB = 256  # of Ray's object store with --grow
@@ -58,14 +63,14 @@ class Memory:
             self.peak = max(self.peak, total / 2**30)
 
 
-def make(out: Path, rows: int) -> cohort.Cohort:
+def make(out: Path, rows: int) -> dataset.Cohort:
     """A cohort of noise: reading does not depend on what the bytes mean."""
     rng, parts = np.random.default_rng(0), []
-    recipe = cohort.recipe_of("noise", {})
-    request = {"source": "noise", "seed": 0, "recipe_hash": cohort.digest(recipe)}
+    recipe = dataset.recipe_of("noise", {})
+    request = {"source": "noise", "seed": 0, "recipe_hash": dataset.digest(recipe)}
     ecg = rng.standard_normal((64, 12, 5000)).astype(np.float16)
     cmr = rng.integers(0, 255, (64, 3, 210, 210), np.uint8)
-    with cohort.building(out, request):
+    with dataset.building(out, request):
         for n, start in enumerate(range(0, rows, 512)):
             count, path = min(512, rows - start), f"train/shard-{n:05d}.parquet"
             body = (
@@ -74,7 +79,7 @@ def make(out: Path, rows: int) -> cohort.Cohort:
             )
             summary = shards.write_shard(out / path, body, ())
             parts.append({**summary, "path": path, "has": {"ecg": "1" * count, "cmr": "1" * count}})
-        return cohort.finish(out, request, recipe, parts, (), {"flow": [], "exclusions": [], "repairs": []})
+        return dataset.finish(out, request, recipe, parts, (), {"flow": [], "exclusions": [], "repairs": []})
 
 
 def plain(path: Path, needs: tuple[str, ...], batch: int) -> float:
@@ -109,7 +114,7 @@ def feed(
 
 def kept(path: Path, needs: tuple[str, ...], batch: int, epochs: int, cache: str, device: str) -> tuple[float, float]:
     """Rows/s of the epoch that fills memory, after its first batches, and of the epochs that memory serves."""
-    steps = stream.steps_per_epoch(cohort.open(path), "train", needs, batch)
+    steps = stream.steps_per_epoch(dataset.open(path), "train", needs, batch)
     warm, ends = min(16, steps // 4), []
     given = {"split": "train", "needs": needs, "batch": batch, "seed": 0, "epochs": epochs, "device": device}
     for _ in stream.batches(path, **given, cache=cache):
@@ -120,7 +125,7 @@ def kept(path: Path, needs: tuple[str, ...], batch: int, epochs: int, cache: str
 
 def measure_kept(path: Path, needs: tuple[str, ...], args: argparse.Namespace) -> dict[str, object]:
     """Streamed and kept epochs in interleaved rounds."""
-    rows = stream.plan(cohort.open(path), "train", needs, args.batch)
+    rows = stream.plan(dataset.open(path), "train", needs, args.batch)
     place = memory.place(args.cache, rows, args.epochs, 0, torch.device(args.device))
     watch, feeds, fills, keeps = Memory(), [], [], []
     for _ in range(args.rounds):
@@ -164,14 +169,14 @@ def beside(path: Path, epochs: int, steps: int = 30) -> float:
                          decoder_heads=4)  # fmt: skip
     trial = Trial(space="bench", stage="pretrain", task="ecg", label="mae", method="mae", network=network, batch=64)
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    run = training.prepare(trial, steps, torch.device("cpu"), torch.float32)
+    run = loop.prepare(trial, steps, torch.device("cpu"), torch.float32)
     batch = {"ecg": torch.randn(64, 12, 5000)}
 
     def seconds() -> float:
         taken = []
         for number in range(steps):
             start = time.perf_counter()
-            training.step(run, batch, number)
+            loop.step(run, batch, number)
             taken.append(time.perf_counter() - start)
         return statistics.median(taken)
 

@@ -12,8 +12,8 @@ Found       Test AUROC 0.32 to 0.57, five of six systems below chance, every int
             rows were checked; 28 rows to learn from and chance suffice for it (docs/real-input.md).
 """
 
-from ecgcmr import study
 from ecgcmr.nn import Network
+from ecgcmr.search import study
 from ecgcmr.trial import Trial
 
 SPACE = "af"

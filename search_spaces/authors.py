@@ -7,7 +7,7 @@ Expectation The numbers of the tables: they were made by this code, at rates up 
 
 from dataclasses import replace
 
-from ecgcmr import study
+from ecgcmr.search import study
 from ecgcmr.trial import Trial
 
 SCALE = replace(study.FULL, space="authors", preset="authors")

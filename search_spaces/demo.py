@@ -9,7 +9,7 @@ Expectation The machinery is the point, not the numbers: a few dozen sick people
 
 from dataclasses import replace
 
-from ecgcmr import study
+from ecgcmr.search import study
 from ecgcmr.trial import Trial
 
 # One rate each instead of a sweep, and one more epoch: the sweep of rates is search_spaces/toy.py's.

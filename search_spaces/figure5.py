@@ -11,7 +11,7 @@ Expectation MMCL above all others at every share, but for CAD with 1 %, where MM
             (paper, section V-D): CAD 4,000 / 400 / 40, AF 1,700 / 170 / 17, DM 2,500 / 250 / 25.
 """
 
-from ecgcmr import study
+from ecgcmr.search import study
 from ecgcmr.trial import Trial
 
 

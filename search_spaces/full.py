@@ -10,7 +10,7 @@ Caution     The preset "paper" takes the text's learning rates as they stand. Th
             fine-tuning by batch / 4, i.e. up to 32 times; search_spaces/authors.py trains at their rates.
 """
 
-from ecgcmr import study
+from ecgcmr.search import study
 from ecgcmr.trial import Trial
 
 

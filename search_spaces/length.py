@@ -14,7 +14,7 @@ Found       Length is what lacked: mae-240 above supervised on LV and WT, the lo
 
 from dataclasses import replace
 
-from ecgcmr import study
+from ecgcmr.search import study
 from ecgcmr.trial import Trial
 
 SMALL = study.SMALL

@@ -12,7 +12,7 @@ Found       MMCL above MAE and supervised on phenotypes, on CAD above MAE; MAE n
             supervised on phenotypes (length.py).
 """
 
-from ecgcmr import study
+from ecgcmr.search import study
 from ecgcmr.trial import Trial
 
 

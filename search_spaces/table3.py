@@ -14,7 +14,7 @@ Expectation (paper; ROC AUC in %, mean ± sd over five seeds)
             mmcl           73.00 ± 0.30    74.11 ± 0.53    75.56 ± 0.16
 """
 
-from ecgcmr import study
+from ecgcmr.search import study
 from ecgcmr.trial import Trial
 
 

@@ -15,7 +15,7 @@ Expectation (paper; Pearson's r, mean over the group's phenotypes)
             cmr-supervised 0.84    0.85    0.78    0.64    0.66
 """
 
-from ecgcmr import study
+from ecgcmr.search import study
 from ecgcmr.trial import Trial
 
 

@@ -13,7 +13,7 @@ Expectation (paper; ROC AUC in %, mean ± sd over five seeds)
             cmr-mmcl           74.37 ± 0.69    77.13 ± 0.42    77.82 ± 0.26
 """
 
-from ecgcmr import study
+from ecgcmr.search import study
 from ecgcmr.trial import Trial
 
 

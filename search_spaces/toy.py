@@ -7,7 +7,7 @@ Expectation The machinery is the point, not the numbers: nearly every claim come
             labels no patient is left of AF or DM, which is said and left out.
 """
 
-from ecgcmr import study
+from ecgcmr.search import study
 from ecgcmr.trial import Trial
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from ecgcmr import cluster, cohort, pairing, shards
+from ecgcmr.cohort import dataset, linkage, shards
+from ecgcmr.runtime import cluster
 
 LABELS = ("cad", "af", "dm", "LVEF", "LVEDV")
 
@@ -17,7 +18,7 @@ def heart_rows(n, seed=0, paired=True):
     """Subjects whose ECG and CMR are simple, lawful (Einthoven), all different, and follow one hidden number."""
     rng = np.random.default_rng(seed)
     time = np.arange(5000) / 500
-    split = pairing.splits(n, seed)
+    split = linkage.splits(n, seed)
     for i in range(n):
         size, rate = rng.uniform(0.5, 1.5), rng.uniform(0.8, 1.8)
         wave = size * np.exp(-(((time * rate) % 1 - 0.4) ** 2) / 0.001)
@@ -37,10 +38,10 @@ def heart_rows(n, seed=0, paired=True):
 
 def write_cohort(out, rows, shard_rows=64, labels=LABELS):
     """A complete cohort of these rows, by the package's own writer, without Ray."""
-    request = {"source": "test", "seed": 0, "recipe_hash": cohort.digest(cohort.recipe_of("test", {}))}
+    request = {"source": "test", "seed": 0, "recipe_hash": dataset.digest(dataset.recipe_of("test", {}))}
     rows, parts = list(rows), []
-    with cohort.building(out, request):
-        for split in pairing.SPLITS:
+    with dataset.building(out, request):
+        for split in linkage.SPLITS:
             mine = [row for row in rows if row["split"] == split]
             for n, start in enumerate(range(0, len(mine), shard_rows)):
                 path, chunk = f"{split}/shard-{n:05d}.parquet", mine[start : start + shard_rows]
@@ -48,7 +49,7 @@ def write_cohort(out, rows, shard_rows=64, labels=LABELS):
                 has = {k: "".join("0" if row.get(k) is None else "1" for row in chunk) for k in shards.SIGNALS}
                 parts.append({**summary, "path": path, "has": has})
         account = {"flow": [{"step": "kept", "n": len(rows), "reasons": {}}], "exclusions": [], "repairs": []}
-        return cohort.finish(out, request, cohort.recipe_of("test", {}), parts, labels, account)
+        return dataset.finish(out, request, dataset.recipe_of("test", {}), parts, labels, account)
 
 
 @pytest.fixture(scope="session")

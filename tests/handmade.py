@@ -3,7 +3,8 @@
 import numpy as np
 import pandas as pd
 
-from ecgcmr import examples, store, tasks
+from ecgcmr import store, tasks
+from ecgcmr.data import examples
 from ecgcmr.trial import Trial
 
 LABELS = ("supervised", "mae", "mmcl-wo-mdm", "mmcl")

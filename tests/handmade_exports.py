@@ -10,7 +10,7 @@ import zlib
 
 import numpy as np
 
-from ecgcmr import ecg
+from ecgcmr.signals import ecg
 
 FIRST, LAST, ID = "Zacharias", "Quillfeather", "MRN-77001234"
 CLINIC, DOCTOR, SERIAL, STATEMENT = "St Erkenwald", "Pemberton", "SN889XQ", "Sinus rhythm, probable Brugada"

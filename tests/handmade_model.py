@@ -6,8 +6,10 @@ import numpy as np
 import wfdb
 from conftest import heart_rows, write_cohort
 
-from ecgcmr import ecg, fit, tasks
+from ecgcmr import tasks
 from ecgcmr.nn import Network
+from ecgcmr.signals import ecg
+from ecgcmr.training import finetune
 from ecgcmr.trial import Trial
 
 TINY = Network(crop=2500, patch=500, width=8, depth=2, heads=2, blocks=(1, 1, 1, 1), image_width=4, image_size=48)
@@ -55,5 +57,5 @@ def made(base):
     cohort = write_cohort(base / "served" / "cohort", rows, labels=LABELS)
     runs = base / "served" / "runs"
     for task, label in (("cad", "mmcl"), ("lv", "mmcl"), ("cad", "mae")):
-        fit.fit([trial(task, label, seed) for seed in SEEDS], cohort, runs, device="cpu", precision="float32")
+        finetune.fit([trial(task, label, seed) for seed in SEEDS], cohort, runs, device="cpu", precision="float32")
     return cohort, runs, raw

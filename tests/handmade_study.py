@@ -10,8 +10,12 @@ import conftest
 import numpy as np
 import pandas as pd
 
-from ecgcmr import examples, shards, store, study, tasks, training
+from ecgcmr import store, tasks
+from ecgcmr.cohort import shards
+from ecgcmr.data import examples
 from ecgcmr.report import page
+from ecgcmr.search import study
+from ecgcmr.training import loop
 
 # How far the mean score of the sick lies above that of the healthy, in sd; the noise of a phenotype is about its inverse.
 STRENGTH = {
@@ -40,7 +44,7 @@ def fill(runs, cohort, *, scale=study.TOY, parts=(), seeds=SEEDS, logged=True):
     trials = study.trials(scale, *parts)
     before = [trial for trial in trials if trial.stage == "pretrain"]
     for i, trial in enumerate(before):
-        weights = training.handed_on(training.build(trial)) if trial.method == "mmcl" else {}
+        weights = loop.handed_on(loop.build(trial)) if trial.method == "mmcl" else {}
         leave(
             runs,
             trial,

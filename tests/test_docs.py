@@ -7,7 +7,8 @@ import pyarrow.parquet
 import pytest
 import yaml
 
-from ecgcmr import __version__, cohort, shards
+from ecgcmr import __version__
+from ecgcmr.cohort import dataset, shards
 
 ROOT = Path(__file__).resolve().parents[1]
 FORMAT = ROOT / "docs" / "data-format.md"
@@ -29,11 +30,11 @@ def test_the_three_lines_read_a_shard(small_cohort):
 def test_the_page_names_every_field_of_the_manifest_and_the_index(small_cohort):
     text = FORMAT.read_text()
     missing = [name for name in {*small_cohort.manifest} - {"request"} if f"`{name}`" not in text]
-    assert not missing, f"docs/data-format.md does not explain {missing} of {cohort.MANIFEST}"
+    assert not missing, f"docs/data-format.md does not explain {missing} of {dataset.MANIFEST}"
     missing = [
         name for name in small_cohort.rows().columns if name not in small_cohort.columns and f"`{name}`" not in text
     ]
-    assert not missing, f"docs/data-format.md does not explain {missing} of {cohort.INDEX}"
+    assert not missing, f"docs/data-format.md does not explain {missing} of {dataset.INDEX}"
     for signal in shards.SIGNALS.values():
         assert all(f"`{key}`" in text for key in signal.metadata)
 

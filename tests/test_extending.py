@@ -14,11 +14,14 @@ import pytest
 import test_methods
 import torch
 
-from ecgcmr import ecg, fit, losses, methods, raw, store, tasks, training
-from ecgcmr import pack as packs
+from ecgcmr import methods, raw, store, tasks
 from ecgcmr.errors import Excluded, InputError
+from ecgcmr.methods import losses
 from ecgcmr.nn import Network
 from ecgcmr.presets import PRESETS, Preset
+from ecgcmr.signals import ecg
+from ecgcmr.training import finetune, loop
+from ecgcmr.training import pack as packs
 from ecgcmr.trial import Trial
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -92,8 +95,8 @@ def test_the_search_space_pre_trains_it_and_fine_tunes_from_it(vicreg, monkeypat
     monkeypatch.setitem(tasks.TASKS, "hf", tasks.Task("hf", "Heart failure", "binary", ("hf",)))
     first, *grid = module(monkeypatch, "heart_failure", FILES["heart_failure"]).trials()
     assert (first.stage, first.method) == ("pretrain", "vicreg")
-    assert methods.knobs(training.build(first), dict(first.knobs))["lr"] == 3e-4
-    fit.check(grid)
+    assert methods.knobs(loop.build(first), dict(first.knobs))["lr"] == 3e-4
+    finetune.check(grid)
     assert len({trial.name for trial in grid}) == len(grid) == 16
     assert {start for trial in grid for _, start in trial.starts} == {first.name}
     assert {trial.label for trial in grid if not trial.starts} == {"supervised"}
@@ -112,14 +115,14 @@ def pre_trained(cohort, runs):
         space="t", stage="pretrain", task="ecg", label="vicreg", method="vicreg", network=TINY, batch=16, epochs=12,
         knobs=(("lr", 3e-3), ("warmup", 0.0)),
     )  # fmt: skip
-    run = training.prepare(trial, 1, torch.device("cpu"), torch.float32)
+    run = loop.prepare(trial, 1, torch.device("cpu"), torch.float32)
     rows = cohort.rows("train")
     signals = cohort.load(rows[rows.has_ecg].iloc[: trial.batch], ("ecg",))["ecg"]
     batch = {"ecg": torch.from_numpy(np.array(signals))}
-    found = [training.step(run, batch, number).item() for number in range(run.steps)]
+    found = [loop.step(run, batch, number).item() for number in range(run.steps)]
     result = store.Finished(
         trial=trial, status="finished", scores=(("val", "loss", found[-1], trial.batch),), curve=pd.DataFrame(),
-        predictions=None, weights={k: v.numpy() for k, v in training.handed_on(run.method).items()}, epoch=11,
+        predictions=None, weights={k: v.numpy() for k, v in loop.handed_on(run.method).items()}, epoch=11,
         provenance={"cohort": cohort.provenance},
     )  # fmt: skip
     store.write(runs, result, cohort.fingerprint)
@@ -129,7 +132,7 @@ def pre_trained(cohort, runs):
 def test_the_task_is_fine_tuned_from_its_encoder(vicreg, registered, small_cohort, tmp_path):
     start, found = pre_trained(small_cohort, tmp_path)
     assert np.isfinite(found).all()
-    fresh = training.build(start).ecg.blocks[0].attn.qkv.weight
+    fresh = loop.build(start).ecg.blocks[0].attn.qkv.weight
     trial = Trial(
         space="t", stage="grid", task="ef", label="vicreg", method="supervised", starts=(("ecg", start.name),),
         network=TINY, batch=32, epochs=1, knobs=(("lr", 1e-3),),
@@ -138,11 +141,11 @@ def test_the_task_is_fine_tuned_from_its_encoder(vicreg, registered, small_cohor
     kept = torch.from_numpy(store.weights(tmp_path, start.name, "ecg")["blocks.0.attn.qkv.weight"])
     assert torch.equal(pack.params["ecg.blocks.0.attn.qkv.weight"][0], kept)
     assert (kept - fresh).abs().max() > 1e-3
-    (result,) = fit.fit([trial], small_cohort, tmp_path, device="cpu", precision="float32")
+    (result,) = finetune.fit([trial], small_cohort, tmp_path, device="cpu", precision="float32")
     assert result.status == "finished"
     assert {"pearson", "pearson:LVEF"} <= {metric for _, metric, _, _ in result.scores}
     with pytest.raises(InputError, match="no column 'hf', which task 'hf' needs"):
-        fit.fit([dataclasses.replace(trial, task="hf")], small_cohort, tmp_path, device="cpu")
+        finetune.fit([dataclasses.replace(trial, task="hf")], small_cohort, tmp_path, device="cpu")
 
 
 def test_any_column_of_zeros_and_ones_is_a_task_without_a_line(small_cohort):

@@ -31,7 +31,11 @@ from scipy.signal import resample_poly
 from test_explain import RUN, leave
 from test_raw_sax import COLUMNS, PHASES, ROWS, SLICES, image, stored
 
-from ecgcmr import cli, cluster, cohort, ecg, fit, raw, shards, store
+from ecgcmr import cli, raw, store
+from ecgcmr.cohort import dataset, shards
+from ecgcmr.runtime import cluster
+from ecgcmr.signals import ecg
+from ecgcmr.training import finetune
 
 PEOPLE = 3
 NAME, PERSON, BIRTH, PLACE, ORDER = "Plantagenet", "PID7731903", "19530417", "Zauberberghaus", "ACC5519202"
@@ -307,10 +311,10 @@ def test_no_identifier_is_written(recordings, tmp_path, one_ray, capfd):
     known.to_csv(tmp_path / "labels.csv", index=False)
     shared = ("--cohort", out, "--runs", runs)
     assert run("cohort", "build", *places, "--labels", tmp_path / "labels.csv", *shared) == 0
-    assert len(cohort.open(out).rows()) == len(FORMATS) * PEOPLE
+    assert len(dataset.open(out).rows()) == len(FORMATS) * PEOPLE
     assert run("cohort", "check", *shared) == 0
     assert run("pretrain", space, *shared) == 0
-    fit.fit([handmade_model.trial("lv")], cohort.open(out), runs, device="cpu", precision="float32")
+    finetune.fit([handmade_model.trial("lv")], dataset.open(out), runs, device="cpu", precision="float32")
     assert run("report", *shared) == 0
     files, final, own = tmp_path / "files", runs / "t/final", next((runs / "t/pretrain").rglob("seed=0"))
     assert run("share", "--model", final, "--out", tmp_path / "shared", *shared) == 0

@@ -29,8 +29,14 @@ from safetensors.torch import load_file
 from scipy.signal import butter, find_peaks, sosfiltfilt
 from torch import Tensor
 
-from ecgcmr import cohort, ecg, examples, fit, methods, presets, statistics, store, sweep, tasks
+from ecgcmr import methods, presets, store, tasks
 from ecgcmr import trial as trials
+from ecgcmr.cohort import dataset
+from ecgcmr.data import examples
+from ecgcmr.evaluation import statistics
+from ecgcmr.search import sweep
+from ecgcmr.signals import ecg
+from ecgcmr.training import finetune
 from ecgcmr.trial import Trial
 
 SOURCES = {"A": "CPSC2018", "Q": "CPSC-Extra", "E": "Georgia", "HR": "PTB-XL", "JS": "Chapman-Ningbo"}
@@ -46,7 +52,7 @@ DRAWS = 20000
 # -- labels and sources ------------------------------------------------------------------------------------------------
 
 
-def table(opened: cohort.Cohort, recordings: Path) -> pd.DataFrame:
+def table(opened: dataset.Cohort, recordings: Path) -> pd.DataFrame:
     """The index with what the headers say: `source`, and `fibrillation`, `flutter`, `stated` as 0, 1 or NaN."""
     link = pd.read_csv(opened.path.with_name(opened.path.name + ".link.csv")).set_index("subject")["key"]
     rows = opened.rows().reset_index(drop=True)
@@ -129,7 +135,7 @@ def separated(rows: pd.DataFrame, by: str) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def again(opened: cohort.Cohort, folder: Path, trial: Trial, stored: pd.Series) -> tuple[float, float]:
+def again(opened: dataset.Cohort, folder: Path, trial: Trial, stored: pd.Series) -> tuple[float, float]:
     """AUROC of a run's weights on the rows that they learnt from, and how far its stored outputs are from those made anew.
 
     Every recording is read and answered alone, so that a confusion of rows or of classes would show.
@@ -149,7 +155,7 @@ def again(opened: cohort.Cohort, folder: Path, trial: Trial, stored: pd.Series) 
     return scored(known, train.af)[0], float(np.abs(np.array(new) - stored.to_numpy()).max())
 
 
-def finals(opened: cohort.Cohort, runs: Path, space: str, stated: pd.Series) -> dict[str, Any]:
+def finals(opened: dataset.Cohort, runs: Path, space: str, stated: pd.Series) -> dict[str, Any]:
     """Scores of the final runs, and what the same outputs would score with test positives drawn at random."""
     outputs: dict[str, dict[tuple[str, int], pd.Series]] = {"val": {}, "test": {}}
     epochs: dict[str, list[int]] = {}
@@ -229,14 +235,14 @@ class Learner:
         """Train to the last epoch; probabilities on the rows trained on and on the others, (seeds, n) each."""
         members = [trials.from_json({**trials.to_json(self.trial), "seed": seed}) for seed in self.seeds]
         device, scale = torch.device("cpu"), examples.Scale(np.zeros(1), np.ones(1))
-        pack = fit.assemble(members, TASK, Path(), device, torch.float32)
-        rows, draws = self.split(train, answers), fit.draws_of(members, device)
+        pack = finetune.assemble(members, TASK, Path(), device, torch.float32)
+        rows, draws = self.split(train, answers), finetune.draws_of(members, device)
         per_epoch = examples.steps_per_epoch(len(train), self.trial.batch)
         for epoch in range(self.trial.epochs):
-            chosen = fit.orders(draws, epoch, len(train), members, device)
+            chosen = finetune.orders(draws, epoch, len(train), members, device)
             for now in range(epoch * per_epoch, (epoch + 1) * per_epoch):
-                fit.advance(pack, rows, draws, chosen, now, self.trial.epochs * per_epoch)
-        first, second = (fit.evaluate(pack, part, TASK, scale) for part in (rows, self.split(test, answers)))
+                finetune.advance(pack, rows, draws, chosen, now, self.trial.epochs * per_epoch)
+        first, second = (finetune.evaluate(pack, part, TASK, scale) for part in (rows, self.split(test, answers)))
         return first[..., 0].numpy(), second[..., 0].numpy()
 
 
@@ -285,7 +291,7 @@ def main() -> None:
     parser.add_argument("--space", type=Path, default=Path("search_spaces/af.py"))
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1], help="of the five folds; none skips them")
     args = parser.parse_args()
-    opened = cohort.open(args.cohort)
+    opened = dataset.open(args.cohort)
     rows = table(opened, args.recordings)
     signals = opened.load(opened.rows(), ("ecg",))["ecg"].astype(np.float32)
     measures = rhythm(signals)

@@ -21,8 +21,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ecgcmr import cohort as cohorts
-from ecgcmr import packing, spaces, store, study, tasks
+from ecgcmr import store, tasks
+from ecgcmr.cohort import dataset
+from ecgcmr.search import spaces, study
+from ecgcmr.training import partition
 from ecgcmr.trial import Trial
 
 
@@ -38,17 +40,17 @@ def grid(task: str, epochs: int, points: int | None) -> list[Trial]:
     ]
 
 
-def search(trials: list[Trial], cohort: cohorts.Cohort, runs: Path) -> dict[str, Any]:
+def search(trials: list[Trial], cohort: dataset.Cohort, runs: Path) -> dict[str, Any]:
     """Run a grid and the five seeds of its best point; what it took and gave."""
     begun = time.monotonic()
-    for pack in packing.packs(trials):
-        packing.train(pack, cohort, runs, None, "auto", "asha")
+    for pack in partition.packs(trials):
+        partition.train(pack, cohort, runs, None, "auto", "asha")
     seconds = time.monotonic() - begun
     curves = [pd.read_parquet(store.folder(runs, trial.name) / store.CURVE) for trial in trials]
     rows = store.rows(runs)
     finals = spaces.finals(trials, runs)
-    for pack in packing.packs(finals):
-        packing.train(pack, cohort, runs, None, "auto", "seeds")
+    for pack in partition.packs(finals):
+        partition.train(pack, cohort, runs, None, "auto", "seeds")
     metric = tasks.of(trials[0].task, (trials[0].task,)).metric
     after = store.rows(runs)
     test = (
@@ -72,7 +74,7 @@ def main() -> None:
     parser.add_argument("--points", type=int)
     parser.add_argument("--runs", type=Path, help="where the trials go, and stay (default: a folder that is removed)")
     args = parser.parse_args()
-    trials, cohort = grid(args.task, args.epochs, args.points), cohorts.open(args.cohort)
+    trials, cohort = grid(args.task, args.epochs, args.points), dataset.open(args.cohort)
     with tempfile.TemporaryDirectory() as folder:
         runs = args.runs or Path(folder)
         whole = search(trials, cohort, runs / "whole")

@@ -22,7 +22,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ecgcmr import cohort, hardware, presets, pretrain, spaces, store, study, training
+from ecgcmr import presets, store
+from ecgcmr.cohort import dataset
+from ecgcmr.runtime import hardware
+from ecgcmr.search import spaces, study
+from ecgcmr.training import loop, pretrain
 from ecgcmr.trial import Trial
 
 NEEDS = ("ecg", "cmr")
@@ -37,15 +41,15 @@ def shuffled(data: dict[str, Tensor], trial: Trial) -> Iterator[dict[str, Tensor
             yield {name: signals[order[first : first + trial.batch]] for name, signals in data.items()}
 
 
-def trained(trial: Trial, runs: Path, opened: cohort.Cohort, data: dict[str, Tensor]) -> list[dict[str, Any]]:
+def trained(trial: Trial, runs: Path, opened: dataset.Cohort, data: dict[str, Tensor]) -> list[dict[str, Any]]:
     """The curve of one training."""
     device = torch.device("cpu")
-    run = training.prepare(trial, len(data["ecg"]) // trial.batch, device, hardware.precision("auto", device))
+    run = loop.prepare(trial, len(data["ecg"]) // trial.batch, device, hardware.precision("auto", device))
     for part, name in trial.starts:
         run.method.load(part, store.weights(runs, name, part))
-    state = training.beginning()
+    state = loop.beginning()
     judged = partial(pretrain.validation_batches, opened, NEEDS, trial.batch, device, 0, 1)
-    training.loop(run, shuffled(data, trial), judged, state)
+    loop.loop(run, shuffled(data, trial), judged, state)
     return state["curve"]
 
 
@@ -58,7 +62,7 @@ def main() -> None:
     args = parser.parse_args()
     trials = study.resolved(spaces.load(args.space), args.runs)
     (trial, *_) = [trial for trial in trials if trial.stage == "pretrain" and trial.label == "mmcl"]
-    opened = cohort.open(args.cohort)
+    opened = dataset.open(args.cohort)
     signals = opened.load(pretrain.complete(opened, "train", NEEDS), NEEDS)
     data = {name: torch.from_numpy(np.array(values)) for name, values in signals.items()}
     found: dict[str, Any] = {}

@@ -26,9 +26,12 @@ for name in ("OMP", "OPENBLAS", "MKL"):  # many processes share the cores: threa
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
-from ecgcmr import cohort as cohorts  # noqa: E402
-from ecgcmr import hardware, memory, packing, pretrain, spaces, store, stream, study, tabular, training  # noqa: E402
-from ecgcmr import order as orders  # noqa: E402
+from ecgcmr import store  # noqa: E402
+from ecgcmr.cohort import dataset  # noqa: E402
+from ecgcmr.data import cache, sampler, stream  # noqa: E402
+from ecgcmr.runtime import hardware  # noqa: E402
+from ecgcmr.search import spaces, study  # noqa: E402
+from ecgcmr.training import loop, partition, pretrain, trees  # noqa: E402
 from ecgcmr.trial import Trial  # noqa: E402
 
 KEEP_GB = 8  # rows of one pre-training on the device
@@ -36,47 +39,47 @@ ROWS = 512  # read at once
 
 
 def make_cohort(path: Path, subjects: int, jobs: int) -> None:
-    """Make the synthetic cohort with processes where `cohort.synth` has Ray Data."""
+    """Make the synthetic cohort with processes where `dataset.synth` has Ray Data."""
     with multiprocessing.get_context("fork").Pool(jobs) as pool:
 
         def each(todo: Any, out: Path) -> Iterator[dict[str, Any]]:
             rows = [{"job": json.dumps(job), "out": str(out.resolve())} for job in todo]
-            for row in pool.imap_unordered(cohorts._work, rows):
+            for row in pool.imap_unordered(dataset._work, rows):
                 yield json.loads(row["part"])
 
-        cohorts._each = each
-        cohorts.synth(path, subjects=subjects, shard_rows=cohorts.SHARD_ROWS if subjects > 2000 else 64)
+        dataset._each = each
+        dataset.synth(path, subjects=subjects, shard_rows=dataset.SHARD_ROWS if subjects > 2000 else 64)
 
 
 def pre_train(trial: Trial, listed: list[Trial], cohort_path: Path, runs: Path, name: str) -> float:
     """One pre-training from memory; its seconds. A start may be the best of a sweep that has finished."""
-    begun, cohort, device = time.monotonic(), cohorts.open(cohort_path), torch.device(name)
+    begun, cohort, device = time.monotonic(), dataset.open(cohort_path), torch.device(name)
     if store.finished(runs, trial, cohort.fingerprint):
         return 0.0
     trial = study.resolved([trial, *(t for t in listed if starts(trial, t.name))], runs)[0]
-    needs = training.build(trial).needs
+    needs = loop.build(trial).needs
     per_epoch = stream.steps_per_epoch(cohort, "train", needs, trial.batch)
-    run = training.prepare(trial, per_epoch, device, hardware.precision("auto", device))
+    run = loop.prepare(trial, per_epoch, device, hardware.precision("auto", device))
     for part, start in trial.starts:
         run.method.load(part, store.weights(runs, start, part))
-    held = memory.empty(stream.plan(cohort, "train", needs, trial.batch, trial.seed), device)
-    if memory.size(held.order) > KEEP_GB * 1e9:
-        raise SystemExit(f"{trial.name}: {memory.size(held.order) / 1e9:.0f} GB of rows, more than {KEEP_GB}")
+    held = cache.empty(stream.plan(cohort, "train", needs, trial.batch, trial.seed), device)
+    if cache.size(held.order) > KEEP_GB * 1e9:
+        raise SystemExit(f"{trial.name}: {cache.size(held.order) / 1e9:.0f} GB of rows, more than {KEEP_GB}")
     rows = np.arange(len(held.order.row))
     for piece in np.array_split(rows, -(-len(rows) // ROWS)):
         held.take(piece)
-    feed = (held.take(orders.mine(held.order, step)) for step in range(run.steps))
+    feed = (held.take(sampler.mine(held.order, step)) for step in range(run.steps))
     judged = list(pretrain.validation_batches(cohort, needs, trial.batch, device))
-    state = training.beginning()
-    status = training.loop(run, feed, lambda: judged, state)
+    state = loop.beginning()
+    status = loop.loop(run, feed, lambda: judged, state)
     store.write(runs, pretrain.outcome(run, state, status, cohort, "device"), cohort.fingerprint)
     return time.monotonic() - begun
 
 
 def fit_pack(pack: list[Trial], cohort_path: Path, runs: Path, name: str) -> float:
     """One pack; its seconds."""
-    begun, cohort = time.monotonic(), cohorts.open(cohort_path)
-    packing.train(pack, cohort, runs, name, "auto", f"{pack[0].space}/{pack[0].stage}/{pack[0].task}/pack-{id(pack)}")
+    begun, cohort = time.monotonic(), dataset.open(cohort_path)
+    partition.train(pack, cohort, runs, name, "auto", f"{pack[0].space}/{pack[0].stage}/{pack[0].task}/pack-{id(pack)}")
     return time.monotonic() - begun
 
 
@@ -110,10 +113,10 @@ def starts(trial: Trial, name: str) -> bool:
     return any(name == start or name.startswith(f"{start}/") for _, start in trial.starts)
 
 
-def packs(trials: list[Trial], cohort: cohorts.Cohort, runs: Path) -> list[list[Trial]]:
+def packs(trials: list[Trial], cohort: dataset.Cohort, runs: Path) -> list[list[Trial]]:
     """What is not finished, in packs; the dearest first."""
-    todo = [t for t in trials if t.method != tabular.METHOD and not store.finished(runs, t, cohort.fingerprint)]
-    return sorted(packing.packs(todo), key=lambda pack: -pack[0].epochs * len(pack))
+    todo = [t for t in trials if t.method != trees.METHOD and not store.finished(runs, t, cohort.fingerprint)]
+    return sorted(partition.packs(todo), key=lambda pack: -pack[0].epochs * len(pack))
 
 
 def main() -> None:
@@ -139,7 +142,7 @@ def main() -> None:
     if args.subjects:
         make_cohort(args.cohort, args.subjects, multiprocessing.cpu_count())
         lap("cohort")
-    cohort, listed = cohorts.open(args.cohort), spaces.load(args.space)
+    cohort, listed = dataset.open(args.cohort), spaces.load(args.space)
     device = str(hardware.device(args.device))
     given = (args.cohort, args.runs, device)
     with ProcessPoolExecutor(args.jobs, multiprocessing.get_context("spawn")) as pool:
@@ -155,7 +158,7 @@ def main() -> None:
         finals: list[Trial] = []
         if args.until != "pretrain":
             grid, _ = spaces.feasible([t for t in study.resolved(listed, args.runs) if t.stage == "grid"], cohort)
-            grid = [trial for trial in grid if trial.method != tabular.METHOD]
+            grid = [trial for trial in grid if trial.method != trees.METHOD]
             every(pool, packs(grid, cohort, args.runs), fit_pack, given)
             lap("grid")
         if args.until == "seeds":

@@ -17,8 +17,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ecgcmr import served, statistics, store, tasks
-from ecgcmr.served import Disease, Meaning, Phenotype
+from ecgcmr import store, tasks
+from ecgcmr.evaluation import statistics
+from ecgcmr.inference import ensemble
+from ecgcmr.inference.ensemble import Disease, Meaning, Phenotype
 from ecgcmr.tasks import Task
 
 
@@ -29,7 +31,7 @@ def columns(tables: list[pd.DataFrame], kind: str, task: Task) -> np.ndarray:
 
 def of_disease(means: Disease, outputs: np.ndarray, y: np.ndarray, name: str) -> dict[str, Any]:
     """`outputs` is (seeds, n), the probabilities at balanced classes."""
-    risk, low, high = means.recalibration.risk(served.logit(outputs))
+    risk, low, high = means.recalibration.risk(ensemble.logit(outputs))
     found = statistics.calibration(risk, y, name)
     usual = means.positive / means.n
     return {
@@ -58,9 +60,9 @@ def main() -> None:
     parser.add_argument("--system")
     args = parser.parse_args()
     found: dict[str, Any] = {}
-    for name, seeds in served.of_system(served.runs_in(args.model), args.system).items():
+    for name, seeds in ensemble.of_system(ensemble.runs_in(args.model), args.system).items():
         task = tasks.of(name, (name,))
-        means = served.meaning(seeds, task)
+        means = ensemble.meaning(seeds, task)
         tables = [pd.read_parquet(run.folder / store.PREDICTIONS).query("split == 'test'") for run in seeds]
         outputs, targets = columns(tables, "output", task), columns(tables[:1], "target", task)[0]
         one = means[task.columns[0]]
@@ -68,7 +70,7 @@ def main() -> None:
             found[name] = of_disease(one, outputs[..., 0], targets[:, 0], name)
         else:
             found[name] = of_phenotypes(means, outputs, targets)
-    print(json.dumps({"benchmark": "coverage", "level": served.LEVEL, **found}))
+    print(json.dumps({"benchmark": "coverage", "level": ensemble.LEVEL, **found}))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ Every recording that `ecg.quality` passes is used, as it is and spoilt in known 
   per minute in a random direction.
 * `noisy`: 50 Hz mains in one electrode (all leads get their share) and white muscle noise in all, by RMS in mV.
 
-`--fit` prints the reference moments of all of them instead, as they stand in `flags.MOMENTS`. A minute on two cores.
+`--fit` prints the reference moments of all of them instead, as they stand in `quality_flags.MOMENTS`. A minute on two cores.
 """
 
 import argparse
@@ -20,9 +20,9 @@ import json
 import numpy as np
 from scipy.signal import butter, resample_poly, sosfiltfilt
 
-from ecgcmr import ecg, flags
 from ecgcmr.errors import Excluded
 from ecgcmr.raw import wfdb
+from ecgcmr.signals import ecg, quality_flags
 
 FOLDS = 10
 PACING = "snomed_10370003"
@@ -45,12 +45,12 @@ def recordings(path: str) -> tuple[np.ndarray, np.ndarray]:
 
 def reversal(signals: np.ndarray) -> dict[str, str]:
     """Exchange -> share flagged / share named rightly, with reference moments of other recordings."""
-    moments = np.array([flags.moments(signal) for signal in signals])
+    moments = np.array([quality_flags.moments(signal) for signal in signals])
     fold = np.arange(len(moments)) % FOLDS
     references = [1000 * moments[fold != f].mean(0) for f in range(FOLDS)]
     said = {
-        name: [flags.likeliest(T @ held @ T.T, references[f]) for held, f in zip(moments, fold, strict=True)]
-        for name, T in flags.EXCHANGES.items()
+        name: [quality_flags.likeliest(T @ held @ T.T, references[f]) for held, f in zip(moments, fold, strict=True)]
+        for name, T in quality_flags.EXCHANGES.items()
     }
     shares = {
         name: (np.mean([bool(w) for w in words]), np.mean([w == name for w in words])) for name, words in said.items()
@@ -89,7 +89,7 @@ def muscle(signal: np.ndarray, rms_mv: float, random: np.random.Generator) -> np
 
 def share(name: str, signals: list[np.ndarray]) -> float:
     """How many of the recordings get a flag."""
-    return round(float(np.mean([flags.flags(signal)[name] for signal in signals])), 3)
+    return round(float(np.mean([quality_flags.flags(signal)[name] for signal in signals])), 3)
 
 
 def main() -> None:
@@ -100,7 +100,9 @@ def main() -> None:
     args = parser.parse_args()
     signals, labelled = recordings(args.recordings)
     if args.fit:
-        print((1000 * np.mean([flags.moments(signal) for signal in signals], axis=0)).round().astype(int).tolist())
+        print(
+            (1000 * np.mean([quality_flags.moments(signal) for signal in signals], axis=0)).round().astype(int).tolist()
+        )
         return
     random = np.random.default_rng(0)
     plain = list(signals[~labelled])

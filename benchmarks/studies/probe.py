@@ -20,8 +20,12 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ecgcmr import cohort, examples, presets, shards, spaces, store, study, tasks, training
+from ecgcmr import presets, store, tasks
+from ecgcmr.cohort import dataset, shards
+from ecgcmr.data import examples
 from ecgcmr.methods import trunk
+from ecgcmr.search import spaces, study
+from ecgcmr.training import loop
 from ecgcmr.trial import Trial
 
 PENALTY = 100.0  # of standardised features, beside thousands of rows
@@ -32,7 +36,7 @@ BATCH = 128
 @torch.no_grad()
 def embedded(trial: Trial, runs: Path, signals: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Embeddings of all rows by the trial's encoders, (n, width) each, by modality."""
-    method, found = training.build(trial).eval(), {}
+    method, found = loop.build(trial).eval(), {}
     for part in method.parts:
         method.load(part, store.weights(runs, trial.name, part))
         rows = []
@@ -95,7 +99,7 @@ def main() -> None:
     for name in ("cohort", "runs", "space"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     args = parser.parse_args()
-    opened = cohort.open(args.cohort)
+    opened = dataset.open(args.cohort)
     rows = {split: opened.rows(split).query("has_ecg and has_cmr") for split in ("train", "val")}
     signals = {split: opened.load(index, ("ecg", "cmr")) for split, index in rows.items()}
     probes: dict[str, Any] = {}

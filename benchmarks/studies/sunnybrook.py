@@ -19,7 +19,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ecgcmr import check, cluster, cohort, fit, pairing, pretrain, shards, study, tasks
+from ecgcmr import tasks
+from ecgcmr.cohort import check, dataset, linkage, shards
+from ecgcmr.runtime import cluster
+from ecgcmr.search import study
+from ecgcmr.training import finetune, pretrain
 from ecgcmr.trial import Trial
 
 COLUMNS = {"EDV": "LVEDV", "ESV": "LVESV", "SV": "LVSV", "EF": "LVEF", "CO": "LVCO"}
@@ -37,7 +41,7 @@ def labels(patients: Path, statistics: Path, out: Path) -> Path:
     return out
 
 
-def rows_of(made: cohort.Cohort, index: pd.DataFrame) -> Iterator[dict[str, Any]]:
+def rows_of(made: dataset.Cohort, index: pd.DataFrame) -> Iterator[dict[str, Any]]:
     """Rows as `shards.write_shard` takes them."""
     signals = made.load(index, ("cmr",))["cmr"]
     names = [name for name in shards.default_labels() if name in index]
@@ -46,24 +50,24 @@ def rows_of(made: cohort.Cohort, index: pd.DataFrame) -> Iterator[dict[str, Any]
                **{name: row[name] for name in names if pd.notna(row[name])}}  # fmt: skip
 
 
-def pool(out: Path, real: cohort.Cohort, synthetic: cohort.Cohort) -> cohort.Cohort:
+def pool(out: Path, real: dataset.Cohort, synthetic: dataset.Cohort) -> dataset.Cohort:
     """One cohort of the real persons and of synthetic subjects whose phenotypes are known."""
     mine = real.rows().reset_index(drop=True)
     mine["split"] = ["train"] * LEARNT + ["test"] * (len(mine) - LEARNT)
     index = synthetic.rows()
-    others = index[index["LVEDV"].notna()].groupby("split").head(POOL // len(pairing.SPLITS))
+    others = index[index["LVEDV"].notna()].groupby("split").head(POOL // len(linkage.SPLITS))
     rows = [*rows_of(real, mine), *rows_of(synthetic, others)]
-    recipe = cohort.recipe_of("sunnybrook+synthetic", {})
-    request = {"source": "sunnybrook+synthetic", "seed": 0, "recipe_hash": cohort.digest(recipe)}
+    recipe = dataset.recipe_of("sunnybrook+synthetic", {})
+    request = {"source": "sunnybrook+synthetic", "seed": 0, "recipe_hash": dataset.digest(recipe)}
     parts = []
-    with cohort.building(out, request):
-        for split in pairing.SPLITS:
+    with dataset.building(out, request):
+        for split in linkage.SPLITS:
             chunk = [row for row in rows if row["split"] == split]
             path = f"{split}/shard-00000.parquet"
             summary = shards.write_shard(out / path, chunk, shards.default_labels())
             parts.append({**summary, "path": path, "has": {"ecg": "0" * len(chunk), "cmr": "1" * len(chunk)}})
         account: dict[str, Any] = {"flow": [], "exclusions": [], "repairs": []}
-        return cohort.finish(out, request, recipe, parts, shards.default_labels(), account)
+        return dataset.finish(out, request, recipe, parts, shards.default_labels(), account)
 
 
 def trials() -> tuple[Trial, Trial]:
@@ -84,12 +88,12 @@ def main() -> None:
     args.work.mkdir(parents=True, exist_ok=True)
     known = labels(args.patients, args.statistics, args.work / "labels.csv")
     with cluster.running():
-        real = cohort.build(args.work / "real", cmr=f"dicom:{args.stacks}", labels=known)
+        real = dataset.build(args.work / "real", cmr=f"dicom:{args.stacks}", labels=known)
         faults = [str(fault) for fault in check.check(real.path)]
-        pooled = pool(args.work / "pooled", real, cohort.open(args.synthetic))
+        pooled = pool(args.work / "pooled", real, dataset.open(args.synthetic))
         before, after = trials()
         scores = pretrain.run_all([before], pooled.path, args.work / "runs", device="cpu")
-    (result,) = fit.fit([after], pooled, args.work / "runs", device="cpu")
+    (result,) = finetune.fit([after], pooled, args.work / "runs", device="cpu")
     found = result.predictions[result.predictions["subject"].isin(real.rows()["subject"])]
     columns = [name for name in tasks.TASKS["lv"].columns if np.isfinite(found[f"target:{name}"]).all()]
     line = {

@@ -16,8 +16,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ecgcmr import cmr, phenotypes, tasks
+from ecgcmr import tasks
 from ecgcmr.raw import CmrRecord, sax_dicom
+from ecgcmr.signals import cmr, phenotypes
 
 NAMES = {"EDV": "LVEDV", "ESV": "LVESV", "SV": "LVSV", "EF": "LVEF", "CO": "LVCO"}
 Contours = dict[tuple[int, int], np.ndarray]  # (slice, phase) -> (n, 2) x and y in pixels

@@ -20,7 +20,7 @@ import pandas as pd
 
 from ecgcmr import paper, store
 from ecgcmr import trial as trials
-from ecgcmr.report.evidence import Evidence
+from ecgcmr.report.results.evidence import Evidence
 
 PAIRS = ("mae:supervised", "mmcl:mae", "mmcl:mmcl-wo-mdm", "cmr-supervised:mmcl")
 CONTRASTIVE = ("simclr", "mmcl", "clocs")

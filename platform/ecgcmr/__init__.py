@@ -5,21 +5,21 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from ecgcmr.embed import Encoder
-    from ecgcmr.predict import Model
+    from ecgcmr.inference.embed import Encoder
+    from ecgcmr.inference.predict import Model
 
 __version__ = "0.1.0"
 
 
 def load(folder: "Path | str", system: str | None = None, device: str | None = None) -> "Model":
-    """A finished model that answers ECGs; see `ecgcmr.predict.load`."""
-    from ecgcmr import predict  # not above: importing the package stays fast
+    """A finished model that answers ECGs; see `inference.predict.load`."""
+    from ecgcmr.inference import predict  # not above: importing the package stays fast
 
     return predict.load(folder, system, device)
 
 
 def encoder(folder: "Path | str", modality: str | None = None, device: str | None = None) -> "Encoder":
-    """The encoder of a pre-training or a final run; see `ecgcmr.embed.encoder`."""
-    from ecgcmr import embed
+    """The encoder of a pre-training or a final run; see `inference.embed.encoder`."""
+    from ecgcmr.inference import embed
 
     return embed.encoder(folder, modality, device)

@@ -16,9 +16,9 @@ import time
 import traceback
 from pathlib import Path
 
-from ecgcmr import progress, store
-from ecgcmr.commands import cohorts, models, results, studies
-from ecgcmr.commands.screen import Screen
+from ecgcmr import store
+from ecgcmr.commands import cohorts, models, progress, results, studies
+from ecgcmr.commands.console import Screen
 from ecgcmr.errors import InputError
 
 KINDS = (cohorts, studies, results, models)  # in the order of the help

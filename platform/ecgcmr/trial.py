@@ -37,7 +37,7 @@ class Trial:
         epochs: passes over the training rows; the schedule's length.
         take: share of the (balanced) training rows used, in (0, 1].
         eval_every: epochs between two validations.
-        halving: of a grid's trials one in so many goes on at each rung (`rungs`); 0: all do, as in the paper.
+        halving: of a grid's trials one in so many goes on at each rung (`training.asha`); 0: all do, as in the paper.
         knobs: (name, number) pairs that may differ within a pack; what is absent is the method's default.
     """
 

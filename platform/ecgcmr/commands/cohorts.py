@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ecgcmr.commands.screen import Screen, command, door, whole
+from ecgcmr.commands.console import Screen, command, door, whole
 from ecgcmr.errors import InputError
 
 SUBJECTS = {"toy": 1600, "small": 5000, "full": 40_044}
@@ -27,7 +27,7 @@ def synth(args: argparse.Namespace, screen: Screen) -> int:
     subjects = args.subjects or SUBJECTS[args.scale]
     with screen.display.stage(f"Cohort of {subjects:,} synthetic subjects") as notes:
         screen.need_ray()
-        made = door("cohort").synth(args.cohort, subjects=subjects, seed=args.seed)
+        made = door("cohort.dataset").synth(args.cohort, subjects=subjects, seed=args.seed)
         notes.append(rows_of(made))
     screen.say(f"{args.cohort}: {flow_of(made)}")
     return 0
@@ -37,7 +37,7 @@ def build(args: argparse.Namespace, screen: Screen) -> int:
     """Make a cohort of real recordings."""
     with screen.display.stage("Cohort of recordings") as notes:
         screen.need_ray()
-        made = door("cohort").build(
+        made = door("cohort.dataset").build(
             args.cohort,
             ecg=args.ecg,
             cmr=args.cmr,
@@ -50,14 +50,14 @@ def build(args: argparse.Namespace, screen: Screen) -> int:
         notes.append(rows_of(made))
     screen.say(f"{args.cohort}: {flow_of(made)}")
     if "audit" in made.manifest:
-        for line in ["", *door("labels").audit_lines(made.manifest["audit"])]:
+        for line in ["", *door("cohort.labels.merge").audit_lines(made.manifest["audit"])]:
             screen.say(line)
     return 0
 
 
 def labels(args: argparse.Namespace, screen: Screen) -> int:
     """Read labels files, say what they hold, and write them as one table; no recordings are touched."""
-    labels = door("labels")
+    labels = door("cohort.labels.merge")
     found = labels.read_labels(args.files, rules_of(args))
     if args.out:
         labels.write_labels(args.out, found, args.files)
@@ -69,12 +69,12 @@ def labels(args: argparse.Namespace, screen: Screen) -> int:
 def rules_of(args: argparse.Namespace) -> Any:
     """How labels files are to be read."""
     asked = {name: getattr(args, name) for name in ("visit", "censored", "codes", "allow_empty")}
-    return door("labels").rules(args.disease, **asked)
+    return door("cohort.labels.merge").rules(args.disease, **asked)
 
 
 def withdraw(args: argparse.Namespace, screen: Screen) -> int:
     """Make a cohort without the people on a list; no recording is read again. Then delete the old cohort yourself."""
-    withdraw = door("withdraw")
+    withdraw = door("cohort.withdraw")
     with screen.display.stage(f"Withdrawal from {args.cohort}") as notes:
         options = {"key": args.key, "ignore_unknown": args.ignore_unknown}
         made = withdraw.withdraw(args.cohort, args.out, args.list, **options)
@@ -92,7 +92,7 @@ def withdraw(args: argparse.Namespace, screen: Screen) -> int:
 def check(args: argparse.Namespace, screen: Screen) -> int:
     """Verify a cohort; every fault is a line."""
     with screen.display.stage(f"Check of {args.cohort}"):
-        faults = door("check").check(args.cohort)
+        faults = door("cohort.check").check(args.cohort)
     for fault in faults:
         screen.say(f"  {fault}")
     screen.say(f"{args.cohort}: {len(faults)} faults" if faults else f"{args.cohort}: clean")
@@ -116,7 +116,7 @@ def flow_of(cohort: Any) -> str:
 
 def inspect(args: argparse.Namespace, screen: Screen) -> int:
     """Say what a reader sees in files of any format, and what a cohort would do with them; writes nothing but plots."""
-    inspect, told, failed = door("inspect"), [], 0
+    inspect, told, failed = door("cohort.inspect"), [], 0
     for path in args.files:
         claims = inspect.find(path)
         one = len(claims) == 1
@@ -158,7 +158,7 @@ def line_of(seen: Any, above: Path) -> str:
 
 def draw(seen: Any, place: Path, number: int) -> Path:
     """Draw a recording into a folder, or into the image file that is named."""
-    figures, stem = door("report.figures"), Path(seen.source).name
+    figures, stem = door("report.plots.recordings"), Path(seen.source).name
     title = "  ".join([stem, *seen.flags, *seen.faults])
     figure = (
         figures.ecg_paper(seen.picture, 500, title) if seen.kind == "ecg" else figures.frames(seen.picture, title=title)

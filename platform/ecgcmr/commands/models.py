@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ecgcmr import store
-from ecgcmr.commands.screen import Screen, command, counted, door, whole
+from ecgcmr.commands.console import Screen, command, counted, door, whole
 from ecgcmr.errors import InputError
 
 PARTS = ("ecg", "cmr")
@@ -21,7 +21,7 @@ EXAMPLES = {
 
 def predict(args: argparse.Namespace, screen: Screen) -> int:
     """Answer ECG files: calibrated risks and phenotypes, with intervals. What cannot be served is a line and exit code 2."""
-    predicting, page = door("predict"), door("report.prediction") if args.page else None
+    predicting, page = door("inference.predict"), door("report.prediction") if args.page else None
     listed = predicting.recordings(args.file)
     if page and len(listed) > page.MOST:
         raise InputError(f"--page: shows at most {page.MOST} ECGs, {len(listed):,} are named; use --csv or --json")
@@ -47,7 +47,7 @@ def predict(args: argparse.Namespace, screen: Screen) -> int:
 
 def caution(args: argparse.Namespace, screen: Screen, folder: Path) -> None:
     """Say what whoever uses the runs of a folder should know of where they come from, on stderr."""
-    served = door("served")
+    served = door("inference.ensemble")
     said = [line for run in served.records(folder) for line in served.cautions(run, args.runs)]
     for line in dict.fromkeys(said):
         screen.note(f"ecgcmr: {line}")
@@ -55,7 +55,7 @@ def caution(args: argparse.Namespace, screen: Screen, folder: Path) -> None:
 
 def write_predictions(args: argparse.Namespace, model: Any, found: list[Any]) -> None:
     """The files that were asked for, whole or not at all."""
-    predicting = door("predict")
+    predicting = door("inference.predict")
     if args.csv:
         table = predicting.table(found)
         store.write_whole(args.csv, lambda aside: table.to_csv(aside, index=False))
@@ -74,25 +74,25 @@ def embed(args: argparse.Namespace, screen: Screen) -> int:
         raise InputError("--modality cmr: images are embedded from a cohort; name one with --cohort, and no file")
     caution(args, screen, args.model)
     if args.file:
-        listed = door("predict").recordings(args.file)
+        listed = door("inference.predict").recordings(args.file)
         with counted(args, screen, f"Embeddings of {ecgs(len(listed))}", len(listed)) as tick:
             options = {"device": args.device, "cpus": args.cpus, "tick": tick}
-            refused = door("embed").of_files(args.model, listed, args.out, **options)
+            refused = door("inference.embed").of_files(args.model, listed, args.out, **options)
         for one in refused:
             screen.note(f"ecgcmr: {one.source}: {one.reason}")
         screen.say(f"{args.out}: {len(listed) - len(refused):,} embeddings, {ecgs(len(refused))} refused")
         return 2 if refused else 0
-    rows = len(door("cohort").open(args.cohort).rows())
+    rows = len(door("cohort.dataset").open(args.cohort).rows())
     with counted(args, screen, f"Embeddings of {args.cohort}", rows, "rows") as tick:
         options = {"modality": args.modality, "device": args.device, "cpus": args.cpus, "tick": tick}
-        made = door("embed").of_cohort(args.model, args.cohort, args.out, **options)
+        made = door("inference.embed").of_cohort(args.model, args.cohort, args.out, **options)
     screen.say(f"{args.out}: {made['rows']:,} embeddings of {made['width']} numbers ({made['pooling']})")
     return 0
 
 
 def share(args: argparse.Namespace, screen: Screen) -> int:
     """Make a folder of a model that can be handed on: all that predict needs, and no row about a person."""
-    runs = door("served").share(args.model, args.out, args.system)
+    runs = door("inference.ensemble").share(args.model, args.out, args.system)
     caution(args, screen, next(iter(runs.values()))[0].folder)
     screen.say(f"{args.out}: {', '.join(f'{task} ({len(seeds)} seeds)' for task, seeds in runs.items())}")
     return 0
@@ -111,20 +111,22 @@ def explain(args: argparse.Namespace, screen: Screen) -> int:
 
 def explain_pair(args: argparse.Namespace, screen: Screen) -> int:
     """The similarity map of an ECG and a CMR image."""
-    opened = door("model").open_run(args.model, args.runs)
+    opened = door("inference.model").open_run(args.model, args.runs)
     caution(args, screen, opened.folder)
     if args.subject:
-        found = door("explain").pair(opened.runs, opened.name, door("cohort").open(args.cohort), args.subject)
+        found = door("inference.explain").pair(
+            opened.runs, opened.name, door("cohort.dataset").open(args.cohort), args.subject
+        )
     else:
-        found = door("explain").pair_of_files(opened.runs, opened.name, args.ecg, args.cmr)
+        found = door("inference.explain").pair_of_files(opened.runs, opened.name, args.ecg, args.cmr)
     drawn = door("report.explained").pair(found, opened.trial.label, args.subject or args.ecg.stem)
-    screen.say(f"{door('report.figures').save(drawn, args.out)}")
+    screen.say(f"{door('report.plots.recordings').save(drawn, args.out)}")
     return 0
 
 
 def explain_ecgs(args: argparse.Namespace, screen: Screen) -> int:
     """Attention over the leads and times of ECG files."""
-    opened, explained = door("model").open_run(args.model, args.runs), door("report.explained")
+    opened, explained = door("inference.model").open_run(args.model, args.runs), door("report.explained")
     caution(args, screen, opened.folder)
     refused: list[str] = []
 
@@ -146,8 +148,8 @@ def explain_ecgs(args: argparse.Namespace, screen: Screen) -> int:
 
 def export(args: argparse.Namespace, screen: Screen) -> int:
     """Write what a run learnt to a file for elsewhere."""
-    caution(args, screen, store.folder(*door("model").find(args.model, args.runs)))
-    for line in door("export").write(args.model, args.out, args.format, runs=args.runs, part=args.part):
+    caution(args, screen, store.folder(*door("inference.model").find(args.model, args.runs)))
+    for line in door("inference.export").write(args.model, args.out, args.format, runs=args.runs, part=args.part):
         screen.say(line)
     screen.say(f"{args.out}")
     return 0
@@ -155,7 +157,7 @@ def export(args: argparse.Namespace, screen: Screen) -> int:
 
 def import_weights(args: argparse.Namespace, screen: Screen) -> int:
     """Make a finished pre-training of an encoder that came in a file, from which trials may start."""
-    name = door("model").adopt(
+    name = door("inference.model").adopt(
         args.weights, args.runs, part=args.part, space=args.space, label=args.label, heads=args.heads
     )
     screen.say(f'{args.runs / name}\nstart a trial from it with  starts=(("{args.part}", "{name}"),)')

@@ -6,8 +6,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ecgcmr import progress, store
-from ecgcmr.commands.screen import Screen, command, door
+from ecgcmr import store
+from ecgcmr.commands import progress
+from ecgcmr.commands.console import Screen, command, door
 
 SHOWN = ("table", "others", "labels")  # of the report's tables, those that a terminal shows whole
 EXAMPLES = {
@@ -41,19 +42,19 @@ def claims_of(sheet: Any) -> list[str]:
     """How many of the paper's claims came out how, and those that these runs decide."""
     verdicts = collections.Counter(record["verdict"] for record in sheet.records)
     counts = ", ".join(f"{verdict} {n}" for verdict, n in verdicts.most_common())
-    decided = [record for record in sheet.records if record["verdict"] != door("report.verdicts").OPEN]
+    decided = [record for record in sheet.records if record["verdict"] != door("report.results.verdicts").OPEN]
     return [f"{sheet.title} {counts}; reasons are on the page.", *(f"  {r['verdict']}: {r['claim']}" for r in decided)]
 
 
 def mirror(args: argparse.Namespace) -> None:
     """Bring the Aim repository up to date; trouble there is logged and never stops a run."""
-    door("track").mirror(args.runs, args.runs / "aim")
+    door("report.track").mirror(args.runs, args.runs / "aim")
 
 
 def track_rebuild(args: argparse.Namespace, screen: Screen) -> int:
     """Make the Aim repository again from the rows on disk."""
     with screen.display.stage("Aim repository from the rows on disk") as notes:
-        count = door("track").rebuild(args.runs, args.runs / "aim")
+        count = door("report.track").rebuild(args.runs, args.runs / "aim")
         notes.append(f"{count} runs")
     screen.say(f"{args.runs / 'aim'}: {count} runs, equal to the rows on disk")
     return 0
@@ -92,7 +93,7 @@ def stale_of(runs: Path) -> list[str]:
 
 def doctor(args: argparse.Namespace, screen: Screen) -> int:
     """Say what this machine, its packages, Ray and Aim can do."""
-    findings = door("doctor").examine(args.runs, args.cohort)
+    findings = door("commands.doctor").examine(args.runs, args.cohort)
     for finding in findings:
         screen.say(f"{'✓' if finding.good else '✗'} {finding.what:10s} {finding.text}")
     return 0 if all(finding.good for finding in findings) else 1

@@ -6,7 +6,7 @@ from typing import Any
 
 from ecgcmr import store
 from ecgcmr.commands import cohorts, results
-from ecgcmr.commands.screen import Screen, command, door, whole
+from ecgcmr.commands.console import Screen, command, door, whole
 from ecgcmr.errors import InputError
 from ecgcmr.trial import Trial
 
@@ -23,19 +23,19 @@ EXAMPLES = {
 
 def load(args: argparse.Namespace, stage: str | None = None) -> list[Trial]:
     """The trials of a search-space file, of one stage if asked."""
-    found: list[Trial] = door("spaces").load(args.space)
+    found: list[Trial] = door("search.spaces").load(args.space)
     return [trial for trial in found if stage in (None, trial.stage)]
 
 
 def grid_of(args: argparse.Namespace, screen: Screen) -> list[Trial]:
     """The grid of a search space as this cohort can run it: starts named, and what it is too small for said and left out."""
-    listed = door("study").resolved(load(args), args.runs)
-    kept, left_out = door("spaces").feasible(
-        [trial for trial in listed if trial.stage == "grid"], door("cohort").open(args.cohort)
+    listed = door("search.study").resolved(load(args), args.runs)
+    kept, left_out = door("search.spaces").feasible(
+        [trial for trial in listed if trial.stage == "grid"], door("cohort.dataset").open(args.cohort)
     )
     for reason, n in left_out.items():
         screen.note(f"left out, {n} trials: {reason}")
-    return door("spaces").halving(kept, args.asha) if args.asha else kept
+    return door("search.spaces").halving(kept, args.asha) if args.asha else kept
 
 
 def pretrain(args: argparse.Namespace, screen: Screen) -> int:
@@ -45,15 +45,15 @@ def pretrain(args: argparse.Namespace, screen: Screen) -> int:
         trials = [trial for trial in trials if trial.label in args.only]
         if not trials:
             raise InputError(f"--only {' '.join(args.only)}: no pre-training of that label in {args.space}")
-    fingerprint = door("cohort").open(args.cohort).fingerprint
+    fingerprint = door("cohort.dataset").open(args.cohort).fingerprint
     todo = [trial for trial in trials if not store.finished(args.runs, trial, fingerprint)]
     if todo:
-        door("pretrain").check_all(todo, args.cohort, args.runs, args.workers)
+        door("training.pretrain").check_all(todo, args.cohort, args.runs, args.workers)
         with screen.display.stage(f"Pre-training: {', '.join(dict.fromkeys(trial.label for trial in todo))}") as notes:
             screen.need_ray()
             options = {name: getattr(args, name) for name in ("workers", "device", "precision", "cache")}
-            with door("track").following(args.runs, args.runs / "aim"):
-                rows = door("pretrain").run_all(trials, args.cohort, args.runs, **options)
+            with door("report.track").following(args.runs, args.runs / "aim"):
+                rows = door("training.pretrain").run_all(trials, args.cohort, args.runs, **options)
             losses = [row for row in rows if row["metric"] == "loss" and row["split"] == "val"]
             notes.append(", ".join(f"{row['label']} {row['value']:.3f}" for row in losses))
     screen.say(f"{len(trials)} pre-trainings finished under {args.runs}")
@@ -62,13 +62,13 @@ def pretrain(args: argparse.Namespace, screen: Screen) -> int:
 
 def run_trials(args: argparse.Namespace, screen: Screen, title: str, trials: list[Trial], budget: int | None) -> int:
     """Run what is not finished of `trials`, in packs; how many were run."""
-    sweep, cohort = door("sweep"), door("cohort").open(args.cohort)
+    sweep, cohort = door("search.sweep"), door("cohort.dataset").open(args.cohort)
     todo = [trial for trial in trials if not store.finished(args.runs, trial, cohort.fingerprint)]
     if todo:
-        door("spaces").check(todo, cohort, args.runs)
+        door("search.spaces").check(todo, cohort, args.runs)
         with screen.display.stage(f"{title}: {len(todo)} of {len(trials)} trials") as notes:
             screen.need_ray()
-            with door("track").following(args.runs, args.runs / "aim"):
+            with door("report.track").following(args.runs, args.runs / "aim"):
                 options = {"device": args.device, "precision": args.precision, "concurrency": args.packs}
                 sweep.run(trials, args.cohort, args.runs, budget=budget, **options)
             notes.append(f"{len(todo)} trials")
@@ -85,7 +85,7 @@ def sweep(args: argparse.Namespace, screen: Screen) -> int:
 
 def seeds(args: argparse.Namespace, screen: Screen) -> int:
     """Run each best point with five seeds; these runs alone read the test set."""
-    finals = door("spaces").finals(grid_of(args, screen), args.runs, budget=args.budget)
+    finals = door("search.spaces").finals(grid_of(args, screen), args.runs, budget=args.budget)
     ran = run_trials(args, screen, "Five seeds", finals, None)
     screen.say(f"{ran} trials run, {len(finals) - ran} of {len(finals)} were finished")
     for line in summary(args.runs, finals):
@@ -113,19 +113,20 @@ def reproduce(args: argparse.Namespace, screen: Screen) -> int:
     listed = load(args)
     if not (args.cohort / "_cohort.json").exists() or args.subjects:
         cohorts.synth(args, screen)
-    door("spaces").check_labels(listed, door("cohort").open(args.cohort), ("train", "val", "test"))
+    door("search.spaces").check_labels(listed, door("cohort.dataset").open(args.cohort), ("train", "val", "test"))
     if any(trial.stage == "pretrain" for trial in listed):
         pretrain(args, screen)
     grid = grid_of(args, screen)
     run_trials(args, screen, "Grid", grid, args.budget)
-    finals = door("spaces").finals(grid, args.runs, budget=args.budget)
+    finals = door("search.spaces").finals(grid, args.runs, budget=args.budget)
     run_trials(args, screen, "Five seeds", finals, None)
     return results.report(args, screen)
 
 
 def plan(args: argparse.Namespace, screen: Screen) -> int:
     """Print what would run, and what it would cost, before anything starts."""
-    for line in door("plan").bill(load(args), args.cohort, args.runs, calibrate=not args.no_calibration):
+    estimate = door("search.plan").estimate(load(args), args.cohort, args.runs, calibrate=not args.no_calibration)
+    for line in door("commands.bill").lines(estimate):
         screen.say(line)
     return 0
 

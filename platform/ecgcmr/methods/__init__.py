@@ -5,7 +5,6 @@ A new method is one file that meets `contract.Method`, and one line of the regis
 
 import torch
 
-from ecgcmr import ecg
 from ecgcmr.errors import InputError, unknown
 from ecgcmr.methods.barlow_twins import BarlowTwins
 from ecgcmr.methods.byol import BYOL
@@ -17,6 +16,7 @@ from ecgcmr.methods.simclr import SimCLR
 from ecgcmr.methods.supervised import Supervised
 from ecgcmr.nn import Network
 from ecgcmr.presets import Preset
+from ecgcmr.signals import ecg
 
 METHODS: dict[str, type[Method]] = {
     "mae": MAE,

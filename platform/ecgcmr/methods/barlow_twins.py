@@ -5,8 +5,7 @@ Source: Zbontar et al. 2021, arXiv:2103.03230; as a baseline section IV-D.1.
 
 from torch import Tensor
 
-from ecgcmr import losses
-from ecgcmr.methods import trunk
+from ecgcmr.methods import losses, trunk
 from ecgcmr.methods.contract import Knobs, Tensors
 from ecgcmr.nn import Network, heads
 from ecgcmr.presets import Preset

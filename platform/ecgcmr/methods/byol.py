@@ -10,8 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ecgcmr import losses
-from ecgcmr.methods import trunk
+from ecgcmr.methods import losses, trunk
 from ecgcmr.methods.contract import Knobs, Tensors
 from ecgcmr.nn import Network, heads, load
 from ecgcmr.presets import Preset

@@ -7,8 +7,7 @@ as a baseline section IV-D.1.
 import torch
 from torch import Tensor
 
-from ecgcmr import losses
-from ecgcmr.methods import trunk
+from ecgcmr.methods import losses, trunk
 from ecgcmr.methods.contract import Knobs, Tensors, of_view
 from ecgcmr.nn import Network, heads
 from ecgcmr.presets import Preset

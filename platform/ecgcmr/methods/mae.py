@@ -8,8 +8,7 @@ paper is silent.
 import torch
 from torch import Tensor, nn
 
-from ecgcmr import losses
-from ecgcmr.methods import trunk
+from ecgcmr.methods import losses, trunk
 from ecgcmr.methods.contract import Knobs, Method, Tensors
 from ecgcmr.nn import Network, vit
 from ecgcmr.presets import Preset

@@ -7,8 +7,7 @@ pooling replaces it in fine-tuning (section IV-C.2).
 import torch
 from torch import Tensor, nn
 
-from ecgcmr import losses
-from ecgcmr.methods import trunk
+from ecgcmr.methods import losses, trunk
 from ecgcmr.methods.contract import Knobs, Method, Tensors, of_view
 from ecgcmr.nn import Network, heads
 from ecgcmr.presets import Preset

@@ -5,8 +5,7 @@ Source: Chen et al. 2020, arXiv:2002.05709; for CMR images section IV-C.1, for E
 
 from torch import Tensor
 
-from ecgcmr import losses
-from ecgcmr.methods import trunk
+from ecgcmr.methods import losses, trunk
 from ecgcmr.methods.contract import Knobs, Tensors
 from ecgcmr.nn import Network, heads
 from ecgcmr.presets import Preset

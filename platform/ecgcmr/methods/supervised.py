@@ -7,11 +7,11 @@ known; the target's dtype says which. All weights train; a linear probe is layer
 import torch
 from torch import Tensor
 
-from ecgcmr import augment, losses
-from ecgcmr.methods import trunk
+from ecgcmr.methods import losses, trunk
 from ecgcmr.methods.contract import Knobs, Method, Tensors
 from ecgcmr.nn import Network, heads, resnet, vit
 from ecgcmr.presets import Preset
+from ecgcmr.signals import augment
 
 # Centres of the paper's grid. It gives no rates for the image baseline; these are ours.
 _KNOBS = {

@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ecgcmr import augment as views
 from ecgcmr.methods.contract import Knobs, Method, Tensors, of_view
 from ecgcmr.nn import Network, resnet, vit
 from ecgcmr.presets import Preset
+from ecgcmr.signals import augment as views
 
 
 def ecg_encoder(network: Network, preset: Preset, samples: int) -> vit.ViT:

@@ -12,7 +12,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ecgcmr import hardware
+from ecgcmr.runtime import hardware
 
 
 def spread() -> bool:

@@ -16,9 +16,9 @@ import h5py
 import numpy as np
 import pandas as pd
 
-from ecgcmr import ecg
 from ecgcmr.errors import Excluded, InputError
 from ecgcmr.raw.records import EcgRecord, key, row
+from ecgcmr.signals import ecg
 
 RATE_HZ = 400.0
 TABLE = "exams.csv"  # beside the files or one folder above

@@ -19,10 +19,10 @@ import pydicom
 from pydicom.dataelem import RawDataElement
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from ecgcmr import ecg
 from ecgcmr.errors import Excluded, InputError
 from ecgcmr.raw import archive, diagnoses, records
 from ecgcmr.raw.records import FILE_LIMIT, EcgRecord
+from ecgcmr.signals import ecg
 
 CLASSES = b"1.2.840.10008.5.1.4.1.1.9."  # every waveform storage class begins so; images have other numbers
 PLAIN = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian)

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ecgcmr import ecg
 from ecgcmr.errors import Excluded
 from ecgcmr.raw import tensors
 from ecgcmr.raw.records import EcgRecord, key
+from ecgcmr.signals import ecg
 
 # Standard deviation of the cleaned Einthoven and Wilson leads: medians of 55 CinC recordings, every fourth.
 LIMBS_MV, CHEST_MV = 0.11, 0.18

@@ -15,8 +15,8 @@ from typing import Protocol
 
 import numpy as np
 
-from ecgcmr import ecg
 from ecgcmr.errors import Excluded
+from ecgcmr.signals import ecg
 
 HEAD = 4096  # bytes at a file's beginning that `suits` may judge by
 FILE_LIMIT = 64 << 20  # bytes of a file that holds one ECG; an hour of 12 leads at 500 Hz and 16 bits has 43 MB

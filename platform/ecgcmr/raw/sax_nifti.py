@@ -16,9 +16,9 @@ from typing import Any
 import nibabel
 import numpy as np
 
-from ecgcmr import cmr, phenotypes
 from ecgcmr.errors import Excluded, InputError
 from ecgcmr.raw.records import CmrRecord, biobank
+from ecgcmr.signals import cmr, phenotypes
 
 VOXEL_LIMIT = 1 << 29  # 2 GiB as float32; a stack of UK Biobank has 20 million
 ENDINGS = (".nii.gz", ".nii")

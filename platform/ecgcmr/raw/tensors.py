@@ -20,9 +20,9 @@ import numpy as np
 import torch
 from numpy.lib import format as npy
 
-from ecgcmr import ecg
 from ecgcmr.errors import Excluded, InputError
 from ecgcmr.raw.records import EcgRecord, key, row
+from ecgcmr.signals import ecg
 
 ENDINGS = (".npy", ".npz", ".pt")
 UNPACKED_LIMIT = 2 << 30  # bytes of an array that cannot be mapped from the disk

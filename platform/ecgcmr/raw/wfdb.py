@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import wfdb
 
-from ecgcmr import ecg
 from ecgcmr.errors import Excluded, InputError
 from ecgcmr.raw import archive, diagnoses
 from ecgcmr.raw.records import FILE_LIMIT, EcgRecord
+from ecgcmr.signals import ecg
 
 MICROVOLT = 1000.0  # counts per mV of a file in µV
 TO_MV = {"mv": 1.0, "uv": 1e-3, "µv": 1e-3, "μv": 1e-3, "v": 1e3, "nv": 1e-6}

@@ -1,6 +1,6 @@
 """What a model looks at, as files: a similarity map of a pair, and attention over the leads and times of ECGs.
 
-`explain` computes, `heatmaps` and `figures` draw; here it is decided what lies beside what on disk.
+`explain` computes, `plots.heatmaps` and `plots.recordings` draw; here it is decided what lies beside what on disk.
 """
 
 from collections.abc import Callable, Iterable
@@ -9,10 +9,12 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ecgcmr import ecg, explain, predict, store
-from ecgcmr.model import Model
+from ecgcmr import store
+from ecgcmr.inference import explain, predict
+from ecgcmr.inference.model import Model
 from ecgcmr.paper import TITLES
-from ecgcmr.report import figures, heatmaps
+from ecgcmr.report.plots import heatmaps, recordings
+from ecgcmr.signals import ecg
 
 
 def pair(found: explain.Pair, label: str, caption: str) -> Figure:
@@ -55,8 +57,8 @@ def attention(
             weights = explain.attention(model, one.ecg[None])[0]
             written[one.key] = explain.table(weights, model.patch_s)
             title = f"{one.key}, as prepared for {model.name}, and its attention"
-            drawn = figures.attended_ecg(one.ecg, ecg.RATE_HZ, weights, model.patch_s, title)
-            figures.save(drawn, out / f"{one.key}.png")
+            drawn = recordings.attended_ecg(one.ecg, ecg.RATE_HZ, weights, model.patch_s, title)
+            recordings.save(drawn, out / f"{one.key}.png")
             _write(out / one.key, written[one.key], {"recording": one.key, "run": model.name, "patch_s": model.patch_s})
     return written
 

@@ -1,222 +1,243 @@
-"""Figures of signals and pictures: an ECG on millimetre paper in true scale, short-axis frames, and a sheet of several.
+"""Which runs and which subjects the figures of the page show.
 
-The idea: a figure is drawn on a `Figure` of its own, never through pyplot, so that workers and threads share no state.
-Lengths are millimetres on paper: at any dpi, 25 mm is one second and 10 mm is one millivolt. Draws; computes nothing.
+The files of `plots/` draw plain numbers; what these numbers are is decided here, by rules
+stated in the captions. A figure that nothing on disk can fill is left out, and one that should be there says why it is not.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.collections import LineCollection
-from matplotlib.colors import LinearSegmentedColormap, LogNorm
+import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.image import AxesImage
 
+from ecgcmr import store, tasks
+from ecgcmr.cohort.dataset import Cohort
 from ecgcmr.errors import InputError
+from ecgcmr.evaluation.statistics import Bins
+from ecgcmr.inference import explain
+from ecgcmr.paper import LOW_LABEL, SHORT, TITLES, Layout
+from ecgcmr.report import appendix
+from ecgcmr.report.appendix import Run
+from ecgcmr.report.plots import curves, heatmaps, paper, recordings
+from ecgcmr.report.results.evidence import BASELINE, OURS, Evidence
+from ecgcmr.report.results.verdicts import Comparison
+from ecgcmr.signals import ecg
 
-MM_PER_S = 25.0
-MM_PER_MV = 10.0
-LEADS = (
-    "I",
-    "II",
-    "III",
-    "aVR",
-    "aVL",
-    "aVF",
-    "V1",
-    "V2",
-    "V3",
-    "V4",
-    "V5",
-    "V6",
-)  # as ecg.LEADS, the rows of the input
-_LAYOUT = ((0, 3, 6, 9), (1, 4, 7, 10), (2, 5, 8, 11))  # rows and columns of the 4 × 3 print; lead II runs below
-_INCH = 25.4
-_ROW_MM = 34.0
-_EDGE_MM = 5.0
-_PULSE_MM = 10.0  # room for the calibration pulse before each row
-_REACH_MM = (6.0, 25.0)  # above and below the median of a lead, where all twelve stand below each other
-_SCALE_MM = 13.0  # room below them for the scale
-_INK = "#1a1a1a"
-# From nothing to a strong blue, which the red of the paper does not hide.
-_ATTENTION = LinearSegmentedColormap.from_list("attention", [(0.16, 0.36, 0.80, 0.0), (0.16, 0.36, 0.80, 0.75)])
-_FINE, _COARSE = "#f6d5d2", "#e9a8a3"
+PERCENT = {"auroc": 100.0, "pearson": 1.0}  # AUROC is shown in percent, r as it is
+MAPPED = ("mmcl-wo-mdm", "mmcl")  # columns of Figure 6
 
 
-def ecg_paper(ecg: np.ndarray, rate_hz: float, title: str = "") -> Figure:
-    """A 12-lead ECG as it is printed: 4 × 3 leads of 2.5 s and a strip of lead II, 25 mm/s, 10 mm/mV, in true scale.
+@dataclass(frozen=True, eq=False)
+class Drawing:
+    """A figure with its words.
 
-    Args:
-        ecg: (12, T) mV in the order of `LEADS`; the four columns show consecutive quarters of the first 10 s.
-        rate_hz: samples per second.
-        title: one line above the traces.
-
-    Raises:
-        InputError: not twelve leads, or shorter than 2.5 s.
+    Attributes:
+        name: stem of its file.
+        title, caption: above and below it.
+        figure: None if it could not be drawn.
+        note: a sentence that belongs with it, e.g. why it is not there.
     """
-    ecg = np.asarray(ecg, dtype=float)
-    if ecg.ndim != 2 or ecg.shape[0] != 12 or ecg.shape[1] < 2.5 * rate_hz:
-        raise InputError(f"figure: ecg has shape {ecg.shape}, needs (12, T) with T >= 2.5 s at {rate_hz:g} Hz")
-    seconds = min(10.0, ecg.shape[1] / rate_hz)
-    width, height = 2 * _EDGE_MM + _PULSE_MM + MM_PER_S * seconds, 4 * _ROW_MM + 2 * _EDGE_MM + 8
-    figure, axes = _paper(width, height)
-    trace, column = ecg[:, : int(seconds * rate_hz)], seconds / 4
-    x = _EDGE_MM + _PULSE_MM + MM_PER_S * np.arange(trace.shape[1]) / rate_hz
-    for row in range(4):
-        middle = height - _EDGE_MM - 8 - _ROW_MM * (row + 0.55)
-        _pulse(axes, _EDGE_MM + 1, middle)
-        for slot, lead in enumerate(_LAYOUT[row] if row < 3 else (1,)):
-            span = column if row < 3 else seconds
-            part = slice(round(slot * span * rate_hz), round((slot + 1) * span * rate_hz))
-            # The level of a printed lead is the median of what is shown; the paper has no absolute zero.
-            y = middle + MM_PER_MV * (trace[lead, part] - np.median(trace[lead, part]))
-            axes.plot(
-                x[part], np.clip(y, 0, height), color=_INK, linewidth=0.7, solid_joinstyle="round", gid=LEADS[lead]
-            )
-            axes.text(x[part][0] + 1, middle + 9, LEADS[lead], fontsize=7, color=_INK, fontweight="bold")
-    axes.text(_EDGE_MM, height - _EDGE_MM - 2, title, fontsize=8, color=_INK, va="center")
-    scale = f"{MM_PER_S:g} mm/s   {MM_PER_MV:g} mm/mV   {rate_hz:g} Hz"
-    axes.text(width - _EDGE_MM, 2.0, scale, fontsize=6, color=_INK, ha="right", va="center")
-    return figure
+
+    name: str
+    title: str
+    caption: str
+    figure: Figure | None
+    note: str = ""
 
 
-def attended_ecg(ecg: np.ndarray, rate_hz: float, weights: np.ndarray, patch_s: float, title: str = "") -> Figure:
-    """A 12-lead ECG on millimetre paper, leads below each other, with attention behind the traces.
+# -- results -----------------------------------------------------------------------------------------------------------
 
-    Patches of average weight or less are left clear; above, colour deepens with the logarithm of the weight up to the
-    greatest of the record. A lead gets the height that it needs, from 6 to 25 mm above and below its median.
 
-    Args:
-        ecg: (12, T) mV in the order of `LEADS`; the first 10 s are drawn.
-        rate_hz: samples per second.
-        weights: (12, times), patches of `patch_s` seconds from the beginning on; what lies after them was not seen.
-        patch_s: length of a patch.
-        title: one line above the traces.
+def figure4(evidence: Evidence, ending: str) -> Drawing | None:
+    """Predicted against measured phenotypes of our system; None if it answered none."""
+    found = evidence.scatter(OURS)
+    if not found:
+        return None
+    panels = [
+        paper.Scatter(
+            one.name.replace("_", " "), one.unit, one.measured, one.predicted, one.r,
+            paper.choose(len(one.measured)),
+        )
+        for one in found
+    ]  # fmt: skip
+    caption = (
+        f"{len(panels)} of the 61 phenotypes, predicted from the ECG alone by {TITLES[OURS]} (mean over its seeds). Points: "
+        f"up to {paper.SHOWN} test subjects, drawn by lot; line: regression over all of them; r: mean over seeds."
+    )
+    return Drawing(f"figure4{ending}", "Figure 4. CMR phenotypes from the ECG", caption, paper.figure4(panels))
 
-    Raises:
-        InputError: not twelve leads.
+
+def figure5(evidence: Evidence, ending: str) -> Drawing | None:
+    """ROC AUC against the share of the labels; None if no run has fewer than all."""
+    found = evidence.low_label()
+    if all(point.take == 1 for point in found):
+        return None
+    panels: dict[str, dict[str, list[paper.Point]]] = {}
+    for point in found:
+        lines = panels.setdefault(SHORT[point.task], {})
+        line = lines.setdefault(_title_of(point.label), [])
+        if not point.lack:
+            mean, low, high = (100 * value for value in (point.mean, point.low, point.high))
+            line.append(paper.Point(point.take, point.n_train, mean, low, high))
+    lacking = sorted({f"{_title_of(p.label)}, {SHORT[p.task]}, {100 * p.take:g} % ({p.lack})" for p in found if p.lack})
+    note = f"Not drawn, as seeds are missing: {'; '.join(lacking)}." if lacking else ""
+    caption = (
+        "Test ROC AUC by the share of the labels used for fine-tuning. Bands: 95 % interval of the mean over seeds."
+    )
+    drawn = paper.figure5(panels, ours=_title_of(OURS))
+    return Drawing(f"figure5{ending}", "Figure 5. Few labels", caption, drawn, note)
+
+
+def _title_of(label: str) -> str:
+    """A system's title in Figure 5."""
+    return next((system.title for system in LOW_LABEL if system.label == label), TITLES.get(label, label))
+
+
+def figure6(
+    runs: Path, opened: Cohort, found: Sequence[Run], rows: pd.DataFrame, space: str, ending: str
+) -> Drawing | None:
+    """Similarity maps of the multimodal systems on four validation subjects; None if no such system was pre-trained."""
+    names = mapped(found, rows, space)
+    if not names:
+        return None
+    name, title = f"figure6{ending}", "Figure 6. Where ECG and image agree"
+    try:
+        shown = explain.cases(opened)
+        maps = explain.maps_for(runs, opened, list(names.values()), shown)
+    except InputError as error:
+        return Drawing(name, title, "", None, f"Not drawn: {str(error).replace(str(runs), 'runs')}.")
+    signals = opened.load(shown, ("ecg", "cmr"))
+    cases = [
+        heatmaps.Case(
+            caption, signals["ecg"][i].astype(float), ecg.RATE_HZ, signals["cmr"][i][1],
+            {TITLES[label]: maps[trial][i] for label, trial in names.items()},
+        )
+        for i, caption in enumerate(shown["caption"])
+    ]  # fmt: skip
+    caption = (
+        "Cosine similarity of the whole ECG and each region of the same subject’s image, in the space where both were "
+        "aligned. Four subjects of the validation split, chosen by phenotype before any map was made."
+    )
+    return Drawing(name, title, caption, heatmaps.figure6(cases))
+
+
+def mapped(found: Iterable[Run], rows: pd.DataFrame, space: str) -> dict[str, str]:
+    """The multimodal pre-training that stands for each system of Figure 6, by label.
+
+    Of several, e.g. a sweep over rates, that which something was trained from; if nothing was, or several were used, the one
+    of least validation loss.
     """
-    ecg, weights = (np.asarray(values, dtype=float) for values in (ecg, weights))
-    if ecg.ndim != 2 or ecg.shape[0] != 12 or weights.ndim != 2 or weights.shape[0] != 12:
-        raise InputError(f"figure: ecg {ecg.shape} and weights {weights.shape} need twelve rows each")
-    seconds = min(10.0, ecg.shape[1] / rate_hz)
-    trace = MM_PER_MV * (ecg - np.median(ecg, axis=1, keepdims=True))[:, : int(seconds * rate_hz)]
-    rise, fall = (np.clip(reach + 1, *_REACH_MM) for reach in (trace.max(1), -trace.min(1)))
-    left, right = _EDGE_MM + 10, _EDGE_MM + 10 + MM_PER_S * seconds
-    top = _SCALE_MM + float((rise + fall).sum())
-    figure, axes = _paper(right + _EDGE_MM, top + _EDGE_MM + 8)
-    ratio = weights / weights.mean()
-    norm, seen = LogNorm(1, max(2.0, float(ratio.max()))), left + MM_PER_S * patch_s * weights.shape[1]
-    middles = top - np.cumsum(rise) - np.cumsum(fall) + fall
-    x = left + MM_PER_S * np.arange(trace.shape[1]) / rate_hz
-    for lead, y, middle, up, down, shown in zip(LEADS, trace, middles, rise, fall, ratio):
-        picture = axes.imshow(
-            shown[None], extent=(left, seen, middle - down + 0.3, middle + up - 0.3), cmap=_ATTENTION, norm=norm,
-            aspect="auto", interpolation="nearest", zorder=0.5, gid=f"attention {lead}",
-        )  # fmt: skip
-        y = middle + np.clip(y, 0.5 - down, up - 0.5)
-        axes.plot(x, y, color=_INK, linewidth=0.7, solid_joinstyle="round", gid=lead)
-        axes.text(left - 2, middle, lead, fontsize=7, color=_INK, fontweight="bold", ha="right", va="center")
-    if seen < x[-1]:
-        axes.plot([seen, seen], [_SCALE_MM, top], color=_INK, linewidth=0.7, linestyle=(0, (4, 3)), gid="seen")
-        axes.text(seen + 1, top + 1.5, "not seen by the model", fontsize=6, color=_INK, va="center")
-    axes.set(xlim=(0, right + _EDGE_MM), ylim=(0, top + _EDGE_MM + 8))
-    axes.text(_EDGE_MM, top + 6, title, fontsize=8, color=_INK, va="center")
-    scale = f"{MM_PER_S:g} mm/s   {MM_PER_MV:g} mm/mV   {rate_hz:g} Hz"
-    axes.text(right, 2.0, scale, fontsize=6, color=_INK, ha="right", va="center")
-    _attention_scale(figure, axes, picture, left)
-    return figure
+    found = list(found)
+    started = {start for run in found for _, start in run.trial.starts}
+    losses = rows[(rows.split == "val") & (rows.metric == "loss")].set_index("trial").value
+    names = {}
+    for label in MAPPED:
+        made = [
+            run.trial.name
+            for run in found
+            if (run.trial.space, run.trial.stage, run.trial.method, run.trial.label)
+            == (space, "pretrain", "mmcl", label)
+            and run.record["status"] != "diverged"
+        ]
+        used = [name for name in made if name in started] or made
+        if used:
+            names[label] = min(used, key=lambda name: (float(losses.get(name, np.inf)), name))
+    return names
 
 
-def _attention_scale(figure: Figure, axes: Axes, picture: AxesImage, left: float) -> None:
-    """What the colours mean, 60 mm wide at the lower left of the paper."""
-    (_, width), (_, height), (_, most) = axes.get_xlim(), axes.get_ylim(), picture.get_clim()
-    beside = figure.add_axes((left / width, 6 / height, 60 / width, 3 / height))
-    bar = figure.colorbar(picture, cax=beside, orientation="horizontal")
-    bar.set_ticks([])
-    beside.minorticks_off()
-    bar.outline.set_linewidth(0.4)
-    words = {"1 or less": (0, "left"), f"{most**0.5:.1f}": (30, "center"), f"{most:.1f}": (60, "right")}
-    axes.text(left + 62, 7.5, "times the average attention", fontsize=6, color=_INK, va="center")
-    for text, (place, side) in words.items():
-        axes.text(left + place, 4.3, text, fontsize=6, color=_INK, ha=side, va="center")
+def forest(evidence: Evidence, layout: Layout, ending: str) -> Drawing | None:
+    """The comparisons of one table; None if there are none."""
+    metric = tasks.TASKS[layout.tasks[0]].metric
+    scale = PERCENT[metric]
+    titles = {system.label: system.title for system in layout.systems}
+    rows = [_difference(one, titles[one.contrast.worse], scale) for one in evidence.comparisons(layout)]
+    if not rows:
+        return None
+    unit = "ROC AUC [points]" if metric == "auroc" else "Pearson's r"
+    caption = (
+        f"{titles[layout.ours]} minus each other system, on the test subjects of both, with 95 % intervals. Filled: p below "
+        "0.05 after Holm’s adjustment over this table."
+    )
+    drawn = paper.forest(rows, f"difference in {unit}")
+    return Drawing(f"differences-{layout.stem}{ending}", "Differences", caption, drawn)
 
 
-def _paper(width: float, height: float) -> tuple[Figure, Axes]:
-    """Millimetre paper of this size in mm; data units of the axes are millimetres."""
-    figure = _figure(width / _INCH, height / _INCH)
-    axes = figure.add_axes((0, 0, 1, 1))
-    axes.set(xlim=(0, width), ylim=(0, height))
-    axes.set_axis_off()
-    for step, colour, line in ((1, _FINE, 0.3), (5, _COARSE, 0.5)):
-        upright = [((x, 0.0), (x, height)) for x in np.arange(0, width + 0.5, step)]
-        level = [((0.0, y), (width, y)) for y in np.arange(0, height + 0.5, step)]
-        axes.add_collection(LineCollection(upright + level, colors=colour, linewidths=line, zorder=0), autolim=False)
-    return figure, axes
+def _difference(found: Comparison, title: str, scale: float) -> paper.Difference:
+    task, effect = tasks.TASKS[found.contrast.task], found.effect
+    value, low, high = (scale * number for number in (effect.value, effect.low, effect.high))
+    group = f"{SHORT[task.name]}, {task.title.lower()}"
+    return paper.Difference(group, title, value, low, high, found.adjusted)
 
 
-def _pulse(axes: Axes, left: float, middle: float) -> None:
-    """The calibration pulse: 1 mV for 0.2 s."""
-    step = MM_PER_S * 0.2
-    x = left + np.array([0, 1, 1, 1 + step, 1 + step, 2 + step])
-    axes.plot(x, middle + MM_PER_MV * np.array([0, 0, 1, 1, 0, 0]), color=_INK, linewidth=0.7, gid="calibration")
+def reliability(evidence: Evidence, ending: str) -> Drawing | None:
+    """Calibration of our system, or of the first there is, before and after prior correction; None without answers."""
+    answered = [label for label in (OURS, BASELINE) if any(label in evidence.labels(task) for task in tasks.DISEASES)]
+    panels: dict[str, list[paper.ReliabilityCurve]] = {}
+    for task in tasks.DISEASES:
+        bins = evidence.reliability(answered[0], task) if answered else None
+        if bins is not None:
+            named = zip(("as trained (balanced)", "prior-corrected"), bins)
+            panels[SHORT[task]] = [_curve(name, one) for name, one in named if one is not None]
+    if not panels:
+        return None
+    caption = f"Reliability of {TITLES[answered[0]]} on the test set, in ten bins of equal size; bars: 95 % intervals."
+    return Drawing(f"reliability{ending}", "Reliability", caption, paper.reliability(panels))
 
 
-def frames(
-    cmr: np.ndarray, titles: Sequence[str] = ("end-systole", "mid-phase", "end-diastole"), title: str = ""
-) -> Figure:
-    """The frames of one subject side by side, (frames, H, W), grey from the least to the greatest of all frames."""
-    cmr = np.asarray(cmr)
-    figure = _figure(2.2 * len(cmr) + 0.1, 2.45 + 0.2 * bool(title))
-    grid = figure.subplots(1, len(cmr), squeeze=False)[0]
-    for axes, frame, name in zip(grid, cmr, titles):
-        _picture(axes, frame, float(cmr.min()), float(cmr.max()))
-        axes.set_title(name, fontsize=8, color=_INK, pad=3)
-    figure.subplots_adjust(0.01, 0.01, 0.99, 0.92 - 0.08 * bool(title), 0.03, 0)
-    figure.suptitle(title, fontsize=9, color=_INK, x=0.01, ha="left", y=0.99)
-    return figure
+def _curve(name: str, bins: Bins) -> paper.ReliabilityCurve:
+    return paper.ReliabilityCurve(name, bins.predicted, bins.observed, bins.low, bins.high, bins.n)
 
 
-def contact_sheet(subjects: Sequence[tuple[str, np.ndarray, np.ndarray]], rate_hz: float) -> Figure:
-    """Several subjects, a row each of (caption, ecg (12, T) mV, cmr (3, H, W)): 5 s of I, II, V1, V5 and the frames."""
-    rows = len(subjects)
-    figure = _figure(10.0, 1.55 * rows + 0.1)
-    grid = figure.subplots(rows, 4, squeeze=False, width_ratios=(3.2, 1, 1, 1))
-    for row, (caption, ecg, cmr) in zip(grid, subjects):
-        shown = slice(0, int(5 * rate_hz))
-        t = np.arange(ecg.shape[1])[shown] / rate_hz
-        for place, lead in enumerate((0, 1, 6, 10)):
-            y = ecg[lead, shown] - np.median(ecg[lead, shown]) - 2.0 * place
-            row[0].plot(t, y, color=_INK, linewidth=0.6)
-            row[0].text(-0.05, -2.0 * place, LEADS[lead], fontsize=6, ha="right", va="center", color=_INK)
-        row[0].set(ylim=(-7.6, 2.2), xlim=(-0.3, 5))
-        row[0].set_axis_off()
-        row[0].set_title(caption, fontsize=7, loc="left", color=_INK, pad=1)
-        for axes, frame, name in zip(row[1:], cmr, ("ES", "mid", "ED")):
-            _picture(axes, frame, float(np.min(cmr)), float(np.max(cmr)))
-            axes.set_title(name, fontsize=6, color=_INK, pad=1)
-    figure.subplots_adjust(0.01, 0.01, 0.99, 1 - 0.17 / (1.55 * rows), 0.02, 0.12)
-    return figure
+# -- training and cohort -----------------------------------------------------------------------------------------------
 
 
-def save(figure: Figure, path: str | Path) -> Path:
-    """Write the figure in the format of the path's ending (png, svg, pdf), 200 dpi, size as drawn; makes the folder."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=200, facecolor="white", metadata={"Software": None} if path.suffix == ".png" else None)
-    return path
+def training(found: Sequence[Run]) -> list[Drawing]:
+    """Loss curves of every pre-training, validation curves of the final runs on all labels."""
+    many = len({run.trial.space for run in found}) > 1
+    before: dict[str, pd.DataFrame] = {}
+    judged: dict[str, dict[str, list[pd.DataFrame]]] = {}
+    metrics: dict[str, str] = {}
+    swept = appendix.sweeps(found)
+    for run in found:
+        trial, here = run.trial, f" [{run.trial.space}]" if many else ""
+        if trial.stage == "pretrain":
+            rate = f", rate {dict(trial.knobs).get('lr', 0):g}"
+            own = appendix.TITLES.get(trial.label, trial.label) + rate if appendix.sweep(trial) in swept else ""
+            name = (own or appendix.titled(trial)) + here
+            again = f" ({trial.point}, seed {trial.seed})" if name in before else ""
+            before[name + again] = pd.read_parquet(run.folder / store.CURVE)
+        elif (
+            trial.stage == "final" and trial.take == 1 and trial.modality != "tabular"
+        ):  # trees have rounds, not epochs
+            task = tasks.of(trial.task, (trial.task,))
+            name = f"{SHORT.get(task.name, task.title)}{here}"
+            metrics[name] = task.metric
+            system = TITLES.get(trial.label, trial.label)
+            judged.setdefault(name, {}).setdefault(system, []).append(pd.read_parquet(run.folder / store.CURVE))
+    drawn = []
+    if before:
+        drawn.append(Drawing("curves-pretraining", "", "Loss of each pre-training.", curves.pretraining(before)))
+    if judged:
+        caption = "Fine-tuning on all labels: the selecting metric on the validation split, one line per seed."
+        drawn.append(Drawing("curves-validation", "", caption, curves.validation(judged, metrics)))
+    return drawn
 
 
-def _figure(width: float, height: float) -> Figure:
-    """An empty figure in inches on the Agg canvas."""
-    figure = Figure(figsize=(width, height))
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _picture(axes: Axes, frame: np.ndarray, low: float, high: float) -> None:
-    axes.imshow(frame, cmap="gray", vmin=low, vmax=high, interpolation="nearest")
-    axes.set_axis_off()
+def example(opened: Cohort) -> list[Drawing]:
+    """One subject of the validation split, with CMR if anyone has it; no name, no age: a picture is enough."""
+    index = opened.rows("val")
+    index = index[index.has_ecg]
+    chosen = index[index.has_cmr].head(1) if index.has_cmr.any() else index.head(1)
+    if chosen.empty:
+        return []
+    names = ("ecg", "cmr") if bool(chosen.has_cmr.iloc[0]) else ("ecg",)
+    signals = opened.load(chosen, names)
+    printed = recordings.ecg_paper(signals["ecg"][0].astype(float), ecg.RATE_HZ)
+    words = "A 12-lead ECG of the validation split, as prepared and before group normalisation."
+    drawn = [Drawing("example-ecg", "", words, printed)]
+    if "cmr" in signals:
+        words = "The same subject’s short-axis frames, as the image encoder gets them."
+        drawn.append(Drawing("example-cmr", "", words, recordings.frames(signals["cmr"][0])))
+    return drawn

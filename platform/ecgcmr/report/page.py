@@ -1,8 +1,8 @@
 """The report page: one HTML file that stands alone, with the tables and figures as files beside it.
 
 It says which claims of the paper hold here, by which numbers, on whom, trained how, and what it takes to run it again. It
-computes no result of its own: numbers come from `evidence` through `tables`, pictures from `drawings`, all other words from
-`account`. The same files on disk, and the same installed versions, give the same bytes.
+computes no result of its own: numbers come from `evidence` through `tables`, pictures from `figures`, all other words from
+`appendix`. The same files on disk, and the same installed versions, give the same bytes.
 """
 
 import base64
@@ -16,16 +16,19 @@ from typing import Any
 import jinja2
 import pandas as pd
 
-from ecgcmr import __version__, cohort, store
-from ecgcmr import trial as trials
-from ecgcmr.cohort import Cohort
+from ecgcmr import __version__, store, trial
+from ecgcmr.cohort import dataset
+from ecgcmr.cohort.dataset import Cohort
 from ecgcmr.paper import LAYOUTS
-from ecgcmr.report import account, curves, drawings, tables
-from ecgcmr.report.account import Run
-from ecgcmr.report.drawings import Drawing
-from ecgcmr.report.evidence import Evidence
-from ecgcmr.report.sheets import Sheet
-from ecgcmr.report.verdicts import FAILS, HOLDS, OPEN
+from ecgcmr.report import appendix
+from ecgcmr.report import figures as drawings
+from ecgcmr.report.appendix import Run
+from ecgcmr.report.figures import Drawing
+from ecgcmr.report.plots import curves
+from ecgcmr.report.results.evidence import Evidence
+from ecgcmr.report.results.verdicts import FAILS, HOLDS, OPEN
+from ecgcmr.report.tables import paper as tables
+from ecgcmr.report.tables.sheet import Sheet
 
 PAGE, DATA = "index.html", "rows.csv"
 LOOKS = {HOLDS: ("yes", "✓"), FAILS: ("no", "✗"), OPEN: ("open", "○")}  # class and sign of a verdict
@@ -67,8 +70,8 @@ def write(runs: Path, cohort_path: Path, out: Path) -> Report:
     Raises:
         InputError: there is no complete cohort at `cohort_path`, or the log of test reads is damaged.
     """
-    opened = cohort.open(cohort_path)
-    found, rows = account.read(runs), store.rows(runs)
+    opened = dataset.open(cohort_path)
+    found, rows = appendix.read(runs), store.rows(runs)
     parts = _parts(runs, opened, found, rows)
     general = [*drawings.example(opened), *drawings.training(found)]
     data = _data(rows)
@@ -265,22 +268,22 @@ def _words(runs: Path, opened: Cohort, found: Sequence[Run], rows: pd.DataFrame)
         "version": __version__,
         "manifest": manifest,
         "synthetic": manifest["source"] == "synthetic",
-        "stages": {stage: sum(run.trial.stage == stage for run in found) for stage in trials.STAGES},
+        "stages": {stage: sum(run.trial.stage == stage for run in found) for stage in trial.STAGES},
         "strangers": sum(run.record["recipe"]["cohort"] != opened.fingerprint for run in found),
         "stale": len(stale),
         "withdrawn": max(stale, default=0),
         "subjects": opened.rows().subject.nunique(),
-        "flow": account.flow(manifest),
-        "splits": account.splits(opened),
-        "repairs": account.repairs(manifest),
-        "characteristics": account.characteristics(opened),
-        "phenotypes": account.phenotypes(manifest),
-        "pretrainings": account.pretrainings(found, rows),
-        "test_reads": account.test_reads(runs, found),
-        "commands": account.commands(manifest, sorted({run.trial.space for run in found})),
-        "settings": account.settings(found, manifest),
-        "exact": account.exact(found, manifest),
-        "grids": account.grids(found),
-        "points": account.points(found),
-        "fingerprints": account.fingerprints(found),
+        "flow": appendix.flow(manifest),
+        "splits": appendix.splits(opened),
+        "repairs": appendix.repairs(manifest),
+        "characteristics": appendix.characteristics(opened),
+        "phenotypes": appendix.phenotypes(manifest),
+        "pretrainings": appendix.pretrainings(found, rows),
+        "test_reads": appendix.test_reads(runs, found),
+        "commands": appendix.commands(manifest, sorted({run.trial.space for run in found})),
+        "settings": appendix.settings(found, manifest),
+        "exact": appendix.exact(found, manifest),
+        "grids": appendix.grids(found),
+        "points": appendix.points(found),
+        "fingerprints": appendix.fingerprints(found),
     }

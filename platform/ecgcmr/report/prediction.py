@@ -10,9 +10,10 @@ from typing import Any
 
 import jinja2
 
-from ecgcmr import ecg, store, tasks
-from ecgcmr.predict import NOTE, Answer, Model, Prediction
-from ecgcmr.report import curves, figures
+from ecgcmr import store, tasks
+from ecgcmr.inference.predict import NOTE, Answer, Model, Prediction
+from ecgcmr.report.plots import curves, recordings
+from ecgcmr.signals import ecg
 
 MOST = 50  # ECGs on a page
 DPI = 150
@@ -40,7 +41,7 @@ def write(path: Path, found: Sequence[Prediction], model: Model) -> None:
 
 def _shown(one: Prediction) -> dict[str, Any]:
     assert one.ecg is not None
-    picture = base64.b64encode(curves.png(figures.ecg_paper(one.ecg, ecg.RATE_HZ), DPI)).decode()
+    picture = base64.b64encode(curves.png(recordings.ecg_paper(one.ecg, ecg.RATE_HZ), DPI)).decode()
     groups: dict[str, list[dict[str, Any]]] = {}
     for answer in one.phenotypes.values():
         title = TASK[answer.name].title if answer.name in TASK else "Phenotypes"

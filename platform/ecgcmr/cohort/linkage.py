@@ -1,0 +1,343 @@
+"""From recordings to the rows of a cohort: who is a person, which ECG belongs to which CMR, which split, which labels.
+
+Pure functions over what the survey of the files found; no signal is touched here. The one idea: everything is decided by
+the person, so that repeat visits share a pseudonym and a split. A recording's own key never enters a cohort: pseudonyms
+are keyed hashes, and the key stays with whoever built it.
+"""
+
+import hashlib
+import hmac
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+
+from ecgcmr.cohort.labels.merge import Labels
+from ecgcmr.cohort.shards import DEMOGRAPHICS
+from ecgcmr.errors import InputError
+from ecgcmr.raw import diagnoses
+
+log = logging.getLogger(__name__)
+
+SPLITS = ("train", "val", "test")
+DUPLICATE = "same signal as an earlier recording"
+SHARED_NAME = "told from another of its file name by its folder"
+SAME_PATIENT = "one person with others by the patient number of its header"
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the survey says of one recording.
+
+    Attributes:
+        kind: "ecg" or "cmr".
+        source: `reader:PATH`, what is read.
+        key: the file's key.
+        person: groups repeat visits, or None.
+        digest: of the signal; equal for equal recordings.
+        numbers: demographics and 0/1 labels of the header.
+        repairs: what was settled while reading.
+        visit: of the person, or None.
+        flags: 0/1 by name, for the index; no labels.
+        patient: hash of the header's patient number, or None.
+        step: "" if it can serve, else "readable" or "plausible", the step that it failed.
+        reason: why it failed.
+    """
+
+    kind: str
+    source: str
+    key: str
+    person: str | None = None
+    digest: str = ""
+    numbers: Mapping[str, float] | None = None
+    repairs: tuple[str, ...] = ()
+    visit: str | None = None
+    flags: Mapping[str, float] | None = None
+    patient: str | None = None
+    step: str = ""
+    reason: str = ""
+
+
+Visit = tuple[str, Found | None, Found | None]  # person, ECG, CMR
+
+
+@dataclass(frozen=True)
+class Linked:
+    """The rows to be written, and the account of what became of every recording."""
+
+    rows: list[dict[str, Any]]  # subject, split, ecg and cmr (source or None), numbers
+    labels: tuple[str, ...]
+    flow: list[dict[str, Any]]
+    exclusions: list[dict[str, str]]
+    repairs: list[dict[str, str]]
+    link: list[dict[str, str]]  # pseudonym, kind, key: for the builder alone
+
+
+def splits(persons: int, seed: int) -> np.ndarray:
+    """The split of each of `persons`, 70 / 15 / 15, a pure function of the seed: floor(0.7 n), then halves."""
+    train = persons * 7 // 10
+    val = (persons - train) // 2
+    out = np.full(persons, "test", dtype=object)
+    order = np.random.default_rng([seed, persons]).permutation(persons)
+    out[order[:train]] = "train"
+    out[order[train : train + val]] = "val"
+    return out
+
+
+def pseudonym(secret: bytes, person: str) -> str:
+    """HMAC-SHA-256 of the person under the builder's key, 16 hexadecimal digits."""
+    return hmac.new(secret, person.encode(), hashlib.sha256).hexdigest()[:16]
+
+
+# -- linking -----------------------------------------------------------------------------------------------------------
+
+
+def link(found: Sequence[Found], labels: Labels, secret: bytes, seed: int) -> Linked:
+    """Turn what was found into rows: without duplicates, paired by person, split by person, labelled.
+
+    Args:
+        found: every recording, in the order of its source; of two equal ones the first stays.
+        labels: of the labels files.
+        secret: key of the pseudonyms.
+        seed: of the split.
+
+    Raises:
+        InputError: nothing can serve.
+    """
+    usable, failed = sort_out(found)
+    usable = _told_apart(usable)
+    visits = _by_patient(_visits(usable, labels), labels)
+    persons = sorted({person for person, _, _ in visits})
+    split_of = dict(zip(persons, splits(len(persons), seed), strict=True))
+    name_of = {person: pseudonym(secret, person) for person in persons}
+    rows = [_row(name_of[p], split_of[p], ecg, cmr, labels) for p, ecg, cmr in visits]
+    held = _diagnosed(rows)
+    unknown = [(f, pseudonym(secret, _person(f, labels))) for f in failed]
+    return Linked(
+        rows=rows,
+        labels=held,
+        flow=_flow(found, failed, rows),
+        exclusions=[{"key": name, "reason": f"{f.kind}: {f.reason}"} for f, name in unknown],
+        repairs=[
+            {"key": name_of[p], "what": f"{f.kind}: {what}"}
+            for p, *pair in visits
+            for f in pair
+            if f
+            for what in f.repairs
+        ],
+        link=[{"subject": name, "kind": f.kind, "key": f.key, "excluded": f.reason} for f, name in unknown]
+        + [
+            {"subject": name_of[p], "kind": f.kind, "key": f.key, "excluded": ""}
+            for p, *pair in visits
+            for f in pair
+            if f
+        ],
+    )
+
+
+def sort_out(found: Sequence[Found]) -> tuple[list[Found], list[Found]]:
+    """(those that can serve, those that failed or repeat another).
+
+    Raises:
+        InputError: nothing can serve; says why.
+    """
+    usable: list[Found] = []
+    failed: list[Found] = []
+    seen = set()
+    for recording in found:
+        if recording.reason:
+            failed.append(recording)
+        elif (recording.kind, recording.digest) in seen:
+            failed.append(replace(recording, step="unique", reason=DUPLICATE))
+        else:
+            seen.add((recording.kind, recording.digest))
+            usable.append(recording)
+    if not usable:
+        reasons = ", ".join(f"{n} {reason}" for reason, n in Counter(f.reason for f in failed).most_common())
+        raise InputError(f"none of {len(found)} recordings can serve: {reasons}")
+    return usable, failed
+
+
+def _named(recording: Found, labels: Labels) -> str | None:
+    """Whose a recording is, as the labels file or the recording itself says."""
+    known = labels.person_of_ecg if recording.kind == "ecg" else labels.person_of_cmr
+    return (known or {}).get(recording.key) or recording.person
+
+
+def _person(recording: Found, labels: Labels) -> str:
+    return _named(recording, labels) or PurePosixPath(recording.key).name
+
+
+def _certain(recording: Found, labels: Labels) -> bool:
+    """Whether it is known whose a recording is; of two files of one name it is not, unless something says so."""
+    return "/" not in recording.key or _named(recording, labels) is not None
+
+
+def _told_apart(usable: Sequence[Found]) -> list[Found]:
+    """Give recordings of one kind and one file name, in different folders, the folders as part of their keys: `a/0001`.
+
+    `a/0001` and `b/0001` may be two visits or two people. Both stay, as one person where their records name none, so that
+    nobody can be in two splits; a labels file's `0001` means neither for certain and is given to neither.
+    """
+    times = Counter((f.kind, f.key) for f in usable)
+    out, shared = list(usable), 0
+    for kind in ("ecg", "cmr"):
+        mine = [i for i, f in enumerate(usable) if f.kind == kind and times[kind, f.key] > 1]
+        for i, folders in zip(mine, _folders([usable[i].source for i in mine]), strict=True):
+            f = usable[i]
+            out[i] = replace(f, key=f"{folders}/{f.key}", repairs=(*f.repairs, SHARED_NAME))
+        shared += len(mine)
+    if shared:
+        log.warning("%d recordings share their file name with another: labels by file name do not reach them", shared)
+    return out
+
+
+def _folders(sources: Sequence[str]) -> list[str]:
+    """The folders above each file, below what all of them have in common; `reader:PATH` each."""
+    above = [PurePosixPath(source.partition(":")[2]).parts[:-1] for source in sources]
+    alike = [len(set(names)) == 1 for names in zip(*above)]  # as deep as the shallowest
+    common = alike.index(False) if False in alike else len(alike)
+    return ["/".join(parts[common:]) or "." for parts in above]
+
+
+def _visits(usable: Sequence[Found], labels: Labels) -> list[Visit]:
+    """Every subject-visit.
+
+    A CMR joins the ECG that the labels file names for it, else the one of its key, else its person's first ECG of its visit
+    that is still alone, else, where either's visit is unknown, its person's first that is still alone. Without any it is a
+    row by itself.
+    """
+    ecgs = [f for f in usable if f.kind == "ecg"]
+    by_key = {f.key: f for f in ecgs}
+    of_person: dict[str, list[Found]] = {}
+    for ecg in (f for f in ecgs if _certain(f, labels)):
+        of_person.setdefault(_person(ecg, labels), []).append(ecg)
+    partner: dict[int, Found] = {}
+    taken: set[int] = set()
+
+    def join(choose: Callable[[Found], Iterable[Found | None]]) -> None:
+        for cmr in usable:
+            if cmr.kind == "cmr" and id(cmr) not in partner:
+                ecg = next((e for e in choose(cmr) if e and id(e) not in taken), None)
+                if ecg:
+                    partner[id(cmr)] = ecg
+                    taken.add(id(ecg))
+
+    def same(cmr: Found) -> list[Found]:
+        return of_person.get(_person(cmr, labels), []) if _certain(cmr, labels) else []
+
+    join(lambda cmr: [by_key.get((labels.ecg_of_cmr or {}).get(cmr.key, cmr.key))])
+    join(lambda cmr: (e for e in same(cmr) if cmr.visit and e.visit == cmr.visit))
+    join(lambda cmr: (e for e in same(cmr) if not cmr.visit or not e.visit))
+    pairs: list[Visit] = []
+    pairs += [(_person(ecg, labels), ecg, None) for ecg in ecgs if id(ecg) not in taken]
+    for cmr in (f for f in usable if f.kind == "cmr"):
+        joined = partner.get(id(cmr))
+        pairs.append((_person(joined or cmr, labels), joined, cmr))
+    return sorted(pairs, key=_order)
+
+
+def _by_patient(visits: Sequence[Visit], labels: Labels) -> list[Visit]:
+    """The visits, of which those that nobody names are one person where their headers state one patient number.
+
+    Repeat ECGs of a hospital have names of their own and would stand in two splits. What a labels file or a file's name says
+    of a person outweighs a header. No pair follows from a header: an ECG and a CMR of one patient can be years apart.
+    """
+    named = [any(_named(f, labels) for f in pair if f) for _, *pair in visits]
+    trusted = _trusted(visits, named)
+    words = [[person, *(f.patient for f in pair if f and f.patient in trusted)] for person, *pair in visits]
+    group = _connected(words)
+    members: dict[int, set[tuple[bool, str]]] = {}
+    for g, sure, (person, *_) in zip(group, named, visits, strict=True):
+        members.setdefault(g, set()).add((not sure, person))
+    out = []
+    for g, sure, (person, ecg, cmr) in zip(group, named, visits, strict=True):
+        if sure or len(members[g]) == 1:
+            out.append((person, ecg, cmr))
+        else:  # a person who is named first, else the first name
+            out.append((min(members[g])[1], _noted(ecg, SAME_PATIENT), _noted(cmr, SAME_PATIENT)))
+    return sorted(out, key=_order)
+
+
+def _trusted(visits: Sequence[Visit], named: Sequence[bool]) -> set[str]:
+    """The patient numbers that belong to no two named persons and to no two sexes; others are a device's or "TEST 1"."""
+    owners: dict[str, set[str]] = {}
+    sexes: dict[str, set[float]] = {}
+    for sure, (person, *pair) in zip(named, visits, strict=True):
+        for f in pair:
+            if f and f.patient:
+                owners.setdefault(f.patient, set()).update([person] if sure else [])
+                sexes.setdefault(f.patient, set()).update(v for k, v in (f.numbers or {}).items() if k == "sex")
+    trusted = {number for number in owners if len(owners[number]) < 2 and len(sexes[number]) < 2}
+    if doubted := len(owners) - len(trusted):
+        log.warning("%d patient numbers of headers stand for several people: passed over", doubted)
+    return trusted
+
+
+def _connected(words: Sequence[Sequence[str]]) -> list[int]:
+    """The group of each list of words; two that share a word, or are joined by a third, are of one group."""
+    rows = np.repeat(np.arange(len(words)), [len(mine) for mine in words])
+    codes, known = pd.factorize(np.array([word for mine in words for word in mine], dtype=object))
+    size = len(words) + len(known)
+    graph = coo_matrix((np.ones(len(rows)), (rows, len(words) + codes)), shape=(size, size))
+    return connected_components(graph, directed=False)[1][: len(words)].tolist()
+
+
+def _noted(recording: Found | None, word: str) -> Found | None:
+    return recording and replace(recording, repairs=(*recording.repairs, word))
+
+
+def _order(visit: Visit) -> tuple[str, str, str]:
+    person, ecg, cmr = visit
+    return person, ecg.key if ecg else "", cmr.key if cmr else ""
+
+
+def _row(subject: str, split: str, ecg: Found | None, cmr: Found | None, labels: Labels) -> dict[str, Any]:
+    numbers: dict[str, float] = {}
+    for recording in (cmr, ecg):
+        numbers |= recording.numbers or {} if recording else {}
+    named = {"ecg": labels.by_ecg or {}, "cmr": labels.by_cmr or {}}
+    for recording in (cmr, ecg):  # the file of labels has the last word, and in it the ECG's line
+        if recording:
+            numbers |= (labels.by_person or {}).get(_person(recording, labels), {})
+            numbers |= named[recording.kind].get(recording.key, {})
+    return {
+        "subject": subject, "split": split, "numbers": dict(sorted(numbers.items())),
+        "ecg": ecg.source if ecg else None, "cmr": cmr.source if cmr else None,
+        "flags": dict(ecg.flags or {}) if ecg else {},
+    }  # fmt: skip
+
+
+def _diagnosed(rows: Sequence[dict[str, Any]]) -> tuple[str, ...]:
+    """Complete the diagnoses of every row and drop those that nobody has; the label columns that are left."""
+    given = {name for row in rows for name in row["numbers"]}
+    had = {name for row in rows for name, value in row["numbers"].items() if value}
+    kept = {name for name in given if name in had or not name.startswith(diagnoses.PREFIXES)}
+    for row in rows:
+        whole = diagnoses.complete(row["numbers"], kept)
+        row["numbers"] = {name: whole[name] for name in sorted(whole.keys() & kept)}
+    return tuple(sorted(kept - set(DEMOGRAPHICS)))
+
+
+def _flow(found: Sequence[Found], failed: Sequence[Found], rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    steps: list[dict[str, Any]] = [{"step": "found", "n": len(found), "unit": "recordings", "reasons": {}}]
+    left = len(found)
+    for step in ("readable", "plausible", "unique"):
+        reasons = Counter(f"{f.kind}: {f.reason}" for f in failed if f.step == step)
+        left -= sum(reasons.values())
+        steps.append({"step": step, "n": left, "unit": "recordings", "reasons": dict(sorted(reasons.items()))})
+    alone = Counter("ecg: no CMR" if row["ecg"] else "cmr: no ECG" for row in rows if not (row["ecg"] and row["cmr"]))
+    bare = sum(not set(row["numbers"]) - set(DEMOGRAPHICS) for row in rows)
+    paired = [("paired", alone)] if len({f.kind for f in found}) == 2 else []
+    # Rows that are not paired or not labelled stay: the reasons of these two steps say what a row lacks, none has left.
+    for step, lacking in (*paired, ("labelled", Counter({"no label": bare} if bare else {})), ("kept", Counter())):
+        n = len(rows) - sum(lacking.values())
+        steps.append({"step": step, "n": n, "unit": "rows", "reasons": dict(sorted(lacking.items()))})
+    return steps

@@ -1,0 +1,221 @@
+"""People who withdraw: a new cohort without them, and the mark on what was made with them.
+
+The one idea: a cohort is never edited. The rows that stay are copied, shard by shard, into a new folder with their splits
+and their recipe; no recording is read again. The new manifest says which cohort it replaces and how many people left, not
+who. The old cohort can then be deleted: runs keep its fingerprint, and `runs/withdrawn.json` says what that means.
+"""
+
+import csv
+import re
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ecgcmr import store
+from ecgcmr.cohort import dataset, linkage, shards
+from ecgcmr.cohort.dataset import Cohort
+from ecgcmr.errors import InputError
+from ecgcmr.signals import quality_flags
+
+FIELD = re.compile(r"(?<=^\d{7})_\d{4,6}_\d+_\d+$")  # of UK Biobank's file names: <eid>_20205_2_0
+
+
+@dataclass(frozen=True)
+class Known:
+    """How an id is found: pseudonyms of the cohort, and the builder's link file and key, which may be absent."""
+
+    pseudonyms: frozenset[str]
+    link: pd.DataFrame | None
+    secret: bytes | None
+
+    def of(self, word: str) -> set[str]:
+        """The pseudonyms that an id means: of a person, a recording's key, or a pseudonym itself."""
+        own = {word, linkage.pseudonym(self.secret, word)} if self.secret else {word}
+        return (own & self.pseudonyms) | self._linked.get(word, set())
+
+    @cached_property
+    def _linked(self) -> dict[str, set[str]]:
+        """Key, file name without folders, and UK Biobank's participant of every recording -> pseudonyms."""
+        found: dict[str, set[str]] = {}
+        for key, subject in self.link[["key", "subject"]].itertuples(index=False) if self.link is not None else ():
+            name = key.rpartition("/")[2]
+            for word in {key, name, FIELD.sub("", name)}:
+                found.setdefault(word, set()).add(subject)
+        return found
+
+
+def withdraw(
+    old: Path | str,
+    out: Path | str,
+    listed: Path | str,
+    *,
+    key: Path | str | None = None,
+    ignore_unknown: bool = False,
+) -> Cohort:
+    """Make the cohort without some people, all their visits, or open it if it is there.
+
+    Args:
+        old: the cohort's folder; `<old>.link.csv` and `<old>.key` are used where they lie beside it.
+        out: the new cohort's folder; link file and key are written beside it, without those people.
+        listed: file with one id a line: UK Biobank's participant, a person or recording of the link file, or a pseudonym.
+        key: file with the key of the pseudonyms, if not beside the cohort.
+        ignore_unknown: pass over ids that match nobody (UK Biobank lists people who are not in the data).
+
+    Raises:
+        InputError: ids match nobody (says how many and on which lines), nobody is left, or another cohort is in the way.
+    """
+    old, out = Path(old), Path(out)
+    cohort = dataset.open(old)
+    known = _known(cohort, Path(key) if key else _beside(old, ".key"))
+    gone = _matched(Path(listed), known, ignore_unknown)
+    index = cohort.rows()
+    stays = ~index["subject"].isin(gone)
+    if not stays.any():
+        raise InputError(f"{listed}: nobody would be left in {old}")
+    request = {
+        **cohort.manifest["request"], "source": cohort.manifest["source"], "seed": cohort.manifest["seed"],
+        "recipe_hash": cohort.manifest["recipe_hash"], "replaces": cohort.fingerprint,
+        "withdrawn": dataset.digest([cohort.fingerprint, *sorted(gone)]),
+    }  # fmt: skip
+    if not dataset.ready(out, request):
+        with dataset.building(out, request):
+            columns = _columns(cohort)
+            parts = dataset.run_jobs(out, _jobs(cohort, index, stays, columns), "rows")
+            account = _account(cohort, index[stays], gone)
+            labels = [name for name in columns if name not in quality_flags.FLAGS]
+            dataset.finish(out, request, cohort.recipe, parts, labels, account)
+    _hand_on(old, out, known, gone, Path(key) if key else None)
+    return dataset.open(out)
+
+
+def mark(runs: Path, cohort: Cohort) -> int:
+    """Note in `runs` that cohorts which `cohort` replaces are stale; how many finished trials were made from them."""
+    since = cohort.replaced
+    made = sum(
+        store.stale(runs, record["recipe"]["cohort"], record["trial"]["starts"], since) > 0
+        for _, record in store.records(runs)
+    )
+    if made:
+        store.note_withdrawn(runs, since)
+    return made
+
+
+# -- who ---------------------------------------------------------------------------------------------------------------
+
+
+def _beside(cohort: Path, ending: str) -> Path | None:
+    path = cohort.with_name(cohort.name + ending)
+    return path if path.exists() else None
+
+
+def _known(cohort: Cohort, key: Path | None) -> Known:
+    link = _beside(cohort.path, ".link.csv")
+    table = pd.read_csv(link, dtype=str, keep_default_na=False) if link else None
+    named = {*cohort.rows()["subject"], *(one["key"] for one in cohort.manifest["exclusions"])}
+    try:
+        secret = key.read_bytes().strip() if key else None
+    except OSError as error:
+        raise InputError(f"{key}: the key of the pseudonyms cannot be read") from error
+    return Known(frozenset(named | set(table["subject"] if table is not None else ())), table, secret)
+
+
+def _matched(listed: Path, known: Known, ignore_unknown: bool) -> set[str]:
+    """The pseudonyms of the people on a list.
+
+    Raises:
+        InputError: it cannot be read, or names nobody, or somebody who is not there and is not to be ignored.
+    """
+    ids = _ids(listed)
+    found = {number: known.of(word) for number, word in ids.items()}
+    lost = [number for number, who in found.items() if not who]
+    lines = ", ".join(map(str, lost[:10])) + (" …" if len(lost) > 10 else "")
+    if lost and known.link is None and known.secret is None:
+        raise InputError(
+            f"{listed}: {len(lost)} of {len(ids)} ids are no pseudonyms (lines {lines}), and neither the cohort's link file "
+            "nor its key lies beside it; put one there or name the key with --key"
+        )
+    if lost and not ignore_unknown:
+        raise InputError(
+            f"{listed}: {len(lost)} of {len(ids)} ids match nobody (lines {lines}); correct them, or pass over people who "
+            "are not in the data with --ignore-unknown"
+        )
+    gone = set().union(*found.values())
+    if not gone:
+        raise InputError(f"{listed}: nobody on it is in the cohort; it can stay as it is")
+    return gone
+
+
+def _ids(listed: Path) -> dict[int, str]:
+    """Line number -> the first field of each line that has one."""
+    try:
+        with listed.open(encoding="utf-8-sig", newline="") as file:
+            rows = csv.reader(file)
+            found = [(rows.line_num, row[0].strip()) for row in rows if row]
+            return {number: word for number, word in found if word}
+    except FileNotFoundError as error:
+        raise InputError(f"{listed}: no such list") from error
+    except (OSError, ValueError, csv.Error) as error:
+        raise InputError(f"{listed}: cannot be read as a list of one id a line") from error
+
+
+# -- what stays --------------------------------------------------------------------------------------------------------
+
+
+def _columns(cohort: Cohort) -> list[str]:
+    """The number columns of its shards beyond the demographics."""
+    with shards.open_shard(cohort.path / cohort.manifest["shards"][0]["path"]) as file:
+        names = file.schema_arrow.names
+    return [name for name in names if name not in (*shards.SIGNALS, *shards.DEMOGRAPHICS, "subject", "split")]
+
+
+def _jobs(cohort: Cohort, index: pd.DataFrame, stays: pd.Series, columns: Sequence[str]) -> list[dict[str, Any]]:
+    """A job for each shard of which something is left."""
+    jobs = []
+    for entry in cohort.manifest["shards"]:
+        mine = index["shard"] == entry["path"]
+        rows = index.loc[mine & stays, "row"].tolist()
+        if rows:
+            jobs.append({
+                "work": "copied", "from": str((cohort.path / entry["path"]).resolve()), "path": entry["path"],
+                "items": rows, "rows": len(rows), "labels": list(columns), "part": entry["path"].replace("/", "-") + ".json",
+            })  # fmt: skip
+    return jobs
+
+
+def _account(cohort: Cohort, left: pd.DataFrame, gone: Iterable[str]) -> dict[str, Any]:
+    """Flow, exclusions and repairs without the people who left, and what the cohort replaces."""
+    said, index = cohort.manifest, cohort.rows()
+    people = len(set(index["subject"]) & set(gone))
+    away = len(index) - len(left)
+    labels = [name for name in said["labels"] if name in left]
+    now = {
+        "paired": int((left["has_ecg"] & left["has_cmr"]).sum()),
+        "labelled": int(left[labels].notna().any(axis=1).sum()),
+        "kept": len(left),
+    }
+    flow = []
+    for step in said["flow"]:
+        reasons = {} if step["step"] in now else step["reasons"]
+        if step["step"] == "kept":
+            reasons = {"withdrawn": step["reasons"].get("withdrawn", 0) + away}
+        flow.append({**step, "n": now.get(step["step"], step["n"]), "reasons": reasons})
+    return {
+        "flow": flow,
+        **{name: [one for one in said[name] if one["key"] not in gone] for name in ("exclusions", "repairs")},
+        "replaces": [{"fingerprint": cohort.fingerprint, "people": people, "rows": away}, *said.get("replaces", [])],
+    }
+
+
+def _hand_on(old: Path, out: Path, known: Known, gone: set[str], key: Path | None) -> None:
+    """Link file and key beside the new cohort, so that the old one can be deleted with all that belongs to it."""
+    if known.link is not None:
+        left = known.link[~known.link["subject"].isin(gone)]
+        store.write_whole(out.with_name(out.name + ".link.csv"), lambda aside: left.to_csv(aside, index=False))
+    held, mine = _beside(old, ".key"), out.with_name(out.name + ".key")
+    if held and not key and not mine.exists():
+        shutil.copy(held, mine)  # with its mode: readable by its owner alone

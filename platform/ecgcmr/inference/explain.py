@@ -1,0 +1,368 @@
+"""What a model looks at: regions of a CMR image that an ECG resembles, and leads and times of an ECG that it attends to.
+
+The one idea of the first: image encoder and projector are applied as in contrastive learning but for the pooling between
+them, so each location of the last feature map gets its own place in the space where the ECG lies, and a cosine says how
+near. The one of the second: a token stays where its lead and time put it, so what the pooling takes from a token is traced
+back through the blocks to patches. Passive: nothing here trains, and the subjects of Figure 6 are chosen by rule, before any
+map is seen.
+
+Source: paper, sections III-C and V-E; attention rollout is of Abnar & Zuidema 2020, arXiv:2005.00928.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ecgcmr import raw, store, tasks
+from ecgcmr import trial as trials
+from ecgcmr.cohort import shards
+from ecgcmr.cohort.dataset import Cohort
+from ecgcmr.data import examples
+from ecgcmr.errors import Excluded, InputError, differing
+from ecgcmr.inference import predict
+from ecgcmr.inference.model import Model
+from ecgcmr.methods.mmcl import MMCL
+from ecgcmr.nn import load as loading
+from ecgcmr.nn.vit import LEADS
+from ecgcmr.raw import search
+from ecgcmr.signals import cmr as images
+from ecgcmr.signals import ecg as signals
+from ecgcmr.training import loop
+from ecgcmr.trial import Trial
+
+SIGNALS = ("ecg", "cmr")
+CASES = 4  # as many as Figure 6 has
+# (caption, phenotypes, sign): the row where sign · phenotype is greatest; sign 0 asks for the row nearest the medians.
+RULES = (
+    ("Typical heart", ("LVEDV", "LVEF"), 0),
+    ("Largest left ventricle", ("LVEDV",), 1),
+    ("Lowest ejection fraction", ("LVEF",), -1),
+    ("Thickest wall", ("WT_Global",), 1),
+    ("Heaviest left ventricle", ("LVM",), 1),
+)
+UNRULED = "Next in file order"
+
+
+# -- similarity --------------------------------------------------------------------------------------------------------
+
+
+def load(runs: Path, name: str) -> tuple[MMCL, Trial]:
+    """The method of a finished multimodal pre-training with the weights it kept, projectors included, for evaluation.
+
+    Args:
+        runs: where finished trials lie.
+        name: of the trial.
+
+    Raises:
+        InputError: it has not finished or has diverged, is of another method, or kept no projectors.
+    """
+    record = _record(runs, name)
+    trial, folder = trials.from_json(record["trial"]), store.folder(runs, name)
+    if trial.method != "mmcl":
+        raise InputError(f"trial '{name}' is of method '{trial.method}'; similarity maps need one of method 'mmcl'")
+    if record["status"] == "diverged":
+        raise InputError(f"trial '{name}' diverged and left no weights; delete {folder} and pre-train with a lower lr")
+    method: MMCL = loop.build(trial)
+    for part in method.parts:
+        method.load(part, store.weights(runs, name, part))
+    try:
+        projectors = store.weights(runs, name, "head")
+    except InputError as error:
+        raise InputError(
+            f"trial '{name}' was made before projectors were kept; delete {folder} and pre-train it again "
+            "(ecgcmr pretrain)"
+        ) from error
+    loading.into(method.head, projectors, "head")
+    return method.eval(), trial
+
+
+def _record(runs: Path, name: str) -> dict[str, Any]:
+    path = store.folder(runs, name) / store.RECORD
+    if not path.exists():
+        raise InputError(f"trial '{name}' has not finished under {runs}; run it first (ecgcmr pretrain)")
+    return json.loads(path.read_text())
+
+
+@torch.no_grad()
+def similarity(method: MMCL, ecg: Tensor, cmr: Tensor) -> Tensor:
+    """Cosine of every local image projection and the projection of the whole ECG.
+
+        s_p = z_i^p · z_s / (|z_i^p| |z_s|),   z_i^p = g_i(f_i(x_i)_p),   z_s = g_s(f_s(x_s))
+
+    f_i(x_i)_p is the last feature map of the image encoder at location p, before pooling. Views are those of evaluation.
+
+    Args:
+        method: trained; its batch norms use the statistics they tracked, so a row depends on its own subject alone.
+        ecg: x_s, (n, 12, time), standardised as `ecg.normalise` does.
+        cmr: x_i, (n, 3, side, side), in [0, 1].
+
+    Returns:
+        (n, h, w) in [−1, 1]; 7 × 7 for 210 pixels. Row 0 is the top of the image.
+
+    Source: section III-C. The authors' code upsamples the map to 14 × 14 before projecting and divides the cosine by 0.8;
+        neither is in the text.
+    """
+    # The image is encoded twice, once for nothing: for a few subjects cheaper than a second way to project an ECG.
+    signal, _ = method.project({"ecg": ecg, "cmr": cmr}, {})
+    maps = method.cmr.maps(method.cmr_view(cmr, {}), False)
+    local = method.head["cmr"](maps.movedim(1, -1))
+    return F.cosine_similarity(local, signal[:, None, None], dim=-1).clamp(-1, 1)
+
+
+def maps_for(runs: Path, cohort: Cohort, names: Sequence[str], index: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Similarity maps of the same subjects by several systems.
+
+    Args:
+        runs: where finished trials lie.
+        cohort: the subjects' cohort.
+        names: of multimodal pre-trainings, one per system.
+        index: rows of `cohort.rows()` with both signals, a few: all are computed at once.
+
+    Returns:
+        name -> (n, h, w) float32, in the order of `index`.
+
+    Raises:
+        InputError: see `load`; a system learnt from signals prepared otherwise; a row lacks a signal.
+    """
+    lacking = index[~(index["has_ecg"] & index["has_cmr"])]
+    if len(lacking):
+        raise InputError(
+            f"{cohort.path}: {len(lacking)} of the {len(index)} chosen rows lack ECG or CMR; leave them out"
+        )
+    for name in names:
+        _check_recipe(name, _record(runs, name), cohort.recipe, str(cohort.path))
+    arrays = cohort.load(index, SIGNALS)
+    batch = _batch(arrays)
+    return {name: similarity(load(runs, name)[0], batch["ecg"], batch["cmr"]).numpy() for name in names}
+
+
+def _batch(arrays: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
+    """What networks read, of signals as shards hold them."""
+    return examples.to_model({signal: torch.from_numpy(values) for signal, values in arrays.items()})
+
+
+def _check_recipe(
+    name: str, record: Mapping[str, Any], given: Mapping[str, Any], where: str, of: Iterable[str] = SIGNALS
+) -> None:
+    """Refuse a system that learnt from signals prepared in another way."""
+    recipe = record["provenance"].get("cohort", {}).get("recipe", {})
+    old, new = (
+        {f"{signal}.{name}": value for signal in of for name, value in one.get(signal, {}).items()}
+        for one in (recipe, given)
+    )
+    if differ := differing(old, new, {*old} & {*new}):
+        raise InputError(
+            f"trial '{name}' learnt from signals of another recipe than {where}: {differ}; "
+            "give the cohort that it learnt from"
+        )
+
+
+# -- one pair, or one ECG ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """An ECG and a CMR image with their similarities.
+
+    Attributes:
+        ecg: (12, 5000) mV.
+        cmr: (3, 210, 210) uint8: end-systole, mid-phase, end-diastole.
+        similarity: (h, w), see `similarity`.
+    """
+
+    ecg: np.ndarray
+    cmr: np.ndarray
+    similarity: np.ndarray
+
+
+def pair(runs: Path, name: str, cohort: Cohort, subject: str) -> Pair:
+    """The similarity map of a subject of a cohort, of the first visit that has both signals.
+
+    One of the test split is logged as read (`store.log_test_read`).
+
+    Raises:
+        InputError: no such subject, or none with both signals; see `maps_for`.
+    """
+    rows = cohort.rows()
+    mine = rows[rows["subject"] == subject]
+    if mine.empty:
+        raise InputError(f"{cohort.path}: no subject '{subject}'; index.parquet lists them")
+    index = mine[mine["has_ecg"] & mine["has_cmr"]].head(1)
+    if index.empty:
+        raise InputError(f"{cohort.path}: subject '{subject}' lacks ECG or CMR; a similarity map needs both")
+    found = maps_for(runs, cohort, [name], index)[name][0]
+    if index["split"].iloc[0] == "test":
+        store.log_test_read(runs, name, 1)
+    arrays = cohort.load(index, SIGNALS)
+    return Pair(arrays["ecg"][0].astype(np.float32), arrays["cmr"][0], found)
+
+
+def pair_of_files(runs: Path, name: str, ecg_file: Path, cmr_file: Path) -> Pair:
+    """The similarity map of an ECG file and a short-axis stack, prepared as the run's cohort was.
+
+    Raises:
+        InputError: a file cannot serve, the run's signals were prepared in a way that files no longer are; see `load`.
+    """
+    method, _ = load(runs, name)
+    record = _record(runs, name)
+    crop = record["provenance"].get("cohort", {}).get("recipe", {}).get("cmr", {}).get("crop", "heart")
+    given = {"ecg": signals.RECIPE, "cmr": {**images.RECIPE, "crop": crop}}
+    _check_recipe(name, record, given, "files are given now")
+    trace = _trace(ecg_file)
+    frames = _frames(cmr_file, crop)
+    stored = {
+        "ecg": trace.astype(shards.SIGNALS["ecg"].dtype)[None],
+        "cmr": frames[None],
+    }  # as a cohort would hold them
+    batch = _batch(stored)
+    found = similarity(method, batch["ecg"], batch["cmr"])[0].numpy()
+    return Pair(trace, frames, found)
+
+
+def _trace(file: Path) -> np.ndarray:
+    (first, *more) = predict.recordings([file])
+    if more:
+        raise InputError(f"{file}: {len(more) + 1} recordings where one is needed; name one file")
+    found = first if isinstance(first, predict.Refused) else predict.prepared(*first)
+    if isinstance(found, predict.Refused):
+        raise InputError(f"{file}: {found.reason}; this recording cannot serve")
+    return found.ecg
+
+
+def _frames(file: Path, crop: str) -> np.ndarray:
+    try:
+        sources = search.recordings("cmr", file)
+        if len(sources) > 1:
+            raise InputError(f"{file}: {len(sources)} stacks where one is needed; name one file")
+        reader, source = sources[0]
+        return images.prepare(raw.READERS["cmr"][reader].read(source), crop)[0]  # type: ignore[arg-type]
+    except Excluded as error:
+        raise InputError(f"{file}: {error}; this stack cannot serve") from error
+
+
+# -- attention ---------------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def attention(model: Model, ecg: np.ndarray) -> np.ndarray:
+    """Which leads and times of ECGs the embedding, or the answer, takes its content from: attention rollout.
+
+        w = p · Â_L … Â_1,   Â_l = (A_l + I) / 2
+
+    A_l is the attention of block l, averaged over its heads; I is its residual connection. p is what pooling takes from each
+    token: the weights of the attention pool of a fine-tuned run, averaged over heads, else equal weights. The class token is
+    never pooled; what goes through it is left out.
+
+    Args:
+        model: with an ECG encoder.
+        ecg: (n, 12, 5000) mV, prepared.
+
+    Returns:
+        (n, 12, times) float32, summing to 1 over the patches that the encoder sees; patch t is the `model.samples` / times
+        samples from t on. 1 / (12 · times) is the average.
+
+    Raises:
+        InputError: it has no ECG encoder, or its signals were prepared otherwise.
+
+    Source: Abnar & Zuidema 2020, with this model's pooling in place of the class token. The authors' plots shuffle the
+        tokens (mask ratio 0) and so give weights to wrong leads and times; here tokens keep their order.
+    """
+    encoder = model.ecg_encoder
+    _check_recipe(model.name, model.record, {"ecg": signals.RECIPE}, "files are given now", ("ecg",))
+    x = _batch({"ecg": ecg})["ecg"][..., : model.samples]
+    taken = _pooling(model, x)
+    for weights in reversed(encoder.weights(x)):
+        taken = (taken @ weights.mean(1) + taken) / 2
+    patches = taken[:, 0, 1:]
+    return (patches / patches.sum(1, keepdim=True)).unflatten(1, (LEADS, encoder.times)).numpy()
+
+
+def _pooling(model: Model, x: Tensor) -> Tensor:
+    """What pooling takes from each token of ECGs, (n, 1, 1 + tokens), nothing from the class token."""
+    tokens = model.ecg_encoder(x)[:, 1:]
+    even = tokens.new_full(tokens.shape[:2], 1 / tokens.shape[1])
+    taken = even if model.head is None else model.head.attention_pool.weights(tokens).mean(1)
+    return F.pad(taken, (1, 0))[:, None]
+
+
+def table(weights: np.ndarray, patch_s: float) -> pd.DataFrame:
+    """Weights (12, times) as rows of `lead`, `start_s`, `end_s`, `weight`; time runs fastest."""
+    leads, times = weights.shape
+    start = np.tile(np.arange(times) * patch_s, leads)
+    names = np.repeat(signals.LEADS, times)
+    return pd.DataFrame(
+        {"lead": names, "start_s": start, "end_s": start + patch_s, "weight": weights.ravel().astype(np.float64)}
+    )
+
+
+# -- subjects ----------------------------------------------------------------------------------------------------------
+
+
+def cases(cohort: Cohort, split: str = "val") -> pd.DataFrame:
+    """Four subjects to look at, chosen by phenotype and never by map: one typical heart and three extreme ones.
+
+    Each rule of `RULES` in turn takes the subject that fits it best of those not yet taken, the first in file order of
+    equals; rules whose phenotypes nobody has are passed over. What is then lacking is filled up in file order.
+    "Typical" is the least Σ ((x − median) / sd)² over LVEDV and LVEF.
+
+    Args:
+        cohort: the cohort.
+        split: whose rows; validation by default, since only final runs read the test split.
+
+    Returns:
+        Rows of the cohort's index with a column `caption` before them, at most four, of different subjects; a caption's
+        first line names the rule, a second one the phenotypes.
+
+    Raises:
+        InputError: no row of the split has both signals.
+
+    Source: the kinds are ours; the paper's Figure 6 shows occlusion, motion and extreme morphology, chosen by eye.
+    """
+    rows = cohort.rows(split)
+    left = rows[rows["has_ecg"] & rows["has_cmr"]]
+    if left.empty:
+        raise InputError(f"{cohort.path}: no row of '{split}' has both ECG and CMR; similarity maps need both")
+    chosen: dict[Any, str] = {}
+    for caption, columns, sign in (*RULES, *[(UNRULED, (), 0)] * CASES):
+        if len(chosen) == CASES or left.empty:
+            break
+        found = _fittest(left, columns, sign)
+        if found is None:
+            continue
+        measured = ", ".join(_measured(name, rows.loc[found, name]) for name in columns)
+        chosen[found] = f"{caption}\n{measured}" if measured else caption
+        left = left[left["subject"] != left.loc[found, "subject"]]
+    picked = rows.loc[list(chosen)]
+    picked.insert(0, "caption", list(chosen.values()))
+    return picked
+
+
+def _fittest(rows: pd.DataFrame, columns: Sequence[str], sign: int) -> Any:
+    """The label of the row that fits a rule best; the first row for a rule of no phenotype; None if none has them."""
+    if not columns:
+        return rows.index[0]
+    if not {*columns} <= {*rows.columns}:
+        return None
+    known = rows[list(columns)].astype(float).dropna()
+    if known.empty:
+        return None
+    values = known.to_numpy()
+    if sign:
+        return known.index[int((sign * values[:, 0]).argmax())]
+    spread = values.std(0)
+    spread[spread == 0] = 1.0  # of one value only: all are equally near
+    distance = np.square((values - np.median(values, 0)) / spread).sum(1)
+    return known.index[int(distance.argmin())]
+
+
+def _measured(name: str, value: float) -> str:
+    """`LVEDV 142 mL`."""
+    return f"{name.replace('_', ' ')} {value:.3g} {tasks.UNITS[name]}"

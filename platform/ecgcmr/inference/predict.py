@@ -1,0 +1,390 @@
+"""From an ECG file to the risk of each disease and the phenotypes: a finished model, served.
+
+The one idea: a recording goes the way of the cohort's own (`ecg.prepare`, float16, normalisation), so a subject of the
+cohort gets the answers that the runs stored, to the rounding of the precision that they ran in; they are served in
+float32, alike on every machine. What was prepared by another recipe is refused. Which runs answer, and what that means, is
+in `ensemble`. Neither Ray nor a cohort is needed here.
+"""
+
+import logging
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from ecgcmr import __version__, methods, raw, tasks
+from ecgcmr.cohort import dataset
+from ecgcmr.data import examples
+from ecgcmr.errors import Excluded, InputError
+from ecgcmr.inference import ensemble
+from ecgcmr.inference.ensemble import Disease, Meaning, Phenotype, Run
+from ecgcmr.raw import search
+from ecgcmr.runtime import hardware
+from ecgcmr.signals import ecg
+from ecgcmr.tasks import Task
+
+log = logging.getLogger(__name__)
+
+BATCH = 32  # recordings held and answered at once
+NOTE = "A result of research. ecgcmr is no medical device; its answers must not guide the care of a patient."
+
+
+# -- answers -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One number about one ECG.
+
+    Attributes:
+        name, title, kind: of the disease ("risk") or phenotype ("phenotype").
+        unit: of the value; "" for a risk, which lies in [0, 1].
+        value: the calibrated risk, or the mean of the seeds' phenotypes.
+        low, high: a risk's 95 % interval over seeds and calibration (`Recalibration.risk`); or where 90 % of measured
+            phenotypes lie (`statistics.conformal`). NaN where the cohort was too small to tell.
+        sd: spread of the seeds' own values; NaN of one seed.
+        cohort: the cohort's prevalence, or the median of its phenotype.
+        cohort_low, cohort_high: its 5th and 95th percentile; NaN for a risk.
+    """
+
+    name: str
+    title: str
+    kind: str
+    unit: str
+    value: float
+    low: float
+    high: float
+    sd: float
+    cohort: float
+    cohort_low: float
+    cohort_high: float
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What a model answers to one ECG.
+
+    Attributes:
+        key: stem of the file's name.
+        source: the file, with `#n` for one of several recordings in it.
+        answers: of every disease and phenotype.
+        repairs: what was settled before, in words.
+        ecg: (12, 5000) float32 mV, as the model's cohort holds ECGs: cleaned, at 500 Hz; None if it was not kept.
+    """
+
+    key: str
+    source: str
+    answers: tuple[Answer, ...]
+    repairs: tuple[str, ...]
+    ecg: np.ndarray | None = field(repr=False)
+
+    @property
+    def risks(self) -> dict[str, Answer]:
+        """By disease."""
+        return {answer.name: answer for answer in self.answers if answer.kind == "risk"}
+
+    @property
+    def phenotypes(self) -> dict[str, Answer]:
+        """By phenotype."""
+        return {answer.name: answer for answer in self.answers if answer.kind == "phenotype"}
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A file that cannot be served, and why."""
+
+    source: str
+    reason: str
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """One task of a model.
+
+    Attributes:
+        task: the task.
+        runs: its seeds.
+        networks: one for each, on the device.
+        scale: of a regression's answers.
+        means: what they mean, by column.
+    """
+
+    task: Task
+    runs: Sequence[Run]
+    networks: Sequence[methods.Method]
+    scale: examples.Scale
+    means: Meaning
+
+
+class Model:
+    """A finished system: five networks per task, and what their answers mean. Made by `load`."""
+
+    def __init__(self, folder: Path, asked: Sequence[Asked], device: torch.device) -> None:
+        self.folder, self.asked, self.device = folder, tuple(asked), device
+        self.system = asked[0].runs[0].trial.label
+
+    @cached_property
+    def about(self) -> dict[str, Any]:
+        """Where it comes from: system, space, tasks with their seeds, cohort, recipe, versions."""
+        first = self.asked[0].runs[0]
+        recipe = first.provenance["cohort"]["recipe"]
+        return {
+            "model": first.trial.space, "system": self.system,
+            "seeds": {one.task.name: [run.trial.seed for run in one.runs] for one in self.asked},
+            "points": {one.task.name: one.runs[0].trial.point for one in self.asked},
+            "cohort": first.provenance["cohort"]["fingerprint"],
+            "recipe": dataset.digest(recipe), "reader": recipe.get("reader", "unknown"),
+            "trained_with": first.provenance.get("versions", {}).get("ecgcmr", "?"),
+            "served_with": __version__,
+        }  # fmt: skip
+
+    @torch.no_grad()
+    def outputs(self, ecgs: np.ndarray) -> dict[str, np.ndarray]:
+        """What each seed's network says, by task, as the runs' own predictions do: not calibrated.
+
+        Args:
+            ecgs: (n, 12, 5000) mV, prepared; rounded to float16 as in a shard.
+
+        Returns:
+            (seeds, n, columns) float64: the probability at balanced classes, or phenotypes in their units.
+        """
+        x = examples.seen(np.asarray(ecgs, np.float16), "ecg", self.device)
+        return {one.task.name: np.stack([self._answer(one, *pair, x) for pair in zip(one.runs, one.networks)])
+                for one in self.asked}  # fmt: skip
+
+    def _answer(self, one: Asked, run: Run, network: methods.Method, x: torch.Tensor) -> np.ndarray:
+        logits = network({"ecg": x.to(ensemble.dtype(run.provenance))}, {}, {})["logits"].double().cpu()
+        if one.task.kind == "binary":
+            return logits.softmax(-1)[:, 1:].numpy()
+        return logits.numpy() * one.scale.sd + one.scale.mean
+
+    def answers(self, ecgs: np.ndarray) -> list[tuple[Answer, ...]]:
+        """Every answer to each of n prepared ECGs, (n, 12, 5000) mV."""
+        found = self.outputs(ecgs)
+        columns = [
+            _answered(one.task, name, one.means[name], found[one.task.name][..., i])
+            for one in self.asked for i, name in enumerate(one.task.columns)
+        ]  # fmt: skip
+        return list(zip(*columns))
+
+    def predict(self, source: str | Path) -> Prediction:
+        """Answer one ECG file.
+
+        Raises:
+            InputError: it cannot be served, or is not one recording; says why.
+        """
+        listed = recordings([source])
+        if len(listed) != 1:
+            raise InputError(f"{source}: holds {len(listed)} recordings; use predict_all")
+        (found,) = self.answered(listed)
+        if isinstance(found, Refused):
+            raise InputError(f"{found.source}: {found.reason}")
+        return found
+
+    def predict_all(self, sources: Iterable[str | Path]) -> Iterator[Prediction | Refused]:
+        """Answer ECG files, and all in folders, in their order; what cannot be served comes with the reason."""
+        return self.answered(recordings(sources))
+
+    def answered(self, found: Iterable[tuple[str, str] | Refused], keep: bool = True) -> Iterator[Prediction | Refused]:
+        """Answer what `recordings` found, some at a time; `keep` the ECGs beside the answers."""
+        for batch in prepared_in_batches(found):
+            good = [one for one in batch if isinstance(one, Prepared)]
+            answers = iter(self.answers(np.stack([one.ecg for one in good])) if good else ())
+            for one in batch:
+                if isinstance(one, Refused):
+                    yield one
+                else:
+                    yield Prediction(one.key, one.source, next(answers), one.repairs, one.ecg if keep else None)
+
+    def predict_signal(self, signal: np.ndarray, rate_hz: float, leads: Sequence[str]) -> Prediction:
+        """Answer one ECG at hand.
+
+        Args:
+            signal: (leads, samples) mV, at least 10 s.
+            rate_hz: samples per second.
+            leads: the name of each row, in any order.
+
+        Raises:
+            InputError: it cannot serve; says why.
+        """
+        try:
+            found, words = ecg.prepare(np.asarray(signal), rate_hz, tuple(leads))
+        except Excluded as error:
+            raise InputError(f"signal: {error}") from error
+        return Prediction("signal", "signal", self.answers(found[None])[0], words, found)
+
+
+def _answered(task: Task, name: str, means: Disease | Phenotype, values: np.ndarray) -> list[Answer]:
+    """Answers to n ECGs; `values` is (seeds, n)."""
+    if isinstance(means, Disease):
+        logits, fitted = ensemble.logit(values), means.recalibration
+        value, low, high = fitted.risk(logits)
+        each = np.stack([fitted.risk(one[None])[0] for one in logits])
+        words = {"title": task.title, "unit": "", "kind": "risk"}
+        cohort = (means.positive / means.n, np.nan, np.nan)
+    else:
+        value, each = values.mean(0), values
+        low, high = value - means.radius, value + means.radius
+        words = {"title": name.replace("_", " "), "unit": tasks.UNITS.get(name, ""), "kind": "phenotype"}
+        cohort = means.reference[1], means.reference[0], means.reference[2]
+    sd = each.std(0, ddof=1) if len(each) > 1 else np.full(values.shape[1], np.nan)
+    return [Answer(name=name, value=float(value[i]), low=float(low[i]), high=float(high[i]), sd=float(sd[i]),
+                   cohort=cohort[0], cohort_low=cohort[1], cohort_high=cohort[2], **words)
+            for i in range(values.shape[1])]  # fmt: skip
+
+
+def load(folder: Path | str, system: str | None = None, device: str | None = None) -> Model:
+    """A finished model.
+
+    Args:
+        folder: of final runs (`runs/toy/final`), or made by `ensemble.share`.
+        system: which of its systems; None for the only one, or MMCL.
+        device: "cpu", "cuda" …; by default a GPU if there is one.
+
+    Raises:
+        InputError: see `runs_in`, `of_system`, `check_recipe`, `network`, `meaning` of `ensemble`; tasks of several cohorts.
+    """
+    folder, place = Path(folder), hardware.device(device)
+    chosen = ensemble.of_system(ensemble.runs_in(folder), system)
+    every = [run for seeds in chosen.values() for run in seeds]
+    for run in every:
+        ensemble.check_recipe(str(run.folder), run.provenance)
+    cohorts = sorted({str(run.provenance["cohort"]["fingerprint"]) for run in every})
+    if len(cohorts) > 1:
+        raise InputError(
+            f"model {folder}: runs of different cohorts ({', '.join(cohorts)}); name the folder of one task"
+        )
+    return Model(folder, [_asked(name, seeds, place) for name, seeds in chosen.items()], place)
+
+
+def _asked(name: str, seeds: Sequence[Run], device: torch.device) -> Asked:
+    task, notes = tasks.of(name, (name,)), seeds[0].provenance
+    scale = examples.Scale(np.zeros(1), np.ones(1))
+    if task.kind == "regression":
+        if "target_mean" not in notes:
+            raise InputError(f"{seeds[0].folder}: does not say what its answers are scaled by; train it again")
+        scale = examples.Scale(np.array(notes["target_mean"]), np.array(notes["target_sd"]))
+    return Asked(task, seeds, [ensemble.network(run, device) for run in seeds], scale, ensemble.meaning(seeds, task))
+
+
+# -- which ECGs --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A recording that can be served: (12, 5000) float32 mV, and what was settled."""
+
+    key: str
+    source: str
+    ecg: np.ndarray
+    repairs: tuple[str, ...]
+
+
+def recordings(sources: Iterable[str | Path]) -> list[tuple[str, str] | Refused]:
+    """(reader, source) of every ECG in files and folders, in order; see `raw.search`."""
+    found: list[tuple[str, str] | Refused] = []
+    for source in sources:
+        try:
+            found += search.recordings("ecg", Path(source))
+        except Excluded as error:
+            found.append(Refused(str(source), str(error)))
+    return list(dict.fromkeys(found))
+
+
+def prepared_in_batches(found: Iterable[tuple[str, str] | Refused]) -> Iterator[list[Prepared | Refused]]:
+    """Read and prepare recordings, `BATCH` at a time."""
+    each = (one if isinstance(one, Refused) else prepared(*one) for one in found)
+    while batch := list(islice(each, BATCH)):
+        yield batch
+
+
+def prepared(reader: str, source: str) -> Prepared | Refused:
+    """One recording as a model reads it, or the reason why it cannot."""
+    try:
+        record = raw.READERS["ecg"][reader].read(source)
+        assert isinstance(record, raw.EcgRecord)
+        found, words = ecg.prepare(record.signal, record.rate_hz, record.leads, cleaned=record.cleaned)
+    except Excluded as error:
+        return Refused(source, str(error))
+    except Exception as error:  # a defect of a reader: one strange file must not end the service of thousands
+        log.exception("reader '%s' failed", reader)
+        return Refused(source, f"the reader '{reader}' failed ({type(error).__name__}); please report it")
+    return Prepared(record.key, source, found, (*record.repairs, *words))
+
+
+# -- what is written ---------------------------------------------------------------------------------------------------
+
+
+def table(found: Iterable[Prediction | Refused]) -> pd.DataFrame:
+    """One row per ECG and answer, and one per file that was refused: `key`, `source`, the fields of `Answer`, `refused`."""
+    rows: list[dict[str, Any]] = []
+    for one in found:
+        if isinstance(one, Refused):
+            rows.append({"source": one.source, "refused": one.reason})
+        else:
+            rows += [{"key": one.key, "source": one.source, **asdict(answer)} for answer in one.answers]
+    return pd.DataFrame(rows, columns=["key", "source", *(f.name for f in fields(Answer)), "refused"])
+
+
+def record(about: dict[str, Any], found: Sequence[Prediction | Refused]) -> dict[str, Any]:
+    """The same as JSON values, by ECG, with where the model comes from; what is not known is null."""
+
+    def told(answers: dict[str, Answer]) -> dict[str, Any]:
+        return {
+            name: {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in asdict(answer).items()}
+            for name, answer in answers.items()
+        }
+
+    return {
+        "about": about,
+        "ecgs": [
+            {"key": one.key, "source": one.source, "repairs": list(one.repairs), "risks": told(one.risks),
+             "phenotypes": told(one.phenotypes)}
+            for one in found if isinstance(one, Prediction)
+        ],
+        "refused": [asdict(one) for one in found if isinstance(one, Refused)],
+        "note": NOTE,
+    }  # fmt: skip
+
+
+def lines(found: Sequence[Prediction]) -> list[str]:
+    """For a terminal: one ECG whole, of several the risks, a line each."""
+    if len(found) == 1:
+        return _whole(found[0])
+    if not found or not found[0].risks:
+        return [f"{len(found)} ECGs answered; --csv and --json write the phenotypes"] if found else []
+    width = max(len(one.key) for one in found)
+    names = list(found[0].risks)
+    shown = [f"{'ECG':{width}s}" + "".join(f"  {name:>24s}" for name in names)]
+    for one in found:
+        cells = [f"{risk.value:.1%} [{risk.low:.1%}, {risk.high:.1%}]" for risk in one.risks.values()]
+        shown.append(f"{one.key:{width}s}" + "".join(f"  {cell:>24s}" for cell in cells))
+    return shown
+
+
+def _whole(one: Prediction) -> list[str]:
+    """Every answer to one ECG, with its interval and what is usual in the cohort."""
+    shown = [f"{one.key}" + (f"   ({'; '.join(one.repairs)})" if one.repairs else "")]
+    if one.risks:
+        shown += ["", f"{'risk':28s}{'':9s}  {'95 % interval':>17s}  {'cohort':>17s}"]
+    for risk in one.risks.values():
+        interval = f"{risk.low:.1%} to {risk.high:.1%}"
+        shown.append(f"{risk.title:28.28s}{risk.value:9.1%}  {interval:>17s}  {risk.cohort:>17.1%}")
+    if one.phenotypes:
+        shown += ["", f"{'phenotype':28s}{'':9s}  {'90 % interval':>17s}  {'cohort, 5 to 95 %':>17s}"]
+    segments = [answer for answer in one.phenotypes.values() if "_AHA_" in answer.name]
+    for answer in [answer for answer in one.phenotypes.values() if answer not in segments]:
+        name = f"{answer.title} [{answer.unit}]" if answer.unit else answer.title
+        interval, usual = (f"{low:.1f} to {high:.1f}" for low, high in
+                           ((answer.low, answer.high), (answer.cohort_low, answer.cohort_high)))  # fmt: skip
+        shown.append(f"{name:28.28s}{answer.value:9.1f}  {interval:>17s}  {usual:>17s}")
+    if segments:
+        shown.append(f"and {len(segments)} values by segment, which --csv, --json and --page show")
+    return [*shown, "", NOTE]

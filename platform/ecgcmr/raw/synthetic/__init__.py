@@ -1,0 +1,1 @@
+"""Synthetic subjects: one latent heart seen by an ECG and by cardiac MR."""

@@ -1,0 +1,374 @@
+"""What the page says beside results: who is in the cohort, what was trained how, and all it takes to run it again.
+
+Words and counts out of the cohort's manifest and index and of the trials' records; nothing is measured and nothing judged
+here. What is listed is listed completely: a reader who doubts a number finds the run that it comes from.
+"""
+
+import dataclasses
+import importlib.metadata
+import json
+import platform
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ecgcmr import __version__, paper, presets, store, tasks
+from ecgcmr import trial as trials
+from ecgcmr.cohort.dataset import Cohort
+from ecgcmr.cohort.linkage import SPLITS
+from ecgcmr.paper import SHORT
+from ecgcmr.trial import Trial
+
+SPLIT_TITLES = {"train": "Training", "val": "Validation", "test": "Test"}
+TITLES = {"cmr-simclr": "SimCLR", **paper.TITLES}  # a pre-training's signals are named beside it
+SIGNALS = {"ecg": "ECG", "cmr": "CMR", "ecg+cmr": "ECG + CMR"}  # in the order that pre-trainings need each other
+UNITS = {"rows": "subject‑visits"}  # the manifest's word, and the reader's
+PACKAGES = ("torch", "ray", "optuna", "xgboost", "aim", "numpy", "scipy", "pandas", "pyarrow", "scikit-learn",
+            "safetensors", "matplotlib", "jinja2")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished trial: its folder, what it is, and the content of `trial.json`."""
+
+    folder: Path
+    trial: Trial
+    record: Mapping[str, Any]
+
+
+def read(runs: Path) -> list[Run]:
+    """Every finished trial, in the order of `order`."""
+    found = [Run(folder, trials.from_json(record["trial"]), record) for folder, record in store.records(runs)]
+    return sorted(found, key=lambda run: order(run.trial))
+
+
+def order(trial: Trial) -> tuple[Any, ...]:
+    """Tasks and systems in the order of the tables, pre-trainings in that of their making, then by name."""
+    labels, names = list(TITLES), [*SIGNALS, *tasks.TASKS]
+    task = names.index(trial.task) if trial.task in names else len(names)
+    label = labels.index(trial.label) if trial.label in labels else len(labels)
+    return (
+        trial.space,
+        task,
+        trial.task,
+        label,
+        trial.label,
+        -trial.take,
+        dict(trial.knobs).get("lr", 0.0),
+        trial.name,
+    )
+
+
+def titled(trial: Trial) -> str:
+    """`MMCL, ECG + CMR` for a pre-training."""
+    return f"{TITLES.get(trial.label, trial.label)}, {SIGNALS.get(trial.task, trial.task)}"
+
+
+def sweep(trial: Trial) -> str:
+    """The folder that a pre-training shares with its own kind at other rates: `<space>/<stage>/<task>/<label>`."""
+    return trial.name.rsplit("/", 2)[0]
+
+
+def sweeps(runs: Iterable[Run]) -> set[str]:
+    """The pre-trainings that ran at several rates, by `sweep`."""
+    rates: dict[str, set[float]] = {}
+    for trial in (run.trial for run in runs if run.trial.stage == "pretrain"):
+        rates.setdefault(sweep(trial), set()).add(dict(trial.knobs).get("lr", 0.0))
+    return {name for name, several in rates.items() if len(several) > 1}
+
+
+# -- cohort ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Box:
+    """One box of the flow diagram.
+
+    Attributes:
+        title: `found`, `readable` …
+        n, unit: how many of what.
+        left: (how many, why) of those that the box before it had and this one has not, the largest number first.
+        facts: (what, how many) of the box's own, e.g. how many are paired.
+    """
+
+    title: str
+    n: int
+    unit: str
+    left: tuple[tuple[int, str], ...] = ()
+    facts: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def less(self) -> int:
+        """How many left before this box."""
+        return sum(n for n, _ in self.left)
+
+
+def flow(manifest: Mapping[str, Any]) -> list[Box]:
+    """From found to kept, as boxes.
+
+    The manifest's steps that count what the first one counts, and the last, are boxes; steps in between that count
+    something else (how many rows are paired, how many labelled) exclude nobody and are facts about the last.
+    """
+    steps = manifest["flow"]
+    unit = steps[0].get("unit", "recordings")
+    chain = [step for i, step in enumerate(steps) if step.get("unit", unit) == unit or i == len(steps) - 1]
+    facts = tuple((step["step"], step["n"]) for step in steps if step not in chain)
+    boxes: list[Box] = []
+    before = 0
+    for step in chain:
+        counts = step.get("unit", unit)
+        left = {reason: n for reason, n in step["reasons"].items() if n}
+        unexplained = before - step["n"] - sum(left.values())
+        if boxes and counts == unit and unexplained > 0:
+            left["no reason given"] = unexplained
+        ordered = tuple(sorted(((n, reason) for reason, n in left.items()), key=lambda pair: (-pair[0], pair[1])))
+        boxes.append(
+            Box(step["step"], step["n"], UNITS.get(counts, counts), ordered, facts if step is chain[-1] else ())
+        )
+        before = step["n"]
+    return boxes
+
+
+def splits(opened: Cohort) -> list[tuple[str, int, list[tuple[str, int]]]]:
+    """Title, rows and what they hold, of each split: the last boxes of the flow."""
+    index = opened.rows()
+    found = []
+    for split in SPLITS:
+        rows = index[index.split == split]
+        both = int((rows.has_ecg & rows.has_cmr).sum())
+        held = [("with ECG", int(rows.has_ecg.sum())), ("with CMR", int(rows.has_cmr.sum())), ("with both", both)]
+        found.append((SPLIT_TITLES[split], len(rows), [("people", rows.subject.nunique()), *held]))
+    return found
+
+
+def repairs(manifest: Mapping[str, Any]) -> list[tuple[str, int]]:
+    """What was mended while reading, with how often, most frequent first."""
+    counts = Counter(repair["what"] for repair in manifest["repairs"])
+    return sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
+
+
+def characteristics(opened: Cohort) -> list[tuple[str, ...]]:
+    """Lines of the table of who is in the cohort: age, sex, size and positives, per split and over all."""
+    index, labels = opened.rows(), opened.manifest["labels"]
+    parts = [*(index[index.split == split] for split in SPLITS), index]
+    lines = [("Subject-visits", *(f"{len(rows):,}" for rows in parts))]
+    for name, title in (("age", "Age [years]"), ("height", "Height [cm]"), ("weight", "Weight [kg]")):
+        lines.append((title, *(_spread(rows[name]) for rows in parts)))
+    lines.insert(2, ("Men", *(_share(int((rows.sex == 1).sum()), int(rows.sex.notna().sum())) for rows in parts)))
+    binary = [name for name, by in labels.items() if all("positive" in part for part in by.values())]
+    for name in [*(n for n in tasks.DISEASES if n in binary), *sorted(set(binary) - set(tasks.DISEASES))]:
+        known = [(int((rows[name] == 1).sum()), int(rows[name].notna().sum())) for rows in parts]
+        lines.append((f"{SHORT.get(name, name)} positive", *(_share(*pair) for pair in known)))
+    return lines
+
+
+def phenotypes(manifest: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Name, unit, and number and mean per split of every measured phenotype."""
+    labels = manifest["labels"]
+    measured = [name for name, by in labels.items() if all("mean" in part for part in by.values())]
+    ordered = [*(n for n in tasks.PHENOTYPES if n in measured), *sorted(set(measured) - set(tasks.PHENOTYPES))]
+    lines = []
+    for name in ordered:
+        parts = [labels[name][split] for split in SPLITS]
+        means = ["—" if part["mean"] is None else f"{part['mean']:.1f}" for part in parts]
+        lines.append((name.replace("_", " "), tasks.UNITS.get(name, ""), f"{sum(p['n'] for p in parts):,}", *means))
+    return lines
+
+
+def _share(part: int, whole: int) -> str:
+    """`80 (7.1 %)`, of those of whom it is known."""
+    return f"{part:,} ({100 * part / whole:.1f} %)" if whole else "—"
+
+
+def _spread(values: pd.Series) -> str:
+    """`58.1 ± 7.5`, mean and standard deviation."""
+    known = values.dropna()
+    return f"{known.mean():.1f} ± {known.std():.1f}" if len(known) > 1 else "—"
+
+
+# -- training ----------------------------------------------------------------------------------------------------------
+
+
+def pretrainings(runs: Sequence[Run], rows: pd.DataFrame) -> list[dict[str, str]]:
+    """One line per pre-training, all of them; `chosen` where something starts from it."""
+    losses = rows[(rows.split == "val") & (rows.metric == "loss")].set_index("trial").value
+    started = {start for run in runs for _, start in run.trial.starts}
+    swept, lines = sweeps(runs), []
+    for run in runs:
+        trial, note = run.trial, run.record["provenance"]
+        if trial.stage != "pretrain":
+            continue
+        lines.append({
+            "title": titled(trial),
+            "starts": starts(trial, swept),
+            "epochs": f"{trial.epochs:,}",
+            "judged": judged(trial),
+            "batch": f"{trial.batch:,}",
+            "rate": f"{dict(trial.knobs)['lr']:g}" if "lr" in dict(trial.knobs) else "default",
+            "loss": f"{losses[trial.name]:.4f}" if trial.name in losses else "—",
+            "time": f"{note['seconds'] / 60:,.1f} min" if "seconds" in note else "—",
+            "status": "" if run.record["status"] == "finished" else run.record["status"],
+            "chosen": "✓" if trial.name in started else "—",
+        })  # fmt: skip
+    return lines
+
+
+def judged(trial: Trial) -> str:
+    """`judged every 2` where validation is not measured after each epoch."""
+    return f"judged every {trial.eval_every}" if trial.eval_every > 1 else ""
+
+
+def starts(trial: Trial, swept: Collection[str]) -> str:
+    """`ECG: MMCL (lr=0.001)`, `ECG: MAE, CMR: SimCLR` or `random weights`; the rate where several were tried.
+
+    Trees start from nothing.
+    """
+    if trial.modality == "tabular":
+        return "—"
+    words = []
+    for part, name in trial.starts:
+        label, point = [*name.split("/"), "", "", "", "", ""][3:5]
+        rates = [word for word in point.split(",") if word.startswith("lr=")]
+        rate = f" ({rates[0]})" if rates and name.rsplit("/", 2)[0] in swept else ""
+        words.append(f"{SIGNALS.get(part, part)}: {TITLES.get(label, label or name)}{rate}")
+    return ", ".join(words) or "random weights"
+
+
+def test_reads(runs: Path, found: Iterable[Run]) -> str:
+    """One line on how often the test set was read: it should be once per final run.
+
+    Raises:
+        InputError: the log is damaged.
+    """
+    finals = {run.trial.name for run in found if run.trial.stage == "final"}
+    counts = Counter(read["trial"] for read in store.test_reads(runs))
+    if not counts:
+        return (
+            f"No log of test reads lies beside the {len(finals):,} final runs: they were made before reads were logged."
+            if finals
+            else "Nothing has read the test set yet."
+        )
+    faults = [
+        (len(finals - counts.keys()), "final runs have no logged read"),
+        (sum(counts[name] > 1 for name in finals), "final runs read it more than once (a killed run starts again)"),
+        (len(counts.keys() - finals), "trials read it that are no finished final run here"),
+    ]
+    told = [f"{n:,} {words}" for n, words in faults if n]
+    total = f"The test set was read {counts.total():,} time{'s' if counts.total() != 1 else ''}"
+    if told:
+        return f"{total}, by {len(finals):,} final runs, and not once by each: {'; '.join(told)}."
+    return f"{total}: once by each of the {len(finals):,} final runs, and by nothing else."
+
+
+# -- configuration -----------------------------------------------------------------------------------------------------
+
+
+def commands(manifest: Mapping[str, Any], spaces: Sequence[str]) -> str:
+    """The commands that make the same cohort and run the same trials; a cohort does not know the folders it came from."""
+    name, request = manifest["name"], manifest.get("request", {})
+    if manifest["source"] == "synthetic":
+        made = f"ecgcmr cohort synth --subjects {request.get('subjects', sum(manifest['rows'].values()))}"
+    else:
+        readers = manifest.get("recipe", {}).get("readers", {})
+        given = [f"--{kind} {reader}:PATH" for kind, names in readers.items() for reader in names.split("+")]
+        given += ["--labels LABELS"] if request.get("labels", "none") != "none" else []
+        made = " ".join(["ecgcmr cohort build", *given])
+    lines = [f"{made} --seed {manifest['seed']} --cohort {name}"]
+    for space in spaces:
+        file = f"search_spaces/{space}.py"
+        lines += [f"ecgcmr {verb:8s} {file} --cohort {name} --runs runs" for verb in ("pretrain", "sweep", "seeds")]
+    return "\n".join([*lines, f"ecgcmr report   --cohort {name} --runs runs"])
+
+
+def settings(runs: Sequence[Run], manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What one has to know to run the same again, as (name, words) pairs."""
+    notes = [run.record["provenance"] for run in runs]
+    seeds = {stage: sorted({run.trial.seed for run in runs if run.trial.stage == stage}) for stage in trials.STAGES}
+    drawn = sorted({note["balance_seed"] for note in notes if "balance_seed" in note})
+    listed: dict[str, Iterable[str]] = {
+        "Search space": sorted({run.trial.space for run in runs}),
+        "Preset": sorted({run.trial.preset for run in runs}),
+        "Seeds of the final runs": map(str, seeds["final"]),
+        "Seeds of the grid": map(str, seeds["grid"]),
+        "Seeds of pre-training": map(str, seeds["pretrain"]),
+        "Seed of the balanced sets": map(str, drawn),
+        "Seed of cohort and split": [str(manifest["seed"])],
+        "Device": sorted({str(note["device"]) for note in notes if "device" in note}),
+        "Precision": sorted({str(note["precision"]) for note in notes if "precision" in note}),
+        "Versions that trained": sorted({f"{k} {v}" for note in notes for k, v in note.get("versions", {}).items()}),
+        "Versions beside this page": versions(),
+        "Cohort": [f"{manifest['name']} (source {manifest['source']})"],
+        "Cohort fingerprint": [manifest["fingerprint"]],
+        "Recipe hash": [manifest["recipe_hash"]],
+    }
+    return [(name, text) for name, words in listed.items() if (text := ", ".join(words))]
+
+
+def versions() -> list[str]:
+    """`python 3.11.2`, `torch 2.13.0` … as installed here."""
+    found = [f"ecgcmr {__version__}", f"python {platform.python_version()}"]
+    installed = {str(part.metadata["Name"]).lower() for part in importlib.metadata.distributions()}
+    return found + [f"{name} {importlib.metadata.version(name)}" for name in PACKAGES if name in installed]
+
+
+def exact(runs: Sequence[Run], manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """(title, JSON) of what decides a result and is too long for a line: networks, presets, the cohort's recipe."""
+    sizes: dict[str, set[str]] = {}
+    for trial in (run.trial for run in runs if run.trial.modality != "tabular"):
+        sizes.setdefault(json.dumps(trials.to_json(trial)["network"], indent=1), set()).add(trial.space)
+    networks = [(f"Network of {', '.join(sorted(spaces))}", text) for text, spaces in sizes.items()]
+    named = sorted({run.trial.preset for run in runs})
+    chosen = [(f"Preset {name}", json.dumps(dataclasses.asdict(presets.preset(name)), indent=1)) for name in named]
+    recipe = json.dumps(manifest["recipe"], indent=1, sort_keys=True, ensure_ascii=False)
+    return [*networks, *chosen, ("Recipe of the cohort", recipe)]
+
+
+def grids(runs: Sequence[Run]) -> list[tuple[str, ...]]:
+    """Tasks, systems, values tried and number of points of every grid; systems and tasks of equal grids share a line."""
+    cells: dict[tuple[Any, ...], list[Trial]] = {}
+    for run in runs:
+        if run.trial.stage == "grid":
+            cells.setdefault(_cell(run.trial), []).append(run.trial)
+    lines: dict[tuple[str, str, str], tuple[dict[str, None], dict[str, None]]] = {}
+    for (space, task, label, _), members in cells.items():
+        asked, systems = lines.setdefault((space, _values(members), f"{len(members):,}"), ({}, {}))
+        asked[SHORT.get(task, task)] = None
+        systems[TITLES.get(label, label)] = None
+    return [(", ".join(asked), ", ".join(systems), values, n) for (_, values, n), (asked, systems) in lines.items()]
+
+
+def _values(members: Iterable[Trial]) -> str:
+    """`batch 8, 16; lr 1e-05, 3e-05`."""
+    tried: dict[str, set[float]] = {}
+    for trial in members:
+        for name, value in (*((("batch", trial.batch),) if trial.batch else ()), *trial.knobs):
+            tried.setdefault(name, set()).add(value)
+    return "; ".join(f"{name} {', '.join(f'{v:g}' for v in sorted(values))}" for name, values in sorted(tried.items()))
+
+
+def points(runs: Sequence[Run]) -> list[tuple[str, ...]]:
+    """Task, share of the labels, system, chosen point, points tried, epochs, start and seeds of the final runs."""
+    tried = Counter(_cell(run.trial) for run in runs if run.trial.stage == "grid")
+    finals = [run.trial for run in runs if run.trial.stage == "final"]
+    swept, lines = sweeps(runs), Counter[tuple[str, ...]]()
+    for trial in finals:
+        n = tried[_cell(trial)]
+        asked = SHORT.get(trial.task, trial.task), f"{100 * trial.take:g} %", TITLES.get(trial.label, trial.label)
+        length = f"{trial.epochs:,}" + (f", {judged(trial)}" if judged(trial) else "")
+        how = trial.point.replace(",", ", "), f"{n:,}" if n else "—", length, starts(trial, swept)
+        lines[*asked, *how, trial.space] += 1
+    return [(*line[:-1], str(n)) for line, n in lines.items()]
+
+
+def _cell(trial: Trial) -> tuple[Any, ...]:
+    return (trial.space, trial.task, trial.label, trial.take)
+
+
+def fingerprints(runs: Sequence[Run]) -> list[tuple[str, str, str]]:
+    """Name, fingerprint and status of every final run and of every pre-training."""
+    kept = [run for run in runs if run.trial.stage != "grid"]
+    return [(run.trial.name, run.record["fingerprint"], run.record["status"]) for run in kept]

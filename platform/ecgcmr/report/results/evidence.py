@@ -1,0 +1,500 @@
+"""What the test predictions of the final runs show, with its uncertainty: scores, comparisons, verdicts on the claims.
+
+Two spreads are kept apart: the standard deviation over seeds (another training), and intervals over test subjects (another
+cohort of the same size), from DeLong's covariance for AUROCs and from a bootstrap for everything else. A system that lacks
+a seed is compared with nobody: missing runs never become a smaller sample. This file computes; it renders nothing.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy import special
+
+from ecgcmr import tasks
+from ecgcmr.evaluation import metrics, statistics
+from ecgcmr.evaluation.statistics import Bins, Calibration, Effect
+from ecgcmr.paper import CLAIMS, LOW_LABEL, TAKES, TITLES, Claim, Contrast, Layout
+from ecgcmr.report.results import finals
+from ecgcmr.report.results.finals import SEEDS, Answers, Cell, Finals, PerSeed
+from ecgcmr.report.results.verdicts import NOTHING, Comparison, Verdict, asked, judged, versus
+from ecgcmr.tasks import PHENOTYPES, Task
+
+T = TypeVar("T")
+
+DRAWS = 2000  # bootstrap resamples
+RESAMPLING = 2023  # their seed: one for all, so that all systems on the same subjects see the same resamples
+FEWEST = 2  # subjects of either class, or values of a phenotype, that a score needs
+OURS, BASELINE = "mmcl", "supervised"  # whom subgroups are shown for
+SHOWN = 20  # panels of Figure 4
+SEXES = ((0.0, "women"), (1.0, "men"))
+AGES = ((-math.inf, 55.0, "below 55 years"), (55.0, 65.0, "55 to 64 years"), (65.0, math.inf, "65 years and above"))
+
+
+@dataclass(frozen=True)
+class Score(PerSeed):
+    """A metric of one system on some test subjects.
+
+    Attributes:
+        values: one per seed, in the metric's unit.
+        low, high: the 95 % bootstrap interval of their mean, over test subjects; NaN where none was made.
+        n, positives: test subjects (visits), and those of them with the disease; None for a phenotype.
+    """
+
+    low: float = math.nan
+    high: float = math.nan
+    n: int = 0
+    positives: int | None = None
+
+
+@dataclass(frozen=True)
+class Line:
+    """One phenotype, or the mean of a group of them, for several systems; r by the system's label."""
+
+    name: str
+    task: str
+    scores: Mapping[str, Score]
+
+
+@dataclass(frozen=True)
+class Precision:
+    """Average precision of one system on a disease, beside the test prevalence that a coin would reach."""
+
+    label: str
+    task: str
+    score: Score
+    prevalence: float
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """Calibration of one system on a disease.
+
+    Attributes:
+        label, task: of whom on what.
+        trained: of the probabilities as trained, the five runs' logits averaged.
+        corrected: the same, moved to the prevalence of the population; None if the runs do not say what they trained at.
+        single: of each run by itself, as trained.
+        trained_at, population: share of positives in the balanced training set, and before balancing; NaN if unknown.
+    """
+
+    label: str
+    task: str
+    trained: Calibration
+    corrected: Calibration | None
+    single: tuple[Calibration, ...]
+    trained_at: float
+    population: float
+
+
+@dataclass(frozen=True)
+class Subgroup:
+    """Scores of a part of the test subjects, by the system's label; None where they are too few to be scored."""
+
+    task: str
+    name: str
+    scores: Mapping[str, Score | None]
+
+
+@dataclass(frozen=True)
+class Share(PerSeed):
+    """One point of Figure 5.
+
+    Attributes:
+        values: AUROC per seed, in [0, 1].
+        label, task, take: which system on which disease with which share of the labels.
+        n_train: rows it was trained on; 0 if the runs do not say.
+        low, high: 95 % interval of the mean over seeds (Student's t), as the paper's bands are over seeds.
+        lack: what is missing of its seeds; a point with a lack is to be named and not to be drawn.
+    """
+
+    label: str = ""
+    task: str = ""
+    take: float = 1.0
+    n_train: int = 0
+    low: float = math.nan
+    high: float = math.nan
+    lack: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """One panel of Figure 4: a phenotype measured from CMR and predicted (mean over seeds), (n,) each, in its unit."""
+
+    name: str
+    unit: str
+    measured: np.ndarray
+    predicted: np.ndarray
+    r: float
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """The final runs of one search space, and everything computed from their predictions.
+
+    Attributes:
+        runs: the folder of runs; each file is read once.
+        space: the search space.
+        found: its final runs by (label, task, share of the labels).
+        draws: bootstrap resamples.
+    """
+
+    runs: Path
+    space: str
+    found: Mapping[Cell, Finals]
+    draws: int = DRAWS
+    _kept: dict[Any, Any] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def of(cls, runs: Path, space: str, rows: pd.DataFrame, *, seeds: int = SEEDS, draws: int = DRAWS) -> "Evidence":
+        """Of a search space.
+
+        Args:
+            runs: the folder of runs.
+            space: its name.
+            rows: `store.rows(runs)`.
+            seeds: how many belong to a system.
+            draws: bootstrap resamples.
+        """
+        return cls(runs, space, finals.of_space(rows, space, seeds), draws)
+
+    def _once(self, key: tuple[Any, ...], make: Callable[[], T]) -> T:
+        if key not in self._kept:
+            self._kept[key] = make()
+        return self._kept[key]
+
+    # -- what there is -------------------------------------------------------------------------------------------------
+
+    def labels(self, task: str, take: float = 1.0) -> list[str]:
+        """The systems with a final run on a task, the paper's first."""
+        return finals.ordered([label for label, *cell in self.found if cell == [task, take]], list(TITLES))
+
+    def answers(self, label: str, task: str, take: float = 1.0) -> Answers | None:
+        """The test predictions of a system's runs, aligned by subject; None without any."""
+        found = self._answers(label, task, take)
+        return None if isinstance(found, str) else found
+
+    def _answers(self, label: str, task: str, take: float) -> Answers | str:
+        cell = label, task, take
+        return self._once(
+            ("answers", *cell), lambda: finals.read(self.runs, self.found.get(cell, Finals()), _task(task))
+        )
+
+    def lack(self, label: str, task: str, take: float = 1.0) -> str:
+        """What keeps a system from being compared, in words; empty for one whose seeds are all there."""
+        found, read = self.found.get((label, task, take), Finals()), self._answers(label, task, take)
+        lack = found.lack or (read if isinstance(read, str) else "")
+        return f"{TITLES.get(label, label)} for {asked(task, take)}: {lack}" if lack else ""
+
+    def _provenance(self, label: str, task: str, take: float = 1.0) -> Mapping[str, Any]:
+        cell = label, task, take
+        return self._once(("provenance", *cell), lambda: finals.provenance(self.runs, self.found.get(cell, Finals())))
+
+    # -- scores and comparisons ----------------------------------------------------------------------------------------
+
+    def score(self, label: str, task: str, take: float = 1.0) -> Score | None:
+        """AUROC, or the group's mean r, of the seeds there are, with its interval over test subjects; None without any."""
+        answers = self.answers(label, task, take)
+        return None if answers is None else self._score(answers, _task(task))
+
+    def interval(self, label: str, task: str, take: float = 1.0) -> tuple[float, float]:
+        """The 95 % bootstrap interval of `score`; NaN where there is none."""
+        score = self.score(label, task, take)
+        return (score.low, score.high) if score else (math.nan, math.nan)
+
+    def _score(self, answers: Answers, task: Task) -> Score | None:
+        """None where the subjects are too few."""
+        if not judgeable(answers, task):
+            return None
+        return _scored(per_seed(each(answers, task), task), self._mean_drawn(answers, task), answers, task)
+
+    def _mean_drawn(self, answers: Answers, task: Task) -> np.ndarray:
+        """The mean over seeds (and phenotypes) in every resample, (draws,)."""
+        return per_seed(self._drawn(answers, task), task).mean(1)
+
+    def _drawn(self, answers: Answers, task: Task) -> np.ndarray:
+        """The metric in every resample: (draws, m) AUROCs or (draws, m, k) correlation coefficients."""
+
+        def draw() -> np.ndarray:
+            counts = self._counts(answers, task)
+            if task.kind == "binary":
+                return statistics.bootstrap_auroc(answers.outputs[..., 0], answers.targets[:, 0], counts, task.name)
+            drawn = statistics.bootstrap_pearson(answers.outputs, answers.targets, counts, task.columns)
+            # A constant output has no r in any resample; it orders nobody, and `metrics` calls that 0.
+            drawn[:, (each(answers, task) == 0) & np.isnan(drawn).all(0)] = 0
+            return drawn
+
+        return self._once(("drawn", answers.mark), draw)
+
+    def _counts(self, answers: Answers, task: Task) -> np.ndarray:
+        """How often each row is drawn, (draws, n): subjects are drawn, with all their visits, of either class as many."""
+        people, place = np.unique(answers.subjects, return_inverse=True)
+        strata = None
+        if task.kind == "binary":
+            strata = np.zeros(len(people))
+            np.maximum.at(strata, place, answers.targets[:, 0])
+        key = (len(people), b"" if strata is None else strata.tobytes())
+        last, counts = self._kept.get("counts", (None, None))
+        if last != key:  # only the last is kept: those of 6,007 subjects take 48 MB
+            counts = statistics.resamples(len(people), self.draws, RESAMPLING, strata)
+            self._kept["counts"] = key, counts
+        return counts if len(people) == len(place) else counts[:, place]
+
+    def contrast(self, better: str, worse: str, task: str, take: float = 1.0) -> Comparison:
+        """The difference of two systems on the test subjects that both were judged on.
+
+        AUROC: DeLong's contrast of the mean over the seeds of either system. r: paired bootstrap of the difference of the
+        means over seeds and phenotypes. Seeds are taken as given: interval and p are about other subjects.
+
+        Returns:
+            The effect, or the reason why there is none: a system lacks a seed, the subjects in common are too few.
+        """
+        pair = Contrast(better, worse, task, take)
+        return self._once(("contrast", pair), lambda: self._contrast(pair, _task(task)))
+
+    def _contrast(self, pair: Contrast, task: Task) -> Comparison:
+        cells = [(label, pair.task, pair.take) for label in (pair.better, pair.worse)]
+        found = [answers for cell in cells if (answers := self.answers(*cell))]
+        if lacks := tuple(lack for cell in cells if (lack := self.lack(*cell))):
+            return Comparison(pair, reasons=lacks)
+        sides = finals.shared(*found)
+        if isinstance(sides, str):
+            return Comparison(pair, reasons=(f"{versus(pair)}: {sides}",))
+        n = len(sides[0].subjects)
+        effect = self._difference(*sides, task) if judgeable(sides[0], task) else NOTHING
+        if math.isnan(effect.low + effect.high):
+            return Comparison(
+                pair, n=n, reasons=(f"{versus(pair)}: the {n} subjects in common are too few for an interval",)
+            )
+        return Comparison(pair, effect, n)
+
+    def _difference(self, better: Answers, worse: Answers, task: Task) -> Effect:
+        if task.kind == "binary":
+            sizes = len(better.seeds), len(worse.seeds)
+            weights = np.repeat([1 / sizes[0], -1 / sizes[1]], sizes)
+            scores = np.concatenate([better.outputs, worse.outputs])[..., 0]
+            return statistics.auroc_contrast(scores, better.targets[:, 0], weights, task.name)
+        observed = [float(each(side, task).mean()) for side in (better, worse)]
+        drawn = [self._mean_drawn(side, task) for side in (better, worse)]
+        return statistics.paired(observed[0] - observed[1], drawn[0] - drawn[1])
+
+    def comparisons(self, layout: Layout) -> list[Comparison]:
+        """A table's own system against every other that has run, per task; p adjusted by Holm over all of them."""
+        found = [
+            self.contrast(layout.ours, system.label, task)
+            for task in layout.tasks
+            for system in layout.systems
+            if system.label != layout.ours and system.label in self.labels(task) and layout.ours in self.labels(task)
+        ]
+        adjusted = statistics.holm([comparison.effect.p for comparison in found])
+        return [replace(comparison, adjusted=float(p)) for comparison, p in zip(found, adjusted)]
+
+    def verdicts(self, claims: Sequence[Claim] = CLAIMS) -> list[Verdict]:
+        """Every claim of the paper, judged by the runs; see `judged`."""
+        return [judged(c, [self.contrast(x.better, x.worse, x.task, x.take) for x in c.contrasts]) for c in claims]
+
+    # -- what a reviewer asks for --------------------------------------------------------------------------------------
+
+    def phenotypes(self, labels: Sequence[str]) -> list[Line]:
+        """Pearson's r of every phenotype that some system answered, in the order of tasks.PHENOTYPES."""
+        found: dict[str, Line] = {}
+        for task in _regressions():
+            for label in labels:
+                for column, score in self._each_phenotype(label, task).items():
+                    line = found.setdefault(column, Line(column, task.name, {}))
+                    found[column] = replace(line, scores={**line.scores, label: score})
+        return [found[name] for name in PHENOTYPES if name in found]
+
+    def _each_phenotype(self, label: str, task: Task) -> dict[str, Score]:
+        answers = self.answers(label, task.name)
+        if answers is None or not judgeable(answers, task):
+            return {}
+        values, drawn = each(answers, task), self._drawn(answers, task).mean(1)
+        known = np.isfinite(answers.targets).sum(0)
+        low, high = statistics.interval(drawn)
+        return {
+            column: Score(tuple(values[:, i].tolist()), float(low[i]), float(high[i]), int(known[i]))
+            for i, column in enumerate(task.columns)
+        }
+
+    def means(self, labels: Sequence[str]) -> list[Line]:
+        """Two lines per group: the mean of r over its phenotypes, as the paper's Table IV, and the mean by Fisher's z."""
+        found = []
+        for task in _regressions():
+            plain = {label: score for label in labels if (score := self.score(label, task.name))}
+            fisher = {}
+            for label, score in plain.items():
+                answers = self.answers(label, task.name)
+                rs = each(answers, task) if answers else np.empty((0, 1))
+                fisher[label] = Score(tuple(statistics.fisher_mean(r) for r in rs), n=score.n)
+            if plain:
+                found += [Line("mean of r", task.name, plain), Line("mean by Fisher's z", task.name, fisher)]
+        return found
+
+    def secondary(self) -> list[Precision]:
+        """Average precision of every system on every disease; bootstrap stratified by class, so prevalence stays."""
+        return [
+            found for task in tasks.DISEASES for label in self.labels(task) if (found := self._precision(label, task))
+        ]
+
+    def _precision(self, label: str, name: str) -> Precision | None:
+        answers, task = self.answers(label, name), _task(name)
+        if answers is None or not judgeable(answers, task):
+            return None
+        scores, given = answers.outputs[..., 0], answers.targets[:, 0]
+        values = metrics.average_precision(torch.from_numpy(scores), torch.from_numpy(given), name).numpy()
+        drawn = statistics.bootstrap_average_precision(scores, given, self._counts(answers, task), name).mean(1)
+        return Precision(label, name, _scored(values, drawn, answers, task), float(given.mean()))
+
+    def calibration(self) -> list[Calibrated]:
+        """Calibration of every system on every disease, as trained on a balanced set and moved to the population.
+
+        There is one probability per subject: the mean over seeds of the logit, so that intervals count each subject once
+        and the table speaks of the curve of `reliability`. Averaging is a little better calibrated than a single run,
+        hence `Calibrated.single`.
+        """
+        return [
+            found for task in tasks.DISEASES for label in self.labels(task) if (found := self._calibrated(label, task))
+        ]
+
+    def _calibrated(self, label: str, name: str) -> Calibrated | None:
+        answers, (trained_at, population) = self.answers(label, name), self._prevalences(label, name)
+        if answers is None or not judgeable(answers, _task(name)):
+            return None
+        given, chance = answers.targets[:, 0], _averaged(answers)
+        corrected = None
+        if not math.isnan(trained_at + population):
+            corrected = statistics.calibration(statistics.prior_corrected(chance, trained_at, population), given, name)
+        single = tuple(statistics.calibration(p, given, name) for p in answers.outputs[..., 0])
+        trained = statistics.calibration(chance, given, name)
+        return Calibrated(label, name, trained, corrected, single, trained_at, population)
+
+    def _prevalences(self, label: str, task: str) -> tuple[float, float]:
+        """Share of positives that the runs were trained at, and of the population; NaN if they do not say."""
+        note = self._provenance(label, task)
+        trained, population = (float(note.get(name, math.nan)) for name in ("trained_prevalence", "prevalence"))
+        return trained, population
+
+    def reliability(self, label: str, task: str) -> tuple[Bins, Bins | None] | None:
+        """Bins of a reliability diagram, as trained and prior-corrected (None if unknown at which prevalence they trained).
+
+        Of the mean over seeds of the logit, see `calibration`. None without answers.
+        """
+        answers, (trained_at, population) = self.answers(label, task), self._prevalences(label, task)
+        if answers is None:
+            return None
+        given, chance = answers.targets[:, 0], _averaged(answers)
+        before = statistics.reliability(chance, given, name=task)
+        if math.isnan(trained_at + population):
+            return before, None
+        moved = statistics.prior_corrected(chance, trained_at, population)
+        return before, statistics.reliability(moved, given, name=task)
+
+    def subgroups(self, index: pd.DataFrame, labels: Sequence[str] = (OURS, BASELINE)) -> list[Subgroup]:
+        """Scores by sex and by age on every task that one of the systems answered.
+
+        Args:
+            index: `cohort.rows("test")`: subject, age [years], sex (0 female, 1 male). A subject's first visit counts.
+            labels: systems.
+        """
+        people = index.drop_duplicates("subject").set_index("subject").reindex(columns=["age", "sex"]).astype(float)
+        found = []
+        for task in tasks.TASKS.values():
+            known = {label: answers for label in labels if (answers := self.answers(label, task.name)) is not None}
+            inside = {label: _inside(people.reindex(answers.subjects)) for label, answers in known.items()}
+            for name in [name for _, name in SEXES] + [name for *_, name in AGES] if known else ():
+                parts = {label: answers.at(inside[label][name]) for label, answers in known.items()}
+                found.append(Subgroup(task.name, name, {k: self._score(part, task) for k, part in parts.items()}))
+        return found
+
+    # -- figures -------------------------------------------------------------------------------------------------------
+
+    def low_label(self) -> list[Share]:
+        """The points of Figure 5 (paper, section V-D) as far as runs exist: diseases, then systems, then shares."""
+        cells = [(s.label, task, take) for task in tasks.DISEASES for s in LOW_LABEL for take in TAKES]
+        return [self._share(*cell, self.found[cell]) for cell in cells if cell in self.found]
+
+    def _share(self, label: str, task: str, take: float, found: Finals) -> Share:
+        low, high = statistics.mean_interval(found.values)
+        n_train = int(self._provenance(label, task, take).get("n_train", 0))
+        return Share(found.values, label, task, take, n_train, low, high, found.lack)
+
+    def scatter(self, label: str = OURS) -> list[Measured]:
+        """The panels of Figure 4: up to 20 phenotypes of those that a system answered.
+
+        Volumes, masses and fractions of both ventricles first, then the global wall thickness and strains, then segments,
+        each in the order of tasks.PHENOTYPES. r is the mean over seeds; the prediction is that of the seeds' mean.
+        """
+        order = sorted(PHENOTYPES, key=lambda name: 2 if "_AHA_" in name else 1 if "_" in name else 0)
+        found = {panel.name: panel for task in _regressions() for panel in self._panels(label, task)}
+        return [found[name] for name in order if name in found][:SHOWN]
+
+    def _panels(self, label: str, task: Task) -> list[Measured]:
+        answers = self.answers(label, task.name)
+        if answers is None or not judgeable(answers, task):
+            return []
+        r, predicted = each(answers, task).mean(0), answers.outputs.mean(0)
+        known = np.isfinite(answers.targets)
+        return [
+            Measured(name, tasks.UNITS[name], answers.targets[known[:, i], i], predicted[known[:, i], i], float(r[i]))
+            for i, name in enumerate(task.columns)
+        ]
+
+
+# -- of answers --------------------------------------------------------------------------------------------------------
+
+
+def judgeable(answers: Answers, task: Task) -> bool:
+    """Whether a task's metric is defined: two subjects of either class, or two values that differ of every phenotype."""
+    if task.kind == "binary":
+        positive = int((answers.targets == 1).sum())
+        return min(positive, len(answers.targets) - positive) >= FEWEST
+    known = np.isfinite(answers.targets)
+    low, high = (np.where(known, answers.targets, edge) for edge in (math.inf, -math.inf))
+    return len(known) > 0 and bool((low.min(0) < high.max(0)).all())
+
+
+def each(answers: Answers, task: Task) -> np.ndarray:
+    """AUROC of each seed, (m,), or r of each seed and phenotype, (m, k)."""
+    outputs, targets = torch.from_numpy(answers.outputs), torch.from_numpy(answers.targets)
+    if task.kind == "binary":
+        return metrics.auroc(outputs[..., 0], targets[:, 0], task.name).numpy()
+    return metrics.pearson(outputs, targets, task.columns).numpy()
+
+
+def per_seed(values: np.ndarray, task: Task) -> np.ndarray:
+    """(…, m) AUROCs as they are; of (…, m, k) correlation coefficients the mean over phenotypes, as in Table IV."""
+    return values if task.kind == "binary" else values.mean(-1)
+
+
+def _scored(values: np.ndarray, drawn: np.ndarray, answers: Answers, task: Task) -> Score:
+    """Values (m,) with the interval of their mean, `drawn` (draws,)."""
+    low, high = statistics.interval(drawn)
+    positives = int((answers.targets == 1).sum()) if task.kind == "binary" else None
+    return Score(tuple(values.tolist()), float(low), float(high), len(answers.subjects), positives)
+
+
+def _averaged(answers: Answers) -> np.ndarray:
+    """The probability whose logit is the mean over seeds, (n,)."""
+    chance = np.clip(answers.outputs[..., 0], statistics.CLIP, 1 - statistics.CLIP)
+    return special.expit(special.logit(chance).mean(0))
+
+
+def _task(name: str) -> Task:
+    return tasks.of(name, (name,))
+
+
+def _regressions() -> list[Task]:
+    return [task for task in tasks.TASKS.values() if task.kind == "regression"]
+
+
+def _inside(people: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Name of a subgroup -> which rows of (age, sex) belong to it, (n,) bool; unknown belongs to none."""
+    age, sex = people["age"].to_numpy(), people["sex"].to_numpy()
+    by_sex = {name: sex == value for value, name in SEXES}
+    return {**by_sex, **{name: (age >= low) & (age < high) for low, high, name in AGES}}

@@ -1,0 +1,182 @@
+"""From contrasts to verdicts: when a claim of the paper holds, when it does not, and when these runs cannot tell.
+
+The rule is stated once, in `judged`. It reads effects and their intervals; how they came about is `evidence`'s matter.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from scipy import special
+
+from ecgcmr import tasks
+from ecgcmr.evaluation import statistics
+from ecgcmr.evaluation.statistics import Effect
+from ecgcmr.paper import SHORT, TITLES, Claim, Contrast
+
+HOLDS, FAILS, OPEN = "holds", "does not hold", "not decidable"
+NOTHING = Effect(math.nan, math.nan, math.nan, math.nan)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One contrast, decided or not.
+
+    Attributes:
+        contrast: what is compared.
+        effect: the difference of the means over seeds, in the metric's unit, with interval and p; NaN if not decidable.
+        n: test subjects (visits) that both were judged on.
+        reasons: why there is no effect; empty if there is one.
+        adjusted: p after Holm's adjustment for the other comparisons of its table or claim; NaN outside of both.
+    """
+
+    contrast: Contrast
+    effect: Effect = NOTHING
+    n: int = 0
+    reasons: tuple[str, ...] = ()
+    adjusted: float = math.nan
+
+    @property
+    def reason(self) -> str:
+        """The reasons as one sentence."""
+        return "; ".join(self.reasons)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the runs say on a claim; see `judged`. Numbers in the metric's unit, NaN where there are none.
+
+    Attributes:
+        claim: of the paper.
+        verdict: HOLDS, FAILS or OPEN.
+        value, low, high, p: of the contrast that supports it least.
+        metric: "auroc", "pearson", or "" for a claim without contrasts.
+        reason: in words.
+        comparisons: all its contrasts.
+    """
+
+    claim: Claim
+    verdict: str
+    value: float
+    low: float
+    high: float
+    p: float
+    metric: str
+    reason: str
+    comparisons: tuple[Comparison, ...]
+
+
+def judged(claim: Claim, found: Sequence[Comparison]) -> Verdict:
+    """The verdict on a claim from its contrasts.
+
+    With d a contrast's difference, [low, high] its 95 % interval and m the claim's margin (0 for superiority):
+
+    * "holds" if every contrast has low > −m. A claim of several contrasts is an intersection–union test (Berger 1982):
+      each is tested at the same level and nothing has to be adjusted.
+    * "does not hold" if some contrast has high < −m, and still p < 0.05 after Holm's adjustment over the claim's
+      contrasts: looking for one failure among many needs it.
+    * "not decidable" otherwise: undecided contrasts, missing runs, or a claim that is judged by eye.
+
+    Value, interval and p are those of the contrast that supports the claim least (the least (d + m) / width of interval):
+    p is two-sided, of the hypothesis d = −m, and Holm's for "does not hold".
+
+    Args:
+        claim: of the paper.
+        found: its contrasts, in the same order.
+    """
+    if not found:
+        return _verdict(claim, OPEN, None, math.nan, "judged by eye: Figure 6", ())
+    bar = 0.0 - claim.margin
+    adjusted = statistics.holm([_p(comparison.effect, bar) for comparison in found])
+    found = [replace(comparison, adjusted=float(p)) for comparison, p in zip(found, adjusted)]
+    known = sorted((c for c in found if not c.reasons), key=lambda c: _support(c.effect, bar))
+    contrary = [c for c in known if c.effect.high < bar and c.adjusted < 1 - statistics.LEVEL]
+    if contrary:
+        reason = f"the other way round: {_listed(contrary, claim)}"
+        return _verdict(claim, FAILS, contrary[0], contrary[0].adjusted, reason, found)
+    least = known[0] if known else None
+    p = _p(least.effect, bar) if least else math.nan
+    undecided = [c for c in known if not c.effect.low > bar]
+    missing = [reason for comparison in found for reason in comparison.reasons]
+    if undecided or missing:
+        return _verdict(claim, OPEN, least, p, _doubts(undecided, missing, claim), found)
+    return _verdict(claim, HOLDS, least, p, _all_exceed(claim), found)
+
+
+def _verdict(
+    claim: Claim, word: str, least: Comparison | None, p: float, reason: str, found: Sequence[Comparison]
+) -> Verdict:
+    """The words and the numbers of one contrast, which is named if the claim has several."""
+    effect, metric = (least.effect, _metric(least.contrast.task)) if least else (NOTHING, "")
+    shown = f". Shown: {_listed([least], claim)}" if least and len(found) > 1 else ""
+    return Verdict(claim, word, effect.value, effect.low, effect.high, p, metric, reason + shown, tuple(found))
+
+
+def _metric(task: str) -> str:
+    return tasks.of(task, (task,)).metric
+
+
+def _p(effect: Effect, bar: float) -> float:
+    """Two-sided p of the hypothesis that the effect is `bar`; for one other than 0 by the normal width of its interval."""
+    if bar == 0 or math.isnan(effect.p):
+        return effect.p
+    width = effect.high - effect.low
+    if width == 0:
+        return float(effect.value == bar)
+    error = width / (2 * float(special.ndtri((1 + statistics.LEVEL) / 2)))
+    return 2 * float(special.ndtr(-abs(effect.value - bar) / error))
+
+
+def _support(effect: Effect, bar: float) -> float:
+    """How far an effect lies above `bar`, in widths of its interval."""
+    distance, width = effect.value - bar, effect.high - effect.low
+    return distance / width if width else math.copysign(math.inf, distance) if distance else 0.0
+
+
+# -- words -------------------------------------------------------------------------------------------------------------
+
+
+def _doubts(undecided: Sequence[Comparison], missing: Sequence[str], claim: Claim) -> str:
+    """What keeps a claim from holding."""
+    of = len(claim.contrasts)
+    count = f"{len(undecided)} of {of} intervals are not above {_bar(claim)}: {_listed(undecided, claim)}"
+    words = [count if of > 1 else f"the interval is not above {_bar(claim)}"] if undecided else []
+    return "; ".join([*words, *([f"missing: {_some(missing)}"] if missing else [])])
+
+
+def _all_exceed(claim: Claim) -> str:
+    of = len(claim.contrasts)
+    return f"all {of} intervals are above {_bar(claim)}" if of > 1 else f"the interval is above {_bar(claim)}"
+
+
+def _bar(claim: Claim) -> str:
+    scale, unit = (100, " point") if _metric(claim.contrasts[0].task) == "auroc" else (1, "")
+    return f"−{claim.margin * scale:g}{unit}" if claim.margin else "0"
+
+
+def _listed(found: Sequence[Comparison], claim: Claim) -> str:
+    """`MMCL − MAE for CAD, AF; MMCL − BYOL for AF`, in the claim's order; `CAD, AF` if it is about one pair of systems."""
+    by: dict[tuple[str, str], list[str]] = {}
+    for contrast in sorted((comparison.contrast for comparison in found), key=claim.contrasts.index):
+        by.setdefault((contrast.better, contrast.worse), []).append(SHORT[contrast.task])
+    if len({(contrast.better, contrast.worse) for contrast in claim.contrasts}) == 1:
+        return ", ".join(name for of in by.values() for name in of)
+    return _some([f"{TITLES[better]} − {TITLES[worse]} for {', '.join(of)}" for (better, worse), of in by.items()])
+
+
+def _some(words: Sequence[str], most: int = 3) -> str:
+    """Distinct words, the first few of them."""
+    distinct = list(dict.fromkeys(words))
+    more = f" and {len(distinct) - most} more" if len(distinct) > most else ""
+    return "; ".join(distinct[:most]) + more
+
+
+def versus(contrast: Contrast) -> str:
+    """`MMCL − MAE for AF with 10 % of the labels`."""
+    better, worse = (TITLES.get(label, label) for label in (contrast.better, contrast.worse))
+    return f"{better} − {worse} for {asked(contrast.task, contrast.take)}"
+
+
+def asked(task: str, take: float) -> str:
+    """`AF with 10 % of the labels`."""
+    return SHORT.get(task, task) + (f" with {100 * take:g} % of the labels" if take != 1 else "")

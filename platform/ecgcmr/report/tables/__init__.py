@@ -1,0 +1,1 @@
+"""Results as tables: the paper's own, and what reviewers ask for."""

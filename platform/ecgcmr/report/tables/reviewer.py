@@ -1,0 +1,285 @@
+"""The tables that come from predictions: claims, comparisons, and what a reviewer asks for; `evidence` as sheets."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from ecgcmr import tasks
+from ecgcmr.evaluation.statistics import Effect
+from ecgcmr.paper import GROUPS, METRICS, SHORT, TAKES, TITLES, Layout
+from ecgcmr.report.results import finals
+from ecgcmr.report.results.evidence import BASELINE, OURS, Calibrated, Evidence, Line, Score, Share
+from ecgcmr.report.results.finals import PerSeed
+from ecgcmr.report.results.verdicts import Comparison
+from ecgcmr.report.tables.sheet import NONE, Sheet, Word, interval, mean_sd, p_value, signed
+
+BRACKETS = "In brackets: 95 % interval of the mean for other test subjects (bootstrap)."
+
+
+def every(evidence: Evidence, shown: Sequence[Layout], people: pd.DataFrame | None) -> list[Sheet]:
+    """Every table that has a line.
+
+    Args:
+        evidence: of one search space.
+        shown: the tables whose comparisons are wanted.
+        people: `cohort.rows("test")`, for the subgroups.
+    """
+    made = [figure5(evidence), claims(evidence)]
+    made += [comparisons(evidence, layout) for layout in shown if layout.ours]
+    made += [phenotypes(evidence), secondary(evidence), calibration(evidence)]
+    made += [] if people is None else [subgroups(evidence, people)]
+    return [sheet for sheet in made if sheet.rows]
+
+
+# -- claims and comparisons --------------------------------------------------------------------------------------------
+
+
+def claims(evidence: Evidence) -> Sheet:
+    """Every claim of the paper: holds, does not hold, or not decidable, with the contrast that supports it least."""
+    found = evidence.verdicts()
+    return Sheet(
+        stem="claims",
+        title="The paper's claims, judged by these runs.",
+        header=("Section", "Claim", "Verdict", "Difference", "95 % interval", "p", "Why"),
+        kind=("name", "text", "name", "number", "number", "number", "text"),
+        rows=tuple((Word(v.claim.section), Word(v.claim.text), Word(v.verdict),
+                    *_effect(Effect(v.value, v.low, v.high, v.p), v.metric), Word(v.reason)) for v in found),
+        notes=(
+            "Difference (points of ROC AUC, or r), interval and two-sided p: of the contrast that supports a claim least.",
+            "A claim holds if the 95 % interval of every one of its contrasts lies above 0 (or above the margin that it "
+            "names); it does not hold if one lies below, after Holm's adjustment; else these runs cannot decide it.",
+        ),
+        records=tuple({"section": v.claim.section, "claim": v.claim.text, "verdict": v.verdict, "metric": v.metric,
+                       "difference": v.value, "low": v.low, "high": v.high, "p": v.p, "margin": v.claim.margin,
+                       "contrasts": len(v.comparisons), "reason": v.reason} for v in found),
+    )  # fmt: skip
+
+
+def comparisons(evidence: Evidence, layout: Layout) -> Sheet:
+    """A table's own system minus each of the others, per task."""
+    found, titles = evidence.comparisons(layout), {system.label: system.title for system in layout.systems}
+    binary = tasks.TASKS[layout.tasks[0]].kind == "binary"
+    test, unit = ("DeLong's test", "points of ROC AUC") if binary else ("a paired bootstrap", "r")
+    return Sheet(
+        stem=f"comparisons-{layout.stem}",
+        title=f"{layout.title.split('.')[0]}, comparisons: {titles[layout.ours]} minus each other system.",
+        header=("Task", "Minus", "Difference", "95 % interval", "p", "p (Holm)", "Subjects"),
+        kind=("name", "name", "number", "number", "number", "number", "number"),
+        rows=tuple(_compared(comparison, titles) for comparison in found),
+        notes=(
+            f"Difference of the means over seeds in {unit}, on the test subjects of both; interval and p, by {test}, are "
+            "about other subjects, not other seeds.",
+            f"Holm's adjustment is over the {sum(not c.reasons for c in found)} comparisons of this table.",
+        ),
+        records=tuple({"task": c.contrast.task, "ours": c.contrast.better, "other": c.contrast.worse,
+                       "difference": c.effect.value, "low": c.effect.low, "high": c.effect.high, "p": c.effect.p,
+                       "p_holm": c.adjusted, "n": c.n, "reason": c.reason} for c in found),
+    )  # fmt: skip
+
+
+def _compared(comparison: Comparison, titles: Mapping[str, str]) -> tuple[Word, ...]:
+    task, other = comparison.contrast.task, Word(titles[comparison.contrast.worse], 0, comparison.reasons)
+    effect = _effect(comparison.effect, tasks.TASKS[task].metric)
+    return Word(SHORT[task]), other, *effect, Word(p_value(comparison.adjusted)), _count(comparison.n or None)
+
+
+def _effect(effect: Effect, metric: str) -> list[Word]:
+    """Difference, interval and p; AUROC in points."""
+    if math.isnan(effect.value):
+        return [Word(NONE)] * 3
+    scale = METRICS[metric][1]
+    form = ".2f" if scale == 100 else ".3f"
+    ends = interval(scale * effect.low, scale * effect.high, form)
+    return [Word(signed(scale * effect.value, f"+{form}")), Word(ends), Word(p_value(effect.p))]
+
+
+# -- more numbers ------------------------------------------------------------------------------------------------------
+
+
+def figure5(evidence: Evidence) -> Sheet:
+    """The numbers of Figure 5: AUROC by share of the labels; empty if only the full training sets have run."""
+    points = {(p.task, p.label, p.take): p for p in evidence.low_label()}
+    takes = [take for take in TAKES if any(key[2] == take for key in points)]
+    lines = list(dict.fromkeys((task, label) for task, label, _ in points)) if set(takes) - {1.0} else []
+    return Sheet(
+        stem="figure5",
+        title="Figure 5 in numbers: few labels.",
+        header=("Disease", "Model", *(f"{100 * take:g} %" for take in takes)),
+        kind=("name", "name", *("number" for _ in takes)),
+        rows=tuple((Word(SHORT[task]), Word(_title(label)), *(_share(points.get((task, label, take))) for take in takes))
+                   for task, label in lines),
+        notes=("ROC AUC [%] on the test set by share of the labels used for training, mean ± sd over seeds.",
+               "In brackets: 95 % interval of the mean over seeds (Student's t). n: rows trained on."),
+        records=tuple({"task": p.task, "label": p.label, "take": p.take, "n_train": p.n_train or None,
+                       "mean": 100 * p.mean, "sd": 100 * p.sd, "low": 100 * p.low, "high": 100 * p.high,
+                       "seeds": len(p.values), "lack": p.lack} for p in points.values()),
+    )  # fmt: skip
+
+
+def _share(point: Share | None) -> Word:
+    if point is None:
+        return Word(NONE)
+    size = f"n = {point.n_train:,}" if point.n_train else ""
+    return _scored(point, 100, *filter(None, (point.lack, size)))
+
+
+def phenotypes(evidence: Evidence) -> Sheet:
+    """Pearson's r of all 61 phenotypes for every system that has run on them, with both means of each group below."""
+    labels = finals.ordered([label for task in GROUPS for label in evidence.labels(task)], list(TITLES))
+    lines, means = evidence.phenotypes(labels), evidence.means(labels)
+
+    def row(line: Line, name: str, unit: str) -> tuple[Word, ...]:
+        return Word(name), Word(unit), *(_scored(line.scores.get(label), 1) for label in labels)
+
+    return Sheet(
+        stem="phenotypes",
+        title="CMR phenotypes one by one.",
+        header=("Phenotype", "Unit", *map(_title, labels)),
+        kind=("name", "name", *("number" for _ in labels)),
+        rows=(*(row(line, line.name, tasks.UNITS[line.name]) for line in lines),
+              *(row(line, f"{SHORT[line.task]}, {line.name}", "") for line in means)),
+        foot=len(means),
+        notes=("Pearson's r on the test set, mean ± sd over seeds.", BRACKETS,
+               "The paper's Table IV gives the mean of r; the mean by Fisher's z gives strong correlations more weight."),
+        records=tuple({"phenotype": line.name, "task": line.task, "label": label, "r": score.mean, "sd": score.sd,
+                       "low": score.low, "high": score.high, "n": score.n}
+                      for line in (*lines, *means) for label, score in line.scores.items()),
+    )  # fmt: skip
+
+
+def secondary(evidence: Evidence) -> Sheet:
+    """Average precision of every system on the diseases, with the prevalence that it has to be read against."""
+    found = {(line.label, line.task): line for line in evidence.secondary()}
+    labels = finals.ordered([label for label, _ in found], list(TITLES))
+    shares = {task: sorted(x.prevalence for x in found.values() if x.task == task) for task in tasks.DISEASES}
+    ends = ["–".join(dict.fromkeys(f"{100 * x:.2f}" for x in (*of[:1], *of[-1:]))) or NONE for of in shares.values()]
+    foot = ((Word("Prevalence"), *map(Word, ends)),) if found else ()
+
+    def score(label: str, task: str) -> Word:
+        return _scored(found[label, task].score if (label, task) in found else None, 100)
+
+    return Sheet(
+        stem="secondary",
+        title="Average precision beside the prevalence.",
+        header=("Model", *(SHORT[task] for task in tasks.DISEASES)),
+        kind=("name", *("number" for _ in tasks.DISEASES)),
+        rows=(*((Word(_title(label)), *(score(label, task) for task in tasks.DISEASES)) for label in labels), *foot),
+        foot=len(foot),
+        notes=("Average precision (AUPRC) [%] on the test set, mean ± sd over seeds.", BRACKETS,
+               "Prevalence [%]: positives among the test subjects, which a random order would reach."),
+        records=tuple({"label": x.label, "task": x.task, "auprc": x.score.mean, "sd": x.score.sd, "low": x.score.low,
+                       "high": x.score.high, "prevalence": x.prevalence, "n": x.score.n, "positives": x.score.positives}
+                      for x in found.values()),
+    )  # fmt: skip
+
+
+def calibration(evidence: Evidence) -> Sheet:
+    """Calibration of every system on the diseases, as trained on balanced sets and after prior correction."""
+    found = evidence.calibration()
+    silent = ", ".join(dict.fromkeys(_title(x.label) for x in found if x.corrected is None))
+    return Sheet(
+        stem="calibration",
+        title="Calibration: as trained on balanced sets, and corrected for prevalence.",
+        header=("Disease", "Model", "Slope", "Intercept", "Brier", "ECE", "Intercept, corrected", "Brier, corrected",
+                "ECE, corrected"),
+        kind=("name", "name", *("number",) * 7),
+        rows=tuple(_calibrated(x) for x in found),
+        notes=(
+            "On the test set, of the mean over seeds of the logit, with 95 % intervals (Wald); runs: one by one, mean ± sd.",
+            "Calibrated is slope 1 and intercept 0. ECE: expected calibration error in ten bins of equally many subjects.",
+            "Corrected: logit p + logit(prevalence in the training split) − logit(share of positives trained on); it keeps "
+            "order and slope.",
+            *([f"Not corrected, as the runs do not say at which prevalence they were trained: {silent}."] if silent else []),
+        ),
+        records=tuple(_calibration_record(x) for x in found),
+    )  # fmt: skip
+
+
+def _calibrated(x: Calibrated) -> tuple[Word, ...]:
+    def sure(effect: Effect, runs: Sequence[Effect] = ()) -> Word:
+        single = PerSeed(tuple(run.value for run in runs))
+        small = (f"runs {mean_sd(single.mean, single.sd)}",) if len(runs) > 1 else ()
+        if math.isnan(effect.value):
+            return Word(NONE, 0, small)
+        return Word(signed(effect.value, ".2f"), 0, (interval(effect.low, effect.high, ".2f"), *small))
+
+    slope = sure(x.trained.slope, [single.slope for single in x.single])
+    words = [
+        sure(x.trained.intercept, [single.intercept for single in x.single]),
+        *_errors(x.trained.brier, x.trained.ece),
+    ]
+    if x.corrected:
+        words += [sure(x.corrected.intercept), *_errors(x.corrected.brier, x.corrected.ece)]
+    return (Word(SHORT[x.task]), Word(_title(x.label)), slope, *words, *[Word(NONE)] * (6 - len(words)))
+
+
+def _errors(*values: float) -> list[Word]:
+    return [Word(f"{value:.3f}") for value in values]
+
+
+def _calibration_record(x: Calibrated) -> dict[str, Any]:
+    def of(name: str, effect: Effect | None) -> dict[str, Any]:
+        ends = ("", "_low", "_high")
+        values = (effect.value, effect.low, effect.high) if effect else (None,) * 3
+        return {f"{name}{end}": value for end, value in zip(ends, values)}
+
+    return {
+        "label": x.label, "task": x.task, "trained_at": x.trained_at, "prevalence": x.population,
+        **of("slope", x.trained.slope), **of("intercept", x.trained.intercept),
+        "brier": x.trained.brier, "ece": x.trained.ece,
+        **of("intercept_corrected", x.corrected.intercept if x.corrected else None),
+        "brier_corrected": x.corrected.brier if x.corrected else None,
+        "ece_corrected": x.corrected.ece if x.corrected else None,
+    }  # fmt: skip
+
+
+def subgroups(evidence: Evidence, people: pd.DataFrame) -> Sheet:
+    """Our system and the supervised one by sex and by age.
+
+    Args:
+        evidence: of one search space.
+        people: `cohort.rows("test")`: subject, age, sex.
+    """
+    found = evidence.subgroups(people)
+    labels = [label for label in (OURS, BASELINE) if any(label in group.scores for group in found)]
+
+    def row(task: str, name: str, scores: Mapping[str, Score | None]) -> tuple[Word, ...]:
+        known = next((score for score in scores.values() if score), Score())
+        scale = METRICS[tasks.TASKS[task].metric][1]
+        counts = _count(known.n or None), _count(known.positives)
+        return Word(SHORT[task]), Word(name), *counts, *(_scored(scores.get(label), scale) for label in labels)
+
+    return Sheet(
+        stem="subgroups",
+        title="By sex and by age.",
+        header=("Task", "Subgroup", "Subjects", "Positives", *map(_title, labels)),
+        kind=("name", "name", "number", "number", *("number" for _ in labels)),
+        rows=tuple(row(group.task, group.name, group.scores) for group in found),
+        notes=("ROC AUC [%] of diseases, mean r of phenotypes, on the test set, mean ± sd over seeds.", BRACKETS,
+               f"{NONE}: fewer than two subjects of either class, or a phenotype without two values."),
+        records=tuple({"task": group.task, "subgroup": group.name, "label": label, "mean": score.mean, "sd": score.sd,
+                       "low": score.low, "high": score.high, "n": score.n, "positives": score.positives}
+                      for group in found for label, score in group.scores.items() if score),
+    )  # fmt: skip
+
+
+# -- words -------------------------------------------------------------------------------------------------------------
+
+
+def _title(label: str) -> str:
+    return TITLES.get(label, label)
+
+
+def _count(n: int | None) -> Word:
+    return Word(NONE if n is None else f"{n:,}")
+
+
+def _scored(found: Score | Share | None, scale: float, *small: str) -> Word:
+    """Mean ± sd with the interval below, and more small print below that."""
+    if found is None:
+        return Word(NONE)
+    form = ".1f" if scale == 100 else ".2f"
+    ends = () if math.isnan(found.low) else (interval(scale * found.low, scale * found.high, form),)
+    return Word(mean_sd(scale * found.mean, scale * found.sd), 0, (*ends, *small))

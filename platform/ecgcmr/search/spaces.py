@@ -1,0 +1,203 @@
+"""Search spaces: the trials that a file lists, which of them can run, and which point of a grid is best.
+
+The one idea: a grid is a list of trials, and rows on disk say the rest. This file reads labels and rows; it starts nothing.
+"""
+
+import importlib.util
+import traceback
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from ecgcmr import store, tasks
+from ecgcmr.cohort import dataset
+from ecgcmr.data import examples
+from ecgcmr.errors import InputError
+from ecgcmr.search import study
+from ecgcmr.training import finetune, trees
+from ecgcmr.trial import Trial
+
+# -- files ------------------------------------------------------------------------------------------------------------
+
+
+def load(path: Path) -> list[Trial]:
+    """The trials of a search-space file: a Python file that defines `trials() -> list[Trial]`.
+
+    Raises:
+        InputError: no such file, no `trials`, an exception inside it (named by line), no trials, or two of one name.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such search-space file; see search_spaces/")
+    try:
+        spec = importlib.util.spec_from_file_location(f"search_space_{path.stem}", path)
+        module = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
+        spec.loader.exec_module(module)  # type: ignore[union-attr]
+        if not callable(getattr(module, "trials", None)):
+            raise InputError(f"{path}: defines no function trials() -> list[Trial]")
+        found = list(module.trials())
+    except InputError as error:
+        raise InputError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from error
+    except Exception as error:
+        raise InputError(f"{path}:{_line(path, error)}: {type(error).__name__}: {one_line(error)}") from error
+    return _checked(path, found)
+
+
+def _checked(path: Path, found: list[Any]) -> list[Trial]:
+    if not found:
+        raise InputError(f"{path}: trials() returns no trials")
+    strangers = [item for item in found if not isinstance(item, Trial)]
+    if strangers:
+        raise InputError(f"{path}: trials() returns a {type(strangers[0]).__name__}; every item must be a Trial")
+    names = [trial.name for trial in found]
+    twice = next((name for name in names if names.count(name) > 1), None) if len(set(names)) < len(names) else None
+    if twice:
+        raise InputError(f"{path}: two trials are named '{twice}'; make label, knobs, take or seed differ")
+    return found
+
+
+def _line(path: Path, error: BaseException) -> int:
+    """The last line of `path` that an exception passed through."""
+    if isinstance(error, SyntaxError) and error.lineno:
+        return error.lineno
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == path]
+    return (lines and lines[-1]) or 1
+
+
+def one_line(error: BaseException) -> str:
+    """What an error says, without line breaks, at most 300 characters."""
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+# -- what can run ------------------------------------------------------------------------------------------------------
+
+
+def check(trials: Sequence[Trial], cohort: dataset.Cohort, runs: Path) -> None:
+    """Refuse what no pack could run, before Ray starts.
+
+    Raises:
+        InputError: see `finetune.check` and `check_labels`; or a start that is not there.
+    """
+    finetune.check(trials)
+    final = any(trial.stage == "final" for trial in trials)
+    check_labels(trials, cohort, ("train", "val", "test") if final else ("train", "val"))
+    _check_starts(trials, runs)
+
+
+def check_labels(trials: Iterable[Trial], cohort: dataset.Cohort, splits: Sequence[str]) -> None:
+    """Refuse, before anything runs, tasks that these splits cannot answer; looks at labels alone.
+
+    Raises:
+        InputError: a column is missing or not 0/1, or a class has next to nobody in a split.
+    """
+    for name, modality in dict.fromkeys((t.task, t.modality) for t in trials if t.stage != "pretrain"):
+        for split in splits:
+            examples.answerable(cohort, tasks.of(name, (name,)), modality, split)
+
+
+def feasible(trials: Iterable[Trial], cohort: dataset.Cohort) -> tuple[list[Trial], dict[str, int]]:
+    """The trials whose share of the labels leaves somebody to learn from; for the others, the reason and how many.
+
+    Raises:
+        InputError: see `check_labels`.
+    """
+    trials = list(trials)
+    check_labels(trials, cohort, ("train",))
+    reasons: dict[tuple[str, str, float], str] = {}
+    for trial in trials:
+        key = trial.task, trial.modality, trial.take
+        if key not in reasons:
+            try:
+                reasons[key] = ""
+                examples.training_rows(cohort, trial)
+            except InputError as error:
+                reasons[key] = str(error)
+    kept = [trial for trial in trials if not reasons[trial.task, trial.modality, trial.take]]
+    left_out = Counter(reasons[trial.task, trial.modality, trial.take] for trial in trials)
+    return kept, {reason: n for reason, n in left_out.items() if reason}
+
+
+def halving(trials: Iterable[Trial], keep: int) -> list[Trial]:
+    """The same trials under successive halving (`asha`); trees are left as they are, as they have no epochs."""
+    return [trial if trial.method == trees.METHOD else replace(trial, halving=keep) for trial in trials]
+
+
+def _check_starts(trials: Iterable[Trial], runs: Path) -> None:
+    """Refuse a start that is not there before a thousand trials wait for it."""
+    for name in sorted({name for trial in trials for _, name in trial.starts}):
+        if not (store.folder(runs, name) / store.ENCODER).exists():
+            raise InputError(
+                f"start '{name}' has no encoder under {runs}; run its pre-training first (ecgcmr pretrain)"
+            )
+
+
+# -- the choice --------------------------------------------------------------------------------------------------------
+
+
+def question(trial: Trial) -> tuple[str, str, str, str, float, str]:
+    """What has one best point, and one Optuna study."""
+    return trial.space, trial.stage, trial.task, trial.label, trial.take, trial.preset
+
+
+def value(runs: Path, trial: Trial) -> float:
+    """The validation metric by which a finished trial is judged; NaN if there is none."""
+    path = store.folder(runs, trial.name) / store.ROWS
+    if not path.exists():
+        return float("nan")
+    wanted = "val", tasks.of(trial.task, (trial.task,)).metric
+    rows = pq.read_table(path, columns=["split", "metric", "value"]).to_pydict()  # a third of pandas' time
+    found = [x for split, metric, x in zip(*rows.values()) if (split, metric) == wanted]
+    return float(found[0]) if found and found[0] is not None else float("nan")
+
+
+def finals(
+    trials: Iterable[Trial], runs: Path, seeds: Sequence[int] = study.SEEDS, *, budget: int | None = None
+) -> list[Trial]:
+    """The best point by validation of every system and task, with every seed: the only trials that see the test set.
+
+    The value of a point is the mean over its seeds in the grid; of equal points the first by name is taken.
+
+    Args:
+        trials: the grid.
+        runs: where its rows are.
+        seeds: of the final trials; by default the authors' five.
+        budget: as given to `run`: so many rows per system and task suffice.
+
+    Raises:
+        InputError: grid rows are missing, or no point of a system has a finite value.
+    """
+    groups: dict[Any, list[Trial]] = defaultdict(list)
+    for trial in trials:
+        if trial.stage == "grid":
+            groups[question(trial)].append(trial)
+    missing = [name for group in groups.values() for name in _missing(group, runs, budget)]
+    if missing:
+        listed = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
+        raise InputError(f"{len(missing)} grid trials have no rows under {runs}: {listed}; run ecgcmr sweep first")
+    best = [_best(group, runs) for group in groups.values()]
+    return [replace(trial, stage="final", seed=seed) for trial in best for seed in seeds]
+
+
+def _missing(group: list[Trial], runs: Path, budget: int | None) -> list[str]:
+    absent = [trial.name for trial in group if not (store.folder(runs, trial.name) / store.RECORD).exists()]
+    needed = len(group) if budget is None else min(budget, len(group))
+    return absent if len(group) - len(absent) < needed else []
+
+
+def _best(group: list[Trial], runs: Path) -> Trial:
+    values: dict[str, list[float]] = defaultdict(list)
+    first: dict[str, Trial] = {}
+    for trial in sorted(group, key=lambda trial: trial.name):
+        values[trial.point].append(value(runs, trial))
+        first.setdefault(trial.point, trial)
+    means = {point: float(np.mean(found)) for point, found in values.items() if np.isfinite(found).all()}
+    if not means:
+        raise InputError(
+            f"no point of {'/'.join(group[0].name.split('/')[:4])} has a finite validation value under {runs}"
+        )
+    return first[min(means, key=lambda point: (-means[point], point))]

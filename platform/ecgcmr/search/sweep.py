@@ -1,0 +1,451 @@
+"""Grids and seeds: the only door of Ray Tune and Optuna. Optuna says which points, Tune says when and where.
+
+One Tune trial is a *pack*, a list of our trials that `fit` trains together, so that a grid of 648 points is a few dozen
+Tune trials. Rows on disk are the only memory: a run enumerates anew what is not finished, and tells Optuna the rest.
+Tune's own restore is not used. This file does not know how a pack is trained.
+"""
+
+import logging
+import os
+import shutil
+import time
+import traceback
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import ray
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.trial import TrialState
+from ray import tune
+from ray.tune.search import Searcher
+
+from ecgcmr import store, tasks
+from ecgcmr import trial as trials_
+from ecgcmr.cohort import dataset
+from ecgcmr.data import examples
+from ecgcmr.errors import InputError
+from ecgcmr.search import spaces
+from ecgcmr.training import finetune, partition
+from ecgcmr.training import trees as tabular
+from ecgcmr.trial import Trial
+
+log = logging.getLogger(__name__)
+
+CPU_PACKS = 4  # at once on a node without GPU: single threads beside each other beat threads within one small pack
+TUNE = ".tune"  # under runs: what Tune keeps while it runs, and the tracebacks of failed packs
+
+
+@dataclass(frozen=True)
+class Bill:
+    """What one stage of one task amounts to.
+
+    Attributes:
+        stage, task: which.
+        trials: how many; packs: how many processes of work they make (a pre-training is its own).
+        steps: optimiser steps of all packs, if none stops early.
+        subjects: subject-passes forward and backward of all trials together.
+        judged: subject-passes forward only, of all validations and the final tests.
+    """
+
+    stage: str
+    task: str
+    trials: int
+    packs: int
+    steps: int
+    subjects: int
+    judged: int
+
+
+def plan(trials: Iterable[Trial], cohort: dataset.Cohort, at_once: int = 1) -> list[Bill]:
+    """What the trials amount to on a cohort, before anything starts: one bill per stage and task."""
+    bills = []
+    groups: dict[tuple[str, str], list[Trial]] = defaultdict(list)
+    for trial in trials:
+        groups[trial.stage, trial.task].append(trial)
+    for (stage, task), members in groups.items():
+        cut = [[trial] for trial in members] if stage == "pretrain" else partition.packs(members, at_once=at_once)
+        steps = [pack[0].epochs * _steps_per_epoch(pack[0], cohort) for pack in cut]
+        subjects = sum(len(pack) * _rows_per_step(pack[0], cohort) * n for pack, n in zip(cut, steps))
+        judged = _judged(members, cohort)
+        bills.append(Bill(stage, task, len(members), len(cut), sum(steps), subjects, judged))
+    return bills
+
+
+def _steps_per_epoch(trial: Trial, cohort: dataset.Cohort) -> int:
+    if trial.stage != "pretrain":
+        return examples.steps_per_epoch(len(examples.training_rows(cohort, trial).index), trial.batch)
+    return max(1, _holding(trial, cohort, "train") // trial.batch)
+
+
+def _rows_per_step(trial: Trial, cohort: dataset.Cohort) -> int:
+    return trial.batch or len(examples.training_rows(cohort, trial).index)
+
+
+def _judged(members: list[Trial], cohort: dataset.Cohort) -> int:
+    """Rows answered without learning: in every validation, then by the kept weights, of a final trial on test too."""
+    first = members[0]
+    if first.stage == "pretrain":
+        return sum(_validations(trial) * _holding(trial, cohort, "val") for trial in members)
+    task, splits = tasks.of(first.task, (first.task,)), ("val", "test") if first.stage == "final" else ("val",)
+    n = {
+        modality: {split: len(examples.answerable(cohort, task, modality, split)) for split in splits}
+        for modality in {trial.modality for trial in members}
+    }
+    return sum(_validations(trial) * n[trial.modality]["val"] + sum(n[trial.modality].values()) for trial in members)
+
+
+def _validations(trial: Trial) -> int:
+    return -(-trial.epochs // trial.eval_every)
+
+
+def _holding(trial: Trial, cohort: dataset.Cohort, split: str) -> int:
+    """Rows of a split that have every signal of a pre-training."""
+    rows = cohort.rows(split)
+    return int(np.logical_and.reduce([rows[f"has_{part}"].to_numpy(bool) for part in trial.task.split("+")]).sum())
+
+
+# -- Optuna ------------------------------------------------------------------------------------------------------------
+
+
+class Study:
+    """One Optuna study over the enumerated points of one question; each point is asked and told once.
+
+    Args:
+        points: the trials, by their place in the whole list.
+        seed: of Optuna's sampler.
+        budget: points to be run, the finished ones included; `None` is all, in the order given.
+    """
+
+    def __init__(self, points: Mapping[int, Trial], seed: int, budget: int | None) -> None:
+        recipes = {i: trials_.recipe(trial, "") for i, trial in points.items()}
+        names = sorted({name for recipe in recipes.values() for name in recipe})
+        values = {i: {name: _scalar(recipe.get(name)) for name in names} for i, recipe in recipes.items()}
+        choices = {name: list(dict.fromkeys(row[name] for row in values.values())) for name in names}
+        varied = [name for name in names if len(choices[name]) > 1] or ["seed"]
+        self.space: dict[str, BaseDistribution] = {name: CategoricalDistribution(choices[name]) for name in varied}
+        self.params = {i: {name: row[name] for name in varied} for i, row in values.items()}
+        self.open = dict.fromkeys(points)  # an ordered set: not finished, not asked
+        self.left = len(points) if budget is None else min(budget, len(points))  # to be asked
+        # Equally near points are taken in a random, fixed order: the first in the list would favour the lowest values.
+        order = np.random.default_rng(seed).permutation(len(points))
+        self.rank = dict(zip(points, order.tolist()))
+        self.asked: dict[int, optuna.trial.Trial] = {}
+        sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=True)
+        self.study = optuna.create_study(direction="maximize", sampler=sampler)
+
+    def finished(self, point: int, value: float) -> None:
+        """Tell a point that was run before."""
+        given: dict[str, Any] = {"params": self.params[point], "distributions": self.space}
+        if np.isfinite(value):
+            self.study.add_trial(optuna.trial.create_trial(value=value, **given))
+        else:
+            self.study.add_trial(optuna.trial.create_trial(state=TrialState.FAIL, **given))
+        self._take(point)
+
+    def ask(self, point: int) -> None:
+        """Ask this very point."""
+        self.study.enqueue_trial(self.params[point])
+        self.asked[point] = self.study.ask(self.space)
+        self._take(point)
+
+    def propose(self, allowed: Iterable[int]) -> int | None:
+        """Ask the open point of `allowed` that is nearest to Optuna's own proposal; `None` when there is none left."""
+        candidates = [point for point in allowed if point in self.open] if self.left else []
+        if not candidates:
+            return None
+        proposal = self.study.ask(self.space)
+        point = min(candidates, key=lambda i: (self._distance(i, proposal.params), self.rank[i]))
+        if self._distance(point, proposal.params):
+            self.study.tell(proposal, state=TrialState.FAIL)
+            self.ask(point)
+        else:
+            self.asked[point] = proposal
+            self._take(point)
+        return point
+
+    def tell(self, point: int, value: float | None) -> None:
+        """Tell the value of a point that was asked; `None` or not finite: it has none."""
+        if value is not None and np.isfinite(value):
+            self.study.tell(self.asked[point], value)
+        else:
+            self.study.tell(self.asked[point], state=TrialState.FAIL)
+
+    def _take(self, point: int) -> None:
+        del self.open[point]
+        self.left = max(0, self.left - 1)
+
+    def _distance(self, point: int, params: Mapping[str, Any]) -> int:
+        return sum(params[name] != value for name, value in self.params[point].items())
+
+
+def _scalar(value: Any) -> Any:
+    return str(value) if isinstance(value, list) else value
+
+
+class Packed(Searcher):
+    """Gives every Tune trial a pack: asks the studies for its members, and tells them what rows say afterwards.
+
+    Args:
+        trials: all trials, finished or not.
+        runs: where rows are.
+        finished: names of those that are finished.
+        limit: members of a pack at most; by default what `memory` holds.
+        seed: of the samplers.
+        budget: points per study; `None` runs all of them.
+        at_once: packs side by side.
+        memory: bytes of GPU memory that a pack gets; `None` is a CPU.
+    """
+
+    def __init__(
+        self, trials: Sequence[Trial], runs: Path, *, finished: set[str], limit: int | None = None, seed: int = 0,
+        budget: int | None = None, at_once: int = 1, memory: int | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(metric="best", mode="max")
+        self.trials, self.runs = list(trials), runs
+        self.limit = (lambda _: limit) if limit else partial(partition.pack_limit, memory=memory)
+        self.place = {trial.name: i for i, trial in enumerate(trials)}
+        points: dict[Any, dict[int, Trial]] = defaultdict(dict)
+        for i, trial in enumerate(trials):
+            points[spaces.question(trial)][i] = trial
+        self.studies = {key: Study(group, seed, budget) for key, group in points.items()}
+        for i, trial in enumerate(trials):
+            if trial.name in finished:
+                self._study(i).finished(i, spaces.value(runs, trial))
+        self.enumerated = budget is None
+        todo = [trial for trial in trials if trial.name not in finished]
+        self.queue = (
+            [[self.place[t.name] for t in pack] for pack in partition.packs(todo, self.limit, at_once)]
+            if budget is None
+            else []
+        )
+        self.packs: dict[str, list[int]] = {}  # members by Tune's name of the pack
+        self.count = 0
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str:  # type: ignore[override]
+        """The next pack, or Tune's word for the end."""
+        members = self._enumerated() if self.enumerated else self._proposed()
+        if not members:
+            return Searcher.FINISHED
+        self.packs[trial_id] = members
+        self.count += 1
+        return {"pack": self.count, "members": members}
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Tell the studies what the members' rows say, which the worker has read; a member without rows has failed."""
+        points = self.packs.pop(trial_id, [])
+        read = (result or {}).get("values")  # absent where the pack failed, or its worker died
+        values = read if read is not None else [spaces.value(self.runs, self.trials[point]) for point in points]
+        for point, value in zip(points, values):
+            self._study(point).tell(point, value)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: rows on disk say what is finished, and the next run starts from them."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing, as nothing was saved."""
+
+    def _study(self, point: int) -> Study:
+        return self.studies[spaces.question(self.trials[point])]
+
+    def _enumerated(self) -> list[int]:
+        members = self.queue.pop(0) if self.queue else []
+        for point in members:
+            self._study(point).ask(point)
+        return members
+
+    def _proposed(self) -> list[int]:
+        """A pack by TPE: the first proposal settles what the pack shares, the studies then take turns within that."""
+        members: list[int] = []
+        allowed: dict[Any, list[int]] = {key: list(each.open) for key, each in self.studies.items()}
+        size = 1
+        while len(members) < size:
+            before = len(members)
+            for key, each in self.studies.items():
+                point = each.propose(allowed[key]) if len(members) < size else None
+                if point is None:
+                    continue
+                members.append(point)
+                if len(members) == 1:
+                    first = self.trials[point]
+                    size = self.limit(first)
+                    allowed = {k: [i for i in v if finetune.shared(self.trials[i]) == finetune.shared(first)]
+                               for k, v in allowed.items()}  # fmt: skip
+            if len(members) == before:
+                break
+        return members
+
+
+# -- Ray Tune ----------------------------------------------------------------------------------------------------------
+
+
+def run(
+    trials: Sequence[Trial], cohort_path: Path, runs: Path, *, budget: int | None = None, seed: int = 0,
+    concurrency: int | None = None, limit: int | None = None, device: str | None = None, precision: str = "auto",
+    train: Callable[..., object] = partition.train,
+) -> int:  # fmt: skip
+    """Run the supervised trials that are not finished, in packs, and return how many that were. Ray must be running.
+
+    Args:
+        trials: the whole grid, or the final trials; pre-trainings among them are left out.
+        cohort_path: the cohort's folder, as every node sees it.
+        runs: the folder of runs, as every node sees it.
+        budget: points per system and task, proposed by TPE; `None` is every point.
+        seed: of Optuna's sampler.
+        concurrency: packs at once; by default one per GPU; without GPUs CPU_PACKS per node, or its cores. More than there
+            are GPUs share them, and each other's memory.
+        limit: members of a pack at most; by default what the memory that a pack gets holds.
+        device: as for `finetune.fit`.
+        precision: as for `finetune.fit`.
+        train: what a worker does with a pack; takes what `partition.train` takes.
+
+    Raises:
+        InputError: bad input, also when it is a worker that meets it.
+        RuntimeError: packs failed; the others have finished first.
+    """
+    runs, cohort_path = Path(runs).absolute(), Path(cohort_path).absolute()
+    cohort = dataset.open(cohort_path)
+    trials = [trial for trial in trials if trial.stage != "pretrain"]
+    finished = {trial.name for trial in trials if store.finished(runs, trial, cohort.fingerprint)}
+    todo = [trial for trial in trials if trial.name not in finished]
+    if not todo:
+        return 0
+    spaces.check(todo, cohort, runs)
+    _forget_stopped(todo, runs)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    trees = all(trial.method == tabular.METHOD for trial in todo)  # a grid of them leaves the GPUs to others
+    resources, at_once = _resources(concurrency, "cpu" if trees else device)
+    shape: dict[str, Any] = {"limit": limit, "at_once": at_once, "memory": _memory(resources.get("gpu", 0))}
+    searcher = Packed(trials, runs, finished=finished, seed=seed, budget=budget, **shape)
+    if not any(each.left for each in searcher.studies.values()):
+        return 0
+    given: dict[str, Any] = {
+        "cohort_path": cohort_path,
+        "runs": runs,
+        "device": device,
+        "precision": precision,
+        "train": train,
+    }
+    # Tune unpickles what it runs several times per pack: the list must not be part of it.
+    work = partial(_work, listed=ray.put(trials), **given)
+    failures = _tune(work, searcher, resources, at_once, runs)
+    ran = sum(store.finished(runs, trial, cohort.fingerprint) for trial in todo)
+    if failures:
+        _raise(failures, searcher.count, runs)
+    shutil.rmtree(runs / finetune.CHECKPOINTS, ignore_errors=True)  # of packs that were cut otherwise before a kill
+    return ran
+
+
+def _forget_stopped(trials: Iterable[Trial], runs: Path) -> None:
+    """Remove what a killed run has left: progress records, folders half-written aside, Tune's own."""
+    shutil.rmtree(runs / TUNE, ignore_errors=True)
+    for folder in {store.folder(runs, f"{t.space}/{t.stage}/{t.task}") for t in trials}:
+        for path in folder.glob("pack-*"):
+            shutil.rmtree(path)
+    for folder in (store.folder(runs, trial.name) for trial in trials):
+        for path in folder.parent.glob(f".{folder.name}.*"):
+            shutil.rmtree(path)
+
+
+def _resources(concurrency: int | None, device: str | None) -> tuple[dict[str, float], int]:
+    """What Tune reserves for a pack, and how many packs run at once."""
+    gpus = 0 if device == "cpu" else int(ray.cluster_resources().get("GPU", 0))
+    if gpus:
+        at_once = concurrency or gpus
+        return {"cpu": 1, "gpu": min(1.0, gpus / at_once)}, at_once
+    nodes = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
+    at_once, cpus = beside([cpus for cpus in nodes if cpus], concurrency)
+    return {"cpu": cpus}, at_once
+
+
+def _memory(share: float) -> int | None:
+    """Bytes of GPU memory that a pack with this share of a GPU gets; None without one."""
+    if not share:
+        return None
+    # A worker says: the head of a cluster may have no GPU.
+    whole = ray.get(ray.remote(num_cpus=0, num_gpus=share)(partition.device_bytes).remote(), timeout=600)
+    return int(whole * share) if whole else None
+
+
+def beside(nodes: Sequence[int], concurrency: int | None = None) -> tuple[int, int]:
+    """How many packs run at once on nodes of so many cores without GPU, and the cores of each."""
+    at_once = concurrency or sum(min(cpus, CPU_PACKS) for cpus in nodes)
+    # A pack must fit on one node; the smallest decides how many cores each gets.
+    return at_once, max(1, min(nodes) // -(-at_once // len(nodes)))
+
+
+def _tune(work: Any, searcher: Packed, resources: dict[str, float], at_once: int, runs: Path) -> list[dict[str, Any]]:
+    """Let Tune run every pack of the searcher; what failed, as one record per pack."""
+    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # CSV, JSON and TensorBoard files that nobody reads
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # else Ctrl-C ends `fit` as if all were done
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the new one prints a table even when told to be silent
+    os.environ["TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S"] = "0"
+    tuner = tune.Tuner(
+        tune.with_resources(work, resources),
+        tune_config=tune.TuneConfig(
+            search_alg=searcher, num_samples=len(searcher.trials), metric="best", mode="max", max_concurrent_trials=at_once,
+            reuse_actors=True, trial_dirname_creator=lambda trial: f"pack-{trial.trial_id}",
+        ),
+        run_config=tune.RunConfig(
+            name=f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}", storage_path=str(runs / TUNE), verbose=0,
+            failure_config=tune.FailureConfig(max_failures=1),  # a node may go; what is finished is not run again
+        ),
+    )  # fmt: skip
+    results = tuner.fit()
+    failures = [r.metrics for r in (results[i] for i in range(len(results))) if r.metrics and r.metrics.get("error")]
+    failures += [{"error": spaces.one_line(error), "refused": False} for error in results.errors]
+    if not failures or sum(record["refused"] for record in failures) == len(results):
+        shutil.rmtree(runs / TUNE, ignore_errors=True)  # rows say all that it says, or one line of refusal does
+    return failures
+
+
+def _raise(failures: list[dict[str, Any]], count: int, runs: Path) -> None:
+    refused = next((record for record in failures if record["refused"]), None)
+    if refused:
+        raise InputError(refused["error"])
+    raise RuntimeError(
+        f"{len(failures)} of {count} packs failed, the others have finished: {failures[0]['error']}; see {runs / TUNE}"
+    )
+
+
+def _work(
+    config: dict[str, Any],
+    *,
+    listed: Any,
+    cohort_path: Path,
+    runs: Path,
+    device: str | None,
+    precision: str,
+    train: Callable[..., object],
+) -> None:
+    """One Tune trial: fit a pack, and report once. Never raises, so that the process lives on for the next pack."""
+    report: dict[str, Any] = {"pack": config["pack"], "error": "", "refused": False, "best": float("nan")}
+    try:
+        cohort, given = _cohort(cohort_path), [_trials(listed)[i] for i in config["members"]]
+        members = [trial for trial in given if not store.finished(runs, trial, cohort.fingerprint)]
+        place = "/".join(members[0].name.split("/")[:3]) if members else ""
+        train(members, cohort, runs, device, precision, f"{place}/pack-{config['pack']}")
+        report["values"] = [spaces.value(runs, trial) for trial in given]
+        report["best"] = max(report["values"], default=float("nan"))
+    except Exception as error:
+        (runs / TUNE).mkdir(parents=True, exist_ok=True)
+        (runs / TUNE / f"failed-pack-{config['pack']}.txt").write_text(traceback.format_exc())
+        text = spaces.one_line(error)
+        text = text if isinstance(error, InputError) else f"{type(error).__name__}: {text}"
+        report.update(error=text, refused=isinstance(error, InputError))
+    tune.report(report)
+
+
+@lru_cache(maxsize=1)
+def _trials(listed: Any) -> list[Trial]:
+    return ray.get(listed)
+
+
+@lru_cache(maxsize=1)
+def _cohort(path: Path) -> dataset.Cohort:
+    return dataset.open(path)  # once per process: the next pack of this worker finds its signals on the device

@@ -1,0 +1,149 @@
+"""What makes a settled ECG suspicious without making it unfit: a pacemaker, noise, electrodes on the wrong places.
+
+`ecg.quality` refuses what is certain; what is only likely becomes a 0/1 column of the cohort's index, `flag_…`, for whoever
+chooses rows. A flag is no label: it is no task, no input and no target. The numbers behind the limits are those of
+`benchmarks/studies/flags.py` on 223 CinC recordings.
+"""
+
+from itertools import combinations
+
+import numpy as np
+from scipy.signal import butter, find_peaks, sosfiltfilt
+
+from ecgcmr.signals import ecg
+
+FLAGS = ("flag_paced", "flag_noisy", "flag_lead_reversal")
+
+SPIKE_MV = 0.15
+SPIKES = 4  # in 10 s
+SPIKE_TO_REST = 20.0  # height of a spike to the median of the same measure: muscle noise makes many and is everywhere
+NARROW = 0.7
+NOISE_HZ = 40.0
+NOISE_MV = 0.04  # mains of 0.13 mV from peak to peak, of which the filter passes 0.86 at 50 Hz
+SUSPECT = 0.35
+
+INDEPENDENT = (0, 1, 6, 7, 8, 9, 10, 11)  # I, II, V1 … V6; the other limb leads follow from these
+BAND_HZ = (3.0, 40.0)  # the QRS and most of the T wave, without drift and noise
+# Mean second moments of the eight leads over the 223 recordings, each with trace 1; in thousandths.
+MOMENTS = np.array(
+    [
+        [45, 32, -34, 1, 28, 54, 59, 51],
+        [32, 60, -35, -16, 31, 69, 75, 64],
+        [-34, -35, 82, 76, 34, -16, -41, -46],
+        [1, -16, 76, 166, 125, 63, 15, -12],
+        [28, 31, 34, 125, 181, 146, 92, 49],
+        [54, 69, -16, 63, 146, 193, 158, 107],
+        [59, 75, -41, 15, 92, 158, 161, 122],
+        [51, 64, -46, -12, 49, 107, 122, 111],
+    ]
+)
+SHRINK = 0.01  # towards equal and independent leads, so that a lead which is all but predicted weighs not too much
+
+_NOISE = butter(4, NOISE_HZ, "highpass", fs=ecg.RATE_HZ, output="sos")
+_BEATS = butter(2, BAND_HZ, "bandpass", fs=ecg.RATE_HZ, output="sos")
+
+
+def flags(signal: np.ndarray) -> dict[str, float]:
+    """Judge a settled recording.
+
+    Args:
+        signal: (12, 5000), mV at 500 Hz, before cleaning (clipping hides spikes).
+
+    Returns:
+        Each of `FLAGS` -> 0.0 or 1.0.
+    """
+    filled = np.nan_to_num(np.asarray(signal, dtype=np.float64))
+    found = (spikes(filled) >= SPIKES, noise(filled) > NOISE_MV, bool(reversal(filled)))
+    return {name: float(value) for name, value in zip(FLAGS, found, strict=True)}
+
+
+def spikes(signal: np.ndarray) -> int:
+    """Count a pacemaker's spikes: higher than 0.15 mV and narrower than 8 ms in three leads or more, at most five a second.
+
+        b(k) = third largest over the leads of |x[t] − (x[t − k] + x[t + k]) / 2|;   b(4 ms) > 0.7 b(16 ms) at a spike
+
+    A QRS complex is several times as high over 16 ms as over 4; a spike is as high over both.
+
+    Args:
+        signal: (12, samples), mV at 500 Hz, finite.
+    """
+    sharp, wide = (_bump(signal, k) for k in (2, 8))
+    height = max(SPIKE_MV, SPIKE_TO_REST * float(np.median(sharp)))
+    peaks, _ = find_peaks(sharp, height=height, distance=100)
+    return sum(bool(sharp[at] > NARROW * wide[max(0, at - 3) : at + 4].max()) for at in peaks)
+
+
+def _bump(signal: np.ndarray, k: int) -> np.ndarray:
+    out = np.zeros(signal.shape[1])
+    middle = np.abs(signal[:, k:-k] - (signal[:, : -2 * k] + signal[:, 2 * k :]) / 2)
+    out[k:-k] = np.partition(middle, -3, axis=0)[-3]
+    return out
+
+
+def noise(signal: np.ndarray) -> float:
+    """Measure mains and muscle: the RMS above 40 Hz of the worst lead, in mV.
+
+    The median over windows of 0.2 s, of which QRS complexes fill fewer than half. A recording at 100 Hz has nothing above
+    50 Hz, so that its noise is seen in part only.
+
+    Args:
+        signal: (12, samples), mV at 500 Hz, finite.
+    """
+    high = sosfiltfilt(_NOISE, signal, axis=1)
+    windows = high[:, : high.shape[1] // 100 * 100].reshape(len(high), -1, 100)
+    return float(np.median(np.sqrt((windows**2).mean(2)), axis=1).max())
+
+
+def reversal(signal: np.ndarray) -> str:
+    """Name the exchange of two electrodes that a recording looks like, e.g. `RA–LA` or `V1–V2`; "" if it looks right.
+
+        f(T) = log tr(Σ⁻¹ T M Tᵀ);   suspected: min f(T) < f(1) − 0.35 over the exchanges T
+
+    M are the second moments of I, II, V1 … V6 between 3 and 40 Hz, Σ their mean over recordings, so f says how unlikely the
+    leads are as a whole once T has put them back: chest leads progress, and predict the limb leads. Any two of the limb or
+    of the chest electrodes, and V1 … V6 in reverse. An exchange of LA and LL is hardly seen by any method.
+
+    Args:
+        signal: (12, samples), mV at 500 Hz, finite, lawful (see `ecg.einthoven`).
+
+    Source: ours; exchanges of limb electrodes as linear maps from Einthoven's and Goldberger's laws.
+    """
+    held = moments(signal)
+    return "" if held is None else likeliest(held, MOMENTS)
+
+
+def likeliest(held: np.ndarray, reference: np.ndarray) -> str:
+    """The exchange that `reversal` names, by a recording's `moments` and their mean over others, in thousandths."""
+    precision = np.linalg.inv(reference / 1000 + SHRINK * np.eye(8) / 8)
+    unlikely = {name: float(np.log(np.sum(precision * (T @ held @ T.T)))) for name, T in EXCHANGES.items()}
+    best = min(unlikely, key=unlikely.__getitem__)
+    return best if unlikely[best] < unlikely[""] - SUSPECT else ""
+
+
+def moments(signal: np.ndarray) -> np.ndarray | None:
+    """The second moments of the eight independent leads between 3 and 40 Hz, (8, 8), trace 1; None where nothing moves."""
+    beats = sosfiltfilt(_BEATS, signal[list(INDEPENDENT)], axis=1)
+    product = beats @ beats.T
+    total = float(np.trace(product))
+    return product / total if total > 0 else None
+
+
+def _exchanges() -> dict[str, np.ndarray]:
+    """Each exchange as a map of (I, II, V1 … V6) onto what they would be without it; all are their own inverses."""
+    limbs = {  # rows I and II; RA–LA: I → −I, II → III; RA–LL: I → −III, II → −II; LA–LL: I ↔ II
+        "": [[1, 0], [0, 1]],
+        "RA–LA": [[-1, 0], [-1, 1]],
+        "RA–LL": [[1, -1], [0, -1]],
+        "LA–LL": [[0, 1], [1, 0]],
+    }
+    chest = {f"V{a + 1}–V{b + 1}": {a: b, b: a} for a, b in combinations(range(6), 2)}
+    chest["V1–V6 in reverse"] = {i: 5 - i for i in range(6)}
+    maps = {name: np.eye(8) for name in (*limbs, *chest)}
+    for name, rows in limbs.items():
+        maps[name][:2, :2] = rows
+    for name, moved in chest.items():
+        maps[name][2:, 2:] = np.eye(6)[[moved.get(i, i) for i in range(6)]]
+    return maps
+
+
+EXCHANGES = _exchanges()

@@ -1,0 +1,1 @@
+"""How a trial is trained: pre-training, packs of fine-tuned networks, trees."""

@@ -1,0 +1,98 @@
+"""How trials are cut into packs: by what changes shapes, and by what the device's memory holds.
+
+This file does not know Ray and does not choose which trials run.
+"""
+
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ecgcmr.data.examples import Cohort
+from ecgcmr.training import finetune, trees
+from ecgcmr.training.pack import in_cache
+from ecgcmr.trial import Trial
+
+log = logging.getLogger(__name__)
+
+CPU_PACK = 16  # members; larger packs gain nothing on a few cores and delay the first rows
+GPU_PACK = 64
+TABULAR_PACK = 64  # trees need no device and run in turn: a pack shares the reading of the index
+
+
+def partition(trials: Iterable[Trial]) -> list[list[Trial]]:
+    """Trials that can share a pack, by what changes shapes or data; in order of first appearance."""
+    parts: dict[Any, list[Trial]] = defaultdict(list)
+    for trial in trials:
+        parts[finetune.shared(trial)].append(trial)
+    return list(parts.values())
+
+
+def packs(trials: Iterable[Trial], limit: Callable[[Trial], int] | None = None, at_once: int = 1) -> list[list[Trial]]:
+    """Cut trials into packs of nearly equal size.
+
+    Args:
+        trials: supervised trials.
+        limit: members of a pack of such trials at most; by default what the memory of this machine's device holds.
+        at_once: packs that run side by side; a partition is cut at least so often.
+    """
+    cut = []
+    for part in partition(trials):
+        size = limit(part[0]) if limit else pack_limit(part[0], device_bytes())
+        count = min(len(part), max(-(-len(part) // size), at_once))
+        ordered = sorted(part, key=lambda trial: trial.seed)  # members of one seed share their batches
+        cut += [[ordered[i] for i in rows] for rows in np.array_split(np.arange(len(part)), count)]
+    return cut
+
+
+def pack_limit(trial: Trial, memory: int | None) -> int:
+    """How many such trials fit on a device of so many bytes; `None` is a CPU. Trees use no device."""
+    if trial.method == trees.METHOD:
+        return TABULAR_PACK
+    if memory is None:
+        return min(CPU_PACK, in_cache(trial))
+    return max(1, min(GPU_PACK, int(0.6 * memory // member_bytes(trial))))
+
+
+def member_bytes(trial: Trial) -> int:
+    """Bytes that one more member needs: weights with gradient, two moments, best and a copy; activations of a batch.
+
+    Activations of a transformer block in 16 bit are about 34 · tokens · width · batch bytes (Korthikanti et al. 2022,
+    eq. 1, without the attention matrix, which fused attention does not keep); doubled, as norms run in 32 bit.
+    """
+    net = trial.network
+    if trial.modality == "cmr":
+        share = (net.image_size / 224) ** 2 * net.image_width / 64 * sum(net.blocks) / 16
+        weights, activations = 23.5e6 * (net.image_width / 64) ** 2, 90e6 * share * trial.batch  # ResNet-50 at 224²
+    else:
+        tokens = 12 * (5000 // net.patch) + 1
+        weights = 12 * net.width**2 * net.depth + 4 * net.width**2
+        activations = 2 * 34 * tokens * net.width * (net.depth + 1) * trial.batch
+    return int(6 * 4 * weights + activations)
+
+
+def device_bytes() -> int | None:
+    """Memory of the first GPU; None without one."""
+    return torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_available() else None
+
+
+def train(trials: list[Trial], cohort: Cohort, runs: Path, device: str | None, precision: str, name: str) -> None:
+    """Fit a pack; one that does not fit into the GPU's memory is halved."""
+    waiting = [trials] if trials else []
+    while waiting:
+        pack = waiting.pop(0)
+        try:
+            finetune.fit(pack, cohort, runs, device=device, precision=precision, progress=name)
+            halves = []
+        except torch.cuda.OutOfMemoryError:
+            if len(pack) == 1:
+                raise
+            halves = [pack[: len(pack) // 2], pack[len(pack) // 2 :]]
+        if halves:  # outside `except`: there the failed pack's tensors are still referred to
+            torch.cuda.empty_cache()
+            log.warning("pack of %d does not fit into the device's memory: halved", len(pack))
+            waiting = halves + waiting

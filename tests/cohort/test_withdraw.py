@@ -1,0 +1,201 @@
+"""People who withdraw leave no trace in the new cohort, nobody else changes, and what was made with them is told."""
+
+import dataclasses
+import shutil
+
+import handmade
+import handmade_model
+import pandas as pd
+import pytest
+from conftest import heart_rows, write_cohort
+
+from ecgcmr import cli, store
+from ecgcmr.cohort import check, dataset, linkage, shards, withdraw
+from ecgcmr.errors import InputError
+from ecgcmr.report import page
+
+SECRET = b"k" * 32
+
+
+def people(n=90):
+    """Rows of which three in a row are visits of one person."""
+    rows = list(heart_rows(n, paired=False))
+    for i, row in enumerate(rows):
+        first = rows[i - i % 3]
+        yield {**row, "subject": linkage.pseudonym(SECRET, f"10000{i // 3:02d}"), "split": first["split"]}
+
+
+@pytest.fixture
+def old(tmp_path):
+    made = write_cohort(tmp_path / "old", people(), shard_rows=16)
+    index = made.rows()
+    link = [
+        {"subject": subject, "kind": "ecg", "key": f"{person}_20205_2_0", "excluded": ""}
+        for person in (f"10000{i:02d}" for i in range(30))
+        for subject in [linkage.pseudonym(SECRET, person)]
+    ]
+    lost = {"subject": linkage.pseudonym(SECRET, "1000007_20205_3_0"), "kind": "ecg", "key": "1000007_20205_3_0"}
+    pd.DataFrame([*link, {**lost, "excluded": "unreadable"}]).to_csv(tmp_path / "old.link.csv", index=False)
+    (tmp_path / "old.key").write_bytes(SECRET + b"\n")
+    manifest = {**made.manifest, "exclusions": [{"key": lost["subject"], "reason": "ecg: unreadable"}],
+                "repairs": [{"key": s, "what": "ecg: cropped"} for s in index["subject"].unique()]}  # fmt: skip
+    store.write_json(made.path / dataset.MANIFEST, manifest)
+    return dataset.open(made.path)
+
+
+def listed(tmp_path, *ids):
+    (tmp_path / "list.csv").write_text("".join(f"{word}\n" for word in ids))
+    return tmp_path / "list.csv"
+
+
+def test_all_visits_of_a_person_leave_and_nobody_elses(old, tmp_path, ray_session):
+    who = {linkage.pseudonym(SECRET, person) for person in ("1000007", "1000011")}
+    new = withdraw.withdraw(old.path, tmp_path / "new", listed(tmp_path, "1000007", "1000011"))
+    before, after = old.rows(), new.rows()
+    assert len(after) == len(before) - 6
+    assert not who & set(after["subject"])
+    kept = before[~before["subject"].isin(who)]
+    columns = [name for name in before if name not in ("shard", "row")]
+    pd.testing.assert_frame_equal(after[columns].reset_index(drop=True), kept[columns].reset_index(drop=True))
+    assert (new.load(after)["ecg"] == old.load(kept)["ecg"]).all()
+    some = after["has_cmr"]
+    assert (new.load(after[some], ("cmr",))["cmr"] == old.load(kept[kept["has_cmr"]], ("cmr",))["cmr"]).all()
+    assert check.check(new.path) == []
+    assert new.recipe == old.recipe
+    assert new.fingerprint != old.fingerprint
+    assert new.manifest["replaces"] == [{"fingerprint": old.fingerprint, "people": 2, "rows": 6}]
+
+
+def test_who_left_is_nowhere_in_the_new_cohort(old, tmp_path, ray_session):
+    who = [linkage.pseudonym(SECRET, word) for word in ("1000007", "1000007_20205_3_0")]
+    new = withdraw.withdraw(old.path, tmp_path / "new", listed(tmp_path, "1000007"))
+    written = b"".join(path.read_bytes() for path in new.path.rglob("*") if path.is_file())
+    written += (tmp_path / "new.link.csv").read_bytes()
+    assert not any(word.encode() in written for word in (*who, "1000007"))
+    assert (tmp_path / "new.key").read_bytes() == (tmp_path / "old.key").read_bytes()
+    assert new.manifest["exclusions"] == []
+    assert len(new.manifest["repairs"]) == 29
+
+
+@pytest.mark.parametrize("word", ["1000007", "1000007_20205_2_0", linkage.pseudonym(SECRET, "1000007")])
+def test_a_person_is_known_by_id_by_recording_and_by_pseudonym(old, word):
+    known = withdraw._known(old, old.path.with_name("old.key"))
+    assert linkage.pseudonym(SECRET, "1000007") in known.of(word)
+    assert known.of("100000") == known.of("1000007_20205") == set()  # the beginning of an id is nobody's
+    without = dataclasses.replace(known, link=None)
+    assert bool(without.of(word)) == ("_" not in word)
+
+
+def test_ids_that_match_nobody_are_counted_and_not_named(old, tmp_path, ray_session):
+    names = listed(tmp_path, "1000007", "9999999", "", "8888888")
+    with pytest.raises(InputError) as refused:
+        withdraw.withdraw(old.path, tmp_path / "new", names)
+    assert "2 of 3 ids match nobody (lines 2, 4)" in str(refused.value)
+    assert not any(word in str(refused.value) for word in ("9999999", "1000007"))
+    assert not (tmp_path / "new").exists()
+    made = withdraw.withdraw(old.path, tmp_path / "new", names, ignore_unknown=True)
+    assert made.manifest["replaces"][0]["people"] == 1
+
+
+def test_without_link_and_key_ids_cannot_be_passed_over(old, tmp_path):
+    (tmp_path / "old.link.csv").unlink()
+    (tmp_path / "old.key").unlink()
+    with pytest.raises(InputError, match="neither the cohort's link file nor its key lies beside it"):
+        withdraw.withdraw(old.path, tmp_path / "new", listed(tmp_path, "1000007"), ignore_unknown=True)
+
+
+@pytest.mark.parametrize(
+    ("ids", "words"),
+    [([], "nobody on it is in the cohort"), ([f"10000{i:02d}" for i in range(30)], "nobody would be left")],
+)
+def test_lists_that_make_no_cohort(old, tmp_path, ids, words):
+    with pytest.raises(InputError, match=words):
+        withdraw.withdraw(old.path, tmp_path / "new", listed(tmp_path, *ids))
+    assert not (tmp_path / "new").exists()
+
+
+def test_another_list_is_not_taken_for_done(old, tmp_path, ray_session):
+    withdraw.withdraw(old.path, tmp_path / "new", listed(tmp_path, "1000007"))
+    again = withdraw.withdraw(old.path, tmp_path / "new", listed(tmp_path, "1000007"))
+    assert again.manifest["replaces"][0]["people"] == 1
+    with pytest.raises(InputError, match="holds a cohort made otherwise: withdrawn"):
+        withdraw.withdraw(old.path, tmp_path / "new", listed(tmp_path, "1000008"))
+
+
+def test_runs_of_every_replaced_cohort_are_stale_also_when_it_is_gone(old, tmp_path, ray_session, capfd):
+    runs = tmp_path / "runs"
+    handmade.fill(runs, tasks=("af",), seeds=(0,))
+    for folder, record in store.records(runs):  # as if made from the old cohort
+        record["recipe"]["cohort"] = old.fingerprint
+        store.write_json(folder / store.RECORD, record)
+    words = ["--cohort", old.path, "--out", tmp_path / "second", "--list", listed(tmp_path, "1000007")]
+    assert cli.main(["cohort", "withdraw", *map(str, words), "--runs", str(runs)]) == 0
+    assert "1 person (3 rows) fewer than" in capfd.readouterr().out
+    words = [
+        "--cohort",
+        tmp_path / "second",
+        "--out",
+        tmp_path / "third",
+        "--list",
+        listed(tmp_path, "1000001", "1000002"),
+    ]
+    assert cli.main(["cohort", "withdraw", *map(str, words), "--runs", str(runs)]) == 0
+    shutil.rmtree(old.path)
+    shutil.rmtree(tmp_path / "second")
+    capfd.readouterr()
+    assert cli.main(["status", "--runs", str(runs), "--cohort", str(tmp_path / "none")]) == 0
+    stale = [line for line in capfd.readouterr().out.splitlines() if line.startswith("stale")]
+    assert stale
+    assert all("from their cohort 3 people have withdrawn since" in line for line in stale)
+    text = (page.write(runs, tmp_path / "third", tmp_path / "report").files[page.PAGE]).read_text()
+    assert "from which 3 people have withdrawn since" in text
+    (runs / store.WITHDRAWN).unlink()  # the cohort that replaces it says so as well
+    text = (page.write(runs, tmp_path / "third", tmp_path / "report").files[page.PAGE]).read_text()
+    assert "from which 3 people have withdrawn since" in text
+
+
+def test_withdrawals_reach_what_started_from_a_run_of_the_old_cohort(tmp_path):
+    runs = tmp_path / "runs"
+    for name, cohort_, starts in (
+        ("s/pre/mae", "old", []),
+        ("s/pre/mmcl", "middle", [["ecg", "s/pre/mae"]]),
+        ("s/final/cad", "new", [["ecg", "s/pre/mmcl"], ["cmr", "s/pre/gone"]]),
+    ):
+        record = {"recipe": {"cohort": cohort_}, "trial": {"starts": starts}}
+        store.write_json(store.folder(runs, name) / store.RECORD, record)
+    starts = [["ecg", "s/pre/mmcl"], ["cmr", "s/pre/gone"]]
+    assert store.stale(runs, "new", starts, {"old": 3}) == 3
+    assert store.stale(runs, "new", starts, {"old": 3, "middle": 5}) == 5
+    assert store.stale(runs, "new", [], {"old": 3}) == 0
+    assert store.stale(runs, "new", starts, {}) == 0
+
+
+@pytest.mark.parametrize(("people", "who"), [(0, ""), (1, "1 person has"), (12, "12 people have")])
+def test_whoever_uses_a_model_is_told_who_withdrew_since(people, who, tmp_path, tmp_path_factory, capfd):
+    cohort, runs, raw = handmade_model.made(tmp_path_factory.getbasetemp())
+    ecg = handmade_model.write_wfdb(tmp_path / "ecgs", "a", next(iter(raw.values())))
+    runs = shutil.copytree(runs, tmp_path / "runs")
+    store.note_withdrawn(runs, {cohort.fingerprint: people, "another": 5})
+    shared, run = tmp_path / "shared", next((runs / "t/final/cad/mmcl").rglob("seed=0"))
+    for here, words in (  # `--runs` may be another folder than the model's own, and of a shared model it has to be
+        (runs, ["share", "--model", runs / "t/final", "--out", shared]),
+        (tmp_path / "none", ["predict", "--model", runs / "t/final", ecg]),
+        (runs, ["predict", "--model", shared, ecg]),
+        (tmp_path / "none", ["embed", "--model", run, "--out", tmp_path / "vectors", ecg]),
+        (tmp_path / "none", ["explain", "--model", run, "--out", tmp_path / "maps", ecg]),
+        (tmp_path / "none", ["export", "--model", run, "--out", tmp_path / "a.pth", "--format", "authors"]),
+    ):
+        assert cli.main([*map(str, words), "--runs", str(here)]) == 0
+        told = [line for line in capfd.readouterr().err.splitlines() if "withdrawn" in line]
+        line = f"ecgcmr: made from a cohort from which {who} withdrawn since; train it again"
+        assert told == ([line] if people else [])
+
+
+def test_rows_of_a_shard_are_what_was_written(old):
+    entry = old.manifest["shards"][0]
+    rows = list(shards.rows(old.path / entry["path"]))
+    index = old.rows()
+    mine = index[index["shard"] == entry["path"]]
+    assert [row["subject"] for row in rows] == mine["subject"].tolist()
+    assert [row["cmr"] is not None for row in rows] == mine["has_cmr"].tolist()
+    assert (rows[3]["ecg"] == old.load(mine.iloc[[3]])["ecg"][0]).all()

@@ -1,0 +1,427 @@
+"""WFDB recordings as they are: real headers that lie, files cut short, and what must not leave the reader."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.io
+
+from ecgcmr.errors import Excluded, InputError
+from ecgcmr.raw import READERS, wfdb
+from ecgcmr.signals import ecg
+
+DATA = Path(__file__).parents[1] / "recordings" / "wfdb"
+SHARED = Path(__file__).parents[3] / "shared" / "data" / "ecg"
+
+
+def copy(name: str, folder: Path) -> Path:
+    for file in DATA.glob(f"{name}.*"):
+        shutil.copy(file, folder)
+    return folder / f"{name}.hea"
+
+
+def write(
+    folder: Path, signal: np.ndarray, head: str = "", name: str = "r1", gain: str = "1000/mV", rate: int = 500
+) -> str:
+    """A record of format 16 with standard leads and a header of our own; counts are `signal`."""
+    counts = signal.astype("<i2")
+    (folder / f"{name}.dat").write_bytes(counts.T.tobytes())
+    lines = [f"{name} {len(counts)} {rate} {counts.shape[1]}"]
+    lines += [
+        f"{name}.dat 16 {gain} 16 0 {row[0]} {row.sum() % 65536} 0 {lead}" for row, lead in zip(counts, ecg.LEADS)
+    ]
+    (folder / f"{name}.hea").write_text("\n".join(lines) + "\n" + head)
+    return str(folder / f"{name}.hea")
+
+
+def beats(scale: float = 1000, seed: int = 0) -> np.ndarray:
+    """Lawful counts with beats of 0.9 mV on average at `scale` counts per mV, without a step of their own."""
+    t = np.arange(5000) / 500
+    wave = np.exp(-0.5 * (((t * 1.2) % 1 - 0.4) / 0.03) ** 2) - 0.3 * np.exp(-0.5 * (((t * 1.2) % 1 - 0.7) / 0.05) ** 2)
+    noise = np.random.default_rng(seed).normal(0, 0.02, (8, 5000))
+    one, two = 0.6 * wave + noise[0], 0.9 * wave + noise[1]
+    chest = [size * wave + n for size, n in zip((-0.8, -0.6, 0.7, 1.1, 1.0, 0.8), noise[2:])]
+    return scale * np.stack([one, two, two - one, -(one + two) / 2, one - two / 2, two - one / 2, *chest])
+
+
+@pytest.mark.parametrize(
+    ("name", "repairs"),
+    [
+        ("A0002", ()),
+        ("HR00001", ("gain 200/mV in the header, 1000 in the samples",)),
+        (
+            "E00001",
+            ("record name in the header put right", "gain 4880/mV in the header, 1000 in the samples"),
+        ),
+    ],
+)
+def test_gain_and_name_of_real_headers(name, repairs):
+    record = wfdb.read(str(DATA / f"{name}.hea"))
+    microvolts = scipy.io.loadmat(DATA / f"{name}.mat")["val"]
+    assert record.repairs == repairs
+    assert np.abs(record.signal - microvolts / 1000).max() < 1e-6
+    assert record.key == name
+    assert record.rate_hz == 500
+    assert record.leads == ecg.LEADS
+    assert ecg.quality(ecg.settle(record.signal, record.rate_hz, record.leads)) == []
+
+
+def test_the_source_files_are_not_changed():
+    before = {file.name: file.read_bytes() for file in DATA.iterdir()}
+    wfdb.read(str(DATA / "E00001.hea"))
+    assert {file.name: file.read_bytes() for file in DATA.iterdir()} == before
+
+
+def test_flat_leads_of_a_real_record():
+    record = wfdb.read(str(DATA / "JS11438.hea"))
+    with pytest.raises(Excluded, match="flat lead"):
+        ecg.prepare(record.signal, record.rate_hz, record.leads)
+
+
+def test_real_record_of_100_hz():
+    record = wfdb.read(str(DATA / "00001_lr.hea"))
+    assert record.rate_hz == 100
+    signal, words = ecg.prepare(record.signal, record.rate_hz, record.leads)
+    assert signal.shape == (12, 5000)
+    assert words == ("resampled from 100 Hz",)
+
+
+def test_age_sex_and_diagnoses():
+    record = wfdb.read(str(DATA / "A0002.hea"))
+    assert (record.age, record.sex) == (49.0, 0.0)
+    assert record.labels["snomed_426783006"] == 1
+    assert record.labels["af"] == 0
+    assert wfdb.read(str(DATA / "E00001.hea")).age is None
+    assert wfdb.read(str(DATA / "E00001.hea")).labels == {}
+
+
+@pytest.mark.parametrize(
+    ("head", "age", "sex", "af"),
+    [
+        ("# Age: 61\n# Sex: M\n# Dx: 164890007,426177001\n", 61.0, 1.0, 1.0),
+        ("#Age: NaN\n#Sex: Unknown\n#Dx: Unknown\n", None, None, None),
+        ("#age: 300\n#SEX: female\n#DX: 426177001\n", None, 0.0, 0.0),
+        ("", None, None, None),
+    ],
+)
+def test_comments(tmp_path, head, age, sex, af):
+    record = wfdb.read(write(tmp_path, beats(), head))
+    assert (record.age, record.sex, record.labels.get("af")) == (age, sex, af)
+
+
+def test_nothing_identifying_leaves(tmp_path):
+    secret = "Jane Roe"
+    head = f"#Name: {secret}\n#Date: 1970-02-01\n#Dx: {secret}\n#Age: {secret}\n#Sex: {secret}\n# ID: 12345\n"
+    record = wfdb.read(write(tmp_path, beats(), head))
+    said = repr((record.key, record.age, record.sex, list(record.labels.values()), record.repairs, record.person))
+    assert "Jane" not in said
+    assert not [name for name in record.labels if "Jane" in name or "12345" in name]
+
+
+@pytest.mark.parametrize(("gain", "scale"), [("200/mV", 200), ("204.9/mV", 204.9), ("5000/mV", 5000), ("1/uV", 1000)])
+def test_right_gains_stand(tmp_path, gain, scale):
+    record = wfdb.read(write(tmp_path, beats(scale), gain=gain))
+    assert record.repairs == ()
+    assert np.abs(record.signal - beats(1)).max() < 1.01 / scale
+
+
+@pytest.mark.parametrize("doubled", [2, 5])
+def test_scaled_up_counts_with_an_honest_gain_stand(tmp_path, doubled):
+    counts = np.round(beats(1000)) * doubled
+    assert wfdb.read(write(tmp_path, counts, gain=f"{1000 * doubled}/mV")).repairs == ()
+
+
+@pytest.mark.parametrize(("gain", "step"), [("200/mV", 5.0), ("4880/mV", 4.88)])
+def test_converter_steps_give_the_gain_away(tmp_path, gain, step):
+    counts = np.trunc(np.round(beats(1000) / step) * step)
+    record = wfdb.read(write(tmp_path, counts, gain=gain))
+    assert len(record.repairs) == 1
+    assert np.abs(record.signal - counts / 1000).max() < 1e-6
+
+
+def test_unit_off_by_a_thousand():
+    assert wfdb.true_gain(beats(1000), 1.0, 500) == 1000
+    assert wfdb.true_gain(beats(1), 1000.0, 500) == 1
+
+
+def test_gain_in_doubt_is_excluded(tmp_path):
+    """Steps say microvolts, the height of a small heart says 200/mV: nobody can tell."""
+    counts = np.round(beats(200) / 5) * 5
+    with pytest.raises(Excluded, match="gain in doubt"):
+        wfdb.read(write(tmp_path, counts, gain="200/mV"))
+
+
+def test_wrong_gain_without_steps_is_excluded_by_its_height(tmp_path):
+    record = wfdb.read(write(tmp_path, beats(30_000) / 4, gain="1000/mV"))
+    with pytest.raises(Excluded, match="implausible amplitude"):
+        ecg.prepare(record.signal, record.rate_hz, record.leads)
+
+
+def test_missing_samples_are_nan(tmp_path):
+    counts = beats()
+    counts[3, 100:150] = -32768
+    record = wfdb.read(write(tmp_path, counts))
+    assert np.isnan(record.signal[3, 100:150]).all()
+    assert np.isnan(record.signal).sum() == 50
+
+
+def _truncate(header: Path) -> None:
+    payload = header.with_suffix(".mat")
+    payload.write_bytes(payload.read_bytes()[:50_000])
+
+
+def _flip(header: Path) -> None:
+    payload = header.with_suffix(".mat")
+    content = bytearray(payload.read_bytes())
+    content[60_000] ^= 0x55
+    payload.write_bytes(content)
+
+
+def _replace(old: str, new: str):
+    def change(header: Path) -> None:
+        header.write_text(header.read_text().replace(old, new))
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (_truncate, "unreadable WFDB record|checksum"),
+        (_flip, "samples differ from the header's checksum"),
+        (lambda header: header.write_text(""), "unreadable WFDB record"),
+        (lambda header: header.write_bytes(bytes(range(256)) * 40), "unreadable WFDB record|outside"),
+        (lambda header: header.with_suffix(".mat").unlink(), "unreadable WFDB record"),
+        (_replace("A0002.mat", "../A0002.mat"), "header names a file outside its folder"),
+        (_replace("A0002.mat", "/etc/passwd"), "header names a file outside its folder"),
+        (_replace("A0002.mat", "s3://x/A0002.mat"), "header names a file outside its folder"),
+        (_replace("/mV", "/mmHg"), "unit is not a voltage"),
+    ],
+)
+def test_damage_is_a_reason_not_a_traceback(tmp_path, damage, reason):
+    header = copy("A0002", tmp_path)
+    damage(header)
+    with pytest.raises(Excluded, match=reason):
+        wfdb.read(str(header))
+
+
+MIMIC = ("I", "II", "III", "aVR", "aVF", "aVL", *ecg.LEADS[6:])
+
+
+def mimic(folder: Path, counts: np.ndarray, names: tuple[str, ...]) -> str:
+    """A record as MIMIC-IV-ECG writes it: 200/mV, goldberger leads as aVR, aVF, aVL."""
+    header = Path(write(folder, counts, "#<redacted>\n", gain="200.0(0)/mV"))
+    lines = header.read_text().splitlines()
+    for i, name in enumerate(names, start=1):
+        lines[i] = lines[i].rsplit(" ", 1)[0] + f" {name}"
+    header.write_text("\n".join(lines) + "\n")
+    return str(header)
+
+
+def test_the_order_of_mimic_is_put_right_by_name(tmp_path):
+    counts = beats(200)[[ecg.LEADS.index(lead) for lead in MIMIC]]
+    counts[7, 2000:2020] = -32768  # NaN in physical units
+    record = wfdb.read(mimic(tmp_path, counts, MIMIC))
+    assert record.leads == MIMIC
+    signal, words = ecg.prepare(record.signal, record.rate_hz, record.leads)
+    assert words == ("leads reordered", "missing samples set to 0")
+    untouched = np.trunc(beats(200)) / 200
+    assert np.abs(ecg.settle(record.signal, 500, record.leads)[[3, 4, 5]] - untouched[[3, 4, 5]]).max() < 1e-6
+    assert np.isfinite(signal).all()
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_swapped_leads_under_right_names_are_refused(tmp_path, named):
+    """aVF stands where the header says aVL: nothing tells whether names or signals are wrong, so neither is moved."""
+    counts = beats(200)[[ecg.LEADS.index(lead) for lead in (MIMIC if named else ecg.LEADS)]]
+    record = wfdb.read(mimic(tmp_path, counts, ecg.LEADS if named else MIMIC))
+    with pytest.raises(Excluded, match="Einthoven's law violated"):
+        ecg.prepare(record.signal, record.rate_hz, record.leads)
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="the real recordings lie beside a development checkout")
+def test_swapped_leads_of_real_records_are_refused():
+    caught = [
+        ecg.einthoven(ecg.settle(record.signal, record.rate_hz, MIMIC)) > ecg.EINTHOVEN_LIMIT
+        for record in (wfdb.read(str(path)) for path in sorted((SHARED / "cinc").glob("*.hea"))[::6])
+        if not ecg.quality(ecg.settle(record.signal, record.rate_hz, record.leads))
+    ]
+    assert len(caught) >= 30
+    assert np.mean(caught) > 0.95
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="the real recordings lie beside a development checkout")
+def test_ptb_with_frank_leads_at_1000_hz():
+    record = wfdb.read(str(SHARED / "formats" / "s0010_re.hea"))
+    assert record.signal.shape == (15, 38_400)
+    assert (record.rate_hz, record.leads[12:], record.age, record.sex) == (1000.0, ("vx", "vy", "vz"), 81.0, 0.0)
+    signal, words = ecg.prepare(record.signal, record.rate_hz, record.leads)
+    assert signal.shape == (12, 5000)
+    assert words == ("resampled from 1000 Hz", "cropped to the first 10 s")
+    assert ecg.einthoven(ecg.settle(record.signal, 1000, record.leads)) < 0.02
+
+
+@pytest.mark.parametrize("name", ["80", "212", "16", "24", "32", "61", "310", "311", "160"])
+def test_signal_formats(tmp_path, name):
+    """Written by `wfdb` where it can write, by hand where it only reads."""
+    scale = 50 if name == "80" else 200
+    counts = np.round(beats(scale)).astype(np.int64)
+    store(tmp_path, counts, name, scale)
+    record = wfdb.read(str(tmp_path / "r.hea"))
+    assert np.abs(record.signal - counts / scale).max() < 1e-6
+    assert ecg.quality(ecg.settle(record.signal, 500, record.leads)) == []
+
+
+def store(folder: Path, counts: np.ndarray, name: str, scale: int) -> None:
+    flat = counts.T.ravel()
+    ten = flat & 0x3FF  # the formats of three samples in four bytes hold ten bits
+    three = np.pad(ten, (0, -len(ten) % 3)).reshape(-1, 3)
+    content = {
+        "80": lambda: (flat + 128).astype("u1"),
+        "160": lambda: (flat + 32768).astype("<u2"),
+        "16": lambda: flat.astype("<i2"),
+        "61": lambda: flat.astype(">i2"),
+        "32": lambda: flat.astype("<i4"),
+        "24": lambda: flat.astype("<i4").view("u1").reshape(-1, 4)[:, :3],
+        "212": lambda: np.stack(
+            [flat[::2] & 0xFF, (flat[::2] >> 8 & 0xF) | (flat[1::2] >> 8 & 0xF) << 4, flat[1::2] & 0xFF], axis=1
+        ).astype("u1"),
+        "311": lambda: (three[:, 0] | three[:, 1] << 10 | three[:, 2] << 20).astype("<u4"),
+        "310": lambda: np.stack(
+            [three[:, 0] << 1 | (three[:, 2] & 0x1F) << 11, three[:, 1] << 1 | (three[:, 2] >> 5) << 11], axis=1
+        ).astype("<u2"),
+    }[name]()
+    (folder / "r.dat").write_bytes(content.tobytes())
+    zero = {"160": 0, "80": 0}.get(name, 0)
+    lines = [f"r 12 500 {counts.shape[1]}"]
+    lines += [
+        f"r.dat {name} {scale}/mV 16 {zero} {row[0]} {row.sum() % 65536} 0 {lead}"
+        for row, lead in zip(counts, ecg.LEADS)
+    ]
+    (folder / "r.hea").write_text("\n".join(lines) + "\n")
+
+
+@pytest.mark.parametrize("rate", [257.5, 999.56, 360.25])
+def test_fractional_rates(tmp_path, rate):
+    samples = int(np.ceil(10 * rate)) + 5
+    wave = np.sin(2 * np.pi * 5 * np.arange(samples) / rate)
+    header = Path(write(tmp_path, 1000 * np.tile(wave, (12, 1)), rate=rate))
+    record = wfdb.read(str(header))
+    assert record.rate_hz == rate
+    out = ecg.settle(record.signal, record.rate_hz, record.leads)[0]
+    assert np.abs(out - np.sin(2 * np.pi * 5 * np.arange(5000) / 500))[50:-50].max() < 0.02
+
+
+def test_skewed_signals_are_aligned(tmp_path):
+    """A header may say that a signal lags by some samples: `II` was written five samples late."""
+    counts = np.round(beats())
+    late = counts.copy()
+    late[1] = np.roll(counts[1], 5)
+    header = Path(write(tmp_path, late))
+    lines = header.read_text().splitlines()
+    lines[2] = lines[2].replace(".dat 16 ", ".dat 16:5 ").replace(f" {late[1].sum() % 65536:.0f} 0", " 0 0")
+    fields = lines[2].split()
+    lines[2] = " ".join([*fields[:5], *fields[-1:]])  # first value and checksum are of the signal as stored
+    header.write_text("\n".join(lines) + "\n")
+    record = wfdb.read(str(header))
+    assert np.abs(record.signal[1, :4990] - counts[1, :4990] / 1000).max() < 1e-6
+    assert np.isnan(record.signal[1, -5:]).all()
+
+
+def test_multi_segment_records_are_refused(tmp_path):
+    """Their parts' headers name files of their own, and may lie hours apart."""
+    Path(write(tmp_path, beats(), name="s1"))
+    (tmp_path / "m.hea").write_text("m/2 12 500 10000\ns1 5000\ns1 5000\n")
+    with pytest.raises(Excluded, match="multi-segment record"):
+        wfdb.read(str(tmp_path / "m.hea"))
+
+
+@pytest.mark.parametrize(
+    "line", ["r1 12 500 1000000000000", "r1 99999999 500 5000", "r1 11 500 5000", "r1 12 500 0", "r1 x", "r1"]
+)
+def test_a_record_line_that_lies(tmp_path, line):
+    header = Path(write(tmp_path, beats()))
+    header.write_text("\n".join([line, *header.read_text().splitlines()[1:]]) + "\n")
+    with pytest.raises(Excluded, match=r"unreadable WFDB record|no samples"):
+        wfdb.read(str(header))
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("r1 12 -500 5000", "sampling rate unknown"),
+        ("r1 12 0 5000", "sampling rate unknown"),
+        ("r1 12 500 -5", "unreadable WFDB record"),
+        ("r1 12 500 many", "unreadable WFDB record"),
+    ],
+)
+def test_what_wfdb_would_pass_over_in_a_record_line(tmp_path, line, reason):
+    header = Path(write(tmp_path, beats()))
+    header.write_text("\n".join([line, *header.read_text().splitlines()[1:]]) + "\n")
+    with pytest.raises(Excluded, match=reason):
+        wfdb.read(str(header))
+
+
+@pytest.mark.parametrize(("damage", "reason"), [("-1000/mV", "gain unknown"), ("80", "unreadable WFDB record")])
+def test_a_lead_upside_down_or_in_a_format_of_its_own(tmp_path, damage, reason):
+    header = Path(write(tmp_path, beats()))
+    lines = header.read_text().splitlines()
+    old = "1000/mV" if "mV" in damage else " 16 "
+    lines[4] = lines[4].replace(old, damage if "mV" in damage else f" {damage} ", 1)
+    header.write_text("\n".join(lines) + "\n")
+    with pytest.raises(Excluded, match=reason):
+        wfdb.read(str(header))
+
+
+def test_names_of_signals_that_are_no_leads_stay_inside(tmp_path):
+    header = Path(write(tmp_path, np.concatenate([beats(), beats()[:1]])))
+    text = header.read_text()
+    counts = beats()[0].astype("<i2")
+    last = f"r1.dat 16 1000/mV 16 0 {counts[0]} {counts.sum() % 65536} 0 Jane Roe"
+    header.write_text(text + last + "\n")
+    record = wfdb.read(str(header))
+    assert record.leads == (*ecg.LEADS, "other")
+    assert "Jane" not in repr(record)
+
+
+def test_find(tmp_path):
+    for name in ("b/2_hr", "a/1_lr", "b/2_lr", "a/x"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / f"{name}.hea").touch()
+    found = [Path(source).relative_to(tmp_path).as_posix() for source in wfdb.find(str(tmp_path))]
+    assert found == ["a/1_lr.hea", "a/x.hea", "b/2_hr.hea"]
+    assert wfdb.find(str(tmp_path / "a" / "x")) == [str(tmp_path / "a" / "x.hea")]
+    with pytest.raises(InputError, match="no such"):
+        wfdb.find(str(tmp_path / "nowhere"))
+    (tmp_path / "c").mkdir()
+    with pytest.raises(InputError, match="no WFDB header"):
+        wfdb.find(str(tmp_path / "c"))
+
+
+@pytest.mark.parametrize(
+    ("folder", "person"), [("patient001", "patient001"), ("p1000/p10001725/s4", "p10001725"), ("g1", None)]
+)
+def test_repeat_visits_share_a_person(tmp_path, folder, person):
+    (tmp_path / folder).mkdir(parents=True)
+    assert wfdb.read(write(tmp_path / folder, beats())).person == person
+
+
+def test_ptbxl_table_is_found_above_the_records(tmp_path):
+    folder = tmp_path / "records500" / "00000"
+    folder.mkdir(parents=True)
+    (tmp_path / "ptbxl_database.csv").write_text(
+        "ecg_id,patient_id,age,sex,height,weight,scp_codes,filename_lr,filename_hr\n"
+        "1,15709.0,300.0,1,,63.0,\"{'NORM': 100.0, 'AFLT': 0.0}\",records100/00000/00001_lr,records500/00000/00001_hr\n"
+    )
+    record = wfdb.read(write(folder, beats(), "#Age: 56\n", name="00001_hr"))
+    assert (record.age, record.sex, record.height, record.weight) == (None, 0.0, None, 63.0)
+    assert record.person == "patient15709"
+    assert (record.labels["scp_NORM"], record.labels["scp_IMI"], record.labels["af"]) == (1.0, 0.0, 1.0)
+
+
+def test_registry():
+    assert READERS["ecg"]["wfdb"] is wfdb
+    for readers in READERS.values():
+        for reader in readers.values():
+            assert all(callable(getattr(reader, name)) for name in ("find", "read", "suits"))

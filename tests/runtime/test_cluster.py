@@ -1,0 +1,90 @@
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ecgcmr.runtime import cluster
+
+SOURCE = Path(cluster.__file__).resolve().parents[2]
+
+
+def test_the_source_root_is_no_package():
+    # With it, `import platform` would be ours: every Ray worker dies at start, and a job hangs PENDING without a word.
+    assert SOURCE.name == "platform"
+    assert not (SOURCE / "__init__.py").exists()
+
+
+def test_platform_stays_the_standard_library_s_in_the_driver():
+    import platform
+
+    assert platform.python_version() == ".".join(map(str, sys.version_info[:3]))
+    assert Path(importlib.util.find_spec("platform").origin).parent == Path(os.__file__).parent
+
+
+def test_platform_stays_the_standard_library_s_in_workers(ray_session):
+    import ray
+
+    @ray.remote(num_cpus=0.1)
+    def look():
+        import platform
+
+        import ecgcmr
+
+        return platform.python_version(), ecgcmr.__file__, os.environ["RAY_DATA_LOG_LEVEL"]
+
+    version, package, quiet = ray.get(look.remote())
+    assert version == ".".join(map(str, sys.version_info[:3]))
+    assert Path(package).parent == SOURCE / "ecgcmr"
+    assert quiet == "ERROR"
+
+
+def test_start_inside_a_started_ray_changes_nothing_and_running_leaves_it(ray_session):
+    import ray
+
+    node = ray.get_runtime_context().get_node_id()
+    cluster.start(cpus=1)
+    with cluster.running():
+        assert ray.get_runtime_context().get_node_id() == node
+    assert ray.is_initialized()
+
+
+def test_a_local_ray_listens_on_loopback_alone(ray_session):
+    import psutil
+    import ray
+
+    node = ray.nodes()[0]
+    assert node["NodeManagerAddress"] == "127.0.0.1"
+    raylet = next(p for p in psutil.Process().children(recursive=True) if p.name() == "raylet")
+    listening = {c.laddr.ip for c in raylet.net_connections() if c.status == psutil.CONN_LISTEN}
+    assert listening
+    assert all(ip in ("127.0.0.1", "::ffff:127.0.0.1", "::1") for ip in listening), listening
+
+
+@pytest.mark.slow
+def test_start_and_stop_twice_in_one_process():
+    code = """
+import ray
+from ecgcmr import cluster
+for _ in range(2):
+    cluster.start(cpus=1, object_store_mb=100)
+    assert ray.get(ray.remote(lambda: 41).remote()) == 41
+    cluster.stop(); cluster.stop()
+    assert not ray.is_initialized()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ""
+
+
+def test_a_job_s_own_environment_is_respected(monkeypatch):
+    given = {"runtime_env": {"working_dir": "gcs://x.zip", "env_vars": {"RAY_DATA_LOG_LEVEL": "DEBUG"}}}
+    monkeypatch.setenv(cluster.JOB, json.dumps(given))
+    ours = cluster._submitted()
+    assert "RAY_DATA_LOG_LEVEL" not in ours["env_vars"]  # Ray refuses the same variable twice
+    assert ours["py_modules"] == [str(SOURCE / "ecgcmr")]
+    monkeypatch.setenv(cluster.JOB, json.dumps({"runtime_env": {"py_modules": ["gcs://y.zip"]}}))
+    assert "py_modules" not in cluster._submitted()
