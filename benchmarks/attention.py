@@ -20,12 +20,17 @@ from ecgcmr.nn.attention import written_out
 from ecgcmr.runtime import hardware
 
 SHAPES = {
-    "paper, fine-tuning": (8, 6, 601, 64), "paper, batch 32": (32, 6, 601, 64), "paper, MAE encoder": (32, 6, 61, 64),
-    "small, pre-training": (64, 4, 121, 16), "small, fine-tuning": (16, 4, 241, 16),
-}  # fmt: skip
+    "paper, fine-tuning": (8, 6, 601, 64),
+    "paper, batch 32": (32, 6, 601, 64),
+    "paper, MAE encoder": (32, 6, 61, 64),
+    "small, pre-training": (64, 4, 121, 16),
+    "small, fine-tuning": (16, 4, 241, 16),
+}
 
 
-def once(work: Callable[[Tensor, Tensor, Tensor], Tensor], qkv: list[Tensor], device: torch.device) -> float:
+def once(
+    work: Callable[[Tensor, Tensor, Tensor], Tensor], qkv: list[Tensor], device: torch.device
+) -> float:
     """Milliseconds of a forward and a backward."""
     start = time.perf_counter()
     found = work(*qkv)
@@ -43,7 +48,10 @@ def main() -> None:
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
-    device, ways = hardware.device(args.device), {"written_out": written_out, "fused": F.scaled_dot_product_attention}
+    device, ways = (
+        hardware.device(args.device),
+        {"written_out": written_out, "fused": F.scaled_dot_product_attention},
+    )
     line: dict[str, object] = {
         "benchmark": "attention",
         "device": hardware.name(device),
@@ -51,8 +59,14 @@ def main() -> None:
     }
     for name, shape in SHAPES.items():
         for precision in (torch.bfloat16, torch.float32):
-            qkv = [torch.randn(shape, device=device, dtype=precision, requires_grad=True) for _ in range(3)]
-            taken = [{way: once(work, qkv, device) for way, work in ways.items()} for _ in range(args.rounds)]
+            qkv = [
+                torch.randn(shape, device=device, dtype=precision, requires_grad=True)
+                for _ in range(3)
+            ]
+            taken = [
+                {way: once(work, qkv, device) for way, work in ways.items()}
+                for _ in range(args.rounds)
+            ]
             least = {way: round(min(found[way] for found in taken), 2) for way in ways}
             line[f"{name} {str(precision).removeprefix('torch.')}"] = {"ms": least}
     print(json.dumps(line))

@@ -30,7 +30,9 @@ def record(seed: int = 0) -> np.ndarray:
     """Twelve leads of spikes at 72 per minute, drift, hum and noise, (12, 5000) mV."""
     draw = np.random.default_rng(seed)
     t = np.arange(ecg.SAMPLES) / ecg.RATE_HZ
-    beat = np.exp(-0.5 * (((t % 0.833) - 0.3) / 0.012) ** 2) + 0.25 * np.exp(-0.5 * (((t % 0.833) - 0.55) / 0.05) ** 2)
+    beat = np.exp(-0.5 * (((t % 0.833) - 0.3) / 0.012) ** 2) + 0.25 * np.exp(
+        -0.5 * (((t % 0.833) - 0.55) / 0.05) ** 2
+    )
     drift = 0.3 * np.sin(2 * np.pi * 0.05 * t) + 0.02 * t
     size = draw.normal(0, 1, (12, 1))
     return size * beat + draw.normal(0, 1, (12, 1)) * drift + 0.02 * draw.normal(size=(12, len(t)))

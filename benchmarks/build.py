@@ -46,18 +46,33 @@ def recordings(folder: Path, count: int) -> None:
         eight = np.roll(heart.ecg[[0, 1, *range(6, 12)]], int(random.integers(5000)), axis=1)
         eight = random.uniform(0.8, 1.2) * eight + 0.005 * random.standard_normal(eight.shape)
         one, two = eight[:2]
-        leads = np.stack([one, two, two - one, -(one + two) / 2, one - two / 2, two - one / 2, *eight[2:]])
+        leads = np.stack(
+            [one, two, two - one, -(one + two) / 2, one - two / 2, two - one / 2, *eight[2:]]
+        )
         name, before = f"r{i:06d}", f"r{i - 1:06d}"
         if i % 50 == COPY:
             shutil.copy(folder / f"{before}.dat", folder / f"{name}.dat")
-            (folder / f"{name}.hea").write_text((folder / f"{before}.hea").read_text().replace(before, name))
+            (folder / f"{name}.hea").write_text(
+                (folder / f"{before}.hea").read_text().replace(before, name)
+            )
             continue
         kept = leads[:, :2000] if i % 50 == SHORT else leads
         wfdb.wrsamp(
-            name, fs=ecg.RATE_HZ, units=["mV"] * 12, sig_name=list(ecg.LEADS), p_signal=kept.T.astype(np.float64),
-            fmt=["16"] * 12, adc_gain=[1000] * 12, baseline=[0] * 12, write_dir=str(folder),
-            comments=[f"Age: {heart.age:.0f}", "Sex: Male" if heart.sex else "Sex: Female", "Dx: 426783006"],
-        )  # fmt: skip
+            name,
+            fs=ecg.RATE_HZ,
+            units=["mV"] * 12,
+            sig_name=list(ecg.LEADS),
+            p_signal=kept.T.astype(np.float64),
+            fmt=["16"] * 12,
+            adc_gain=[1000] * 12,
+            baseline=[0] * 12,
+            write_dir=str(folder),
+            comments=[
+                f"Age: {heart.age:.0f}",
+                "Sex: Male" if heart.sex else "Sex: Female",
+                "Dx: 426783006",
+            ],
+        )
 
 
 class Memory(threading.Thread):
@@ -65,7 +80,11 @@ class Memory(threading.Thread):
 
     def __init__(self, root: int) -> None:
         super().__init__(daemon=True)
-        self.root, self.most, self.ended = psutil.Process(root), {"driver": 0.0, "worker": 0.0}, threading.Event()
+        self.root, self.most, self.ended = (
+            psutil.Process(root),
+            {"driver": 0.0, "worker": 0.0},
+            threading.Event(),
+        )
 
     def run(self) -> None:
         """Look four times a second, until told to end; shared memory (Ray's store) is not counted."""
@@ -99,7 +118,11 @@ def started(source: Path, out: Path, key: Path) -> subprocess.Popen:
     ]
     command = [sys.executable, "-m", "ecgcmr.cli", *map(str, words)]
     return subprocess.Popen(
-        command, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        command,
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
     )
 
 
@@ -120,19 +143,27 @@ def undisturbed(source: Path, out: Path, key: Path) -> dict:
     flow = process.stdout.read().strip().partition(": ")[2]
     if process.returncode:
         raise SystemExit(f"the build ended with {process.returncode}")
-    return {"seconds": round(time.monotonic() - begun, 1), "flow": flow, **rates(seen),
-            "memory_mib": {kind: round(mib) for kind, mib in memory.most.items()}}  # fmt: skip
+    return {
+        "seconds": round(time.monotonic() - begun, 1),
+        "flow": flow,
+        **rates(seen),
+        "memory_mib": {kind: round(mib) for kind, mib in memory.most.items()},
+    }
 
 
 def killed(source: Path, out: Path, key: Path, part: str, parts: float) -> dict:
     """Kill the build when so many files of a part are there, run it again, and count what was not made anew."""
     process = started(source, out, key)
-    while process.poll() is None and len(list((out / ".build").glob(f"{part}*.json"))) < max(1, parts):
+    while process.poll() is None and len(list((out / ".build").glob(f"{part}*.json"))) < max(
+        1, parts
+    ):
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     before = {
-        path.name: path.stat().st_mtime_ns for path in (out / ".build").glob("*.json") if path.name != "request.json"
+        path.name: path.stat().st_mtime_ns
+        for path in (out / ".build").glob("*.json")
+        if path.name != "request.json"
     }
     again = started(source, out, key)
     kept: set[str] = set()
@@ -155,16 +186,28 @@ def tree(path: Path) -> str:
 
 def rates(seen: dict[str, list[tuple[float, int]]]) -> dict[str, float | None]:
     """Recordings judged and rows written per second, from the first file of a part to the last."""
-    spans = {part: (marks[-1][1] - marks[0][1], marks[-1][0] - marks[0][0]) for part, marks in seen.items() if marks}
-    return {f"{part}_per_s": round(ROWS[part] * n / seconds, 1) if seconds else None
-            for part, (n, seconds) in spans.items()}  # fmt: skip
+    spans = {
+        part: (marks[-1][1] - marks[0][1], marks[-1][0] - marks[0][0])
+        for part, marks in seen.items()
+        if marks
+    }
+    return {
+        f"{part}_per_s": round(ROWS[part] * n / seconds, 1) if seconds else None
+        for part, (n, seconds) in spans.items()
+    }
 
 
 def main() -> None:
     """Print one line of JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--recordings", type=int, default=3000)
-    parser.add_argument("--folder", type=Path, help="where to work (default: a temporary folder); emptied at the end")
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        help="where to work (default: a temporary folder); emptied at the end",
+    )
     args = parser.parse_args()
     work = Path(tempfile.mkdtemp(prefix="build-", dir=args.folder))
     try:
@@ -177,15 +220,26 @@ def main() -> None:
         kills = {
             "survey": killed(work / "all", work / "b" / "made", key, "survey", 0.5 * surveys),
             "writing": killed(
-                work / "all", work / "d" / "made", key, "train-shard", 0.35 * args.recordings / dataset.SHARD_ROWS
+                work / "all",
+                work / "d" / "made",
+                key,
+                "train-shard",
+                0.35 * args.recordings / dataset.SHARD_ROWS,
             ),
         }
         same = tree(work / "a" / "made")
-        equal = {part: tree(work / at / "made") == same for part, at in (("survey", "b"), ("writing", "d"))}
+        equal = {
+            part: tree(work / at / "made") == same
+            for part, at in (("survey", "b"), ("writing", "d"))
+        }
         line = {
-            "recordings": args.recordings, "cpus": os.cpu_count(), **whole, "of_a_third": third, "kills": kills,
+            "recordings": args.recordings,
+            "cpus": os.cpu_count(),
+            **whole,
+            "of_a_third": third,
+            "kills": kills,
             "byte_for_byte": equal,
-        }  # fmt: skip
+        }
         print(json.dumps(line, ensure_ascii=False))
     finally:
         shutil.rmtree(work, ignore_errors=True)

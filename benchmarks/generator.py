@@ -27,28 +27,54 @@ from ecgcmr.signals import cmr, ecg
 
 LATENTS = {"LVEDV": "edv", "LVESV": "esv", "LVM": "mass", "LVEF": "ef", "RVEDV": "rv_edv"}
 PUBLISHED = {  # doi:10.1186/s12968-017-0327-9, reference ranges of 800 healthy participants
-    "men": {"LVEDV": (166, 32), "LVESV": (69, 16), "LVM": (103, 21), "LVEF": (58, 5), "RVEDV": (182, 36)},
-    "women": {"LVEDV": (124, 21), "LVESV": (49, 11), "LVM": (70, 13), "LVEF": (61, 5), "RVEDV": (130, 24)},
+    "men": {
+        "LVEDV": (166, 32),
+        "LVESV": (69, 16),
+        "LVM": (103, 21),
+        "LVEF": (58, 5),
+        "RVEDV": (182, 36),
+    },
+    "women": {
+        "LVEDV": (124, 21),
+        "LVESV": (49, 11),
+        "LVM": (70, 13),
+        "LVEF": (61, 5),
+        "RVEDV": (130, 24),
+    },
 }
 
 
 def people(count: int, seed: int) -> dict[str, Any]:
     """Prevalences, and the healthy by sex."""
     h = synthetic.latents(range(count), seed)
-    healthy = (h["bmi"] < 30) & (h["scar"].max(1) == 0) & ~np.any([h[d] > 0 for d in tasks.DISEASES], axis=0)
+    healthy = (
+        (h["bmi"] < 30)
+        & (h["scar"].max(1) == 0)
+        & ~np.any([h[d] > 0 for d in tasks.DISEASES], axis=0)
+    )
     line: dict[str, Any] = {
         "hearts": count,
-        "prevalence": {name: [round(float(h[name].mean()), 5), tasks.PREVALENCE[name]] for name in tasks.DISEASES},
+        "prevalence": {
+            name: [round(float(h[name].mean()), 5), tasks.PREVALENCE[name]]
+            for name in tasks.DISEASES
+        },
     }
     for word, sex in (("men", 1), ("women", 0)):
         mine = healthy & (h["sex"] == sex)
         line[word] = {"n": int(mine.sum())} | {
-            name: {"here": [round(float(h[key][mine].mean()), 1), round(float(h[key][mine].std()), 1)],
-                   "published": PUBLISHED[word][name]}
+            name: {
+                "here": [round(float(h[key][mine].mean()), 1), round(float(h[key][mine].std()), 1)],
+                "published": PUBLISHED[word][name],
+            }
             for name, key in LATENTS.items()
-        }  # fmt: skip
-    strain = {name: h[key][healthy].mean(1) for name, key in (("Ecc", "ecc_segments"), ("Err", "err_segments"))}
-    return line | {name: [round(float(x.mean()), 1), round(float(x.std()), 1)] for name, x in strain.items()}
+        }
+    strain = {
+        name: h[key][healthy].mean(1)
+        for name, key in (("Ecc", "ecc_segments"), ("Err", "err_segments"))
+    }
+    return line | {
+        name: [round(float(x.mean()), 1), round(float(x.std()), 1)] for name, x in strain.items()
+    }
 
 
 def speed(count: int, seed: int) -> dict[str, Any]:
@@ -60,10 +86,14 @@ def speed(count: int, seed: int) -> dict[str, Any]:
         made = time.perf_counter()
         ecg.clean(subject.ecg)
         cleaned = time.perf_counter()
-        cmr.prepare_frames(subject.cmr, spacing_mm=(synthetic_cmr.SPACING_MM, synthetic_cmr.SPACING_MM))
+        cmr.prepare_frames(
+            subject.cmr, spacing_mm=(synthetic_cmr.SPACING_MM, synthetic_cmr.SPACING_MM)
+        )
         done = time.perf_counter()
         if index:  # the first pays for imports and tables
-            for name, seconds in zip(taken, (made - start, cleaned - made, done - cleaned), strict=True):
+            for name, seconds in zip(
+                taken, (made - start, cleaned - made, done - cleaned), strict=True
+            ):
                 taken[name] += seconds / (count - 1)
     return {"subjects_per_s": round(1 / sum(taken.values()), 1)} | {
         f"{k}_ms": round(1e3 * v, 2) for k, v in taken.items()
@@ -76,7 +106,9 @@ def main() -> None:
     parser.add_argument("--subjects", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    print(json.dumps(people(args.hearts, args.seed) | {"one_core": speed(args.subjects, args.seed)}))
+    print(
+        json.dumps(people(args.hearts, args.seed) | {"one_core": speed(args.subjects, args.seed)})
+    )
 
 
 if __name__ == "__main__":

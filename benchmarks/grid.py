@@ -53,7 +53,9 @@ from ecgcmr.trial import Trial
 TASK = "cad"
 ROWS, JUDGED = 4030, 6007  # of CAD in the paper: the balanced training set, the validation split
 NOTED = 60  # validations of a trial, rows of its curve
-IMPORTED = time.time() - psutil.Process().create_time()  # seconds from the start of the process to here
+IMPORTED = (
+    time.time() - psutil.Process().create_time()
+)  # seconds from the start of the process to here
 SUBJECTS = 400  # of the tiny cohort: the fewest hundreds with enough of the sick in both splits
 
 
@@ -84,7 +86,10 @@ def asleep(course: finetune.Course, task: tasks.Task, *_: Any, seconds: float) -
     time.sleep(seconds * members)
     watch.best[:], watch.epoch[:], watch.status = 0.7, NOTED // 2, ["early-stopped"] * members
     fall, rise = np.linspace(1, 0.5, NOTED).tolist(), np.linspace(0.5, 0.7, NOTED).tolist()
-    points = [{"step": i, "epoch": i, "train_loss": fall[i], f"val_{task.metric}": rise[i]} for i in range(NOTED)]
+    points = [
+        {"step": i, "epoch": i, "train_loss": fall[i], f"val_{task.metric}": rise[i]}
+        for i in range(NOTED)
+    ]
     course.curves.points = [list(points) for _ in range(members)]
 
 
@@ -137,13 +142,17 @@ class Clock:
 def measure(args: argparse.Namespace, cohort: Path, runs: Path) -> dict[str, Any]:
     """The grid from a bare process to an Aim repository."""
     clock, points = Clock(), grid(args.points)
-    limit = args.limit or partition.pack_limit(replace(points[0], network=Network()), partition.device_bytes())
+    limit = args.limit or partition.pack_limit(
+        replace(points[0], network=Network()), partition.device_bytes()
+    )
     run = partial(sweep.run, points, cohort, runs, device="cpu", limit=limit, budget=args.budget)
     clock.stage("ray_start", partial(cluster.start, gpus=0))
     at_once, _ = sweep.beside([cluster.cpus()])
     with contextlib.ExitStack() as beside:
         beside.enter_context(track.following(runs, runs / "aim"))
-        ran = clock.stage("sweep", partial(run, train=partial(pretend, seconds=args.seconds, judged=args.judged)))
+        ran = clock.stage(
+            "sweep", partial(run, train=partial(pretend, seconds=args.seconds, judged=args.judged))
+        )
         clock.stage("aim_after", beside.close)
     used = clock.sample()
     clock.ended.set()
@@ -152,19 +161,30 @@ def measure(args: argparse.Namespace, cohort: Path, runs: Path) -> dict[str, Any
     copied = len(track.content(runs / "aim"))
     if ran != copied or ran != len(points[: args.budget]):
         raise SystemExit(f"{ran} trials ran and {copied} are in Aim, of {len(points)}")
-    clock.stage("again", run)  # the same command once more, all of it finished; not part of the whole
+    clock.stage(
+        "again", run
+    )  # the same command once more, all of it finished; not part of the whole
     return {
-        "trials": ran, "trial_s": args.seconds, "pack": limit, "at_once": at_once, "wall_s": round(wall, 1),
-        **{f"{name}_s": round(taken, 1) for name, taken in clock.wall.items()}, "compute_s": round(ran * args.seconds, 1),
-        "ideal_s": round(ideal, 1), "overhead_s": round(wall - ideal, 1), "overhead_share": round(1 - ideal / wall, 4),
-        "cpu_s": round(used, 1), "at_10_s": at_ten(wall - ideal, ran, at_once),
-    }  # fmt: skip
+        "trials": ran,
+        "trial_s": args.seconds,
+        "pack": limit,
+        "at_once": at_once,
+        "wall_s": round(wall, 1),
+        **{f"{name}_s": round(taken, 1) for name, taken in clock.wall.items()},
+        "compute_s": round(ran * args.seconds, 1),
+        "ideal_s": round(ideal, 1),
+        "overhead_s": round(wall - ideal, 1),
+        "overhead_share": round(1 - ideal / wall, 4),
+        "cpu_s": round(used, 1),
+        "at_10_s": at_ten(wall - ideal, ran, at_once),
+    }
 
 
 def at_ten(overhead: float, ran: int, at_once: int) -> dict[str, float]:
     """The share of this overhead in the wall time of as many trials of 10 s: with these slots, and one after another."""
     return {
-        name: round(overhead / (overhead + 10 * ran / slots), 4) for name, slots in (("slots", at_once), ("one", 1))
+        name: round(overhead / (overhead + 10 * ran / slots), 4)
+        for name, slots in (("slots", at_once), ("one", 1))
     }
 
 
@@ -174,7 +194,9 @@ def orchestration(args: argparse.Namespace) -> dict[str, Any]:
         cohort = args.cohort or Path(folder) / "cohort"
         if not cohort.exists():
             words = ["cohort", "synth", "--subjects", str(SUBJECTS), "--cohort", str(cohort)]
-            subprocess.run([sys.executable, "-m", "ecgcmr.cli", *words], check=True, stdout=subprocess.DEVNULL)
+            subprocess.run(
+                [sys.executable, "-m", "ecgcmr.cli", *words], check=True, stdout=subprocess.DEVNULL
+            )
         runs = args.runs or Path(folder) / "runs"
         try:
             return measure(args, cohort, runs)
@@ -193,21 +215,40 @@ def projection(args: argparse.Namespace, device: torch.device) -> dict[str, Any]
     precision = hardware.precision(args.precision, device)
     multiply, flop = product(device, precision)
     judged: dict[int, tuple[float, float]] = {}
-    parts = {batch: part(args, int(batch), device, precision, multiply, judged) for batch in study.PAPER_GRID["batch"]}
-    points = math.prod(len(values) for values in study.PAPER_GRID.values()) // len(parts)  # of one batch size
+    parts = {
+        batch: part(args, int(batch), device, precision, multiply, judged)
+        for batch in study.PAPER_GRID["batch"]
+    }
+    points = math.prod(len(values) for values in study.PAPER_GRID.values()) // len(
+        parts
+    )  # of one batch size
     rate = flop / statistics.median(x["product_s"] for x in parts.values())
     taken = sum(args.epochs * points * x["epoch_s"] for x in parts.values()) / at_once / 3600
-    least = sum(args.epochs * points * x["epoch_tflop"] for x in parts.values()) * 1e12 / (rate * at_once) / 3600
+    least = (
+        sum(args.epochs * points * x["epoch_tflop"] for x in parts.values())
+        * 1e12
+        / (rate * at_once)
+        / 3600
+    )
     for x in parts.values():
         x |= {name: float(f"{value:.4g}") for name, value in x.items()}
     return {
-        "projection": True, "device": hardware.name(device), "precision": str(precision).removeprefix("torch."),
-        "packs_at_once": at_once, "threads_each": cores, "rows": args.rows, "judged": args.judged, "epochs": args.epochs,
-        "trials": points * len(parts), **{f"batch {batch}": x for batch, x in parts.items()},
-        "matmul_tflop_per_s": round(rate / 1e12, 4), "projected_hours": round(taken, 2),
-        "projected_hours_per_epoch": round(taken / args.epochs, 3), "floor_hours": round(least, 2),
+        "projection": True,
+        "device": hardware.name(device),
+        "precision": str(precision).removeprefix("torch."),
+        "packs_at_once": at_once,
+        "threads_each": cores,
+        "rows": args.rows,
+        "judged": args.judged,
+        "epochs": args.epochs,
+        "trials": points * len(parts),
+        **{f"batch {batch}": x for batch, x in parts.items()},
+        "matmul_tflop_per_s": round(rate / 1e12, 4),
+        "projected_hours": round(taken, 2),
+        "projected_hours_per_epoch": round(taken / args.epochs, 3),
+        "floor_hours": round(least, 2),
         "floor_share": round(least / taken, 3),
-    }  # fmt: skip
+    }
 
 
 def places(device: torch.device) -> tuple[int, int]:
@@ -218,14 +259,20 @@ def places(device: torch.device) -> tuple[int, int]:
 
 
 def part(
-    args: argparse.Namespace, batch: int, device: torch.device, precision: torch.dtype, multiply: Callable[[], Any],
+    args: argparse.Namespace,
+    batch: int,
+    device: torch.device,
+    precision: torch.dtype,
+    multiply: Callable[[], Any],
     judged: dict[int, tuple[float, float]],
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Points of one batch size: seconds and FLOPs of one epoch of one member, its validation included.
 
     `judged` keeps what `judge` found by pack size.
     """
-    members = args.limit or partition.pack_limit(trials(Network(), batch, 1)[0], partition.device_bytes())
+    members = args.limit or partition.pack_limit(
+        trials(Network(), batch, 1)[0], partition.device_bytes()
+    )
     bench = Bench(trials(Network(), batch, members), device, precision)
     step_flop = counted(bench.step) / members
     warmed(bench)
@@ -236,10 +283,13 @@ def part(
     judge_s, judge_flop = judged[members]
     steps = examples.steps_per_epoch(args.rows, batch)
     return {
-        "pack": members, "step_s": step, "judge_s_per_1000": 1000 * judge_s, "product_s": alone,
+        "pack": members,
+        "step_s": step,
+        "judge_s_per_1000": 1000 * judge_s,
+        "product_s": alone,
         "epoch_s": steps * step / members + args.judged * judge_s,
         "epoch_tflop": (steps * step_flop + args.judged * judge_flop) / 1e12,
-    }  # fmt: skip
+    }
 
 
 def judge(bench: Bench, members: int, device: torch.device, times: int) -> tuple[float, float]:
@@ -254,7 +304,9 @@ def judge(bench: Bench, members: int, device: torch.device, times: int) -> tuple
     few = min(size, 8)
     flop = counted(partial(work, few)) / few / members
     work(size)  # chooses its kernels
-    return statistics.median(timed(partial(work, size), device) for _ in range(times)) / size / members, flop
+    return statistics.median(
+        timed(partial(work, size), device) for _ in range(times)
+    ) / size / members, flop
 
 
 def counted(work: Callable[[], Any]) -> int:
@@ -266,26 +318,56 @@ def counted(work: Callable[[], Any]) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=0.0, help="of a trial: how long its pack sleeps for it")
+    parser.add_argument(
+        "--seconds", type=float, default=0.0, help="of a trial: how long its pack sleeps for it"
+    )
     parser.add_argument("--points", type=int, help="of the 648, drawn at random (default: all)")
     parser.add_argument(
-        "--limit", type=int, help="members of a pack at most (default: the paper's network on this device)"
+        "--limit",
+        type=int,
+        help="members of a pack at most (default: the paper's network on this device)",
     )
-    parser.add_argument("--budget", type=int, help="let TPE propose so many points instead of running all")
-    parser.add_argument("--judged", type=int, default=JUDGED, help="validation subjects")
-    parser.add_argument("--cohort", type=Path, help="a cohort to use (default: a synthetic one is made, uncounted)")
-    parser.add_argument("--runs", type=Path, help="where the trials go, and stay (default: a folder that is removed)")
-    parser.add_argument("--project", action="store_true", help="instead: hours of the CAD grid at the paper's network")
     parser.add_argument(
-        "--epochs", type=int, default=400, help="of every trial in the projection (400: none stops early)"
+        "--budget", type=int, help="let TPE propose so many points instead of running all"
+    )
+    parser.add_argument("--judged", type=int, default=JUDGED, help="validation subjects")
+    parser.add_argument(
+        "--cohort", type=Path, help="a cohort to use (default: a synthetic one is made, uncounted)"
+    )
+    parser.add_argument(
+        "--runs",
+        type=Path,
+        help="where the trials go, and stay (default: a folder that is removed)",
+    )
+    parser.add_argument(
+        "--project",
+        action="store_true",
+        help="instead: hours of the CAD grid at the paper's network",
+    )
+    parser.add_argument(
+        "--epochs",
+        type=int,
+        default=400,
+        help="of every trial in the projection (400: none stops early)",
     )
     parser.add_argument("--rows", type=int, default=ROWS, help="training rows in the projection")
-    parser.add_argument("--steps", type=int, default=5, help="timed per batch size in the projection")
+    parser.add_argument(
+        "--steps", type=int, default=5, help="timed per batch size in the projection"
+    )
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--device", help="of the projection")
     args = parser.parse_args()
     found = projection(args, hardware.device(args.device)) if args.project else orchestration(args)
-    print(json.dumps({"benchmark": "grid", **found, "cores": len(os.sched_getaffinity(0)), "load": os.getloadavg()[0]}))
+    print(
+        json.dumps(
+            {
+                "benchmark": "grid",
+                **found,
+                "cores": len(os.sched_getaffinity(0)),
+                "load": os.getloadavg()[0],
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

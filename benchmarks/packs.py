@@ -39,11 +39,18 @@ def trials(network: Network, batch: int, members: int) -> list[Trial]:
     rates, paths = study.PAPER_GRID["lr"], study.PAPER_GRID["drop_path"]
     return [
         Trial(
-            space="bench", stage="grid", task="cad", label=f"member-{e}", method="supervised", network=network, batch=batch,
-            epochs=1, knobs=(("lr", rates[e % len(rates)]), ("drop_path", paths[e % len(paths)])),
+            space="bench",
+            stage="grid",
+            task="cad",
+            label=f"member-{e}",
+            method="supervised",
+            network=network,
+            batch=batch,
+            epochs=1,
+            knobs=(("lr", rates[e % len(rates)]), ("drop_path", paths[e % len(paths)])),
         )
         for e in range(members)
-    ]  # fmt: skip
+    ]
 
 
 class Bench:
@@ -96,7 +103,9 @@ def warmed(bench: Bench) -> Bench:
 def apart(network: Network, device: torch.device) -> float:
     """Largest difference of a loss between members of a pack and the same alone, over ten float32 steps."""
     given = trials(network, 8, 3)
-    runs = [Bench(chosen, device, torch.float32) for chosen in (given, *([trial] for trial in given))]
+    runs = [
+        Bench(chosen, device, torch.float32) for chosen in (given, *([trial] for trial in given))
+    ]
     worst = 0.0
     for _ in range(10):
         losses = [bench.step().clone() for bench in runs]
@@ -104,7 +113,9 @@ def apart(network: Network, device: torch.device) -> float:
     return worst
 
 
-def pack_times(args: argparse.Namespace, network: Network, batch: int, device: torch.device) -> dict[str, Any]:
+def pack_times(
+    args: argparse.Namespace, network: Network, batch: int, device: torch.device
+) -> dict[str, Any]:
     """Seconds of a step by E, and peak memory of the largest."""
     precision = hardware.precision(args.precision, device)
     alone = warmed(Bench(trials(network, batch, 1), device, precision))
@@ -121,45 +132,65 @@ def pack_times(args: argparse.Namespace, network: Network, batch: int, device: t
         except torch.cuda.OutOfMemoryError:
             found[str(members)] = "out of memory"
             break
-        found[str(members)] = {"step_s": round(taken, 5), "member_steps_per_s": round(members / taken, 2)}
+        found[str(members)] = {
+            "step_s": round(taken, 5),
+            "member_steps_per_s": round(members / taken, 2),
+        }
         if device.type == "cuda":
             modelled = members * partition.member_bytes(trials(network, batch, 1)[0])
-            found[str(members)] |= {"peak_gib": round(torch.cuda.max_memory_allocated(device) / 2**30, 2),
-                                    "modelled_gib": round(modelled / 2**30, 2)}  # fmt: skip
+            found[str(members)] |= {
+                "peak_gib": round(torch.cuda.max_memory_allocated(device) / 2**30, 2),
+                "modelled_gib": round(modelled / 2**30, 2),
+            }
         del bench
     one = min(single)
     line = {"1": {"step_s": round(one, 5), "member_steps_per_s": round(1 / one, 2)}, **found}
     os.environ[cuda_graph.SWITCH] = "off"
     eager = warmed(Bench(trials(network, batch, 1), device, precision)).timed(args.seconds)
     os.environ.pop(cuda_graph.SWITCH)
-    return {"sequential": line["1"], "eager": {"step_s": round(eager, 5), "member_steps_per_s": round(1 / eager, 2)},
-            "packs": found}  # fmt: skip
+    return {
+        "sequential": line["1"],
+        "eager": {"step_s": round(eager, 5), "member_steps_per_s": round(1 / eager, 2)},
+        "packs": found,
+    }
 
 
 # -- processes beside each other ---------------------------------------------------------------------------------------
 
 
 def beside(
-    me: int, plan: list[tuple[int, int]], network: Network, name: str, precision: str, seconds: float, barrier: Any,
+    me: int,
+    plan: list[tuple[int, int]],
+    network: Network,
+    name: str,
+    precision: str,
+    seconds: float,
+    barrier: Any,
     results: Any,
-) -> None:  # fmt: skip
+) -> None:
     """One of the processes: in every round of the plan that it takes part in, count steps of one member."""
     device = torch.device(name)
     torch.set_num_threads(1 if device.type == "cpu" else torch.get_num_threads())
     for number, (batch, processes) in enumerate(plan):
         bench = None
         if me < processes:
-            bench = warmed(Bench(trials(network, batch, 1), device, hardware.precision(precision, device)))
+            bench = warmed(
+                Bench(trials(network, batch, 1), device, hardware.precision(precision, device))
+            )
         barrier.wait()
         begun, steps = time.perf_counter(), 0
         while bench is not None and (steps < LEAST or time.perf_counter() - begun < seconds):
             timed_step(bench)
             steps += 1
-        results[number] = steps / (time.perf_counter() - begun)  # not of `seconds`, in which a last step need not end
+        results[number] = steps / (
+            time.perf_counter() - begun
+        )  # not of `seconds`, in which a last step need not end
         barrier.wait()
 
 
-def process_rates(args: argparse.Namespace, network: Network, device: torch.device) -> dict[int, dict[str, float]]:
+def process_rates(
+    args: argparse.Namespace, network: Network, device: torch.device
+) -> dict[int, dict[str, float]]:
     """Batch -> processes -> member-steps per second of all."""
     context = multiprocessing.get_context("spawn")
     plan = [(batch, count) for batch in args.batches for count in args.processes]
@@ -209,11 +240,14 @@ def main() -> None:
     args.processes = [2, 4, 8] if args.processes is None and gpu else args.processes or []
     network = study.SMALL.network if args.small else Network()
     line: dict[str, Any] = {
-        "benchmark": "packs", "device": hardware.name(device), "threads": torch.get_num_threads(),
-        "torch": torch.__version__, "network": "small" if args.small else "paper",
+        "benchmark": "packs",
+        "device": hardware.name(device),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "network": "small" if args.small else "paper",
         "precision": str(hardware.precision(args.precision, device)).removeprefix("torch."),
         "pack_minus_solo_loss": apart(network, device),
-    }  # fmt: skip
+    }
     rates = process_rates(args, network, device) if args.processes else {}
     for batch in args.batches:
         found = pack_times(args, network, batch, device)

@@ -55,14 +55,27 @@ def product(device: torch.device, dtype: torch.dtype) -> tuple[Callable[[], Any]
 
 def batch_of(needs: tuple[str, ...], n: int, device: torch.device) -> dict[str, torch.Tensor]:
     """Random signals as `stream.batches` hands them over."""
-    draw = {torch.float16: torch.randn, torch.uint8: lambda *shape, **k: torch.randint(256, shape, **k)}
+    draw = {
+        torch.float16: torch.randn,
+        torch.uint8: lambda *shape, **k: torch.randint(256, shape, **k),
+    }
     return {k: draw[SHAPES[k][1]](n, *SHAPES[k][0], device=device).to(SHAPES[k][1]) for k in needs}
 
 
-def measure(name: str, args: argparse.Namespace, device: torch.device, precision: torch.dtype) -> dict[str, Any]:
+def measure(
+    name: str, args: argparse.Namespace, device: torch.device, precision: torch.dtype
+) -> dict[str, Any]:
     """One method: samples/s, FLOPs per sample, peak memory."""
     n = args.batch or BATCH[device.type][name]
-    trial = Trial(space="bench", stage="pretrain", task=TASK[name], label=name, method=name, batch=n, epochs=1000)
+    trial = Trial(
+        space="bench",
+        stage="pretrain",
+        task=TASK[name],
+        label=name,
+        method=name,
+        batch=n,
+        epochs=1000,
+    )
     run = loop.prepare(trial, 100, device, precision)
     batch = batch_of(run.method.needs, n, device)
     with FlopCounterMode(display=False) as counter:
@@ -73,23 +86,32 @@ def measure(name: str, args: argparse.Namespace, device: torch.device, precision
         loop.step(run, batch, 1)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    times = [(timed(multiply, device), timed(lambda: loop.step(run, batch, 2), device)) for _ in range(args.steps)]
+    times = [
+        (timed(multiply, device), timed(lambda: loop.step(run, batch, 2), device))
+        for _ in range(args.steps)
+    ]
     alone, took = (statistics.median(column) for column in zip(*times, strict=True))
     peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_rss()
     rate, best = counter.get_total_flops() / took, flop / alone
     line = {
-        "batch": n, "step_s": round(took, 4), "samples_per_s": round(n / took, 2),
-        "gflop_per_sample": round(counter.get_total_flops() / n / 1e9, 3), "tflop_per_s": round(rate / 1e12, 4),
-        "matmul_tflop_per_s": round(best / 1e12, 4), "share_of_matmul": round(rate / best, 3),
+        "batch": n,
+        "step_s": round(took, 4),
+        "samples_per_s": round(n / took, 2),
+        "gflop_per_sample": round(counter.get_total_flops() / n / 1e9, 3),
+        "tflop_per_s": round(rate / 1e12, 4),
+        "matmul_tflop_per_s": round(best / 1e12, 4),
+        "share_of_matmul": round(rate / best, 3),
         "peak_gib": round(peak / 2**30, 2),
-    }  # fmt: skip
+    }
     return {**line, **against_plain(trial, run, batch, args.steps)} if args.plain else line
 
 
 # -- the plain way -----------------------------------------------------------------------------------------------------
 
 
-def against_plain(trial: Trial, run: loop.Training, batch: dict[str, torch.Tensor], steps: int) -> dict[str, float]:
+def against_plain(
+    trial: Trial, run: loop.Training, batch: dict[str, torch.Tensor], steps: int
+) -> dict[str, float]:
     """Seconds of a plain step, and how many of ours fit into it; both the least of as many steps, in turn."""
     plain = loop.prepare(trial, 100, run.device, torch.float32)
     host = {name: x.cpu().numpy() for name, x in batch.items()}
@@ -111,7 +133,8 @@ def plain_step(run: loop.Training, host: dict[str, np.ndarray], number: int) -> 
     draw = np.random.default_rng(number)
     change = {"ecg": plain_ecg, "cmr": plain_cmr}
     seen = {
-        k: torch.from_numpy(np.stack([change[k](x, draw) for x in rows])).to(run.device) for k, rows in host.items()
+        k: torch.from_numpy(np.stack([change[k](x, draw) for x in rows])).to(run.device)
+        for k, rows in host.items()
     }
     noise = {}
     if run.trial.method == "mae":  # masks are drawn in either way
@@ -151,7 +174,9 @@ def plain_cmr(x: np.ndarray, draw: np.random.Generator) -> np.ndarray:
         x = ndimage.rotate(x, draw.uniform(-45, 45), axes=(1, 2), reshape=False, order=1)
     kept = int(side * math.sqrt(draw.uniform(0.6, 1.0)))
     top, left = draw.integers(side - kept + 1, size=2)
-    x = ndimage.zoom(x[:, top : top + kept, left : left + kept], (1, side / kept, side / kept), order=1)
+    x = ndimage.zoom(
+        x[:, top : top + kept, left : left + kept], (1, side / kept, side / kept), order=1
+    )
     return np.ascontiguousarray(x, dtype=np.float32)
 
 
@@ -160,7 +185,9 @@ def peak_rss() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def wait_share(args: argparse.Namespace, device: torch.device, precision: torch.dtype) -> dict[str, Any]:
+def wait_share(
+    args: argparse.Namespace, device: torch.device, precision: torch.dtype
+) -> dict[str, Any]:
     """Train MAE for some steps from a cohort: the share of the time spent waiting for Ray Data."""
     from ecgcmr.cohort import dataset
     from ecgcmr.data import stream
@@ -168,11 +195,17 @@ def wait_share(args: argparse.Namespace, device: torch.device, precision: torch.
 
     n = args.batch or BATCH[device.type]["mae"]
     steps = args.steps + 1  # the first waits for Ray Data to start and is not counted
-    trial = Trial(space="bench", stage="pretrain", task="ecg", label="mae", method="mae", batch=n, epochs=1)
+    trial = Trial(
+        space="bench", stage="pretrain", task="ecg", label="mae", method="mae", batch=n, epochs=1
+    )
     run, state = loop.prepare(trial, steps, device, precision), loop.beginning()
-    epochs = math.ceil(steps / stream.steps_per_epoch(dataset.open(args.loop), "train", ("ecg",), n))
+    epochs = math.ceil(
+        steps / stream.steps_per_epoch(dataset.open(args.loop), "train", ("ecg",), n)
+    )
     with cluster.running():
-        feed = stream.batches(args.loop, split="train", needs=("ecg",), batch=n, seed=0, epochs=epochs, device=device)
+        feed = stream.batches(
+            args.loop, split="train", needs=("ecg",), batch=n, seed=0, epochs=epochs, device=device
+        )
         loop.loop(run, feed, lambda: [(1, batch_of(("ecg",), 1, device))], state)
         for _ in feed:  # to its end: Ray Data's own threads outlive a stream that is left, and Ray's end then kills us
             pass
@@ -181,21 +214,30 @@ def wait_share(args: argparse.Namespace, device: torch.device, precision: torch.
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--batch", type=int, help="rows per step (default 32 and 16 on a CPU, 128 and 256 on a GPU)")
+    parser.add_argument(
+        "--batch", type=int, help="rows per step (default 32 and 16 on a CPU, 128 and 256 on a GPU)"
+    )
     parser.add_argument("--steps", type=int, default=5, help="timed steps per method")
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--device")
     parser.add_argument("--plain", action="store_true", help="also take steps the plain way")
     parser.add_argument("--methods", nargs="+", default=["mae", "mmcl"])
-    parser.add_argument("--loop", type=Path, metavar="COHORT", help="also measure the wait for data from this cohort")
+    parser.add_argument(
+        "--loop",
+        type=Path,
+        metavar="COHORT",
+        help="also measure the wait for data from this cohort",
+    )
     args = parser.parse_args()
     device = hardware.device(args.device)
     precision = hardware.precision(args.precision, device)
     line = {
-        "benchmark": "pretrain_step", "device": hardware.name(device), "threads": torch.get_num_threads(),
+        "benchmark": "pretrain_step",
+        "device": hardware.name(device),
+        "threads": torch.get_num_threads(),
         "precision": str(precision).removeprefix("torch."),
         **{name: measure(name, args, device, precision) for name in args.methods},
-    }  # fmt: skip
+    }
     if args.loop:
         line["loop"] = wait_share(args, device, precision)
     print(json.dumps(line))

@@ -74,19 +74,28 @@ def make(out: Path, rows: int) -> dataset.Cohort:
         for n, start in enumerate(range(0, rows, 512)):
             count, path = min(512, rows - start), f"train/shard-{n:05d}.parquet"
             body = (
-                {"subject": f"n{start + i}", "split": "train", "ecg": ecg[i % 64], "cmr": cmr[i % 64]}
+                {
+                    "subject": f"n{start + i}",
+                    "split": "train",
+                    "ecg": ecg[i % 64],
+                    "cmr": cmr[i % 64],
+                }
                 for i in range(count)
             )
             summary = shards.write_shard(out / path, body, ())
             parts.append({**summary, "path": path, "has": {"ecg": "1" * count, "cmr": "1" * count}})
-        return dataset.finish(out, request, recipe, parts, (), {"flow": [], "exclusions": [], "repairs": []})
+        return dataset.finish(
+            out, request, recipe, parts, (), {"flow": [], "exclusions": [], "repairs": []}
+        )
 
 
 def plain(path: Path, needs: tuple[str, ...], batch: int) -> float:
     """Rows/s of reading every shard in order with pyarrow alone, into tensors of our own."""
     begin, count = time.perf_counter(), 0
     for shard in sorted(path.glob("train/*.parquet")):
-        for part in pq.ParquetFile(shard, memory_map=True).iter_batches(batch_size=batch, columns=list(needs)):
+        for part in pq.ParquetFile(shard, memory_map=True).iter_batches(
+            batch_size=batch, columns=list(needs)
+        ):
             for name in needs:
                 torch.from_numpy(shards.unpack(part[name], name).copy())
             count += len(part)
@@ -98,7 +107,9 @@ def feed(
 ) -> tuple[float, float, float]:
     """Rows/s after the first batches, seconds to the first batch, and the share of time spent waiting."""
     waits, ends = [], []
-    source = stream.batches(path, split="train", needs=needs, batch=batch, seed=0, epochs=epochs, device=device)
+    source = stream.batches(
+        path, split="train", needs=needs, batch=batch, seed=0, epochs=epochs, device=device
+    )
     while True:
         asked = time.perf_counter()
         if next(source, None) is None:
@@ -112,11 +123,20 @@ def feed(
     return (len(ends) - warm) * batch / took, waits[0], sum(waits[warm:]) / took
 
 
-def kept(path: Path, needs: tuple[str, ...], batch: int, epochs: int, cache: str, device: str) -> tuple[float, float]:
+def kept(
+    path: Path, needs: tuple[str, ...], batch: int, epochs: int, cache: str, device: str
+) -> tuple[float, float]:
     """Rows/s of the epoch that fills memory, after its first batches, and of the epochs that memory serves."""
     steps = stream.steps_per_epoch(dataset.open(path), "train", needs, batch)
     warm, ends = min(16, steps // 4), []
-    given = {"split": "train", "needs": needs, "batch": batch, "seed": 0, "epochs": epochs, "device": device}
+    given = {
+        "split": "train",
+        "needs": needs,
+        "batch": batch,
+        "seed": 0,
+        "epochs": epochs,
+        "device": device,
+    }
     for _ in stream.batches(path, **given, cache=cache):
         ends.append(time.perf_counter())
     filling = (steps - warm) * batch / (ends[steps - 1] - ends[warm - 1])
@@ -136,10 +156,18 @@ def measure_kept(path: Path, needs: tuple[str, ...], args: argparse.Namespace) -
     watch.ended.set()
     a, b, c = (statistics.median(rates) for rates in (feeds, fills, keeps))
     return {
-        "needs": "+".join(needs), "batch": args.batch, "rows_GB": round(memory.size(rows) / 1e9, 2), "cache": place,
-        "device": hardware.name(torch.device(args.device)), "feed_rows_s": round(a), "filling_rows_s": round(b),
-        "kept_rows_s": round(c), "times": round(c / a, 1), "peak_GiB": round(watch.peak, 2), "rounds": args.rounds,
-    }  # fmt: skip
+        "needs": "+".join(needs),
+        "batch": args.batch,
+        "rows_GB": round(memory.size(rows) / 1e9, 2),
+        "cache": place,
+        "device": hardware.name(torch.device(args.device)),
+        "feed_rows_s": round(a),
+        "filling_rows_s": round(b),
+        "kept_rows_s": round(c),
+        "times": round(c / a, 1),
+        "peak_GiB": round(watch.peak, 2),
+        "rounds": args.rounds,
+    }
 
 
 def grow(times: list[int], batch: int, folder: Path) -> None:
@@ -156,18 +184,46 @@ def grow(times: list[int], batch: int, folder: Path) -> None:
             rate, first, _ = feed(path, needs, batch, max(times) // number, 0.0)
             watch.ended.set()
         shutil.rmtree(path)
-        found.append({"times": number, "rows": rows, "rows_s": round(rate), "first_batch_s": round(first, 2),
-                      "peak_GiB": round(watch.peak, 2)})  # fmt: skip
-        print(json.dumps({"benchmark": "stream", "budget_MiB": BUDGET_MB, "batch": batch, **found[-1]}), flush=True)
+        found.append(
+            {
+                "times": number,
+                "rows": rows,
+                "rows_s": round(rate),
+                "first_batch_s": round(first, 2),
+                "peak_GiB": round(watch.peak, 2),
+            }
+        )
+        print(
+            json.dumps(
+                {"benchmark": "stream", "budget_MiB": BUDGET_MB, "batch": batch, **found[-1]}
+            ),
+            flush=True,
+        )
     ratio = {name: round(found[-1][name] / found[0][name], 2) for name in ("rows_s", "peak_GiB")}
     print(json.dumps({"benchmark": "stream", "largest_over_smallest": ratio}), flush=True)
 
 
 def beside(path: Path, epochs: int, steps: int = 30) -> float:
     """Time of a training step while a stream stands by with full buffers, over its time alone; the noise is ours."""
-    network = nn.Network(crop=2500, patch=500, width=32, depth=2, heads=4, decoder_width=32, decoder_depth=1,
-                         decoder_heads=4)  # fmt: skip
-    trial = Trial(space="bench", stage="pretrain", task="ecg", label="mae", method="mae", network=network, batch=64)
+    network = nn.Network(
+        crop=2500,
+        patch=500,
+        width=32,
+        depth=2,
+        heads=4,
+        decoder_width=32,
+        decoder_depth=1,
+        decoder_heads=4,
+    )
+    trial = Trial(
+        space="bench",
+        stage="pretrain",
+        task="ecg",
+        label="mae",
+        method="mae",
+        network=network,
+        batch=64,
+    )
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     run = loop.prepare(trial, steps, torch.device("cpu"), torch.float32)
     batch = {"ecg": torch.randn(64, 12, 5000)}
@@ -201,10 +257,15 @@ def measure(path: Path, needs: tuple[str, ...], args: argparse.Namespace) -> dic
     watch.ended.set()
     a, b = statistics.median(plains), statistics.median(feeds)
     found = {
-        "needs": "+".join(needs), "batch": args.batch, "plain_rows_s": round(a), "feed_rows_s": round(b),
-        "ratio": round(b / a, 2), "first_batch_s": round(statistics.median(firsts), 2),
-        "peak_GiB": round(watch.peak, 2), "rounds": args.rounds,
-    }  # fmt: skip
+        "needs": "+".join(needs),
+        "batch": args.batch,
+        "plain_rows_s": round(a),
+        "feed_rows_s": round(b),
+        "ratio": round(b / a, 2),
+        "first_batch_s": round(statistics.median(firsts), 2),
+        "peak_GiB": round(watch.peak, 2),
+        "rounds": args.rounds,
+    }
     if args.step_ms:
         _, _, share = feed(path, needs, args.batch, 1, args.step_ms / 1000)
         found |= {"step_ms": args.step_ms, "wait_share": round(share, 4)}
@@ -212,16 +273,26 @@ def measure(path: Path, needs: tuple[str, ...], args: argparse.Namespace) -> dic
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--cohort", type=Path, help="measure on this cohort instead of noise")
     parser.add_argument("--rows", type=int, default=4096, help="of the noise cohort")
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--epochs", type=int, default=8, help="per round of the feed")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--beside", action="store_true", help="time a training step beside an open stream too")
-    parser.add_argument("--grow", type=int, nargs="+", help="cohorts of so many times the memory budget instead")
-    parser.add_argument("--step-ms", type=float, default=0, help="stand-in for a training step of one batch")
-    parser.add_argument("--cache", choices=memory.WORDS[:-1], help="measure epochs from memory instead")
+    parser.add_argument(
+        "--beside", action="store_true", help="time a training step beside an open stream too"
+    )
+    parser.add_argument(
+        "--grow", type=int, nargs="+", help="cohorts of so many times the memory budget instead"
+    )
+    parser.add_argument(
+        "--step-ms", type=float, default=0, help="stand-in for a training step of one batch"
+    )
+    parser.add_argument(
+        "--cache", choices=memory.WORDS[:-1], help="measure epochs from memory instead"
+    )
     parser.add_argument("--device", default="cpu", help="where batches arrive, with --cache")
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -232,9 +303,14 @@ def main():
     with tempfile.TemporaryDirectory(prefix="stream-") as scratch, cluster.running():
         path = args.cohort or make(Path(scratch) / "noise", args.rows).path
         for needs in (("ecg",), ("ecg", "cmr")):
-            print(json.dumps((measure_kept if args.cache else measure)(path, needs, args)), flush=True)
+            print(
+                json.dumps((measure_kept if args.cache else measure)(path, needs, args)), flush=True
+            )
         if args.beside:
-            print(json.dumps({"step_beside_stream_over_alone": round(beside(path, args.epochs), 2)}), flush=True)
+            print(
+                json.dumps({"step_beside_stream_over_alone": round(beside(path, args.epochs), 2)}),
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

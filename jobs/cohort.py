@@ -8,7 +8,9 @@ Expect: the flow from found to kept.
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "platform"))  # the submitted copy, installed or not
+sys.path.insert(
+    0, str(Path(__file__).resolve().parents[1] / "platform")
+)  # the submitted copy, installed or not
 
 from ecgcmr import cli
 

@@ -8,7 +8,9 @@ Expect: one file that says what it is.
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "platform"))  # the submitted copy, installed or not
+sys.path.insert(
+    0, str(Path(__file__).resolve().parents[1] / "platform")
+)  # the submitted copy, installed or not
 
 from ecgcmr import cli
 

@@ -18,14 +18,32 @@ from ecgcmr.trial import Trial
 
 SPACE = "af"
 NETWORK = Network(
-    crop=2500, patch=250, width=48, depth=2, heads=4, decoder_width=32, decoder_depth=1, decoder_heads=4, hidden=64,
+    crop=2500,
+    patch=250,
+    width=48,
+    depth=2,
+    heads=4,
+    decoder_width=32,
+    decoder_depth=1,
+    decoder_heads=4,
+    hidden=64,
     projection=32,
-)  # fmt: skip
+)
 
 # Small networks learn at rates a hundred times the paper's; the copy of BYOL follows faster in a run this short.
 PRETRAININGS = {
-    label: Trial(space=SPACE, stage="pretrain", task="ecg", label=label, method=label.replace("-", "_"), network=NETWORK,
-                 batch=32, epochs=epochs, eval_every=10, knobs=knobs)
+    label: Trial(
+        space=SPACE,
+        stage="pretrain",
+        task="ecg",
+        label=label,
+        method=label.replace("-", "_"),
+        network=NETWORK,
+        batch=32,
+        epochs=epochs,
+        eval_every=10,
+        knobs=knobs,
+    )
     for label, epochs, knobs in (
         ("mae", 40, (("lr", 2e-3),)),
         ("simclr", 20, (("lr", 1e-3),)),
@@ -33,14 +51,19 @@ PRETRAININGS = {
         ("byol", 20, (("lr", 1e-3), ("momentum", 0.99))),
         ("barlow-twins", 20, (("lr", 1e-3),)),
     )
-}  # fmt: skip
+}
 
-STARTS = {"supervised": (), **{label: (("ecg", trial.name),) for label, trial in PRETRAININGS.items()}}
+STARTS = {
+    "supervised": (),
+    **{label: (("ecg", trial.name),) for label, trial in PRETRAININGS.items()},
+}
 
 GRID = {"layer_decay": (0.5, 0.75), "lr": (1e-3, 3e-3)}
 
 
 def trials() -> list[Trial]:
     """Five pre-trainings, then four points for each of the six systems."""
-    grid = study.finetuning(SPACE, ["af"], STARTS, GRID, network=NETWORK, batch=16, epochs=20, eval_every=2)
+    grid = study.finetuning(
+        SPACE, ["af"], STARTS, GRID, network=NETWORK, batch=16, epochs=20, eval_every=2
+    )
     return [*PRETRAININGS.values(), *grid]

@@ -15,8 +15,10 @@ from ecgcmr.trial import Trial
 # One rate each instead of a sweep, and one more epoch: the sweep of rates is search_spaces/toy.py's.
 MMCL = replace(study.TOY.pretraining["mmcl"], epochs=4, rates=(1e-3,))
 SCALE = replace(
-    study.TOY, space="demo", pretraining={**study.TOY.pretraining, "mmcl": MMCL, "mmcl-wo-mdm": MMCL}
-)  # fmt: skip
+    study.TOY,
+    space="demo",
+    pretraining={**study.TOY.pretraining, "mmcl": MMCL, "mmcl-wo-mdm": MMCL},
+)
 
 
 def trials() -> list[Trial]:

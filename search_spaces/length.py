@@ -26,7 +26,12 @@ def longer(label: str, name: str, **changed: object) -> Trial:
     """A pre-training of `small` with so many times its epochs, validated as often."""
     trial = SHORT[label]
     return replace(
-        trial, space="length", label=name, epochs=TIMES * trial.epochs, eval_every=TIMES * trial.eval_every, **changed
+        trial,
+        space="length",
+        label=name,
+        epochs=TIMES * trial.epochs,
+        eval_every=TIMES * trial.eval_every,
+        **changed,
     )
 
 
@@ -48,7 +53,13 @@ def trials() -> list[Trial]:
         for times, starts in ((1, STARTS), (TIMES, TUNED)):
             if times == 1 or task != "wt":
                 made += study.finetuning(
-                    SMALL.space, [task], starts, grid, network=SMALL.network, batch=recipe.batch,
-                    epochs=times * recipe.epochs, eval_every=times * recipe.eval_every,
-                )  # fmt: skip
+                    SMALL.space,
+                    [task],
+                    starts,
+                    grid,
+                    network=SMALL.network,
+                    batch=recipe.batch,
+                    epochs=times * recipe.epochs,
+                    eval_every=times * recipe.eval_every,
+                )
     return made

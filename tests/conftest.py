@@ -22,23 +22,43 @@ def heart_rows(n, seed=0, paired=True):
     for i in range(n):
         size, rate = rng.uniform(0.5, 1.5), rng.uniform(0.8, 1.8)
         wave = size * np.exp(-(((time * rate) % 1 - 0.4) ** 2) / 0.001)
-        one, two = 0.6 * wave + 0.01 * rng.standard_normal(5000), wave + 0.01 * rng.standard_normal(5000)
+        one, two = (
+            0.6 * wave + 0.01 * rng.standard_normal(5000),
+            wave + 0.01 * rng.standard_normal(5000),
+        )
         limbs = [one, two, two - one, -(one + two) / 2, one - two / 2, two - one / 2]
-        chest = [wave * c + 0.01 * rng.standard_normal(5000) for c in (-0.5, -0.3, 0.4, 0.9, 1.1, 0.8)]
+        chest = [
+            wave * c + 0.01 * rng.standard_normal(5000) for c in (-0.5, -0.3, 0.4, 0.9, 1.1, 0.8)
+        ]
         y, x = np.mgrid[:210, :210] - 105
-        disc = [(np.hypot(x, y) < 60 * size * r) * 200 + rng.integers(0, 30, (210, 210)) for r in (0.7, 0.85, 1.0)]
+        disc = [
+            (np.hypot(x, y) < 60 * size * r) * 200 + rng.integers(0, 30, (210, 210))
+            for r in (0.7, 0.85, 1.0)
+        ]
         yield {
-            "subject": f"p{i:05d}", "split": split[i], "ecg": np.array([*limbs, *chest]).astype(np.float16),
+            "subject": f"p{i:05d}",
+            "split": split[i],
+            "ecg": np.array([*limbs, *chest]).astype(np.float16),
             "cmr": np.array(disc).astype(np.uint8) if paired or i % 3 else None,
-            "age": 40.0 + i % 40, "sex": float(i % 2), "height": 170.0, "weight": None if i % 7 == 0 else 75.0,
-            "cad": float(size > 1), "af": float(rate > 1.3), "dm": float(i % 2),
-            "LVEF": 80 - 30 * size, "LVEDV": 150 * size,
-        }  # fmt: skip
+            "age": 40.0 + i % 40,
+            "sex": float(i % 2),
+            "height": 170.0,
+            "weight": None if i % 7 == 0 else 75.0,
+            "cad": float(size > 1),
+            "af": float(rate > 1.3),
+            "dm": float(i % 2),
+            "LVEF": 80 - 30 * size,
+            "LVEDV": 150 * size,
+        }
 
 
 def write_cohort(out, rows, shard_rows=64, labels=LABELS):
     """A complete cohort of these rows, by the package's own writer, without Ray."""
-    request = {"source": "test", "seed": 0, "recipe_hash": dataset.digest(dataset.recipe_of("test", {}))}
+    request = {
+        "source": "test",
+        "seed": 0,
+        "recipe_hash": dataset.digest(dataset.recipe_of("test", {})),
+    }
     rows, parts = list(rows), []
     with dataset.building(out, request):
         for split in linkage.SPLITS:
@@ -46,9 +66,16 @@ def write_cohort(out, rows, shard_rows=64, labels=LABELS):
             for n, start in enumerate(range(0, len(mine), shard_rows)):
                 path, chunk = f"{split}/shard-{n:05d}.parquet", mine[start : start + shard_rows]
                 summary = shards.write_shard(out / path, chunk, labels)
-                has = {k: "".join("0" if row.get(k) is None else "1" for row in chunk) for k in shards.SIGNALS}
+                has = {
+                    k: "".join("0" if row.get(k) is None else "1" for row in chunk)
+                    for k in shards.SIGNALS
+                }
                 parts.append({**summary, "path": path, "has": has})
-        account = {"flow": [{"step": "kept", "n": len(rows), "reasons": {}}], "exclusions": [], "repairs": []}
+        account = {
+            "flow": [{"step": "kept", "n": len(rows), "reasons": {}}],
+            "exclusions": [],
+            "repairs": [],
+        }
         return dataset.finish(out, request, dataset.recipe_of("test", {}), parts, labels, account)
 
 

@@ -15,20 +15,57 @@ def curve(steps=6, **columns):
     """A curve as training writes it: validation is measured on every second step only."""
     step = np.arange(steps)
     val = np.where(step % 2 == 0, 0.5 + 0.02 * step, np.nan)
-    return pd.DataFrame({"step": step * 10, "epoch": step, "loss": 1 / (1.0 + step), "val_auroc": val, **columns})
+    return pd.DataFrame(
+        {"step": step * 10, "epoch": step, "loss": 1 / (1.0 + step), "val_auroc": val, **columns}
+    )
 
 
-def finish(runs, *, label, seed=0, task="af", stage="final", value=0.7, status="finished", take=1.0, space="toy",
-           knobs=(("lr", 1e-5),), scores=None, n=240, method="supervised", curve_=None, predictions=None,
-           notes=None):  # fmt: skip
+def finish(
+    runs,
+    *,
+    label,
+    seed=0,
+    task="af",
+    stage="final",
+    value=0.7,
+    status="finished",
+    take=1.0,
+    space="toy",
+    knobs=(("lr", 1e-5),),
+    scores=None,
+    n=240,
+    method="supervised",
+    curve_=None,
+    predictions=None,
+    notes=None,
+):
     """Write one finished trial and return it."""
-    trial = Trial(space=space, stage=stage, task=task, label=label, method=method, seed=seed, take=take, knobs=knobs)
+    trial = Trial(
+        space=space,
+        stage=stage,
+        task=task,
+        label=label,
+        method=method,
+        seed=seed,
+        take=take,
+        knobs=knobs,
+    )
     split = "test" if stage == "final" else "val"
     result = store.Finished(
-        trial=trial, status=status, scores=scores or ((split, "auroc", value, n),),
-        curve=curve() if curve_ is None else curve_, predictions=predictions, weights={}, epoch=3,
-        provenance={"seconds": 1.5, "versions": {"torch": "2.13.0"}, "precision": "float32", **(notes or {})},
-    )  # fmt: skip
+        trial=trial,
+        status=status,
+        scores=scores or ((split, "auroc", value, n),),
+        curve=curve() if curve_ is None else curve_,
+        predictions=predictions,
+        weights={},
+        epoch=3,
+        provenance={
+            "seconds": 1.5,
+            "versions": {"torch": "2.13.0"},
+            "precision": "float32",
+            **(notes or {}),
+        },
+    )
     store.write(runs, result, "cohort-print")
     return trial
 
@@ -39,7 +76,13 @@ def fill(runs, seeds=(0, 1, 2, 3, 4), tasks=("cad", "af", "dm"), skip=()):
         for j, task in enumerate(tasks):
             for seed in seeds:
                 if (label, task, seed) not in skip:
-                    finish(runs, label=label, task=task, seed=seed, value=0.60 + 0.03 * i + 0.01 * j + 0.001 * seed)
+                    finish(
+                        runs,
+                        label=label,
+                        task=task,
+                        seed=seed,
+                        value=0.60 + 0.03 * i + 0.01 * j + 0.001 * seed,
+                    )
 
 
 def people(n=400, task="af", prevalence=0.2, seed=0):
@@ -54,8 +97,22 @@ def people(n=400, task="af", prevalence=0.2, seed=0):
     return subjects, targets
 
 
-def plant(runs, label, task="af", *, signal=1.0, seeds=(0, 1, 2, 3, 4), n=400, prevalence=0.2, keep=None, spread=0.2,
-          take=1.0, space="toy", trained=0.5, **options):  # fmt: skip
+def plant(
+    runs,
+    label,
+    task="af",
+    *,
+    signal=1.0,
+    seeds=(0, 1, 2, 3, 4),
+    n=400,
+    prevalence=0.2,
+    keep=None,
+    spread=0.2,
+    take=1.0,
+    space="toy",
+    trained=0.5,
+    **options,
+):
     """Final runs of one system whose answers follow the truth by `signal`, with predictions and the metrics of these.
 
     One noise per system and another, of size `spread`, per seed. `keep` is a mask of the subjects it was judged on,
@@ -63,10 +120,14 @@ def plant(runs, label, task="af", *, signal=1.0, seeds=(0, 1, 2, 3, 4), n=400, p
     """
     subjects, targets = people(n, task, prevalence)
     of, kept = tasks.of(task, (task,)), np.ones(n, bool) if keep is None else np.asarray(keep)
-    own = np.random.default_rng(list(f"{label} {task} {take}".encode())).standard_normal(targets.shape)
+    own = np.random.default_rng(list(f"{label} {task} {take}".encode())).standard_normal(
+        targets.shape
+    )
     notes = {"n_train": round(1000 * take)}
     for seed in seeds:
-        noise = own + spread * np.random.default_rng((seed, *label.encode())).standard_normal(targets.shape)
+        noise = own + spread * np.random.default_rng((seed, *label.encode())).standard_normal(
+            targets.shape
+        )
         if of.kind == "binary":
             answers = 1 / (1 + np.exp(-(signal * (targets - 0.5) + noise)))
             notes |= {"trained_prevalence": trained, "prevalence": prevalence} if trained else {}
@@ -75,7 +136,15 @@ def plant(runs, label, task="af", *, signal=1.0, seeds=(0, 1, 2, 3, 4), n=400, p
         given, found = targets[kept], answers[kept]
         scores = examples.scores(given, found, of)
         finish(
-            runs, label=label, task=task, seed=seed, take=take, space=space, n=len(given), notes=notes,
+            runs,
+            label=label,
+            task=task,
+            seed=seed,
+            take=take,
+            space=space,
+            n=len(given),
+            notes=notes,
             scores=tuple(("test", name, value, len(given)) for name, value in scores.items()),
-            predictions=examples.predictions("test", subjects[kept], given, found, of), **options,
-        )  # fmt: skip
+            predictions=examples.predictions("test", subjects[kept], given, found, of),
+            **options,
+        )

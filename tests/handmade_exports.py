@@ -13,7 +13,12 @@ import numpy as np
 from ecgcmr.signals import ecg
 
 FIRST, LAST, ID = "Zacharias", "Quillfeather", "MRN-77001234"
-CLINIC, DOCTOR, SERIAL, STATEMENT = "St Erkenwald", "Pemberton", "SN889XQ", "Sinus rhythm, probable Brugada"
+CLINIC, DOCTOR, SERIAL, STATEMENT = (
+    "St Erkenwald",
+    "Pemberton",
+    "SN889XQ",
+    "Sinus rhythm, probable Brugada",
+)
 # What must not leave a reader: names, numbers, places, devices, statements, and dates in every spelling used below.
 SECRETS = (
     FIRST,
@@ -37,7 +42,9 @@ AGE = 67  # from 23 April 1951 to 17 February 2019
 def beats(seed=0, samples=5000, rate=500):
     """Lawful leads in mV, (12, samples) in standard order, 0.9 mV high."""
     t = np.arange(samples) / rate
-    wave = np.exp(-0.5 * (((t * 1.2) % 1 - 0.4) / 0.03) ** 2) - 0.3 * np.exp(-0.5 * (((t * 1.2) % 1 - 0.7) / 0.05) ** 2)
+    wave = np.exp(-0.5 * (((t * 1.2) % 1 - 0.4) / 0.03) ** 2) - 0.3 * np.exp(
+        -0.5 * (((t * 1.2) % 1 - 0.7) / 0.05) ** 2
+    )
     noise = np.random.default_rng(seed).normal(0, 0.02, (8, samples))
     one, two = 0.6 * wave + noise[0], 0.9 * wave + noise[1]
     chest = [size * wave + n for size, n in zip((-0.8, -0.6, 0.7, 1.1, 1.0, 0.8), noise[2:])]
@@ -50,7 +57,9 @@ def cardiosoft(signal, leads=ecg.LEADS, step=5.0, rate=500):
         f'\t\t<WaveformData lead="{lead}">\n\t\t{_lines(row * 1000 / step)}\n\t\t</WaveformData>\n'
         for lead, row in zip(leads, signal)
     )
-    median = "".join(f'<WaveformData lead="{lead}">{_lines(np.zeros(600))}</WaveformData>' for lead in leads)
+    median = "".join(
+        f'<WaveformData lead="{lead}">{_lines(np.zeros(600))}</WaveformData>' for lead in leads
+    )
     return f"""<?xml version="1.0" encoding="ISO-8859-1"?>
 <CardiologyXML>
   <ObservationType>RestECG</ObservationType>
@@ -138,7 +147,10 @@ def _lead(name, payload, step):
 
 def aecg(signal, leads=ecg.LEADS, step=2.5, increment="0.002", origin=0):
     """An aECG with a rhythm series and a representative beat derived from it."""
-    rows = [(f"MDC_ECG_LEAD_{lead}", np.round((row * 1000 - origin) / step)) for lead, row in zip(leads, signal)]
+    rows = [
+        (f"MDC_ECG_LEAD_{lead}", np.round((row * 1000 - origin) / step))
+        for lead, row in zip(leads, signal)
+    ]
     flat = [(name, np.zeros(600)) for name, _ in rows]
     return f"""<?xml version="1.0" encoding="UTF-8"?>
 <!-- exported for {LAST} -->
@@ -189,11 +201,23 @@ SCP_CODES = {
     "-aVR": 65,
 }
 # Two tables (EN 1064, section 2): 0 is 0, 10 and eight bits, 11 goes to the second; there 0 and sixteen bits, 1 goes back.
-TWO_TABLES = (((1, 1, 1, 0, 0b0), (2, 10, 1, 0, 0b01), (2, 2, 0, 2, 0b11)), ((1, 17, 1, 0, 0), (1, 1, 0, 1, 1)))
+TWO_TABLES = (
+    ((1, 1, 1, 0, 0b0), (2, 10, 1, 0, 0b01), (2, 2, 0, 2, 0b11)),
+    ((1, 17, 1, 0, 0), (1, 1, 0, 1, 1)),
+)
 
 
 def scp(
-    signal, leads=EIGHT, *, code="default", differences=2, subtract=False, bimodal=0, starts=None, avm=2500, stated=None
+    signal,
+    leads=EIGHT,
+    *,
+    code="default",
+    differences=2,
+    subtract=False,
+    bimodal=0,
+    starts=None,
+    avm=2500,
+    stated=None,
 ):
     """An SCP-ECG record of the rows of `signal`, mV, that `leads` names; counts by `avm` nV.
 
@@ -215,9 +239,12 @@ def scp(
     first = starts or [1] * len(counts)
     three = bytes([len(counts), (1 if subtract else 0) | 4 | (len(counts) % 32) << 3])
     three += b"".join(
-        struct.pack("<IIB", at, at + len(row) - 1, SCP_CODES[lead]) for at, row, lead in zip(first, counts, leads)
+        struct.pack("<IIB", at, at + len(row) - 1, SCP_CODES[lead])
+        for at, row, lead in zip(first, counts, leads)
     )
-    four = struct.pack("<HHH", 600, 120, len(zones)) + b"".join(struct.pack("<HIII", 0, *zone) for zone in zones)
+    four = struct.pack("<HHH", 600, 120, len(zones)) + b"".join(
+        struct.pack("<HIII", 0, *zone) for zone in zones
+    )
     four += b"".join(struct.pack("<II", zone[0], zone[2]) for zone in zones)
     tables = {"default": struct.pack("<H", 19999), "two": _tables(TWO_TABLES)}
     sections = {
@@ -266,7 +293,11 @@ def _default_bits(value):
     size = abs(value)
     if size <= 8:
         return "1" * size + "0" + str(int(value < 0)) * (size > 0)
-    return f"1111111110{value & 0xFF:08b}" if -128 <= value < 128 else f"1111111111{value & 0xFFFF:016b}"
+    return (
+        f"1111111110{value & 0xFF:08b}"
+        if -128 <= value < 128
+        else f"1111111111{value & 0xFFFF:016b}"
+    )
 
 
 def _two_bits(value):
@@ -277,30 +308,56 @@ def _two_bits(value):
 
 def _tables(tables):
     packed = [b"".join(struct.pack("<BBBhI", *line) for line in table) for table in tables]
-    return struct.pack("<H", len(tables)) + b"".join(struct.pack("<H", len(t) // 9) + t for t in packed)
+    return struct.pack("<H", len(tables)) + b"".join(
+        struct.pack("<H", len(t) // 9) + t for t in packed
+    )
 
 
 def _person():
-    device = struct.pack("<HHHBB", 1, 2, 3, 0, 255) + b"SN889X" + bytes([20, 0xA0, 0, 0xF0, 1]) + bytes(16)
-    device += b"\0" + b"".join(word.encode() + b"\0" for word in ("prog", SERIAL, "soft", "impl", CLINIC))
+    device = (
+        struct.pack("<HHHBB", 1, 2, 3, 0, 255)
+        + b"SN889X"
+        + bytes([20, 0xA0, 0, 0xF0, 1])
+        + bytes(16)
+    )
+    device += b"\0" + b"".join(
+        word.encode() + b"\0" for word in ("prog", SERIAL, "soft", "impl", CLINIC)
+    )
     tags = [
-        (0, LAST.encode() + b"\0"), (1, FIRST.encode() + b"\0"), (2, ID.encode() + b"\0"),
-        (4, struct.pack("<HB", AGE, 1)), (5, struct.pack("<HBB", 1951, 4, 23)), (8, b"\2"), (14, device),
-        (16, CLINIC.encode() + b"\0"), (20, DOCTOR.encode() + b"\0"), (25, struct.pack("<HBB", 2019, 2, 17)),
-        (26, bytes([14, 35, 9])), (30, STATEMENT.encode() + b"\0"),
-    ]  # fmt: skip
-    return b"".join(struct.pack("<BH", tag, len(value)) + value for tag, value in tags) + b"\xff\0\0"
+        (0, LAST.encode() + b"\0"),
+        (1, FIRST.encode() + b"\0"),
+        (2, ID.encode() + b"\0"),
+        (4, struct.pack("<HB", AGE, 1)),
+        (5, struct.pack("<HBB", 1951, 4, 23)),
+        (8, b"\2"),
+        (14, device),
+        (16, CLINIC.encode() + b"\0"),
+        (20, DOCTOR.encode() + b"\0"),
+        (25, struct.pack("<HBB", 2019, 2, 17)),
+        (26, bytes([14, 35, 9])),
+        (30, STATEMENT.encode() + b"\0"),
+    ]
+    return (
+        b"".join(struct.pack("<BH", tag, len(value)) + value for tag, value in tags) + b"\xff\0\0"
+    )
 
 
 def _statements():
     text = STATEMENT.encode() + b"\0"
     return (
-        bytes([1]) + struct.pack("<HBB", 2019, 2, 17) + bytes([14, 35, 9, 1]) + struct.pack("<BH", 1, len(text)) + text
+        bytes([1])
+        + struct.pack("<HBB", 2019, 2, 17)
+        + bytes([14, 35, 9, 1])
+        + struct.pack("<BH", 1, len(text))
+        + text
     )
 
 
 def _record(sections):
-    sizes = {0: 16 + 10 * 12, **{number: 16 + len(body) + len(body) % 2 for number, body in sections.items()}}
+    sizes = {
+        0: 16 + 10 * 12,
+        **{number: 16 + len(body) + len(body) % 2 for number, body in sections.items()},
+    }
     at, pointers = 7, b""
     for number in range(12):
         size = sizes.get(number, 0)

@@ -12,7 +12,16 @@ from ecgcmr.signals import ecg
 from ecgcmr.training import finetune
 from ecgcmr.trial import Trial
 
-TINY = Network(crop=2500, patch=500, width=8, depth=2, heads=2, blocks=(1, 1, 1, 1), image_width=4, image_size=48)
+TINY = Network(
+    crop=2500,
+    patch=500,
+    width=8,
+    depth=2,
+    heads=2,
+    blocks=(1, 1, 1, 1),
+    image_width=4,
+    image_size=48,
+)
 LABELS = ("cad", *tasks.TASKS["lv"].columns)
 SEEDS = (0, 101, 202)
 
@@ -22,7 +31,9 @@ def people(n=170):
     rows, raw = list(heart_rows(n, seed=3)), {}
     rng = np.random.default_rng(0)
     for row in rows:
-        raw[row["subject"]] = np.round(200 * (row["ecg"].astype(float) + 0.3 * rng.standard_normal((12, 1)))) / 200
+        raw[row["subject"]] = (
+            np.round(200 * (row["ecg"].astype(float) + 0.3 * rng.standard_normal((12, 1)))) / 200
+        )
         row["ecg"] = ecg.prepare(raw[row["subject"]], 500, ecg.LEADS)[0].astype(np.float16)
         row["cmr"] = None
         ill = row["LVEDV"] / 150 + 0.5 * rng.standard_normal() > 1.3
@@ -37,16 +48,30 @@ def write_wfdb(folder, key, signal, rate=500, leads=ecg.LEADS):
     """A recording in steps of 5 µV."""
     folder.mkdir(parents=True, exist_ok=True)
     wfdb.wrsamp(
-        key, fs=rate, units=["mV"] * len(leads), sig_name=list(leads), d_signal=np.round(200 * signal).astype(int).T,
-        fmt=["16"] * len(leads), adc_gain=[200.0] * len(leads), baseline=[0] * len(leads), write_dir=str(folder),
-    )  # fmt: skip
+        key,
+        fs=rate,
+        units=["mV"] * len(leads),
+        sig_name=list(leads),
+        d_signal=np.round(200 * signal).astype(int).T,
+        fmt=["16"] * len(leads),
+        adc_gain=[200.0] * len(leads),
+        baseline=[0] * len(leads),
+        write_dir=str(folder),
+    )
     return folder / f"{key}.hea"
 
 
 def trial(task, label="mmcl", seed=0, **changed):
     """A final run of one epoch."""
-    given = {"space": "t", "stage": "final", "method": "supervised", "network": TINY, "batch": 16, "epochs": 2,
-             "knobs": (("lr", 3e-3),)}  # fmt: skip
+    given = {
+        "space": "t",
+        "stage": "final",
+        "method": "supervised",
+        "network": TINY,
+        "batch": 16,
+        "epochs": 2,
+        "knobs": (("lr", 3e-3),),
+    }
     return Trial(task=task, label=label, seed=seed, **{**given, **changed})
 
 
@@ -57,5 +82,11 @@ def made(base):
     cohort = write_cohort(base / "served" / "cohort", rows, labels=LABELS)
     runs = base / "served" / "runs"
     for task, label in (("cad", "mmcl"), ("lv", "mmcl"), ("cad", "mae")):
-        finetune.fit([trial(task, label, seed) for seed in SEEDS], cohort, runs, device="cpu", precision="float32")
+        finetune.fit(
+            [trial(task, label, seed) for seed in SEEDS],
+            cohort,
+            runs,
+            device="cpu",
+            precision="float32",
+        )
     return cohort, runs, raw

@@ -19,9 +19,19 @@ from ecgcmr.training import loop
 
 # How far the mean score of the sick lies above that of the healthy, in sd; the noise of a phenotype is about its inverse.
 STRENGTH = {
-    "supervised": 0.6, "simclr": 0.55, "clocs": 0.65, "byol": 0.7, "barlow-twins": 0.75, "mae": 0.85, "mmcl-wo-mdm": 0.8,
-    "mmcl": 1.1, "xgboost": 0.85, "cmr-supervised": 0.9, "cmr-mmcl-wo-mdm": 1.1, "cmr-mmcl": 1.15,
-}  # fmt: skip
+    "supervised": 0.6,
+    "simclr": 0.55,
+    "clocs": 0.65,
+    "byol": 0.7,
+    "barlow-twins": 0.75,
+    "mae": 0.85,
+    "mmcl-wo-mdm": 0.8,
+    "mmcl": 1.1,
+    "xgboost": 0.85,
+    "cmr-supervised": 0.9,
+    "cmr-mmcl-wo-mdm": 1.1,
+    "cmr-mmcl": 1.15,
+}
 SEEDS = (0, 1, 2, 3, 4)
 
 
@@ -34,7 +44,9 @@ def cohort(out, n=400):
             row |= {"ecg": None, "cmr": None}
         known = i % 2 == 0  # half of the people, as in the paper
         size = row["LVEDV"] / 150
-        row |= {name: 50 + 20 * size + rng.normal(0, 5) if known else None for name in tasks.PHENOTYPES}
+        row |= {
+            name: 50 + 20 * size + rng.normal(0, 5) if known else None for name in tasks.PHENOTYPES
+        }
         rows.append(row)
     return conftest.write_cohort(out, rows, labels=shards.default_labels())
 
@@ -57,7 +69,9 @@ def fill(runs, cohort, *, scale=study.TOY, parts=(), seeds=SEEDS, logged=True):
     for trial in grid:
         value = 0.7 + 0.01 * (trial is chosen[trial.label, trial.task, trial.take])
         leave(runs, trial, (("val", tasks.TASKS[trial.task].metric, value, 40),), cohort)
-    finals = [replace(trial, stage="final", seed=seed) for trial in chosen.values() for seed in seeds]
+    finals = [
+        replace(trial, stage="final", seed=seed) for trial in chosen.values() for seed in seeds
+    ]
     for trial in finals:
         table, scores = answered(cohort, trial)
         if logged:
@@ -69,11 +83,19 @@ def fill(runs, cohort, *, scale=study.TOY, parts=(), seeds=SEEDS, logged=True):
 def leave(runs, trial, scores, cohort, table=None, weights=None):
     """Write one finished trial."""
     note = {
-        "seconds": 90.0, "versions": {"ecgcmr": "0.1.0", "torch": "2.13.0"}, "precision": "float32", "device": "cpu",
-        "cohort": cohort.provenance, "n_train": max(2, round(trial.take * 120)), "balance_seed": 2308,
-    }  # fmt: skip
+        "seconds": 90.0,
+        "versions": {"ecgcmr": "0.1.0", "torch": "2.13.0"},
+        "precision": "float32",
+        "device": "cpu",
+        "cohort": cohort.provenance,
+        "n_train": max(2, round(trial.take * 120)),
+        "balance_seed": 2308,
+    }
     if trial.task in tasks.DISEASES:
-        note |= {"trained_prevalence": 0.5, "prevalence": float((cohort.rows("train")[trial.task] == 1).mean())}
+        note |= {
+            "trained_prevalence": 0.5,
+            "prevalence": float((cohort.rows("train")[trial.task] == 1).mean()),
+        }
     result = store.Finished(trial, "finished", scores, curve(trial), table, weights or {}, 3, note)
     store.write(runs, result, cohort.fingerprint)
 
@@ -83,8 +105,15 @@ def curve(trial, steps=8):
     step, rng = np.arange(steps), np.random.default_rng([trial.seed, *trial.label.encode()])
     noise = rng.normal(0, 0.01, steps)
     metric = tasks.TASKS[trial.task].metric if trial.task in tasks.TASKS else "loss"
-    told = 1 / (2.0 + step) + 0.2 if metric == "loss" else 0.7 + 0.1 * rng.random() - 0.2 / (1 + step)
-    table = {"step": step * 10, "epoch": step, "train_loss": 0.6 / (1.0 + step) + noise, f"val_{metric}": told + noise}
+    told = (
+        1 / (2.0 + step) + 0.2 if metric == "loss" else 0.7 + 0.1 * rng.random() - 0.2 / (1 + step)
+    )
+    table = {
+        "step": step * 10,
+        "epoch": step,
+        "train_loss": 0.6 / (1.0 + step) + noise,
+        f"val_{metric}": told + noise,
+    }
     return pd.DataFrame(table)
 
 
@@ -95,7 +124,9 @@ def answered(cohort, trial):
     given = examples.answers(rows, task)
     rows, given = rows[np.isfinite(given).any(axis=1)], given[np.isfinite(given).any(axis=1)]
     strength = STRENGTH[trial.label] * trial.take**0.15
-    shared, own = (np.random.default_rng([*task.name.encode(), seed]) for seed in (0, 1 + trial.seed))
+    shared, own = (
+        np.random.default_rng([*task.name.encode(), seed]) for seed in (0, 1 + trial.seed)
+    )
     noise = shared.standard_normal(given.shape)
     noise += 0.3 * own.standard_normal(given.shape) * (trial.method != "xgboost")
     if task.kind == "binary":

@@ -22,7 +22,10 @@ def test_the_three_lines_read_a_shard(small_cohort):
     for name in ("ecg", "cmr"):
         path = str(small_cohort.path / first.shard.iloc[0])
         names = {"pyarrow": pyarrow, "numpy": numpy, "json": json}
-        exec(code.replace("cohort/train/shard-00000.parquet", path).replace('"ecg"', f'"{name}"'), names)
+        exec(
+            code.replace("cohort/train/shard-00000.parquet", path).replace('"ecg"', f'"{name}"'),
+            names,
+        )
         present = first[first[f"has_{name}"]]
         assert numpy.array_equal(names["ecg"], small_cohort.load(present, (name,))[name])
 
@@ -32,7 +35,9 @@ def test_the_page_names_every_field_of_the_manifest_and_the_index(small_cohort):
     missing = [name for name in {*small_cohort.manifest} - {"request"} if f"`{name}`" not in text]
     assert not missing, f"docs/data-format.md does not explain {missing} of {dataset.MANIFEST}"
     missing = [
-        name for name in small_cohort.rows().columns if name not in small_cohort.columns and f"`{name}`" not in text
+        name
+        for name in small_cohort.rows().columns
+        if name not in small_cohort.columns and f"`{name}`" not in text
     ]
     assert not missing, f"docs/data-format.md does not explain {missing} of {dataset.INDEX}"
     for signal in shards.SIGNALS.values():
@@ -40,18 +45,23 @@ def test_the_page_names_every_field_of_the_manifest_and_the_index(small_cohort):
 
 
 @pytest.mark.parametrize(
-    "page", sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md")], key=str)
+    "page",
+    sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md")], key=str),
 )
 def test_links_between_the_pages_hold(page):
     for address in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", page.read_text()):
         if not re.match(r"[a-z]+:", address):
-            assert (page.parent / address).exists(), f"{page.relative_to(ROOT)} links to {address}, which is not there"
+            assert (page.parent / address).exists(), (
+                f"{page.relative_to(ROOT)} links to {address}, which is not there"
+            )
 
 
 def test_every_benchmark_is_in_the_list_and_the_other_way():
     text = (ROOT / "benchmarks" / "README.md").read_text()
     listed = set(re.findall(r"(benchmarks/[\w/]+\.py)", text))
-    assert listed == {path.relative_to(ROOT).as_posix() for path in (ROOT / "benchmarks").rglob("*.py")}
+    assert listed == {
+        path.relative_to(ROOT).as_posix() for path in (ROOT / "benchmarks").rglob("*.py")
+    }
 
 
 def test_the_citation_names_this_version_and_the_paper():

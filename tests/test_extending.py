@@ -25,7 +25,9 @@ from ecgcmr.training import pack as packs
 from ecgcmr.trial import Trial
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
-BLOCKS = re.findall(r"(?:`([\w/]+\.py)`:\n\n)?```python\n(.*?)```", (DOCS / "extending.md").read_text(), re.DOTALL)
+BLOCKS = re.findall(
+    r"(?:`([\w/]+\.py)`:\n\n)?```python\n(.*?)```", (DOCS / "extending.md").read_text(), re.DOTALL
+)
 FILES = {Path(path).stem: code for path, code in BLOCKS if path}
 LINES = [code for path, code in BLOCKS if not path]
 TINY = Network(crop=500, patch=100, width=16, depth=1, heads=2, hidden=16, projection=8)
@@ -72,7 +74,9 @@ def test_the_loss_is_the_papers(vicreg):
     method = test_methods.build("vicreg")
     batch, noise = test_methods.batch_for(method), test_methods.noise_for(method)
     knobs = {**method.knobs, "invariance": 3.0, "variance": 5.0, "covariance": 7.0}
-    a, b = (method.expander(z, True).detach().numpy() for z in method.embeddings(batch, noise, knobs))
+    a, b = (
+        method.expander(z, True).detach().numpy() for z in method.embeddings(batch, noise, knobs)
+    )
     expected = 3.0 * ((a - b) ** 2).mean()
     for z in (a, b):
         covariance = np.cov(z.T)
@@ -112,19 +116,31 @@ def registered(monkeypatch):
 def pre_trained(cohort, runs):
     """A few steps on one batch of the cohort, left as a finished pre-training; and the losses."""
     trial = Trial(
-        space="t", stage="pretrain", task="ecg", label="vicreg", method="vicreg", network=TINY, batch=16, epochs=12,
+        space="t",
+        stage="pretrain",
+        task="ecg",
+        label="vicreg",
+        method="vicreg",
+        network=TINY,
+        batch=16,
+        epochs=12,
         knobs=(("lr", 3e-3), ("warmup", 0.0)),
-    )  # fmt: skip
+    )
     run = loop.prepare(trial, 1, torch.device("cpu"), torch.float32)
     rows = cohort.rows("train")
     signals = cohort.load(rows[rows.has_ecg].iloc[: trial.batch], ("ecg",))["ecg"]
     batch = {"ecg": torch.from_numpy(np.array(signals))}
     found = [loop.step(run, batch, number).item() for number in range(run.steps)]
     result = store.Finished(
-        trial=trial, status="finished", scores=(("val", "loss", found[-1], trial.batch),), curve=pd.DataFrame(),
-        predictions=None, weights={k: v.numpy() for k, v in loop.handed_on(run.method).items()}, epoch=11,
+        trial=trial,
+        status="finished",
+        scores=(("val", "loss", found[-1], trial.batch),),
+        curve=pd.DataFrame(),
+        predictions=None,
+        weights={k: v.numpy() for k, v in loop.handed_on(run.method).items()},
+        epoch=11,
         provenance={"cohort": cohort.provenance},
-    )  # fmt: skip
+    )
     store.write(runs, result, cohort.fingerprint)
     return trial, found
 
@@ -134,9 +150,17 @@ def test_the_task_is_fine_tuned_from_its_encoder(vicreg, registered, small_cohor
     assert np.isfinite(found).all()
     fresh = loop.build(start).ecg.blocks[0].attn.qkv.weight
     trial = Trial(
-        space="t", stage="grid", task="ef", label="vicreg", method="supervised", starts=(("ecg", start.name),),
-        network=TINY, batch=32, epochs=1, knobs=(("lr", 1e-3),),
-    )  # fmt: skip
+        space="t",
+        stage="grid",
+        task="ef",
+        label="vicreg",
+        method="supervised",
+        starts=(("ecg", start.name),),
+        network=TINY,
+        batch=32,
+        epochs=1,
+        knobs=(("lr", 1e-3),),
+    )
     pack = packs.assemble([trial], tasks.of("ef"), tmp_path, torch.device("cpu"), torch.float32)
     kept = torch.from_numpy(store.weights(tmp_path, start.name, "ecg")["blocks.0.attn.qkv.weight"])
     assert torch.equal(pack.params["ecg.blocks.0.attn.qkv.weight"][0], kept)
@@ -188,7 +212,9 @@ def test_the_reader_reads_what_a_cohort_can_prepare(csv_table, small_cohort, tmp
 def test_every_choice_in_dispute_is_in_the_table():
     rows = re.findall(r"^\|.*\| `(\w+)` \|$", (DOCS / "presets.md").read_text(), re.MULTILINE)
     assert sorted(rows) == sorted({field.name for field in dataclasses.fields(Preset)} - {"name"})
-    same = [name for name in rows if len({getattr(preset, name) for preset in PRESETS.values()}) == 1]
+    same = [
+        name for name in rows if len({getattr(preset, name) for preset in PRESETS.values()}) == 1
+    ]
     assert not same, f"{same} do not differ between the presets: no field is needed"
 
 

@@ -85,9 +85,15 @@ def imported(tree):
         if isinstance(node, ast.Import):
             yield from ((alias.name, node.lineno) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert not node.level, f"line {node.lineno}: relative import; write  from ecgcmr import …"
+            assert not node.level, (
+                f"line {node.lineno}: relative import; write  from ecgcmr import …"
+            )
             yield from ((f"{node.module}.{alias.name}", node.lineno) for alias in node.names)
-        elif isinstance(node, ast.Call) and ast.unparse(node.func) in CALLS and isinstance(node.args[0], ast.Constant):
+        elif (
+            isinstance(node, ast.Call)
+            and ast.unparse(node.func) in CALLS
+            and isinstance(node.args[0], ast.Constant)
+        ):
             yield str(node.args[0].value), node.lineno
 
 
@@ -111,7 +117,9 @@ def door_fault(where, here, name):
     library = max(doors, key=len)
     if any(here == door or here.startswith(f"{door}/") for door in DOORS[library]):
         return None
-    allowed = " or ".join(f"{door}.py" if (PACKAGE / f"{door}.py").exists() else f"{door}/" for door in DOORS[library])
+    allowed = " or ".join(
+        f"{door}.py" if (PACKAGE / f"{door}.py").exists() else f"{door}/" for door in DOORS[library]
+    )
     return f"{where} imports {library}: only {allowed} may import {library}; move the call there"
 
 
@@ -167,14 +175,21 @@ def test_names_say_what_a_file_is_for():
 
 def test_platform_is_no_package():
     init = ROOT / "platform" / "__init__.py"
-    assert not init.exists(), f"delete {init}: it hides the standard library's module and hangs every Ray job"
+    assert not init.exists(), (
+        f"delete {init}: it hides the standard library's module and hangs every Ray job"
+    )
 
 
 def test_the_standard_librarys_platform_wins():
     code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); sys.path.insert(0, {str(PACKAGE.parent)!r})\n"
     code += "import platform, ecgcmr; print(platform.python_version())"
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT, timeout=60
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        timeout=60,
     )
     assert done.stdout.strip() == ".".join(map(str, sys.version_info[:3])), done.stderr
 
@@ -182,9 +197,15 @@ def test_the_standard_librarys_platform_wins():
 def test_nothing_prints():
     found = []
     for path, here, tree in modules():
-        calls = [n for n in ast.walk(tree) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)]
+        calls = [
+            n for n in ast.walk(tree) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)
+        ]
         if here.split("/")[0] not in ("cli", "commands"):
-            found += [f"{path.relative_to(ROOT)}:{n.lineno} prints: use logging" for n in calls if n.func.id == "print"]
+            found += [
+                f"{path.relative_to(ROOT)}:{n.lineno} prints: use logging"
+                for n in calls
+                if n.func.id == "print"
+            ]
     assert not found, "\n" + "\n".join(found)
 
 
@@ -220,9 +241,17 @@ def test_what_uses_the_package_says_what_it_is_for(folder):
             "only search/sweep.py may import optuna",
         ),
         ("signals/ecg", "from ecgcmr import store", "imports ecgcmr.store, which lies above it"),
-        ("signals/ecg", "from ecgcmr.report.tables import paper", "imports ecgcmr.report, which lies above it"),
+        (
+            "signals/ecg",
+            "from ecgcmr.report.tables import paper",
+            "imports ecgcmr.report, which lies above it",
+        ),
         ("methods/mae", "from ecgcmr.raw import wfdb", "imports ecgcmr.raw, which lies beside it"),
-        ("cli", "from search_spaces import toy", "imports search_spaces: it uses the package, not the other way"),
+        (
+            "cli",
+            "from search_spaces import toy",
+            "imports search_spaces: it uses the package, not the other way",
+        ),
     ],
 )
 def test_a_wrong_import_is_found_and_told_how_to_mend(here, code, fix):
@@ -232,7 +261,12 @@ def test_a_wrong_import_is_found_and_told_how_to_mend(here, code, fix):
 
 @pytest.mark.parametrize(
     "code",
-    ["from ecgcmr import errors", "import numpy", "import aimrocks", "from ecgcmr.training import loop"],
+    [
+        "from ecgcmr import errors",
+        "import numpy",
+        "import aimrocks",
+        "from ecgcmr.training import loop",
+    ],
 )
 def test_a_right_import_is_left_alone(code):
     assert faults(PACKAGE / "training/finetune.py", "training/finetune", ast.parse(code)) == []

@@ -38,18 +38,38 @@ from ecgcmr.signals import ecg
 from ecgcmr.training import finetune
 
 PEOPLE = 3
-NAME, PERSON, BIRTH, PLACE, ORDER = "Plantagenet", "PID7731903", "19530417", "Zauberberghaus", "ACC5519202"
+NAME, PERSON, BIRTH, PLACE, ORDER = (
+    "Plantagenet",
+    "PID7731903",
+    "19530417",
+    "Zauberberghaus",
+    "ACC5519202",
+)
 NUMBERS = tuple(str(77_319_035_500 + i) for i in range(PEOPLE))
 OWN_WORDS = (NAME, PERSON, BIRTH, "1953-04-17", "17.04.1953", PLACE, ORDER)
 EXPORTED = (
     *(handmade_exports.FIRST, handmade_exports.LAST, handmade_exports.ID, handmade_exports.CLINIC),
-    *(handmade_exports.DOCTOR, handmade_exports.SERIAL, "Brugada", "19510423", "04-23-1951", "02-17-2019"),
+    *(
+        handmade_exports.DOCTOR,
+        handmade_exports.SERIAL,
+        "Brugada",
+        "19510423",
+        "04-23-1951",
+        "02-17-2019",
+    ),
     *("14:35:09", "20190217143509"),
 )
 HEADER = (*OWN_WORDS, *NUMBERS, *EXPORTED)
 FILE, FOLDER = "querulantov", "oblomovitsch"
 PLANTED = (*HEADER, FILE, FOLDER)
-OWN = ("inspect/", "risks.csv", "risks.json", "risks.html", "vectors/embeddings.parquet", "attention/")
+OWN = (
+    "inspect/",
+    "risks.csv",
+    "risks.json",
+    "risks.html",
+    "vectors/embeddings.parquet",
+    "attention/",
+)
 
 SPACE = """
 from ecgcmr.nn import Network
@@ -67,7 +87,10 @@ def heart(number):
     random, time = np.random.default_rng(number), np.arange(5000) / 500
     wave = np.exp(-(((time * random.uniform(0.9, 1.6)) % 1 - 0.4) ** 2) / 0.001)
     one, two = (size * wave + 0.01 * random.standard_normal(5000) for size in (0.6, 1.0))
-    chest = [size * wave + 0.01 * random.standard_normal(5000) for size in (-0.5, -0.3, 0.45, 0.9, 1.1, 0.8)]
+    chest = [
+        size * wave + 0.01 * random.standard_normal(5000)
+        for size in (-0.5, -0.3, 0.45, 0.9, 1.1, 0.8)
+    ]
     return np.stack([one, two, two - one, -(one + two) / 2, one - two / 2, two - one / 2, *chest])
 
 
@@ -80,16 +103,43 @@ def disc(number):
 
 
 def write_wfdb(folder, stem, number):
-    said = [f"Name: {NAME}", f"ID: {PERSON}", f"Birth date: 17.04.1953 {BIRTH} 1953-04-17", f"Hospital: {PLACE}",
-            f"Accession: {ORDER}", f"Age: {PERSON}", f"Sex: {NAME}", f"Dx: 426783006,{NAME}"]  # fmt: skip
-    wfdb.wrsamp(stem, fs=500, units=["mV"] * 12, sig_name=list(shards.LEADS), p_signal=heart(number).T, fmt=["16"] * 12,
-                adc_gain=[1000] * 12, baseline=[0] * 12, write_dir=str(folder), comments=said)  # fmt: skip
+    said = [
+        f"Name: {NAME}",
+        f"ID: {PERSON}",
+        f"Birth date: 17.04.1953 {BIRTH} 1953-04-17",
+        f"Hospital: {PLACE}",
+        f"Accession: {ORDER}",
+        f"Age: {PERSON}",
+        f"Sex: {NAME}",
+        f"Dx: 426783006,{NAME}",
+    ]
+    wfdb.wrsamp(
+        stem,
+        fs=500,
+        units=["mV"] * 12,
+        sig_name=list(shards.LEADS),
+        p_signal=heart(number).T,
+        fmt=["16"] * 12,
+        adc_gain=[1000] * 12,
+        baseline=[0] * 12,
+        write_dir=str(folder),
+        comments=said,
+    )
 
 
 def write_ecg_dicom(folder, stem, number):
     made = test_raw_ecg_dicom.dataset(test_raw_ecg_dicom.group(heart(number) * 1000))
-    made.PatientName, made.PatientID, made.PatientBirthDate, made.StudyDate = NAME, f"{PERSON}{number}", BIRTH, BIRTH
-    made.InstitutionName, made.AccessionNumber, made.PatientComments = PLACE, ORDER, f"{NAME} 17.04.1953"
+    made.PatientName, made.PatientID, made.PatientBirthDate, made.StudyDate = (
+        NAME,
+        f"{PERSON}{number}",
+        BIRTH,
+        BIRTH,
+    )
+    made.InstitutionName, made.AccessionNumber, made.PatientComments = (
+        PLACE,
+        ORDER,
+        f"{NAME} 17.04.1953",
+    )
     made.add(pydicom.DataElement(0x00091001, "LO", f"{NAME} {PERSON}"))
     test_raw_ecg_dicom.save(folder / f"{stem}.dcm", made)
 
@@ -119,7 +169,9 @@ def write_code15(folder, stem, number):
         file["names"] = [f"{NAME} {PERSON}"]
         file.attrs["patient"], file["tracings"].attrs["site"] = " ".join(OWN_WORDS), PLACE
     table, head = folder / "exams.csv", "exam_id,age,is_male,patient_id,AF,name\n"
-    table.write_text((table.read_text() if table.exists() else head) + f"{who},61,True,{who},False,{NAME}\n")
+    table.write_text(
+        (table.read_text() if table.exists() else head) + f"{who},61,True,{who},False,{NAME}\n"
+    )
 
 
 def write_tensors(folder, stem, number):
@@ -153,7 +205,11 @@ def pack(folder, stem, *names):
 
 def write_nifti(folder, stem, number):
     made = nibabel.Nifti1Image(disc(number).transpose(3, 2, 0, 1), np.diag([1.5, 1.5, -8.0, 1.0]))
-    made.header["descrip"], made.header["db_name"], made.header["aux_file"] = f"{NAME} {PERSON} {BIRTH}", PERSON, PLACE
+    made.header["descrip"], made.header["db_name"], made.header["aux_file"] = (
+        f"{NAME} {PERSON} {BIRTH}",
+        PERSON,
+        PLACE,
+    )
     made.header["intent_name"] = ORDER
     note = nibabel.nifti1.Nifti1Extension("comment", " ".join(OWN_WORDS).encode())
     made.header.extensions.append(note)
@@ -166,9 +222,20 @@ def write_dicom_stack(folder, stem, number):
     for s in range(SLICES):
         for p in range(PHASES):
             pixels = frames[s, p].astype("<u2").tobytes()
-            made = image(s, p, PatientName=f"{NAME}^{PLACE}", PatientID=f"{PERSON}{number}", PatientBirthDate=BIRTH,
-                         InstitutionName=PLACE, AccessionNumber=ORDER, SeriesDescription=NAME, StudyID=ORDER[:9],
-                         StudyDate=BIRTH, PatientComments=f"{NAME} 17.04.1953", PixelData=pixels)  # fmt: skip
+            made = image(
+                s,
+                p,
+                PatientName=f"{NAME}^{PLACE}",
+                PatientID=f"{PERSON}{number}",
+                PatientBirthDate=BIRTH,
+                InstitutionName=PLACE,
+                AccessionNumber=ORDER,
+                SeriesDescription=NAME,
+                StudyID=ORDER[:9],
+                StudyDate=BIRTH,
+                PatientComments=f"{NAME} 17.04.1953",
+                PixelData=pixels,
+            )
             made.add(pydicom.DataElement(0x00091001, "LO", f"{NAME} {PERSON}"))
             (folder / stem / f"{FILE}{s:02d}{p:02d}.dcm").write_bytes(stored(made))
 
@@ -210,14 +277,21 @@ def contents(path):
     """The bytes of a file, and of a table or a compressed file also what is stored in them encoded."""
     yield path.read_bytes()
     if path.suffix == ".gz":
-        yield zlib.decompressobj(wbits=31).decompress(path.read_bytes())  # also of one that was cut off
+        yield zlib.decompressobj(wbits=31).decompress(
+            path.read_bytes()
+        )  # also of one that was cut off
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             yield from (archive.read(name) for name in archive.namelist())
     if path.suffix == ".parquet":
         table = pq.read_table(path)
-        words = table.select([f.name for f in table.schema if not str(f.type).startswith("fixed_size_binary")])
-        yield json.dumps(words.to_pylist(), default=str).encode() + str(table.schema.metadata).encode()
+        words = table.select(
+            [f.name for f in table.schema if not str(f.type).startswith("fixed_size_binary")]
+        )
+        yield (
+            json.dumps(words.to_pylist(), default=str).encode()
+            + str(table.schema.metadata).encode()
+        )
 
 
 def leaks(*folders):
@@ -227,8 +301,14 @@ def leaks(*folders):
     for folder in folders:
         for path in folder.rglob("*"):
             inside = path.relative_to(folder).as_posix().encode().lower()
-            held = [inside, *(content.lower() for content in contents(path))] if path.is_file() else [inside]
-            found |= {(word, str(path)) for word, coded in wanted for content in held if coded in content}
+            held = (
+                [inside, *(content.lower() for content in contents(path))]
+                if path.is_file()
+                else [inside]
+            )
+            found |= {
+                (word, str(path)) for word, coded in wanted for content in held if coded in content
+            }
     return found
 
 
@@ -241,7 +321,9 @@ def recordings(tmp_path_factory):
         folder.mkdir(parents=True)
         for i in range(PEOPLE):
             write(folder, f"{FILE}-{name}-{i}", 10 * number + i)
-        for path in sorted(path for path in folder.iterdir() if path.is_file() and f"-{name}-0" in path.name):
+        for path in sorted(
+            path for path in folder.iterdir() if path.is_file() and f"-{name}-0" in path.name
+        ):
             cut = path.with_name(path.name.replace(f"-{name}-0", f"-{name}-cut"))
             content = path.read_bytes().replace(f"-{name}-0".encode(), f"-{name}-cut".encode())
             cut.write_bytes(content[: len(content) * 2 // 3])
@@ -261,10 +343,16 @@ def run(*words):
 def test_the_search_finds_what_is_there(tmp_path):
     (tmp_path / "a.bin").write_bytes(b"x" + base64.b64encode(f"ab{PERSON}cd".encode()))
     (tmp_path / "b.bin").write_bytes(NAME.upper().encode("utf-16-le"))
-    pq.write_table(pq.read_table(table(tmp_path / "c.parquet", PLACE)), tmp_path / "d.parquet", compression="gzip")
+    pq.write_table(
+        pq.read_table(table(tmp_path / "c.parquet", PLACE)),
+        tmp_path / "d.parquet",
+        compression="gzip",
+    )
     assert {(word, Path(path).name) for word, path in leaks(tmp_path)} >= {
-        (PERSON, "a.bin"), (NAME, "b.bin"), (PLACE, "d.parquet"),
-    }  # fmt: skip
+        (PERSON, "a.bin"),
+        (NAME, "b.bin"),
+        (PLACE, "d.parquet"),
+    }
 
 
 def table(path, word):
@@ -288,7 +376,10 @@ def test_every_format_is_planted_and_read(recordings, name, kind, reader, write)
             assert "-cut" in source
             said = str(error)
         else:
-            said, read = repr(dataclasses.replace(record, person=None)), read + 1  # a person becomes a pseudonym
+            said, read = (
+                repr(dataclasses.replace(record, person=None)),
+                read + 1,
+            )  # a person becomes a pseudonym
         assert not [word for word in HEADER if word.lower() in said.lower()]
     assert read == PEOPLE
 
@@ -302,25 +393,44 @@ def words_in(said):
 def test_no_identifier_is_written(recordings, tmp_path, one_ray, capfd):
     out, runs, space = tmp_path / "cohorts" / "c", tmp_path / "runs", tmp_path / "space.py"
     space.write_text(SPACE)
-    places = [word for name, kind, reader, _ in FORMATS for word in (f"--{kind}", f"{reader}:{recordings / name}")]
-    keys = [f"{FILE}-{name}-{i}" for name, kind, _, _ in FORMATS if kind == "ecg" for i in range(PEOPLE)]
+    places = [
+        word
+        for name, kind, reader, _ in FORMATS
+        for word in (f"--{kind}", f"{reader}:{recordings / name}")
+    ]
+    keys = [
+        f"{FILE}-{name}-{i}" for name, kind, _, _ in FORMATS if kind == "ecg" for i in range(PEOPLE)
+    ]
     known = pd.DataFrame({"ecg": [f"{key}-0" if "code15" in key else key for key in keys]})
     known["LVEDV"], known["LVESV"] = 140.0 + known.index, 60.0 + known.index / 2
     known["LVSV"] = known.LVEDV - known.LVESV
-    known["LVEF"], known["LVCO"], known["LVM"] = 100 * known.LVSV / known.LVEDV, 0.06 * known.LVSV, 100.0 + known.index
+    known["LVEF"], known["LVCO"], known["LVM"] = (
+        100 * known.LVSV / known.LVEDV,
+        0.06 * known.LVSV,
+        100.0 + known.index,
+    )
     known.to_csv(tmp_path / "labels.csv", index=False)
     shared = ("--cohort", out, "--runs", runs)
     assert run("cohort", "build", *places, "--labels", tmp_path / "labels.csv", *shared) == 0
     assert len(dataset.open(out).rows()) == len(FORMATS) * PEOPLE
     assert run("cohort", "check", *shared) == 0
     assert run("pretrain", space, *shared) == 0
-    finetune.fit([handmade_model.trial("lv")], dataset.open(out), runs, device="cpu", precision="float32")
+    finetune.fit(
+        [handmade_model.trial("lv")], dataset.open(out), runs, device="cpu", precision="float32"
+    )
     assert run("report", *shared) == 0
-    files, final, own = tmp_path / "files", runs / "t/final", next((runs / "t/pretrain").rglob("seed=0"))
+    files, final, own = (
+        tmp_path / "files",
+        runs / "t/final",
+        next((runs / "t/pretrain").rglob("seed=0")),
+    )
     assert run("share", "--model", final, "--out", tmp_path / "shared", *shared) == 0
     assert run("embed", "--model", final, "--out", tmp_path / "vectors", *shared) == 0
     for form, ending in (("safetensors", "safetensors"), ("authors", "pth"), ("onnx", "onnx")):
-        assert run("export", "--model", own, "--out", files / f"a.{ending}", "--format", form, *shared) == 0
+        assert (
+            run("export", "--model", own, "--out", files / f"a.{ending}", "--format", form, *shared)
+            == 0
+        )
     (tmp_path / "list").write_text(f"{FILE}-wfdb-1\n")
     new = out.with_name("new")
     assert run("cohort", "withdraw", "--list", tmp_path / "list", "--out", new, *shared) == 0
@@ -337,10 +447,22 @@ def test_no_identifier_is_written(recordings, tmp_path, one_ray, capfd):
 def test_a_model_in_use_names_files_and_nobody(recordings, tmp_path, tmp_path_factory, capfd):
     _, runs, _ = handmade_model.made(tmp_path_factory.getbasetemp())
     leave(tmp_path / "mmcl")
-    made, own, final = tmp_path / "made", next((runs / "t/final/cad/mmcl").rglob("seed=0")), runs / "t/final"
-    ecg, stack = recordings / "wfdb" / f"{FILE}-wfdb-1.hea", recordings / "nifti" / f"{FILE}-nifti-1.nii.gz"
-    cut, folders = recordings / "muse" / f"{FILE}-muse-cut.xml", [recordings / name for name, *_ in FORMATS]
-    written = [word for kind in ("csv", "json", "html") for word in (f"--{kind}", made / f"risks.{kind}")]
+    made, own, final = (
+        tmp_path / "made",
+        next((runs / "t/final/cad/mmcl").rglob("seed=0")),
+        runs / "t/final",
+    )
+    ecg, stack = (
+        recordings / "wfdb" / f"{FILE}-wfdb-1.hea",
+        recordings / "nifti" / f"{FILE}-nifti-1.nii.gz",
+    )
+    cut, folders = (
+        recordings / "muse" / f"{FILE}-muse-cut.xml",
+        [recordings / name for name, *_ in FORMATS],
+    )
+    written = [
+        word for kind in ("csv", "json", "html") for word in (f"--{kind}", made / f"risks.{kind}")
+    ]
     written[-2] = "--page"
     shared = ("--runs", tmp_path / "runs")
     for code, words in (
@@ -352,11 +474,37 @@ def test_a_model_in_use_names_files_and_nobody(recordings, tmp_path, tmp_path_fa
         (2, ["predict", "--model", final, cut, *shared]),
         (2, ["embed", "--model", own, "--out", made / "vectors", recordings, *shared]),
         (2, ["explain", "--model", own, "--out", made / "attention", cut, ecg, *shared]),
-        (0, ["explain", "--model", tmp_path / "mmcl" / RUN.name, "--ecg", ecg, "--cmr", stack,
-             "--out", made / "pair.png", *shared]),
-        (2, ["explain", "--model", tmp_path / "mmcl" / RUN.name, "--ecg", cut, "--cmr", stack,
-             "--out", made / "no.png", *shared]),
-    ):  # fmt: skip
+        (
+            0,
+            [
+                "explain",
+                "--model",
+                tmp_path / "mmcl" / RUN.name,
+                "--ecg",
+                ecg,
+                "--cmr",
+                stack,
+                "--out",
+                made / "pair.png",
+                *shared,
+            ],
+        ),
+        (
+            2,
+            [
+                "explain",
+                "--model",
+                tmp_path / "mmcl" / RUN.name,
+                "--ecg",
+                cut,
+                "--cmr",
+                stack,
+                "--out",
+                made / "no.png",
+                *shared,
+            ],
+        ),
+    ):
         assert run(*words) == code, words
         assert words_in(capfd.readouterr()) <= {FILE, FOLDER}, words
     found = leaks(made)
@@ -364,7 +512,9 @@ def test_a_model_in_use_names_files_and_nobody(recordings, tmp_path, tmp_path_fa
     named = {Path(path).relative_to(made).as_posix() for _, path in found}
     assert {next((own for own in OWN if path.startswith(own)), path) for path in named} == set(OWN)
     assert leaks(tmp_path / "runs") == set()
-    assert len(pd.read_csv(made / "risks.csv").dropna(subset="key").key.unique()) == PEOPLE * len(ECGS)
+    assert len(pd.read_csv(made / "risks.csv").dropna(subset="key").key.unique()) == PEOPLE * len(
+        ECGS
+    )
     assert len(list((made / "inspect").iterdir())) == 2 * PEOPLE
 
 

@@ -15,15 +15,35 @@ from ecgcmr import store
 from ecgcmr.errors import InputError
 from ecgcmr.trial import Trial
 
-TRIAL = Trial(space="s", stage="final", task="af", label="mae", method="supervised", batch=8, knobs=(("lr", 1e-5),))
+TRIAL = Trial(
+    space="s",
+    stage="final",
+    task="af",
+    label="mae",
+    method="supervised",
+    batch=8,
+    knobs=(("lr", 1e-5),),
+)
 
 
 def finished(trial=TRIAL, value=0.75):
     curve = pd.DataFrame({"step": [1, 2], "epoch": [0, 1], "loss": [1.0, 0.5]})
-    weights = {"ecg.norm.weight": np.ones(4, np.float32), "head.weight": np.zeros((2, 4), np.float32)}
-    predictions = pd.DataFrame({"split": ["test"], "subject": ["a"], "target:af": [1.0], "output:af": [0.7]})
+    weights = {
+        "ecg.norm.weight": np.ones(4, np.float32),
+        "head.weight": np.zeros((2, 4), np.float32),
+    }
+    predictions = pd.DataFrame(
+        {"split": ["test"], "subject": ["a"], "target:af": [1.0], "output:af": [0.7]}
+    )
     return store.Finished(
-        trial, "finished", (("test", "auroc", value, 40),), curve, predictions, weights, 1, {"s": 1.0}
+        trial,
+        "finished",
+        (("test", "auroc", value, 40),),
+        curve,
+        predictions,
+        weights,
+        1,
+        {"s": 1.0},
     )
 
 
@@ -31,8 +51,16 @@ def test_what_was_written_is_read_back(tmp_path):
     store.write(tmp_path, finished(), "cohort")
     assert store.finished(tmp_path, TRIAL, "cohort")
     row = store.rows(tmp_path).iloc[0]
-    assert (row.trial, row.split, row.metric, row.value, row.n) == (TRIAL.name, "test", "auroc", 0.75, 40)
-    np.testing.assert_array_equal(store.weights(tmp_path, TRIAL.name, "ecg")["norm.weight"], np.ones(4))
+    assert (row.trial, row.split, row.metric, row.value, row.n) == (
+        TRIAL.name,
+        "test",
+        "auroc",
+        0.75,
+        40,
+    )
+    np.testing.assert_array_equal(
+        store.weights(tmp_path, TRIAL.name, "ecg")["norm.weight"], np.ones(4)
+    )
 
 
 def test_a_group_may_read_what_is_written(tmp_path):
@@ -83,7 +111,9 @@ def test_a_writer_killed_at_any_moment_leaves_nothing_half_written(tmp_path):
         "while True: store.write(Path(sys.argv[1]), t.finished(value=i / 1e6), 'cohort'); i += 1"
     )
     for wait in (0.0, 0.013, 0.031):
-        process = subprocess.Popen([sys.executable, "-c", script, str(tmp_path), os.path.dirname(__file__)])
+        process = subprocess.Popen(
+            [sys.executable, "-c", script, str(tmp_path), os.path.dirname(__file__)]
+        )
         deadline = time.monotonic() + 60
         while not list(tmp_path.glob("**/seed=0/trial.json")) and time.monotonic() < deadline:
             time.sleep(0.01)
@@ -100,7 +130,12 @@ def test_progress_goes_to_a_file_and_is_forgotten(tmp_path):
     progress = store.Progress(tmp_path, "s/pretrain/x", 100, "steps", done=40)
     progress.update(50, loss=0.5)
     record = store.running(tmp_path)[0]
-    assert (record["done"], record["resumed_at"], record["total"], record["shown"]) == (50, 40, 100, {"loss": 0.5})
+    assert (record["done"], record["resumed_at"], record["total"], record["shown"]) == (
+        50,
+        40,
+        100,
+        {"loss": 0.5},
+    )
     progress.close()
     assert store.running(tmp_path) == []
 
@@ -110,10 +145,14 @@ def test_reads_logged_by_several_processes_do_not_mix(tmp_path):
         "import sys; from pathlib import Path; from ecgcmr import store\n"
         "for i in range(300): store.log_test_read(Path(sys.argv[1]) / 'runs', f'{sys.argv[2]}/seed={i}', i)"
     )
-    writers = [subprocess.Popen([sys.executable, "-c", script, str(tmp_path), name]) for name in ("a", "b")]
+    writers = [
+        subprocess.Popen([sys.executable, "-c", script, str(tmp_path), name]) for name in ("a", "b")
+    ]
     assert [writer.wait() for writer in writers] == [0, 0]
     reads = store.test_reads(tmp_path / "runs")
-    assert {(r["trial"], r["rows"]) for r in reads} == {(f"{a}/seed={i}", i) for a in ("a", "b") for i in range(300)}
+    assert {(r["trial"], r["rows"]) for r in reads} == {
+        (f"{a}/seed={i}", i) for a in ("a", "b") for i in range(300)
+    }
     assert len(reads) == 600
     assert abs(datetime.now(UTC) - datetime.fromisoformat(reads[-1]["time"])).total_seconds() < 60
 

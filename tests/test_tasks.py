@@ -25,6 +25,9 @@ def test_an_unknown_task_lists_what_exists():
 
 def test_presets_differ_in_every_disputed_field_but_share_them_all():
     paper, authors = presets.preset("paper"), presets.preset("authors")
-    assert all(getattr(paper, field) != getattr(authors, field) for field in presets.Preset.__dataclass_fields__)
+    assert all(
+        getattr(paper, field) != getattr(authors, field)
+        for field in presets.Preset.__dataclass_fields__
+    )
     with pytest.raises(InputError, match="known: authors, paper"):
         presets.preset("papre")

@@ -32,16 +32,27 @@ def test_json_round_trip_is_complete():
 @pytest.mark.parametrize("field", [f.name for f in dataclasses.fields(Trial)])
 def test_every_field_changes_the_fingerprint(field):
     other = {
-        "stage": "final", "starts": (), "seed": 1, "preset": "authors", "network": Network(), "batch": 9, "epochs": 7,
-        "take": 0.5, "eval_every": 3, "halving": 4, "knobs": (("lr", 1e-5),), "modality": "cmr",
-    }.get(field, "other")  # fmt: skip
+        "stage": "final",
+        "starts": (),
+        "seed": 1,
+        "preset": "authors",
+        "network": Network(),
+        "batch": 9,
+        "epochs": 7,
+        "take": 0.5,
+        "eval_every": 3,
+        "halving": 4,
+        "knobs": (("lr", 1e-5),),
+        "modality": "cmr",
+    }.get(field, "other")
     changed = dataclasses.replace(TRIAL, **{field: other})
     assert trials.fingerprint(changed, "c") != trials.fingerprint(TRIAL, "c")
     assert trials.fingerprint(TRIAL, "another cohort") != trials.fingerprint(TRIAL, "c")
 
 
 @pytest.mark.parametrize(
-    ("change", "word"), [({"batch": 0}, "batch=0"), ({"take": 1.5}, "take=1.5"), ({"stage": "test"}, "stage 'test'")]
+    ("change", "word"),
+    [({"batch": 0}, "batch=0"), ({"take": 1.5}, "take=1.5"), ({"stage": "test"}, "stage 'test'")],
 )
 def test_what_could_never_run_is_refused_by_name(change, word):
     with pytest.raises(InputError, match=word):
@@ -49,7 +60,11 @@ def test_what_could_never_run_is_refused_by_name(change, word):
 
 
 def test_points_of_one_grid_have_names_of_their_own():
-    grid = [dataclasses.replace(TRIAL, batch=b, knobs=(("lr", lr),)) for b in (8, 16) for lr in (1e-6, 3e-6)]
+    grid = [
+        dataclasses.replace(TRIAL, batch=b, knobs=(("lr", lr),))
+        for b in (8, 16)
+        for lr in (1e-6, 3e-6)
+    ]
     assert len({trial.name for trial in grid}) == 4
 
 

@@ -39,7 +39,13 @@ from ecgcmr.signals import ecg
 from ecgcmr.training import finetune
 from ecgcmr.trial import Trial
 
-SOURCES = {"A": "CPSC2018", "Q": "CPSC-Extra", "E": "Georgia", "HR": "PTB-XL", "JS": "Chapman-Ningbo"}
+SOURCES = {
+    "A": "CPSC2018",
+    "Q": "CPSC-Extra",
+    "E": "Georgia",
+    "HR": "PTB-XL",
+    "JS": "Chapman-Ningbo",
+}
 FIBRILLATION = {"AF", "164889003", "195080001", "426749004", "282825002", "314208002"}
 FLUTTER = {"164890007", "195080001"}
 SPLITS = ("train", "val", "test")
@@ -54,11 +60,17 @@ DRAWS = 20000
 
 def table(opened: dataset.Cohort, recordings: Path) -> pd.DataFrame:
     """The index with what the headers say: `source`, and `fibrillation`, `flutter`, `stated` as 0, 1 or NaN."""
-    link = pd.read_csv(opened.path.with_name(opened.path.name + ".link.csv")).set_index("subject")["key"]
+    link = pd.read_csv(opened.path.with_name(opened.path.name + ".link.csv")).set_index("subject")[
+        "key"
+    ]
     rows = opened.rows().reset_index(drop=True)
     stems = [str(link[subject]) for subject in rows.subject]
     said = [words(recordings / f"{stem}.hea") for stem in stems]
-    for name, codes in (("fibrillation", FIBRILLATION), ("flutter", FLUTTER), ("stated", FIBRILLATION | FLUTTER)):
+    for name, codes in (
+        ("fibrillation", FIBRILLATION),
+        ("flutter", FLUTTER),
+        ("stated", FIBRILLATION | FLUTTER),
+    ):
         rows[name] = [float(bool(listed & codes)) if listed else np.nan for listed in said]
     rows["source"] = [SOURCES[re.match("[A-Z]+", stem)[0]] for stem in stems]  # type: ignore[index]
     return rows
@@ -75,11 +87,15 @@ def labels(rows: pd.DataFrame) -> dict[str, Any]:
     known = rows[rows.stated.notna()]
     counts = {
         split: {
-            "af": f"{int(part.stated.sum())}/{len(part)}", "flutter": int(part.flutter.sum()),
-            "by_source": {source: f"{int(of.stated.sum())}/{len(of)}" for source, of in part.groupby("source")},
+            "af": f"{int(part.stated.sum())}/{len(part)}",
+            "flutter": int(part.flutter.sum()),
+            "by_source": {
+                source: f"{int(of.stated.sum())}/{len(of)}" for source, of in part.groupby("source")
+            },
         }
-        for split in SPLITS for part in [known[known.split == split]]
-    }  # fmt: skip
+        for split in SPLITS
+        for part in [known[known.split == split]]
+    }
     differ = int((rows.af.fillna(-1) != rows.stated.fillna(-1)).sum())
     return {"recordings": len(rows), "labelled": len(known), "differ": differ, **counts}
 
@@ -89,11 +105,15 @@ def labels(rows: pd.DataFrame) -> dict[str, Any]:
 
 def beats(signal: np.ndarray) -> np.ndarray:
     """Seconds at which the slope of all leads together peaks, 8 to 25 Hz: (12, samples) mV -> (beats,)."""
-    band = sosfiltfilt(butter(3, (8, 25), "bandpass", fs=ecg.RATE_HZ, output="sos"), signal, axis=-1)
+    band = sosfiltfilt(
+        butter(3, (8, 25), "bandpass", fs=ecg.RATE_HZ, output="sos"), signal, axis=-1
+    )
     slope = np.gradient(band / (band.std(-1, keepdims=True) + 1e-9), axis=-1)
     window = np.ones(50) / 50  # 0.1 s, a QRS complex
     strength = np.sqrt(np.convolve((slope**2).sum(0), window, "same"))
-    peaks, _ = find_peaks(strength, distance=ecg.RATE_HZ // 4, height=0.4 * np.quantile(strength, 0.98))
+    peaks, _ = find_peaks(
+        strength, distance=ecg.RATE_HZ // 4, height=0.4 * np.quantile(strength, 0.98)
+    )
     return peaks / ecg.RATE_HZ
 
 
@@ -108,10 +128,14 @@ def rhythm(signals: np.ndarray) -> pd.DataFrame:
         change = np.diff(rr)
         found.append(
             {
-                "rate": 60 / np.median(rr), "median": np.median(np.abs(change)) / np.median(rr),
-                "rmssd": np.sqrt((change**2).mean()) / rr.mean(), "cv": rr.std() / rr.mean(),
-            } if len(rr) >= 3 else {}
-        )  # fmt: skip
+                "rate": 60 / np.median(rr),
+                "median": np.median(np.abs(change)) / np.median(rr),
+                "rmssd": np.sqrt((change**2).mean()) / rr.mean(),
+                "cv": rr.std() / rr.mean(),
+            }
+            if len(rr) >= 3
+            else {}
+        )
     return pd.DataFrame(found)
 
 
@@ -121,13 +145,20 @@ def scored(scores: Any, answers: Any) -> list[Any]:
     kept = np.isfinite(x) & np.isfinite(y)
     effect = statistics.auroc_contrast(x[None, kept], y[kept], [1.0])
     ends = (max(effect.low, 0.0), min(effect.high, 1.0))
-    return [*(round(float(v), 3) for v in (effect.value, *ends)), int(y[kept].sum()), int((1 - y[kept]).sum())]
+    return [
+        *(round(float(v), 3) for v in (effect.value, *ends)),
+        int(y[kept].sum()),
+        int((1 - y[kept]).sum()),
+    ]
 
 
 def separated(rows: pd.DataFrame, by: str) -> dict[str, Any]:
     """AUROC of one column: over all rows, by split, and with fibrillation or flutter alone as the positives."""
     chosen = {"all": rows, **{split: rows[rows.split == split] for split in SPLITS}}
-    chosen |= {"without flutter": rows[rows.flutter != 1], "without fibrillation": rows[rows.fibrillation != 1]}
+    chosen |= {
+        "without flutter": rows[rows.flutter != 1],
+        "without fibrillation": rows[rows.fibrillation != 1],
+    }
     return {name: scored(part[by], part.stated) for name, part in chosen.items()}
 
 
@@ -135,13 +166,17 @@ def separated(rows: pd.DataFrame, by: str) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def again(opened: dataset.Cohort, folder: Path, trial: Trial, stored: pd.Series) -> tuple[float, float]:
+def again(
+    opened: dataset.Cohort, folder: Path, trial: Trial, stored: pd.Series
+) -> tuple[float, float]:
     """AUROC of a run's weights on the rows that they learnt from, and how far its stored outputs are from those made anew.
 
     Every recording is read and answered alone, so that a confusion of rows or of classes would show.
     """
     preset = presets.preset(trial.preset)
-    method = methods.build(trial.method, trial.network, preset, outputs=TASK.outputs, modality="ecg", seed=0).eval()
+    method = methods.build(
+        trial.method, trial.network, preset, outputs=TASK.outputs, modality="ecg", seed=0
+    ).eval()
     method.load_state_dict(load_file(folder / store.ENCODER))
 
     def probability(row: pd.DataFrame) -> float:
@@ -167,17 +202,23 @@ def finals(opened: dataset.Cohort, runs: Path, space: str, stated: pd.Series) ->
         table = pd.read_parquet(folder / store.PREDICTIONS).set_index("subject")
         for split, found in outputs.items():
             found[trial.label, trial.seed] = table[table.split == split]["output:af"]
-        epochs.setdefault(trial.label, []).append(int(pd.read_parquet(folder / store.ROWS).epoch.iloc[0]))
+        epochs.setdefault(trial.label, []).append(
+            int(pd.read_parquet(folder / store.ROWS).epoch.iloc[0])
+        )
         trained.add(int(record["provenance"]["n_train"]))
         repeated.append(again(opened, folder, trial, outputs["test"][trial.label, trial.seed]))
     fits, errors = zip(*repeated)
     result: dict[str, Any] = {
-        "rows": sorted(trained), "on_these_rows": [min(fits), round(float(np.mean(fits)), 3), max(fits)],
-        "furthest_output": round(max(errors), 3), "epochs_kept": epochs,
-    }  # fmt: skip
+        "rows": sorted(trained),
+        "on_these_rows": [min(fits), round(float(np.mean(fits)), 3), max(fits)],
+        "furthest_output": round(max(errors), 3),
+        "epochs_kept": epochs,
+    }
     for split, found in outputs.items():
         frame = pd.DataFrame(found)
-        result[split] = chance(frame.rank(), stated[frame.index].to_numpy(), frame.columns.get_level_values(0))
+        result[split] = chance(
+            frame.rank(), stated[frame.index].to_numpy(), frame.columns.get_level_values(0)
+        )
     return result
 
 
@@ -203,13 +244,15 @@ def chance(ranks: pd.DataFrame, answers: np.ndarray, systems: pd.Index) -> dict[
     between = pd.DataFrame(x @ mean.T).corr("spearman").to_numpy()
     below = (observed < 0.5).sum()
     return {
-        "auroc": {name: round(float(v), 3) for name, v in zip(names, observed)}, "mean": round(float(observed.mean()), 3),
+        "auroc": {name: round(float(v), 3) for name, v in zip(names, observed)},
+        "mean": round(float(observed.mean()), 3),
         "rank_correlation": round(float(between[~np.eye(len(names), dtype=bool)].mean()), 2),
-        "below_half": int(below), "as_many_below_half": round(float(((random < 0.5).sum(1) >= below).mean()), 3),
+        "below_half": int(below),
+        "as_many_below_half": round(float(((random < 0.5).sum(1) >= below).mean()), 3),
         "as_low_mean": round(float((random.mean(1) <= observed.mean()).mean()), 3),
         "as_high_mean": round(float((random.mean(1) >= observed.mean()).mean()), 3),
         "single_below_045": round(float((drawn[:, 0] < 0.45).mean()), 3),
-    }  # fmt: skip
+    }
 
 
 # -- learning ----------------------------------------------------------------------------------------------------------
@@ -228,12 +271,19 @@ class Learner:
         """Some rows as fit reads them."""
         given = answers[rows]
         return examples.Split(
-            self.subjects[rows], self.signals[rows], given[:, None], torch.from_numpy(given.astype(np.int64))
+            self.subjects[rows],
+            self.signals[rows],
+            given[:, None],
+            torch.from_numpy(given.astype(np.int64)),
         )
 
-    def outputs(self, train: np.ndarray, test: np.ndarray, answers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def outputs(
+        self, train: np.ndarray, test: np.ndarray, answers: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Train to the last epoch; probabilities on the rows trained on and on the others, (seeds, n) each."""
-        members = [trials.from_json({**trials.to_json(self.trial), "seed": seed}) for seed in self.seeds]
+        members = [
+            trials.from_json({**trials.to_json(self.trial), "seed": seed}) for seed in self.seeds
+        ]
         device, scale = torch.device("cpu"), examples.Scale(np.zeros(1), np.ones(1))
         pack = finetune.assemble(members, TASK, Path(), device, torch.float32)
         rows, draws = self.split(train, answers), finetune.draws_of(members, device)
@@ -242,7 +292,9 @@ class Learner:
             chosen = finetune.orders(draws, epoch, len(train), members, device)
             for now in range(epoch * per_epoch, (epoch + 1) * per_epoch):
                 finetune.advance(pack, rows, draws, chosen, now, self.trial.epochs * per_epoch)
-        first, second = (finetune.evaluate(pack, part, TASK, scale) for part in (rows, self.split(test, answers)))
+        first, second = (
+            finetune.evaluate(pack, part, TASK, scale) for part in (rows, self.split(test, answers))
+        )
         return first[..., 0].numpy(), second[..., 0].numpy()
 
 
@@ -259,28 +311,42 @@ def folded(learner: Learner, answers: np.ndarray, most: int) -> dict[str, Any]:
     inside: list[float] = []
     outside: list[float] = []
     for k in range(FOLDS):
-        rest = [draw.permutation(np.flatnonzero((fold >= 0) & (fold != k) & (answers == value))) for value in (0, 1)]
-        train, test = np.sort(np.concatenate([part[:most] for part in rest])), np.flatnonzero(fold == k)
+        rest = [
+            draw.permutation(np.flatnonzero((fold >= 0) & (fold != k) & (answers == value)))
+            for value in (0, 1)
+        ]
+        train, test = (
+            np.sort(np.concatenate([part[:most] for part in rest])),
+            np.flatnonzero(fold == k),
+        )
         first, second = learner.outputs(train, test, answers)
         pooled[:, test] = second
         used.append(len(train))
         for found, seen, rows in ((inside, first, train), (outside, second, test)):
             found += list(statistics.delong(seen, answers[rows])[0])
     return {
-        "rows": round(float(np.mean(used))), "trained_on": round(float(np.mean(inside)), 3),
+        "rows": round(float(np.mean(used))),
+        "trained_on": round(float(np.mean(inside)), 3),
         "held_out": [round(float(f(outside)), 3) for f in (np.mean, np.min, np.max)],
         "pooled": scored(pooled.mean(0), answers),
-    }  # fmt: skip
+    }
 
 
-def learning(rows: pd.DataFrame, signals: Tensor, trial: Trial, seeds: tuple[int, ...]) -> dict[str, Any]:
+def learning(
+    rows: pd.DataFrame, signals: Tensor, trial: Trial, seeds: tuple[int, ...]
+) -> dict[str, Any]:
     """AF on as many negatives as positives and on all rows, and labels of half the people on as few rows and on all."""
     learner = Learner(trial, rows.subject.to_numpy(), signals, seeds)
     few, every = int(rows.stated.sum() * (1 - 1 / FOLDS)), len(rows)
     af, sex = rows.stated.to_numpy(), rows.sex.to_numpy(float)
     fast = np.where(rows.rate.notna(), (rows.rate > rows.rate.median()).astype(float), np.nan)
-    asked = (("af", af, few), ("af, all rows", af, every), ("sex", sex, few), ("fast heart", fast, few),
-             ("fast heart, all rows", fast, every))  # fmt: skip
+    asked = (
+        ("af", af, few),
+        ("af, all rows", af, every),
+        ("sex", sex, few),
+        ("fast heart", fast, few),
+        ("fast heart, all rows", fast, every),
+    )
     return {name: folded(learner, answers, most) for name, answers, most in asked}
 
 
@@ -289,22 +355,32 @@ def main() -> None:
     for name in ("recordings", "cohort", "runs"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     parser.add_argument("--space", type=Path, default=Path("search_spaces/af.py"))
-    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1], help="of the five folds; none skips them")
+    parser.add_argument(
+        "--seeds", type=int, nargs="*", default=[0, 1], help="of the five folds; none skips them"
+    )
     args = parser.parse_args()
     opened = dataset.open(args.cohort)
     rows = table(opened, args.recordings)
     signals = opened.load(opened.rows(), ("ecg",))["ecg"].astype(np.float32)
     measures = rhythm(signals)
-    rows = rows.join(measures).join(rhythm(signals[..., : ecg.SAMPLES // 2]).add_prefix("first half "))
-    rows["source share"] = rows.source.map(rows[rows.split == "train"].groupby("source").stated.mean())
+    rows = rows.join(measures).join(
+        rhythm(signals[..., : ecg.SAMPLES // 2]).add_prefix("first half ")
+    )
+    rows["source share"] = rows.source.map(
+        rows[rows.split == "train"].groupby("source").stated.mean()
+    )
     asked = [*measures, "first half median", "age", "source share"]
     trial = next(t for t in sweep.load(args.space) if (t.label, t.point) == ("supervised", POINT))
     line = {
-        "benchmark": "af_real", "labels": labels(rows), "rhythm": {name: separated(rows, name) for name in asked},
+        "benchmark": "af_real",
+        "labels": labels(rows),
+        "rhythm": {name: separated(rows, name) for name in asked},
         "runs": finals(opened, args.runs, trial.space, rows.set_index("subject").stated),
-    }  # fmt: skip
+    }
     if args.seeds:
-        line["learning"] = learning(rows, ecg.normalise(torch.from_numpy(signals)).half(), trial, tuple(args.seeds))
+        line["learning"] = learning(
+            rows, ecg.normalise(torch.from_numpy(signals)).half(), trial, tuple(args.seeds)
+        )
     print(json.dumps(line, ensure_ascii=False))
 
 

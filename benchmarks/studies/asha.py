@@ -31,12 +31,18 @@ from ecgcmr.trial import Trial
 def grid(task: str, epochs: int, points: int | None) -> list[Trial]:
     """The paper's points at the toy network; some of them, drawn at random, if asked."""
     found = study.finetuning(
-        "asha", [task], {"supervised": ()}, study.PAPER_GRID, network=study.TOY.network, epochs=epochs
+        "asha",
+        [task],
+        {"supervised": ()},
+        study.PAPER_GRID,
+        network=study.TOY.network,
+        epochs=epochs,
     )
     chosen = np.random.default_rng(0).permutation(len(found))[: points or len(found)]
     # The paper's rates are for a network that starts from pre-training; from nothing it needs larger ones.
     return [
-        replace(t, knobs=tuple((k, 30 * v if k == "lr" else v) for k, v in t.knobs)) for t in (found[i] for i in chosen)
+        replace(t, knobs=tuple((k, 30 * v if k == "lr" else v) for k, v in t.knobs))
+        for t in (found[i] for i in chosen)
     ]
 
 
@@ -54,15 +60,19 @@ def search(trials: list[Trial], cohort: dataset.Cohort, runs: Path) -> dict[str,
     metric = tasks.of(trials[0].task, (trials[0].task,)).metric
     after = store.rows(runs)
     test = (
-        after[(after.stage == "final") & (after.split == "test") & (after.metric == metric)].sort_values("seed").value
+        after[(after.stage == "final") & (after.split == "test") & (after.metric == metric)]
+        .sort_values("seed")
+        .value
     )
     best = next(trial for trial in trials if trial.point == finals[0].point)
     return {
-        "epochs": sum(len(curve) for curve in curves), "seconds": round(seconds, 1),
+        "epochs": sum(len(curve) for curve in curves),
+        "seconds": round(seconds, 1),
         "halted": int((rows.drop_duplicates("trial").status == "halted").sum()),
-        "winner": finals[0].point, "val": round(spaces.value(runs, best), 4),
+        "winner": finals[0].point,
+        "val": round(spaces.value(runs, best), 4),
         "test": [round(float(value), 4) for value in test],
-    }  # fmt: skip
+    }
 
 
 def main() -> None:
@@ -72,7 +82,11 @@ def main() -> None:
     parser.add_argument("--keep", type=int, default=4)
     parser.add_argument("--epochs", type=int, default=64)
     parser.add_argument("--points", type=int)
-    parser.add_argument("--runs", type=Path, help="where the trials go, and stay (default: a folder that is removed)")
+    parser.add_argument(
+        "--runs",
+        type=Path,
+        help="where the trials go, and stay (default: a folder that is removed)",
+    )
     args = parser.parse_args()
     trials, cohort = grid(args.task, args.epochs, args.points), dataset.open(args.cohort)
     with tempfile.TemporaryDirectory() as folder:
@@ -81,12 +95,25 @@ def main() -> None:
         halved = search(spaces.halving(trials, args.keep), cohort, runs / "halved")
     means = [statistics.fmean(found["test"]) for found in (whole, halved)]
     sd = statistics.stdev(whole["test"])
-    print(json.dumps({
-        "benchmark": "asha", "task": args.task, "keep": args.keep, "epochs_each": args.epochs, "points": len(trials),
-        "whole": whole, "halved": halved, "epochs_ratio": round(halved["epochs"] / whole["epochs"], 3),
-        "seconds_ratio": round(halved["seconds"] / whole["seconds"], 3), "test_difference": round(means[1] - means[0], 4),
-        "seed_sd": round(sd, 4), "cores": len(os.sched_getaffinity(0)), "load": os.getloadavg()[0],
-    }))  # fmt: skip
+    print(
+        json.dumps(
+            {
+                "benchmark": "asha",
+                "task": args.task,
+                "keep": args.keep,
+                "epochs_each": args.epochs,
+                "points": len(trials),
+                "whole": whole,
+                "halved": halved,
+                "epochs_ratio": round(halved["epochs"] / whole["epochs"], 3),
+                "seconds_ratio": round(halved["seconds"] / whole["seconds"], 3),
+                "test_difference": round(means[1] - means[0], 4),
+                "seed_sd": round(sd, 4),
+                "cores": len(os.sched_getaffinity(0)),
+                "load": os.getloadavg()[0],
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

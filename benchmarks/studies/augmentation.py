@@ -38,13 +38,19 @@ def shuffled(data: dict[str, Tensor], trial: Trial) -> Iterator[dict[str, Tensor
     for epoch in itertools.count():
         order = torch.from_numpy(np.random.default_rng([trial.seed, epoch]).permutation(n))
         for first in range(0, n - trial.batch + 1, trial.batch):
-            yield {name: signals[order[first : first + trial.batch]] for name, signals in data.items()}
+            yield {
+                name: signals[order[first : first + trial.batch]] for name, signals in data.items()
+            }
 
 
-def trained(trial: Trial, runs: Path, opened: dataset.Cohort, data: dict[str, Tensor]) -> list[dict[str, Any]]:
+def trained(
+    trial: Trial, runs: Path, opened: dataset.Cohort, data: dict[str, Tensor]
+) -> list[dict[str, Any]]:
     """The curve of one training."""
     device = torch.device("cpu")
-    run = loop.prepare(trial, len(data["ecg"]) // trial.batch, device, hardware.precision("auto", device))
+    run = loop.prepare(
+        trial, len(data["ecg"]) // trial.batch, device, hardware.precision("auto", device)
+    )
     for part, name in trial.starts:
         run.method.load(part, store.weights(runs, name, part))
     state = loop.beginning()
@@ -71,10 +77,18 @@ def main() -> None:
         presets.PRESETS[name] = replace(presets.preset(trial.preset), name=name, augment_rate=share)
         short = replace(trial, preset=name, epochs=args.epochs, eval_every=max(1, args.epochs // 5))
         curve = trained(short, args.runs, opened, data)
-        found[f"{share:g}"] = {key: [round(float(row[key]), 4) for row in curve]
-                               for key in ("epoch", "train_loss", "val_loss", "val_top1")}  # fmt: skip
-    line = {"benchmark": "augmentation", "trial": trial.name, "batch": trial.batch, "pairs": len(data["ecg"]),
-            "log_batch": round(math.log(trial.batch), 4), "by_share": found}  # fmt: skip
+        found[f"{share:g}"] = {
+            key: [round(float(row[key]), 4) for row in curve]
+            for key in ("epoch", "train_loss", "val_loss", "val_top1")
+        }
+    line = {
+        "benchmark": "augmentation",
+        "trial": trial.name,
+        "batch": trial.batch,
+        "pairs": len(data["ecg"]),
+        "log_batch": round(math.log(trial.batch), 4),
+        "by_share": found,
+    }
     print(json.dumps(line))
 
 

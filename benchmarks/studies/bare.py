@@ -20,7 +20,11 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from pathlib import Path
 from typing import Any
 
-for name in ("OMP", "OPENBLAS", "MKL"):  # many processes share the cores: threads of each would be in each other's way
+for name in (
+    "OMP",
+    "OPENBLAS",
+    "MKL",
+):  # many processes share the cores: threads of each would be in each other's way
     os.environ.setdefault(f"{name}_NUM_THREADS", "1")
 
 import numpy as np  # noqa: E402
@@ -48,7 +52,9 @@ def make_cohort(path: Path, subjects: int, jobs: int) -> None:
                 yield json.loads(row["part"])
 
         dataset._each = each
-        dataset.synth(path, subjects=subjects, shard_rows=dataset.SHARD_ROWS if subjects > 2000 else 64)
+        dataset.synth(
+            path, subjects=subjects, shard_rows=dataset.SHARD_ROWS if subjects > 2000 else 64
+        )
 
 
 def pre_train(trial: Trial, listed: list[Trial], cohort_path: Path, runs: Path, name: str) -> float:
@@ -64,7 +70,9 @@ def pre_train(trial: Trial, listed: list[Trial], cohort_path: Path, runs: Path, 
         run.method.load(part, store.weights(runs, start, part))
     held = cache.empty(stream.plan(cohort, "train", needs, trial.batch, trial.seed), device)
     if cache.size(held.order) > KEEP_GB * 1e9:
-        raise SystemExit(f"{trial.name}: {cache.size(held.order) / 1e9:.0f} GB of rows, more than {KEEP_GB}")
+        raise SystemExit(
+            f"{trial.name}: {cache.size(held.order) / 1e9:.0f} GB of rows, more than {KEEP_GB}"
+        )
     rows = np.arange(len(held.order.row))
     for piece in np.array_split(rows, -(-len(rows) // ROWS)):
         held.take(piece)
@@ -79,14 +87,24 @@ def pre_train(trial: Trial, listed: list[Trial], cohort_path: Path, runs: Path, 
 def fit_pack(pack: list[Trial], cohort_path: Path, runs: Path, name: str) -> float:
     """One pack; its seconds."""
     begun, cohort = time.monotonic(), dataset.open(cohort_path)
-    partition.train(pack, cohort, runs, name, "auto", f"{pack[0].space}/{pack[0].stage}/{pack[0].task}/pack-{id(pack)}")
+    partition.train(
+        pack,
+        cohort,
+        runs,
+        name,
+        "auto",
+        f"{pack[0].space}/{pack[0].stage}/{pack[0].task}/pack-{id(pack)}",
+    )
     return time.monotonic() - begun
 
 
 def every(
-    pool: ProcessPoolExecutor, jobs: list[Any], work: Callable[..., float], given: tuple[Any, ...],
+    pool: ProcessPoolExecutor,
+    jobs: list[Any],
+    work: Callable[..., float],
+    given: tuple[Any, ...],
     ready: Callable[[Any, set[str]], bool] = lambda job, done: True,
-) -> dict[str, float]:  # fmt: skip
+) -> dict[str, float]:
     """Do all jobs, each once `ready(job, names done)`; seconds by name."""
     seconds: dict[str, float] = {}
     running: dict[Future[float], str] = {}
@@ -115,7 +133,11 @@ def starts(trial: Trial, name: str) -> bool:
 
 def packs(trials: list[Trial], cohort: dataset.Cohort, runs: Path) -> list[list[Trial]]:
     """What is not finished, in packs; the dearest first."""
-    todo = [t for t in trials if t.method != trees.METHOD and not store.finished(runs, t, cohort.fingerprint)]
+    todo = [
+        t
+        for t in trials
+        if t.method != trees.METHOD and not store.finished(runs, t, cohort.fingerprint)
+    ]
     return sorted(partition.packs(todo), key=lambda pack: -pack[0].epochs * len(pack))
 
 
@@ -127,8 +149,12 @@ def main() -> None:
     parser.add_argument("--subjects", type=int, help="of a synthetic cohort, if there is none")
     parser.add_argument("--jobs", type=int, default=4, help="processes on the device")
     parser.add_argument("--device")
-    parser.add_argument("--only", nargs="+", metavar="LABEL", help="pre-train these; the others are there")
-    parser.add_argument("--until", choices=("pretrain", "grid", "seeds"), default="seeds", help="the last stage")
+    parser.add_argument(
+        "--only", nargs="+", metavar="LABEL", help="pre-train these; the others are there"
+    )
+    parser.add_argument(
+        "--until", choices=("pretrain", "grid", "seeds"), default="seeds", help="the last stage"
+    )
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", force=True)
     logging.getLogger("ecgcmr").setLevel(logging.WARNING)
@@ -146,7 +172,11 @@ def main() -> None:
     device = str(hardware.device(args.device))
     given = (args.cohort, args.runs, device)
     with ProcessPoolExecutor(args.jobs, multiprocessing.get_context("spawn")) as pool:
-        first = [trial for trial in listed if trial.stage == "pretrain" and trial.label in (args.only or [trial.label])]
+        first = [
+            trial
+            for trial in listed
+            if trial.stage == "pretrain" and trial.label in (args.only or [trial.label])
+        ]
         names = [trial.name for trial in first]
 
         def ready(trial: Trial, done: set[str]) -> bool:
@@ -157,7 +187,9 @@ def main() -> None:
         grid: list[Trial] = []
         finals: list[Trial] = []
         if args.until != "pretrain":
-            grid, _ = spaces.feasible([t for t in study.resolved(listed, args.runs) if t.stage == "grid"], cohort)
+            grid, _ = spaces.feasible(
+                [t for t in study.resolved(listed, args.runs) if t.stage == "grid"], cohort
+            )
             grid = [trial for trial in grid if trial.method != trees.METHOD]
             every(pool, packs(grid, cohort, args.runs), fit_pack, given)
             lap("grid")
@@ -166,9 +198,14 @@ def main() -> None:
             every(pool, packs(finals, cohort, args.runs), fit_pack, given)
             lap("five seeds")
     line = {
-        "benchmark": "bare", "space": args.space.stem, "device": hardware.name(torch.device(device)), "jobs": args.jobs,
-        "trials": [len(first), len(grid), len(finals)], "seconds": seconds, "pretraining_s": pretrained,
-    }  # fmt: skip
+        "benchmark": "bare",
+        "space": args.space.stem,
+        "device": hardware.name(torch.device(device)),
+        "jobs": args.jobs,
+        "trials": [len(first), len(grid), len(finals)],
+        "seconds": seconds,
+        "pretraining_s": pretrained,
+    }
     print(json.dumps(line))
 
 

@@ -26,7 +26,9 @@ from ecgcmr.tasks import Task
 
 def columns(tables: list[pd.DataFrame], kind: str, task: Task) -> np.ndarray:
     """(seeds, n, columns)."""
-    return np.stack([table[[f"{kind}:{name}" for name in task.columns]].to_numpy(float) for table in tables])
+    return np.stack(
+        [table[[f"{kind}:{name}" for name in task.columns]].to_numpy(float) for table in tables]
+    )
 
 
 def of_disease(means: Disease, outputs: np.ndarray, y: np.ndarray, name: str) -> dict[str, Any]:
@@ -35,13 +37,21 @@ def of_disease(means: Disease, outputs: np.ndarray, y: np.ndarray, name: str) ->
     found = statistics.calibration(risk, y, name)
     usual = means.positive / means.n
     return {
-        "n": len(y), "positive": int(y.sum()), "prevalence": round(y.mean(), 4), "mean_risk": round(risk.mean(), 4),
-        "rule": means.recalibration.rule, "brier": round(found.brier, 4),
+        "n": len(y),
+        "positive": int(y.sum()),
+        "prevalence": round(y.mean(), 4),
+        "mean_risk": round(risk.mean(), 4),
+        "rule": means.recalibration.rule,
+        "brier": round(found.brier, 4),
         "brier_of_prevalence": round(float(((y - usual) ** 2).mean()), 4),
         "half_width": round(float((high - low).mean() / 2), 4),
-        **{word: [round(x, 2) for x in (effect.value, effect.low, effect.high)] if np.isfinite(effect.value) else None
-           for word, effect in (("intercept", found.intercept), ("slope", found.slope))},
-    }  # fmt: skip
+        **{
+            word: [round(x, 2) for x in (effect.value, effect.low, effect.high)]
+            if np.isfinite(effect.value)
+            else None
+            for word, effect in (("intercept", found.intercept), ("slope", found.slope))
+        },
+    }
 
 
 def of_phenotypes(means: Meaning, outputs: np.ndarray, measured: np.ndarray) -> dict[str, Any]:
@@ -50,20 +60,29 @@ def of_phenotypes(means: Meaning, outputs: np.ndarray, measured: np.ndarray) -> 
     known = np.isfinite(measured)
     held = np.where(known, np.abs(measured - outputs.mean(0)) <= radius, np.nan)
     each = np.nanmean(held, axis=0)
-    return {"n": int(known.sum(0).max()), "coverage": round(float(np.nanmean(held)), 3),
-            "least": round(float(each.min()), 3), "most": round(float(each.max()), 3)}  # fmt: skip
+    return {
+        "n": int(known.sum(0).max()),
+        "coverage": round(float(np.nanmean(held)), 3),
+        "least": round(float(each.min()), 3),
+        "most": round(float(each.max()), 3),
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", type=Path, required=True, help="folder of final runs with their predictions")
+    parser.add_argument(
+        "--model", type=Path, required=True, help="folder of final runs with their predictions"
+    )
     parser.add_argument("--system")
     args = parser.parse_args()
     found: dict[str, Any] = {}
     for name, seeds in ensemble.of_system(ensemble.runs_in(args.model), args.system).items():
         task = tasks.of(name, (name,))
         means = ensemble.meaning(seeds, task)
-        tables = [pd.read_parquet(run.folder / store.PREDICTIONS).query("split == 'test'") for run in seeds]
+        tables = [
+            pd.read_parquet(run.folder / store.PREDICTIONS).query("split == 'test'")
+            for run in seeds
+        ]
         outputs, targets = columns(tables, "output", task), columns(tables[:1], "target", task)[0]
         one = means[task.columns[0]]
         if isinstance(one, Disease):

@@ -49,19 +49,28 @@ def reversal(signals: np.ndarray) -> dict[str, str]:
     fold = np.arange(len(moments)) % FOLDS
     references = [1000 * moments[fold != f].mean(0) for f in range(FOLDS)]
     said = {
-        name: [quality_flags.likeliest(T @ held @ T.T, references[f]) for held, f in zip(moments, fold, strict=True)]
+        name: [
+            quality_flags.likeliest(T @ held @ T.T, references[f])
+            for held, f in zip(moments, fold, strict=True)
+        ]
         for name, T in quality_flags.EXCHANGES.items()
     }
     shares = {
-        name: (np.mean([bool(w) for w in words]), np.mean([w == name for w in words])) for name, words in said.items()
+        name: (np.mean([bool(w) for w in words]), np.mean([w == name for w in words]))
+        for name, words in said.items()
     }
-    return {name or "as recorded": f"{a:.3f}" + (f" / {b:.3f}" if name else "") for name, (a, b) in shares.items()}
+    return {
+        name or "as recorded": f"{a:.3f}" + (f" / {b:.3f}" if name else "")
+        for name, (a, b) in shares.items()
+    }
 
 
 def through_electrodes(eight: np.ndarray) -> np.ndarray:
     """Twelve lawful leads of I, II, V1 … V6."""
     one, two = eight[:2]
-    return np.stack([one, two, two - one, -(one + two) / 2, one - two / 2, two - one / 2, *eight[2:]])
+    return np.stack(
+        [one, two, two - one, -(one + two) / 2, one - two / 2, two - one / 2, *eight[2:]]
+    )
 
 
 def spiked(signal: np.ndarray, height_mv: float, random: np.random.Generator) -> np.ndarray:
@@ -94,24 +103,34 @@ def share(name: str, signals: list[np.ndarray]) -> float:
 
 def main() -> None:
     """Print one line of JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--recordings", required=True)
     parser.add_argument("--fit", action="store_true")
     args = parser.parse_args()
     signals, labelled = recordings(args.recordings)
     if args.fit:
         print(
-            (1000 * np.mean([quality_flags.moments(signal) for signal in signals], axis=0)).round().astype(int).tolist()
+            (1000 * np.mean([quality_flags.moments(signal) for signal in signals], axis=0))
+            .round()
+            .astype(int)
+            .tolist()
         )
         return
     random = np.random.default_rng(0)
     plain = list(signals[~labelled])
     paced = {
-        f"spikes of {mv} mV": share("flag_paced", [spiked(s, mv, random) for s in plain]) for mv in (0.3, 0.5, 1, 2)
+        f"spikes of {mv} mV": share("flag_paced", [spiked(s, mv, random) for s in plain])
+        for mv in (0.3, 0.5, 1, 2)
     }
-    noisy = {f"mains {mv} mV": share("flag_noisy", [hum(s, mv) for s in plain]) for mv in (0.03, 0.05, 0.1)}
+    noisy = {
+        f"mains {mv} mV": share("flag_noisy", [hum(s, mv) for s in plain])
+        for mv in (0.03, 0.05, 0.1)
+    }
     noisy |= {
-        f"muscle {mv} mV": share("flag_noisy", [muscle(s, mv, random) for s in plain]) for mv in (0.03, 0.05, 0.1)
+        f"muscle {mv} mV": share("flag_noisy", [muscle(s, mv, random) for s in plain])
+        for mv in (0.03, 0.05, 0.1)
     }
     print(
         json.dumps(
@@ -119,14 +138,17 @@ def main() -> None:
                 "recordings": len(signals),
                 "reversal": reversal(signals),
                 "paced": {
-                    f"labelled, of {int(labelled.sum())}": share("flag_paced", list(signals[labelled])),
-                    f"not labelled, of {len(plain)}": share("flag_paced", plain), **paced,
+                    f"labelled, of {int(labelled.sum())}": share(
+                        "flag_paced", list(signals[labelled])
+                    ),
+                    f"not labelled, of {len(plain)}": share("flag_paced", plain),
+                    **paced,
                 },
                 "noisy": {"as recorded": share("flag_noisy", list(signals)), **noisy},
             },
             ensure_ascii=False,
         )
-    )  # fmt: skip
+    )
 
 
 if __name__ == "__main__":

@@ -41,13 +41,22 @@ def embedded(trial: Trial, runs: Path, signals: dict[str, np.ndarray]) -> dict[s
         method.load(part, store.weights(runs, trial.name, part))
         rows = []
         for i in range(0, len(signals[part]), BATCH):
-            batch = examples.to_model({part: torch.from_numpy(np.array(signals[part][i : i + BATCH]))})
+            batch = examples.to_model(
+                {part: torch.from_numpy(np.array(signals[part][i : i + BATCH]))}
+            )
             encoder = method.get_submodule(method.parts[part])
             if part == "ecg":
-                rows.append(trunk.embed(encoder, batch["ecg"][..., : trial.network.crop], None, 0.0))
+                rows.append(
+                    trunk.embed(encoder, batch["ecg"][..., : trial.network.crop], None, 0.0)
+                )
             else:
                 rows.append(
-                    encoder(trunk.cmr_view(trial.network, presets.preset(trial.preset), 0.0)(batch["cmr"], {}), False)
+                    encoder(
+                        trunk.cmr_view(trial.network, presets.preset(trial.preset), 0.0)(
+                            batch["cmr"], {}
+                        ),
+                        False,
+                    )
                 )
         found[part] = torch.cat(rows).double().numpy()
     return found
@@ -59,7 +68,9 @@ def standard(train: np.ndarray, val: np.ndarray) -> tuple[np.ndarray, np.ndarray
     return (train - mean) / sd, (val - mean) / sd
 
 
-def probed(train: np.ndarray, val: np.ndarray, known: pd.DataFrame, judged: pd.DataFrame) -> dict[str, float]:
+def probed(
+    train: np.ndarray, val: np.ndarray, known: pd.DataFrame, judged: pd.DataFrame
+) -> dict[str, float]:
     """Pearson's r on the validation rows by what is asked: groups of phenotypes (mean of r) and demographics."""
     asked = {name: tasks.TASKS[name].columns for name in ("lv", "rv", "wt", "ecc", "err")}
     asked |= {name: (name,) for name in shards.DEMOGRAPHICS}
@@ -70,7 +81,9 @@ def probed(train: np.ndarray, val: np.ndarray, known: pd.DataFrame, judged: pd.D
             y, truth = known[column].to_numpy(float), judged[column].to_numpy(float)
             here, there = np.isfinite(y), np.isfinite(truth)
             x, z = standard(train[here], val[there])
-            weights = np.linalg.solve(x.T @ x + PENALTY * np.eye(x.shape[1]), x.T @ (y[here] - y[here].mean()))
+            weights = np.linalg.solve(
+                x.T @ x + PENALTY * np.eye(x.shape[1]), x.T @ (y[here] - y[here].mean())
+            )
             rs.append(float(np.corrcoef(z @ weights, truth[there])[0, 1]))
         found[name] = round(float(np.mean(rs)), 3)
     return found
@@ -105,16 +118,26 @@ def main() -> None:
     probes: dict[str, Any] = {}
     agreement: dict[str, Any] = {}
     for trial in study.resolved(spaces.load(args.space), args.runs):
-        if trial.stage != "pretrain" or not (store.folder(args.runs, trial.name) / store.ENCODER).exists():
+        if (
+            trial.stage != "pretrain"
+            or not (store.folder(args.runs, trial.name) / store.ENCODER).exists()
+        ):
             continue
         train, val = (embedded(trial, args.runs, signals[split]) for split in ("train", "val"))
         for part in train:
-            probes[f"{trial.label} {part} {trial.point}"] = probed(train[part], val[part], rows["train"], rows["val"])
+            probes[f"{trial.label} {part} {trial.point}"] = probed(
+                train[part], val[part], rows["train"], rows["val"]
+            )
         if len(train) == 2:
             pairs = [(of["ecg"], of["cmr"]) for of in (train, val)]
             agreement[f"{trial.label} {trial.point}"] = canonical(*pairs)
-    line = {"benchmark": "probe", "train": len(rows["train"]), "val": len(rows["val"]), "r": probes,
-            "canonical": agreement}  # fmt: skip
+    line = {
+        "benchmark": "probe",
+        "train": len(rows["train"]),
+        "val": len(rows["val"]),
+        "r": probes,
+        "canonical": agreement,
+    }
     print(json.dumps(line))
 
 

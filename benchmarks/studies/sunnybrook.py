@@ -34,8 +34,12 @@ LEARNT = 2  # real persons in the training split
 def labels(patients: Path, statistics: Path, out: Path) -> Path:
     """The published numbers by the name of each stack; line i of the statistics is patient i."""
     people = pd.read_csv(patients, encoding="utf-8-sig")
-    numbers = pd.read_csv(statistics, encoding="utf-8-sig").set_index("Patient").rename(columns=COLUMNS)
-    table = numbers.reindex(range(1, len(people) + 1))[list(COLUMNS.values())].reset_index(drop=True)
+    numbers = (
+        pd.read_csv(statistics, encoding="utf-8-sig").set_index("Patient").rename(columns=COLUMNS)
+    )
+    table = numbers.reindex(range(1, len(people) + 1))[list(COLUMNS.values())].reset_index(
+        drop=True
+    )
     table.insert(0, "cmr", people["PatientID"])
     table.to_csv(out, index=False)
     return out
@@ -46,8 +50,13 @@ def rows_of(made: dataset.Cohort, index: pd.DataFrame) -> Iterator[dict[str, Any
     signals = made.load(index, ("cmr",))["cmr"]
     names = [name for name in shards.default_labels() if name in index]
     for i, row in enumerate(index.to_dict("records")):
-        yield {"subject": row["subject"], "split": row["split"], "ecg": None, "cmr": signals[i],
-               **{name: row[name] for name in names if pd.notna(row[name])}}  # fmt: skip
+        yield {
+            "subject": row["subject"],
+            "split": row["split"],
+            "ecg": None,
+            "cmr": signals[i],
+            **{name: row[name] for name in names if pd.notna(row[name])},
+        }
 
 
 def pool(out: Path, real: dataset.Cohort, synthetic: dataset.Cohort) -> dataset.Cohort:
@@ -65,18 +74,42 @@ def pool(out: Path, real: dataset.Cohort, synthetic: dataset.Cohort) -> dataset.
             chunk = [row for row in rows if row["split"] == split]
             path = f"{split}/shard-00000.parquet"
             summary = shards.write_shard(out / path, chunk, shards.default_labels())
-            parts.append({**summary, "path": path, "has": {"ecg": "0" * len(chunk), "cmr": "1" * len(chunk)}})
+            parts.append(
+                {**summary, "path": path, "has": {"ecg": "0" * len(chunk), "cmr": "1" * len(chunk)}}
+            )
         account: dict[str, Any] = {"flow": [], "exclusions": [], "repairs": []}
         return dataset.finish(out, request, recipe, parts, shards.default_labels(), account)
 
 
 def trials() -> tuple[Trial, Trial]:
     """SimCLR on the images, and the fine-tuning that starts from it."""
-    shared: dict[str, Any] = {"space": "sunnybrook", "modality": "cmr", "network": study.TOY.network, "batch": 16}
-    before = Trial(stage="pretrain", task="cmr", label="cmr-simclr", method="simclr", epochs=10, eval_every=5,
-                   knobs=(("lr", 1e-3),), **shared)  # fmt: skip
-    after = Trial(stage="final", task="lv", label="cmr-simclr", method="supervised", starts=(("cmr", before.name),),
-                  epochs=20, eval_every=5, knobs=(("lr", 3e-3),), **shared)  # fmt: skip
+    shared: dict[str, Any] = {
+        "space": "sunnybrook",
+        "modality": "cmr",
+        "network": study.TOY.network,
+        "batch": 16,
+    }
+    before = Trial(
+        stage="pretrain",
+        task="cmr",
+        label="cmr-simclr",
+        method="simclr",
+        epochs=10,
+        eval_every=5,
+        knobs=(("lr", 1e-3),),
+        **shared,
+    )
+    after = Trial(
+        stage="final",
+        task="lv",
+        label="cmr-simclr",
+        method="supervised",
+        starts=(("cmr", before.name),),
+        epochs=20,
+        eval_every=5,
+        knobs=(("lr", 3e-3),),
+        **shared,
+    )
     return before, after
 
 
@@ -95,16 +128,28 @@ def main() -> None:
         scores = pretrain.run_all([before], pooled.path, args.work / "runs", device="cpu")
     (result,) = finetune.fit([after], pooled, args.work / "runs", device="cpu")
     found = result.predictions[result.predictions["subject"].isin(real.rows()["subject"])]
-    columns = [name for name in tasks.TASKS["lv"].columns if np.isfinite(found[f"target:{name}"]).all()]
+    columns = [
+        name for name in tasks.TASKS["lv"].columns if np.isfinite(found[f"target:{name}"]).all()
+    ]
     line = {
-        "benchmark": "sunnybrook", "flow": [(step["step"], step["n"]) for step in real.manifest["flow"]],
-        "faults": faults, "rows": pooled.manifest["rows"], "real_in_training": LEARNT,
+        "benchmark": "sunnybrook",
+        "flow": [(step["step"], step["n"]) for step in real.manifest["flow"]],
+        "faults": faults,
+        "rows": pooled.manifest["rows"],
+        "real_in_training": LEARNT,
         "simclr_val_loss": next(round(r["value"], 4) for r in scores if r["metric"] == "loss"),
-        "test_r": next(round(v, 4) for s, m, v, _ in result.scores if (s, m) == ("test", "pearson")),
+        "test_r": next(
+            round(v, 4) for s, m, v, _ in result.scores if (s, m) == ("test", "pearson")
+        ),
         "real_test_persons": len(found),
-        **{name: {"published": [round(float(x), 1) for x in found[f"target:{name}"]],
-                  "predicted": [round(float(x), 1) for x in found[f"output:{name}"]]} for name in columns},
-    }  # fmt: skip
+        **{
+            name: {
+                "published": [round(float(x), 1) for x in found[f"target:{name}"]],
+                "predicted": [round(float(x), 1) for x in found[f"output:{name}"]],
+            }
+            for name in columns
+        },
+    }
     print(json.dumps(line))
 
 

@@ -45,7 +45,9 @@ def filled(points: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     inside = np.zeros(shape, bool)
     for (x0, y0), (x1, y1) in zip(points, np.roll(points, -1, axis=0)):
         if y0 != y1:
-            inside ^= ((row < y0) != (row < y1)) & (column < x0 + (row - y0) * (x1 - x0) / (y1 - y0))
+            inside ^= ((row < y0) != (row < y1)) & (
+                column < x0 + (row - y0) * (x1 - x0) / (y1 - y0)
+            )
     return inside
 
 
@@ -60,20 +62,32 @@ def drawn(record: CmrRecord, inner: Contours, outer: Contours) -> tuple[np.ndarr
     return masks, ed, es
 
 
-def exact(inner: Contours, outer: Contours, ed: int, es: int, record: CmrRecord) -> dict[str, float]:
+def exact(
+    inner: Contours, outer: Contours, ed: int, es: int, record: CmrRecord
+) -> dict[str, float]:
     """The same volumes from the contours' areas."""
     voxel = float(np.prod(record.spacing_mm)) / 1000
-    volume = {t: voxel * sum(area(p) for (_, phase), p in inner.items() if phase == t) for t in (ed, es)}
+    volume = {
+        t: voxel * sum(area(p) for (_, phase), p in inner.items() if phase == t) for t in (ed, es)
+    }
     wall = voxel * sum(area(p) - area(inner[place]) for place, p in outer.items() if place in inner)
     stroke = volume[ed] - volume[es]
     ejected = 100 * stroke / volume[ed]
-    return {"LVEDV": volume[ed], "LVESV": volume[es], "LVSV": stroke, "LVEF": ejected, "LVM": phenotypes.DENSITY * wall}
+    return {
+        "LVEDV": volume[ed],
+        "LVESV": volume[es],
+        "LVSV": stroke,
+        "LVEF": ejected,
+        "LVM": phenotypes.DENSITY * wall,
+    }
 
 
 def rows(args: argparse.Namespace, stack: str, original: str, published: pd.Series) -> list[str]:
     """One person's lines of the table."""
     record = sax_dicom.read(str(args.stacks / f"{stack}.tar.xz"))
-    inner, outer = (contours(args.contours / original, kind, record.frames.shape[1]) for kind in "io")
+    inner, outer = (
+        contours(args.contours / original, kind, record.frames.shape[1]) for kind in "io"
+    )
     masks, ed, es = drawn(record, inner, outer)
     rate = phenotypes.heart_rate(record.trigger_ms)
     found = phenotypes.measure(masks[:, ed], masks[:, es], record.spacing_mm, heart_rate=rate)
@@ -104,8 +118,11 @@ def draw(record: CmrRecord, masks: np.ndarray, ed: int, es: int, out: Path) -> N
                 panel.contour(masks[z, phase] == label, [0.5], colors=colour, linewidths=1)
             panel.set_title(f"{name}, slice {z}")
     whole = CmrRecord(**{**vars(record), "masks": masks, "masked": tuple(sorted((ed, es)))})
-    crops = {"by the segmentation": cmr.prepare(whole)[0], "by what moves": cmr.prepare(record)[0],
-             "the authors' box": cmr.prepare(record, "fixed")[0]}  # fmt: skip
+    crops = {
+        "by the segmentation": cmr.prepare(whole)[0],
+        "by what moves": cmr.prepare(record)[0],
+        "the authors' box": cmr.prepare(record, "fixed")[0],
+    }
     for panel, (name, image) in zip(axes[2], crops.items()):
         panel.imshow(np.moveaxis(image, 0, -1))
         panel.set_title(f"crop {name}")
@@ -125,7 +142,11 @@ def main() -> None:
     print("| person | | filled | exact | published | difference |\n|---|---|---|---|---|---|")
     for n, (stack, original) in enumerate(zip(link["patient_id"], link["original_id"]), start=1):
         if (args.contours / original).is_dir():
-            print("\n".join(rows(args, stack, original, published.loc[n])).replace("+nan", "–").replace("nan", "–"))
+            print(
+                "\n".join(rows(args, stack, original, published.loc[n]))
+                .replace("+nan", "–")
+                .replace("nan", "–")
+            )
 
 
 if __name__ == "__main__":

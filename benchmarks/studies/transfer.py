@@ -40,8 +40,11 @@ def pretrainings(runs: Path, space: str) -> dict[str, Any]:
             continue
         curve = pd.read_parquet(folder / store.CURVE)
         name = f"{trial.task} {trial.label} {trial.point}"
-        found[name] = {"val_loss": rounded(curve.val_loss.iloc[0], curve.val_loss.iloc[-1]), "status": record["status"],
-                       "minutes": round(record["provenance"]["seconds"] / 60, 1)}  # fmt: skip
+        found[name] = {
+            "val_loss": rounded(curve.val_loss.iloc[0], curve.val_loss.iloc[-1]),
+            "status": record["status"],
+            "minutes": round(record["provenance"]["seconds"] / 60, 1),
+        }
         if "val_top1" in curve:
             found[name]["val_top1"] = rounded(curve.val_top1.iloc[-1])[0]
         if trial.method in CONTRASTIVE:
@@ -53,12 +56,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=Path, required=True)
     parser.add_argument("--space", default="small")
-    parser.add_argument("--pairs", nargs="+", default=PAIRS, metavar="BETTER:WORSE", help="labels to compare")
+    parser.add_argument(
+        "--pairs", nargs="+", default=PAIRS, metavar="BETTER:WORSE", help="labels to compare"
+    )
     args = parser.parse_args()
     evidence = Evidence.of(args.runs, args.space, store.rows(args.runs))
     names = (*paper.LAYOUTS["table3"].tasks, *paper.LAYOUTS["table4"].tasks)
     pairs = [pair.split(":") for pair in args.pairs]
-    labels = dict.fromkeys([*(system.label for system in paper.LAYOUTS["table4"].systems), *itertools.chain(*pairs)])
+    labels = dict.fromkeys(
+        [*(system.label for system in paper.LAYOUTS["table4"].systems), *itertools.chain(*pairs)]
+    )
     scores: dict[str, Any] = {}
     for task in names:
         for label in labels:
@@ -74,10 +81,16 @@ def main() -> None:
                 numbers = rounded(effect.value, effect.low, effect.high, effect.p)
                 differences.setdefault(f"{better} - {worse}", {})[task] = numbers
     line = {
-        "benchmark": "transfer", "space": args.space, "test_scores": scores, "differences": differences,
-        "claims": [[v.claim.text, v.verdict, *rounded(v.value, v.low, v.high, v.p)] for v in evidence.verdicts()],
+        "benchmark": "transfer",
+        "space": args.space,
+        "test_scores": scores,
+        "differences": differences,
+        "claims": [
+            [v.claim.text, v.verdict, *rounded(v.value, v.low, v.high, v.p)]
+            for v in evidence.verdicts()
+        ],
         "pretrainings": pretrainings(args.runs, args.space),
-    }  # fmt: skip
+    }
     print(json.dumps(line, ensure_ascii=False))
 
 

@@ -18,7 +18,9 @@ def load(folder: "Path | str", system: str | None = None, device: str | None = N
     return predict.load(folder, system, device)
 
 
-def encoder(folder: "Path | str", modality: str | None = None, device: str | None = None) -> "Encoder":
+def encoder(
+    folder: "Path | str", modality: str | None = None, device: str | None = None
+) -> "Encoder":
     """The encoder of a pre-training or a final run; see `inference.embed.encoder`."""
     from ecgcmr.inference import embed
 

@@ -47,7 +47,9 @@ def main(argv: list[str] | None = None) -> int:
             setattr(args, name, getattr(args, name).expanduser().resolve())
     kept = hasattr(args, "runs")
     folder = args.runs / "logs" if kept else Path(tempfile.mkdtemp(prefix="ecgcmr-"))
-    log = folder / f"{args.name.replace(' ', '-')}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
+    log = (
+        folder / f"{args.name.replace(' ', '-')}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
+    )
     try:
         with progress.captured(log) as out:
             code = run(args, out)
@@ -91,7 +93,9 @@ def run(args: argparse.Namespace, out: progress.Streams) -> int:
         return 2
     except Exception as error:
         logger.error(traceback.format_exc())
-        screen.note(f"ecgcmr: {type(error).__name__}: {first_line(error)}; the whole story is in {out.log}")
+        screen.note(
+            f"ecgcmr: {type(error).__name__}: {first_line(error)}; the whole story is in {out.log}"
+        )
         return 1
     finally:
         screen.close()

@@ -17,7 +17,9 @@ def unknown(what: str, got: object, known: object) -> InputError:
     return InputError(f"unknown {what} '{got}'; known: {listed}")
 
 
-def differing(old: Mapping[str, Any], new: Mapping[str, Any], among: Iterable[str] | None = None) -> str:
+def differing(
+    old: Mapping[str, Any], new: Mapping[str, Any], among: Iterable[str] | None = None
+) -> str:
     """`lr 0.1 → 0.2; seed 0 → 1`: the fields in which two records differ, by name; "" if they agree.
 
     Args:
@@ -25,7 +27,11 @@ def differing(old: Mapping[str, Any], new: Mapping[str, Any], among: Iterable[st
         among: the fields that count; by default all of either.
     """
     names = sorted({*old, *new} if among is None else among)
-    return "; ".join(f"{name} {old.get(name)} → {new.get(name)}" for name in names if old.get(name) != new.get(name))
+    return "; ".join(
+        f"{name} {old.get(name)} → {new.get(name)}"
+        for name in names
+        if old.get(name) != new.get(name)
+    )
 
 
 class Excluded(Exception):

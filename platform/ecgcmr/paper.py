@@ -11,7 +11,16 @@ from ecgcmr import tasks
 
 GROUPS = ("lv", "rv", "wt", "ecc", "err")  # of the 61 phenotypes, Table IV
 TAKES = (1.0, 0.1, 0.01)  # shares of the labels, section V-D
-SHORT = {"cad": "CAD", "af": "AF", "dm": "DM", "lv": "LV", "rv": "RV", "wt": "WT", "ecc": "Ecc", "err": "Err"}
+SHORT = {
+    "cad": "CAD",
+    "af": "AF",
+    "dm": "DM",
+    "lv": "LV",
+    "rv": "RV",
+    "wt": "WT",
+    "ecc": "Ecc",
+    "err": "Err",
+}
 METRICS = {
     "auroc": ("ROC AUC [%]", 100.0),
     "pearson": ("Pearson's r", 1.0),
@@ -61,7 +70,11 @@ class Layout:
 def _numbers(
     columns: tuple[str, ...], lines: Mapping[str, tuple[tuple[float, float | None], ...]]
 ) -> dict[tuple[str, str], tuple[float, float | None]]:
-    return {(label, task): pair for label, pairs in lines.items() for task, pair in zip(columns, pairs, strict=True)}
+    return {
+        (label, task): pair
+        for label, pairs in lines.items()
+        for task, pair in zip(columns, pairs, strict=True)
+    }
 
 
 _ECG = {  # ROC AUC [%] on 6,007 subjects of the UK Biobank, Tables I to III
@@ -100,51 +113,79 @@ LAYOUTS = {
     layout.stem: layout
     for layout in (
         Layout(
-            "table1", "Table I. Diagnostic modalities.",
+            "table1",
+            "Table I. Diagnostic modalities.",
             (
-                System("supervised", "ECG"), System("xgboost", "Tabular", "Tabular"),
-                System("cmr-supervised", "CMR", "CMR"), System("mmcl", "ECG (MMCL)"),
+                System("supervised", "ECG"),
+                System("xgboost", "Tabular", "Tabular"),
+                System("cmr-supervised", "CMR", "CMR"),
+                System("mmcl", "ECG (MMCL)"),
             ),
-            tasks.DISEASES, "mmcl", _DISEASES,
+            tasks.DISEASES,
+            "mmcl",
+            _DISEASES,
         ),
         Layout(
-            "table2", "Table II. Pre-training strategies for the ECG.",
+            "table2",
+            "Table II. Pre-training strategies for the ECG.",
             (
-                System("supervised", "Supervised ViT"), System("simclr", "SimCLR"), System("clocs", "CLOCS"),
-                System("byol", "BYOL"), System("barlow-twins", "Barlow Twins"), System("mae", "MAE"),
+                System("supervised", "Supervised ViT"),
+                System("simclr", "SimCLR"),
+                System("clocs", "CLOCS"),
+                System("byol", "BYOL"),
+                System("barlow-twins", "Barlow Twins"),
+                System("mae", "MAE"),
                 System("mmcl", "MMCL"),
             ),
-            tasks.DISEASES, "mmcl", _DISEASES,
+            tasks.DISEASES,
+            "mmcl",
+            _DISEASES,
         ),
         Layout(
-            "table3", "Table III. Ablation: masked data modelling and multimodal contrastive learning.",
-            ABLATION, tasks.DISEASES, "mmcl", _DISEASES,
+            "table3",
+            "Table III. Ablation: masked data modelling and multimodal contrastive learning.",
+            ABLATION,
+            tasks.DISEASES,
+            "mmcl",
+            _DISEASES,
         ),
         Layout(
-            "table4", "Table IV. CMR phenotypes from the ECG.",
-            (*ABLATION, System("cmr-supervised", "CMR (reference)", "CMR", False, False, True)), GROUPS, "mmcl",
-            _numbers(GROUPS, {label: tuple((r, None) for r in line) for label, line in _PHENOTYPES.items()}),
+            "table4",
+            "Table IV. CMR phenotypes from the ECG.",
+            (*ABLATION, System("cmr-supervised", "CMR (reference)", "CMR", False, False, True)),
+            GROUPS,
+            "mmcl",
+            _numbers(
+                GROUPS,
+                {label: tuple((r, None) for r in line) for label, line in _PHENOTYPES.items()},
+            ),
         ),
         Layout(
-            "table5", "Table V. Diseases from the CMR image.",
+            "table5",
+            "Table V. Diseases from the CMR image.",
             (
                 System("cmr-supervised", "Supervised ResNet", "CMR", False, False),
                 System("cmr-mmcl-wo-mdm", "MMCL w/o MDM", "CMR", False, True),
                 System("cmr-mmcl", "MMCL", "CMR", True, True),
             ),
-            tasks.DISEASES, "cmr-mmcl", _DISEASES,
+            tasks.DISEASES,
+            "cmr-mmcl",
+            _DISEASES,
         ),
     )
-}  # fmt: skip
+}
 
 # Figure 5 shows every ECG system at every share of the labels.
 LOW_LABEL = (*LAYOUTS["table2"].systems[:-1], ABLATION[2], ABLATION[3])
 
 TITLES = {  # in the order of lists that hold them all
     **{system.label: system.title for system in LOW_LABEL},
-    "mae": "MAE", "xgboost": "XGBoost (tabular)", "cmr-supervised": "Supervised ResNet (CMR)",
-    "cmr-mmcl-wo-mdm": "MMCL w/o MDM (CMR)", "cmr-mmcl": "MMCL (CMR)",
-}  # fmt: skip
+    "mae": "MAE",
+    "xgboost": "XGBoost (tabular)",
+    "cmr-supervised": "Supervised ResNet (CMR)",
+    "cmr-mmcl-wo-mdm": "MMCL w/o MDM (CMR)",
+    "cmr-mmcl": "MMCL (CMR)",
+}
 
 
 # -- claims ------------------------------------------------------------------------------------------------------------
@@ -178,7 +219,9 @@ class Claim:
     margin: float = 0.0
 
 
-def _over(better: str, worse: tuple[str, ...], names: tuple[str, ...], take: float = 1.0) -> tuple[Contrast, ...]:
+def _over(
+    better: str, worse: tuple[str, ...], names: tuple[str, ...], take: float = 1.0
+) -> tuple[Contrast, ...]:
     return tuple(Contrast(better, other, task, take) for other in worse for task in names)
 
 
@@ -189,32 +232,96 @@ CLAIMS = (
     Claim("V-A", "MMCL's ECG outperforms the supervised ECG", _over("mmcl", ("supervised",), _D)),
     Claim("V-A", "MMCL's ECG outperforms tabular data", _over("mmcl", ("xgboost",), _D)),
     Claim("V-A", "MMCL's ECG outperforms the CMR image", _over("mmcl", ("cmr-supervised",), _D)),
-    Claim("V-A", "The CMR image outperforms the supervised ECG", _over("cmr-supervised", ("supervised",), _D)),
-    Claim("V-A", "The CMR image outperforms tabular data for AF and DM",
-          _over("cmr-supervised", ("xgboost",), ("af", "dm"))),
-    Claim("V-A", "The CMR image is on par with tabular data for CAD (within one point)",
-          (Contrast("cmr-supervised", "xgboost", "cad"), Contrast("xgboost", "cmr-supervised", "cad")), margin=0.01),
+    Claim(
+        "V-A",
+        "The CMR image outperforms the supervised ECG",
+        _over("cmr-supervised", ("supervised",), _D),
+    ),
+    Claim(
+        "V-A",
+        "The CMR image outperforms tabular data for AF and DM",
+        _over("cmr-supervised", ("xgboost",), ("af", "dm")),
+    ),
+    Claim(
+        "V-A",
+        "The CMR image is on par with tabular data for CAD (within one point)",
+        (
+            Contrast("cmr-supervised", "xgboost", "cad"),
+            Contrast("xgboost", "cmr-supervised", "cad"),
+        ),
+        margin=0.01,
+    ),
     Claim("V-B", "MAE is the best unimodal pre-training of the ECG", _over("mae", _RIVALS, _D)),
-    Claim("V-B", "MMCL outperforms every other way of training the ECG", _over("mmcl", (*_RIVALS, "mae"), _D)),
-    Claim("V-B", "MMCL without MDM outperforms the supervised ViT", _over("mmcl-wo-mdm", ("supervised",), _D)),
-    Claim("V-B", "MMCL without MDM outperforms MDM for AF and DM", _over("mmcl-wo-mdm", ("mae",), ("af", "dm"))),
-    Claim("V-B", "MMCL without MDM is inferior to MDM for CAD", _over("mae", ("mmcl-wo-mdm",), ("cad",))),
+    Claim(
+        "V-B",
+        "MMCL outperforms every other way of training the ECG",
+        _over("mmcl", (*_RIVALS, "mae"), _D),
+    ),
+    Claim(
+        "V-B",
+        "MMCL without MDM outperforms the supervised ViT",
+        _over("mmcl-wo-mdm", ("supervised",), _D),
+    ),
+    Claim(
+        "V-B",
+        "MMCL without MDM outperforms MDM for AF and DM",
+        _over("mmcl-wo-mdm", ("mae",), ("af", "dm")),
+    ),
+    Claim(
+        "V-B",
+        "MMCL without MDM is inferior to MDM for CAD",
+        _over("mae", ("mmcl-wo-mdm",), ("cad",)),
+    ),
     Claim("V-B", "MDM improves MMCL", _over("mmcl", ("mmcl-wo-mdm",), _D)),
-    Claim("V-C", "MDM encodes phenotypes better than supervision", _over("mae", ("supervised",), GROUPS)),
-    Claim("V-C", "MDM encodes phenotypes better than MMCL without MDM", _over("mae", ("mmcl-wo-mdm",), GROUPS)),
-    Claim("V-C", "MMCL encodes phenotypes best of the ECG systems",
-          _over("mmcl", ("supervised", "mae", "mmcl-wo-mdm"), GROUPS)),
-    Claim("V-C", "Phenotypes from the CMR image itself top the list",
-          _over("cmr-supervised", ("supervised", "mae", "mmcl-wo-mdm", "mmcl"), GROUPS)),
-    Claim("V-D", "With 10 % of the labels MMCL outperforms all baselines",
-          _over("mmcl", (*_RIVALS, "mae", "mmcl-wo-mdm"), _D, 0.1)),
-    Claim("V-D", "With 1 % of the labels MMCL outperforms all baselines, but MMCL without MDM for CAD",
-          (*_over("mmcl", (*_RIVALS, "mae"), _D, 0.01), *_over("mmcl", ("mmcl-wo-mdm",), ("af", "dm"), 0.01))),
-    Claim("V-D", "With 1 % of the labels MMCL is inferior to MMCL without MDM for CAD",
-          _over("mmcl-wo-mdm", ("mmcl",), ("cad",), 0.01)),
+    Claim(
+        "V-C",
+        "MDM encodes phenotypes better than supervision",
+        _over("mae", ("supervised",), GROUPS),
+    ),
+    Claim(
+        "V-C",
+        "MDM encodes phenotypes better than MMCL without MDM",
+        _over("mae", ("mmcl-wo-mdm",), GROUPS),
+    ),
+    Claim(
+        "V-C",
+        "MMCL encodes phenotypes best of the ECG systems",
+        _over("mmcl", ("supervised", "mae", "mmcl-wo-mdm"), GROUPS),
+    ),
+    Claim(
+        "V-C",
+        "Phenotypes from the CMR image itself top the list",
+        _over("cmr-supervised", ("supervised", "mae", "mmcl-wo-mdm", "mmcl"), GROUPS),
+    ),
+    Claim(
+        "V-D",
+        "With 10 % of the labels MMCL outperforms all baselines",
+        _over("mmcl", (*_RIVALS, "mae", "mmcl-wo-mdm"), _D, 0.1),
+    ),
+    Claim(
+        "V-D",
+        "With 1 % of the labels MMCL outperforms all baselines, but MMCL without MDM for CAD",
+        (
+            *_over("mmcl", (*_RIVALS, "mae"), _D, 0.01),
+            *_over("mmcl", ("mmcl-wo-mdm",), ("af", "dm"), 0.01),
+        ),
+    ),
+    Claim(
+        "V-D",
+        "With 1 % of the labels MMCL is inferior to MMCL without MDM for CAD",
+        _over("mmcl-wo-mdm", ("mmcl",), ("cad",), 0.01),
+    ),
     Claim("V-E", "With MDM, ECG and image agree most in the left ventricle (Figure 6)", ()),
-    Claim("V-F", "MMCL improves the CMR image's own predictions",
-          _over("cmr-mmcl", ("cmr-supervised",), _D) + _over("cmr-mmcl-wo-mdm", ("cmr-supervised",), _D)),
-    Claim("V-F", "MDM is not needed for image embeddings (within one point)",
-          _over("cmr-mmcl-wo-mdm", ("cmr-mmcl",), _D), margin=0.01),
-)  # fmt: skip
+    Claim(
+        "V-F",
+        "MMCL improves the CMR image's own predictions",
+        _over("cmr-mmcl", ("cmr-supervised",), _D)
+        + _over("cmr-mmcl-wo-mdm", ("cmr-supervised",), _D),
+    ),
+    Claim(
+        "V-F",
+        "MDM is not needed for image embeddings (within one point)",
+        _over("cmr-mmcl-wo-mdm", ("cmr-mmcl",), _D),
+        margin=0.01,
+    ),
+)

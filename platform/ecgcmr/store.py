@@ -35,8 +35,24 @@ TEST_READS = "test-reads.jsonl"
 WITHDRAWN = "withdrawn.json"
 
 # rows.parquet: one measured number each. `status`: "finished", "early-stopped", "halted" or "diverged".
-ROW_COLUMNS = ("trial", "space", "stage", "task", "label", "method", "point", "seed", "take", "preset", "split",
-               "metric", "value", "n", "status", "epoch")  # fmt: skip
+ROW_COLUMNS = (
+    "trial",
+    "space",
+    "stage",
+    "task",
+    "label",
+    "method",
+    "point",
+    "seed",
+    "take",
+    "preset",
+    "split",
+    "metric",
+    "value",
+    "n",
+    "status",
+    "epoch",
+)
 
 
 @dataclass(frozen=True)
@@ -89,7 +105,9 @@ def vacate(folders: Iterable[Path]) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write canonical, readable JSON, whole or not at all."""
-    write_whole(path, lambda aside: aside.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n"))
+    write_whole(
+        path, lambda aside: aside.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n")
+    )
 
 
 def folder(runs: Path, name: str) -> Path:
@@ -108,7 +126,9 @@ def finished(runs: Path, trial: Trial, cohort_fingerprint: str) -> bool:
         return False
     old = json.loads(path.read_text())["recipe"]
     if differ := differing(old, trials.recipe(trial, cohort_fingerprint)):
-        raise InputError(f"{path.parent} was made by another recipe: {differ}; use another --runs or delete the folder")
+        raise InputError(
+            f"{path.parent} was made by another recipe: {differ}; use another --runs or delete the folder"
+        )
     return True
 
 
@@ -116,14 +136,28 @@ def write(runs: Path, result: Finished, cohort_fingerprint: str) -> list[dict[st
     """Write one trial's folder, whole or not at all, and return its rows."""
     trial = result.trial
     shared = {
-        "trial": trial.name, "space": trial.space, "stage": trial.stage, "task": trial.task, "label": trial.label,
-        "method": trial.method, "point": trial.point, "seed": trial.seed, "take": trial.take, "preset": trial.preset,
-        "status": result.status, "epoch": result.epoch,
-    }  # fmt: skip
-    rows = [{**shared, "split": s, "metric": m, "value": float(v), "n": int(n)} for s, m, v, n in result.scores]
+        "trial": trial.name,
+        "space": trial.space,
+        "stage": trial.stage,
+        "task": trial.task,
+        "label": trial.label,
+        "method": trial.method,
+        "point": trial.point,
+        "seed": trial.seed,
+        "take": trial.take,
+        "preset": trial.preset,
+        "status": result.status,
+        "epoch": result.epoch,
+    }
+    rows = [
+        {**shared, "split": s, "metric": m, "value": float(v), "n": int(n)}
+        for s, m, v, n in result.scores
+    ]
     target = folder(runs, trial.name)
     target.parent.mkdir(parents=True, exist_ok=True)
-    aside = target.with_name(f".{target.name}.{uuid.uuid4().hex}")  # not tempfile's: that hides it from a shared group
+    aside = target.with_name(
+        f".{target.name}.{uuid.uuid4().hex}"
+    )  # not tempfile's: that hides it from a shared group
     aside.mkdir()
     try:
         pd.DataFrame(rows, columns=list(ROW_COLUMNS)).to_parquet(aside / ROWS)
@@ -141,7 +175,9 @@ def write(runs: Path, result: Finished, cohort_fingerprint: str) -> list[dict[st
             "provenance": result.provenance,
         }
         (aside / RECORD).write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
-        if target.exists():  # an unfinished one: progress and checkpoints; set aside first, lest a kill lose both
+        if (
+            target.exists()
+        ):  # an unfinished one: progress and checkpoints; set aside first, lest a kill lose both
             os.replace(target, aside.with_name(f"{aside.name}.old"))
         os.replace(aside, target)
         shutil.rmtree(aside.with_name(f"{aside.name}.old"), ignore_errors=True)
@@ -160,7 +196,9 @@ def records(runs: Path, without: Collection[str] = ()) -> Iterator[tuple[Path, d
 def rows(runs: Path) -> pd.DataFrame:
     """Every measured number under `runs`, one row each; empty if nothing has finished."""
     tables = [pd.read_parquet(folder / ROWS) for folder, _ in records(runs)]
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=list(ROW_COLUMNS))
+    return (
+        pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=list(ROW_COLUMNS))
+    )
 
 
 def weights(runs: Path, name: str, part: str) -> dict[str, Any]:
@@ -171,9 +209,15 @@ def weights(runs: Path, name: str, part: str) -> dict[str, Any]:
     """
     path = folder(runs, name) / ENCODER
     if not path.exists():
-        raise InputError(f"start '{name}' has no {ENCODER} under {runs}; run its pre-training first (ecgcmr pretrain)")
+        raise InputError(
+            f"start '{name}' has no {ENCODER} under {runs}; run its pre-training first (ecgcmr pretrain)"
+        )
     prefix = f"{part}."
-    found = {key.removeprefix(prefix): value for key, value in load_file(path).items() if key.startswith(prefix)}
+    found = {
+        key.removeprefix(prefix): value
+        for key, value in load_file(path).items()
+        if key.startswith(prefix)
+    }
     if not found:
         raise InputError(f"start '{name}' has no '{part}' encoder in {path}")
     return found
@@ -190,7 +234,11 @@ def log_test_read(runs: Path, trial_name: str, rows: int) -> None:
         trial_name: of the final trial.
         rows: how many rows of the split it reads.
     """
-    record = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "trial": trial_name, "rows": rows}
+    record = {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "trial": trial_name,
+        "rows": rows,
+    }
     runs.mkdir(parents=True, exist_ok=True)
     file = os.open(runs / TEST_READS, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
     try:
@@ -235,10 +283,14 @@ def withdrawn(runs: Path) -> dict[str, int]:
     try:
         return {str(name): int(people) for name, people in json.loads(path.read_text()).items()}
     except (ValueError, AttributeError, TypeError) as error:
-        raise InputError(f"{path}: damaged; withdraw again with this --runs, it says which runs are stale") from error
+        raise InputError(
+            f"{path}: damaged; withdraw again with this --runs, it says which runs are stale"
+        ) from error
 
 
-def stale(runs: Path, cohort: str, starts: Iterable[Sequence[str]], since: Mapping[str, int]) -> int:
+def stale(
+    runs: Path, cohort: str, starts: Iterable[Sequence[str]], since: Mapping[str, int]
+) -> int:
     """How many people have withdrawn since from a trial's cohort, or from that of a run that it started from.
 
     Args:
@@ -259,9 +311,16 @@ def stale(runs: Path, cohort: str, starts: Iterable[Sequence[str]], since: Mappi
 class Progress:
     """Tells the display how far a piece of work is, through a small file; at most one write per `every` seconds."""
 
-    def __init__(self, runs: Path, name: str, total: int, unit: str, every: float = 0.5, done: int = 0) -> None:
+    def __init__(
+        self, runs: Path, name: str, total: int, unit: str, every: float = 0.5, done: int = 0
+    ) -> None:
         self.path = folder(runs, name) / PROGRESS
-        self.record: dict[str, Any] = {"name": name, "total": total, "unit": unit, "started": time.time()}
+        self.record: dict[str, Any] = {
+            "name": name,
+            "total": total,
+            "unit": unit,
+            "started": time.time(),
+        }
         self.record.update(done=done, resumed_at=done)
         self.every, self.written = every, 0.0
 

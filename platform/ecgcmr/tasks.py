@@ -7,7 +7,10 @@ from dataclasses import dataclass
 
 from ecgcmr.errors import unknown
 
-SEGMENTS = (*(f"AHA_{i}" for i in range(1, 17)), "Global")  # 16 segments and their mean: ukbb_cardiac's "17"
+SEGMENTS = (
+    *(f"AHA_{i}" for i in range(1, 17)),
+    "Global",
+)  # 16 segments and their mean: ukbb_cardiac's "17"
 
 # Units as Bai et al. 2020 publish them. The paper prints strain in mm; strain is a ratio, in %.
 UNITS: dict[str, str] = {
@@ -28,7 +31,12 @@ PHENOTYPES: tuple[str, ...] = (
     *(f"Err_{segment}" for segment in SEGMENTS),
 )
 
-_VOLUME, _WALL, _ECC, _ERR = (0, 1000, 5, 800), (0, 60, 1.5, 40), (-100, 100, -70, -1.5), (-100, 300, 2, 200)
+_VOLUME, _WALL, _ECC, _ERR = (
+    (0, 1000, 5, 800),
+    (0, 60, 1.5, 40),
+    (-100, 100, -70, -1.5),
+    (-100, 300, 2, 200),
+)
 
 # A value lies between the first two, or its segmentation failed (ukbb_cardiac then writes volumes of 0 and RVEF of -inf). A
 # median lies between the last two, or the column is in another unit: litres, fractions, cm, strain without its sign.
@@ -75,7 +83,11 @@ class Task:
 
 
 def _group(name: str, title: str) -> Task:
-    columns = tuple(p for p in PHENOTYPES if (p.startswith(name) if name in ("LV", "RV") else p.startswith(name + "_")))
+    columns = tuple(
+        p
+        for p in PHENOTYPES
+        if (p.startswith(name) if name in ("LV", "RV") else p.startswith(name + "_"))
+    )
     return Task(name.lower(), title, "regression", columns)
 
 

@@ -61,14 +61,24 @@ class Trial:
     def __post_init__(self) -> None:
         """Refuse what could never run, while the file that says it is still known to the reader."""
         if self.stage not in STAGES:
-            raise InputError(f"stage '{self.stage}' of a trial in space '{self.space}': use one of {', '.join(STAGES)}")
+            raise InputError(
+                f"stage '{self.stage}' of a trial in space '{self.space}': use one of {', '.join(STAGES)}"
+            )
         ready = self.method == IMPORTED
-        least = {"batch": 0 if ready or self.method == "xgboost" else 1, "epochs": 0 if ready else 1, "eval_every": 1}
+        least = {
+            "batch": 0 if ready or self.method == "xgboost" else 1,
+            "epochs": 0 if ready else 1,
+            "eval_every": 1,
+        }
         for name, low in least.items():
             if getattr(self, name) < low:
-                raise InputError(f"{name}={getattr(self, name)} of trial '{self.name}': must be at least {low}")
+                raise InputError(
+                    f"{name}={getattr(self, name)} of trial '{self.name}': must be at least {low}"
+                )
         if self.halving == 1 or self.halving < 0:
-            raise InputError(f"halving={self.halving} of trial '{self.name}': must be 0 (none) or at least 2")
+            raise InputError(
+                f"halving={self.halving} of trial '{self.name}': must be 0 (none) or at least 2"
+            )
         if not 0 < self.take <= 1:
             raise InputError(f"take={self.take} of trial '{self.name}': must lie in (0, 1]")
 
@@ -95,7 +105,9 @@ def to_json(trial: Trial) -> dict[str, Any]:
 
 def from_json(record: dict[str, Any]) -> Trial:
     """The inverse of `to_json`."""
-    network: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in record["network"].items()}
+    network: dict[str, Any] = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in record["network"].items()
+    }
     pairs = {k: tuple((str(name), value) for name, value in record[k]) for k in ("starts", "knobs")}
     return Trial(**{**record, **pairs, "network": Network(**network)})
 

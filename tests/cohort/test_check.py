@@ -17,7 +17,11 @@ TRAIN, VAL = "train/shard-00000.parquet", "val/shard-00000.parquet"
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory):
-    return write_cohort(tmp_path_factory.mktemp("check") / "sound", heart_rows(40, seed=3, paired=False), shard_rows=16)
+    return write_cohort(
+        tmp_path_factory.mktemp("check") / "sound",
+        heart_rows(40, seed=3, paired=False),
+        shard_rows=16,
+    )
 
 
 @pytest.fixture
@@ -33,7 +37,9 @@ def change(path, file, column, row, value):
     values[row] = value(values[row]) if callable(value) else value
     field = table.schema.field(column)
     where = table.schema.names.index(column)
-    pq.write_table(table.set_column(where, field, pa.array(values, field.type)), path / file, **shards.ONE_PAGE)
+    pq.write_table(
+        table.set_column(where, field, pa.array(values, field.type)), path / file, **shards.ONE_PAGE
+    )
     sign(path, file)
 
 
@@ -43,7 +49,9 @@ def sign(path, file):
     for entry in manifest["shards"]:
         if entry["path"] == file:
             entry["sha256"] = shards.sha256(path / file)
-    manifest["fingerprint"] = dataset.digest({"recipe": manifest["recipe_hash"], "shards": manifest["shards"]})
+    manifest["fingerprint"] = dataset.digest(
+        {"recipe": manifest["recipe_hash"], "shards": manifest["shards"]}
+    )
     (path / dataset.MANIFEST).write_text(json.dumps(manifest))
 
 
@@ -73,7 +81,11 @@ def test_a_sound_cohort_has_no_fault(sound):
 @pytest.mark.parametrize(
     ("column", "value", "words"),
     [
-        ("ecg", ecg(lambda x: x.__setitem__((3, 7), np.nan)), "ECG is not finite, lead aVR sample 7"),
+        (
+            "ecg",
+            ecg(lambda x: x.__setitem__((3, 7), np.nan)),
+            "ECG is not finite, lead aVR sample 7",
+        ),
         ("ecg", ecg(lambda x: x.__setitem__((8, 9), 30)), "lead V3 reaches 30 mV"),
         ("ecg", ecg(lambda x: x.__setitem__(11, 0)), "lead V6 is flat"),
         ("ecg", ecg(swap_arms), "limb leads break Einthoven's law"),
@@ -122,7 +134,9 @@ def test_a_missing_column(copy):
 def test_other_types_units_and_counts(copy):
     table = pq.read_table(copy / TRAIN)
     where = table.schema.names.index("ecg")
-    field = table.schema.field("ecg").with_metadata({**table.schema.field("ecg").metadata, b"unit": b"uV"})
+    field = table.schema.field("ecg").with_metadata(
+        {**table.schema.field("ecg").metadata, b"unit": b"uV"}
+    )
     table = table.set_column(where, field, table["ecg"]).slice(0, len(table) - 1)
     pq.write_table(table, copy / TRAIN)
     sign(copy, TRAIN)
@@ -143,7 +157,11 @@ def test_a_person_in_two_splits(copy):
 def test_a_signal_in_two_splits(copy):
     stolen = pq.read_table(copy / TRAIN)["ecg"][4].as_py()
     change(
-        copy, VAL, "ecg", 1, ecg(lambda x: x.__setitem__(slice(None), np.frombuffer(stolen, "f2").reshape(12, 5000)))
+        copy,
+        VAL,
+        "ecg",
+        1,
+        ecg(lambda x: x.__setitem__(slice(None), np.frombuffer(stolen, "f2").reshape(12, 5000))),
     )
     assert faults(copy) == [f"{VAL} row 1: same ECG as {TRAIN} row 4, which is in train"]
 
@@ -154,7 +172,10 @@ def test_a_signal_in_two_splits(copy):
         (lambda m: m["rows"].update(train=1), "rows of train: 1, the index has 28"),
         (lambda m: m["recipe"].update(extra=1), "recipe_hash is not the recipe's"),
         (lambda m: m.update(fingerprint="0"), "fingerprint is not that of recipe and shards"),
-        (lambda m: m["labels"]["af"]["val"].update(positive=99), "labels of 'af' are not those of the index"),
+        (
+            lambda m: m["labels"]["af"]["val"].update(positive=99),
+            "labels of 'af' are not those of the index",
+        ),
     ],
 )
 def test_a_manifest_that_lies(copy, edit, words):

@@ -42,7 +42,10 @@ def test_a_shard_gives_back_what_was_written(tmp_path):
 
 def test_a_shard_says_what_its_bytes_mean(tmp_path):
     shards.write_shard(tmp_path / "a.parquet", heart_rows(2), ())
-    meta = {k.decode(): v.decode() for k, v in pq.read_schema(tmp_path / "a.parquet").field("ecg").metadata.items()}
+    meta = {
+        k.decode(): v.decode()
+        for k, v in pq.read_schema(tmp_path / "a.parquet").field("ecg").metadata.items()
+    }
     assert meta["dtype"] == "float16"
     assert json.loads(meta["shape"]) == [12, 5000]
     assert (meta["unit"], meta["rate_hz"]) == ("mV", "500")
@@ -63,15 +66,21 @@ def test_reading_tasks_do_without_pytorch():
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
 
 
-@pytest.mark.parametrize("options", [shards.ONE_PAGE, {"compression": "zstd"}, {"data_page_size": 200_000}])
+@pytest.mark.parametrize(
+    "options", [shards.ONE_PAGE, {"compression": "zstd"}, {"data_page_size": 200_000}]
+)
 def test_rows_are_read_whatever_the_pages(tmp_path, options):
     rows = list(heart_rows(70, paired=False))
     shards.write_shard(tmp_path / "a.parquet", rows, ())
-    pq.write_table(pq.read_table(tmp_path / "a.parquet"), tmp_path / "a.parquet", row_group_size=40, **options)
+    pq.write_table(
+        pq.read_table(tmp_path / "a.parquet"), tmp_path / "a.parquet", row_group_size=40, **options
+    )
     have = [i for i, row in enumerate(rows) if row["cmr"] is not None]
     wanted = np.array(have[::-3])
     out = {name: shards.space(len(wanted) + 1, name) for name in shards.SIGNALS}
-    shards.read_rows(tmp_path / "a.parquet", wanted, ("ecg", "cmr"), out, np.arange(1, len(wanted) + 1))
+    shards.read_rows(
+        tmp_path / "a.parquet", wanted, ("ecg", "cmr"), out, np.arange(1, len(wanted) + 1)
+    )
     for place, row in enumerate(wanted, 1):
         assert (out["ecg"][place] == rows[row]["ecg"]).all()
         assert (out["cmr"][place] == rows[row]["cmr"]).all()
@@ -79,7 +88,9 @@ def test_rows_are_read_whatever_the_pages(tmp_path, options):
 
 def test_an_array_of_another_form_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"ecg is float32\(12, 5000\), a shard needs float16"):
-        shards.write_shard(tmp_path / "a.parquet", [{"subject": "a", "ecg": np.zeros((12, 5000), np.float32)}], ())
+        shards.write_shard(
+            tmp_path / "a.parquet", [{"subject": "a", "ecg": np.zeros((12, 5000), np.float32)}], ()
+        )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -152,7 +163,8 @@ def test_a_folder_with_something_else_is_left_alone(tmp_path, small_cohort):
     with pytest.raises(InputError, match="not empty and no cohort"):
         dataset.synth(tmp_path, subjects=10)
     with pytest.raises(
-        InputError, match=r"holds a cohort made otherwise: .*source test → synthetic.*subjects None → 10"
+        InputError,
+        match=r"holds a cohort made otherwise: .*source test → synthetic.*subjects None → 10",
     ):
         dataset.synth(small_cohort.path, subjects=10)
 
@@ -181,17 +193,25 @@ def test_repeat_visits_share_person_and_split():
 
 
 def test_pseudonyms_follow_the_key_and_hide_the_file():
-    rows = [linkage.link([found("ecg", "JOHN-DOE")], Labels(), s, 0).rows[0]["subject"] for s in (SECRET, SECRET, b"x")]
+    rows = [
+        linkage.link([found("ecg", "JOHN-DOE")], Labels(), s, 0).rows[0]["subject"]
+        for s in (SECRET, SECRET, b"x")
+    ]
     assert rows[0] == rows[1] != rows[2]
     assert "JOHN" not in rows[0]
 
 
 def test_the_first_of_equal_recordings_stays():
     linked = linkage.link(
-        [found("ecg", "a", digest="d"), found("ecg", "b", digest="d"), found("ecg", "c")], Labels(), SECRET, 0
+        [found("ecg", "a", digest="d"), found("ecg", "b", digest="d"), found("ecg", "c")],
+        Labels(),
+        SECRET,
+        0,
     )
     assert len(linked.rows) == 2
-    assert linked.exclusions == [{"key": linkage.pseudonym(SECRET, "b"), "reason": f"ecg: {linkage.DUPLICATE}"}]
+    assert linked.exclusions == [
+        {"key": linkage.pseudonym(SECRET, "b"), "reason": f"ecg: {linkage.DUPLICATE}"}
+    ]
 
 
 def test_ecg_and_cmr_join_by_key_then_by_labels_file(tmp_path):
@@ -206,7 +226,9 @@ def test_ecg_and_cmr_join_by_key_then_by_labels_file(tmp_path):
     plain = linkage.link(recordings, Labels(), SECRET, 0)
     assert sum(bool(r["ecg"] and r["cmr"]) for r in plain.rows) == 1
     assert len(plain.rows) == 5
-    (tmp_path / "l.csv").write_text("subject,ecg,cmr,cad\nann,records/2.hea,S9,1\nbob,3,,0\nann,,S7,\n")
+    (tmp_path / "l.csv").write_text(
+        "subject,ecg,cmr,cad\nann,records/2.hea,S9,1\nbob,3,,0\nann,,S7,\n"
+    )
     linked = linkage.link(recordings, read_labels([tmp_path / "l.csv"]), SECRET, 0)
     by = {(r["ecg"] or "", r["cmr"] or ""): r for r in linked.rows}
     pair = by["/raw/2.ecg", "/raw/S9.cmr"]
@@ -219,7 +241,9 @@ def test_ecg_and_cmr_join_by_key_then_by_labels_file(tmp_path):
 
 def named(kind, path, **more):
     """A recording of a file in a folder; the key is the file's name, as readers make it."""
-    return dataclasses.replace(found(kind, path.split("/")[-1], digest=path + kind), source=f"x:/raw/{path}.x", **more)
+    return dataclasses.replace(
+        found(kind, path.split("/")[-1], digest=path + kind), source=f"x:/raw/{path}.x", **more
+    )
 
 
 def pairs(linked):
@@ -229,9 +253,15 @@ def pairs(linked):
 def test_two_files_of_one_name_do_not_hide_each_other(tmp_path, caplog):
     (tmp_path / "l.csv").write_text("ecg,cad\n0001,1\n0002,1\n")
     ecgs = [named("ecg", "a/0001"), named("ecg", "b/0001"), named("ecg", "a/0002")]
-    linked = linkage.link([*ecgs, named("cmr", "c/0001")], read_labels([tmp_path / "l.csv"]), SECRET, 0)
-    assert pairs(linked) == {(f.source, None) for f in ecgs} | {(None, "x:/raw/c/0001.x")}  # of which one is the CMR?
-    assert {row["ecg"]: row["numbers"] for row in linked.rows if row["ecg"]}[ecgs[0].source] == {}  # nor the label
+    linked = linkage.link(
+        [*ecgs, named("cmr", "c/0001")], read_labels([tmp_path / "l.csv"]), SECRET, 0
+    )
+    assert pairs(linked) == {(f.source, None) for f in ecgs} | {
+        (None, "x:/raw/c/0001.x")
+    }  # of which one is the CMR?
+    assert {row["ecg"]: row["numbers"] for row in linked.rows if row["ecg"]}[
+        ecgs[0].source
+    ] == {}  # nor the label
     assert sum(row["numbers"] == {"cad": 1.0} for row in linked.rows) == 1
     assert {line["key"] for line in linked.link} == {"a/0001", "b/0001", "0002", "0001"}
     assert len({row["subject"] for row in linked.rows}) == 2  # in doubt one person, hence one split
@@ -240,9 +270,13 @@ def test_two_files_of_one_name_do_not_hide_each_other(tmp_path, caplog):
 
 
 def test_folders_tell_files_of_one_name_apart_for_pairing_too():
-    recordings = [named(kind, f"{kind}/{visit}/7") for kind in ("ecg", "cmr") for visit in ("first", "second")]
+    recordings = [
+        named(kind, f"{kind}/{visit}/7") for kind in ("ecg", "cmr") for visit in ("first", "second")
+    ]
     linked = linkage.link(recordings, Labels(), SECRET, 0)
-    assert pairs(linked) == {(f"x:/raw/ecg/{v}/7.x", f"x:/raw/cmr/{v}/7.x") for v in ("first", "second")}
+    assert pairs(linked) == {
+        (f"x:/raw/ecg/{v}/7.x", f"x:/raw/cmr/{v}/7.x") for v in ("first", "second")
+    }
 
 
 def test_named_persons_may_share_file_names():
@@ -281,19 +315,25 @@ def test_a_labels_file_outweighs_the_patient_number(tmp_path):
     }  # so `withdraw` finds all three
     (tmp_path / "two.csv").write_text("subject,ecg,cad\nann,b,1\nbob,c,1\n")
     linked = linkage.link(ecgs, read_labels([tmp_path / "two.csv"]), SECRET, 0)
-    assert {row["subject"] for row in linked.rows} == {linkage.pseudonym(SECRET, who) for who in ("a", "ann", "bob")}
+    assert {row["subject"] for row in linked.rows} == {
+        linkage.pseudonym(SECRET, who) for who in ("a", "ann", "bob")
+    }
 
 
 def test_biobank_recordings_are_paired_by_person_and_visit():
     def of(kind, field, visit):
-        return dataclasses.replace(found(kind, f"1000012_{field}_{visit}_0", person="1000012"), visit=visit)
+        return dataclasses.replace(
+            found(kind, f"1000012_{field}_{visit}_0", person="1000012"), visit=visit
+        )
 
     ecgs, cmrs = [of("ecg", 20205, v) for v in "23"], [of("cmr", 20209, v) for v in "34"]
     unknown = found("cmr", "1000012")  # ukbb_cardiac's folder: the person without the visit
     linked = linkage.link([*ecgs, *cmrs, unknown], Labels(), SECRET, 0)
     assert pairs(linked) == {
-        (ecgs[1].source, cmrs[0].source), (ecgs[0].source, unknown.source), (None, cmrs[1].source),
-    }  # fmt: skip
+        (ecgs[1].source, cmrs[0].source),
+        (ecgs[0].source, unknown.source),
+        (None, cmrs[1].source),
+    }
     assert len({row["subject"] for row in linked.rows}) == 1
     paired = next(step for step in linked.flow if step["step"] == "paired")
     assert (paired["n"], paired["reasons"]) == (2, {"cmr: no ECG": 1})
@@ -305,7 +345,10 @@ def test_the_flow_accounts_for_every_recording():
         dataclasses.replace(found("ecg", "y"), step="plausible", reason="flat lead"),
     ]
     linked = linkage.link(
-        [*bad, found("ecg", "a", digest="d", af=1.0), found("ecg", "b", digest="d")], Labels(), SECRET, 0
+        [*bad, found("ecg", "a", digest="d", af=1.0), found("ecg", "b", digest="d")],
+        Labels(),
+        SECRET,
+        0,
     )
     steps = {step["step"]: (step["n"], step["reasons"]) for step in linked.flow}
     assert steps["found"] == (4, {})
@@ -313,7 +356,9 @@ def test_the_flow_accounts_for_every_recording():
     assert steps["plausible"] == (2, {"ecg: flat lead": 1})
     assert steps["unique"] == (1, {f"ecg: {linkage.DUPLICATE}": 1})
     assert steps["labelled"][0] == steps["kept"][0] == 1
-    with pytest.raises(InputError, match="none of 2 recordings can serve: 1 truncated, 1 flat lead"):
+    with pytest.raises(
+        InputError, match="none of 2 recordings can serve: 1 truncated, 1 flat lead"
+    ):
         linkage.link(bad, Labels(), SECRET, 0)
 
 
@@ -329,7 +374,10 @@ def test_a_labels_file_brings_no_text_and_no_dates(tmp_path, caplog):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("name,cad\na,1\n", "no column 'subject', 'eid', 'ecg', 'record' or 'cmr' to join on; it has name, cad"),
+        (
+            "name,cad\na,1\n",
+            "no column 'subject', 'eid', 'ecg', 'record' or 'cmr' to join on; it has name, cad",
+        ),
         ("ecg,cad\na,1\na,0\n", "ecg: 1 of the keys stand in more than one line"),
         ("ecg,year\na,1960\n", "no column of 0/1 labels, demographics or phenotypes; it has year"),
         ("", "cannot be read"),
@@ -345,7 +393,11 @@ def test_bad_labels_files(tmp_path, text, words):
 
 
 def tree(path):
-    return {p.relative_to(path).as_posix(): p.read_bytes() for p in sorted(path.rglob("*")) if p.is_file()}
+    return {
+        p.relative_to(path).as_posix(): p.read_bytes()
+        for p in sorted(path.rglob("*"))
+        if p.is_file()
+    }
 
 
 def synth(path):
@@ -364,7 +416,9 @@ cluster.start(cpus=1, object_store_mb=100)
 synth(Path({str(tmp_path)!r}) / "b" / "c")
 """
     killed, parts = tmp_path / "b" / "c", []
-    process = subprocess.Popen([sys.executable, "-c", code], start_new_session=True, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], start_new_session=True, stderr=subprocess.PIPE
+    )
     end = time.monotonic() + 120
     while len(parts) < 2 and time.monotonic() < end and process.poll() is None:
         time.sleep(0.05)
@@ -377,7 +431,11 @@ synth(Path({str(tmp_path)!r}) / "b" / "c")
         dataset.open(killed)
     with pytest.raises(InputError, match="an unfinished cohort made otherwise: seed 5 → 6"):
         dataset.synth(killed, subjects=30, seed=6, shard_rows=4)
-    done = {p: (killed / "train" / p.name.split("-", 1)[1]).with_suffix(".parquet") for p in parts if "train" in p.name}
+    done = {
+        p: (killed / "train" / p.name.split("-", 1)[1]).with_suffix(".parquet")
+        for p in parts
+        if "train" in p.name
+    }
     before = {p: p.stat().st_mtime_ns for p in done.values()}
     resumed = synth(killed)
     assert {p: p.stat().st_mtime_ns for p in before} == before  # what was there was not made again
@@ -404,9 +462,17 @@ def write_wfdb(folder, name, wave, rate=500):
     limbs = [one, two, two - one, -(one + two) / 2, one - two / 2, two - one / 2]
     signal_ = np.array([*limbs, *(wave * c for c in (-0.5, -0.3, 0.45, 0.9, 1.1, 0.8))]).T
     wfdb.wrsamp(
-        name, fs=rate, units=["mV"] * 12, sig_name=list(shards.LEADS), p_signal=signal_, fmt=["16"] * 12,
-        adc_gain=[1000] * 12, baseline=[0] * 12, write_dir=str(folder), comments=["Age: 61", "Sex: Female"],
-    )  # fmt: skip
+        name,
+        fs=rate,
+        units=["mV"] * 12,
+        sig_name=list(shards.LEADS),
+        p_signal=signal_,
+        fmt=["16"] * 12,
+        adc_gain=[1000] * 12,
+        baseline=[0] * 12,
+        write_dir=str(folder),
+        comments=["Age: 61", "Sex: Female"],
+    )
 
 
 def test_a_cohort_of_recordings(tmp_path, ray_session):
@@ -420,10 +486,16 @@ def test_a_cohort_of_recordings(tmp_path, ray_session):
     write_wfdb(raw, "zagain", beat)
     write_wfdb(raw, "zshort", beat[:2000])
     (tmp_path / "other site").mkdir()
-    write_wfdb(tmp_path / "other site", "r0", beat + 0.1 * rng.standard_normal(5000))  # noisy, and r0 is there twice
-    (tmp_path / "labels.csv").write_text("ecg,subject,cad\n" + "".join(f"r{i},P{i // 2},{i % 2}\n" for i in range(8)))
+    write_wfdb(
+        tmp_path / "other site", "r0", beat + 0.1 * rng.standard_normal(5000)
+    )  # noisy, and r0 is there twice
+    (tmp_path / "labels.csv").write_text(
+        "ecg,subject,cad\n" + "".join(f"r{i},P{i // 2},{i % 2}\n" for i in range(8))
+    )
     places = [f"wfdb:{raw}", f"wfdb:{tmp_path / 'other site'}"]
-    made = dataset.build(tmp_path / "c", ecg=places, labels=tmp_path / "labels.csv", seed=1, shard_rows=4)
+    made = dataset.build(
+        tmp_path / "c", ecg=places, labels=tmp_path / "labels.csv", seed=1, shard_rows=4
+    )
     assert check.check(made.path) == []
     index = made.rows()
     assert len(index) == 10
@@ -431,9 +503,9 @@ def test_a_cohort_of_recordings(tmp_path, ray_session):
     assert index["subject"].nunique() == 6
     assert not index["has_cmr"].any()
     assert index["cad"].notna().sum() == 7
-    assert index["flag_noisy"].sum() == made.manifest["flags"]["flag_noisy"]["train"]["positive"] + sum(
-        made.manifest["flags"]["flag_noisy"][split]["positive"] for split in ("val", "test")
-    )
+    assert index["flag_noisy"].sum() == made.manifest["flags"]["flag_noisy"]["train"][
+        "positive"
+    ] + sum(made.manifest["flags"]["flag_noisy"][split]["positive"] for split in ("val", "test"))
     assert index["flag_noisy"].sum() == 1
     assert not set(quality_flags.FLAGS) & set(made.columns)
     assert (index["age"] == 61).all()
@@ -444,13 +516,22 @@ def test_a_cohort_of_recordings(tmp_path, ray_session):
     assert not any(name in text for name in ("zcopy", "zshort", "r3", "other site", str(tmp_path)))
     link = pd.read_csv(tmp_path / "c.link.csv")
     assert set(link["key"]) == {
-        *(f"r{i}" for i in range(1, 8)), "raw/r0", "other site/r0", "zcopy", "zagain", "zshort",
-    }  # fmt: skip
+        *(f"r{i}" for i in range(1, 8)),
+        "raw/r0",
+        "other site/r0",
+        "zcopy",
+        "zagain",
+        "zshort",
+    }
     assert (tmp_path / "c.key").stat().st_mode & 0o77 == 0
     with pytest.raises(InputError, match="seed 1 → 2"):
-        dataset.build(tmp_path / "c", ecg=places, labels=tmp_path / "labels.csv", seed=2, shard_rows=4)
+        dataset.build(
+            tmp_path / "c", ecg=places, labels=tmp_path / "labels.csv", seed=2, shard_rows=4
+        )
     (tmp_path / "labels.csv").write_text("ecg,flag_paced\nr1,1\n")
-    with pytest.raises(InputError, match="column 'flag_paced' is a flag that the build makes itself"):
+    with pytest.raises(
+        InputError, match="column 'flag_paced' is a flag that the build makes itself"
+    ):
         dataset.build(tmp_path / "d", ecg=places, labels=tmp_path / "labels.csv")
 
 
@@ -469,7 +550,10 @@ def test_bad_sources(tmp_path):
         dataset.build(tmp_path / "c")
     with pytest.raises(InputError, match="unknown reader of --ecg 'tape'; known:"):
         dataset.build(tmp_path / "c", ecg="tape:/x")
-    for given, words in ((str(tmp_path / "none"), "no such file or folder"), (str(tmp_path), "no ECG in a format")):
+    for given, words in (
+        (str(tmp_path / "none"), "no such file or folder"),
+        (str(tmp_path), "no ECG in a format"),
+    ):
         with pytest.raises(InputError, match=f"--ecg {given}: {words}"):
             dataset.build(tmp_path / "c", ecg=given)
     with pytest.raises(InputError, match="unknown reader of --cmr"):
@@ -491,40 +575,62 @@ def test_recordings_of_uk_biobank_pair_by_participant_and_visit(tmp_path, ray_se
     ecgs, stacks = tmp_path / "20205", tmp_path / "20209"
     ecgs.mkdir()
     stacks.mkdir()
-    visits = {"1000001": ("23", "23"), "1000002": ("2", "3"), "1000003": ("2", "2"), "1000004": ("23", "3")}
+    visits = {
+        "1000001": ("23", "23"),
+        "1000002": ("2", "3"),
+        "1000003": ("2", "2"),
+        "1000004": ("23", "3"),
+    }
     for number, (person, (of_ecg, of_cmr)) in enumerate(visits.items()):
         for visit in of_ecg:
             signal = handmade_exports.beats(10 * number + int(visit))
-            (ecgs / f"{person}_20205_{visit}_0.xml").write_bytes(handmade_exports.cardiosoft(signal))
+            (ecgs / f"{person}_20205_{visit}_0.xml").write_bytes(
+                handmade_exports.cardiosoft(signal)
+            )
         for visit in of_cmr:
-            test_raw_sax.archive(stacks / f"{person}_20209_{visit}_0.zip", beating(10 + number, 300 * int(visit)))
-    made = dataset.build(tmp_path / "c", ecg=[f"cardiosoft:{ecgs}"], cmr=[f"dicom:{stacks}"], seed=3)
+            test_raw_sax.archive(
+                stacks / f"{person}_20209_{visit}_0.zip", beating(10 + number, 300 * int(visit))
+            )
+    made = dataset.build(
+        tmp_path / "c", ecg=[f"cardiosoft:{ecgs}"], cmr=[f"dicom:{stacks}"], seed=3
+    )
     link = pd.read_csv(tmp_path / "c.link.csv", dtype=str, keep_default_na=False)
     assert set(link.excluded) == {""}
     subject = {key.split("_")[0]: name for key, name in zip(link.key, link.subject)}
     assert len(set(subject.values())) == len(visits)
     rows = made.rows()
     assert rows.groupby("subject").split.nunique().eq(1).all()  # all visits of a person on one side
-    kinds = {person: sorted(zip(mine.has_ecg, mine.has_cmr)) for person, name in subject.items()
-             for mine in [rows[rows.subject == name]]}  # fmt: skip
+    kinds = {
+        person: sorted(zip(mine.has_ecg, mine.has_cmr))
+        for person, name in subject.items()
+        for mine in [rows[rows.subject == name]]
+    }
     assert kinds == {
-        "1000001": [(True, True), (True, True)], "1000002": [(False, True), (True, False)], "1000003": [(True, True)],
+        "1000001": [(True, True), (True, True)],
+        "1000002": [(False, True), (True, False)],
+        "1000003": [(True, True)],
         "1000004": [(True, False), (True, True)],
-    }  # fmt: skip
+    }
     for person, visit in (("1000001", "2"), ("1000001", "3"), ("1000003", "2"), ("1000004", "3")):
         record = raw.READERS["ecg"]["cardiosoft"].read(str(ecgs / f"{person}_20205_{visit}_0.xml"))
         trace = ecg.prepare(record.signal, record.rate_hz, record.leads)[0].astype(np.float16)
-        image = cmr.prepare(raw.READERS["cmr"]["dicom"].read(str(stacks / f"{person}_20209_{visit}_0.zip")))[0]
+        image = cmr.prepare(
+            raw.READERS["cmr"]["dicom"].read(str(stacks / f"{person}_20209_{visit}_0.zip"))
+        )[0]
         mine = rows[(rows.subject == subject[person]) & rows.has_cmr & rows.has_ecg]
         both = made.load(mine, ("ecg", "cmr"))
-        assert any((a == trace).all() and (b == image).all() for a, b in zip(both["ecg"], both["cmr"]))
+        assert any(
+            (a == trace).all() and (b == image).all() for a, b in zip(both["ecg"], both["cmr"])
+        )
 
 
 def beating(radius, level):
     """The images of a stack in which a disc shrinks and grows."""
     y, x = np.mgrid[: test_raw_sax.ROWS, : test_raw_sax.COLUMNS] - np.array([20, 24])[:, None, None]
     sizes = radius - 4 * np.sin(np.pi * np.arange(test_raw_sax.PHASES) / test_raw_sax.PHASES)
-    cycle = [((np.hypot(x, y) < size) * level + 20 * (x > 0)).astype("<u2").tobytes() for size in sizes]
+    cycle = [
+        ((np.hypot(x, y) < size) * level + 20 * (x > 0)).astype("<u2").tobytes() for size in sizes
+    ]
     return [
         test_raw_sax.stored(test_raw_sax.image(s, p, PixelData=pixels))
         for s in range(test_raw_sax.SLICES)

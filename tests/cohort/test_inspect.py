@@ -50,7 +50,14 @@ def called(capfd, *words):
 def test_an_ecg(tmp_path):
     write_wfdb(tmp_path, "r0", beat())
     one = seen(tmp_path / "r0.hea")
-    assert (one.kind, one.format, one.error, one.faults, one.flags, one.kept) == ("ecg", "wfdb", "", (), (), True)
+    assert (one.kind, one.format, one.error, one.faults, one.flags, one.kept) == (
+        "ecg",
+        "wfdb",
+        "",
+        (),
+        (),
+        True,
+    )
     assert one.facts["leads"] == f"12: {' '.join(ecg.LEADS)}"
     assert (one.facts["rate"], one.facts["length"]) == ("500 Hz", "10.0 s, 5,000 samples")
     assert one.facts["person"] == "61 years, female"
@@ -64,17 +71,34 @@ def test_what_would_be_done_and_what_not(tmp_path):
     write_wfdb(tmp_path, "short", beat()[:3000])
     write_wfdb(tmp_path, "loud", 28 * beat())
     slow, short, loud = (seen(tmp_path / f"{name}.hea") for name in ("slow", "short", "loud"))
-    assert slow.repairs == ("resampled from 100 Hz", "cropped to the first 10 s", "clipped and freed of its baseline")
+    assert slow.repairs == (
+        "resampled from 100 Hz",
+        "cropped to the first 10 s",
+        "clipped and freed of its baseline",
+    )
     assert (short.kept, short.faults, short.picture) == (False, ("shorter than 10 s",), None)
-    assert (loud.kept, loud.faults[0], loud.picture is None) == (False, "implausible amplitude", False)
+    assert (loud.kept, loud.faults[0], loud.picture is None) == (
+        False,
+        "implausible amplitude",
+        False,
+    )
 
 
 def test_a_suspicion_is_named_and_does_not_exclude(tmp_path, monkeypatch):
     import wfdb
 
     signal = wired(person(1), "RA–LL").T
-    wfdb.wrsamp("x", fs=500, units=["mV"] * 12, sig_name=list(ecg.LEADS), p_signal=signal, fmt=["16"] * 12,
-                adc_gain=[1000] * 12, baseline=[0] * 12, write_dir=str(tmp_path))  # fmt: skip
+    wfdb.wrsamp(
+        "x",
+        fs=500,
+        units=["mV"] * 12,
+        sig_name=list(ecg.LEADS),
+        p_signal=signal,
+        fmt=["16"] * 12,
+        adc_gain=[1000] * 12,
+        baseline=[0] * 12,
+        write_dir=str(tmp_path),
+    )
     one = seen(tmp_path / "x.hea")
     assert (one.flags, one.kept) == (("lead reversal suspected: RA–LL",), True)
 
@@ -105,7 +129,10 @@ def test_a_folder_of_many_formats(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("nowhere", "no such file or folder"), ("notes.txt", "no recording of a known format; known: wfdb")],
+    [
+        ("nowhere", "no such file or folder"),
+        ("notes.txt", "no recording of a known format; known: wfdb"),
+    ],
 )
 def test_what_is_no_recording(tmp_path, name, words):
     (tmp_path / "notes.txt").write_text("nothing")
@@ -145,7 +172,10 @@ def test_recordings_in_an_archive_are_looked_at_in_place(tmp_path, capfd):
     assert (both[1].picture == loose.picture).all()
     assert called(capfd, f"{tmp_path / 'all.zip'}#a/r1.hea")[0] == 0
     code, _, err = called(capfd, f"{tmp_path / 'all.zip'}#a/r2.hea")
-    assert (code, err) == (2, f"ecgcmr: {tmp_path / 'all.zip'}#a/r2.hea: no such recording in all.zip\n")
+    assert (code, err) == (
+        2,
+        f"ecgcmr: {tmp_path / 'all.zip'}#a/r2.hea: no such recording in all.zip\n",
+    )
     (tmp_path / "cut.zip").write_bytes((tmp_path / "all.zip").read_bytes()[:-30])
     code, out, err = called(capfd, tmp_path / "cut.zip")
     assert (code, out, len(err.splitlines())) == (2, "", 1)

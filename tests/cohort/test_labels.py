@@ -67,7 +67,10 @@ def ukbb(path, spelling, persons):
 
 VISIT = "2016-05-05"
 PERSONS = {
-    1: (VISIT, [(0, "I251", "2016-05-05"), (7, "I480", "2016-05-06")]),  # CAD on the day, AF a day later
+    1: (
+        VISIT,
+        [(0, "I251", "2016-05-05"), (7, "I480", "2016-05-06")],
+    ),  # CAD on the day, AF a day later
     2: (VISIT, [(3, "I259", "2020-01-01"), (7, "I10", "2001-01-01")]),
     3: (VISIT, []),
     4: (VISIT, [(0, "E119", "")]),  # no date
@@ -90,7 +93,9 @@ def test_the_three_spellings_of_uk_biobank_say_the_same(tmp_path, spelling):
     assert found.by_person.get("6") is None  # not in the table: unknown
 
 
-@pytest.mark.parametrize("joined", ["|".join, json.dumps, str, list], ids=["pipes", "json", "python", "parquet"])
+@pytest.mark.parametrize(
+    "joined", ["|".join, json.dumps, str, list], ids=["pipes", "json", "python", "parquet"]
+)
 def test_codes_in_one_cell_pair_with_dates_by_their_place(tmp_path, joined):
     codes = [["I10", "I251", "I480"], [], ["I480"]]
     table = {
@@ -103,7 +108,11 @@ def test_codes_in_one_cell_pair_with_dates_by_their_place(tmp_path, joined):
     }
     pq.write_table(pa.table(table), tmp_path / "u.parquet")
     found = read_labels([tmp_path / "u.parquet"])
-    assert people(found, "cad_past", "af_past", "af_future") == {"1": (1, 0, 1), "2": (0, 0, 0), "3": (0, 1, None)}
+    assert people(found, "cad_past", "af_past", "af_future") == {
+        "1": (1, 0, 1),
+        "2": (0, 0, 0),
+        "3": (0, 1, None),
+    }
 
 
 def test_a_shuffled_array_mixes_nothing(tmp_path):
@@ -113,26 +122,44 @@ def test_a_shuffled_array_mixes_nothing(tmp_path):
     for eid in range(40):
         places = rng.permutation(30)[:8]
         days = [str(np.datetime64("2010-01-01") + int(d)) for d in rng.integers(0, 4000, 8)]
-        coded = [(int(p), pool[i % 5], day) for i, (p, day) in enumerate(zip(places, days, strict=True))]
+        coded = [
+            (int(p), pool[i % 5], day) for i, (p, day) in enumerate(zip(places, days, strict=True))
+        ]
         persons[eid] = (VISIT, coded)
-        truth[str(eid)] = tuple(float(min(day for _, code, day in coded if code == word) <= VISIT) for word in pool[:3])
+        truth[str(eid)] = tuple(
+            float(min(day for _, code, day in coded if code == word) <= VISIT) for word in pool[:3]
+        )
     found = read_labels([ukbb(tmp_path / "u.csv", "r", persons)])
     assert people(found, "cad_past", "af_past", "dm_past") == truth
 
 
 def test_every_four_character_code_of_the_papers_diseases_counts(tmp_path):
     """The authors' list lost I24.9 and I25.0 to a missing comma, and never had I23."""
-    codes = [f"{three}{n}" for three in (*(f"I{n}" for n in range(20, 26)), "I48", *(f"E{n}" for n in range(10, 15)))
-             for n in ("", *range(10))]  # fmt: skip
+    codes = [
+        f"{three}{n}"
+        for three in (*(f"I{n}" for n in range(20, 26)), "I48", *(f"E{n}" for n in range(10, 15)))
+        for n in ("", *range(10))
+    ]
     found = read_labels(
-        [ukbb(tmp_path / "u.csv", "ukbconv", {n: (VISIT, [(0, c, VISIT)]) for n, c in enumerate(codes)})]
+        [
+            ukbb(
+                tmp_path / "u.csv",
+                "ukbconv",
+                {n: (VISIT, [(0, c, VISIT)]) for n, c in enumerate(codes)},
+            )
+        ]
     )
     has = people(found, "cad", "af", "dm")
     for n, code in enumerate(codes):
         assert has[str(n)] == (code[:2] == "I2", code[:3] == "I48", code[0] == "E"), code
     account = found.audit["icd10"]["diseases"]["cad"]
     assert account["n"] == 66
-    assert account["by_code"]["I24.9"] == account["by_code"]["I25.0"] == account["by_code"]["I23.0"] == 1
+    assert (
+        account["by_code"]["I24.9"]
+        == account["by_code"]["I25.0"]
+        == account["by_code"]["I23.0"]
+        == 1
+    )
     assert account["by_code"]["I23"] == 11
     assert account["nobody"] == []
 
@@ -140,10 +167,14 @@ def test_every_four_character_code_of_the_papers_diseases_counts(tmp_path):
 @pytest.mark.parametrize("code", ["I26", "I19", "I2", "I470", "E150", "Z951", "XI251"])
 def test_neighbours_do_not_count(tmp_path, code):
     persons = {n: (VISIT, [(0, "K21", VISIT)]) for n in range(3)} | {9: (VISIT, [(0, code, VISIT)])}
-    assert people(read_labels([ukbb(tmp_path / "u.csv", "r", persons)]), "cad", "af", "dm")["9"] == (0, 0, 0)
+    assert people(read_labels([ukbb(tmp_path / "u.csv", "r", persons)]), "cad", "af", "dm")[
+        "9"
+    ] == (0, 0, 0)
 
 
-@pytest.mark.parametrize("code", ["I25.1", "i251", " I251 ", "I25.10", "I2510", "I25.1 Atherosclerotic heart disease"])
+@pytest.mark.parametrize(
+    "code", ["I25.1", "i251", " I251 ", "I25.10", "I2510", "I25.1 Atherosclerotic heart disease"]
+)
 def test_codes_in_any_dress(tmp_path, code):
     write(tmp_path / "l.csv", [{"subject": "a", "icd10": code}])
     found = read_labels([tmp_path / "l.csv"])
@@ -152,13 +183,24 @@ def test_codes_in_any_dress(tmp_path, code):
 
 
 def test_long_form_with_a_table_of_visits(tmp_path):
-    long = [("a", "I251", "2016-05-06"), ("a", "I209", "2016-05-05"), ("b", "I48", ""), ("c", "K21", "2001-01-01")]
-    write(tmp_path / "l.csv", [dict(zip(("subject", "icd10", "date"), row, strict=True)) for row in long])
+    long = [
+        ("a", "I251", "2016-05-06"),
+        ("a", "I209", "2016-05-05"),
+        ("b", "I48", ""),
+        ("c", "K21", "2001-01-01"),
+    ]
+    write(
+        tmp_path / "l.csv",
+        [dict(zip(("subject", "icd10", "date"), row, strict=True)) for row in long],
+    )
     write(tmp_path / "v.csv", [{"subject": name, "visit_date": VISIT} for name in "abcd"])
     found = read_labels([tmp_path / "l.csv", tmp_path / "v.csv"])
     assert people(found, "cad_past", "af", "af_past", "dm") == {
-        "a": (1, 0, 0, 0), "b": (0, 1, None, 0), "c": (0, 0, 0, 0), "d": (0, 0, 0, 0),
-    }  # fmt: skip
+        "a": (1, 0, 0, 0),
+        "b": (0, 1, None, 0),
+        "c": (0, 0, 0, 0),
+        "d": (0, 0, 0, 0),
+    }
     assert found.audit["icd10"]["diseases"]["af"]["undated"] == 1
     alone = read_labels([tmp_path / "l.csv"])
     assert "d" not in alone.by_person  # without a row and without a visit nothing is known
@@ -167,11 +209,25 @@ def test_long_form_with_a_table_of_visits(tmp_path):
 
 def test_mimics_lists_are_by_recording_and_an_empty_one_is_unknown(tmp_path):
     rows = [
-        {"study_id": 40000001, "subject_id": 1001, "ecg_time": "2180-07-23 08:44:00", "gender": "F", "age": 60,
-         "all_diag_hosp": "['I2510', 'E785']", "all_diag_all": "['I2510', 'E785']"},
-        {"study_id": 40000002, "subject_id": 1001, "ecg_time": "2180-07-23 08:44:00", "gender": "F", "age": 61,
-         "all_diag_hosp": "[]", "all_diag_all": "['I4891']"},
-    ]  # fmt: skip
+        {
+            "study_id": 40000001,
+            "subject_id": 1001,
+            "ecg_time": "2180-07-23 08:44:00",
+            "gender": "F",
+            "age": 60,
+            "all_diag_hosp": "['I2510', 'E785']",
+            "all_diag_all": "['I2510', 'E785']",
+        },
+        {
+            "study_id": 40000002,
+            "subject_id": 1001,
+            "ecg_time": "2180-07-23 08:44:00",
+            "gender": "F",
+            "age": 61,
+            "all_diag_hosp": "[]",
+            "all_diag_all": "['I4891']",
+        },
+    ]
     write(tmp_path / "records_w_diag_icd10.csv", rows)
     found = read_labels([tmp_path / "records_w_diag_icd10.csv"])
     assert found.by_ecg["40000001"] == {"age": 60, "sex": 0, "cad": 1, "af": 0, "dm": 0}
@@ -181,7 +237,9 @@ def test_mimics_lists_are_by_recording_and_an_empty_one_is_unknown(tmp_path):
     assert wide.by_ecg["40000002"]["af"] == 1
 
 
-@pytest.mark.parametrize("text", ["[__import__('os').system('true')]", "['I251'", "['I251', open('/etc/passwd')]"])
+@pytest.mark.parametrize(
+    "text", ["[__import__('os').system('true')]", "['I251'", "['I251', open('/etc/passwd')]"]
+)
 def test_a_list_is_text_and_nothing_of_it_runs(tmp_path, text):
     rows = [{"study_id": n, "all_diag_hosp": "['I251', 'I10']"} for n in range(3)]
     write(tmp_path / "l.csv", [*rows, {"study_id": 9, "all_diag_hosp": text}])
@@ -200,7 +258,10 @@ def test_the_end_of_the_records(tmp_path):
     path = ukbb(tmp_path / "u.csv", "r", {**PERSONS, 8: ("2021-01-01", [])})
     found = read_labels([path])
     assert found.audit["icd10"]["end"] == "2020-01-01"
-    assert people(found, "cad_past", "cad_future")["8"] == (0, None)  # seen after the end: nobody knows what came then
+    assert people(found, "cad_past", "cad_future")["8"] == (
+        0,
+        None,
+    )  # seen after the end: nobody knows what came then
     early = read_labels([path], rules(censored="2016-05-05"))
     assert people(early, "cad", "af")["2"] == (0, 0)
     assert people(early, "af", "af_past")["1"] == (0, 0)
@@ -219,8 +280,12 @@ def test_stand_ins_for_dates_are_no_dates(tmp_path):
 
 
 def test_a_disease_of_ones_own(tmp_path):
-    persons = {1: (VISIT, [(0, "I501", VISIT)]), 2: (VISIT, [(0, "I110", VISIT)]), 3: (VISIT, [(0, "I119", VISIT)]),
-               4: (VISIT, [(0, "I429", VISIT)])}  # fmt: skip
+    persons = {
+        1: (VISIT, [(0, "I501", VISIT)]),
+        2: (VISIT, [(0, "I110", VISIT)]),
+        3: (VISIT, [(0, "I119", VISIT)]),
+        4: (VISIT, [(0, "I429", VISIT)]),
+    }
     found = read_labels([ukbb(tmp_path / "u.csv", "r", persons)], rules(["HF=I50,I11.0,I41-I43"]))
     assert people(found, "hf", "hf_past") == {"1": (1, 1), "2": (1, 1), "3": (0, 0), "4": (1, 1)}
     account = found.audit["icd10"]["diseases"]["hf"]
@@ -230,7 +295,9 @@ def test_a_disease_of_ones_own(tmp_path):
 
 def test_a_code_that_matches_nobody_is_a_typo(tmp_path):
     path = ukbb(tmp_path / "u.csv", "r", PERSONS)
-    with pytest.raises(InputError, match=r"--disease mi: I24.9 matches nobody; correct it, or add --allow-empty"):
+    with pytest.raises(
+        InputError, match=r"--disease mi: I24.9 matches nobody; correct it, or add --allow-empty"
+    ):
         read_labels([path], rules(["mi=I25,I24.9"]))
     found = read_labels([path], rules(["mi=I25,I24.9"], allow_empty=True))
     assert "I24.9 matches nobody" in "\n".join(merge.audit_lines(found.audit))
@@ -238,9 +305,24 @@ def test_a_code_that_matches_nobody_is_a_typo(tmp_path):
 
 @pytest.mark.parametrize(
     "text",
-    ["I50", "=I50", "hf=", "hf=heart", "hf=I249I250", "hf='I249' 'I250'", "hf=I25-I20", "hf=I20-E25", "hf=I20-I251",
-     "hf=I20-I22-I24", "a b=I50", "../x=I50", "hf_past=I50", "age=I50", "lvef.=I50"],
-)  # fmt: skip
+    [
+        "I50",
+        "=I50",
+        "hf=",
+        "hf=heart",
+        "hf=I249I250",
+        "hf='I249' 'I250'",
+        "hf=I25-I20",
+        "hf=I20-E25",
+        "hf=I20-I251",
+        "hf=I20-I22-I24",
+        "a b=I50",
+        "../x=I50",
+        "hf_past=I50",
+        "age=I50",
+        "lvef.=I50",
+    ],
+)
 def test_definitions_that_are_none(text):
     with pytest.raises(InputError, match=r"--disease|no ICD-10 code|no range"):
         rules([text])
@@ -267,34 +349,67 @@ def test_a_disease_without_codes_is_refused(tmp_path):
 @pytest.mark.parametrize("spelling", SPELLINGS)
 def test_fields_of_uk_biobank(tmp_path, spelling):
     row = {SPELLINGS[spelling][0]: "7", column(spelling, 31, 0): 1, column(spelling, 24103, 3): 11}
-    row |= {column(spelling, 21003, 0): 48, column(spelling, 21003, 2): 61, column(spelling, 21002, 2): 75.5}
+    row |= {
+        column(spelling, 21003, 0): 48,
+        column(spelling, 21003, 2): 61,
+        column(spelling, 21002, 2): 75.5,
+    }
     row |= {column(spelling, 12144, 2): 171, column(spelling, 50, 2): 170}
-    row |= {column(spelling, 24103, 2): 55.5, column(spelling, 24110, 2): 77, column(spelling, 24140, 2): 6.1}
-    row |= {column(spelling, 24141, 2): -21, column(spelling, 24157, 2): -22, column(spelling, 24174, 2): 44}
+    row |= {
+        column(spelling, 24103, 2): 55.5,
+        column(spelling, 24110, 2): 77,
+        column(spelling, 24140, 2): 6.1,
+    }
+    row |= {
+        column(spelling, 24141, 2): -21,
+        column(spelling, 24157, 2): -22,
+        column(spelling, 24174, 2): 44,
+    }
     row |= {column(spelling, 34, 0): 1955}
     found = read_labels([write(tmp_path / "u.csv", [row])])
     assert found.by_person == {
-        "7": {"age": 61, "sex": 1, "height": 170, "weight": 75.5, "LVEF": 55.5, "WT_Global": 6.1, "Ecc_AHA_1": -21,
-              "Ecc_Global": -22, "Err_Global": 44}
-    }  # fmt: skip
+        "7": {
+            "age": 61,
+            "sex": 1,
+            "height": 170,
+            "weight": 75.5,
+            "LVEF": 55.5,
+            "WT_Global": 6.1,
+            "Ecc_AHA_1": -21,
+            "Ecc_Global": -22,
+            "Err_Global": 44,
+        }
+    }
     again = read_labels([tmp_path / "u.csv"], Rules(visit=3))
     assert again.by_person == {"7": {"sex": 1, "LVEF": 11}}
 
 
 def test_every_phenotype_has_its_field():
     names = {name: field for field, name in ukbb_tables.FIELDS.items()}
-    assert [names[name] for name in tasks.PHENOTYPES] == [*range(24100, 24110), *range(24124, 24175)]
+    assert [names[name] for name in tasks.PHENOTYPES] == [
+        *range(24100, 24110),
+        *range(24124, 24175),
+    ]
     assert names["WT_AHA_10"] == 24133
     assert names["Ecc_AHA_2"] == 24142
     assert names["Err_AHA_1"] == 24158
 
 
 def test_ukbb_cardiacs_table_has_units_in_its_names_and_its_ids_unnamed(tmp_path):
-    (tmp_path / "p.csv").write_text(",LVEDV (mL),LVEF (%),RVEF (%)\n11,150.5,60,-inf\n12,0.0,55,50\n")
+    (tmp_path / "p.csv").write_text(
+        ",LVEDV (mL),LVEF (%),RVEF (%)\n11,150.5,60,-inf\n12,0.0,55,50\n"
+    )
     found = read_labels([tmp_path / "p.csv"])
-    assert found.by_person == found.by_cmr == {"11": {"LVEDV": 150.5, "LVEF": 60}, "12": {"LVEF": 55, "RVEF": 50}}
+    assert (
+        found.by_person
+        == found.by_cmr
+        == {"11": {"LVEDV": 150.5, "LVEF": 60}, "12": {"LVEF": 55, "RVEF": 50}}
+    )
     both = read_labels(
-        [tmp_path / "p.csv", write(tmp_path / "d.csv", [{"eid": 11, "age": 60}, {"eid": 13, "age": 61}])]
+        [
+            tmp_path / "p.csv",
+            write(tmp_path / "d.csv", [{"eid": 11, "age": 60}, {"eid": 13, "age": 61}]),
+        ]
     )
     merge.write_labels(tmp_path / "out.parquet", both, [])
     assert read_labels([tmp_path / "out.parquet"]).by_person == both.by_person
@@ -327,11 +442,29 @@ def test_another_unit_is_refused(tmp_path, name, values, words):
 
 def test_only_numbers_of_known_meaning_pass(tmp_path, caplog):
     rows = [
-        {"subject": "a", "birth_date": "1960-01-01", "name": "Ann Other", "patient_id": 0, "flag": "True", "score": 7,
-         "hospital": "0", "blank": "", "icd": "I25"},
-        {"subject": "b", "birth_date": "1961-01-01", "name": "0", "patient_id": 1, "flag": "False", "score": 1,
-         "hospital": "", "blank": "", "icd": "1"},
-    ]  # fmt: skip
+        {
+            "subject": "a",
+            "birth_date": "1960-01-01",
+            "name": "Ann Other",
+            "patient_id": 0,
+            "flag": "True",
+            "score": 7,
+            "hospital": "0",
+            "blank": "",
+            "icd": "I25",
+        },
+        {
+            "subject": "b",
+            "birth_date": "1961-01-01",
+            "name": "0",
+            "patient_id": 1,
+            "flag": "False",
+            "score": 1,
+            "hospital": "",
+            "blank": "",
+            "icd": "1",
+        },
+    ]
     found = read_labels([write(tmp_path / "l.csv", rows)])
     assert found.by_person == {"a": {"flag": 1, "hospital": 0}, "b": {"flag": 0}}
     assert "Ann" not in caplog.text + json.dumps(found.audit)
@@ -343,14 +476,19 @@ def test_only_numbers_of_known_meaning_pass(tmp_path, caplog):
 
 def test_files_are_merged_and_a_disagreement_is_counted_and_not_named(tmp_path):
     a = write(tmp_path / "a.csv", [{"subject": "maria", "cad": 1}, {"subject": "bob", "cad": 0}])
-    b = write(tmp_path / "b.csv", [{"subject": "maria", "cad": 1, "age": 60}, {"subject": "eve", "cad": 1}])
+    b = write(
+        tmp_path / "b.csv",
+        [{"subject": "maria", "cad": 1, "age": 60}, {"subject": "eve", "cad": 1}],
+    )
     c = write(tmp_path / "c.csv", [{"record": "r1", "subject": "bob", "af": 1}])
     found = read_labels([a, b, c])
     assert found.by_person == {"maria": {"cad": 1, "age": 60}, "bob": {"cad": 0}, "eve": {"cad": 1}}
     assert found.by_ecg == {"r1": {"af": 1}}
     assert found.person_of_ecg == {"r1": "bob"}
     d = write(tmp_path / "d.csv", [{"subject": "maria", "cad": 0}, {"subject": "bob", "cad": 1}])
-    with pytest.raises(InputError, match=r"a\.csv and d\.csv disagree on 'cad' of 2 people") as refused:
+    with pytest.raises(
+        InputError, match=r"a\.csv and d\.csv disagree on 'cad' of 2 people"
+    ) as refused:
         read_labels([a, d])
     assert "maria" not in str(refused.value)
 
@@ -358,7 +496,9 @@ def test_files_are_merged_and_a_disagreement_is_counted_and_not_named(tmp_path):
 def test_codes_and_a_column_of_the_same_name_must_agree(tmp_path):
     path = ukbb(tmp_path / "u.csv", "r", PERSONS)
     mine = write(tmp_path / "a.csv", [{"subject": 3, "cad": 1}, {"subject": 1, "cad": 1}])
-    with pytest.raises(InputError, match=r"a\.csv and the ICD-10 codes disagree on 'cad' of 1 people"):
+    with pytest.raises(
+        InputError, match=r"a\.csv and the ICD-10 codes disagree on 'cad' of 1 people"
+    ):
         read_labels([mine, path])
 
 
@@ -366,15 +506,24 @@ def test_codes_and_a_column_of_the_same_name_must_agree(tmp_path):
     ("text", "words"),
     [
         ("eid,41280-0.0\n1,2001-01-01\n", "dates of diagnoses .* without their codes"),
-        ("eid,41270-0.0,41280-0.0\n1,I251,26/11/2019\n", "column '41280-0.0' holds 1 entries that are no dates"),
+        (
+            "eid,41270-0.0,41280-0.0\n1,I251,26/11/2019\n",
+            "column '41280-0.0' holds 1 entries that are no dates",
+        ),
         ("eid,41270-0.0,41280-0.0\n1,I251,2019-02-31\n", "no dates"),
         ("eid,41270-0.0\n1,yes\n2,no\n", "2 of 2 entries are no ICD-10 codes"),
         ("eid,41270-0.0\n12345,I251\n12345,I10\n", "1 of the keys stand in more than one line"),
         ("eid,subject,cad\n1,2,1\n", "'subject' and 'eid' both name the subject"),
         ("subject,cad,cad\n1,1,1\n", "column 'cad' stands twice"),
         ("subject,cad\n", "no rows"),
-        ("subject,cad\n12345,1,2\n", "cannot be read as a table: expected 2 columns, got 3; export it again"),
-        ("subject,icd10,visit_date\na,I251,2016-01-01\na,I10,2017-01-01\n", "1 keys have more than one"),
+        (
+            "subject,cad\n12345,1,2\n",
+            "cannot be read as a table: expected 2 columns, got 3; export it again",
+        ),
+        (
+            "subject,icd10,visit_date\na,I251,2016-01-01\na,I10,2017-01-01\n",
+            "1 keys have more than one",
+        ),
     ],
 )
 def test_bad_tables(tmp_path, text, words):
@@ -406,10 +555,18 @@ def test_what_is_no_table_is_refused_in_a_line(tmp_path, name):
 
 def test_dresses_of_a_table(tmp_path):
     """Tab-separated, gzipped, with a byte-order mark; as Parquet with dates and numbers typed."""
-    (tmp_path / "l.tab").write_bytes(b"\xef\xbb\xbff.eid\tf.41270.0.0\tf.41280.0.0\n1\tI251\t2001-01-01\n")
+    (tmp_path / "l.tab").write_bytes(
+        b"\xef\xbb\xbff.eid\tf.41270.0.0\tf.41280.0.0\n1\tI251\t2001-01-01\n"
+    )
     (tmp_path / "l.csv.gz").write_bytes(gzip.compress((tmp_path / "l.tab").read_bytes()))
     day = datetime.date(2001, 1, 1)
-    table = pa.table({"f.eid": [1.0], "f.41270.0.0": pa.array(["I251"]).dictionary_encode(), "f.41280.0.0": [day]})
+    table = pa.table(
+        {
+            "f.eid": [1.0],
+            "f.41270.0.0": pa.array(["I251"]).dictionary_encode(),
+            "f.41280.0.0": [day],
+        }
+    )
     pq.write_table(table, tmp_path / "l.parquet")
     for path in sorted(tmp_path.iterdir()):
         found = read_labels([path])
@@ -420,7 +577,8 @@ def test_dresses_of_a_table(tmp_path):
 def test_pieces_of_a_file_are_one_file(tmp_path, monkeypatch):
     rng = np.random.default_rng(1)
     persons = {
-        n: (VISIT, [(int(p), "I251", f"20{10 + n % 12}-01-01") for p in rng.permutation(9)[:2]]) for n in range(300)
+        n: (VISIT, [(int(p), "I251", f"20{10 + n % 12}-01-01") for p in rng.permutation(9)[:2]])
+        for n in range(300)
     }
     path = ukbb(tmp_path / "u.csv", "r", persons)
     whole = read_labels([path])
@@ -433,7 +591,12 @@ def test_pieces_of_a_file_are_one_file(tmp_path, monkeypatch):
 
 def test_memory_does_not_follow_the_file(tmp_path):
     """A table of 64 MB, of which two columns are wanted, adds a small part of its size to the peak of a small one."""
-    names = ["eid", "cad", *(f"note_{n}" for n in range(10)), *(f"{30000 + n}-0.0" for n in range(250))]
+    names = [
+        "eid",
+        "cad",
+        *(f"note_{n}" for n in range(10)),
+        *(f"{30000 + n}-0.0" for n in range(250)),
+    ]
     filler = ",".join(["some words of a free text"] * 10 + ["123456"] * 250)
     for name, rows in (("small.csv", 1000), ("large.csv", 32_000)):
         lines = "".join(f"{n},{n % 2},{filler}\n" for n in range(rows))
@@ -446,7 +609,9 @@ def test_memory_does_not_follow_the_file(tmp_path):
         "    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10, len(found.by_person))"
     )
     files = [str(tmp_path / name) for name in ("small.csv", "large.csv")]
-    said = subprocess.run([sys.executable, "-c", code, *files], capture_output=True, check=True, text=True).stdout
+    said = subprocess.run(
+        [sys.executable, "-c", code, *files], capture_output=True, check=True, text=True
+    ).stdout
     (before, _), (after, people) = (map(int, line.split()) for line in said.splitlines())
     assert people == 32_000
     assert (tmp_path / "large.csv").stat().st_size > 60e6
@@ -476,7 +641,12 @@ def test_the_command_writes_what_it_reads_again(tmp_path, capfd):
     assert "2016" not in out.read_text()
     assert cli.main([*arguments, "--disease", "mi=I26"]) == 2
     assert "I26 matches nobody" in capfd.readouterr().err
-    assert cli.main(["cohort", "labels", str(path), "--out", str(path), "--runs", str(tmp_path / "runs")]) == 2
+    assert (
+        cli.main(
+            ["cohort", "labels", str(path), "--out", str(path), "--runs", str(tmp_path / "runs")]
+        )
+        == 2
+    )
 
 
 def test_a_pair_takes_the_labels_of_its_person(tmp_path):

@@ -22,7 +22,11 @@ def people(n=90):
     rows = list(heart_rows(n, paired=False))
     for i, row in enumerate(rows):
         first = rows[i - i % 3]
-        yield {**row, "subject": linkage.pseudonym(SECRET, f"10000{i // 3:02d}"), "split": first["split"]}
+        yield {
+            **row,
+            "subject": linkage.pseudonym(SECRET, f"10000{i // 3:02d}"),
+            "split": first["split"],
+        }
 
 
 @pytest.fixture
@@ -34,11 +38,20 @@ def old(tmp_path):
         for person in (f"10000{i:02d}" for i in range(30))
         for subject in [linkage.pseudonym(SECRET, person)]
     ]
-    lost = {"subject": linkage.pseudonym(SECRET, "1000007_20205_3_0"), "kind": "ecg", "key": "1000007_20205_3_0"}
-    pd.DataFrame([*link, {**lost, "excluded": "unreadable"}]).to_csv(tmp_path / "old.link.csv", index=False)
+    lost = {
+        "subject": linkage.pseudonym(SECRET, "1000007_20205_3_0"),
+        "kind": "ecg",
+        "key": "1000007_20205_3_0",
+    }
+    pd.DataFrame([*link, {**lost, "excluded": "unreadable"}]).to_csv(
+        tmp_path / "old.link.csv", index=False
+    )
     (tmp_path / "old.key").write_bytes(SECRET + b"\n")
-    manifest = {**made.manifest, "exclusions": [{"key": lost["subject"], "reason": "ecg: unreadable"}],
-                "repairs": [{"key": s, "what": "ecg: cropped"} for s in index["subject"].unique()]}  # fmt: skip
+    manifest = {
+        **made.manifest,
+        "exclusions": [{"key": lost["subject"], "reason": "ecg: unreadable"}],
+        "repairs": [{"key": s, "what": "ecg: cropped"} for s in index["subject"].unique()],
+    }
     store.write_json(made.path / dataset.MANIFEST, manifest)
     return dataset.open(made.path)
 
@@ -56,10 +69,14 @@ def test_all_visits_of_a_person_leave_and_nobody_elses(old, tmp_path, ray_sessio
     assert not who & set(after["subject"])
     kept = before[~before["subject"].isin(who)]
     columns = [name for name in before if name not in ("shard", "row")]
-    pd.testing.assert_frame_equal(after[columns].reset_index(drop=True), kept[columns].reset_index(drop=True))
+    pd.testing.assert_frame_equal(
+        after[columns].reset_index(drop=True), kept[columns].reset_index(drop=True)
+    )
     assert (new.load(after)["ecg"] == old.load(kept)["ecg"]).all()
     some = after["has_cmr"]
-    assert (new.load(after[some], ("cmr",))["cmr"] == old.load(kept[kept["has_cmr"]], ("cmr",))["cmr"]).all()
+    assert (
+        new.load(after[some], ("cmr",))["cmr"] == old.load(kept[kept["has_cmr"]], ("cmr",))["cmr"]
+    ).all()
     assert check.check(new.path) == []
     assert new.recipe == old.recipe
     assert new.fingerprint != old.fingerprint
@@ -77,11 +94,15 @@ def test_who_left_is_nowhere_in_the_new_cohort(old, tmp_path, ray_session):
     assert len(new.manifest["repairs"]) == 29
 
 
-@pytest.mark.parametrize("word", ["1000007", "1000007_20205_2_0", linkage.pseudonym(SECRET, "1000007")])
+@pytest.mark.parametrize(
+    "word", ["1000007", "1000007_20205_2_0", linkage.pseudonym(SECRET, "1000007")]
+)
 def test_a_person_is_known_by_id_by_recording_and_by_pseudonym(old, word):
     known = withdraw._known(old, old.path.with_name("old.key"))
     assert linkage.pseudonym(SECRET, "1000007") in known.of(word)
-    assert known.of("100000") == known.of("1000007_20205") == set()  # the beginning of an id is nobody's
+    assert (
+        known.of("100000") == known.of("1000007_20205") == set()
+    )  # the beginning of an id is nobody's
     without = dataclasses.replace(known, link=None)
     assert bool(without.of(word)) == ("_" not in word)
 
@@ -100,13 +121,20 @@ def test_ids_that_match_nobody_are_counted_and_not_named(old, tmp_path, ray_sess
 def test_without_link_and_key_ids_cannot_be_passed_over(old, tmp_path):
     (tmp_path / "old.link.csv").unlink()
     (tmp_path / "old.key").unlink()
-    with pytest.raises(InputError, match="neither the cohort's link file nor its key lies beside it"):
-        withdraw.withdraw(old.path, tmp_path / "new", listed(tmp_path, "1000007"), ignore_unknown=True)
+    with pytest.raises(
+        InputError, match="neither the cohort's link file nor its key lies beside it"
+    ):
+        withdraw.withdraw(
+            old.path, tmp_path / "new", listed(tmp_path, "1000007"), ignore_unknown=True
+        )
 
 
 @pytest.mark.parametrize(
     ("ids", "words"),
-    [([], "nobody on it is in the cohort"), ([f"10000{i:02d}" for i in range(30)], "nobody would be left")],
+    [
+        ([], "nobody on it is in the cohort"),
+        ([f"10000{i:02d}" for i in range(30)], "nobody would be left"),
+    ],
 )
 def test_lists_that_make_no_cohort(old, tmp_path, ids, words):
     with pytest.raises(InputError, match=words):
@@ -122,13 +150,22 @@ def test_another_list_is_not_taken_for_done(old, tmp_path, ray_session):
         withdraw.withdraw(old.path, tmp_path / "new", listed(tmp_path, "1000008"))
 
 
-def test_runs_of_every_replaced_cohort_are_stale_also_when_it_is_gone(old, tmp_path, ray_session, capfd):
+def test_runs_of_every_replaced_cohort_are_stale_also_when_it_is_gone(
+    old, tmp_path, ray_session, capfd
+):
     runs = tmp_path / "runs"
     handmade.fill(runs, tasks=("af",), seeds=(0,))
     for folder, record in store.records(runs):  # as if made from the old cohort
         record["recipe"]["cohort"] = old.fingerprint
         store.write_json(folder / store.RECORD, record)
-    words = ["--cohort", old.path, "--out", tmp_path / "second", "--list", listed(tmp_path, "1000007")]
+    words = [
+        "--cohort",
+        old.path,
+        "--out",
+        tmp_path / "second",
+        "--list",
+        listed(tmp_path, "1000007"),
+    ]
     assert cli.main(["cohort", "withdraw", *map(str, words), "--runs", str(runs)]) == 0
     assert "1 person (3 rows) fewer than" in capfd.readouterr().out
     words = [
@@ -171,19 +208,27 @@ def test_withdrawals_reach_what_started_from_a_run_of_the_old_cohort(tmp_path):
 
 
 @pytest.mark.parametrize(("people", "who"), [(0, ""), (1, "1 person has"), (12, "12 people have")])
-def test_whoever_uses_a_model_is_told_who_withdrew_since(people, who, tmp_path, tmp_path_factory, capfd):
+def test_whoever_uses_a_model_is_told_who_withdrew_since(
+    people, who, tmp_path, tmp_path_factory, capfd
+):
     cohort, runs, raw = handmade_model.made(tmp_path_factory.getbasetemp())
     ecg = handmade_model.write_wfdb(tmp_path / "ecgs", "a", next(iter(raw.values())))
     runs = shutil.copytree(runs, tmp_path / "runs")
     store.note_withdrawn(runs, {cohort.fingerprint: people, "another": 5})
     shared, run = tmp_path / "shared", next((runs / "t/final/cad/mmcl").rglob("seed=0"))
-    for here, words in (  # `--runs` may be another folder than the model's own, and of a shared model it has to be
+    for (
+        here,
+        words,
+    ) in (  # `--runs` may be another folder than the model's own, and of a shared model it has to be
         (runs, ["share", "--model", runs / "t/final", "--out", shared]),
         (tmp_path / "none", ["predict", "--model", runs / "t/final", ecg]),
         (runs, ["predict", "--model", shared, ecg]),
         (tmp_path / "none", ["embed", "--model", run, "--out", tmp_path / "vectors", ecg]),
         (tmp_path / "none", ["explain", "--model", run, "--out", tmp_path / "maps", ecg]),
-        (tmp_path / "none", ["export", "--model", run, "--out", tmp_path / "a.pth", "--format", "authors"]),
+        (
+            tmp_path / "none",
+            ["export", "--model", run, "--out", tmp_path / "a.pth", "--format", "authors"],
+        ),
     ):
         assert cli.main([*map(str, words), "--runs", str(here)]) == 0
         told = [line for line in capfd.readouterr().err.splitlines() if "withdrawn" in line]

@@ -31,7 +31,11 @@ def trials():
 
 def ecgcmr(*words, cwd=None):
     return subprocess.run(
-        [sys.executable, "-m", "ecgcmr.cli", *map(str, words)], capture_output=True, text=True, timeout=120, cwd=cwd
+        [sys.executable, "-m", "ecgcmr.cli", *map(str, words)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=cwd,
     )
 
 
@@ -60,7 +64,10 @@ def test_every_example_parses(name):
 @pytest.mark.parametrize("name", sorted({name.split()[0] for name in COMMANDS} - ANYWHERE))
 def test_every_command_has_a_job_that_is_the_same_function(name):
     done = subprocess.run(
-        [sys.executable, REPOSITORY / "jobs" / f"{name}.py", "--help"], capture_output=True, text=True, timeout=60
+        [sys.executable, REPOSITORY / "jobs" / f"{name}.py", "--help"],
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     assert done.returncode == 0
     assert done.stdout.startswith(f"usage: ecgcmr {name}")
@@ -76,7 +83,9 @@ def test_every_command_has_a_job_that_is_the_same_function(name):
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(words, said, tmp_path, capfd):
-    code, results, text = called(capfd, *words, "--runs", tmp_path / "a/runs", "--cohort", tmp_path / "b/cohort")
+    code, results, text = called(
+        capfd, *words, "--runs", tmp_path / "a/runs", "--cohort", tmp_path / "b/cohort"
+    )
     lines = [line for line in text.splitlines() if line.startswith("ecgcmr: ")]
     assert code == 2
     assert len(lines) == 1
@@ -86,7 +95,12 @@ def test_bad_input_is_one_line_and_exit_code_2(words, said, tmp_path, capfd):
     assert list(tmp_path.iterdir()) == []
 
 
-BAD_WORDS = [["fly"], ["cohort", "synth", "--subjects", "0"], ["cohort", "synth", "--scale", "x"], []]
+BAD_WORDS = [
+    ["fly"],
+    ["cohort", "synth", "--subjects", "0"],
+    ["cohort", "synth", "--scale", "x"],
+    [],
+]
 
 
 @pytest.mark.parametrize("words", BAD_WORDS)
@@ -99,7 +113,9 @@ def test_words_that_do_not_parse_leave_with_2(words):
 def test_a_space_without_trials_names_file_and_line(tmp_path, small_cohort, capfd):
     space = tmp_path / "space.py"
     space.write_text('"""A space."""\n\ndef trials():\n    return [1 / 0]\n')
-    code, _, text = called(capfd, "sweep", space, "--cohort", small_cohort.path, "--runs", tmp_path / "runs")
+    code, _, text = called(
+        capfd, "sweep", space, "--cohort", small_cohort.path, "--runs", tmp_path / "runs"
+    )
     assert code == 2
     assert "space.py:4: ZeroDivisionError" in text
 
@@ -111,7 +127,10 @@ def test_a_full_disk_is_one_line(tmp_path, capfd, monkeypatch):
     monkeypatch.setattr(store, "rows", full)
     code, _, text = called(capfd, "status", "--runs", tmp_path / "runs", "--cohort", tmp_path)
     assert code == 2
-    assert text == f"ecgcmr: no space left on the disk of {tmp_path / 'x'}; free some and run the same command again"
+    assert (
+        text
+        == f"ecgcmr: no space left on the disk of {tmp_path / 'x'}; free some and run the same command again"
+    )
 
 
 def test_a_defect_of_ours_is_one_line_and_a_log(tmp_path, capfd, monkeypatch):
@@ -127,18 +146,27 @@ def test_an_input_error_keeps_to_one_line(tmp_path, capfd, monkeypatch):
         raise InputError("two\nlines")
 
     monkeypatch.setattr(store, "rows", refuse)
-    assert called(capfd, "status", "--runs", tmp_path / "r", "--cohort", tmp_path) == (2, "", "ecgcmr: two lines")
+    assert called(capfd, "status", "--runs", tmp_path / "r", "--cohort", tmp_path) == (
+        2,
+        "",
+        "ecgcmr: two lines",
+    )
 
 
 def test_a_refusal_leaves_what_was_there_before(tmp_path, capfd):
     (tmp_path / "runs/logs").mkdir(parents=True)
     (tmp_path / "runs/logs/older.log").touch()
-    assert called(capfd, "report", "--runs", tmp_path / "runs", "--cohort", tmp_path / "cohort")[0] == 2
+    assert (
+        called(capfd, "report", "--runs", tmp_path / "runs", "--cohort", tmp_path / "cohort")[0]
+        == 2
+    )
     assert [path.name for path in tmp_path.rglob("*")] == ["runs", "logs", "older.log"]
 
 
 @pytest.mark.parametrize("works", [True, False])
-def test_the_log_of_a_refusal_is_kept_where_work_was_done_before(works, small_cohort, tmp_path, capfd, monkeypatch):
+def test_the_log_of_a_refusal_is_kept_where_work_was_done_before(
+    works, small_cohort, tmp_path, capfd, monkeypatch
+):
     def refuse(trials, path, runs, **_):
         if works:
             store.write_json(runs / trials[0].name / store.RECORD, {})
@@ -147,16 +175,32 @@ def test_the_log_of_a_refusal_is_kept_where_work_was_done_before(works, small_co
     monkeypatch.setattr(cluster, "start", lambda **_: None)
     monkeypatch.setattr(sweep, "run", refuse)
     (tmp_path / "space.py").write_text(SPACE)
-    words = ["sweep", tmp_path / "space.py", "--cohort", small_cohort.path, "--runs", tmp_path / "runs"]
+    words = [
+        "sweep",
+        tmp_path / "space.py",
+        "--cohort",
+        small_cohort.path,
+        "--runs",
+        tmp_path / "runs",
+    ]
     assert called(capfd, *words)[0] == 2
-    assert [("a worker's refusal" in log.read_text()) for log in tmp_path.glob("runs/logs/*.log")] == [True] * works
+    assert [
+        ("a worker's refusal" in log.read_text()) for log in tmp_path.glob("runs/logs/*.log")
+    ] == [True] * works
     assert (tmp_path / "runs").exists() == works
 
 
 def test_a_build_that_is_refused_leaves_nothing(ray_session, tmp_path, capfd):
     (tmp_path / "raw").mkdir()
     (tmp_path / "raw/a.hea").write_text("a 12 500 5000\n")
-    words = ["cohort", "build", "--ecg", f"wfdb:{tmp_path / 'raw'}", "--cohort", tmp_path / "made/for/cohort"]
+    words = [
+        "cohort",
+        "build",
+        "--ecg",
+        f"wfdb:{tmp_path / 'raw'}",
+        "--cohort",
+        tmp_path / "made/for/cohort",
+    ]
     code, results, text = called(capfd, *words, "--runs", tmp_path / "runs")
     assert (code, results) == (2, "")
     assert "none of 1 recordings can serve" in text
@@ -166,7 +210,14 @@ def test_a_build_that_is_refused_leaves_nothing(ray_session, tmp_path, capfd):
 def test_what_a_cohort_is_too_small_for_is_no_result(small_cohort, tmp_path, capfd, monkeypatch):
     monkeypatch.setattr(spaces, "feasible", lambda trials, cohort: ([], {"too small": len(trials)}))
     (tmp_path / "space.py").write_text(SPACE)
-    words = ["sweep", tmp_path / "space.py", "--cohort", small_cohort.path, "--runs", tmp_path / "runs"]
+    words = [
+        "sweep",
+        tmp_path / "space.py",
+        "--cohort",
+        small_cohort.path,
+        "--runs",
+        tmp_path / "runs",
+    ]
     code, results, text = called(capfd, *words)
     assert code == 0
     assert results == "0 trials run, 0 of 0 were finished or left out by --budget"
@@ -180,10 +231,15 @@ def test_a_reader_who_has_left_is_no_error(words, both, small_cohort, tmp_path):
     os.close(reader)
     places = [] if words == ["--help"] else ["--runs", tmp_path, "--cohort", small_cohort.path]
     done = subprocess.run(
-        [sys.executable, "-m", "ecgcmr.cli", *words, *places], stdout=writer, text=True, timeout=120,
+        [sys.executable, "-m", "ecgcmr.cli", *words, *places],
+        stdout=writer,
+        text=True,
+        timeout=120,
         stderr=writer if both else subprocess.PIPE,
-        env={name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"},  # it hides late failures
-    )  # fmt: skip
+        env={
+            name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"
+        },  # it hides late failures
+    )
     os.close(writer)
     assert done.returncode == 0
     assert "Error" not in (done.stderr or "")
@@ -202,7 +258,9 @@ def test_status_tells_finished_running_and_stopped(tmp_path, capfd):
 
 
 def test_check_of_a_clean_cohort(small_cohort, tmp_path, capfd):
-    code, results, text = called(capfd, "cohort", "check", "--cohort", small_cohort.path, "--runs", tmp_path)
+    code, results, text = called(
+        capfd, "cohort", "check", "--cohort", small_cohort.path, "--runs", tmp_path
+    )
     assert code == 0
     assert results == f"{small_cohort.path}: clean"
     assert text.startswith("✓ Check of ")
@@ -210,11 +268,22 @@ def test_check_of_a_clean_cohort(small_cohort, tmp_path, capfd):
 
 
 def test_plan_prints_the_bill_and_starts_nothing(small_cohort, tmp_path, capfd):
-    words = ["plan", REPOSITORY / "search_spaces/demo.py", "--cohort", small_cohort.path, "--runs", tmp_path / "runs"]
+    words = [
+        "plan",
+        REPOSITORY / "search_spaces/demo.py",
+        "--cohort",
+        small_cohort.path,
+        "--runs",
+        tmp_path / "runs",
+    ]
     code, text, beside = called(capfd, *words)
     assert (code, beside) == (0, "")
     assert "preset paper" in text
-    grid = Counter(trial.task for trial in spaces.load(REPOSITORY / "search_spaces/demo.py") if trial.stage == "grid")
+    grid = Counter(
+        trial.task
+        for trial in spaces.load(REPOSITORY / "search_spaces/demo.py")
+        if trial.stage == "grid"
+    )
     shown = [line.split()[:3] for line in text.splitlines() if line.startswith("grid")]
     assert shown == [["grid", task, str(count)] for task, count in grid.items()]
     assert "time:" in text

@@ -49,11 +49,30 @@ def head(tmp_path):
     """A head node with token authentication; yields (environment of its clients, the dashboard's address)."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
     path = f"{Path(sys.executable).parent}:{environment['PATH']}"  # a job's `python` is that of whoever started Ray
-    environment |= {"HOME": str(tmp_path), "PATH": path, "RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0"}
-    folder, dashboard = tempfile.mkdtemp(prefix="ray-", dir="/tmp"), free_port()  # sockets below it: a short path
-    subprocess.run(["ray", "get-auth-token", "--generate"], env=environment, check=True, capture_output=True)
-    words = ["ray", "start", "--head", "--block", "--node-ip-address=127.0.0.1", f"--port={free_port()}",
-             f"--dashboard-port={dashboard}", f"--temp-dir={folder}", "--object-store-memory=500000000"]  # fmt: skip
+    environment |= {
+        "HOME": str(tmp_path),
+        "PATH": path,
+        "RAY_AUTH_MODE": "token",
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
+    folder, dashboard = (
+        tempfile.mkdtemp(prefix="ray-", dir="/tmp"),
+        free_port(),
+    )  # sockets below it: a short path
+    subprocess.run(
+        ["ray", "get-auth-token", "--generate"], env=environment, check=True, capture_output=True
+    )
+    words = [
+        "ray",
+        "start",
+        "--head",
+        "--block",
+        "--node-ip-address=127.0.0.1",
+        f"--port={free_port()}",
+        f"--dashboard-port={dashboard}",
+        f"--temp-dir={folder}",
+        "--object-store-memory=500000000",
+    ]
     with open(tmp_path / "head.log", "wb") as log:
         node = subprocess.Popen(words, env=environment, stdout=log, stderr=log)
     try:
@@ -69,10 +88,29 @@ def head(tmp_path):
 def test_a_submitted_job_runs_to_the_table(head, tmp_path):
     environment, address = head
     (tmp_path / "space.py").write_text(SPACE)
-    words = ["ray", "job", "submit", "--address", address, "--working-dir", str(REPOSITORY), "--", "python",
-             "jobs/reproduce.py", "--space", str(tmp_path / "space.py"), "--subjects", "800",
-             "--cohort", str(tmp_path / "cohort"), "--runs", str(tmp_path / "runs")]  # fmt: skip
-    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=900, cwd=tmp_path)
+    words = [
+        "ray",
+        "job",
+        "submit",
+        "--address",
+        address,
+        "--working-dir",
+        str(REPOSITORY),
+        "--",
+        "python",
+        "jobs/reproduce.py",
+        "--space",
+        str(tmp_path / "space.py"),
+        "--subjects",
+        "800",
+        "--cohort",
+        str(tmp_path / "cohort"),
+        "--runs",
+        str(tmp_path / "runs"),
+    ]
+    done = subprocess.run(
+        words, env=environment, capture_output=True, text=True, timeout=900, cwd=tmp_path
+    )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert "runs beside the paper's tables" in done.stdout  # two systems are not yet Table III
     line = next(line for line in done.stdout.splitlines() if line.startswith("Supervised ViT"))

@@ -11,7 +11,8 @@ from ecgcmr.commands import progress
 
 
 @pytest.mark.parametrize(
-    ("seconds", "words"), [(0.4, "0 s"), (59, "59 s"), (61, "1 min 01 s"), (3599, "59 min 59 s"), (7800, "2 h 10 min")]
+    ("seconds", "words"),
+    [(0.4, "0 s"), (59, "59 s"), (61, "1 min 01 s"), (3599, "59 min 59 s"), (7800, "2 h 10 min")],
 )
 def test_duration_in_two_units(seconds, words):
     assert progress.duration(seconds) == words
@@ -19,7 +20,15 @@ def test_duration_in_two_units(seconds, words):
 
 def test_rate_and_time_left_count_from_where_the_run_resumed():
     now = time.time()
-    record = {"name": "x", "done": 60, "resumed_at": 40, "total": 100, "unit": "steps", "started": now - 10, "now": now}
+    record = {
+        "name": "x",
+        "done": 60,
+        "resumed_at": 40,
+        "total": 100,
+        "unit": "steps",
+        "started": now - 10,
+        "now": now,
+    }
     words = progress.describe(record)
     assert (words["count"], words["rate"], words["left"]) == ("60/100 steps", "2 steps/s", "20 s")
 
@@ -54,7 +63,10 @@ def test_capture_takes_what_native_code_and_children_print(tmp_path):
     )
     log = tmp_path / "logs" / "x.log"
     done = subprocess.run(
-        [sys.executable, "-c", script, str(log)], capture_output=True, text=True, env=dict(os.environ)
+        [sys.executable, "-c", script, str(log)],
+        capture_output=True,
+        text=True,
+        env=dict(os.environ),
     )
     assert done.stdout == "a result\nafter\n"
     assert done.stderr == "for a person\n"

@@ -11,7 +11,13 @@ from ecgcmr import paper, store
 from ecgcmr import trial as trials
 from ecgcmr.search import study
 
-FIGURES = ("figure4", "figure5", "figure6", "reliability", *(f"differences-{stem}" for stem in paper.LAYOUTS))
+FIGURES = (
+    "figure4",
+    "figure5",
+    "figure6",
+    "reliability",
+    *(f"differences-{stem}" for stem in paper.LAYOUTS),
+)
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +43,10 @@ def test_every_system_has_run(toy):
     runs, _, _ = toy
     found = [trials.from_json(record["trial"]) for _, record in store.records(runs)]
     assert {trial.label for trial in found if trial.stage == "pretrain"} == set(study.PRETRAININGS)
-    assert {trial.label for trial in found if trial.stage == "final"} == {*study.FINETUNED, study.TREES}
+    assert {trial.label for trial in found if trial.stage == "final"} == {
+        *study.FINETUNED,
+        study.TREES,
+    }
 
 
 @pytest.mark.slow
@@ -46,7 +55,9 @@ def test_every_cell_of_a_table_has_its_seeds(stem, toy):
     runs, _, shown = toy
     layout, report = paper.LAYOUTS[stem], runs / "report"
     table = pd.read_csv(report / f"{stem}.csv")
-    assert list(zip(table.label, table.task)) == [(s.label, task) for s in layout.systems for task in layout.tasks]
+    assert list(zip(table.label, table.task)) == [
+        (s.label, task) for s in layout.systems for task in layout.tasks
+    ]
     assert (table.seeds == len(study.SEEDS)).all()
     assert table[["mean", "low", "high"]].notna().all(axis=None)
     assert (table.low <= table.high).all()
@@ -66,6 +77,8 @@ def test_every_figure_is_there_and_every_claim_is_judged(toy):
 @pytest.mark.slow
 def test_the_test_set_was_read_once_by_each_final_run(toy):
     runs, _, _ = toy
-    finals = [folder for folder, record in store.records(runs) if record["trial"]["stage"] == "final"]
+    finals = [
+        folder for folder, record in store.records(runs) if record["trial"]["stage"] == "final"
+    ]
     read = [line["trial"] for line in store.test_reads(runs)]
     assert sorted(read) == sorted(folder.relative_to(runs).as_posix() for folder in finals)

@@ -26,7 +26,14 @@ def plan(cohort, needs=BOTH, **options):
 
 
 def batches(cohort, cache, needs=BOTH, epochs=EPOCHS, **options):
-    given = {"split": "train", "needs": needs, "batch": BATCH, "seed": 4, "epochs": epochs, "cache": cache}
+    given = {
+        "split": "train",
+        "needs": needs,
+        "batch": BATCH,
+        "seed": 4,
+        "epochs": epochs,
+        "cache": cache,
+    }
     return stream.batches(cohort.path, **given | options)
 
 
@@ -50,8 +57,12 @@ def whole(small_cohort, ray_session):
 def reading(monkeypatch):
     """Which epochs Ray Data is asked for, and which rows are read plainly."""
     asked, read, tables, load = [], [], stream._tables, sampler.load
-    monkeypatch.setattr(stream, "_tables", lambda o, end, start: asked.append((start, end)) or tables(o, end, start))
-    monkeypatch.setattr(sampler, "load", lambda o, rows: read.extend(rows.tolist()) or load(o, rows))
+    monkeypatch.setattr(
+        stream, "_tables", lambda o, end, start: asked.append((start, end)) or tables(o, end, start)
+    )
+    monkeypatch.setattr(
+        sampler, "load", lambda o, rows: read.extend(rows.tolist()) or load(o, rows)
+    )
     return asked, read
 
 
@@ -67,18 +78,24 @@ def assert_same(found, expected, columns=BOTH, part=slice(None)):
 # -- batches -----------------------------------------------------------------------------------------------------------
 
 
-def test_memory_repeats_the_stream_bit_for_bit_and_reads_each_row_once(small_cohort, whole, reading):
+def test_memory_repeats_the_stream_bit_for_bit_and_reads_each_row_once(
+    small_cohort, whole, reading
+):
     asked, read = reading
     rows = plan(small_cohort)
     first = set(sampler.sequence(rows, 0).ravel())
-    later = set(np.concatenate([sampler.sequence(rows, epoch) for epoch in range(1, EPOCHS)]).ravel())
+    later = set(
+        np.concatenate([sampler.sequence(rows, epoch) for epoch in range(1, EPOCHS)]).ravel()
+    )
     assert later - first  # the first epoch drops some that later ones want
     assert_same(collect(batches(small_cohort, "host")), whole)
     assert asked == [(0, 1)]
     assert sorted(read) == sorted(later - first)
 
 
-@pytest.mark.parametrize("ahead", [3, 0, -1])  # in the middle, at the beginning and before the last step of an epoch
+@pytest.mark.parametrize(
+    "ahead", [3, 0, -1]
+)  # in the middle, at the beginning and before the last step of an epoch
 def test_a_resumed_run_goes_on_as_if_never_interrupted(small_cohort, whole, reading, ahead):
     asked, read = reading
     steps = plan(small_cohort).steps
@@ -97,7 +114,9 @@ def test_a_rank_gets_its_part_whatever_it_read_before(small_cohort, whole, rank)
 
 def test_other_signals_and_no_shuffling(small_cohort, ray_session):
     for options in ({"needs": ("ecg",)}, {"needs": ("cmr",), "shuffle": False}):
-        streamed, kept = (collect(batches(small_cohort, cache, epochs=3, **options)) for cache in ("off", "host"))
+        streamed, kept = (
+            collect(batches(small_cohort, cache, epochs=3, **options)) for cache in ("off", "host")
+        )
         assert_same(kept, streamed, options["needs"])
 
 
@@ -120,11 +139,15 @@ def test_leaving_while_memory_serves_ends_the_thread(small_cohort, ray_session):
 def test_a_shard_lost_before_its_rows_were_met_is_one_line(small_cohort):
     rows = plan(small_cohort)
     lost = sampler.Order(**{**vars(rows), "path": "/nowhere"})
-    with pytest.raises(InputError, match=r"^/nowhere/train/shard-\d+.parquet: the shard is missing[^\n]*$"):
+    with pytest.raises(
+        InputError, match=r"^/nowhere/train/shard-\d+.parquet: the shard is missing[^\n]*$"
+    ):
         memory.empty(lost, CPU).take(np.arange(3))
 
 
-def test_a_training_from_memory_ends_with_the_weights_of_one_that_streams(small_cohort, ray_session):
+def test_a_training_from_memory_ends_with_the_weights_of_one_that_streams(
+    small_cohort, ray_session
+):
     trial, ends = tiny("mmcl", batch=BATCH, epochs=3), []
     for cache in ("off", "host"):
         run, state = prepared(trial, torch.float32), loop.beginning()
@@ -138,7 +161,9 @@ def test_a_training_from_memory_ends_with_the_weights_of_one_that_streams(small_
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_through_ray_train_cache_changes_provenance_and_nothing_else(small_cohort, ray_session, tmp_path):
+def test_through_ray_train_cache_changes_provenance_and_nothing_else(
+    small_cohort, ray_session, tmp_path
+):
     trial, ends = tiny("mae", batch=BATCH, epochs=3, eval_every=1), []
     for cache in ("off", "host"):
         options = {"device": "cpu", "precision": "float32", "cache": cache}
@@ -186,9 +211,14 @@ def test_where_rows_are_kept_is_a_function_of_sizes(word, need, host, device, ch
     assert memory.choose(word, need, host, device) == chosen
 
 
-@pytest.mark.parametrize(("word", "host", "device"), [("device", 100, 89), ("host", 89, 100), ("device", 89, None)])
+@pytest.mark.parametrize(
+    ("word", "host", "device"), [("device", 100, 89), ("host", 89, 100), ("device", 89, None)]
+)
 def test_a_place_that_is_asked_for_and_too_small_is_refused(word, host, device):
-    with pytest.raises(InputError, match=rf"^cache='{word}': the rows take .* free for them; use cache auto or off$"):
+    with pytest.raises(
+        InputError,
+        match=rf"^cache='{word}': the rows take .* free for them; use cache auto or off$",
+    ):
         memory.choose(word, 90, host, device)
 
 
@@ -203,13 +233,17 @@ def test_an_unknown_word_is_refused(small_cohort, tmp_path, capsys):
         with pytest.raises(SystemExit) as left:
             cli.main([*command, "--cache", "disk", "--runs", str(tmp_path)])
         assert left.value.code == 2
-        assert "argument --cache: invalid choice: 'disk'" in capsys.readouterr().err.splitlines()[-1]
+        assert (
+            "argument --cache: invalid choice: 'disk'" in capsys.readouterr().err.splitlines()[-1]
+        )
 
 
 def test_size_counts_the_rows_that_serve_and_ranks_share_the_host(small_cohort, monkeypatch):
     rows = plan(small_cohort)
     assert memory.size(rows) == len(rows.row) * (12 * 5000 * 2 + 3 * 210 * 210)
-    assert memory.size(plan(small_cohort, ("ecg",))) == len(small_cohort.rows("train")) * 12 * 5000 * 2
+    assert (
+        memory.size(plan(small_cohort, ("ecg",))) == len(small_cohort.rows("train")) * 12 * 5000 * 2
+    )
     monkeypatch.setattr(hardware, "host_memory", lambda: 3 * memory.size(rows))
     assert memory.place("auto", rows, EPOCHS, 0, CPU) == "host"
     assert memory.place("auto", plan(small_cohort, world=2), EPOCHS, 0, CPU) == "off"
@@ -217,18 +251,30 @@ def test_size_counts_the_rows_that_serve_and_ranks_share_the_host(small_cohort, 
 
 def test_room_takes_no_memory_before_rows_are_met():
     many = sampler.Order(
-        path="", fingerprint="", split="train", columns=("ecg",), batch=1, seed=0, rank=0, world=1, shards=("a",),
-        shard=np.zeros(20_000, np.int32), row=np.arange(20_000, dtype=np.int32),
-    )  # fmt: skip
+        path="",
+        fingerprint="",
+        split="train",
+        columns=("ecg",),
+        batch=1,
+        seed=0,
+        rank=0,
+        world=1,
+        shards=("a",),
+        shard=np.zeros(20_000, np.int32),
+        row=np.arange(20_000, dtype=np.int32),
+    )
     before = psutil.Process().memory_info().rss
     held = memory.empty(many, CPU)
     assert psutil.Process().memory_info().rss - before < 0.01 * memory.size(many)
-    held.keep(np.arange(10), {"ecg": torch.ones(10, *shards.SIGNALS["ecg"].shape, dtype=torch.float16)})
+    held.keep(
+        np.arange(10), {"ecg": torch.ones(10, *shards.SIGNALS["ecg"].shape, dtype=torch.float16)}
+    )
     assert held.take(np.array([9, 0]))["ecg"].unique().tolist() == [1.0]
 
 
 @pytest.mark.parametrize(
-    ("limit", "left"), [("max", None), (1000, 1000 - 700 + 300), (500, 100), (300, 0), (2**62, None)]
+    ("limit", "left"),
+    [("max", None), (1000, 1000 - 700 + 300), (500, 100), (300, 0), (2**62, None)],
 )
 def test_a_container_s_limit_counts(limit, left, tmp_path):
     for name, text in (("memory.max", limit), ("memory.current", 700)):

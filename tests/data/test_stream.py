@@ -37,13 +37,19 @@ def test_an_epoch_visits_every_row_at_most_once_and_drops_less_than_a_batch(smal
 def test_only_rows_with_every_needed_signal(small_cohort):
     index = small_cohort.rows("train")
     assert len(stream.plan(small_cohort, "train", ("ecg",), 8).row) == len(index)
-    assert len(stream.plan(small_cohort, "train", (*BOTH, "target"), 8).row) == int(index["has_cmr"].sum()) < len(index)
+    assert (
+        len(stream.plan(small_cohort, "train", (*BOTH, "target"), 8).row)
+        == int(index["has_cmr"].sum())
+        < len(index)
+    )
     assert stream.steps_per_epoch(small_cohort, "train", ("ecg",), 32) == len(index) // 32
 
 
 def test_order_depends_on_seed_and_epoch_alone(small_cohort):
     one, two = (stream.plan(small_cohort, "train", BOTH, 16, seed=s) for s in (0, 1))
-    assert (rows_of(one, 3) == rows_of(stream.plan(small_cohort, "train", BOTH, 16, seed=0), 3)).all()
+    assert (
+        rows_of(one, 3) == rows_of(stream.plan(small_cohort, "train", BOTH, 16, seed=0), 3)
+    ).all()
     assert (rows_of(one, 0) != rows_of(one, 1)).any()
     assert (rows_of(one, 0) != rows_of(two, 0)).any()
 
@@ -56,12 +62,16 @@ def test_without_shuffling_rows_come_as_they_lie(small_cohort):
 @pytest.mark.parametrize("world", [2, 4])
 def test_ranks_share_the_same_global_batches_in_order(small_cohort, world):
     alone = all_pieces(stream.plan(small_cohort, "train", BOTH, 16), 2).reshape(-1, 16)
-    ranks = [stream.plan(small_cohort, "train", BOTH, 16, rank=r, world=world) for r in range(world)]
+    ranks = [
+        stream.plan(small_cohort, "train", BOTH, 16, rank=r, world=world) for r in range(world)
+    ]
     parts = [all_pieces(plan, 2).reshape(-1, 16 // world) for plan in ranks]
     assert (np.concatenate(parts, axis=1) == alone).all()
 
 
-@pytest.mark.parametrize(("batch", "rank", "world"), [(16, 0, 1), (16, 1, 2), (640, 0, 1), (1200, 1, 2)])
+@pytest.mark.parametrize(
+    ("batch", "rank", "world"), [(16, 0, 1), (16, 1, 2), (640, 0, 1), (1200, 1, 2)]
+)
 def test_resuming_at_any_step_continues_the_sequence(batch, rank, world):
     plan = of_size(3000, batch, rank, world)
     whole = all_pieces(plan, 2).reshape(-1, plan.local)
@@ -71,9 +81,18 @@ def test_resuming_at_any_step_continues_the_sequence(batch, rank, world):
 
 def of_size(n, batch, rank=0, world=1):
     return sampler.Order(
-        path="", fingerprint=f"{n}", split="train", columns=BOTH, batch=batch, seed=0, rank=rank, world=world,
-        shards=("a", "b"), shard=(np.arange(n) >= n // 2).astype(np.int32), row=(np.arange(n) % (n // 2)).astype(np.int32),
-    )  # fmt: skip
+        path="",
+        fingerprint=f"{n}",
+        split="train",
+        columns=BOTH,
+        batch=batch,
+        seed=0,
+        rank=rank,
+        world=world,
+        shards=("a", "b"),
+        shard=(np.arange(n) >= n // 2).astype(np.int32),
+        row=(np.arange(n) % (n // 2)).astype(np.int32),
+    )
 
 
 def test_pieces_are_bounded_and_ranks_divide_the_reading():
@@ -99,7 +118,9 @@ def test_batches_mix_distant_rows():
 
 def test_too_small_a_split_and_an_indivisible_batch(small_cohort):
     path = small_cohort.path
-    with pytest.raises(InputError, match=r"split 'val' has 45 rows with ecg, fewer than one batch of 64"):
+    with pytest.raises(
+        InputError, match=r"split 'val' has 45 rows with ecg, fewer than one batch of 64"
+    ):
         stream.batches(path, split="val", needs=("ecg",), batch=64, seed=0, epochs=1)
     with pytest.raises(InputError, match="batch=15 cannot be shared by 2 workers"):
         stream.batches(path, split="train", needs=("ecg",), batch=15, seed=0, epochs=1, world=2)
@@ -159,16 +180,22 @@ def test_resumed_and_ranked_streams_are_parts_of_the_whole(small_cohort, ray_ses
     step = len(whole) // 2 + 3
     rest = collect(small_cohort.path, needs=("ecg",), start_step=step, rank=1, world=2)
     assert len(rest) == len(whole) - step
-    assert all(torch.equal(part["ecg"], batch[8:]) for part, batch in zip(rest, whole[step:], strict=True))
+    assert all(
+        torch.equal(part["ecg"], batch[8:]) for part, batch in zip(rest, whole[step:], strict=True)
+    )
     assert collect(small_cohort.path, start_step=len(whole), epochs=1) == []
 
 
 def test_leaving_early_ends_thread_and_execution(small_cohort, ray_session):
     before = set(threading.enumerate())
-    source = stream.batches(small_cohort.path, split="train", needs=("ecg",), batch=8, seed=0, epochs=500)
+    source = stream.batches(
+        small_cohort.path, split="train", needs=("ecg",), batch=8, seed=0, epochs=500
+    )
     next(source)
     source.close()
-    left = [t for t in set(threading.enumerate()) - before if t.name == "stream" or "Executor" in t.name]
+    left = [
+        t for t in set(threading.enumerate()) - before if t.name == "stream" or "Executor" in t.name
+    ]
     assert [t.name for t in left if t.is_alive() and t.name == "stream"] == []
     for thread in left:
         thread.join(20)
@@ -179,7 +206,9 @@ def test_damage_during_the_run_is_one_line(small_cohort, tmp_path, ray_session):
     path = shutil.copytree(small_cohort.path, tmp_path / "copy")
     source = stream.batches(path, split="train", needs=("ecg",), batch=8, seed=0, epochs=1)
     (path / "train/shard-00001.parquet").unlink()
-    with pytest.raises(InputError, match=r"^[^\n]*train/shard-00001.parquet: the shard is missing[^\n]*$"):
+    with pytest.raises(
+        InputError, match=r"^[^\n]*train/shard-00001.parquet: the shard is missing[^\n]*$"
+    ):
         list(source)
 
 

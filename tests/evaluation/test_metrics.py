@@ -89,7 +89,9 @@ def test_error_metrics_equal_sklearn():
     expected = reference.mean_squared_error(targets[known, 1], outputs[known, 1]) ** 0.5
     assert found[1].item() == pytest.approx(expected)
     found = metrics.r2(torch.from_numpy(outputs), torch.from_numpy(targets))
-    assert found[1].item() == pytest.approx(reference.r2_score(targets[known, 1], outputs[known, 1]))
+    assert found[1].item() == pytest.approx(
+        reference.r2_score(targets[known, 1], outputs[known, 1])
+    )
 
 
 def test_binary_equals_sklearn():

@@ -63,7 +63,9 @@ def test_a_contrast_of_two_is_delongs_test(ties):
     found = statistics.auroc_contrast(scores, labels, [1, -1])
     assert found.value == pytest.approx(first - second, abs=1e-12)
     assert found.p == pytest.approx(p, rel=1e-9)
-    assert (found.high - found.low) / 2 == pytest.approx(1.959963984540054 * abs(found.value / z), rel=1e-9)
+    assert (found.high - found.low) / 2 == pytest.approx(
+        1.959963984540054 * abs(found.value / z), rel=1e-9
+    )
     alone = statistics.auroc_contrast(scores, labels, [1, 0])
     assert (alone.low, alone.high) == pytest.approx(ci, rel=1e-9)
 
@@ -85,7 +87,9 @@ def test_identical_systems_do_not_differ():
     assert found.p == 1
     assert found.high == found.low == pytest.approx(0, abs=1e-12)
     all_right, none = labels, np.zeros_like(labels)
-    assert statistics.auroc_contrast([all_right, none], labels, [1, -1]) == statistics.Effect(0.5, 0.5, 0.5, 0)
+    assert statistics.auroc_contrast([all_right, none], labels, [1, -1]) == statistics.Effect(
+        0.5, 0.5, 0.5, 0
+    )
 
 
 def test_an_interval_ends_where_the_contrast_ends():
@@ -114,7 +118,9 @@ def test_a_diverged_member_does_not_touch_the_others(bad):
     for bootstrap in (statistics.bootstrap_auroc, statistics.bootstrap_average_precision):
         again = bootstrap(scores, labels, counts)
         assert np.isnan(again).any(0).tolist() == [False, True, False]
-    np.testing.assert_array_equal(statistics.bootstrap_auroc(scores, labels, counts)[:, ::2], drawn[:, ::2])
+    np.testing.assert_array_equal(
+        statistics.bootstrap_auroc(scores, labels, counts)[:, ::2], drawn[:, ::2]
+    )
 
 
 def test_one_positive_shows_no_spread():
@@ -140,7 +146,10 @@ def test_delongs_test_is_level_under_the_null():
     rng = np.random.default_rng(5)
     labels = np.repeat([0, 1], [150, 40])
     shared = rng.normal(size=(400, 1, 190)) + labels
-    p = [statistics.auroc_contrast(pair, labels, [1, -1]).p for pair in shared + 0.8 * rng.normal(size=(400, 2, 190))]
+    p = [
+        statistics.auroc_contrast(pair, labels, [1, -1]).p
+        for pair in shared + 0.8 * rng.normal(size=(400, 2, 190))
+    ]
     assert stats.kstest(p, "uniform").pvalue > 0.01
 
 
@@ -172,14 +181,20 @@ def test_a_bootstrapped_metric_is_that_of_the_expanded_resample(ties, members, c
         (statistics.bootstrap_auroc, roc_auc_score),
         (statistics.bootstrap_average_precision, average_precision_score),
     ):
-        expected = [[reference(labels[who], row[who]) for row in scores] for who in map(expanded, counts)]
+        expected = [
+            [reference(labels[who], row[who]) for row in scores] for who in map(expanded, counts)
+        ]
         np.testing.assert_allclose(bootstrap(scores, labels, counts), expected, atol=1e-12)
 
 
 def test_a_resample_without_positives_is_nan():
     scores, labels, counts = [[0.3, 0.1, 0.2]], [1, 0, 0], [[0, 2, 1], [1, 1, 1], [3, 0, 0]]
-    np.testing.assert_array_equal(statistics.bootstrap_auroc(scores, labels, counts)[:, 0], [np.nan, 1, np.nan])
-    np.testing.assert_array_equal(statistics.bootstrap_average_precision(scores, labels, counts)[:, 0], [np.nan, 1, 1])
+    np.testing.assert_array_equal(
+        statistics.bootstrap_auroc(scores, labels, counts)[:, 0], [np.nan, 1, np.nan]
+    )
+    np.testing.assert_array_equal(
+        statistics.bootstrap_average_precision(scores, labels, counts)[:, 0], [np.nan, 1, 1]
+    )
 
 
 def test_the_bootstrap_and_delong_agree():
@@ -210,10 +225,14 @@ def test_bootstrapped_pearson_is_that_of_the_expanded_resample():
 
 def test_an_undefined_r_is_nan():
     targets = np.array([[1.0, 1], [2, 2], [3, np.nan], [4, np.nan]])
-    outputs = np.array([[[1.0, 2], [2, 1], [2, 5], [7, 5]], [[0.1, 1]] * 4, [[np.nan, 1]] + [[2, 3]] * 3])
+    outputs = np.array(
+        [[[1.0, 2], [2, 1], [2, 5], [7, 5]], [[0.1, 1]] * 4, [[np.nan, 1]] + [[2, 3]] * 3]
+    )
     counts = [[1, 1, 1, 1], [2, 0, 2, 0], [4, 0, 0, 0], [0, 0, 2, 2]]
     found = statistics.bootstrap_pearson(outputs, targets, counts)
-    np.testing.assert_array_equal(np.isnan(found[:, 0]), [[False, False], [False, True], [True, True], [False, True]])
+    np.testing.assert_array_equal(
+        np.isnan(found[:, 0]), [[False, False], [False, True], [True, True], [False, True]]
+    )
     assert found[0, 0, 1] == -1
     assert np.isnan(found[:, 1]).all(), "a constant orders nobody"
     assert np.isnan(found[:, 2]).all(), "a member that diverged"
@@ -223,14 +242,22 @@ def test_rounding_is_no_correlation():
     rng = np.random.default_rng(0)
     targets = rng.normal(size=(50, 40))
     constant = np.broadcast_to(1e6 + rng.random(40), (1, 50, 40))
-    assert np.isnan(statistics.bootstrap_pearson(constant, targets, statistics.resamples(50, 3, 0))).all()
+    assert np.isnan(
+        statistics.bootstrap_pearson(constant, targets, statistics.resamples(50, 3, 0))
+    ).all()
     one_subject = 50 * np.eye(50)
-    assert np.isnan(statistics.bootstrap_pearson(rng.normal(size=(1, 50, 40)), targets, one_subject)).all()
-    tiny = statistics.bootstrap_pearson(targets[None] * 1e-9, targets, statistics.resamples(50, 3, 0))
+    assert np.isnan(
+        statistics.bootstrap_pearson(rng.normal(size=(1, 50, 40)), targets, one_subject)
+    ).all()
+    tiny = statistics.bootstrap_pearson(
+        targets[None] * 1e-9, targets, statistics.resamples(50, 3, 0)
+    )
     np.testing.assert_allclose(tiny, 1)
 
 
-@pytest.mark.parametrize("bad", [[np.nan] * 5, [0.1, 0.1, 0.1, np.nan, np.nan], [1.0, np.nan, np.nan, np.nan, np.nan]])
+@pytest.mark.parametrize(
+    "bad", [[np.nan] * 5, [0.1, 0.1, 0.1, np.nan, np.nan], [1.0, np.nan, np.nan, np.nan, np.nan]]
+)
 def test_a_target_without_spread_is_named(bad):
     targets = np.stack([np.arange(5.0), bad], 1)
     with pytest.raises(InputError, match="target 'LVM'"):
@@ -323,12 +350,18 @@ def test_fisher_mean():
 
 def test_prior_correction_is_bayes_rule():
     # A feature with four values; balanced by taking every positive and as many negatives.
-    given_positive, given_negative, true = np.array([0.1, 0.2, 0.3, 0.4]), np.array([0.4, 0.3, 0.2, 0.1]), 0.03
+    given_positive, given_negative, true = (
+        np.array([0.1, 0.2, 0.3, 0.4]),
+        np.array([0.4, 0.3, 0.2, 0.1]),
+        0.03,
+    )
     balanced = given_positive / (given_positive + given_negative)
     population = true * given_positive / (true * given_positive + (1 - true) * given_negative)
     np.testing.assert_allclose(statistics.prior_corrected(balanced, 0.5, true), population)
     np.testing.assert_allclose(statistics.prior_corrected(population, true, 0.5), balanced)
-    np.testing.assert_array_equal(statistics.prior_corrected([0, 1, np.nan], 0.5, 0.1), [0, 1, np.nan])
+    np.testing.assert_array_equal(
+        statistics.prior_corrected([0, 1, np.nan], 0.5, 0.1), [0, 1, np.nan]
+    )
     with pytest.raises(InputError, match="prevalence 'true' is 0"):
         statistics.prior_corrected(balanced, 0.5, 0)
     with pytest.raises(InputError, match="not logits"):
@@ -339,7 +372,9 @@ def test_a_model_of_a_balanced_cohort_is_calibrated_by_prior_correction():
     rng = np.random.default_rng(2)
     labels = (rng.random(20_000) < 0.05).astype(float)
     feature = rng.normal(size=20_000) + labels
-    balanced = 1 / (1 + np.exp(-(feature - 0.5)))  # Bayes for two normals at distance 1 and equal shares
+    balanced = 1 / (
+        1 + np.exp(-(feature - 0.5))
+    )  # Bayes for two normals at distance 1 and equal shares
     before = statistics.calibration(balanced, labels)
     after = statistics.calibration(statistics.prior_corrected(balanced, 0.5, 0.05), labels)
     assert before.intercept.high < -2
@@ -361,7 +396,10 @@ def test_calibration_equals_statsmodels():
     found = statistics.calibration(probability, labels)
     offset = GLM(labels, np.ones(400), family=Binomial(), offset=logits).fit(tol=1e-14)
     free = GLM(labels, np.column_stack((np.ones(400), logits)), family=Binomial()).fit(tol=1e-14)
-    for effect, fit, column, against in ((found.intercept, offset, 0, 0), (found.slope, free, 1, 1)):
+    for effect, fit, column, against in (
+        (found.intercept, offset, 0, 0),
+        (found.slope, free, 1, 1),
+    ):
         assert effect.value == pytest.approx(fit.params[column], rel=1e-7)
         assert (effect.low, effect.high) == pytest.approx(tuple(fit.conf_int()[column]), rel=1e-6)
         z = (fit.params[column] - against) / fit.bse[column]
@@ -373,7 +411,9 @@ def test_expected_calibration_error_by_hand():
     probability = np.array([0.1] * 4 + [0.4] * 4 + [0.9] * 2)
     labels = np.array([0, 0, 0, 1, 0, 0, 1, 1, 1, 1])
     found = statistics.calibration(probability, labels)
-    assert found.ece == pytest.approx((4 * abs(0.25 - 0.1) + 4 * abs(0.5 - 0.4) + 2 * abs(1 - 0.9)) / 10)
+    assert found.ece == pytest.approx(
+        (4 * abs(0.25 - 0.1) + 4 * abs(0.5 - 0.4) + 2 * abs(1 - 0.9)) / 10
+    )
 
 
 @pytest.mark.parametrize("shift", [-14, 0, 14])
@@ -387,13 +427,20 @@ def test_newton_survives_claims_far_from_the_truth(shift):
     # The intercept that makes the mean prediction the observed share.
     mean = (1 / (1 + np.exp(-(offset + found.intercept.value)))).mean()
     assert mean == pytest.approx(labels.mean(), rel=1e-7)
-    free = GLM(labels, np.column_stack((np.ones(400), offset)), family=Binomial()).fit(tol=1e-14, maxiter=200)
+    free = GLM(labels, np.column_stack((np.ones(400), offset)), family=Binomial()).fit(
+        tol=1e-14, maxiter=200
+    )
     assert found.slope.value == pytest.approx(free.params[1], rel=1e-5)
 
 
 def test_calibration_without_a_slope():
     labels = np.array([0, 0, 0, 1, 1])
-    for probability in ([0.1, 0.2, 0.3, 0.3, 0.9], [0.9, 0.8, 0.7, 0.2, 0.1], [0, 0, 0, 1, 1], [0.2] * 5):
+    for probability in (
+        [0.1, 0.2, 0.3, 0.3, 0.9],
+        [0.9, 0.8, 0.7, 0.2, 0.1],
+        [0, 0, 0, 1, 1],
+        [0.2] * 5,
+    ):
         found = statistics.calibration(probability, labels)
         assert np.isnan([found.slope.value, found.slope.low, found.slope.high, found.slope.p]).all()
         assert np.isfinite([found.intercept.value, found.intercept.p, found.brier, found.ece]).all()
@@ -402,7 +449,9 @@ def test_calibration_without_a_slope():
     constant = statistics.calibration([0.2] * 5, labels)
     assert constant.intercept.value == pytest.approx(np.log(0.4 / 0.6) - np.log(0.2 / 0.8))
     diverged = statistics.calibration([0.1, np.nan, 0.2, 0.3, 0.4], labels)
-    assert np.isnan([diverged.intercept.value, diverged.slope.value, diverged.brier, diverged.ece]).all()
+    assert np.isnan(
+        [diverged.intercept.value, diverged.slope.value, diverged.brier, diverged.ece]
+    ).all()
 
 
 def test_reliability_bins_hold_equally_many_with_wilsons_interval():
@@ -446,11 +495,19 @@ def test_one_class_names_the_label(value):
     [
         (lambda: statistics.delong([[1, 2, 3]], [0, 1]), r"scores \(1, 3\)"),
         (lambda: statistics.delong([1, 2], [0, 1]), r"scores \(2,\)"),
-        (lambda: statistics.delong([[1, 2, 3]], [0, 1, np.nan], "dm"), "label 'dm' .* without a label"),
+        (
+            lambda: statistics.delong([[1, 2, 3]], [0, 1, np.nan], "dm"),
+            "label 'dm' .* without a label",
+        ),
         (lambda: statistics.delong([[1, 2, 3]], [0, 1, 2], "dm"), "label 'dm'"),
         (lambda: statistics.auroc_contrast([[1, 2]], [0, 1], [1, -1]), r"weights \(2,\)"),
         (lambda: statistics.bootstrap_auroc([[1, 2]], [0, 1], [[1, 1, 1]]), r"counts \(1, 3\)"),
-        (lambda: statistics.bootstrap_pearson(np.ones((1, 3, 2)), np.ones((3, 1)), np.ones((1, 3))), "outputs"),
+        (
+            lambda: statistics.bootstrap_pearson(
+                np.ones((1, 3, 2)), np.ones((3, 1)), np.ones((1, 3))
+            ),
+            "outputs",
+        ),
         (lambda: statistics.resamples(0, 5, 0), "resamples"),
         (lambda: statistics.resamples(3, 5, 0, [0, 1]), r"strata \(2,\)"),
         (lambda: statistics.calibration([0.1, 1.2], [0, 1]), "not logits"),
@@ -477,13 +534,19 @@ def population(n, seed, slope=2.0, intercept=-3.0, seeds=5, spread=0.0):
 def test_recalibration_is_the_logistic_regression_of_labels_on_logits():
     logits, labels, _ = population(600, 1, seeds=1)
     found = statistics.recalibration(logits[0], labels)
-    wanted = GLM(labels, np.column_stack((np.ones(600), logits[0])), family=Binomial()).fit(tol=1e-12)
+    wanted = GLM(labels, np.column_stack((np.ones(600), logits[0])), family=Binomial()).fit(
+        tol=1e-12
+    )
     np.testing.assert_allclose([found.intercept, found.slope], wanted.params, rtol=1e-6)
     np.testing.assert_allclose(found.covariance, wanted.cov_params(), rtol=1e-5)
     assert found.rule == "intercept and slope"
     risk, low, high = found.risk(logits)
     assert risk.mean() == pytest.approx(labels.mean())
-    predicted = GLM(labels, np.column_stack((np.ones(600), logits[0])), family=Binomial()).fit().get_prediction()
+    predicted = (
+        GLM(labels, np.column_stack((np.ones(600), logits[0])), family=Binomial())
+        .fit()
+        .get_prediction()
+    )
     np.testing.assert_allclose(np.column_stack((low, high)), predicted.conf_int(), rtol=1e-4)
 
 
@@ -495,7 +558,9 @@ def test_a_model_that_ranks_the_wrong_way_gives_everybody_the_prevalence():
     assert np.ptp(risk) < 1e-12
     assert risk[0] == pytest.approx(labels.mean())
     error = 1 / np.sqrt(300 * labels.mean() * (1 - labels.mean()))
-    assert (special.logit(high) - special.logit(low))[0] == pytest.approx(2 * 1.95996 * error, rel=1e-4)
+    assert (special.logit(high) - special.logit(low))[0] == pytest.approx(
+        2 * 1.95996 * error, rel=1e-4
+    )
     assert statistics.recalibration(np.zeros(300), labels).rule == "prevalence"
 
 

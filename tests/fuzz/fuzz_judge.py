@@ -88,14 +88,21 @@ def case(seed: Seed, name: str, number: int) -> Case:
     rng = np.random.default_rng((zlib.crc32(name.encode()), number))
     if seed.fields and number % 2 == 0:
         field = seed.fields[number // 2 % len(seed.fields)]
-        return Case(f"{name} #{number} {field.label}", field.make(seed.files, rng), field.allowed, 4)
+        return Case(
+            f"{name} #{number} {field.label}", field.make(seed.files, rng), field.allowed, 4
+        )
     file = sorted(seed.files)[rng.integers(len(seed.files))]
     content, touched, what = damaged(seed.files[file], rng)
     files = {**seed.files, file: content}
     kinds = dict(seed.sealed).get(file, STATED | SAMPLES | {"image"})
     if "exchange" in what and file.endswith((".dat", ".mat")):
         kinds |= SAMPLES  # WFDB's checksum is a sum
-    return Case(f"{name} #{number} {file}: {what}", seed.reseal(files) if seed.reseal else files, kinds, touched)
+    return Case(
+        f"{name} #{number} {file}: {what}",
+        seed.reseal(files) if seed.reseal else files,
+        kinds,
+        touched,
+    )
 
 
 def damaged(content: bytes, rng: np.random.Generator) -> tuple[bytes, int, str]:
@@ -154,7 +161,10 @@ def _exchange(body: bytearray, at: int, size: int, rng: np.random.Generator) -> 
     here, other = body[at : at + size], body[there : there + size]
     same = all(here.count(mark) == other.count(mark) for mark in (b",", b" ", b"\n"))
     if abs(there - at) >= size and same:
-        body[at : at + size], body[there : there + size] = body[there : there + size], body[at : at + size]
+        body[at : at + size], body[there : there + size] = (
+            body[there : there + size],
+            body[at : at + size],
+        )
     return 2 * size
 
 
@@ -163,7 +173,9 @@ def _extreme(body: bytearray, at: int, size: int, rng: np.random.Generator) -> i
     at = at // width * width
     value = [0, -1, 1, 1 << 8 * width - 1, (1 << 8 * width - 1) - 1][rng.integers(5)]
     if at + width <= len(body):
-        body[at : at + width] = (value % (1 << 8 * width)).to_bytes(width, "little" if rng.random() < 0.7 else "big")
+        body[at : at + width] = (value % (1 << 8 * width)).to_bytes(
+            width, "little" if rng.random() < 0.7 else "big"
+        )
     return width
 
 
@@ -194,7 +206,9 @@ def judge(seed: Seed, name: str, number: int) -> Outcome:
         started, base = time.process_time(), _memory(reset=True)
         with overheard() as said, _temporary(Path(place, "tmp")):
             outcome = _read(seed, made, Path(place, "in", seed.path))
-            fault = outcome.fault or (_looked(Path(place, "in", seed.path)) if number % 4 == 1 else "")
+            fault = outcome.fault or (
+                _looked(Path(place, "in", seed.path)) if number % 4 == 1 else ""
+            )
         if time.process_time() - started > CPU_SECONDS:
             fault = fault or f"took {time.process_time() - started:.0f} s"
         if _memory() - base > MEMORY:
@@ -226,7 +240,9 @@ def _read(seed: Seed, made: Case, path: Path) -> Outcome:
         except Exception as error:
             return Outcome(made.name, fault=where(error))
         else:
-            outcome = Outcome(made.name, kept=True, fault=_wrong(seed, made, source, record, prepared))
+            outcome = Outcome(
+                made.name, kept=True, fault=_wrong(seed, made, source, record, prepared)
+            )
             kept = True
         if outcome.fault:
             return outcome
@@ -240,7 +256,12 @@ def _looked(path: Path) -> str:
         for kind in raw.READERS:
             with contextlib.suppress(Excluded):
                 search.recordings(kind, path)
-        told = repr([inspect.as_json(seen) for seen in itertools.islice(inspect.look(inspect.find(path)), 3)])
+        told = repr(
+            [
+                inspect.as_json(seen)
+                for seen in itertools.islice(inspect.look(inspect.find(path)), 3)
+            ]
+        )
     except InputError as error:
         told = str(error)
     except Exception as error:
@@ -256,10 +277,16 @@ def _prepared(record: raw.EcgRecord | raw.CmrRecord) -> np.ndarray:
 
 
 def _refused(made: Case, reason: str) -> Outcome:
-    head, colon, rest = reason.partition(": ")  # "Einthoven's law violated" + ": I and aVR exchanged"
+    head, colon, rest = reason.partition(
+        ": "
+    )  # "Einthoven's law violated" + ": I and aVR exchanged"
     stable = _ours(reason) or (_ours(head) and _ours(colon + rest))
     secret = [word for word in SECRETS if word in reason]
-    fault = "" if stable and not secret and "\n" not in reason else f"a reason that is not ours: {reason[:200]!r}"
+    fault = (
+        ""
+        if stable and not secret and "\n" not in reason
+        else f"a reason that is not ours: {reason[:200]!r}"
+    )
     return Outcome(made.name, reason=reason, fault=fault)
 
 
@@ -277,14 +304,17 @@ def _lines() -> tuple[re.Pattern[str], ...]:
                 patterns.add(re.escape(node.value))
             elif isinstance(node, ast.JoinedStr):
                 texts = [
-                    re.escape(p.value) if isinstance(p, ast.Constant) else r"[\w .,+/-]{0,100}" for p in node.values
+                    re.escape(p.value) if isinstance(p, ast.Constant) else r"[\w .,+/-]{0,100}"
+                    for p in node.values
                 ]
                 patterns.add("".join(texts))
     return tuple(re.compile(pattern) for pattern in sorted(patterns) if len(pattern) > 8)
 
 
 def where(error: Exception) -> str:
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if "ecgcmr" in f.filename] or [None]
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if "ecgcmr" in f.filename] or [
+        None
+    ]
     place = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames[-1] else ""
     return f"{type(error).__name__}{place}: {str(error)[:120]}"
 
@@ -302,16 +332,26 @@ def _wrong(seed: Seed, made: Case, source: str, record: object, prepared: np.nda
     if made.allowed is REFUSED:
         return "accepted"
     if isinstance(record, raw.EcgRecord):
-        fault, kinds = _beyond_ecg(record, prepared), _differences_ecg(seed, record, seed.truths[number], made.touched)
+        fault, kinds = (
+            _beyond_ecg(record, prepared),
+            _differences_ecg(seed, record, seed.truths[number], made.touched),
+        )
     else:
-        fault, kinds = _beyond_cmr(record, prepared), _differences_cmr(seed, record, seed.truths[number], made.touched)
+        fault, kinds = (
+            _beyond_cmr(record, prepared),
+            _differences_cmr(seed, record, seed.truths[number], made.touched),
+        )
     wrong = sorted(kinds - made.allowed)
     return fault or (f"accepted with another {', '.join(wrong)}" if wrong else "")
 
 
 def _said(record: object) -> str:
     """Whether words or numbers beside the signal are none of a recording."""
-    rest = {f.name: getattr(record, f.name) for f in dataclasses.fields(record) if f.name not in ("signal", "frames")}
+    rest = {
+        f.name: getattr(record, f.name)
+        for f in dataclasses.fields(record)
+        if f.name not in ("signal", "frames")
+    }
     words = repr(rest)
     if found := [secret for secret in SECRETS if secret in words]:
         return f"'{found[0]}' left the reader: {words[:200]}"
@@ -319,7 +359,9 @@ def _said(record: object) -> str:
         age, sex, labels = record.age, record.sex, record.labels
         if not (age is None or 0 <= age <= 120) or sex not in (None, 0.0, 1.0):
             return f"age {age}, sex {sex}"
-        if any(value not in (0.0, 1.0) for value in labels.values()) or not all(map(str.isidentifier, _names(labels))):
+        if any(value not in (0.0, 1.0) for value in labels.values()) or not all(
+            map(str.isidentifier, _names(labels))
+        ):
             return "labels that are none"
         for name, (low, high) in {"height": (30, 260), "weight": (1, 650)}.items():
             if (value := getattr(record, name)) is not None and not low <= value <= high:
@@ -332,14 +374,24 @@ def _names(labels: dict[str, float]) -> list[str]:
 
 
 def _beyond_ecg(record: raw.EcgRecord, prepared: np.ndarray) -> str:
-    settled = np.nan_to_num(ecg.settle(record.signal, record.rate_hz, record.leads)).astype(np.float64)
-    if prepared.shape != (12, 5000) or prepared.dtype != np.float32 or not np.isfinite(prepared).all():
+    settled = np.nan_to_num(ecg.settle(record.signal, record.rate_hz, record.leads)).astype(
+        np.float64
+    )
+    if (
+        prepared.shape != (12, 5000)
+        or prepared.dtype != np.float32
+        or not np.isfinite(prepared).all()
+    ):
         return "prepared to another form"
     if np.abs(prepared).max() > HIGHEST_MV:
         return f"{np.abs(prepared).max():.0f} mV"
     low, high = np.quantile(settled.reshape(12, 5, 1000), (0.01, 0.99), axis=2)
     height = np.median(high - low, axis=1)
-    if not MILLIVOLTS[0] <= np.median(height) <= MILLIVOLTS[1] or height.max() > HIGHEST_MV or height.min() < 1e-3:
+    if (
+        not MILLIVOLTS[0] <= np.median(height) <= MILLIVOLTS[1]
+        or height.max() > HIGHEST_MV
+        or height.min() < 1e-3
+    ):
         return f"heights of {np.round(height, 3)} mV"
     worst = _lawless(settled)
     return f"limb leads break their laws by {worst:.2f}" if worst > 0.6 else ""
@@ -348,18 +400,35 @@ def _beyond_ecg(record: raw.EcgRecord, prepared: np.ndarray) -> str:
 def _lawless(settled: np.ndarray) -> float:
     """By how much limb leads break Einthoven's and Goldberger's laws in their worst second, spikes passed over."""
     one, two, three, right, left, foot = settled[:6].reshape(6, 10, 500)
-    laws = (one - two + three, right + (one + two) / 2, left - (one - three) / 2, foot - (two + three) / 2)
+    laws = (
+        one - two + three,
+        right + (one + two) / 2,
+        left - (one - three) / 2,
+        foot - (two + three) / 2,
+    )
     broken = np.quantile(np.abs(np.diff(laws, axis=2)), 0.9, axis=2).max(0)
     moved = np.quantile(np.abs(np.diff([one, two, three], axis=2)), 0.9, axis=2).mean(0)
     return float((broken / np.maximum(moved, np.median(moved))).max())
 
 
-def _differences_ecg(seed: Seed, record: raw.EcgRecord, truth: np.ndarray, touched: int) -> set[str]:
-    rows = {ecg.lead_name(name): row.astype(np.float64) for name, row in zip(record.leads, record.signal)}
-    if len([name for name in map(ecg.lead_name, record.leads) if name]) != len(rows.keys() - {None}):
+def _differences_ecg(
+    seed: Seed, record: raw.EcgRecord, truth: np.ndarray, touched: int
+) -> set[str]:
+    rows = {
+        ecg.lead_name(name): row.astype(np.float64)
+        for name, row in zip(record.leads, record.signal)
+    }
+    if len([name for name in map(ecg.lead_name, record.leads) if name]) != len(
+        rows.keys() - {None}
+    ):
         return {"content"}
     derived = [lead for lead in ecg.LEADS if lead not in rows]
-    for lead, (a, b) in {"III": (-1, 1), "aVR": (-0.5, -0.5), "aVL": (1, -0.5), "aVF": (-0.5, 1)}.items():
+    for lead, (a, b) in {
+        "III": (-1, 1),
+        "aVR": (-0.5, -0.5),
+        "aVL": (1, -0.5),
+        "aVF": (-0.5, 1),
+    }.items():
         if lead in derived:
             rows[lead] = a * rows["I"] + b * rows["II"]
     kinds = {"rate"} if not np.isclose(record.rate_hz, seed.rate_hz, rtol=1e-6) else set()
@@ -372,7 +441,9 @@ def _differences_ecg(seed: Seed, record: raw.EcgRecord, truth: np.ndarray, touch
     spared = touched
     for lead, right in zip(ecg.LEADS, truth):
         # a derived lead differs by the rounding of the three
-        found, spared = _differences(rows[lead][:length], right[:length], spared, 1e-2 if lead in derived else 2e-4)
+        found, spared = _differences(
+            rows[lead][:length], right[:length], spared, 1e-2 if lead in derived else 2e-4
+        )
         if "content" in found and any(
             "content" not in _differences(rows[lead][:length], other[:length], touched, 2e-4)[0]
             for name, other in zip(ecg.LEADS, truth)
@@ -383,7 +454,9 @@ def _differences_ecg(seed: Seed, record: raw.EcgRecord, truth: np.ndarray, touch
     return kinds
 
 
-def _differences(found: np.ndarray, right: np.ndarray, spared: int, tolerance: float) -> tuple[set[str], int]:
+def _differences(
+    found: np.ndarray, right: np.ndarray, spared: int, tolerance: float
+) -> tuple[set[str], int]:
     """How numbers differ from the right ones, and how many odd ones of `spared` are left; both of one shape."""
     with np.errstate(all="ignore"):
         if (np.abs(found - right) <= tolerance).all():
@@ -392,7 +465,9 @@ def _differences(found: np.ndarray, right: np.ndarray, spared: int, tolerance: f
         steep = np.abs(truly) >= max(np.quantile(np.abs(truly), 0.9), 1e-9)
         scale = np.nanmedian(rises[steep] / truly[steep])
         base = np.nanmedian(found - scale * right)
-        off = np.abs(found - scale * right - base) > tolerance * max(1, abs(scale)) + 1e-6 * abs(base)
+        off = np.abs(found - scale * right - base) > tolerance * max(1, abs(scale)) + 1e-6 * abs(
+            base
+        )
     odd = int(off.sum() + (~np.isfinite(found)).sum())
     if not np.isfinite(scale) or scale <= 0 or odd > spared:
         return {"content"}, spared
@@ -409,20 +484,32 @@ def _beyond_cmr(record: raw.CmrRecord, prepared: np.ndarray) -> str:
         or not BETWEEN_MM[0] <= slices <= BETWEEN_MM[1]
     ):
         return f"spacing of {record.spacing_mm} mm"
-    if prepared.shape != (3, cmr.SIZE, cmr.SIZE) or prepared.dtype != np.uint8 or np.ptp(prepared) < 100:
+    if (
+        prepared.shape != (3, cmr.SIZE, cmr.SIZE)
+        or prepared.dtype != np.uint8
+        or np.ptp(prepared) < 100
+    ):
         return "prepared to another form"
     for name, value in record.labels.items():
         low, high, *_ = tasks.LIMITS[name]
         if not low < value < high:
             return f"{name} {value}"
     times = record.trigger_ms
-    if times is not None and not (np.isfinite(times).all() and len(times) == record.frames.shape[1]):
+    if times is not None and not (
+        np.isfinite(times).all() and len(times) == record.frames.shape[1]
+    ):
         return "times that are none"
     return ""
 
 
-def _differences_cmr(seed: Seed, record: raw.CmrRecord, truth: np.ndarray, touched: int) -> set[str]:
-    kinds = set() if np.allclose(record.spacing_mm, seed.spacing_mm, rtol=1e-3, atol=0.06) else {"spacing"}
+def _differences_cmr(
+    seed: Seed, record: raw.CmrRecord, truth: np.ndarray, touched: int
+) -> set[str]:
+    kinds = (
+        set()
+        if np.allclose(record.spacing_mm, seed.spacing_mm, rtol=1e-3, atol=0.06)
+        else {"spacing"}
+    )
     found = record.frames.astype(np.float64)
     if found.shape[1] < truth.shape[1]:
         kinds.add("length")
@@ -442,7 +529,11 @@ def _differences_cmr(seed: Seed, record: raw.CmrRecord, truth: np.ndarray, touch
 
 
 def _listing(place: str) -> list[tuple[str, int, int]]:
-    return sorted((str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in Path(place).rglob("*") if p.is_file())
+    return sorted(
+        (str(p), p.stat().st_size, p.stat().st_mtime_ns)
+        for p in Path(place).rglob("*")
+        if p.is_file()
+    )
 
 
 def _memory(*, reset: bool = False) -> int:
@@ -462,7 +553,11 @@ def overheard() -> Iterator[io.StringIO]:
     handler = logging.StreamHandler(said)
     logging.getLogger().addHandler(handler)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(said),
+            contextlib.redirect_stderr(said),
+        ):
             warnings.simplefilter("always")
             warnings.showwarning = lambda message, *_, **__: said.write(f"{message}\n")
             yield said
@@ -540,7 +635,9 @@ class _Hand:
                 outcome = self.pipe.recv()
             except EOFError:
                 self.process.join()
-                outcome = Outcome(name, fault=f"the process died, exit code {self.process.exitcode}")
+                outcome = Outcome(
+                    name, fault=f"the process died, exit code {self.process.exitcode}"
+                )
                 self._start()
         elif time.monotonic() - self.since > self.silence:
             self.stop()
@@ -560,7 +657,11 @@ def _serve(pipe: connection.Connection, table: str, first: str) -> None:
     seeds: dict[str, Seed] = _named(table)()
     if first:
         _named(first)()
-    size = re.search(r"VmSize:\s*(\d+)", Path("/proc/self/status").read_text()) if os.path.exists("/proc") else None
+    size = (
+        re.search(r"VmSize:\s*(\d+)", Path("/proc/self/status").read_text())
+        if os.path.exists("/proc")
+        else None
+    )
     if size:
         resource.setrlimit(resource.RLIMIT_AS, (int(size[1]) * 1024 + HARD_MEMORY,) * 2)
     pipe.send(None)

@@ -18,15 +18,34 @@ WIDE = pd.DataFrame(
         "21003-2.0": [50, 61, 47, 70, 66, 58, 49, 71],
         "53-2.0": ["2016-05-05"] * 8,
         "41270-0.0": ["I251", "I480", "E119", "I10", "I259", "", "I500", "I251"],
-        "41280-0.0": ["2015-01-01", "2017-03-04", "2012-02-02", "2011-01-01", "2018-01-01", "", "2013-01-01", ""],
+        "41280-0.0": [
+            "2015-01-01",
+            "2017-03-04",
+            "2012-02-02",
+            "2011-01-01",
+            "2018-01-01",
+            "",
+            "2013-01-01",
+            "",
+        ],
         "LVEF": [55.0, 61.2, 58.1, 49.9, 60.0, 57.3, 41.0, 63.3],
         "smoker": [0, 1, 0, 0, 1, 1, 0, 0],
         "name": [f"{made.LAST} {i}" for i in range(8)],
         "born": ["1951-04-23"] * 8,
     }
 )
-LONG = pd.DataFrame({"subject": [1, 1, 2, 3], "icd10": ["I25.1", "I48", "E11", "I10"], "date": ["2015-01-01"] * 4})
-RANGES = {"age": (0, 120), "sex": (0, 1), "LVEF": (0, 100), "smoker": (0, 1), "cad": (0, 1), "af": (0, 1), "dm": (0, 1)}
+LONG = pd.DataFrame(
+    {"subject": [1, 1, 2, 3], "icd10": ["I25.1", "I48", "E11", "I10"], "date": ["2015-01-01"] * 4}
+)
+RANGES = {
+    "age": (0, 120),
+    "sex": (0, 1),
+    "LVEF": (0, 100),
+    "smoker": (0, 1),
+    "cad": (0, 1),
+    "af": (0, 1),
+    "dm": (0, 1),
+}
 
 
 def files() -> dict[str, bytes]:
@@ -66,7 +85,9 @@ def damaged(name: str, number: int) -> bytes:
         "I" * 999,
     )
     word = words[rng.integers(len(words))]
-    lines[row][column] = word if row or word != NAME else "x"  # the names of columns are told, as they should be
+    lines[row][column] = (
+        word if row or word != NAME else "x"
+    )  # the names of columns are told, as they should be
     return "\n".join(mark.join(line) for line in lines).encode()
 
 
@@ -90,4 +111,6 @@ def fault(path, content: bytes) -> str:
 
 
 def _secret(words: str) -> str:
-    return next((f"'{secret}' was told: {words[:300]}" for secret in SECRETS if secret in words), "")
+    return next(
+        (f"'{secret}' was told: {words[:300]}" for secret in SECRETS if secret in words), ""
+    )

@@ -32,16 +32,48 @@ from ecgcmr.signals import ecg
 Files = dict[str, bytes]
 REFUSED = None
 SAME: frozenset[str] = frozenset()
-GAIN, RATE, OFFSET, ORDER = frozenset({"gain"}), frozenset({"rate"}), frozenset({"offset"}), frozenset({"order"})
+GAIN, RATE, OFFSET, ORDER = (
+    frozenset({"gain"}),
+    frozenset({"rate"}),
+    frozenset({"offset"}),
+    frozenset({"order"}),
+)
 SAMPLES, SPACING = frozenset({"samples"}), frozenset({"spacing"})
-STATED = GAIN | RATE | OFFSET | frozenset({"length", "spacing"})  # what a header may say as it likes
+STATED = (
+    GAIN | RATE | OFFSET | frozenset({"length", "spacing"})
+)  # what a header may say as it likes
 ANYTHING = STATED | ORDER | SAMPLES | frozenset({"content", "image"})
 SECRETS = (
-    made.FIRST, made.LAST, made.ID, made.CLINIC, made.DOCTOR, made.SERIAL, "Brugada", "19510423", "M\xfcller",
-    *(word.split("^")[0] for word in waveform.SECRETS), "Jane Roe", "4711004711", "Rumpelstilz",
-)  # fmt: skip
+    made.FIRST,
+    made.LAST,
+    made.ID,
+    made.CLINIC,
+    made.DOCTOR,
+    made.SERIAL,
+    "Brugada",
+    "19510423",
+    "M\xfcller",
+    *(word.split("^")[0] for word in waveform.SECRETS),
+    "Jane Roe",
+    "4711004711",
+    "Rumpelstilz",
+)
 NAME = "Rumpelstilz"  # what is written where a number or a code belongs
-EXTREMES = ("NaN", "inf", "-inf", "1e308", "-1", "0", "", "99999999999999999999", "1e-308", NAME, "0x10", "1_0", "１")
+EXTREMES = (
+    "NaN",
+    "inf",
+    "-inf",
+    "1e308",
+    "-1",
+    "0",
+    "",
+    "99999999999999999999",
+    "1e-308",
+    NAME,
+    "0x10",
+    "1_0",
+    "１",
+)
 
 
 @dataclass(frozen=True)
@@ -79,7 +111,14 @@ class Seed:
     reseal: Callable[[Files], Files] | None = None
 
 
-def sub(label: str, file: str, pattern: str, *words: str, allowed: frozenset[str] | None, every: bool = False) -> Field:
+def sub(
+    label: str,
+    file: str,
+    pattern: str,
+    *words: str,
+    allowed: frozenset[str] | None,
+    every: bool = False,
+) -> Field:
     """Replace what `pattern` finds (its group, if it has one), in one place or everywhere, by one of `words`."""
 
     def make(files: Files, rng: np.random.Generator) -> Files:
@@ -109,21 +148,29 @@ def exchange(label: str, file: str, a: str, b: str, *, allowed: frozenset[str] |
     return Field(label, make, allowed)
 
 
-def content(label: str, file: str, *made_: Callable[[], bytes], allowed: frozenset[str] | None) -> Field:
+def content(
+    label: str, file: str, *made_: Callable[[], bytes], allowed: frozenset[str] | None
+) -> Field:
     """Put another content in a file's place."""
-    return Field(label, lambda files, rng: {**files, file: made_[rng.integers(len(made_))]()}, allowed)
+    return Field(
+        label, lambda files, rng: {**files, file: made_[rng.integers(len(made_))]()}, allowed
+    )
 
 
 # -- WFDB --------------------------------------------------------------------------------------------------------------
 
-COMMENTS = f"# Name: {made.FIRST} {made.LAST}\n# Age: 67\n# Sex: F\n# ID: {made.ID}\n# Dx: 426783006\n"
+COMMENTS = (
+    f"# Name: {made.FIRST} {made.LAST}\n# Age: 67\n# Sex: F\n# ID: {made.ID}\n# Dx: 426783006\n"
+)
 TABLE = (
     "ecg_id,patient_id,age,sex,height,weight,scp_codes,filename_lr,filename_hr,report\n"
     f"1,15709.0,56.0,1,168,63.0,\"{{'NORM': 100.0}}\",records100/r1,records500/r1,{made.STATEMENT}\n"
 )
 
 
-def counts_of(signal: np.ndarray, *, samples: int = 5000, rate: int = 500) -> tuple[Files, np.ndarray]:
+def counts_of(
+    signal: np.ndarray, *, samples: int = 5000, rate: int = 500
+) -> tuple[Files, np.ndarray]:
     with tempfile.TemporaryDirectory() as folder:
         test_raw_wfdb.write(Path(folder), signal, COMMENTS, rate=rate)
         files = {name: Path(folder, name).read_bytes() for name in ("r1.hea", "r1.dat")}
@@ -133,30 +180,126 @@ def counts_of(signal: np.ndarray, *, samples: int = 5000, rate: int = 500) -> tu
 def wfdb_seeds() -> list[Seed]:
     hea = "r1.hea"
     fields = (
-        sub("no gain", hea, r"1000(?=/mV)", "0", "-1000", "1e308", "1e-308", "99999999", "", allowed=REFUSED, every=True),
-        sub("one gain is absurd", hea, r"1000(?=/mV)", "0.001", "1e9", "-1000", "10", allowed=REFUSED),
+        sub(
+            "no gain",
+            hea,
+            r"1000(?=/mV)",
+            "0",
+            "-1000",
+            "1e308",
+            "1e-308",
+            "99999999",
+            "",
+            allowed=REFUSED,
+            every=True,
+        ),
+        sub(
+            "one gain is absurd",
+            hea,
+            r"1000(?=/mV)",
+            "0.001",
+            "1e9",
+            "-1000",
+            "10",
+            allowed=REFUSED,
+        ),
         sub("gain of one lead", hea, r"1000(?=/mV .* V\d\n)", "900", "1500", allowed=GAIN),
         sub("unit", hea, r"/(mV)", "uV", "V", "mmHg", "bpm", NAME, allowed=SAME, every=True),
         sub("unit of one lead", hea, r"/(mV)", "uV", "V", "mmHg", NAME, allowed=REFUSED),
-        sub("rate is none", hea, r"^r1 12 (\d+)", "0", "-500", "NaN", "1e308", "1e-308", NAME, "7", allowed=REFUSED),
+        sub(
+            "rate is none",
+            hea,
+            r"^r1 12 (\d+)",
+            "0",
+            "-500",
+            "NaN",
+            "1e308",
+            "1e-308",
+            NAME,
+            "7",
+            allowed=REFUSED,
+        ),
         sub("another rate", hea, r"^r1 12 (\d+)", "250", "499.5", "100", allowed=RATE),
-        sub("length", hea, r"^r1 12 \d+ (\d+)", "4999", "5001", "0", "-5", "999999999999", NAME, allowed=REFUSED),
-        sub("number of leads", hea, r"^r1 (\d+)", "11", "13", "0", "-1", "99999999", NAME, allowed=REFUSED),
-        sub("format", hea, r"\.dat (16)", "212", "80", "61", "310", "8", "32", "508", NAME, allowed=SAME),
-        sub("byte offset", hea, r"\.dat (16)", "16+2", "16+24", "16x2", "16:3", "16+-2", allowed=SAME),
-        sub("outside", hea, r"(r1\.dat)", "../r1.dat", "/etc/passwd", "s3://a/r1.dat", "..\\r1.dat", allowed=REFUSED),
+        sub(
+            "length",
+            hea,
+            r"^r1 12 \d+ (\d+)",
+            "4999",
+            "5001",
+            "0",
+            "-5",
+            "999999999999",
+            NAME,
+            allowed=REFUSED,
+        ),
+        sub(
+            "number of leads",
+            hea,
+            r"^r1 (\d+)",
+            "11",
+            "13",
+            "0",
+            "-1",
+            "99999999",
+            NAME,
+            allowed=REFUSED,
+        ),
+        sub(
+            "format",
+            hea,
+            r"\.dat (16)",
+            "212",
+            "80",
+            "61",
+            "310",
+            "8",
+            "32",
+            "508",
+            NAME,
+            allowed=SAME,
+        ),
+        sub(
+            "byte offset",
+            hea,
+            r"\.dat (16)",
+            "16+2",
+            "16+24",
+            "16x2",
+            "16:3",
+            "16+-2",
+            allowed=SAME,
+        ),
+        sub(
+            "outside",
+            hea,
+            r"(r1\.dat)",
+            "../r1.dat",
+            "/etc/passwd",
+            "s3://a/r1.dat",
+            "..\\r1.dat",
+            allowed=REFUSED,
+        ),
         sub("another file", hea, r"(r1\.dat)", "r1.hea", "no.dat", ".", "~", NAME, allowed=REFUSED),
         sub("checksum", hea, r" (-?\d+) 0 \w+\n", "1", "-1", "65536", allowed=REFUSED),
         sub("checksum is a word", hea, r" (-?\d+) 0 \w+\n", NAME, "1e3", allowed=SAME),
         sub("first value", hea, r"16 0 (-?\d+) ", "1", NAME, "99999999999", allowed=SAME),
         sub("lead twice", hea, r"(?m) (V1)$", "V2", "aVR", allowed=REFUSED),
         sub("no lead", hea, r"(?m)(V\d)$", NAME, "V7", "", "CH1", allowed=REFUSED),
-        sub("lead in another spelling", hea, r"(?m)(V1)$", "v1", "ECG V1", "C1", "MDC_ECG_LEAD_V1", allowed=SAME),
+        sub(
+            "lead in another spelling",
+            hea,
+            r"(?m)(V1)$",
+            "v1",
+            "ECG V1",
+            "C1",
+            "MDC_ECG_LEAD_V1",
+            allowed=SAME,
+        ),
         exchange("chest leads exchanged", hea, " V1\n", " V5\n", allowed=ORDER),
         exchange("limb leads exchanged", hea, " I\n", " aVF\n", allowed=REFUSED),
         sub("multi-segment", hea, r"^r1", "r1/2", "r1.mat", "../r1", NAME, "r1/0", allowed=SAME),
         sub("comment", hea, r"# (?:Age|Sex|Dx): (.*)", *EXTREMES, made.ID, "4" * 500, allowed=SAME),
-    )  # fmt: skip
+    )
     sealed = (("r1.hea", STATED), ("r1.dat", SAME))
     files, truth = counts_of(test_raw_wfdb.beats())
     slow, slow_truth = counts_of(1000 * made.beats(samples=1200, rate=100), samples=1200, rate=100)
@@ -164,16 +307,45 @@ def wfdb_seeds() -> list[Seed]:
     table = "ptbxl_database.csv"
     rows = (
         sub("table's number", table, r"(?<=\n1,)(15709.0)", *EXTREMES, allowed=SAME),
-        sub("table's age, sex, size", table, r"(?<=,)(56.0|168|63.0)(?=,)", *EXTREMES, allowed=SAME),
-        sub("statements", table, r"\{'NORM': 100.0\}", f"{{'{NAME}': 1}}", NAME, f"'{NAME}'", "1", "[[]]", "(" * 500,
-            "{[]: 1}", "__import__('os').abort()", "None", "-" * 20_000 + "1", "9" * 9000, allowed=SAME),
-        sub("column", table, r"(?<=,)(age|scp_codes|filename_hr|patient_id)(?=,)", NAME, "", allowed=SAME),
+        sub(
+            "table's age, sex, size", table, r"(?<=,)(56.0|168|63.0)(?=,)", *EXTREMES, allowed=SAME
+        ),
+        sub(
+            "statements",
+            table,
+            r"\{'NORM': 100.0\}",
+            f"{{'{NAME}': 1}}",
+            NAME,
+            f"'{NAME}'",
+            "1",
+            "[[]]",
+            "(" * 500,
+            "{[]: 1}",
+            "__import__('os').abort()",
+            "None",
+            "-" * 20_000 + "1",
+            "9" * 9000,
+            allowed=SAME,
+        ),
+        sub(
+            "column",
+            table,
+            r"(?<=,)(age|scp_codes|filename_hr|patient_id)(?=,)",
+            NAME,
+            "",
+            allowed=SAME,
+        ),
         sub("bytes that are no text", table, r"(NORM)", "\xff\xfe", "\0", allowed=SAME),
-    )  # fmt: skip
+    )
     return [
         base,
         replace(base, files=slow, truths=(slow_truth,), rate_hz=100.0, fields=()),
-        replace(base, files={**files, table: TABLE.encode()}, fields=rows, sealed=(*sealed, (table, SAME))),
+        replace(
+            base,
+            files={**files, table: TABLE.encode()},
+            fields=rows,
+            sealed=(*sealed, (table, SAME)),
+        ),
         zipped(base),
     ]
 
@@ -193,18 +365,46 @@ def zipped(seed: Seed) -> Seed:
         return bytes(body)
 
     fields = (
-        content("bomb", "a.zip", member(first, bytes(40 << 20)), member("ward/r1.more", bytes(80 << 20)),
-                member(first, b"<a>" * (5 << 20)), allowed=REFUSED),
+        content(
+            "bomb",
+            "a.zip",
+            member(first, bytes(40 << 20)),
+            member("ward/r1.more", bytes(80 << 20)),
+            member(first, b"<a>" * (5 << 20)),
+            allowed=REFUSED,
+        ),
         content("encrypted", "a.zip", flagged, allowed=REFUSED),
-        content("more members", "a.zip", member("../x.txt", b"x"), member("/etc/x", b"x"), member("ward/\0r1.x", b"x"),
-                member("ward/n" * 100, b"x"), allowed=SAME),
-        content("no recording", "a.zip", lambda: packed({"a.txt": b""}), lambda: packed({}), lambda: b"PK\3\4" * 20,
-                lambda: packed({"../" + seed.path: inner[first]}), lambda: packed({"c:" + seed.path: inner[first]}),
-                allowed=REFUSED),
-        content("other packing", "a.zip", lambda: packed(inner, zipfile.ZIP_LZMA),
-                lambda: packed(inner, zipfile.ZIP_STORED), lambda: packed(inner, zipfile.ZIP_BZIP2), allowed=SAME),
-    )  # fmt: skip
-    return replace(seed, files={"a.zip": packed(inner)}, path="a.zip", fields=fields, sealed=(("a.zip", SAME),))
+        content(
+            "more members",
+            "a.zip",
+            member("../x.txt", b"x"),
+            member("/etc/x", b"x"),
+            member("ward/\0r1.x", b"x"),
+            member("ward/n" * 100, b"x"),
+            allowed=SAME,
+        ),
+        content(
+            "no recording",
+            "a.zip",
+            lambda: packed({"a.txt": b""}),
+            lambda: packed({}),
+            lambda: b"PK\3\4" * 20,
+            lambda: packed({"../" + seed.path: inner[first]}),
+            lambda: packed({"c:" + seed.path: inner[first]}),
+            allowed=REFUSED,
+        ),
+        content(
+            "other packing",
+            "a.zip",
+            lambda: packed(inner, zipfile.ZIP_LZMA),
+            lambda: packed(inner, zipfile.ZIP_STORED),
+            lambda: packed(inner, zipfile.ZIP_BZIP2),
+            allowed=SAME,
+        ),
+    )
+    return replace(
+        seed, files={"a.zip": packed(inner)}, path="a.zip", fields=fields, sealed=(("a.zip", SAME),)
+    )
 
 
 def packed(members: Files, method: int = zipfile.ZIP_DEFLATED) -> bytes:
@@ -235,12 +435,45 @@ def hostile(file: str) -> tuple[Field, ...]:
     deep, wide = "<a>" * 60_000, "<a/>" * 60_000
     entity = '<!DOCTYPE a [<!ENTITY b "ha"><!ENTITY c "&b;&b;&b;">]>'
     return (
-        sub("entities", file, r"(?<=\?>)\n", entity, '<!DOCTYPE a [<!ATTLIST a b CDATA "c">]>', allowed=REFUSED),
-        sub("deep or wide", file, r"\n(?=</\w+>\s*$)", deep, wide, deep + "</a>" * 60_000, allowed=SAME),
-        sub("declared encoding", file, r'(?<=encoding=")[\w-]+', "utf-7", "ebcdic-cp-us", NAME, "utf-16", allowed=SAME),
+        sub(
+            "entities",
+            file,
+            r"(?<=\?>)\n",
+            entity,
+            '<!DOCTYPE a [<!ATTLIST a b CDATA "c">]>',
+            allowed=REFUSED,
+        ),
+        sub(
+            "deep or wide",
+            file,
+            r"\n(?=</\w+>\s*$)",
+            deep,
+            wide,
+            deep + "</a>" * 60_000,
+            allowed=SAME,
+        ),
+        sub(
+            "declared encoding",
+            file,
+            r'(?<=encoding=")[\w-]+',
+            "utf-7",
+            "ebcdic-cp-us",
+            NAME,
+            "utf-16",
+            allowed=SAME,
+        ),
         sub("a number or word", file, r">([^<>\s]{1,24})<", *EXTREMES, allowed=STATED),
         sub("an attribute", file, r'="([^"<>]{1,40})"', *EXTREMES, allowed=STATED),
-        sub("an element's name", file, r"<(?=[A-Za-z])(\w+)", NAME, "StripData", "Strip", "value", allowed=STATED),
+        sub(
+            "an element's name",
+            file,
+            r"<(?=[A-Za-z])(\w+)",
+            NAME,
+            "StripData",
+            "Strip",
+            "value",
+            allowed=STATED,
+        ),
     )
 
 
@@ -248,15 +481,54 @@ def cardiosoft_seeds() -> list[Seed]:
     f = "r1.xml"
     strip = r"(?s)<StripData>.*?"
     fields = (
-        sub("no gain", f, strip + r'uVperLsb">([\d.]+)', *NO_NUMBER, "5000", "0.005", allowed=REFUSED),
+        sub(
+            "no gain",
+            f,
+            strip + r'uVperLsb">([\d.]+)',
+            *NO_NUMBER,
+            "5000",
+            "0.005",
+            allowed=REFUSED,
+        ),
         sub("gain", f, strip + r'uVperLsb">([\d.]+)', "4.88", "10", "2", allowed=GAIN),
-        sub("unit", f, strip + r'units="(uVperLsb)', "mVperLsb", "mmHgperLsb", "", "uV", NAME, allowed=REFUSED),
+        sub(
+            "unit",
+            f,
+            strip + r'units="(uVperLsb)',
+            "mVperLsb",
+            "mmHgperLsb",
+            "",
+            "uV",
+            NAME,
+            allowed=REFUSED,
+        ),
         sub("no rate", f, strip + r'"Hz">(\d+)', *NO_NUMBER, allowed=REFUSED),
         sub("another rate", f, strip + r'"Hz">(\d+)', "250", "400", "100.5", allowed=RATE),
         sub("unit of the rate", f, strip + r'units="(Hz)"', "kHz", "ms", "", NAME, allowed=REFUSED),
-        sub("number of leads", f, strip + r"<NumberOfLeads>(\d+)", "11", "13", "0", allowed=REFUSED),
-        sub("number of samples", f, strip + r"CountTotal>(\d+)", "4999", "5001", "0", "999999999", allowed=REFUSED),
-        sub("a sample is none", f, strip + r",(-?\d+),", "NaN", "", " ", "inf", "1e308", allowed=SAMPLES),
+        sub(
+            "number of leads", f, strip + r"<NumberOfLeads>(\d+)", "11", "13", "0", allowed=REFUSED
+        ),
+        sub(
+            "number of samples",
+            f,
+            strip + r"CountTotal>(\d+)",
+            "4999",
+            "5001",
+            "0",
+            "999999999",
+            allowed=REFUSED,
+        ),
+        sub(
+            "a sample is none",
+            f,
+            strip + r",(-?\d+),",
+            "NaN",
+            "",
+            " ",
+            "inf",
+            "1e308",
+            allowed=SAMPLES,
+        ),
         sub("a sample is absurd", f, strip + r",(-?\d+),", "1e9", "-1e7", allowed=REFUSED),
         sub("a sample is a word", f, strip + r",(-?\d+),", NAME, "1;2", "0x1F", allowed=REFUSED),
         sub("one sample more or less", f, strip + r"(,-?\d+),", "", ",1,2", allowed=REFUSED),
@@ -264,11 +536,26 @@ def cardiosoft_seeds() -> list[Seed]:
         sub("no lead", f, strip + r'lead="(V1)"', NAME, "", "V9", "-V1", allowed=REFUSED),
         exchange("chest leads", f, 'lead="V1"', 'lead="V5"', allowed=ORDER),
         exchange("limb leads", f, 'lead="I"', 'lead="aVF"', allowed=REFUSED),
-        sub("exercise", f, r"<ObservationType>(\w+)", "ExerciseECG", "StressECG", "Holter", NAME, allowed=REFUSED),
+        sub(
+            "exercise",
+            f,
+            r"<ObservationType>(\w+)",
+            "ExerciseECG",
+            "StressECG",
+            "Holter",
+            NAME,
+            allowed=REFUSED,
+        ),
         sub("strip gone", f, r"(StripData)", "Strips", "stripdata", allowed=REFUSED, every=True),
-        sub("person", f, r"(?:Age|Height|Weight|Gender|Year|Day)[^>]*>(\w+)", *EXTREMES, allowed=SAME),
+        sub(
+            "person",
+            f,
+            r"(?:Age|Height|Weight|Gender|Year|Day)[^>]*>(\w+)",
+            *EXTREMES,
+            allowed=SAME,
+        ),
         *hostile(f),
-    )  # fmt: skip
+    )
     base = Seed("ecg", "cardiosoft", {f: made.cardiosoft(SIGNAL)}, f, (grid(5e-3),), fields=fields)
     return [base, zipped(base)]
 
@@ -278,31 +565,106 @@ def muse_seeds() -> list[Seed]:
     rhythm = r"(?s)>Rhythm<.*?"
     fields = (
         sub("no gain", f, rhythm + r"PerBit>([\d.]+)", *NO_NUMBER, "1000", allowed=REFUSED),
-        sub("unit", f, rhythm + r"Units>(MICROVOLTS)", "MILLIVOLTS", "VOLTS", "NANOVOLTS", "", NAME, allowed=REFUSED),
-        sub("units", f, r"Units>(MICROVOLTS)", "MILLIVOLTS", "NANOVOLTS", "mmHg", allowed=REFUSED, every=True),
+        sub(
+            "unit",
+            f,
+            rhythm + r"Units>(MICROVOLTS)",
+            "MILLIVOLTS",
+            "VOLTS",
+            "NANOVOLTS",
+            "",
+            NAME,
+            allowed=REFUSED,
+        ),
+        sub(
+            "units",
+            f,
+            r"Units>(MICROVOLTS)",
+            "MILLIVOLTS",
+            "NANOVOLTS",
+            "mmHg",
+            allowed=REFUSED,
+            every=True,
+        ),
         sub("no rate", f, rhythm + r"SampleBase>(\d+)", *NO_NUMBER, allowed=REFUSED),
         sub("another rate", f, rhythm + r"SampleBase>(\d+)", "250", "400", allowed=RATE),
-        sub("exponent", f, rhythm + r"SampleExponent>(\d)", "1", "9", "-9", "1.5", "NaN", NAME, allowed=REFUSED),
+        sub(
+            "exponent",
+            f,
+            rhythm + r"SampleExponent>(\d)",
+            "1",
+            "9",
+            "-9",
+            "1.5",
+            "NaN",
+            NAME,
+            allowed=REFUSED,
+        ),
         sub("slow", f, rhythm + r"SampleExponent>(\d)", "-1", allowed=RATE),
-        sub("counts", f, rhythm + r"(?:ByteCount|SampleCount)Total>(\d+)", "4999", "0", "10001", allowed=REFUSED),
+        sub(
+            "counts",
+            f,
+            rhythm + r"(?:ByteCount|SampleCount)Total>(\d+)",
+            "4999",
+            "0",
+            "10001",
+            allowed=REFUSED,
+        ),
         sub("checksum", f, rhythm + r"CRC32>(\d+)", "1", "-1", "4294967296", NAME, allowed=REFUSED),
         sub("no checksum", f, rhythm + r"CRC32>(\d+)", "0", "", allowed=SAME),
-        sub("shifts", f, rhythm + r"(?:Offset|FirstSample|FirstSampleBaseline)>(0)<", "1", "-4", "5e3", allowed=REFUSED),
+        sub(
+            "shifts",
+            f,
+            rhythm + r"(?:Offset|FirstSample|FirstSampleBaseline)>(0)<",
+            "1",
+            "-4",
+            "5e3",
+            allowed=REFUSED,
+        ),
         sub("size of samples", f, rhythm + r"SampleSize>(2)", "1", "4", "0", NAME, allowed=REFUSED),
         sub("electrode off", f, rhythm + r"LeadOff>(FALSE)", "TRUE", "true", allowed=REFUSED),
-        sub("number of leads", f, rhythm + r"NumberofLeads>(\d)", "7", "9", "0", "12", allowed=REFUSED),
+        sub(
+            "number of leads",
+            f,
+            rhythm + r"NumberofLeads>(\d)",
+            "7",
+            "9",
+            "0",
+            "12",
+            allowed=REFUSED,
+        ),
         sub("lead twice", f, rhythm + r"LeadID>(V1)", "V2", "II", "C6", allowed=REFUSED),
         sub("no lead", f, rhythm + r"LeadID>(V1)", NAME, "", "V1R", allowed=REFUSED),
-        sub("a limb lead under another's name", f, rhythm + r"LeadID>(II)<", "I", "III", "aVF", allowed=REFUSED),
+        sub(
+            "a limb lead under another's name",
+            f,
+            rhythm + r"LeadID>(II)<",
+            "I",
+            "III",
+            "aVF",
+            allowed=REFUSED,
+        ),
         exchange("chest leads", f, "<LeadID>V1<", "<LeadID>V5<", allowed=ORDER),
         exchange("median and rhythm", f, ">Median<", ">Rhythm<", allowed=REFUSED),
         sub("two rhythms", f, r">(Median)<", "Rhythm", "rhythm ", allowed=REFUSED),
-        sub("payload", f, rhythm + r"WaveFormData>\n([A-Za-z0-9+/]{4})", "AAAA", "****", "=", "", NAME, allowed=REFUSED),
+        sub(
+            "payload",
+            f,
+            rhythm + r"WaveFormData>\n([A-Za-z0-9+/]{4})",
+            "AAAA",
+            "****",
+            "=",
+            "",
+            NAME,
+            allowed=REFUSED,
+        ),
         sub("person", f, r"(?:Age|AgeUnits|Gender|DateofBirth)>([\w-]+)", *EXTREMES, allowed=SAME),
         *hostile(f),
-    )  # fmt: skip
+    )
     truth = (grid(4.88e-3, made.EIGHT),)
-    return [Seed("ecg", "muse", {f: made.muse(SIGNAL)}, f, truth, fields=fields, sealed=((f, STATED),))]
+    return [
+        Seed("ecg", "muse", {f: made.muse(SIGNAL)}, f, truth, fields=fields, sealed=((f, STATED),))
+    ]
 
 
 def aecg_seeds() -> list[Seed]:
@@ -312,25 +674,92 @@ def aecg_seeds() -> list[Seed]:
     fields = (
         sub("no gain", f, lead + r'scale value="([\d.]+)', *NO_NUMBER, "5000", allowed=REFUSED),
         sub("gain", f, lead + r'scale value="([\d.]+)', "2", "5", allowed=GAIN),
-        sub("unit", f, lead + r'scale value="[\d.]+" unit="(uV)', "mV", "V", "nV", "mmHg", "", NAME, allowed=REFUSED),
+        sub(
+            "unit",
+            f,
+            lead + r'scale value="[\d.]+" unit="(uV)',
+            "mV",
+            "V",
+            "nV",
+            "mmHg",
+            "",
+            NAME,
+            allowed=REFUSED,
+        ),
         sub("offset", f, lead + r'origin value="(0)', "100", "-20", allowed=OFFSET),
         sub("offset is absurd", f, lead + r'origin value="(0)', "1e308", "1e30", allowed=REFUSED),
         sub("no rate", f, series + r'increment value="([\d.]+)', *NO_NUMBER, allowed=REFUSED),
-        sub("another rate", f, series + r'increment value="([\d.]+)', "0.004", "0.0025", allowed=RATE),
-        sub("unit of time", f, series + r'increment value="[\d.]+" unit="(s)', "ms", "us", "h", "", allowed=REFUSED),
+        sub(
+            "another rate",
+            f,
+            series + r'increment value="([\d.]+)',
+            "0.004",
+            "0.0025",
+            allowed=RATE,
+        ),
+        sub(
+            "unit of time",
+            f,
+            series + r'increment value="[\d.]+" unit="(s)',
+            "ms",
+            "us",
+            "h",
+            "",
+            allowed=REFUSED,
+        ),
         sub("one sample more or less", f, lead + r"digits>(-?\d+ )", "", "1 2 ", allowed=REFUSED),
-        sub("a sample is none", f, lead + r"digits>-?\d+ (-?\d+)", "NaN", "inf", "1e308", allowed=SAMPLES),
-        sub("a sample is absurd", f, lead + r"digits>-?\d+ (-?\d+)", "-1e9", "1e10", allowed=REFUSED),
-        sub("a sample is a word", f, lead + r"digits>-?\d+ (-?\d+)", NAME, "1;2", "0x1F", allowed=REFUSED),
-        sub("lead twice", f, series + r"(MDC_ECG_LEAD_V1)", "MDC_ECG_LEAD_V2", "MDC_ECG_LEAD_C2", allowed=REFUSED),
-        sub("no lead", f, series + r"(MDC_ECG_LEAD_V1)", NAME, "", "V1", "MDC_ECG_LEAD_V1R", allowed=REFUSED),
+        sub(
+            "a sample is none",
+            f,
+            lead + r"digits>-?\d+ (-?\d+)",
+            "NaN",
+            "inf",
+            "1e308",
+            allowed=SAMPLES,
+        ),
+        sub(
+            "a sample is absurd", f, lead + r"digits>-?\d+ (-?\d+)", "-1e9", "1e10", allowed=REFUSED
+        ),
+        sub(
+            "a sample is a word",
+            f,
+            lead + r"digits>-?\d+ (-?\d+)",
+            NAME,
+            "1;2",
+            "0x1F",
+            allowed=REFUSED,
+        ),
+        sub(
+            "lead twice",
+            f,
+            series + r"(MDC_ECG_LEAD_V1)",
+            "MDC_ECG_LEAD_V2",
+            "MDC_ECG_LEAD_C2",
+            allowed=REFUSED,
+        ),
+        sub(
+            "no lead",
+            f,
+            series + r"(MDC_ECG_LEAD_V1)",
+            NAME,
+            "",
+            "V1",
+            "MDC_ECG_LEAD_V1R",
+            allowed=REFUSED,
+        ),
         exchange("limb leads", f, 'LEAD_I"', 'LEAD_aVF"', allowed=REFUSED),
         exchange("chest leads", f, 'LEAD_V1"', 'LEAD_V5"', allowed=ORDER),
         sub("two clocks", f, series + r"(MDC_ECG_LEAD_V1)", "TIME_RELATIVE", allowed=REFUSED),
         sub("no rhythm", f, r'code="(RHYTHM)"', "REPRESENTATIVE_BEAT", "", NAME, allowed=REFUSED),
-        sub("person", f, r'(?:birthTime value|administrativeGenderCode code|low value)="(\w+)', *EXTREMES, allowed=SAME),
+        sub(
+            "person",
+            f,
+            r'(?:birthTime value|administrativeGenderCode code|low value)="(\w+)',
+            *EXTREMES,
+            allowed=SAME,
+        ),
         *hostile(f),
-    )  # fmt: skip
+    )
     return [Seed("ecg", "aecg", {f: made.aecg(SIGNAL)}, f, (grid(2.5e-3),), fields=fields)]
 
 
@@ -341,14 +770,23 @@ def real_seeds(folder: Path) -> dict[str, Seed]:
     """Recordings of ../shared/data; their truth is what their reader reads."""
     sources = [("wfdb", f"cinc/{name}.hea") for name in ("A0002", "E00001", "HR00001")]
     sources += [("wfdb", "formats/00001_lr.hea"), ("wfdb", "formats/s0010_re.hea")]
-    sources += [("dicom", f"formats/dicom_12lead_{maker}.dcm") for maker in ("mortara_1000hz", "ecgtoolkit_500hz")]
-    sources += [("aecg", "formats/aecg_hl7_ecgtoolkit.xml"), ("scp", "formats/scpecg_ecgtoolkit.scp")]
+    sources += [
+        ("dicom", f"formats/dicom_12lead_{maker}.dcm")
+        for maker in ("mortara_1000hz", "ecgtoolkit_500hz")
+    ]
+    sources += [
+        ("aecg", "formats/aecg_hl7_ecgtoolkit.xml"),
+        ("scp", "formats/scpecg_ecgtoolkit.scp"),
+    ]
     return {f"real/{Path(place).stem}": _real(reader, folder / place) for reader, place in sources}
 
 
 def _real(reader: str, path: Path) -> Seed:
     record = raw.READERS["ecg"][reader].read(str(path))
-    rows = {ecg.lead_name(name): row.astype(np.float64) for name, row in zip(record.leads, record.signal)}
+    rows = {
+        ecg.lead_name(name): row.astype(np.float64)
+        for name, row in zip(record.leads, record.signal)
+    }
     one, two = rows["I"], rows["II"]
     limbs = {"III": two - one, "aVR": -(one + two) / 2, "aVL": one - two / 2, "aVF": two - one / 2}
     truth = np.stack([{**limbs, **rows}[lead] for lead in ecg.LEADS])
@@ -368,18 +806,54 @@ def scp_seeds() -> list[Seed]:
         return lambda: made.scp(SIGNAL, **how)
 
     fields = (
-        content("as it is", f, other(code="none"), other(code="two"), other(differences=0), other(differences=1),
-                other(subtract=True), other(leads=tuple(reversed(eight))), allowed=SAME),
+        content(
+            "as it is",
+            f,
+            other(code="none"),
+            other(code="two"),
+            other(differences=0),
+            other(differences=1),
+            other(subtract=True),
+            other(leads=tuple(reversed(eight))),
+            allowed=SAME,
+        ),
         content("gain", f, other(stated=2600), other(stated=4000), allowed=GAIN),
-        content("no gain", f, other(stated=0), other(stated=65535), other(stated=1), allowed=REFUSED),
+        content(
+            "no gain", f, other(stated=0), other(stated=65535), other(stated=1), allowed=REFUSED
+        ),
         content("bimodal", f, other(bimodal=1), allowed=REFUSED),
-        content("starts", f, other(starts=[1, 1, 1, 1, 1, 1, 1, 6]), other(starts=[2] * 8),
-                other(starts=[4_000_000_000] * 8), allowed=REFUSED),
-        content("leads", f, other(leads=(*eight[:-1], "V5")), other(leads=eight[:-1]), other(leads=("-aVR", *eight[1:])),
-                allowed=REFUSED),
-    )  # fmt: skip
-    base = Seed("ecg", "scp", {f: made.scp(SIGNAL)}, f, (grid(2.5e-3, eight),), fields=fields, sealed=((f, SAME),))
-    return [base, replace(base, fields=(), sealed=((f, ANYTHING),), reseal=lambda files: {f: resealed(files[f])})]
+        content(
+            "starts",
+            f,
+            other(starts=[1, 1, 1, 1, 1, 1, 1, 6]),
+            other(starts=[2] * 8),
+            other(starts=[4_000_000_000] * 8),
+            allowed=REFUSED,
+        ),
+        content(
+            "leads",
+            f,
+            other(leads=(*eight[:-1], "V5")),
+            other(leads=eight[:-1]),
+            other(leads=("-aVR", *eight[1:])),
+            allowed=REFUSED,
+        ),
+    )
+    base = Seed(
+        "ecg",
+        "scp",
+        {f: made.scp(SIGNAL)},
+        f,
+        (grid(2.5e-3, eight),),
+        fields=fields,
+        sealed=((f, SAME),),
+    )
+    return [
+        base,
+        replace(
+            base, fields=(), sealed=((f, ANYTHING),), reseal=lambda files: {f: resealed(files[f])}
+        ),
+    ]
 
 
 def resealed(record: bytes) -> bytes:
@@ -411,7 +885,11 @@ def dicom_seeds() -> list[Seed]:
         with tempfile.TemporaryDirectory() as folder:
             return Path(waveform.save(Path(folder, f), whole)).read_bytes()
 
-    def change(label: str, allowed: frozenset[str] | None, *edits: Callable[[Dataset, list[Dataset]], object]) -> Field:
+    def change(
+        label: str,
+        allowed: frozenset[str] | None,
+        *edits: Callable[[Dataset, list[Dataset]], object],
+    ) -> Field:
         def make(files: Files, rng: np.random.Generator) -> Files:
             whole = copy.deepcopy(sound)
             group = whole.WaveformSequence[0]
@@ -423,17 +901,26 @@ def dicom_seeds() -> list[Seed]:
     def stated(label: str, allowed: frozenset[str] | None, keyword: str, *values: object) -> Field:
         return change(label, allowed, *(lambda g, c, v=v: setattr(g, keyword, v) for v in values))
 
-    def one(label: str, allowed: frozenset[str] | None, keyword: str, *values: object, at: int = 8) -> Field:
-        return change(label, allowed, *(lambda g, c, v=v: setattr(c[at], keyword, v) for v in values))
+    def one(
+        label: str, allowed: frozenset[str] | None, keyword: str, *values: object, at: int = 8
+    ) -> Field:
+        return change(
+            label, allowed, *(lambda g, c, v=v: setattr(c[at], keyword, v) for v in values)
+        )
 
     def every(label: str, allowed: frozenset[str] | None, keyword: str, *values: object) -> Field:
-        return change(label, allowed, *(lambda g, c, v=v: [setattr(x, keyword, v) for x in c] for v in values))
+        return change(
+            label, allowed, *(lambda g, c, v=v: [setattr(x, keyword, v) for x in c] for v in values)
+        )
 
     def named(lead: str) -> list[Dataset]:
         return [waveform.code(f"5.6.3-9-{waveform.SCP[lead]}", "SCPECG", f"Lead {lead}")]
 
     def swap(g: Dataset, c: list[Dataset], a: int, b: int) -> None:
-        c[a].ChannelSourceSequence, c[b].ChannelSourceSequence = named(ecg.LEADS[b]), named(ecg.LEADS[a])
+        c[a].ChannelSourceSequence, c[b].ChannelSourceSequence = (
+            named(ecg.LEADS[b]),
+            named(ecg.LEADS[a]),
+        )
 
     def unit(word: str) -> list[Dataset]:
         return [waveform.code(word, "UCUM")]
@@ -444,8 +931,25 @@ def dicom_seeds() -> list[Seed]:
         one("gain", GAIN, "ChannelSensitivity", "1.5", "0.7"),
         every("no gains", REFUSED, "ChannelSensitivity", 0, None, "1e30", "-1", 10, "0.01"),
         every("gains", GAIN, "ChannelSensitivity", "1.5", "0.7"),
-        one("unit", REFUSED, "ChannelSensitivityUnitsSequence", unit("mV"), unit("V"), unit("mm[Hg]"), unit(NAME), []),
-        every("units", REFUSED, "ChannelSensitivityUnitsSequence", unit("mV"), unit("V"), unit("mm[Hg]"), unit(NAME)),
+        one(
+            "unit",
+            REFUSED,
+            "ChannelSensitivityUnitsSequence",
+            unit("mV"),
+            unit("V"),
+            unit("mm[Hg]"),
+            unit(NAME),
+            [],
+        ),
+        every(
+            "units",
+            REFUSED,
+            "ChannelSensitivityUnitsSequence",
+            unit("mV"),
+            unit("V"),
+            unit("mm[Hg]"),
+            unit(NAME),
+        ),
         every("units absent", SAME, "ChannelSensitivityUnitsSequence", [], unit("")),
         one("correction", REFUSED, "ChannelSensitivityCorrectionFactor", 0, "1e9", "-1"),
         one("baseline", OFFSET, "ChannelBaseline", 100, "-50"),
@@ -457,21 +961,36 @@ def dicom_seeds() -> list[Seed]:
         stated("no rate", REFUSED, "SamplingFrequency", 0, None, "-500", "1e9", "0.001"),
         stated("another rate", RATE, "SamplingFrequency", 250, "400.5"),
         stated("size", REFUSED, "WaveformBitsAllocated", 8, 32, 12, 0),
-        stated("interpretation", REFUSED, "WaveformSampleInterpretation", "US", "SB", "MB", "SL", NAME),
+        stated(
+            "interpretation", REFUSED, "WaveformSampleInterpretation", "US", "SB", "MB", "SL", NAME
+        ),
         stated("data", REFUSED, "WaveformData", b"", bytes(120_000), bytes(10)),
         stated("median", REFUSED, "MultiplexGroupLabel", "MEDIAN BEAT"),
         one("lead twice", REFUSED, "ChannelSourceSequence", named("V4"), named("aVR")),
         one("no lead", REFUSED, "ChannelSourceSequence", [waveform.code(NAME, "99", NAME)], []),
         change("limb leads", REFUSED, lambda g, c: swap(g, c, 0, 5), lambda g, c: swap(g, c, 3, 4)),
         change("chest leads", ORDER, lambda g, c: swap(g, c, 6, 10)),
-        change("fewer definitions", REFUSED, lambda g, c: setattr(g, "ChannelDefinitionSequence", c[:11])),
-        change("shifted data", REFUSED, lambda g, c: setattr(g, "WaveformData", g.WaveformData[2:] + b"\0\0")),
+        change(
+            "fewer definitions",
+            REFUSED,
+            lambda g, c: setattr(g, "ChannelDefinitionSequence", c[:11]),
+        ),
+        change(
+            "shifted data",
+            REFUSED,
+            lambda g, c: setattr(g, "WaveformData", g.WaveformData[2:] + b"\0\0"),
+        ),
     )
     counts = np.round(test_raw_wfdb.beats())
     base = Seed("ecg", "dicom", {f: bytes_of(sound)}, f, (counts / 1000,), fields=fields)
-    long = waveform.dataset(waveform.group(np.round(1000 * made.beats(samples=13_000, rate=1000)), rate=1000))
+    long = waveform.dataset(
+        waveform.group(np.round(1000 * made.beats(samples=13_000, rate=1000)), rate=1000)
+    )
     truth = np.round(1000 * made.beats(samples=13_000, rate=1000)) / 1000
-    return [base, replace(base, files={f: bytes_of(long)}, truths=(truth,), rate_hz=1000.0, fields=())]
+    return [
+        base,
+        replace(base, files={f: bytes_of(long)}, truths=(truth,), rate_hz=1000.0, fields=()),
+    ]
 
 
 # -- CODE-15 and arrays ------------------------------------------------------------------------------------------------
@@ -503,27 +1022,90 @@ def code15_seeds() -> list[Seed]:
         return hdf5(lambda file: file.create_dataset("tracings", data=values, **how))
 
     fields = (
-        content("as it is", f, data(stack), data(stack.astype("f8")), data(stack, compression="lzf"),
-                data(stack.astype(">f4")), data(stack, shuffle=True, compression="gzip"), allowed=SAME),
-        content("shape", f, data(stack.transpose(0, 2, 1)), data(stack[0]), data(stack[:, :, :8]), data(stack[:0]),
-                data(np.zeros((0, 0, 12))), data(stack[:, :3000]), data(np.float64(3)), allowed=REFUSED),
-        content("scale", f, data(1000 * stack), data(stack / 1000), data(np.full_like(stack, np.nan)),
-                data(1e30 * stack), data(np.zeros_like(stack)), allowed=REFUSED),
-        content("kind", f, data((1000 * stack).astype("i2")), data(stack.astype(complex)), data(stack > 0),
-                data(np.array(["a"], dtype=object), dtype=h5py.string_dtype()), allowed=REFUSED),
-        content("order of leads", f, data(stack[:, :, [3, 1, 2, 0, *range(4, 12)]]), allowed=REFUSED),
-        content("large", f, hdf5(lambda h: h.create_dataset("tracings", (10**9, 4096, 12), "f4", chunks=(1, 4096, 12))),
-                hdf5(lambda h: h.create_dataset("tracings", (1, 10**8, 12), "f4", chunks=(1, 10**6, 12))),
-                hdf5(lambda h: h.create_dataset("tracings", (2, 4096, 12), "f4", fillvalue=np.nan)), allowed=REFUSED),
-        content("groups", f, hdf5(lambda h: h.create_group("tracings/tracings")), hdf5(lambda h: None),
-                hdf5(lambda h: h.create_dataset(NAME, data=stack)), allowed=REFUSED),
+        content(
+            "as it is",
+            f,
+            data(stack),
+            data(stack.astype("f8")),
+            data(stack, compression="lzf"),
+            data(stack.astype(">f4")),
+            data(stack, shuffle=True, compression="gzip"),
+            allowed=SAME,
+        ),
+        content(
+            "shape",
+            f,
+            data(stack.transpose(0, 2, 1)),
+            data(stack[0]),
+            data(stack[:, :, :8]),
+            data(stack[:0]),
+            data(np.zeros((0, 0, 12))),
+            data(stack[:, :3000]),
+            data(np.float64(3)),
+            allowed=REFUSED,
+        ),
+        content(
+            "scale",
+            f,
+            data(1000 * stack),
+            data(stack / 1000),
+            data(np.full_like(stack, np.nan)),
+            data(1e30 * stack),
+            data(np.zeros_like(stack)),
+            allowed=REFUSED,
+        ),
+        content(
+            "kind",
+            f,
+            data((1000 * stack).astype("i2")),
+            data(stack.astype(complex)),
+            data(stack > 0),
+            data(np.array(["a"], dtype=object), dtype=h5py.string_dtype()),
+            allowed=REFUSED,
+        ),
+        content(
+            "order of leads", f, data(stack[:, :, [3, 1, 2, 0, *range(4, 12)]]), allowed=REFUSED
+        ),
+        content(
+            "large",
+            f,
+            hdf5(
+                lambda h: h.create_dataset(
+                    "tracings", (10**9, 4096, 12), "f4", chunks=(1, 4096, 12)
+                )
+            ),
+            hdf5(
+                lambda h: h.create_dataset("tracings", (1, 10**8, 12), "f4", chunks=(1, 10**6, 12))
+            ),
+            hdf5(lambda h: h.create_dataset("tracings", (2, 4096, 12), "f4", fillvalue=np.nan)),
+            allowed=REFUSED,
+        ),
+        content(
+            "groups",
+            f,
+            hdf5(lambda h: h.create_group("tracings/tracings")),
+            hdf5(lambda h: None),
+            hdf5(lambda h: h.create_dataset(NAME, data=stack)),
+            allowed=REFUSED,
+        ),
         sub("table", table, r"(?<=[\n,])(\w[\w.]*)(?=,)", *EXTREMES, "0.5", "2", allowed=SAME),
         sub("person", table, r",(77),", *EXTREMES, "1e400", allowed=SAME),
         sub("bytes that are no text", table, r"(True)", "\xff\xfe", "\0", '"', allowed=SAME),
-    )  # fmt: skip
+    )
     files = {f: body, table: (test_raw_code15.HEADER + line).encode()}
     truths = tuple(row.T.astype(np.float64) for row in rows)
-    return [Seed("ecg", "code15", files, f, truths, rate_hz=400.0, fields=fields, sealed=((table, SAME), (f, SAMPLES)))]
+    return [
+        Seed(
+            "ecg",
+            "code15",
+            files,
+            f,
+            truths,
+            rate_hz=400.0,
+            fields=fields,
+            sealed=((table, SAME), (f, SAMPLES)),
+        )
+    ]
 
 
 class Trap:
@@ -548,7 +1130,9 @@ def tensor_seeds() -> list[Seed]:
     def pt(what: object, **how) -> Callable[[], bytes]:
         return lambda: written(".pt", lambda path: torch.save(what, path, **how))
 
-    def head(label: str, file: str, old: str, *new: str, allowed: frozenset[str] | None = REFUSED) -> Field:
+    def head(
+        label: str, file: str, old: str, *new: str, allowed: frozenset[str] | None = REFUSED
+    ) -> Field:
         # spaces at the header's end keep its length
         padded = [word + " " * max(0, len(old) - len(word)) for word in new]
         return sub(label, file, f"({re.escape(old)} {{0,40}})", *padded, allowed=allowed)
@@ -556,40 +1140,143 @@ def tensor_seeds() -> list[Seed]:
     f, z, p = "x.npy", "x.npz", "x.pt"
     end = "(2, 12, 5000), }"
     arrays = (
-        content("as it is", f, npy(stack.astype("f8")), npy(stack.astype(">f4")), npy(np.asfortranarray(stack)),
-                allowed=SAME),
-        head("shape", f, end, "(3, 12, 5000), }", "(9**9, 12, 5000), }", "(-1, 12, 5000), }", "(24, 5000), }",
-             "(2, 5000, 12), }", "(99999999999, 12, 5000), }", "(), }", "(2, 12, 5001), }", "(1, 12, 5000), }"),
-        head("type", f, "'<f4'", "'>f4'", "'<f8'", "'<i4'", "'|O'", "'<f2'", "[('a','<f4')]", "'<U1'", "'<c8'"),
+        content(
+            "as it is",
+            f,
+            npy(stack.astype("f8")),
+            npy(stack.astype(">f4")),
+            npy(np.asfortranarray(stack)),
+            allowed=SAME,
+        ),
+        head(
+            "shape",
+            f,
+            end,
+            "(3, 12, 5000), }",
+            "(9**9, 12, 5000), }",
+            "(-1, 12, 5000), }",
+            "(24, 5000), }",
+            "(2, 5000, 12), }",
+            "(99999999999, 12, 5000), }",
+            "(), }",
+            "(2, 12, 5001), }",
+            "(1, 12, 5000), }",
+        ),
+        head(
+            "type",
+            f,
+            "'<f4'",
+            "'>f4'",
+            "'<f8'",
+            "'<i4'",
+            "'|O'",
+            "'<f2'",
+            "[('a','<f4')]",
+            "'<U1'",
+            "'<c8'",
+        ),
         head("order", f, "'fortran_order': False", "'fortran_order': True", "'fortran_order': 2"),
-        head("no header", f, "{'descr'", "{" + "(" * 60 + "'descr'", "{[]:1,'descr'", "__import__('os')", "{'descr\0'"),
-        content("objects", f, lambda: written(".npy", lambda path: np.save(path, trap, allow_pickle=True)),
-                lambda: pickle.dumps(Trap()), npy(np.zeros((2, 12, 5000), "i4,f4")), allowed=REFUSED),
-        content("other numbers", f, npy(stack * 1000), npy(stack / 1000), npy(stack + 1e9), npy(stack * np.nan),
-                npy(np.zeros_like(stack)), npy(stack[:, ::-1]), npy(np.roll(stack, 1, axis=1)), allowed=REFUSED),
-    )  # fmt: skip
+        head(
+            "no header",
+            f,
+            "{'descr'",
+            "{" + "(" * 60 + "'descr'",
+            "{[]:1,'descr'",
+            "__import__('os')",
+            "{'descr\0'",
+        ),
+        content(
+            "objects",
+            f,
+            lambda: written(".npy", lambda path: np.save(path, trap, allow_pickle=True)),
+            lambda: pickle.dumps(Trap()),
+            npy(np.zeros((2, 12, 5000), "i4,f4")),
+            allowed=REFUSED,
+        ),
+        content(
+            "other numbers",
+            f,
+            npy(stack * 1000),
+            npy(stack / 1000),
+            npy(stack + 1e9),
+            npy(stack * np.nan),
+            npy(np.zeros_like(stack)),
+            npy(stack[:, ::-1]),
+            npy(np.roll(stack, 1, axis=1)),
+            allowed=REFUSED,
+        ),
+    )
     archives = (
         content("as it is", z, npz(a=stack), npz(ecg=stack, y=np.zeros(3)), allowed=SAME),
-        content("objects", z, lambda: packed({"a.npy": npy(trap)()}), npz(a=stack, b=stack), npz(a=stack[:, :, :9]),
-                allowed=REFUSED),
+        content(
+            "objects",
+            z,
+            lambda: packed({"a.npy": npy(trap)()}),
+            npz(a=stack, b=stack),
+            npz(a=stack[:, :, :9]),
+            allowed=REFUSED,
+        ),
         content("objects beside", z, npz(a=stack, b=trap), allowed=SAME),
-        content("lies", z, lambda: packed({"a.npy": npy(stack)().replace(b"(2, 12", b"(9, 12")}),
-                lambda: packed({"a.npy": b"\x93NUMPY\1\0v\0" + b"(" * 118}), lambda: packed({"a.npy": b""}),
-                lambda: packed({"a.npy": npy(np.zeros((2000, 12, 5000), np.float32))()[:400] + bytes(90 << 20)}),
-                allowed=REFUSED),
-    )  # fmt: skip
+        content(
+            "lies",
+            z,
+            lambda: packed({"a.npy": npy(stack)().replace(b"(2, 12", b"(9, 12")}),
+            lambda: packed({"a.npy": b"\x93NUMPY\1\0v\0" + b"(" * 118}),
+            lambda: packed({"a.npy": b""}),
+            lambda: packed(
+                {"a.npy": npy(np.zeros((2000, 12, 5000), np.float32))()[:400] + bytes(90 << 20)}
+            ),
+            allowed=REFUSED,
+        ),
+    )
     tensors = (
-        content("as it is", p, pt(tensor), pt(list(tensor)), pt(tensor.double()), pt(tensor.clone().requires_grad_()),
-                pt(tensor.transpose(1, 2).contiguous().transpose(1, 2)), allowed=SAME),
-        content("code", p, pt([Trap()]), pt({"a": Trap()}), lambda: pickle.dumps(Trap()), pt(Trap()),
-                pt(tensor, _use_new_zipfile_serialization=False), allowed=REFUSED),
-        content("other things", p, pt([0, 1]), pt({"a": tensor}), pt([tensor, 1]), pt([[tensor]]), pt(tensor.to_sparse()),
-                pt(torch.zeros(1).expand(10**8, 12, 5000)), pt(tensor.to(torch.complex64)), pt(None), pt(tensor.int()),
-                pt([tensor[0], tensor[:, :, :9]]), pt(torch.empty(2, 12, 5000, device="meta")), allowed=REFUSED),
-        content("other numbers", p, pt(tensor * 1000), pt(tensor / 1000), pt(tensor * float("nan")), pt(tensor.flip(1)),
-                allowed=REFUSED),
+        content(
+            "as it is",
+            p,
+            pt(tensor),
+            pt(list(tensor)),
+            pt(tensor.double()),
+            pt(tensor.clone().requires_grad_()),
+            pt(tensor.transpose(1, 2).contiguous().transpose(1, 2)),
+            allowed=SAME,
+        ),
+        content(
+            "code",
+            p,
+            pt([Trap()]),
+            pt({"a": Trap()}),
+            lambda: pickle.dumps(Trap()),
+            pt(Trap()),
+            pt(tensor, _use_new_zipfile_serialization=False),
+            allowed=REFUSED,
+        ),
+        content(
+            "other things",
+            p,
+            pt([0, 1]),
+            pt({"a": tensor}),
+            pt([tensor, 1]),
+            pt([[tensor]]),
+            pt(tensor.to_sparse()),
+            pt(torch.zeros(1).expand(10**8, 12, 5000)),
+            pt(tensor.to(torch.complex64)),
+            pt(None),
+            pt(tensor.int()),
+            pt([tensor[0], tensor[:, :, :9]]),
+            pt(torch.empty(2, 12, 5000, device="meta")),
+            allowed=REFUSED,
+        ),
+        content(
+            "other numbers",
+            p,
+            pt(tensor * 1000),
+            pt(tensor / 1000),
+            pt(tensor * float("nan")),
+            pt(tensor.flip(1)),
+            allowed=REFUSED,
+        ),
         content("packed", p, lambda: repacked(pt(tensor)()), allowed=REFUSED),
-    )  # fmt: skip
+    )
     base = Seed("ecg", "tensors", {f: npy(stack)()}, f, truths, fields=arrays)
     return [
         base,
@@ -608,10 +1295,19 @@ def normalised_seeds() -> list[Seed]:
 
     fields = (
         content("as it is", "x.npy", npy(flat.astype("f8")), npy(flat.astype(">f4")), allowed=SAME),
-        content("other numbers", "x.npy", npy(stack), npy(2 * flat), npy(flat * np.nan), npy(np.zeros_like(flat)),
-                npy(flat[:, ::-1]), npy(np.roll(flat, 1, axis=1)), npy(flat / flat.std(-1, keepdims=True)),
-                allowed=REFUSED),
-    )  # fmt: skip
+        content(
+            "other numbers",
+            "x.npy",
+            npy(stack),
+            npy(2 * flat),
+            npy(flat * np.nan),
+            npy(np.zeros_like(flat)),
+            npy(flat[:, ::-1]),
+            npy(np.roll(flat, 1, axis=1)),
+            npy(flat / flat.std(-1, keepdims=True)),
+            allowed=REFUSED,
+        ),
+    )
     return [Seed("ecg", "normalised", {"x.npy": npy(flat)()}, "x.npy", truths, fields=fields)]
 
 

@@ -12,13 +12,33 @@ import handmade_exports as made
 import nibabel
 import numpy as np
 import pydicom
-from fuzz_seeds import GAIN, NAME, OFFSET, REFUSED, SAME, SPACING, Field, Files, Seed, content, packed, written
+from fuzz_seeds import (
+    GAIN,
+    NAME,
+    OFFSET,
+    REFUSED,
+    SAME,
+    SPACING,
+    Field,
+    Files,
+    Seed,
+    content,
+    packed,
+    written,
+)
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import EnhancedMRImageStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian, MRImageStorage
+from pydicom.uid import (
+    EnhancedMRImageStorage,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    MRImageStorage,
+)
 
 SLICES, PHASES, ROWS, COLUMNS = 8, 10, 48, 40
 SIZES_MM = (8.0, 1.8, 1.7)
-ALONG = np.array([0.72, -0.48, -0.5]) / np.linalg.norm([0.72, -0.48, -0.5])  # base → apex: left, to the front, down
+ALONG = np.array([0.72, -0.48, -0.5]) / np.linalg.norm(
+    [0.72, -0.48, -0.5]
+)  # base → apex: left, to the front, down
 
 
 @cache
@@ -37,20 +57,27 @@ def frames() -> np.ndarray:
 def nifti(data: np.ndarray | None = None, ending: str = ".nii") -> bytes:
     right = np.cross(ALONG, [0.0, 0.0, 1.0])
     right /= np.linalg.norm(right)
-    axes = np.stack([right * SIZES_MM[2], np.cross(ALONG, right) * SIZES_MM[1], ALONG * SIZES_MM[0]], axis=1)
+    axes = np.stack(
+        [right * SIZES_MM[2], np.cross(ALONG, right) * SIZES_MM[1], ALONG * SIZES_MM[0]], axis=1
+    )
     affine = np.eye(4)
     affine[:3, :3] = np.array([-1, -1, 1])[:, None] * axes
     image = nibabel.Nifti1Image((frames() if data is None else data).transpose(3, 2, 0, 1), affine)
     image.header.set_zooms((SIZES_MM[2], SIZES_MM[1], SIZES_MM[0], 0.08))
     image.header.set_xyzt_units("mm", "sec")
-    image.header["descrip"], image.header["db_name"] = f"{made.FIRST} {made.LAST}".encode(), made.ID.encode()
+    image.header["descrip"], image.header["db_name"] = (
+        f"{made.FIRST} {made.LAST}".encode(),
+        made.ID.encode(),
+    )
     return written(ending, lambda path: nibabel.save(image, path))
 
 
 def nifti_seeds() -> list[Seed]:
     f = "s1.nii"
 
-    def put(label: str, allowed: frozenset[str] | None, at: int, form: str, *values: float) -> Field:
+    def put(
+        label: str, allowed: frozenset[str] | None, at: int, form: str, *values: float
+    ) -> Field:
         def make(files: Files, rng: np.random.Generator) -> Files:
             body = bytearray(files[f])
             struct.pack_into(form, body, at, values[rng.integers(len(values))])
@@ -82,29 +109,62 @@ def nifti_seeds() -> list[Seed]:
         put("affine", REFUSED, 280, "<f", nan, inf, 1e30),
         put("magic", REFUSED, 344, "<I", 0, 0x2B32, 0xFFFFFFFF),
         put("length of the header", SAME, 0, "<i", 0, 540, -1, 347),
-        content("other contents", f, lambda: nifti(frames()[:, :1, :, :]), lambda: nifti(frames()[:, :, :1, :1]),
-                lambda: nifti(np.zeros_like(frames())), lambda: nifti(np.full(frames().shape, np.nan, np.float32)),
-                lambda: nifti(frames()[:4]), allowed=REFUSED),
-        content("as it is", f, lambda: nifti(frames().astype(np.float32)), lambda: nifti(frames().astype(">i2")),
-                lambda: nifti(frames().astype(np.float64)), allowed=SAME),
-    )  # fmt: skip
+        content(
+            "other contents",
+            f,
+            lambda: nifti(frames()[:, :1, :, :]),
+            lambda: nifti(frames()[:, :, :1, :1]),
+            lambda: nifti(np.zeros_like(frames())),
+            lambda: nifti(np.full(frames().shape, np.nan, np.float32)),
+            lambda: nifti(frames()[:4]),
+            allowed=REFUSED,
+        ),
+        content(
+            "as it is",
+            f,
+            lambda: nifti(frames().astype(np.float32)),
+            lambda: nifti(frames().astype(">i2")),
+            lambda: nifti(frames().astype(np.float64)),
+            allowed=SAME,
+        ),
+    )
     base = Seed("cmr", "nifti", {f: nifti()}, f, (frames(),), spacing_mm=SIZES_MM, fields=fields)
     gz, stack, drawn = "s1.nii.gz", "s1/sa.nii", "s1/seg_sa.nii"
     good = masks()
     missing = np.where(np.arange(PHASES)[:, None, None] == 4, 0, good)
     others = (
-        np.zeros_like(good), np.full_like(good, 2), good + 4, 3 - good, -good, good * 1e30, np.full(good.shape, nan),
-        good[:, :, ::-1], good[:, :5], good[:4], missing, np.roll(good, 20, axis=2), np.where(good == 2, 0, good),
-    )  # fmt: skip
+        np.zeros_like(good),
+        np.full_like(good, 2),
+        good + 4,
+        3 - good,
+        -good,
+        good * 1e30,
+        np.full(good.shape, nan),
+        good[:, :, ::-1],
+        good[:, :5],
+        good[:4],
+        missing,
+        np.roll(good, 20, axis=2),
+        np.where(good == 2, 0, good),
+    )
     cut = segmented(good)()[:3000]
-    labels = content("segmentations", drawn, *map(segmented, others), lambda: b"", lambda: cut, allowed=SAME)
+    labels = content(
+        "segmentations", drawn, *map(segmented, others), lambda: b"", lambda: cut, allowed=SAME
+    )
     return [
         base,
-        replace(base, files={gz: nifti(ending=".nii.gz")}, path=gz, fields=(), sealed=((gz, SAME),)),
+        replace(
+            base, files={gz: nifti(ending=".nii.gz")}, path=gz, fields=(), sealed=((gz, SAME),)
+        ),
         # What a segmentation says may be wrong where it is damaged, but the frames beside it are not.
-        replace(base, files={stack: nifti(), drawn: segmented(good)()}, path="s1", fields=(labels,),
-                sealed=((drawn, SAME),)),
-    ]  # fmt: skip
+        replace(
+            base,
+            files={stack: nifti(), drawn: segmented(good)()},
+            path="s1",
+            fields=(labels,),
+            sealed=((drawn, SAME),),
+        ),
+    ]
 
 
 @cache
@@ -125,11 +185,25 @@ def image(slice_: int, phase: int) -> Dataset:
     right = np.cross(ALONG, [0.0, 0.0, 1.0])
     right /= np.linalg.norm(right)
     data = Dataset()
-    data.PatientName, data.PatientID, data.PatientBirthDate = f"{made.LAST}^{made.FIRST}", made.ID, "19510423"
-    data.SOPClassUID, data.SOPInstanceUID, data.Modality = MRImageStorage, f"1.2.{slice_}.{phase}", "MR"
-    data.SeriesInstanceUID, data.SeriesNumber, data.InstanceNumber = "1.2.3", 5, slice_ * PHASES + phase + 1
+    data.PatientName, data.PatientID, data.PatientBirthDate = (
+        f"{made.LAST}^{made.FIRST}",
+        made.ID,
+        "19510423",
+    )
+    data.SOPClassUID, data.SOPInstanceUID, data.Modality = (
+        MRImageStorage,
+        f"1.2.{slice_}.{phase}",
+        "MR",
+    )
+    data.SeriesInstanceUID, data.SeriesNumber, data.InstanceNumber = (
+        "1.2.3",
+        5,
+        slice_ * PHASES + phase + 1,
+    )
     data.ImageOrientationPatient = [float(x) for x in (*right, *np.cross(ALONG, right))]
-    data.ImagePositionPatient = [round(float(x), 4) for x in np.array([10.0, -20, 30]) + SIZES_MM[0] * slice_ * ALONG]
+    data.ImagePositionPatient = [
+        round(float(x), 4) for x in np.array([10.0, -20, 30]) + SIZES_MM[0] * slice_ * ALONG
+    ]
     data.TriggerTime, data.PixelSpacing = 10.0 + 80 * phase, list(SIZES_MM[1:])
     data.Rows, data.Columns, data.SamplesPerPixel = ROWS, COLUMNS, 1
     data.PhotometricInterpretation, data.PixelRepresentation = "MONOCHROME2", 0
@@ -149,9 +223,15 @@ def stored(data: Dataset, syntax: str = ExplicitVRLittleEndian) -> bytes:
 
 def sax_seeds() -> list[Seed]:
     name = "s1/IM{:03d}.dcm"
-    images = {name.format(s * PHASES + p): stored(image(s, p)) for s in range(SLICES) for p in range(PHASES)}
+    images = {
+        name.format(s * PHASES + p): stored(image(s, p))
+        for s in range(SLICES)
+        for p in range(PHASES)
+    }
 
-    def put(label: str, allowed: frozenset[str] | None, keyword: str, values: tuple, every: bool) -> Field:
+    def put(
+        label: str, allowed: frozenset[str] | None, keyword: str, values: tuple, every: bool
+    ) -> Field:
         def make(files: Files, rng: np.random.Generator) -> Files:
             names, value = sorted(files), values[rng.integers(len(values))]
             for name in names if every else [names[rng.integers(len(names))]]:
@@ -160,7 +240,9 @@ def sax_seeds() -> list[Seed]:
                 if value is not None:
                     # Under implicit VR a reader goes by its dictionary: words get in where numbers belong.
                     words = isinstance(value, (str, list))
-                    data.add_new(keyword, "LO" if words else pydicom.datadict.dictionary_VR(keyword), value)
+                    data.add_new(
+                        keyword, "LO" if words else pydicom.datadict.dictionary_VR(keyword), value
+                    )
                 files = {**files, name: stored(data, ImplicitVRLittleEndian)}
             return files
 
@@ -180,13 +262,66 @@ def sax_seeds() -> list[Seed]:
         all_("bits", REFUSED, "BitsAllocated", 0, 8, 32, 1, 12),
         one("number of frames", image_, "NumberOfFrames", "0", "2", "-1", "999999999", NAME),
         all_("number of frames", SAME, "NumberOfFrames", "0", "2", "-1", "999999999", NAME),
-        one("spacing", image_, "PixelSpacing", ["0", "0"], ["NaN", "1"], ["1e30", "1e30"], ["-1", "1"], [NAME, "1"]),
-        all_("no spacing", REFUSED, "PixelSpacing", ["0", "0"], ["NaN", "1"], ["1e30", "1e30"], ["-1", "1"], ["1"], None),
+        one(
+            "spacing",
+            image_,
+            "PixelSpacing",
+            ["0", "0"],
+            ["NaN", "1"],
+            ["1e30", "1e30"],
+            ["-1", "1"],
+            [NAME, "1"],
+        ),
+        all_(
+            "no spacing",
+            REFUSED,
+            "PixelSpacing",
+            ["0", "0"],
+            ["NaN", "1"],
+            ["1e30", "1e30"],
+            ["-1", "1"],
+            ["1"],
+            None,
+        ),
         all_("spacing", SPACING, "PixelSpacing", ["1.2", "1.2"], ["2.5", "2.4"]),
-        one("orientation", image_, "ImageOrientationPatient", ["0"] * 6, ["NaN"] * 6, ["1"] * 5, [NAME] * 6),
-        all_("orientation", REFUSED, "ImageOrientationPatient", ["0"] * 6, ["NaN"] * 6, ["1"] * 5, ["1e30"] * 6, None),
-        one("position", image_, "ImagePositionPatient", ["NaN"] * 3, ["1e308"] * 3, ["0", "0"], [NAME] * 3),
-        all_("position", REFUSED, "ImagePositionPatient", ["NaN"] * 3, ["0"] * 3, ["0", "0"], [NAME] * 3, None),
+        one(
+            "orientation",
+            image_,
+            "ImageOrientationPatient",
+            ["0"] * 6,
+            ["NaN"] * 6,
+            ["1"] * 5,
+            [NAME] * 6,
+        ),
+        all_(
+            "orientation",
+            REFUSED,
+            "ImageOrientationPatient",
+            ["0"] * 6,
+            ["NaN"] * 6,
+            ["1"] * 5,
+            ["1e30"] * 6,
+            None,
+        ),
+        one(
+            "position",
+            image_,
+            "ImagePositionPatient",
+            ["NaN"] * 3,
+            ["1e308"] * 3,
+            ["0", "0"],
+            [NAME] * 3,
+        ),
+        all_(
+            "position",
+            REFUSED,
+            "ImagePositionPatient",
+            ["NaN"] * 3,
+            ["0"] * 3,
+            ["0", "0"],
+            [NAME] * 3,
+            None,
+        ),
         one("trigger time", image_, "TriggerTime", "NaN", "-1", "1e308", NAME, "", None),
         all_("trigger time", SAME, "TriggerTime", "NaN", "0", "", None, NAME),
         one("instance", image_, "InstanceNumber", "NaN", "-1", NAME, "", None, "9" * 12),
@@ -199,13 +334,24 @@ def sax_seeds() -> list[Seed]:
         all_("samples per pixel", REFUSED, "SamplesPerPixel", 3, 0),
         one("pixels", image_, "PixelData", b"", bytes(10), bytes(100_000)),
         all_("pixels", REFUSED, "PixelData", b"", bytes(10), bytes(2 * ROWS * COLUMNS)),
-    )  # fmt: skip
+    )
     base = Seed("cmr", "dicom", images, "s1", (frames(),), spacing_mm=SIZES_MM, fields=fields)
     archive = {"s1.zip": packed(images)}
     bomb = {**images, "s1/x.dcm": bytes(200 << 20)}
     packs = (
-        content("bomb", "s1.zip", lambda: packed(bomb), lambda: packed({"s1/x.dcm": bytes(60 << 20)}), allowed=SAME),
-        content("names", "s1.zip", lambda: packed({f"../../{n}": b for n, b in images.items()}), allowed=SAME),
+        content(
+            "bomb",
+            "s1.zip",
+            lambda: packed(bomb),
+            lambda: packed({"s1/x.dcm": bytes(60 << 20)}),
+            allowed=SAME,
+        ),
+        content(
+            "names",
+            "s1.zip",
+            lambda: packed({f"../../{n}": b for n, b in images.items()}),
+            allowed=SAME,
+        ),
     )
     tars = {f"s1.tar{end}": tarred(images, end) for end in ("", ".gz", ".xz")}
     return [
@@ -236,7 +382,10 @@ def enhanced(slice_: int) -> Dataset:
     data.SOPClassUID, data.NumberOfFrames = EnhancedMRImageStorage, PHASES
     data.PixelData = frames()[slice_].astype("<u2").tobytes()
     shared, position, direction, pixel = (Dataset() for _ in range(4))
-    direction.ImageOrientationPatient, pixel.PixelSpacing = data.ImageOrientationPatient, data.PixelSpacing
+    direction.ImageOrientationPatient, pixel.PixelSpacing = (
+        data.ImageOrientationPatient,
+        data.PixelSpacing,
+    )
     position.ImagePositionPatient = data.ImagePositionPatient
     shared.PlaneOrientationSequence, shared.PixelMeasuresSequence = [direction], [pixel]
     groups = []
@@ -252,7 +401,9 @@ def enhanced(slice_: int) -> Dataset:
 
 
 def enhanced_seed(base: Seed) -> Seed:
-    def put(label: str, allowed: frozenset[str] | None, *changes: Callable[[Dataset], object]) -> Field:
+    def put(
+        label: str, allowed: frozenset[str] | None, *changes: Callable[[Dataset], object]
+    ) -> Field:
         def make(files: Files, rng: np.random.Generator) -> Files:
             change, out = changes[rng.integers(len(changes))], {}
             for name, body in files.items():
@@ -267,15 +418,26 @@ def enhanced_seed(base: Seed) -> Seed:
         return lambda data: setattr(data, name, value)
 
     def each(name: str, value: object) -> Callable[[Dataset], object]:
-        return lambda data: [setattr(group, name, value) for group in data.PerFrameFunctionalGroupsSequence]
+        return lambda data: [
+            setattr(group, name, value) for group in data.PerFrameFunctionalGroupsSequence
+        ]
 
     fields = (
         put("as it is", SAME, lambda data: None),
-        put("frames", REFUSED, *(every("NumberOfFrames", n) for n in (999_999_999, PHASES + 1, 0, None))),
-        put("groups", REFUSED, every("PerFrameFunctionalGroupsSequence", []), every("SharedFunctionalGroupsSequence", []),
-            each("PlanePositionSequence", [])),
+        put(
+            "frames",
+            REFUSED,
+            *(every("NumberOfFrames", n) for n in (999_999_999, PHASES + 1, 0, None)),
+        ),
+        put(
+            "groups",
+            REFUSED,
+            every("PerFrameFunctionalGroupsSequence", []),
+            every("SharedFunctionalGroupsSequence", []),
+            each("PlanePositionSequence", []),
+        ),
         put("beats", SAME, each("CardiacSynchronizationSequence", [])),
         put("pixels", REFUSED, every("PixelData", bytes(2 * ROWS * COLUMNS * (PHASES - 1)))),
-    )  # fmt: skip
+    )
     files = {f"s1/IM{s}.dcm": stored(enhanced(s)) for s in range(SLICES)}
     return replace(base, files=files, fields=fields)

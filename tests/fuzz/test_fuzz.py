@@ -47,7 +47,11 @@ EACH, REAL_EACH, MINUTES = 250, 100, 6
 
 def seeds() -> dict[str, fuzz_seeds.Seed]:
     """Name -> seed, of every reader in the table."""
-    return {f"{kind}/{name}/{i}": seed for (kind, name), make in TABLE.items() for i, seed in enumerate(make())}
+    return {
+        f"{kind}/{name}/{i}": seed
+        for (kind, name), make in TABLE.items()
+        for i, seed in enumerate(make())
+    }
 
 
 def all_seeds() -> dict[str, fuzz_seeds.Seed]:
@@ -79,24 +83,35 @@ def test_a_few_cases(sound):
 @pytest.mark.parametrize("each", [12, pytest.param(500, marks=pytest.mark.slow)])
 def test_labels_files(tmp_path, each):
     work = [(name, number) for name in fuzz_labels.files() for number in range(-1, each)]
-    found = {case: fuzz_labels.fault(tmp_path / case[0], fuzz_labels.damaged(*case)) for case in work}
+    found = {
+        case: fuzz_labels.fault(tmp_path / case[0], fuzz_labels.damaged(*case)) for case in work
+    }
     assert {case: fault for case, fault in found.items() if fault} == {}
 
 
 @pytest.mark.slow
 def test_thousands_of_cases():
     names = all_seeds()
-    work = [(name, n) for n in range(EACH) for name in names if n < (REAL_EACH if name.startswith("real") else EACH)]
+    work = [
+        (name, n)
+        for n in range(EACH)
+        for name in names
+        if n < (REAL_EACH if name.startswith("real") else EACH)
+    ]
     started, outcomes = time.monotonic(), []
     for outcome in fuzz_judge.run(work, "test_fuzz:all_seeds"):
         outcomes.append(outcome)
-        if time.monotonic() - started > 60 * MINUTES:  # a slow or busy machine does fewer, of every seed alike
+        if (
+            time.monotonic() - started > 60 * MINUTES
+        ):  # a slow or busy machine does fewer, of every seed alike
             break
     faults = Counter(outcome.fault for outcome in outcomes if outcome.fault)
     assert [outcome for outcome in outcomes if outcome.fault] == [], faults
     assert len(outcomes) >= 2000
     kept = Counter(outcome.case.rpartition("/")[0] for outcome in outcomes if outcome.kept)
-    assert min(kept[f"{kind}/{name}"] for kind, name in TABLE) >= 10  # not all is refused: what is kept was compared
+    assert (
+        min(kept[f"{kind}/{name}"] for kind, name in TABLE) >= 10
+    )  # not all is refused: what is kept was compared
 
 
 # -- the run is able to fail -------------------------------------------------------------------------------------------
@@ -107,7 +122,9 @@ def _without_end(path: str) -> np.ndarray:
 
 
 def _unchecked(lead) -> np.ndarray:
-    return np.frombuffer(base64.b64decode(markup.text(lead, "WaveFormData")), "<i2").astype(np.float64)
+    return np.frombuffer(base64.b64decode(markup.text(lead, "WaveFormData")), "<i2").astype(
+        np.float64
+    )
 
 
 def _quoting(words: list[str]) -> np.ndarray:
@@ -144,29 +161,62 @@ def _left_behind() -> object:
 
 
 DEFECTS = {
-    "a checksum is not compared": ("ecg/wfdb/0", wfdb.Record, "calc_checksum", lambda record: record.checksum),
+    "a checksum is not compared": (
+        "ecg/wfdb/0",
+        wfdb.Record,
+        "calc_checksum",
+        lambda record: record.checksum,
+    ),
     "leads by place": ("ecg/cardiosoft/0", cardiosoft, "_lead", _by_place),
     "of two leads of one name one is taken": ("ecg/wfdb/0", ecg, "_twelve", _last_of_a_name),
     "Einthoven's law is not asked": ("ecg/aecg/0", ecg, "lawless", lambda signal: 0.0),
     "one lead may be absurd": ("ecg/dicom/0", ecg, "_absurd", lambda signal: False),
     "units are not read": ("ecg/muse/0", markup, "millivolts", lambda unit: 1e-3),
-    "a rate that is none is 500 Hz": ("ecg/muse/0", markup, "positive", lambda value, what: value or 500.0),
+    "a rate that is none is 500 Hz": (
+        "ecg/muse/0",
+        markup,
+        "positive",
+        lambda value, what: value or 500.0,
+    ),
     "stated counts are not compared": ("ecg/cardiosoft/0", markup, "whole", lambda word: None),
     "counts are not words": ("ecg/cardiosoft/0", markup, "whole", int),
     "payload unchecked": ("ecg/muse/0", muse, "_counts", _unchecked),
     "an error quotes the file": ("ecg/aecg/0", markup, "samples", _quoting),
-    "pickles are run": ("ecg/tensors/2", torch, "load", lambda path, _load=torch.load, **_: _load(path, weights_only=False)),
+    "pickles are run": (
+        "ecg/tensors/2",
+        torch,
+        "load",
+        lambda path, _load=torch.load, **_: _load(path, weights_only=False),
+    ),
     "an array's end is not looked at": ("ecg/tensors/0", tensors, "_npy", _without_end),
-    "a DICOM file's end is not looked at": ("ecg/dicom/0", ecg_dicom, "_ends", lambda dataset, file: None),
+    "a DICOM file's end is not looked at": (
+        "ecg/dicom/0",
+        ecg_dicom,
+        "_ends",
+        lambda dataset, file: None,
+    ),
     "an encrypted or large member is unpacked": (
-        "ecg/wfdb/3", archive, "_content", lambda file, member: file.read(member) if member.file_size < 1 << 30 else b"",
+        "ecg/wfdb/3",
+        archive,
+        "_content",
+        lambda file, member: file.read(member) if member.file_size < 1 << 30 else b"",
     ),
     "copies are left": ("ecg/wfdb/3", archive.tempfile, "TemporaryDirectory", _left_behind()),
     "memory": ("cmr/nifti/0", sax_nifti, "Path", _greedy),
     "sizes of pixels are not compared": ("cmr/nifti/0", sax_nifti, "_agree", lambda image: True),
-    "bytes of an image are not counted": ("cmr/nifti/0", sax_nifti, "_length", lambda path: mock.ANY),
-    "stacks are not judged": ("cmr/nifti/0", cmr, "_plausible", lambda stack: (np.nan_to_num(stack.frames), False)),
-}  # fmt: skip
+    "bytes of an image are not counted": (
+        "cmr/nifti/0",
+        sax_nifti,
+        "_length",
+        lambda path: mock.ANY,
+    ),
+    "stacks are not judged": (
+        "cmr/nifti/0",
+        cmr,
+        "_plausible",
+        lambda stack: (np.nan_to_num(stack.frames), False),
+    ),
+}
 
 
 @pytest.mark.slow
@@ -180,8 +230,13 @@ def test_a_planted_defect_is_found(sound, monkeypatch, defect):
 
 @pytest.mark.slow
 def test_a_planted_defect_of_labels_is_found(tmp_path, monkeypatch):
-    monkeypatch.setattr(label_file, "LIMITS", dict.fromkeys(label_file.LIMITS, (-1e300, 1e300, -1e300, 1e300)))
-    found = (fuzz_labels.fault(tmp_path / "wide.csv", fuzz_labels.damaged("wide.csv", n)) for n in range(3000))
+    monkeypatch.setattr(
+        label_file, "LIMITS", dict.fromkeys(label_file.LIMITS, (-1e300, 1e300, -1e300, 1e300))
+    )
+    found = (
+        fuzz_labels.fault(tmp_path / "wide.csv", fuzz_labels.damaged("wide.csv", n))
+        for n in range(3000)
+    )
     assert any(found)
 
 
@@ -219,4 +274,6 @@ def test_a_process_that_dies_or_is_silent_is_a_fault_of_its_case(plant, words):
     faults = [outcome for outcome in outcomes if outcome.fault]
     assert len(outcomes) == 25
     assert 0 < len(faults) < 10
-    assert all(words in outcome.fault and outcome.case.startswith("ecg/tensors/0 #") for outcome in faults)
+    assert all(
+        words in outcome.fault and outcome.case.startswith("ecg/tensors/0 #") for outcome in faults
+    )

@@ -35,7 +35,9 @@ def final(study):
 @pytest.fixture(scope="module")
 def paired(tmp_path_factory):
     """40 subjects of whom a third has no CMR, in shards of 16 rows."""
-    return write_cohort(tmp_path_factory.mktemp("paired") / "cohort", heart_rows(40, paired=False), 16, LABELS)
+    return write_cohort(
+        tmp_path_factory.mktemp("paired") / "cohort", heart_rows(40, paired=False), 16, LABELS
+    )
 
 
 @pytest.fixture(scope="module")
@@ -43,14 +45,29 @@ def pretrained(paired, tmp_path_factory):
     """A multimodal pre-training as it leaves its encoders, of weights that are drawn."""
     runs = tmp_path_factory.mktemp("runs")
     made = Trial(
-        space="t", stage="pretrain", task="ecg+cmr", label="mmcl", method="mmcl", network=handmade_model.TINY, seed=4
+        space="t",
+        stage="pretrain",
+        task="ecg+cmr",
+        label="mmcl",
+        method="mmcl",
+        network=handmade_model.TINY,
+        seed=4,
     )
     method = loop.build(made)
     result = store.Finished(
-        trial=made, status="finished", scores=(("val", "loss", 1.0, 4),), curve=handmade.curve(), predictions=None,
-        weights={k: v.numpy() for k, v in loop.handed_on(method).items()}, epoch=0,
-        provenance={"cohort": paired.provenance, "precision": "float32", "versions": {"ecgcmr": "0.1.0"}},
-    )  # fmt: skip
+        trial=made,
+        status="finished",
+        scores=(("val", "loss", 1.0, 4),),
+        curve=handmade.curve(),
+        predictions=None,
+        weights={k: v.numpy() for k, v in loop.handed_on(method).items()},
+        epoch=0,
+        provenance={
+            "cohort": paired.provenance,
+            "precision": "float32",
+            "versions": {"ecgcmr": "0.1.0"},
+        },
+    )
     store.write(runs, result, paired.fingerprint)
     return runs, method.eval()
 
@@ -80,13 +97,17 @@ def test_a_pretrained_encoder_gives_its_mean_token_and_its_pooled_features(paire
     assert ecg.of(signals["ecg"]).shape == (3, handmade_model.TINY.width)
     cmr = embed.encoder(runs, "cmr", "cpu")
     image = method.cmr_view(torch.from_numpy(signals["cmr"].copy()).float() / 255, {})
-    np.testing.assert_allclose(cmr.of(signals["cmr"]), method.cmr(image, False).detach().numpy(), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        cmr.of(signals["cmr"]), method.cmr(image, False).detach().numpy(), rtol=1e-5, atol=1e-6
+    )
 
 
 def test_several_runs_or_another_modality_are_refused(study, final, pretrained):
     with pytest.raises(InputError, match=r"holds 9 runs; name one of them, e\.g\. .*/cad/"):
         embed.encoder(study[1] / "t/final")
-    with pytest.raises(InputError, match=r"unknown modality of the encoders in .* 'cmr'; known: ecg"):
+    with pytest.raises(
+        InputError, match=r"unknown modality of the encoders in .* 'cmr'; known: ecg"
+    ):
         embed.encoder(final, "cmr")
     with pytest.raises(InputError, match="nowhere: no finished run"):
         embed.encoder(study[1] / "nowhere")
@@ -95,7 +116,9 @@ def test_several_runs_or_another_modality_are_refused(study, final, pretrained):
 # -- of a cohort
 
 
-def test_a_cohort_is_embedded_shard_by_shard_and_goes_on_where_it_was(ray_session, study, final, tmp_path):
+def test_a_cohort_is_embedded_shard_by_shard_and_goes_on_where_it_was(
+    ray_session, study, final, tmp_path
+):
     cohort, out, seen = study[0], tmp_path / "out", []
     made = embed.of_cohort(final, cohort.path, out, device="cpu", tick=seen.append)
     assert made["rows"] == seen[-1] == len(cohort.rows())
@@ -103,14 +126,18 @@ def test_a_cohort_is_embedded_shard_by_shard_and_goes_on_where_it_was(ray_sessio
     assert found.split.to_dict() == cohort.rows().set_index("subject").split.to_dict()
     rows = cohort.rows("test")
     alone = embed.encoder(final, device="cpu").of(cohort.load(rows)["ecg"])
-    np.testing.assert_allclose(np.stack(found.loc[rows.subject].embedding), alone, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        np.stack(found.loc[rows.subject].embedding), alone, rtol=1e-4, atol=1e-5
+    )
     form = pq.read_schema(out / cohort.rows("val").shard.iloc[0])
     assert form.field("embedding").type == pa.list_(pa.float32(), handmade_model.TINY.width)
 
     kept, lost = (out / cohort.rows(split).shard.iloc[0] for split in ("train", "val"))
     manifest = json.loads((out / embed.MANIFEST).read_text())
     (out / embed.MANIFEST).unlink()
-    store.write_json(out / embed.REQUEST, {k: v for k, v in manifest.items() if k not in ("rows", "width")})
+    store.write_json(
+        out / embed.REQUEST, {k: v for k, v in manifest.items() if k not in ("rows", "width")}
+    )
     before, old = kept.stat().st_mtime_ns, lost.read_bytes()
     lost.unlink()
     assert embed.of_cohort(final, cohort.path, out, device="cpu") == made
@@ -119,20 +146,31 @@ def test_a_cohort_is_embedded_shard_by_shard_and_goes_on_where_it_was(ray_sessio
 
 
 def test_images_of_those_who_have_one_are_embedded(ray_session, paired, pretrained, tmp_path):
-    made = embed.of_cohort(pretrained[0], paired.path, tmp_path / "out", modality="cmr", device="cpu")
+    made = embed.of_cohort(
+        pretrained[0], paired.path, tmp_path / "out", modality="cmr", device="cpu"
+    )
     found = dataset.dataset(tmp_path / "out").to_table()
     assert sorted(found["subject"].to_pylist()) == sorted(paired.rows().query("has_cmr").subject)
     assert made["rows"] == len(found) < 40
 
 
-def test_finished_embeddings_start_no_ray_and_others_are_refused(study, final, pretrained, tmp_path, monkeypatch):
+def test_finished_embeddings_start_no_ray_and_others_are_refused(
+    study, final, pretrained, tmp_path, monkeypatch
+):
     cohort, out = study[0], tmp_path / "out"
-    held = {**embed.described(embed.encoder(final, device="cpu")), "cohort": cohort.fingerprint, "rows": 7, "width": 8}
+    held = {
+        **embed.described(embed.encoder(final, device="cpu")),
+        "cohort": cohort.fingerprint,
+        "rows": 7,
+        "width": 8,
+    }
     store.write_json(out / embed.MANIFEST, held)
     monkeypatch.setattr(embed, "_mapped", lambda *_: pytest.fail("started"))
     assert embed.of_cohort(final, cohort.path, out) == held
     other = next((study[1] / "t/final/lv/mmcl").rglob("seed=0"))
-    with pytest.raises(InputError, match=r"holds other embeddings: model t/final/cad.* → t/final/lv"):
+    with pytest.raises(
+        InputError, match=r"holds other embeddings: model t/final/cad.* → t/final/lv"
+    ):
         embed.of_cohort(other, cohort.path, out)
     (tmp_path / "full").mkdir()
     (tmp_path / "full/x").touch()
@@ -159,12 +197,23 @@ def test_files_are_embedded_as_their_cohort_is(study, final, tmp_path, capfd):
     for key in rows.subject:
         handmade_model.write_wfdb(tmp_path / "ecgs", key, raw[key])
     handmade_model.write_wfdb(tmp_path / "ecgs", "flat", np.zeros((12, 5000)))
-    words = ["embed", "--model", final, "--out", tmp_path / "out", tmp_path / "ecgs", "--runs", tmp_path / "runs"]
+    words = [
+        "embed",
+        "--model",
+        final,
+        "--out",
+        tmp_path / "out",
+        tmp_path / "ecgs",
+        "--runs",
+        tmp_path / "runs",
+    ]
     assert cli.main([str(word) for word in [*words, "--device", "cpu"]]) == 2
     said = capfd.readouterr()
     assert said.out.strip() == f"{tmp_path / 'out'}: 3 embeddings, 1 ECG refused"
     assert f"ecgcmr: {tmp_path / 'ecgs/flat.hea'}: flat lead" in said.err
-    found = pq.read_table(tmp_path / "out" / embed.FILE).to_pandas().set_index("key").loc[rows.subject]
+    found = (
+        pq.read_table(tmp_path / "out" / embed.FILE).to_pandas().set_index("key").loc[rows.subject]
+    )
     alone = embed.encoder(final, device="cpu").of(cohort.load(rows)["ecg"])
     np.testing.assert_allclose(np.stack(found.embedding), alone, rtol=1e-4, atol=1e-5)
     assert json.loads((tmp_path / "out" / embed.MANIFEST).read_text())["rows"] == 3
@@ -201,13 +250,17 @@ def test_many_files_are_embedded_in_parts_by_ray_and_go_on_where_they_were(
     monkeypatch.setattr(embed, "PART", 256)
     embed.of_files(final, listed, tmp_path / "one", device="cpu")
     one = pq.read_table(tmp_path / "one" / embed.FILE).to_pandas()
-    np.testing.assert_allclose(np.stack(found.embedding), np.stack(one.embedding), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        np.stack(found.embedding), np.stack(one.embedding), rtol=1e-4, atol=1e-5
+    )
 
     monkeypatch.setattr(embed, "PART", 2)  # as if it had been killed in the second part
     manifest = json.loads((out / embed.MANIFEST).read_text())
     (out / embed.MANIFEST).unlink()
     (out / names[1]).unlink()
-    store.write_json(out / embed.REQUEST, {k: v for k, v in manifest.items() if k not in ("rows", "width")})
+    store.write_json(
+        out / embed.REQUEST, {k: v for k, v in manifest.items() if k not in ("rows", "width")}
+    )
     before = (out / names[0]).stat().st_mtime_ns
     assert embed.of_files(final, listed, out, device="cpu") == refused
     assert (out / names[0]).stat().st_mtime_ns == before
@@ -220,21 +273,42 @@ def test_an_import_that_says_nothing_of_its_signals_is_used_with_a_word_and_a_ru
     cohort, _, raw = study
     subject = cohort.rows("test").subject.iloc[0]
     handmade_model.write_wfdb(tmp_path / "ecgs", subject, raw[subject])
-    weights.publish(tmp_path / "mmcl.pth", "ecg", weights.read(next(pretrained[0].rglob(store.ENCODER)), "ecg"))
-    name = model.adopt(tmp_path / "mmcl.pth", tmp_path / "runs", part="ecg", space="p", label="mmcl", heads=2)
-    words = ["--model", tmp_path / "runs" / name, "--runs", tmp_path / "runs", "--device", "cpu", tmp_path / "ecgs"]
+    weights.publish(
+        tmp_path / "mmcl.pth", "ecg", weights.read(next(pretrained[0].rglob(store.ENCODER)), "ecg")
+    )
+    name = model.adopt(
+        tmp_path / "mmcl.pth", tmp_path / "runs", part="ecg", space="p", label="mmcl", heads=2
+    )
+    words = [
+        "--model",
+        tmp_path / "runs" / name,
+        "--runs",
+        tmp_path / "runs",
+        "--device",
+        "cpu",
+        tmp_path / "ecgs",
+    ]
     assert cli.main(["embed", "--out", str(tmp_path / "out"), *map(str, words)]) == 0
     said = "ecgcmr: mmcl.pth says nothing of how its signals were prepared; yours are prepared as docs/presets.md says"
     assert capfd.readouterr().err.splitlines()[0] == said
     found = np.stack(pq.read_table(tmp_path / "out" / embed.FILE).to_pandas().embedding)
     signals = cohort.load(cohort.rows("test")[:1])["ecg"]
-    np.testing.assert_allclose(found, embed.encoder(pretrained[0], device="cpu").of(signals), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        found, embed.encoder(pretrained[0], device="cpu").of(signals), rtol=1e-4, atol=1e-5
+    )
     assert json.loads((tmp_path / "out" / embed.MANIFEST).read_text())["recipe_hash"] == "unknown"
 
-    weights.write(tmp_path / "stated.safetensors", {"ecg": weights.read(tmp_path / "mmcl.pth", "ecg")}, {
-        "network": json.dumps({"heads": 2}), "cohort": json.dumps({"recipe": {"ecg": {"rate_hz": 250}}}),
-    })  # fmt: skip
-    other = model.adopt(tmp_path / "stated.safetensors", tmp_path / "runs", part="ecg", space="p", label="stated")
+    weights.write(
+        tmp_path / "stated.safetensors",
+        {"ecg": weights.read(tmp_path / "mmcl.pth", "ecg")},
+        {
+            "network": json.dumps({"heads": 2}),
+            "cohort": json.dumps({"recipe": {"ecg": {"rate_hz": 250}}}),
+        },
+    )
+    other = model.adopt(
+        tmp_path / "stated.safetensors", tmp_path / "runs", part="ecg", space="p", label="stated"
+    )
     listed = predict.recordings([tmp_path / "ecgs"])
     with pytest.raises(InputError, match=r"prepared otherwise than these: .*rate_hz 250 → 500"):
         embed.of_files(tmp_path / "runs" / other, listed, tmp_path / "no")
@@ -242,12 +316,16 @@ def test_an_import_that_says_nothing_of_its_signals_is_used_with_a_word_and_a_ru
     record = json.loads(path.read_text())
     del record["provenance"]["cohort"]["recipe"]
     path.write_text(json.dumps(record))
-    with pytest.raises(InputError, match="does not say how its ecg signals were prepared; train it on a cohort"):
+    with pytest.raises(
+        InputError, match="does not say how its ecg signals were prepared; train it on a cohort"
+    ):
         embed.of_files(tmp_path / "own", listed, tmp_path / "no")
 
 
 def test_where_no_file_can_serve_nothing_is_written(final, tmp_path):
-    refused = embed.of_files(final, predict.recordings([tmp_path / "absent"]), tmp_path / "out", device="cpu")
+    refused = embed.of_files(
+        final, predict.recordings([tmp_path / "absent"]), tmp_path / "out", device="cpu"
+    )
     assert [one.reason for one in refused] == ["no such file or folder"]
     assert not (tmp_path / "out").exists()
 

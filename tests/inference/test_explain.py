@@ -26,10 +26,27 @@ from ecgcmr.trial import Trial
 torch.set_num_threads(1)
 
 TINY = Network(
-    crop=500, patch=100, width=16, depth=1, heads=2, blocks=(1, 1, 1, 1), image_width=4, image_size=96, hidden=16,
+    crop=500,
+    patch=100,
+    width=16,
+    depth=1,
+    heads=2,
+    blocks=(1, 1, 1, 1),
+    image_width=4,
+    image_size=96,
+    hidden=16,
     projection=8,
-)  # fmt: skip
-RUN = Trial(space="t", stage="pretrain", task="ecg+cmr", label="mmcl", method="mmcl", network=TINY, batch=4, epochs=2)
+)
+RUN = Trial(
+    space="t",
+    stage="pretrain",
+    task="ecg+cmr",
+    label="mmcl",
+    method="mmcl",
+    network=TINY,
+    batch=4,
+    epochs=2,
+)
 PARTS = {"ecg": "ecg", "cmr": "cmr", "head": "head"}
 
 
@@ -57,7 +74,9 @@ def leave(runs, trial=RUN, *, parts=("ecg", "cmr", "head"), status="finished", r
     weights = {name: value.numpy() for name, value in loop.handed_on(method).items()}
     kept = {name: value for name, value in weights.items() if name.split(".")[0] in parts}
     provenance = {"cohort": {"recipe": recipe}} if recipe else {}
-    found = store.Finished(trial, status, (("val", "loss", 1.0, 4),), pd.DataFrame(), None, kept, 1, provenance)
+    found = store.Finished(
+        trial, status, (("val", "loss", 1.0, 4),), pd.DataFrame(), None, kept, 1, provenance
+    )
     store.write(runs, found, "cohort")
     return method.eval()
 
@@ -98,7 +117,9 @@ def test_a_location_whose_projection_is_the_ecgs_has_similarity_one_and_the_oppo
 def test_a_map_of_one_location_is_the_similarity_of_the_pooled_image():
     method, (ecg, cmr) = mmcl(side=32), signals()
     with torch.no_grad():
-        expected = torch.nn.functional.cosine_similarity(*method.project({"ecg": ecg, "cmr": cmr}, {}))
+        expected = torch.nn.functional.cosine_similarity(
+            *method.project({"ecg": ecg, "cmr": cmr}, {})
+        )
         torch.testing.assert_close(explain.similarity(method, ecg, cmr), expected[:, None, None])
 
 
@@ -117,8 +138,12 @@ def test_a_row_depends_on_its_own_subject_alone():
     method, (ecg, cmr) = mmcl(), signals()
     together = explain.similarity(method, ecg, cmr)
     for i in range(3):
-        torch.testing.assert_close(explain.similarity(method, ecg[i : i + 1], cmr[i : i + 1])[0], together[i])
-    torch.testing.assert_close(explain.similarity(method, ecg.flip(0), cmr.flip(0)), together.flip(0))
+        torch.testing.assert_close(
+            explain.similarity(method, ecg[i : i + 1], cmr[i : i + 1])[0], together[i]
+        )
+    torch.testing.assert_close(
+        explain.similarity(method, ecg.flip(0), cmr.flip(0)), together.flip(0)
+    )
 
 
 def test_neither_mode_nor_chance_matters_and_nothing_is_learnt():
@@ -137,7 +162,10 @@ def test_projectors_are_handed_on_beside_the_encoders_and_do_not_mix_with_them(t
     method = leave(tmp_path)
     assert {name.split(".")[0] for name in loop.handed_on(method)} == set(PARTS)
     for part in PARTS:
-        mine, kept = method.get_submodule(part).state_dict(), store.weights(tmp_path, RUN.name, part)
+        mine, kept = (
+            method.get_submodule(part).state_dict(),
+            store.weights(tmp_path, RUN.name, part),
+        )
         assert set(kept) == set(mine)
         assert all(np.array_equal(kept[name], value.numpy()) for name, value in mine.items())
 
@@ -154,7 +182,9 @@ def test_a_run_is_loaded_as_it_was_left(tmp_path):
     assert trial == RUN
     assert not method.training
     assert method.state_dict().keys() == left.state_dict().keys()
-    assert all(torch.equal(value, left.state_dict()[name]) for name, value in method.state_dict().items())
+    assert all(
+        torch.equal(value, left.state_dict()[name]) for name, value in method.state_dict().items()
+    )
 
 
 def test_runs_that_cannot_be_explained_are_refused(tmp_path):
@@ -171,7 +201,9 @@ def test_runs_that_cannot_be_explained_are_refused(tmp_path):
         explain.load(tmp_path, RUN.name)
     mae = dataclasses.replace(RUN, label="mae", method="mae", task="ecg")
     leave(tmp_path, mae)
-    with pytest.raises(InputError, match="is of method 'mae'; similarity maps need one of method 'mmcl'"):
+    with pytest.raises(
+        InputError, match="is of method 'mae'; similarity maps need one of method 'mmcl'"
+    ):
         explain.load(tmp_path, mae.name)
 
 
@@ -190,7 +222,9 @@ def test_maps_are_those_of_the_signals_as_the_encoders_learnt_from_them(small_co
         ecg[:, group] = (part - part.mean((1, 2), keepdims=True)) / part.std((1, 2), keepdims=True)
     assert list(found) == list(left)
     for name, method in left.items():
-        expected = explain.similarity(method.double(), torch.from_numpy(ecg), torch.from_numpy(cmr)).numpy()
+        expected = explain.similarity(
+            method.double(), torch.from_numpy(ecg), torch.from_numpy(cmr)
+        ).numpy()
         assert found[name].dtype == np.float32
         np.testing.assert_allclose(found[name], expected, atol=1e-4)
 
@@ -202,20 +236,25 @@ def test_rows_without_image_and_signals_prepared_otherwise_are_refused(small_coh
         explain.maps_for(tmp_path, small_cohort, [RUN.name], rows[~rows["has_cmr"]].head(1))
     shutil.rmtree(store.folder(tmp_path, RUN.name))
     leave(tmp_path, recipe={"cmr": {**small_cohort.recipe["cmr"], "size": 128}})
-    with pytest.raises(InputError, match=r"learnt from signals of another recipe than .*: cmr.size 128 → 210"):
+    with pytest.raises(
+        InputError, match=r"learnt from signals of another recipe than .*: cmr.size 128 → 210"
+    ):
         explain.maps_for(tmp_path, small_cohort, [RUN.name], rows[rows["has_cmr"]].head(1))
 
 
 # -- one pair
 
 
-def test_a_pair_of_a_cohort_is_its_map_and_a_look_at_the_test_split_is_logged(small_cohort, tmp_path):
+def test_a_pair_of_a_cohort_is_its_map_and_a_look_at_the_test_split_is_logged(
+    small_cohort, tmp_path
+):
     leave(tmp_path)
     for split, reads in (("val", 0), ("test", 1)):
         index = small_cohort.rows(split).query("has_ecg and has_cmr").tail(1)
         found = explain.pair(tmp_path, RUN.name, small_cohort, index["subject"].iloc[0])
         np.testing.assert_array_equal(
-            found.similarity, explain.maps_for(tmp_path, small_cohort, [RUN.name], index)[RUN.name][0]
+            found.similarity,
+            explain.maps_for(tmp_path, small_cohort, [RUN.name], index)[RUN.name][0],
         )
         np.testing.assert_array_equal(found.cmr, small_cohort.load(index, ("cmr",))["cmr"][0])
         assert len(store.test_reads(tmp_path)) == reads
@@ -264,7 +303,9 @@ def test_files_that_cannot_serve_and_recipes_of_old_are_refused(tmp_path):
             explain.pair_of_files(tmp_path, RUN.name, *files)
     shutil.rmtree(store.folder(tmp_path, RUN.name))
     leave(tmp_path, recipe={"cmr": {**cmr.RECIPE, "size": 128}})
-    with pytest.raises(InputError, match=r"another recipe than files are given now: cmr.size 128 → 210"):
+    with pytest.raises(
+        InputError, match=r"another recipe than files are given now: cmr.size 128 → 210"
+    ):
         explain.pair_of_files(tmp_path, RUN.name, trace, stack)
 
 
@@ -272,7 +313,9 @@ def test_the_command_draws_a_pair(small_cohort, tmp_path, capfd):
     leave(tmp_path / "runs")
     subject = small_cohort.rows("val").query("has_ecg and has_cmr")["subject"].iloc[0]
     words = ["--model", RUN.name, "--runs", tmp_path / "runs", "--out", tmp_path / "pair.png"]
-    code, said, _ = called(capfd, "explain", "--cohort", small_cohort.path, "--subject", subject, *words)
+    code, said, _ = called(
+        capfd, "explain", "--cohort", small_cohort.path, "--subject", subject, *words
+    )
     assert (code, said) == (0, str(tmp_path / "pair.png"))
     assert (tmp_path / "pair.png").read_bytes().startswith(b"\x89PNG")
 
@@ -285,9 +328,13 @@ def measured(tmp_path_factory):
     walls = [7, 6, 8, 9, 7, 12, 7, None, 7, 7, 7, 7]
     rows = list(heart_rows(13, seed=1))
     for i, row in enumerate(rows[:12]):
-        row.update(split="val", LVEDV=float(volumes[i]), LVEF=float(ejection[i]), WT_Global=walls[i])
+        row.update(
+            split="val", LVEDV=float(volumes[i]), LVEF=float(ejection[i]), WT_Global=walls[i]
+        )
     rows[12].update(split="val", LVEDV=500.0, LVEF=5.0, WT_Global=30.0, cmr=None)
-    return write_cohort(tmp_path_factory.mktemp("measured") / "cohort", rows, labels=(*LABELS, "WT_Global"))
+    return write_cohort(
+        tmp_path_factory.mktemp("measured") / "cohort", rows, labels=(*LABELS, "WT_Global")
+    )
 
 
 def test_cases_follow_the_rules(measured):
@@ -305,7 +352,9 @@ def test_cases_follow_the_rules(measured):
 
 
 def test_cases_are_different_subjects_though_one_is_extreme_in_all(small_cohort):
-    found = explain.cases(small_cohort)  # there the largest ventricle ejects least, and walls are not measured
+    found = explain.cases(
+        small_cohort
+    )  # there the largest ventricle ejects least, and walls are not measured
     assert found["subject"].is_unique
     rows = small_cohort.rows("val").query("has_ecg and has_cmr")
     biggest = rows.sort_values("LVEDV", ascending=False)["subject"].tolist()
@@ -336,4 +385,6 @@ def test_without_phenotypes_the_first_rows_with_both_signals_are_taken(tmp_path)
 
 def test_equal_phenotypes_leave_file_order(tmp_path):
     rows = [{**row, "split": "val", "LVEDV": 150.0, "LVEF": 60.0} for row in heart_rows(5)]
-    assert list(explain.cases(write_cohort(tmp_path / "same", rows))["subject"]) == [f"p{i:05d}" for i in range(4)]
+    assert list(explain.cases(write_cohort(tmp_path / "same", rows))["subject"]) == [
+        f"p{i:05d}" for i in range(4)
+    ]

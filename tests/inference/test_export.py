@@ -37,8 +37,11 @@ def test_safetensors_say_what_they_are(tmp_path):
     assert {name.split(".")[0] for name in names} == {"ecg", "cmr", "head"}
     assert sorted(line.split(":")[0] for line in said) == ["cmr", "ecg", "head"]
     assert {k: notes[k] for k in ("ecgcmr", "run", "method", "preset")} == {
-        "ecgcmr": "0.1.0", "run": MMCL.name, "method": "mmcl", "preset": "paper",
-    }  # fmt: skip
+        "ecgcmr": "0.1.0",
+        "run": MMCL.name,
+        "method": "mmcl",
+        "preset": "paper",
+    }
     assert notes["fingerprint"] == record["fingerprint"]
     assert notes["recipe_hash"] == dataset.digest(RECIPE)
     assert json.loads(notes["network"])["heads"] == 2
@@ -70,7 +73,9 @@ def test_the_documents_lines_do_what_they_say(tmp_path, monkeypatch, capsys):
     record["provenance"].pop("cohort")  # its recipe is none of this version
     (tmp_path / "runs" / FINAL.name / store.RECORD).write_text(json.dumps(record))
     monkeypatch.chdir(tmp_path)
-    code, *_ = re.findall(r"```python\n(.*?)```", (ROOT / "docs/explain-export.md").read_text(), re.DOTALL)
+    code, *_ = re.findall(
+        r"```python\n(.*?)```", (ROOT / "docs/explain-export.md").read_text(), re.DOTALL
+    )
     names = {}
     exec(code, names)
     said = capsys.readouterr().out
@@ -109,12 +114,16 @@ def exported(tmp_path_factory):
 def test_onnx_embeds_millivolts_as_the_encoder_does_standardised_ones(exported):
     runs, file = exported
     opened, x, found = model.open_run(MMCL.name, runs), millivolts(), session(file)
-    expected = embedded(opened, examples.to_model({"ecg": torch.from_numpy(x)})["ecg"][..., : opened.samples]).numpy()
+    expected = embedded(
+        opened, examples.to_model({"ecg": torch.from_numpy(x)})["ecg"][..., : opened.samples]
+    ).numpy()
     assert [output.name for output in found.get_outputs()] == ["embedding"]
     for n in (1, 2, 4):  # the batch is free
         np.testing.assert_allclose(found.run(None, {"ecg_mv": x[:n]})[0], expected[:n], atol=1e-4)
     louder = found.run(None, {"ecg_mv": 3 * x})[0]
-    np.testing.assert_allclose(louder, expected, atol=1e-4)  # a gain makes no difference: standardised inside
+    np.testing.assert_allclose(
+        louder, expected, atol=1e-4
+    )  # a gain makes no difference: standardised inside
     notes = found.get_modelmeta().custom_metadata_map
     assert notes["run"] == MMCL.name
     assert notes["input"].startswith("mV, leads I II III aVR")
@@ -124,10 +133,14 @@ def test_onnx_embeds_millivolts_as_the_encoder_does_standardised_ones(exported):
 def tuned(tmp_path, task, outputs, **notes):
     """A finished fine-tuning whose head is not the one that its seed draws."""
     trial = dataclasses.replace(FINAL, task=task)
-    method = methods.build("supervised", trial.network, presets.preset("paper"), outputs=outputs, seed=3)
+    method = methods.build(
+        "supervised", trial.network, presets.preset("paper"), outputs=outputs, seed=3
+    )
     kept = {name: value.numpy() for name, value in method.state_dict().items()}
     note = {"versions": {"ecgcmr": "0.1.0"}, **notes}
-    store.write(tmp_path, store.Finished(trial, "finished", (), pd.DataFrame(), None, kept, 1, note), "abc")
+    store.write(
+        tmp_path, store.Finished(trial, "finished", (), pd.DataFrame(), None, kept, 1, note), "abc"
+    )
     return trial, method.eval()
 
 
@@ -137,12 +150,22 @@ def test_onnx_of_a_fine_tuned_run_answers_in_probabilities_or_units(tmp_path):
     mean, sd = [100.0 + i for i in range(4)], [10.0 * (i + 1) for i in range(4)]
     x = millivolts()
     given = {"ecg": examples.to_model({"ecg": torch.from_numpy(x)})["ecg"]}
-    for task, outputs, notes in (("cad", 2, {}), ("rv", len(columns), {"target_mean": mean, "target_sd": sd})):
+    for task, outputs, notes in (
+        ("cad", 2, {}),
+        ("rv", len(columns), {"target_mean": mean, "target_sd": sd}),
+    ):
         trial, method = tuned(tmp_path, task, outputs, **notes)
         said = export.write(trial.name, tmp_path / f"{task}.onnx", "onnx", runs=tmp_path)
         with torch.no_grad():
-            logits, read = method(given, {}, {})["logits"], method.head.embedding(method.ecg(given["ecg"]))
-        expected = logits.softmax(-1)[:, 1:] if task == "cad" else logits * torch.tensor(sd) + torch.tensor(mean)
+            logits, read = (
+                method(given, {}, {})["logits"],
+                method.head.embedding(method.ecg(given["ecg"])),
+            )
+        expected = (
+            logits.softmax(-1)[:, 1:]
+            if task == "cad"
+            else logits * torch.tensor(sd) + torch.tensor(mean)
+        )
         embedding, answer = session(tmp_path / f"{task}.onnx").run(None, {"ecg_mv": x})
         np.testing.assert_allclose(embedding, read.numpy(), atol=1e-4)
         np.testing.assert_allclose(answer, expected.numpy(), rtol=1e-4)
@@ -175,7 +198,12 @@ def test_disagreement_sees_other_answers(wrong):
         found = graph(torch.from_numpy(x))[0].detach().numpy()
         return [1.01 * found if wrong == "scaled" else found * 0 + found.mean()]
 
-    assert export.disagreement(graph, lambda x: [y.detach().numpy() for y in graph(torch.from_numpy(x))]) == 0
+    assert (
+        export.disagreement(
+            graph, lambda x: [y.detach().numpy() for y in graph(torch.from_numpy(x))]
+        )
+        == 0
+    )
     assert export.disagreement(graph, other) > 1e-4
 
 
@@ -206,7 +234,9 @@ def test_without_the_extra_the_line_says_how_to_install_it(tmp_path, monkeypatch
 
 def test_runs_without_an_ecg_encoder_have_no_graph(tmp_path):
     pytest.importorskip("onnxscript")
-    simclr = dataclasses.replace(MMCL, task="cmr", label="cmr-simclr", method="simclr", modality="cmr")
+    simclr = dataclasses.replace(
+        MMCL, task="cmr", label="cmr-simclr", method="simclr", modality="cmr"
+    )
     leave(tmp_path, simclr)
     with pytest.raises(InputError, match="has no ECG encoder"):
         export.write(simclr.name, tmp_path / "x.onnx", "onnx", runs=tmp_path)
@@ -215,7 +245,15 @@ def test_runs_without_an_ecg_encoder_have_no_graph(tmp_path):
 def test_the_command_says_what_goes_in_and_comes_out(tmp_path, capfd):
     pytest.importorskip("onnxscript")
     leave(tmp_path / "runs", MAE)
-    words = ["export", "--model", "t/pretrain/ecg", "--format", "onnx", "--out", tmp_path / "x.onnx"]
+    words = [
+        "export",
+        "--model",
+        "t/pretrain/ecg",
+        "--format",
+        "onnx",
+        "--out",
+        tmp_path / "x.onnx",
+    ]
     code, said, _ = called(capfd, *words, "--runs", tmp_path / "runs")
     assert code == 0
     assert f"input ecg_mv (n, 12, {ecg.SAMPLES}) float32: mV" in said

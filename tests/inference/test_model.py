@@ -24,10 +24,27 @@ from ecgcmr.trial import Trial
 torch.set_num_threads(1)
 
 TINY = Network(
-    crop=500, patch=100, width=16, depth=2, heads=2, blocks=(1, 2, 1, 1), image_width=4, image_size=96, hidden=16,
+    crop=500,
+    patch=100,
+    width=16,
+    depth=2,
+    heads=2,
+    blocks=(1, 2, 1, 1),
+    image_width=4,
+    image_size=96,
+    hidden=16,
     projection=8,
-)  # fmt: skip
-MMCL = Trial(space="t", stage="pretrain", task="ecg+cmr", label="mmcl", method="mmcl", network=TINY, batch=4, epochs=2)
+)
+MMCL = Trial(
+    space="t",
+    stage="pretrain",
+    task="ecg+cmr",
+    label="mmcl",
+    method="mmcl",
+    network=TINY,
+    batch=4,
+    epochs=2,
+)
 MAE = dataclasses.replace(MMCL, task="ecg", label="mae", method="mae")
 RECIPE = {"ecg": {"clip_sd": 4.0}, "cmr": {"crop": "fixed"}}
 
@@ -35,11 +52,15 @@ RECIPE = {"ecg": {"clip_sd": 4.0}, "cmr": {"crop": "fixed"}}
 def leave(runs, trial=MMCL, status="finished", seed=7):
     """A finished run whose weights are not those that its seed draws; the method they are of."""
     preset = presets.preset(trial.preset)
-    method = methods.build(trial.method, trial.network, preset, modality=trial.modality, outputs=2, seed=seed)
+    method = methods.build(
+        trial.method, trial.network, preset, modality=trial.modality, outputs=2, seed=seed
+    )
     kept = method.state_dict() if trial.method == "supervised" else loop.handed_on(method)
     arrays = {name: value.numpy() for name, value in kept.items() if status == "finished"}
     note = {"versions": {"ecgcmr": "0.1.0"}, "cohort": {"fingerprint": "abc", "recipe": RECIPE}}
-    store.write(runs, store.Finished(trial, status, (), pd.DataFrame(), None, arrays, 1, note), "abc")
+    store.write(
+        runs, store.Finished(trial, status, (), pd.DataFrame(), None, arrays, 1, note), "abc"
+    )
     return method.eval()
 
 
@@ -56,7 +77,12 @@ def embedded(opened, x):
 
 def test_a_run_is_found_by_its_name_its_folder_and_the_folder_of_one(tmp_path):
     leave(tmp_path)
-    for given in (MMCL.name, tmp_path / MMCL.name, str(tmp_path / "t/pretrain"), "t/pretrain/ecg+cmr"):
+    for given in (
+        MMCL.name,
+        tmp_path / MMCL.name,
+        str(tmp_path / "t/pretrain"),
+        "t/pretrain/ecg+cmr",
+    ):
         assert model.find(given, tmp_path) == (tmp_path, MMCL.name)
 
 
@@ -78,7 +104,9 @@ def test_runs_without_weights_say_why(tmp_path):
         model.open_run(MMCL.name, tmp_path)
     grid = dataclasses.replace(MMCL, stage="grid", task="cad", method="supervised")
     leave(tmp_path, grid, status="early-stopped")
-    with pytest.raises(InputError, match=r"kept no weights \(of stage 'grid' and method 'supervised'\)"):
+    with pytest.raises(
+        InputError, match=r"kept no weights \(of stage 'grid' and method 'supervised'\)"
+    ):
         model.open_run(grid.name, tmp_path)
 
 
@@ -87,7 +115,9 @@ def test_a_pre_training_opens_as_it_was_left(tmp_path):
     started = methods.build("supervised", TINY, presets.preset("paper"), outputs=1)
     started.load("ecg", store.weights(tmp_path, MMCL.name, "ecg"))
     x, image = ecgs(5000), torch.rand(2, 3, 96, 96)
-    assert torch.equal(embedded(opened, x), trunk.embed(started.ecg, x, None, 0.0))  # as fine-tuning begins
+    assert torch.equal(
+        embedded(opened, x), trunk.embed(started.ecg, x, None, 0.0)
+    )  # as fine-tuning begins
     assert torch.equal(opened.ecg.blocks[0].attn.qkv.weight, method.ecg.blocks[0].attn.qkv.weight)
     assert torch.equal(opened.cmr(image, False), method.cmr(image, False))
     assert (opened.samples, opened.patch_s, opened.head, opened.recipe) == (5000, 0.2, None, RECIPE)
@@ -135,11 +165,18 @@ def published(path, part):
     draw = torch.Generator().manual_seed(1)
     if part == "ecg":
         module = vit.ViT(384, 3, 6, 100, 25)
-        record = {"model": {k: torch.randn(v.shape, generator=draw) for k, v in module.state_dict().items()}}
+        record = {
+            "model": {
+                k: torch.randn(v.shape, generator=draw) for k, v in module.state_dict().items()
+            }
+        }
     else:
         module, numbers = resnet.ResNet((1, 1, 1, 1), 8), {"conv1": "0", "bn1": "1"}
         numbers |= {f"layer{i}": str(i + 3) for i in (1, 2, 3, 4)}
-        renamed = {k: f"encoder_imaging.{numbers[k.split('.')[0]]}.{k.split('.', 1)[1]}" for k in module.state_dict()}
+        renamed = {
+            k: f"encoder_imaging.{numbers[k.split('.')[0]]}.{k.split('.', 1)[1]}"
+            for k in module.state_dict()
+        }
         record = {"state_dict": {renamed[k]: v for k, v in module.state_dict().items()}}
     torch.save(record, path)
     return next(iter(record.values()))
@@ -175,8 +212,13 @@ def test_what_sat_on_the_encoder_is_left_behind_and_named(tmp_path):
 
 def test_torchvisions_weights_make_an_image_run(tmp_path):
     module = resnet.ResNet((1, 2, 1, 1), 8)
-    bare = {k: v for k, v in module.state_dict().items() if "num_batches" not in k}  # as old files are
-    torch.save({**bare, "fc.weight": torch.ones(3, 256), "fc.bias": torch.ones(3)}, tmp_path / "resnet50.pth")
+    bare = {
+        k: v for k, v in module.state_dict().items() if "num_batches" not in k
+    }  # as old files are
+    torch.save(
+        {**bare, "fc.weight": torch.ones(3, 256), "fc.bias": torch.ones(3)},
+        tmp_path / "resnet50.pth",
+    )
     name = model.adopt(tmp_path / "resnet50.pth", tmp_path, part="cmr", space="s", label="imagenet")
     opened, image = model.open_run(name, tmp_path), torch.rand(1, 3, 64, 64)
     assert torch.equal(opened.cmr(image, False), module.eval()(image, False))
@@ -189,14 +231,19 @@ def test_a_trial_starts_from_an_import_with_its_positions_stretched(tmp_path):
     export.write(MMCL.name, tmp_path / "e.safetensors", "safetensors", runs=tmp_path)
     name = model.adopt(tmp_path / "e.safetensors", tmp_path, part="ecg", space="s", label="mine")
     record = json.loads((tmp_path / name / store.RECORD).read_text())
-    assert record["provenance"]["cohort"] == {"fingerprint": "abc", "recipe": RECIPE}  # so that fit can compare it
+    assert record["provenance"]["cohort"] == {
+        "fingerprint": "abc",
+        "recipe": RECIPE,
+    }  # so that fit can compare it
     method = methods.build("supervised", TINY, presets.preset("paper"), outputs=2)
     method.load("ecg", store.weights(tmp_path, name, "ecg"))
     mine = model.open_run(MMCL.name, tmp_path).ecg
     assert torch.equal(method.ecg.blocks[1].mlp.fc2.weight, mine.blocks[1].mlp.fc2.weight)
     assert torch.equal(method.ecg.pos_embed, mine.pos_embed)
     assert method.ecg.pos_embed.shape[1] == 1 + 12 * 50
-    assert store.weights(tmp_path, name, "ecg")["pos_embed"].shape[1] == 1 + 12 * 5  # kept as they were
+    assert (
+        store.weights(tmp_path, name, "ecg")["pos_embed"].shape[1] == 1 + 12 * 5
+    )  # kept as they were
 
 
 def test_an_import_twice_is_one_run_and_another_file_is_refused(tmp_path):
@@ -208,7 +255,10 @@ def test_an_import_twice_is_one_run_and_another_file_is_refused(tmp_path):
     assert (tmp_path / name / store.RECORD).stat().st_mtime_ns == made
     with pytest.raises(InputError, match="made with other --heads"):
         model.adopt(tmp_path / "one.pth", tmp_path, **words, heads=12)
-    torch.save({"model": {k: v + 1 for k, v in published(tmp_path / "two.pth", "ecg").items()}}, tmp_path / "two.pth")
+    torch.save(
+        {"model": {k: v + 1 for k, v in published(tmp_path / "two.pth", "ecg").items()}},
+        tmp_path / "two.pth",
+    )
     with pytest.raises(InputError, match="was made of another file; choose another --label"):
         model.adopt(tmp_path / "two.pth", tmp_path, **words)
 
@@ -242,8 +292,18 @@ def small(**changed):
 
 NAN = torch.full((16,), torch.nan)
 BAD = [
-    ("no heads", small(), {"heads": None}, "width 16 needs the number of its attention heads; give --heads"),
-    ("heads that do not divide", small(), {"heads": 3}, "needs the number of its attention heads, not 3"),
+    (
+        "no heads",
+        small(),
+        {"heads": None},
+        "width 16 needs the number of its attention heads; give --heads",
+    ),
+    (
+        "heads that do not divide",
+        small(),
+        {"heads": 3},
+        "needs the number of its attention heads, not 3",
+    ),
     (
         "whole-lead patches",
         small(**{"patch_embed.proj.weight": torch.ones(16, 1, 12, 100)}),
@@ -252,59 +312,129 @@ BAD = [
     ),
     ("eleven leads", small(pos_embed=torch.ones(1, 56, 16)), {}, "only patches of one lead"),
     ("a minute", small(pos_embed=torch.ones(1, 1 + 12 * 300, 16)), {}, "fill up to 5000 samples"),
-    ("no class token", small(cls_token=None), {}, "'cls_token' is not as an encoder of part 'ecg' has it"),
-    ("a missing bias", small(**{"blocks.0.mlp.fc1.bias": None}), {}, r"\+ in the model only: blocks.0.mlp.fc1.bias"),
-    ("another shape", small(**{"blocks.0.mlp.fc1.bias": torch.ones(3)}), {}, "~ blocks.0.mlp.fc1.bias"),
-    ("a stranger", small(**{"blocks.0.gate": torch.ones(3)}), {}, "- in the file only: blocks.0.gate"),
-    ("no numbers", small(**{"blocks.0.norm1.bias": NAN}), {}, "'blocks.0.norm1.bias' holds values that are no numbers"),
-    ("sparse", small(cls_token=torch.zeros(1, 1, 16).to_sparse()), {}, "'cls_token' is no plain tensor"),
-    ("endless", small(x=torch.zeros(1).expand(1 << 31)), {}, "holds more than 1,073,741,824 numbers"),
+    (
+        "no class token",
+        small(cls_token=None),
+        {},
+        "'cls_token' is not as an encoder of part 'ecg' has it",
+    ),
+    (
+        "a missing bias",
+        small(**{"blocks.0.mlp.fc1.bias": None}),
+        {},
+        r"\+ in the model only: blocks.0.mlp.fc1.bias",
+    ),
+    (
+        "another shape",
+        small(**{"blocks.0.mlp.fc1.bias": torch.ones(3)}),
+        {},
+        "~ blocks.0.mlp.fc1.bias",
+    ),
+    (
+        "a stranger",
+        small(**{"blocks.0.gate": torch.ones(3)}),
+        {},
+        "- in the file only: blocks.0.gate",
+    ),
+    (
+        "no numbers",
+        small(**{"blocks.0.norm1.bias": NAN}),
+        {},
+        "'blocks.0.norm1.bias' holds values that are no numbers",
+    ),
+    (
+        "sparse",
+        small(cls_token=torch.zeros(1, 1, 16).to_sparse()),
+        {},
+        "'cls_token' is no plain tensor",
+    ),
+    (
+        "endless",
+        small(x=torch.zeros(1).expand(1 << 31)),
+        {},
+        "holds more than 1,073,741,824 numbers",
+    ),
     ("a path", small(), {"space": "../s"}, "--space '../s': use letters"),
     ("a hidden folder", small(), {"label": ".x"}, "--label '.x': use letters"),
     ("the other part", small(), {"part": "cmr"}, "has no 'cmr' encoder; it holds ecg"),
 ]
 
 
-@pytest.mark.parametrize(("tensors", "words", "said"), [row[1:] for row in BAD], ids=[row[0] for row in BAD])
+@pytest.mark.parametrize(
+    ("tensors", "words", "said"), [row[1:] for row in BAD], ids=[row[0] for row in BAD]
+)
 def test_what_is_no_encoder_of_ours_is_refused_and_leaves_nothing(tmp_path, tensors, words, said):
     file = saved(tensors, tmp_path / "x.pth")
     with pytest.raises(InputError, match=said):
-        model.adopt(file, tmp_path / "runs", **{"part": "ecg", "space": "s", "label": "x", "heads": 2, **words})
+        model.adopt(
+            file,
+            tmp_path / "runs",
+            **{"part": "ecg", "space": "s", "label": "x", "heads": 2, **words},
+        )
     assert not (tmp_path / "runs").exists()
 
 
 def test_a_basic_resnet_is_refused(tmp_path):
-    basic = {"conv1.weight": torch.ones(8, 3, 7, 7), "layer1.0.conv1.weight": torch.ones(8, 8, 3, 3)}
+    basic = {
+        "conv1.weight": torch.ones(8, 3, 7, 7),
+        "layer1.0.conv1.weight": torch.ones(8, 8, 3, 3),
+    }
     torch.save(basic, tmp_path / "resnet18.pth")
-    with pytest.raises(InputError, match="only ResNets of bottlenecks, such as ResNet-50, are supported"):
+    with pytest.raises(
+        InputError, match="only ResNets of bottlenecks, such as ResNet-50, are supported"
+    ):
         model.adopt(tmp_path / "resnet18.pth", tmp_path, part="cmr", space="s", label="x")
 
 
 def test_hostile_files_are_refused_without_running_them(tmp_path):
     saved(small(), tmp_path / "x.pth")
-    with zipfile.ZipFile(tmp_path / "x.pth") as archive, zipfile.ZipFile(tmp_path / "bomb.pth", "w", 8) as bomb:
+    with (
+        zipfile.ZipFile(tmp_path / "x.pth") as archive,
+        zipfile.ZipFile(tmp_path / "bomb.pth", "w", 8) as bomb,
+    ):
         for member in archive.namelist():
             bomb.writestr(member, archive.read(member))
         bomb.writestr("x/data/99", bytes(1 << 22))
-    for name, content in (("list.pth", [1]), ("words.pth", {"model": "x"}), ("tensor.pth", {"model": torch.ones(3)})):
+    for name, content in (
+        ("list.pth", [1]),
+        ("words.pth", {"model": "x"}),
+        ("tensor.pth", {"model": torch.ones(3)}),
+    ):
         torch.save(content, tmp_path / name)
     (tmp_path / "short.pth").write_bytes((tmp_path / "x.pth").read_bytes()[:2000])
     for name, said in (
-        ("bomb", "is a compressed archive"), ("list", "it holds nothing"), ("words", "it holds nothing"),
-        ("tensor", "it holds ecg|is not as an encoder"), ("short", "is not a file of plain tensors"),
-    ):  # fmt: skip
+        ("bomb", "is a compressed archive"),
+        ("list", "it holds nothing"),
+        ("words", "it holds nothing"),
+        ("tensor", "it holds ecg|is not as an encoder"),
+        ("short", "is not a file of plain tensors"),
+    ):
         with pytest.raises(InputError, match=said):
-            model.adopt(tmp_path / f"{name}.pth", tmp_path / "runs", part="ecg", space="s", label="x", heads=2)
+            model.adopt(
+                tmp_path / f"{name}.pth",
+                tmp_path / "runs",
+                part="ecg",
+                space="s",
+                label="x",
+                heads=2,
+            )
 
 
 def test_damaged_notes_are_refused_and_foreign_ones_do_no_harm(tmp_path):
     encoder = {k: v.numpy() for k, v in vit.ViT(16, 1, 2, 100, 5).state_dict().items()}
-    for note, said in (("{", "the note 'network' is damaged"), ('{"heads": "x"}', "is not as an encoder")):
+    for note, said in (
+        ("{", "the note 'network' is damaged"),
+        ('{"heads": "x"}', "is not as an encoder"),
+    ):
         weights.write(tmp_path / "x.safetensors", {"ecg": encoder}, {"network": note})
         with pytest.raises(InputError, match=said):
-            model.adopt(tmp_path / "x.safetensors", tmp_path / "runs", part="ecg", space="s", label="x")
+            model.adopt(
+                tmp_path / "x.safetensors", tmp_path / "runs", part="ecg", space="s", label="x"
+            )
     weights.write(tmp_path / "x.safetensors", {"ecg": encoder}, {"network": "[1]"})
-    assert model.adopt(tmp_path / "x.safetensors", tmp_path / "runs", part="ecg", space="s", label="x", heads=2)
+    assert model.adopt(
+        tmp_path / "x.safetensors", tmp_path / "runs", part="ecg", space="s", label="x", heads=2
+    )
 
 
 def test_half_precision_becomes_single(tmp_path):
@@ -318,11 +448,23 @@ def test_half_precision_becomes_single(tmp_path):
 
 def test_the_command_says_what_to_start_from(tmp_path, capfd):
     published(tmp_path / "x.pth", "ecg")
-    words = ["import", "--weights", tmp_path / "x.pth", "--part", "ecg", "--space", "pub", "--label", "mmcl"]
+    words = [
+        "import",
+        "--weights",
+        tmp_path / "x.pth",
+        "--part",
+        "ecg",
+        "--space",
+        "pub",
+        "--label",
+        "mmcl",
+    ]
     code, said, _ = called(capfd, *words, "--runs", tmp_path / "runs")
     assert code == 0
     assert said.endswith('starts=(("ecg", "pub/pretrain/ecg/mmcl/default/seed=0"),)')
-    code, said, beside = called(capfd, *words[:2], tmp_path / "none.pth", *words[3:], "--runs", tmp_path / "other")
+    code, said, beside = called(
+        capfd, *words[:2], tmp_path / "none.pth", *words[3:], "--runs", tmp_path / "other"
+    )
     assert (code, said) == (2, "")
     assert "none.pth is not a file of plain tensors" in beside
     assert not (tmp_path / "other").exists()

@@ -40,7 +40,10 @@ def files(study, tmp_path_factory):
     """Three test subjects as WFDB: key -> header."""
     cohort, _, raw = study
     folder = tmp_path_factory.mktemp("ecgs")
-    return {key: handmade_model.write_wfdb(folder, key, raw[key]) for key in cohort.rows("test").subject[:3]}
+    return {
+        key: handmade_model.write_wfdb(folder, key, raw[key])
+        for key in cohort.rows("test").subject[:3]
+    }
 
 
 @pytest.fixture
@@ -65,7 +68,9 @@ def test_a_subjects_raw_recording_gets_the_answers_that_its_runs_stored(served, 
         outputs = served.outputs(found.ecg[None])
         for one in served.asked:
             for seed, run in enumerate(one.runs):
-                stored = pd.read_parquet(run.folder / store.PREDICTIONS).query("split == 'test' and subject == @key")
+                stored = pd.read_parquet(run.folder / store.PREDICTIONS).query(
+                    "split == 'test' and subject == @key"
+                )
                 wanted = stored[[f"output:{name}" for name in one.task.columns]].to_numpy()[0]
                 np.testing.assert_allclose(outputs[one.task.name][seed, 0], wanted, rtol=1e-5)
 
@@ -102,7 +107,9 @@ def test_a_batch_changes_no_answer_and_no_order(served, files, monkeypatch):
     together = list(served.predict_all(files.values()))
     assert [one.key for one in together] == list(files)
     alone = [served.predict(header) for header in files.values()]
-    np.testing.assert_allclose([one.risks["cad"].value for one in together], [one.risks["cad"].value for one in alone])
+    np.testing.assert_allclose(
+        [one.risks["cad"].value for one in together], [one.risks["cad"].value for one in alone]
+    )
 
 
 def test_leads_in_another_order_give_the_same_answer(study, served):
@@ -158,8 +165,14 @@ def test_a_seed_that_diverged_is_left_out(copied):
             lambda r: r["provenance"]["cohort"]["recipe"]["ecg"].update(clip_sd=3.0),
             "otherwise than these: clip_sd 3.0 → 4.0",
         ),
-        (lambda r: r["provenance"]["cohort"]["recipe"].pop("ecg"), "does not say how its ecg signals were prepared"),
-        (lambda r: r["provenance"]["cohort"].update(fingerprint="other"), "runs of different cohorts"),
+        (
+            lambda r: r["provenance"]["cohort"]["recipe"].pop("ecg"),
+            "does not say how its ecg signals were prepared",
+        ),
+        (
+            lambda r: r["provenance"]["cohort"].update(fingerprint="other"),
+            "runs of different cohorts",
+        ),
         (lambda r: r["trial"]["network"].update(width=16), "weights of another network"),
         (lambda r: r["trial"].update(task="../../x"), "not the record of a run"),
         (lambda r: r.pop("trial"), "not the record of a run"),
@@ -224,8 +237,12 @@ def test_what_too_few_people_cannot_tell_survives_sharing():
 def test_a_folder_is_searched_and_what_is_no_ecg_is_passed_over(files, tmp_path):
     folder = shutil.copytree(next(iter(files.values())).parent, tmp_path / "some" / "where")
     (folder / "notes.txt").write_text("no ECG")
-    found = predict.recordings([tmp_path, folder / "notes.txt", tmp_path / "absent", tmp_path / "some#3"])
-    assert [one[1] for one in found if isinstance(one, tuple)] == [str(folder / f"{key}.hea") for key in files]
+    found = predict.recordings(
+        [tmp_path, folder / "notes.txt", tmp_path / "absent", tmp_path / "some#3"]
+    )
+    assert [one[1] for one in found if isinstance(one, tuple)] == [
+        str(folder / f"{key}.hea") for key in files
+    ]
     refused = [one for one in found if isinstance(one, predict.Refused)]
     assert refused[0].reason.startswith("no ECG in a format that can be read (wfdb, ")
     assert [one.reason for one in refused[1:]] == ["no such file or folder"] * 2
@@ -274,10 +291,14 @@ def test_one_ecg_on_the_terminal_and_in_files(study, files, tmp_path, capfd):
     key, header = next(iter(files.items()))
     words = [f"--{kind}={tmp_path / f'out/a.{kind}'}" for kind in ("csv", "json")]
     places = ["--runs", tmp_path / "runs", "--cohort", tmp_path / "none"]
-    code, text, _ = called(capfd, "predict", "--model", study[1] / "t/final", *words, header, *places)
+    code, text, _ = called(
+        capfd, "predict", "--model", study[1] / "t/final", *words, header, *places
+    )
     assert code == 0
     assert text.splitlines()[0] == key
-    assert re.search(r"^Coronary artery disease +\d+\.\d% +\d+\.\d% to \d+\.\d% +\d+\.\d%$", text, re.MULTILINE)
+    assert re.search(
+        r"^Coronary artery disease +\d+\.\d% +\d+\.\d% to \d+\.\d% +\d+\.\d%$", text, re.MULTILINE
+    )
     assert text.endswith(predict.NOTE)
     table = pd.read_csv(tmp_path / "out/a.csv")
     assert list(table.name) == ["cad", *tasks.TASKS["lv"].columns]
@@ -289,16 +310,29 @@ def test_one_ecg_on_the_terminal_and_in_files(study, files, tmp_path, capfd):
     assert not (tmp_path / "runs/predict").exists()
 
 
-def test_a_file_that_cannot_be_served_is_a_line_and_the_others_are_answered(study, files, tmp_path, capfd):
+def test_a_file_that_cannot_be_served_is_a_line_and_the_others_are_answered(
+    study, files, tmp_path, capfd
+):
     flat = handmade_model.write_wfdb(tmp_path / "ecgs", "flat", np.zeros((12, 5000)))
     first = list(files.values())[:2]
-    words = ["--csv", tmp_path / "a.csv", "--json", tmp_path / "a.json", *first, flat, "--runs", tmp_path / "runs"]
+    words = [
+        "--csv",
+        tmp_path / "a.csv",
+        "--json",
+        tmp_path / "a.json",
+        *first,
+        flat,
+        "--runs",
+        tmp_path / "runs",
+    ]
     code, text, beside = called(capfd, "predict", "--model", study[1] / "t/final", *words)
     assert code == 2
     assert len(text.splitlines()) == 3
     assert f"ecgcmr: {flat}: flat lead" in beside.splitlines()
     table = pd.read_csv(tmp_path / "a.csv")
-    assert table.dropna(subset="refused")[["source", "refused"]].to_numpy().tolist() == [[str(flat), "flat lead"]]
+    assert table.dropna(subset="refused")[["source", "refused"]].to_numpy().tolist() == [
+        [str(flat), "flat lead"]
+    ]
     assert len(json.loads((tmp_path / "a.json").read_text())["ecgs"]) == 2
 
 
@@ -311,10 +345,19 @@ def test_nothing_from_inside_a_header_is_written(study, tmp_path, capfd):
     flat = handmade_model.write_wfdb(tmp_path / "ecgs", "b", np.zeros((12, 5000)))
     flat.write_text(flat.read_text() + "# Vigdis Planted\n")
     code, text, beside = called(
-        capfd, "predict", "--model", study[1] / "t/final", *words, tmp_path / "ecgs", "--runs", tmp_path / "out"
+        capfd,
+        "predict",
+        "--model",
+        study[1] / "t/final",
+        *words,
+        tmp_path / "ecgs",
+        "--runs",
+        tmp_path / "out",
     )
     assert code == 2
-    written = b"".join(path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file())
+    written = b"".join(
+        path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()
+    )
     for planted in ("Vigdis", "Planted", "1961"):
         assert planted.encode() not in written
         assert planted not in text + beside
@@ -335,7 +378,9 @@ def test_where_nothing_can_be_served_nothing_is_written(study, tmp_path, capfd):
     assert not list(tmp_path.glob("a.*"))
 
 
-def test_a_page_of_too_many_is_refused_before_anything_is_read(study, files, tmp_path, capfd, monkeypatch):
+def test_a_page_of_too_many_is_refused_before_anything_is_read(
+    study, files, tmp_path, capfd, monkeypatch
+):
     monkeypatch.setattr(prediction, "MOST", 2)
     words = ["--page", tmp_path / "a.html", *files.values(), "--runs", tmp_path / "runs"]
     code, _, beside = called(capfd, "predict", "--model", study[1] / "t/final", *words)
@@ -346,7 +391,10 @@ def test_a_page_of_too_many_is_refused_before_anything_is_read(study, files, tmp
 
 def test_share_says_what_it_made(study, tmp_path, capfd):
     words = ["--model", study[1] / "t/final", "--out", tmp_path / "m", "--runs", tmp_path / "runs"]
-    assert called(capfd, "share", *words)[:2] == (0, f"{tmp_path / 'm'}: cad (3 seeds), lv (3 seeds)")
+    assert called(capfd, "share", *words)[:2] == (
+        0,
+        f"{tmp_path / 'm'}: cad (3 seeds), lv (3 seeds)",
+    )
 
 
 # -- the page
@@ -363,7 +411,9 @@ def test_the_page_stands_alone_and_says_what_it_is(served, files, tmp_path):
     assert "synthetic" not in text
 
 
-@pytest.mark.parametrize(("value", "said"), [(0.0712, "7.1 %"), (0.0038, "0.38 %"), (0.5, "50.0 %")])
+@pytest.mark.parametrize(
+    ("value", "said"), [(0.0712, "7.1 %"), (0.0038, "0.38 %"), (0.5, "50.0 %")]
+)
 def test_risks_in_words(value, said):
     assert prediction.percent(value) == said
 
@@ -386,5 +436,7 @@ def test_the_documents_snippet_runs(study, files, tmp_path, monkeypatch, capsys)
 
 def test_importing_the_package_stays_fast():
     code = "import sys, ecgcmr; print('torch' in sys.modules or 'numpy' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
     assert done.stdout.strip() == "False"

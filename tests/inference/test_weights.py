@@ -43,9 +43,11 @@ def test_published_image_layout_there_and_back(tmp_path):
     encoder, path = arrays(resnet.ResNet((1, 2, 1, 1), 4)), tmp_path / "image_encoder.pth"
     weights.publish(path, "cmr", encoder)
     names = torch.load(path, weights_only=True)["state_dict"]
-    assert {"encoder_imaging.0.weight", "encoder_imaging.5.1.conv1.weight", "encoder_imaging.1.running_var"} <= set(
-        names
-    )
+    assert {
+        "encoder_imaging.0.weight",
+        "encoder_imaging.5.1.conv1.weight",
+        "encoder_imaging.1.running_var",
+    } <= set(names)
     assert equal(weights.read(path, "cmr"), encoder)
 
 

@@ -14,15 +14,36 @@ from ecgcmr.runtime import hardware
 
 WORLD, B = 2, 8
 TINY = Network(
-    crop=200, patch=50, width=16, depth=2, heads=2, decoder_width=8, decoder_depth=1, decoder_heads=2,
-    blocks=(1, 2, 1, 1), image_width=4, image_size=32, hidden=16, projection=8,
-)  # fmt: skip
-CASES = [("mae", "ecg"), ("simclr", "cmr"), ("simclr", "ecg"), ("mmcl", "ecg+cmr"), ("supervised", "cmr"),
-         ("byol", "ecg"), ("barlow_twins", "ecg"), ("clocs", "ecg")]  # fmt: skip
+    crop=200,
+    patch=50,
+    width=16,
+    depth=2,
+    heads=2,
+    decoder_width=8,
+    decoder_depth=1,
+    decoder_heads=2,
+    blocks=(1, 2, 1, 1),
+    image_width=4,
+    image_size=32,
+    hidden=16,
+    projection=8,
+)
+CASES = [
+    ("mae", "ecg"),
+    ("simclr", "cmr"),
+    ("simclr", "ecg"),
+    ("mmcl", "ecg+cmr"),
+    ("supervised", "cmr"),
+    ("byol", "ecg"),
+    ("barlow_twins", "ecg"),
+    ("clocs", "ecg"),
+]
 
 
 def prepared(name, modality):
-    method = methods.build(name, TINY, PRESETS["paper"], modality=modality, outputs=2, seed=1, samples=200).double()
+    method = methods.build(
+        name, TINY, PRESETS["paper"], modality=modality, outputs=2, seed=1, samples=200
+    ).double()
     generator = hardware.generator("cpu", 3)
     batch = {
         "ecg": torch.randn(B, 12, 300, dtype=torch.float64, generator=generator),
@@ -44,7 +65,9 @@ def learnt(name, modality, rank=0, world=1):
 
 def work(rank, folder):
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=WORLD)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=WORLD
+    )
     found = {}
     for case in CASES:
         loss, grads, buffers = learnt(*case, rank, WORLD)

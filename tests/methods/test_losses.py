@@ -35,7 +35,9 @@ def test_nt_xent_is_the_loop():
 def test_nt_xent_of_orthonormal_pairs():
     z = torch.eye(4, dtype=torch.float64)
     # One positive at cosine 1 among 2N − 2 = 6 negatives at cosine 0.
-    assert losses.nt_xent(z, z, 0.5).item() == pytest.approx(math.log(1 + 6 * math.exp(-2)), abs=1e-12)
+    assert losses.nt_xent(z, z, 0.5).item() == pytest.approx(
+        math.log(1 + 6 * math.exp(-2)), abs=1e-12
+    )
 
 
 def test_clip_is_the_loop():
@@ -44,10 +46,12 @@ def test_clip_is_the_loop():
     by_signal = by_image = 0.0
     for k in range(4):
         by_signal -= math.log(
-            math.exp(dot(signals[k], images[k]) / tau) / sum(math.exp(dot(signals[k], im) / tau) for im in images)
+            math.exp(dot(signals[k], images[k]) / tau)
+            / sum(math.exp(dot(signals[k], im) / tau) for im in images)
         )
         by_image -= math.log(
-            math.exp(dot(images[k], signals[k]) / tau) / sum(math.exp(dot(images[k], sg) / tau) for sg in signals)
+            math.exp(dot(images[k], signals[k]) / tau)
+            / sum(math.exp(dot(images[k], sg) / tau) for sg in signals)
         )
     expected = (1 - weight) * by_signal / 4 + weight * by_image / 4
     assert losses.clip(s, i, tau, weight).item() == pytest.approx(expected, abs=1e-12)
@@ -63,14 +67,18 @@ def test_clip_weights_the_image_anchored_direction():
 
 def test_contrastive_losses_ignore_length():
     a, b = random(4, 3), random(4, 3, seed=1)
-    assert losses.clip(a, b, 0.1, 0.5).item() == pytest.approx(losses.clip(3 * a, 0.2 * b, 0.1, 0.5).item(), abs=1e-12)
+    assert losses.clip(a, b, 0.1, 0.5).item() == pytest.approx(
+        losses.clip(3 * a, 0.2 * b, 0.1, 0.5).item(), abs=1e-12
+    )
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.2])
 def test_cross_entropy_is_torchs(smoothing):
     logits, target = random(6, 3), torch.tensor([0, 1, 2, 2, 1, 0])
     expected = F.cross_entropy(logits, target, label_smoothing=smoothing)
-    assert losses.cross_entropy(logits, target, torch.tensor(smoothing)).item() == pytest.approx(expected.item())
+    assert losses.cross_entropy(logits, target, torch.tensor(smoothing)).item() == pytest.approx(
+        expected.item()
+    )
 
 
 def test_masked_mse_counts_only_known_targets():
@@ -91,9 +99,15 @@ def test_masked_mse_without_any_target_is_zero_with_zero_gradient():
 
 def test_mse_patches_and_ncc_are_the_loops():
     a, b = random(2, 3, 7), random(2, 3, 7, seed=1)
-    squares = [(a[n, i, t] - b[n, i, t]).item() ** 2 for n in range(2) for i in range(3) for t in range(7)]
+    squares = [
+        (a[n, i, t] - b[n, i, t]).item() ** 2 for n in range(2) for i in range(3) for t in range(7)
+    ]
     assert losses.mse_patches(a, b).item() == pytest.approx(sum(squares) / 42)
-    rs = [torch.corrcoef(torch.stack([a[n, i], b[n, i]]))[0, 1].item() for n in range(2) for i in range(3)]
+    rs = [
+        torch.corrcoef(torch.stack([a[n, i], b[n, i]]))[0, 1].item()
+        for n in range(2)
+        for i in range(3)
+    ]
     assert losses.ncc(a, b).item() == pytest.approx(sum(rs) / 6, abs=1e-9)
 
 
@@ -134,7 +148,9 @@ def test_barlow_twins_is_the_loop():
     def standard(rows):
         columns = list(zip(*rows.tolist()))
         means = [sum(c) / n for c in columns]
-        spreads = [math.sqrt(sum((v - m) ** 2 for v in c) / n + 1e-5) for c, m in zip(columns, means)]
+        spreads = [
+            math.sqrt(sum((v - m) ** 2 for v in c) / n + 1e-5) for c, m in zip(columns, means)
+        ]
         return [[(v - m) / s for v in c] for c, m, s in zip(columns, means, spreads)]
 
     x, y = standard(a), standard(b)

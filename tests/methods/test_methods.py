@@ -16,11 +16,24 @@ from ecgcmr.runtime import hardware
 from ecgcmr.training import optim
 
 TINY = Network(
-    crop=200, patch=50, width=16, depth=2, heads=2, decoder_width=8, decoder_depth=1, decoder_heads=2,
-    blocks=(1, 1, 1, 1), image_width=2, image_size=24, hidden=16, projection=8,
-)  # fmt: skip
+    crop=200,
+    patch=50,
+    width=16,
+    depth=2,
+    heads=2,
+    decoder_width=8,
+    decoder_depth=1,
+    decoder_heads=2,
+    blocks=(1, 1, 1, 1),
+    image_width=2,
+    image_size=24,
+    hidden=16,
+    projection=8,
+)
 N, D = 6, torch.float64
-CASES = [(name, modality) for name, method in methods.METHODS.items() for modality in method.modalities]
+CASES = [
+    (name, modality) for name, method in methods.METHODS.items() for modality in method.modalities
+]
 presets = pytest.mark.parametrize("preset", list(PRESETS))
 CONTRACT = []  # the checks that any method must pass; tests/test_extending.py puts the documented example through them
 
@@ -35,7 +48,9 @@ def build(name, modality="", preset="paper", seed=0, **options):
     # 300 samples and not 5,000 for the supervised method: as far as lengths go, the contract is the same.
     samples = 300 if name == "supervised" else None
     options = {"outputs": 2, "samples": samples, **options}
-    return methods.build(name, TINY, PRESETS[preset], modality=modality, seed=seed, **options).double()
+    return methods.build(
+        name, TINY, PRESETS[preset], modality=modality, seed=seed, **options
+    ).double()
 
 
 def batch_for(method, n=N):
@@ -196,9 +211,13 @@ class Pack:
 
     def losses(self, batch, noise, axis):
         def one(params, buffers, batch, noise, knobs):
-            return torch.func.functional_call(self.method, (params, buffers), (batch, noise, knobs))["loss"]
+            return torch.func.functional_call(
+                self.method, (params, buffers), (batch, noise, knobs)
+            )["loss"]
 
-        return torch.func.vmap(one, in_dims=(0, 0, axis, axis, 0))(self.params, self.buffers, batch, noise, self.knobs)
+        return torch.func.vmap(one, in_dims=(0, 0, axis, axis, 0))(
+            self.params, self.buffers, batch, noise, self.knobs
+        )
 
     def step(self, batch, noise, axis=None, active=None):
         for p in self.params.values():
@@ -207,13 +226,23 @@ class Pack:
         grads = torch.autograd.grad(losses.sum(), list(self.params.values()))
         for p in self.params.values():
             p.requires_grad_(False)
-        optim.step(self.params, dict(zip(self.params, grads)), self.state, lr=self.knobs["lr"],
-                   weight_decay=self.knobs["weight_decay"], betas=self.method.betas, active=active)  # fmt: skip
+        optim.step(
+            self.params,
+            dict(zip(self.params, grads)),
+            self.state,
+            lr=self.knobs["lr"],
+            weight_decay=self.knobs["weight_decay"],
+            betas=self.method.betas,
+            active=active,
+        )
         return losses.detach()
 
 
 def solo(name, modality, e, steps, noises):
-    method, knobs = build(name, modality, seed=e), {k: v[e] for k, v in Pack(name, modality).knobs.items()}
+    method, knobs = (
+        build(name, modality, seed=e),
+        {k: v[e] for k, v in Pack(name, modality).knobs.items()},
+    )
     optimiser = torch.optim.AdamW(
         method.parameters(), lr=LR[e], weight_decay=method.knobs["weight_decay"], betas=method.betas
     )
@@ -275,7 +304,10 @@ def test_starting_byol_starts_both_copies():
     method, other = build("byol", seed=1), build("byol", seed=2)
     method.load("ecg", {k: v.numpy() for k, v in other.online["ecg"].state_dict().items()})
     for arm in (method.online, method.target):
-        assert all(torch.equal(v, other.online["ecg"].state_dict()[k]) for k, v in arm["ecg"].state_dict().items())
+        assert all(
+            torch.equal(v, other.online["ecg"].state_dict()[k])
+            for k, v in arm["ecg"].state_dict().items()
+        )
 
 
 def test_clocs_contrasts_the_first_stretch_with_the_last():
@@ -293,12 +325,17 @@ def test_clocs_contrasts_the_first_stretch_with_the_last():
 def test_barlow_twins_does_not_see_the_scale_of_a_feature():
     a, b = (torch.randn(8, 5, dtype=D, generator=hardware.generator("cpu", s)) for s in (1, 2))
     scale, shift = torch.rand(5, dtype=D) + 10, torch.randn(5, dtype=D)
-    plain, moved = losses.barlow_twins(a, b, 0.005), losses.barlow_twins(a * scale + shift, b, 0.005)
+    plain, moved = (
+        losses.barlow_twins(a, b, 0.005),
+        losses.barlow_twins(a * scale + shift, b, 0.005),
+    )
     assert moved.item() == pytest.approx(plain.item(), rel=1e-4)
 
 
 def test_mae_sees_60_or_59_of_300_patches():
-    paper, authors = (methods.build("mae", dataclasses.replace(TINY, crop=1250), p) for p in PRESETS.values())
+    paper, authors = (
+        methods.build("mae", dataclasses.replace(TINY, crop=1250), p) for p in PRESETS.values()
+    )
     assert paper.tokens == 300
     assert (paper.visible, authors.visible) == (60, 59)
 
@@ -377,12 +414,18 @@ def test_only_the_authors_cut_the_spectrum_and_only_where_ecgs_meet_ecgs():
     for name, modality in CASES:
         for preset in PRESETS:
             drawn = noise_for(build(name, modality, preset))
-            cut = preset == "authors" and modality == "ecg" and name in ("simclr", "byol", "clocs", "barlow_twins")
+            cut = (
+                preset == "authors"
+                and modality == "ecg"
+                and name in ("simclr", "byol", "clocs", "barlow_twins")
+            )
             assert any(k.endswith("spectrum") for k in drawn) is cut
 
 
 def test_projectors_of_the_two_presets():
-    paper, authors = (methods.build("simclr", Network(), p, modality="cmr").head.layers for p in PRESETS.values())
+    paper, authors = (
+        methods.build("simclr", Network(), p, modality="cmr").head.layers for p in PRESETS.values()
+    )
     assert (paper[0].out_features, paper[2].out_features) == (512, 128)
     assert (authors[0].out_features, authors[2].out_features) == (2048, 256)
     for name, projector in (("byol", "online.projector"), ("barlow_twins", "projector")):
@@ -403,7 +446,9 @@ def test_early_stopping_forgives_a_quarter_point_in_the_authors_code():
 
 def test_a_method_of_one_signal_ignores_the_modality_of_its_trial():
     plain, named = build("byol", seed=1), build("byol", "cmr", seed=1)
-    assert torch.equal(plain(batch_for(plain), None, {})["loss"], named(batch_for(named), None, {})["loss"])
+    assert torch.equal(
+        plain(batch_for(plain), None, {})["loss"], named(batch_for(named), None, {})["loss"]
+    )
 
 
 def test_presets_scale_the_rate_where_the_code_does():
@@ -415,8 +460,15 @@ def test_presets_scale_the_rate_where_the_code_does():
 
 def test_supervised_layer_decay_follows_the_blocks():
     method = build("supervised")
-    names = ("ecg.cls_token", "ecg.patch_embed.proj.bias", "ecg.blocks.0.norm1.weight", "ecg.blocks.1.mlp.fc1.bias",
-             "head.attention_pool.in_proj_weight", "head.fc_norm.bias", "head.head.weight")  # fmt: skip
+    names = (
+        "ecg.cls_token",
+        "ecg.patch_embed.proj.bias",
+        "ecg.blocks.0.norm1.weight",
+        "ecg.blocks.1.mlp.fc1.bias",
+        "head.attention_pool.in_proj_weight",
+        "head.fc_norm.bias",
+        "head.head.weight",
+    )
     assert [method.depth_of(name) for name in names] == [0, 0, 1, 2, 3, 3, 3]
     assert not method.decays("ecg.pos_embed", 3)
     assert not method.decays("head.head.bias", 1)
@@ -430,7 +482,9 @@ def test_supervised_answers_without_a_target_and_alike_in_any_batch(modality):
     logits = method(batch, {}, {})["logits"]
     assert logits.shape == (N, 2)
     one = method({k: v[2:3] for k, v in batch.items()}, None, {})["logits"]
-    assert torch.allclose(one, logits[2:3], atol=1e-9)  # also in train mode: without noise nothing depends on the batch
+    assert torch.allclose(
+        one, logits[2:3], atol=1e-9
+    )  # also in train mode: without noise nothing depends on the batch
 
 
 def test_supervised_regression_ignores_missing_targets():
@@ -466,7 +520,9 @@ def test_fine_tuning_starts_from_every_pre_training():
     for name, modality in (("mae", "ecg"), ("mmcl", ""), ("simclr", "ecg")):
         source = build(name, modality, seed=3)
         target.load("ecg", {k: v.numpy() for k, v in source.ecg.state_dict().items()})
-        assert torch.equal(target.ecg.blocks[0].attn.qkv.weight, source.ecg.blocks[0].attn.qkv.weight)
+        assert torch.equal(
+            target.ecg.blocks[0].attn.qkv.weight, source.ecg.blocks[0].attn.qkv.weight
+        )
     image = build("supervised", "cmr")
     image.load("cmr", {k: v.numpy() for k, v in build("mmcl").cmr.state_dict().items()})
 
@@ -479,14 +535,19 @@ def test_loading_reports_a_network_of_another_size():
 
 def test_bad_input_is_named():
     for arguments, text in (
-        (("byolo", TINY), "unknown method 'byolo'; known: barlow_twins, byol, clocs, mae, mmcl, simclr, supervised"),
+        (
+            ("byolo", TINY),
+            "unknown method 'byolo'; known: barlow_twins, byol, clocs, mae, mmcl, simclr, supervised",
+        ),
         (("supervised", TINY), "outputs=0"),
         (("mae", dataclasses.replace(TINY, patch=60)), "network.patch=60 does not divide the 200"),
         (("mae", dataclasses.replace(TINY, heads=3)), "network.width=16"),
     ):
         with pytest.raises(InputError, match=text):
             methods.build(*arguments, PRESETS["paper"])
-    with pytest.raises(InputError, match="unknown modality of method 'simclr' 'mri'; known: cmr, ecg"):
+    with pytest.raises(
+        InputError, match="unknown modality of method 'simclr' 'mri'; known: cmr, ecg"
+    ):
         methods.build("simclr", TINY, PRESETS["paper"], modality="mri")
     with pytest.raises(InputError, match="unknown knob of method 'mae' 'learning_rate'"):
         methods.knobs(build("mae"), {"learning_rate": 1.0})
@@ -494,5 +555,8 @@ def test_bad_input_is_named():
 
 def test_weights_load_from_numpy_of_another_dtype():
     method = build("mae")
-    method.load("ecg", {k: v.numpy().astype(np.float32) for k, v in build("mae", seed=4).ecg.state_dict().items()})
+    method.load(
+        "ecg",
+        {k: v.numpy().astype(np.float32) for k, v in build("mae", seed=4).ecg.state_dict().items()},
+    )
     assert method.ecg.cls_token.dtype == D

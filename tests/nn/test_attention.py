@@ -25,7 +25,15 @@ from ecgcmr.trial import Trial
 torch.set_num_threads(1)
 
 NETWORK = Network(crop=2500, patch=500, width=16, depth=2, heads=2, hidden=16, projection=8)
-TRIAL = Trial(space="t", stage="final", task="cad", label="mmcl", method="supervised", network=NETWORK, batch=4)
+TRIAL = Trial(
+    space="t",
+    stage="final",
+    task="cad",
+    label="mmcl",
+    method="supervised",
+    network=NETWORK,
+    batch=4,
+)
 
 
 def opened(encoder, head=None, **record):
@@ -53,7 +61,9 @@ def rolled(encoder, head, x):
     total = torch.eye(len(tokens))
     for block in encoder.blocks:
         q, k, _ = block.attn.qkv(block.norm1(tokens)).chunk(3, -1)
-        mean = sum((a @ b.T / 8**0.5).softmax(-1) for a, b in zip(q.split(8, -1), k.split(8, -1))) / 2
+        mean = (
+            sum((a @ b.T / 8**0.5).softmax(-1) for a, b in zip(q.split(8, -1), k.split(8, -1))) / 2
+        )
         total = (mean + torch.eye(len(tokens))) / 2 @ total
         tokens = block(tokens[None])[0]
     pool = torch.full((len(tokens) - 1,), 1 / (len(tokens) - 1))
@@ -61,7 +71,9 @@ def rolled(encoder, head, x):
         inside = head.attention_pool
         q = tokens[1:].mean(0) @ inside.in_proj_weight[:16].T + inside.in_proj_bias[:16]
         k = tokens[1:] @ inside.in_proj_weight[16:32].T + inside.in_proj_bias[16:32]
-        pool = sum((a @ b.T / 8**0.5).softmax(-1) for a, b in zip(q.split(8, -1), k.split(8, -1))) / 2
+        pool = (
+            sum((a @ b.T / 8**0.5).softmax(-1) for a, b in zip(q.split(8, -1), k.split(8, -1))) / 2
+        )
     found = (pool @ total[1:])[1:]
     return (found / found.sum()).reshape(12, -1)
 
@@ -120,7 +132,11 @@ def test_an_encoder_of_five_seconds_says_nothing_of_the_rest():
 
 def test_what_is_most_attended_to_matters_most_in_a_trained_model(small_cohort, tmp_path):
     trial = dataclasses.replace(
-        TRIAL, network=dataclasses.replace(NETWORK, depth=1), batch=16, epochs=6, knobs=(("lr", 1e-2),)
+        TRIAL,
+        network=dataclasses.replace(NETWORK, depth=1),
+        batch=16,
+        epochs=6,
+        knobs=(("lr", 1e-2),),
     )
     finetune.fit([trial], small_cohort, tmp_path, device="cpu", precision="float32")
     trained = model.open_run(trial.name, tmp_path)
@@ -129,7 +145,9 @@ def test_what_is_most_attended_to_matters_most_in_a_trained_model(small_cohort, 
     x = examples.to_model({"ecg": torch.from_numpy(signal)})["ecg"]
 
     def moves(keep):
-        return float((trained.head(trained.ecg(x, keep)) - trained.head(trained.ecg(x))).norm(dim=1).mean())
+        return float(
+            (trained.head(trained.ecg(x, keep)) - trained.head(trained.ecg(x))).norm(dim=1).mean()
+        )
 
     assert moves(order[:, :-12]) > 1.5 * moves(order[:, 12:])  # a tenth of the 120 patches left out
 
@@ -137,7 +155,9 @@ def test_what_is_most_attended_to_matters_most_in_a_trained_model(small_cohort, 
 def test_signals_of_another_recipe_are_refused():
     encoder, head = networks()
     other = {"recipe": {"ecg": {**ecg.RECIPE, "clip_sd": 3.0}}}
-    with pytest.raises(InputError, match=r"another recipe than files are given now: ecg.clip_sd 3.0 → 4.0"):
+    with pytest.raises(
+        InputError, match=r"another recipe than files are given now: ecg.clip_sd 3.0 → 4.0"
+    ):
         explain.attention(opened(encoder, head, cohort=other), noise())
     with pytest.raises(InputError, match="has no ECG encoder"):
         explain.attention(dataclasses.replace(opened(encoder), ecg=None), noise())
@@ -160,7 +180,9 @@ def test_a_patch_is_drawn_behind_its_trace(times, seen):
         assert left == pytest.approx(x[0])
         assert right - left == pytest.approx(25 * times)
         assert low - 1 <= y.min() <= y.max() <= high + 1
-        np.testing.assert_allclose(pictures[f"attention {lead}"].get_array()[0], weights[i] / weights.mean())
+        np.testing.assert_allclose(
+            pictures[f"attention {lead}"].get_array()[0], weights[i] / weights.mean()
+        )
         assert x[1500] == pytest.approx(left + 25 * 3)  # where patch 3 begins
     colours = pictures["attention V2"]
     assert colours.cmap(colours.norm(0.5))[3] == 0  # less than the average: clear
@@ -186,9 +208,13 @@ def run(tmp_path):
     """A finished fine-tuning that attends to patches of great mean."""
     encoder, head = seeing_bumps()
     parts = {"ecg": encoder.state_dict(), "head": head.state_dict()}
-    kept = {f"{part}.{name}": x.numpy() for part, found in parts.items() for name, x in found.items()}
+    kept = {
+        f"{part}.{name}": x.numpy() for part, found in parts.items() for name, x in found.items()
+    }
     trial = dataclasses.replace(TRIAL, network=NETWORK)
-    left = store.Finished(trial, "finished", (), pd.DataFrame(), None, kept, 1, {"versions": {"ecgcmr": "0"}})
+    left = store.Finished(
+        trial, "finished", (), pd.DataFrame(), None, kept, 1, {"versions": {"ecgcmr": "0"}}
+    )
     store.write(tmp_path / "runs", left, "cohort")
     return tmp_path / "runs" / trial.name
 
@@ -200,12 +226,24 @@ def test_the_command_writes_picture_and_tables(run, tmp_path, capfd):
     write(ecgs, counts, name="whole")
     write(ecgs, counts[:, :2000], name="short")
     code, said, beside = called(
-        capfd, "explain", "--model", run, ecgs, "--out", tmp_path / "out", "--runs", tmp_path / "runs"
+        capfd,
+        "explain",
+        "--model",
+        run,
+        ecgs,
+        "--out",
+        tmp_path / "out",
+        "--runs",
+        tmp_path / "runs",
     )
     assert code == 2  # one of the two was refused
     assert said.startswith(f"{tmp_path / 'out' / 'whole'}.png .csv .json   most: ")
     assert "short.hea: shorter than 10 s" in beside
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["whole.csv", "whole.json", "whole.png"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "whole.csv",
+        "whole.json",
+        "whole.png",
+    ]
     table = pd.read_csv(tmp_path / "out/whole.csv")
     record = json.loads((tmp_path / "out/whole.json").read_text())
     assert list(table) == ["lead", "start_s", "end_s", "weight"]
@@ -228,13 +266,23 @@ def test_the_command_writes_picture_and_tables(run, tmp_path, capfd):
         (["short.hea", "--subject", "p"], "give ECG files, or --subject, or --ecg with --cmr"),
     ],
 )
-def test_what_cannot_be_explained_is_one_line_and_nothing_is_written(words, said, run, tmp_path, capfd, monkeypatch):
+def test_what_cannot_be_explained_is_one_line_and_nothing_is_written(
+    words, said, run, tmp_path, capfd, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     write(tmp_path, beats()[:, :2000], name="short")
     (tmp_path / "notes.txt").write_text("none")
     (tmp_path / "empty").mkdir()
     code, results, text = called(
-        capfd, "explain", "--model", run, *words, "--out", tmp_path / "out", "--runs", tmp_path / "runs"
+        capfd,
+        "explain",
+        "--model",
+        run,
+        *words,
+        "--out",
+        tmp_path / "out",
+        "--runs",
+        tmp_path / "runs",
     )
     assert (code, results) == (2, "")
     assert said in text

@@ -29,7 +29,10 @@ def by_hand(q, k, v):
 @pytest.mark.parametrize("axes", [(0, 0, 0), (0, None, None), (None, 0, 0), (1, 0, 2)])
 def test_packed_attention_is_the_formula_for_every_member(axes):
     shape = (2, 3, 5, 4)
-    tensors = [random(2, 3, 5, 4, seed=i) if a is None else random(7, *shape, seed=i) for i, a in enumerate(axes)]
+    tensors = [
+        random(2, 3, 5, 4, seed=i) if a is None else random(7, *shape, seed=i)
+        for i, a in enumerate(axes)
+    ]
     given = [t if a is None else t.movedim(0, a) for t, a in zip(tensors, axes)]
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # vmap warns when it loops
@@ -44,7 +47,10 @@ def test_attention_written_out_in_parts_is_the_fused_one(monkeypatch, cache):
     """One sample at a time, two of the five at a time, and all."""
     monkeypatch.setattr(attention, "CACHE", cache)
     q, k, v = (torch.randn(5, 2, n, 4, dtype=torch.float64, requires_grad=True) for n in (5, 7, 7))
-    ways = [work(q, k, v) for work in (attention.written_out, torch.nn.functional.scaled_dot_product_attention)]
+    ways = [
+        work(q, k, v)
+        for work in (attention.written_out, torch.nn.functional.scaled_dot_product_attention)
+    ]
     torch.testing.assert_close(*ways)
     for mine, theirs in zip(*(torch.autograd.grad(found.sin().sum(), (q, k, v)) for found in ways)):
         torch.testing.assert_close(mine, theirs)
@@ -88,7 +94,9 @@ def test_positions_are_half_time_half_lead():
     assert table[0].abs().max() == 0
     lead, time = 3, 2
     omega = 10000.0 ** (-torch.arange(4, dtype=D) / 4)
-    expected = torch.cat([(time * omega).sin(), (time * omega).cos(), (lead * omega).sin(), (lead * omega).cos()])
+    expected = torch.cat(
+        [(time * omega).sin(), (time * omega).cos(), (lead * omega).sin(), (lead * omega).cos()]
+    )
     assert torch.allclose(table[1 + lead * 5 + time], expected.float())
 
 
@@ -144,7 +152,11 @@ def test_drop_path_grows_linearly_to_the_last_block():
 
 
 def test_a_norm_moved_into_a_layer_changes_neither_value_nor_gradient():
-    norm, linear, x = nn.LayerNorm(16, eps=1e-6).double(), nn.Linear(16, 24).double(), random(3, 5, 16, seed=1) * 4 + 2
+    norm, linear, x = (
+        nn.LayerNorm(16, eps=1e-6).double(),
+        nn.Linear(16, 24).double(),
+        random(3, 5, 16, seed=1) * 4 + 2,
+    )
     with torch.no_grad():
         norm.weight.copy_(random(16, seed=2))
         norm.bias.copy_(random(16, seed=3))
@@ -153,12 +165,18 @@ def test_a_norm_moved_into_a_layer_changes_neither_value_nor_gradient():
     moved, plain = vit.normed(x, norm, linear), linear(norm(x))
     assert torch.allclose(moved, plain, atol=1e-12)
     given = random(3, 5, 24, seed=4)
-    for a, b in zip(torch.autograd.grad((moved * given).sum(), of), torch.autograd.grad((plain * given).sum(), of)):
+    for a, b in zip(
+        torch.autograd.grad((moved * given).sum(), of),
+        torch.autograd.grad((plain * given).sum(), of),
+    ):
         assert torch.allclose(a, b, atol=1e-12)
 
 
 def test_attention_pool_is_torchs_multihead_attention():
-    pool, reference = heads.AttentionPool(16, 4).double(), nn.MultiheadAttention(16, 4, batch_first=True).double()
+    pool, reference = (
+        heads.AttentionPool(16, 4).double(),
+        nn.MultiheadAttention(16, 4, batch_first=True).double(),
+    )
     nn.init.normal_(pool.in_proj_bias)
     reference.load_state_dict(pool.state_dict())  # the names are the same
     tokens = random(3, 7, 16)
@@ -209,7 +227,9 @@ def test_packed_batch_norm_tracks_every_members_statistics():
     buffers = {k: v.expand(3, *v.shape).clone() for k, v in norm.named_buffers()}
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = torch.func.vmap(lambda p, b, x: torch.func.functional_call(norm, (p, b), (x, True)))(params, buffers, x)
+        found = torch.func.vmap(
+            lambda p, b, x: torch.func.functional_call(norm, (p, b), (x, True))
+        )(params, buffers, x)
     for e in range(3):
         alone = resnet.BatchNorm(4).double()
         assert torch.allclose(found[e], alone(x[e], True))
@@ -247,7 +267,10 @@ def test_an_encoder_starts_from_one_of_half_the_length():
 
 def test_what_sat_on_the_encoder_is_left_behind():
     encoder = vit.ViT(16, 1, 2, 20, 5, norm=False)
-    extra = {k: np.zeros(3) for k in ("norm.weight", "head.weight", "decoder_embed.bias", "mask_token", "fc_norm.bias")}
+    extra = {
+        k: np.zeros(3)
+        for k in ("norm.weight", "head.weight", "decoder_embed.bias", "mask_token", "fc_norm.bias")
+    }
     start = vit.ViT(16, 1, 2, 20, 5)
     load.into(encoder, {**arrays(start), **extra}, "ecg")
     assert torch.equal(encoder.blocks[0].attn.qkv.weight, start.blocks[0].attn.qkv.weight)

@@ -28,7 +28,9 @@ def test_members_read_as_loose_files_do(tmp_path):
     members = {f"g1/{file.name}": file.read_bytes() for file in DATA.iterdir()}
     file = pack(tmp_path / "records.zip", {**members, "g1/README.txt": b"no recording"})
     sources = wfdb.find(str(file))
-    assert sources == [f"{file}#g1/{name}.hea" for name in ("00001_lr", "A0002", "E00001", "HR00001", "JS11438")]
+    assert sources == [
+        f"{file}#g1/{name}.hea" for name in ("00001_lr", "A0002", "E00001", "HR00001", "JS11438")
+    ]
     for source in sources:
         member, loose = wfdb.read(source), wfdb.read(str(DATA / Path(source).name))
         assert np.array_equal(member.signal, loose.signal)
@@ -62,8 +64,15 @@ def test_persons_and_the_table_are_found_in_the_archive(tmp_path):
     ptbxl = {f"ptb/records500/00000/s1{end}": content for end, content in pair.items()}
     file = pack(tmp_path / "ptb.zip", {**ptbxl, "ptb/ptbxl_database.csv": table})
     record = wfdb.read(f"{file}#ptb/records500/00000/s1.hea")
-    assert (record.age, record.sex, record.person, record.labels["scp_NORM"]) == (56.0, 0.0, "patient15709", 1.0)
-    mimic = pack(tmp_path / "m.zip", {f"files/p1000/p10001725/s4/s1{end}": c for end, c in pair.items()})
+    assert (record.age, record.sex, record.person, record.labels["scp_NORM"]) == (
+        56.0,
+        0.0,
+        "patient15709",
+        1.0,
+    )
+    mimic = pack(
+        tmp_path / "m.zip", {f"files/p1000/p10001725/s4/s1{end}": c for end, c in pair.items()}
+    )
     assert wfdb.read(wfdb.find(str(mimic))[0]).person == "p10001725"
 
 
@@ -143,7 +152,11 @@ def test_damage_ends_in_a_reason(tmp_path):
         for name in ("r.hea", "r.dat"):
             file.write(tmp_path / name, name)
     content, rng = whole.getvalue(), np.random.default_rng(0)
-    places = [*range(60), *rng.integers(0, len(content), 60), *range(len(content) - 140, len(content))]
+    places = [
+        *range(60),
+        *rng.integers(0, len(content), 60),
+        *range(len(content) - 140, len(content)),
+    ]
     for place in places:
         broken = bytearray(content)
         broken[place] ^= 0xFF
@@ -175,4 +188,6 @@ def test_beside(tmp_path):
     assert archive.beside(f"{file}#p/q/r.hea", "t.csv", folders=1) == f"{file}#p/t.csv"
     assert archive.beside(f"{file}#p/q/r.hea", "t.csv", folders=0) is None
     (tmp_path / "t.csv").touch()
-    assert archive.beside(str(tmp_path / "q" / "r.hea"), "t.csv", folders=1) == str(tmp_path / "t.csv")
+    assert archive.beside(str(tmp_path / "q" / "r.hea"), "t.csv", folders=1) == str(
+        tmp_path / "t.csv"
+    )

@@ -25,7 +25,9 @@ def tracing(samples: int, seed: int = 0) -> np.ndarray:
 
 def part(path: Path, *tracings: np.ndarray, exams=(4711004711, 12, 13)) -> Path:
     with h5py.File(path, "w") as file:
-        file.create_dataset("tracings", data=np.stack(tracings), compression="gzip", chunks=(1, 4096, 12))
+        file.create_dataset(
+            "tracings", data=np.stack(tracings), compression="gzip", chunks=(1, 4096, 12)
+        )
         file["exam_id"] = np.array(exams[: len(tracings)])
         file.attrs["patient"] = SECRETS[0]
         file["tracings"].attrs["institution"] = SECRETS[1]
@@ -44,7 +46,9 @@ def test_rows_padding_and_rate(tmp_path):
     }
     signal, words = ecg.prepare(found[0].signal, 400.0, found[0].leads)
     assert words == ("resampled from 400 Hz", "cropped to the first 10 s")
-    assert np.abs(signal - ecg.clean(beats(1)))[:, 50:-50].max() < 0.08  # the noise above 200 Hz is not in 400 Hz
+    assert (
+        np.abs(signal - ecg.clean(beats(1)))[:, 50:-50].max() < 0.08
+    )  # the noise above 200 Hz is not in 400 Hz
     assert ecg.prepare(found[1].signal, 400.0, found[1].leads)[0].shape == (12, 5000)
     with pytest.raises(Excluded, match="shorter than 10 s"):
         ecg.prepare(found[2].signal, 400.0, found[2].leads)
@@ -69,17 +73,30 @@ def test_table_beside_or_one_folder_above(tmp_path, above):
     first, second, third = (code15.read(f"{path}#{i}") for i in range(3))
     assert (first.age, first.sex, first.person) == (38.0, 1.0, "patient77")
     assert first.labels == {
-        "code_1dAVb": 1.0, "code_RBBB": 0.0, "code_LBBB": 0.0, "code_SB": 1.0, "code_AF": 0.0, "code_ST": 0.0,
-        "code_normal_ecg": 0.0, "af": 0.0,
-    }  # fmt: skip
-    assert (second.age, second.sex, second.labels["af"], second.person) == (None, 0.0, 1.0, "patient77")
+        "code_1dAVb": 1.0,
+        "code_RBBB": 0.0,
+        "code_LBBB": 0.0,
+        "code_SB": 1.0,
+        "code_AF": 0.0,
+        "code_ST": 0.0,
+        "code_normal_ecg": 0.0,
+        "af": 0.0,
+    }
+    assert (second.age, second.sex, second.labels["af"], second.person) == (
+        None,
+        0.0,
+        1.0,
+        "patient77",
+    )
     assert "code_normal_ecg" not in second.labels
     assert (third.age, third.labels, third.person) == (None, {}, None)
 
 
 def test_nothing_identifying_leaves(tmp_path):
     path = part(tmp_path / "a.hdf5", tracing(4096))
-    (tmp_path / "exams.csv").write_text(HEADER.replace("trace_file", "name") + f"4711004711{',0' * 13},Jane Roe\n")
+    (tmp_path / "exams.csv").write_text(
+        HEADER.replace("trace_file", "name") + f"4711004711{',0' * 13},Jane Roe\n"
+    )
     record = code15.read(f"{path}#0")
     assert record.labels["af"] == 0
     assert not [secret for secret in SECRETS if secret in repr(record)]
@@ -117,7 +134,9 @@ def _external(file):
 
 
 def _stored_elsewhere(file):
-    file.create_dataset("tracings", (1, 4096, 12), "f4", external=[("/etc/passwd", 0, 4096 * 12 * 4)])
+    file.create_dataset(
+        "tracings", (1, 4096, 12), "f4", external=[("/etc/passwd", 0, 4096 * 12 * 4)]
+    )
 
 
 def _virtual(file):
@@ -135,13 +154,31 @@ def _virtual(file):
         (_virtual, "data outside the file"),
         (lambda file: file.create_group("tracings"), "no dataset tracings"),
         (lambda file: None, "no dataset tracings"),
-        (lambda file: file.create_dataset("tracings", data=np.zeros((2, 4096, 8))), "no tracings of 12 leads"),
-        (lambda file: file.create_dataset("tracings", data=np.zeros((2, 9, 12), int)), "no tracings of 12 leads"),
-        (lambda file: file.create_dataset("tracings", data=np.zeros((1, 4096, 12))), "no samples"),
-        (lambda file: file.create_dataset("tracings", (10**12, 4096, 12), "f4", chunks=(1, 4096, 12)), "too large"),
-        (lambda file: file.create_dataset("tracings", (1, 10**9, 12), "f4", chunks=(1, 4096, 12)), "too large"),
         (
-            lambda file: file.create_dataset("tracings", (9000, 4096, 12), "f4", chunks=(9000, 4096, 12)),
+            lambda file: file.create_dataset("tracings", data=np.zeros((2, 4096, 8))),
+            "no tracings of 12 leads",
+        ),
+        (
+            lambda file: file.create_dataset("tracings", data=np.zeros((2, 9, 12), int)),
+            "no tracings of 12 leads",
+        ),
+        (lambda file: file.create_dataset("tracings", data=np.zeros((1, 4096, 12))), "no samples"),
+        (
+            lambda file: file.create_dataset(
+                "tracings", (10**12, 4096, 12), "f4", chunks=(1, 4096, 12)
+            ),
+            "too large",
+        ),
+        (
+            lambda file: file.create_dataset(
+                "tracings", (1, 10**9, 12), "f4", chunks=(1, 4096, 12)
+            ),
+            "too large",
+        ),
+        (
+            lambda file: file.create_dataset(
+                "tracings", (9000, 4096, 12), "f4", chunks=(9000, 4096, 12)
+            ),
             "file too large",
         ),
     ],

@@ -23,7 +23,14 @@ def test_no_list_knows_nothing(words):
 
 @pytest.mark.parametrize(
     ("words", "af"),
-    [("AF,RBBB", 1), ("164890007", 1), ("314208002", 1), ("195080001", 1), ("RBBB", 0), ("713422000", 0)],
+    [
+        ("AF,RBBB", 1),
+        ("164890007", 1),
+        ("314208002", 1),
+        ("195080001", 1),
+        ("RBBB", 0),
+        ("713422000", 0),
+    ],
 )
 def test_af_is_fibrillation_and_flutter(words, af):
     """ICD-10 I48 is both; atrial tachycardia is not in it."""
@@ -81,7 +88,9 @@ def test_names():
 )
 def test_a_bad_table_names_file_and_line(tmp_path, row, what):
     file = tmp_path / "ptbxl_database.csv"
-    file.write_text("ecg_id,patient_id,age,sex,height,weight,scp_codes,filename_lr,filename_hr\n" + row + "\n")
+    file.write_text(
+        "ecg_id,patient_id,age,sex,height,weight,scp_codes,filename_lr,filename_hr\n" + row + "\n"
+    )
     with pytest.raises(InputError, match=what) as caught:
         diagnoses.ptbxl(str(file))
     assert "Roe" not in str(caught.value)
@@ -91,7 +100,9 @@ def test_a_table_says_only_what_a_table_of_ptbxl_says(tmp_path):
     """No word that is none of the 71 statements becomes a column, no size that no body has a number."""
     file = tmp_path / "ptbxl_database.csv"
     head = "ecg_id,patient_id,age,sex,height,weight,scp_codes,filename_lr,filename_hr,report\n"
-    file.write_bytes(head.encode() + b"1,2,50,1,1e308,-4,\"{'IMI': 1, 'Roe': 1}\",a_lr,a_hr,M\xfcller \xff\n")
+    file.write_bytes(
+        head.encode() + b"1,2,50,1,1e308,-4,\"{'IMI': 1, 'Roe': 1}\",a_lr,a_hr,M\xfcller \xff\n"
+    )
     found = diagnoses.ptbxl(str(file))["a_hr"]
     assert (found.height, found.weight) == (None, None)
     assert found.labels == {"scp_IMI": 1.0, "scp_class_MI": 1.0}
@@ -107,6 +118,11 @@ def test_a_table_without_a_column_is_refused(tmp_path):
 def test_a_cohort_completes_its_diagnoses_and_drops_those_that_nobody_has():
     normal, rare = diagnoses.snomed("426783006"), diagnoses.snomed("164889003,999999999")
     rows = [{"numbers": {**numbers, "age": 50.0}} for numbers in (normal, rare, {})]
-    assert linkage._diagnosed(rows) == ("af", "snomed_164889003", "snomed_426783006", "snomed_999999999")
+    assert linkage._diagnosed(rows) == (
+        "af",
+        "snomed_164889003",
+        "snomed_426783006",
+        "snomed_999999999",
+    )
     assert rows[0]["numbers"]["snomed_999999999"] == 0  # a full list that does not name it
     assert rows[2]["numbers"] == {"age": 50.0}  # no list: nothing is known

@@ -10,7 +10,12 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
-from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ExplicitVRLittleEndian, JPEGBaseline8Bit
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    JPEGBaseline8Bit,
+)
 from test_raw_wfdb import beats
 
 from ecgcmr.errors import Excluded, InputError
@@ -18,9 +23,26 @@ from ecgcmr.raw import READERS, ecg_dicom, records, sax_dicom
 from ecgcmr.signals import ecg
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "ecg" / "formats"
-SCP = {"I": 1, "II": 2, "III": 61, "aVR": 62, "aVL": 63, "aVF": 64, **{f"V{n}": n + 2 for n in range(1, 7)}}
+SCP = {
+    "I": 1,
+    "II": 2,
+    "III": 61,
+    "aVR": 62,
+    "aVL": 63,
+    "aVF": 64,
+    **{f"V{n}": n + 2 for n in range(1, 7)},
+}
 TWELVE_LEAD, MR = "1.2.840.10008.5.1.4.1.1.9.1.1", "1.2.840.10008.5.1.4.1.1.4"
-SECRETS = ("Roe^Jane", "PAT-4711", "19610503", "Mercy Hospital", "ACC-99", "Dr^House", "20240229", "STATION7")
+SECRETS = (
+    "Roe^Jane",
+    "PAT-4711",
+    "19610503",
+    "Mercy Hospital",
+    "ACC-99",
+    "Dr^House",
+    "20240229",
+    "STATION7",
+)
 
 
 def code(value: str, scheme: str, meaning: str = "") -> Dataset:
@@ -40,14 +62,21 @@ def channel(lead: str, unit: str | None = "uV", sensitivity: float | None = 1.0)
 
 
 def group(
-    counts: np.ndarray, leads=ecg.LEADS, rate: float = 500, kind: str = "i2", interpretation: str = "SS"
+    counts: np.ndarray,
+    leads=ecg.LEADS,
+    rate: float = 500,
+    kind: str = "i2",
+    interpretation: str = "SS",
 ) -> Dataset:
     item = Dataset()
     stored = np.round(counts).astype(f"<{kind}")
     item.NumberOfWaveformChannels, item.NumberOfWaveformSamples = stored.shape
     item.SamplingFrequency = rate
     item.WaveformOriginality, item.MultiplexGroupLabel = "ORIGINAL", "RHYTHM"
-    item.WaveformBitsAllocated, item.WaveformSampleInterpretation = stored.itemsize * 8, interpretation
+    item.WaveformBitsAllocated, item.WaveformSampleInterpretation = (
+        stored.itemsize * 8,
+        interpretation,
+    )
     item.add_new("WaveformData", "OB" if stored.itemsize == 1 else "OW", stored.T.tobytes())
     item.ChannelDefinitionSequence = [channel(lead) for lead in leads]
     return item
@@ -67,7 +96,10 @@ def dataset(*groups: Dataset, sop: str = TWELVE_LEAD) -> Dataset:
 
 def save(path: Path, whole: Dataset, syntax: str = ExplicitVRLittleEndian) -> str:
     meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = whole.SOPClassUID, whole.SOPInstanceUID
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = (
+        whole.SOPClassUID,
+        whole.SOPInstanceUID,
+    )
     meta.TransferSyntaxUID = syntax
     file = FileDataset(str(path), whole, preamble=bytes(128), file_meta=meta)
     pydicom.dcmwrite(path, file, enforce_file_format=True)
@@ -78,7 +110,9 @@ def read(tmp_path: Path, *groups: Dataset):
     return ecg_dicom.read(save(tmp_path / "e.dcm", dataset(*groups)))
 
 
-@pytest.mark.skipif(not SHARED.exists(), reason="the real recordings lie beside a development checkout")
+@pytest.mark.skipif(
+    not SHARED.exists(), reason="the real recordings lie beside a development checkout"
+)
 @pytest.mark.parametrize(
     ("name", "rate", "scale", "age", "sex"),
     [("mortara_1000hz", 1000, 1.25e-3, 42.0, 0.0), ("ecgtoolkit_500hz", 500, 2.5e-3, None, 1.0)],
@@ -90,7 +124,13 @@ def test_real_files_of_two_makers(name, rate, scale, age, sex):
     assert np.abs(record.signal - stored.T).max() < 1e-6
     assert record.signal.shape == (12, 10 * rate)
     assert (record.rate_hz, record.leads, record.repairs) == (rate, ecg.LEADS, ())
-    assert (record.age, record.sex, record.height, record.labels, record.person) == (age, sex, None, {}, None)
+    assert (record.age, record.sex, record.height, record.labels, record.person) == (
+        age,
+        sex,
+        None,
+        {},
+        None,
+    )
     assert np.abs(np.diff(np.unique(record.signal[0])).min() - scale) < 1e-6
     settled = ecg.settle(record.signal, record.rate_hz, record.leads)
     assert ecg.quality(settled) == []
@@ -100,7 +140,11 @@ def test_real_files_of_two_makers(name, rate, scale, age, sex):
 def test_stored_numbers_become_millivolts(tmp_path):
     rhythm = group(beats(100))
     for item in rhythm.ChannelDefinitionSequence:
-        item.ChannelSensitivity, item.ChannelSensitivityCorrectionFactor, item.ChannelBaseline = 8.0, 1.25, 300.0
+        item.ChannelSensitivity, item.ChannelSensitivityCorrectionFactor, item.ChannelBaseline = (
+            8.0,
+            1.25,
+            300.0,
+        )
     assert np.abs(read(tmp_path, rhythm).signal - (np.round(beats(100)) / 100 + 0.3)).max() < 1e-5
 
 
@@ -143,7 +187,9 @@ def test_leads_by_meaning_or_label(tmp_path):
     rhythm = group(beats(1000))
     for i, (item, lead) in enumerate(zip(rhythm.ChannelDefinitionSequence, ecg.LEADS)):
         if i % 2:
-            item.ChannelSourceSequence = [code("x", "99LOCAL", f"Lead {lead} (Einthoven), augmented voltage")]
+            item.ChannelSourceSequence = [
+                code("x", "99LOCAL", f"Lead {lead} (Einthoven), augmented voltage")
+            ]
         else:
             del item.ChannelSourceSequence
             item.ChannelLabel = lead
@@ -172,12 +218,21 @@ def test_the_rhythm_is_taken_wherever_it_stands(tmp_path):
         read(tmp_path, beat)
     eight = [0, 1, *range(6, 12)]
     record = read(tmp_path, unlabelled, group(beats(1000)[eight], [ecg.LEADS[i] for i in eight]))
-    assert ecg.prepare(record.signal, record.rate_hz, record.leads)[1] == ("III, aVR, aVL, aVF derived from I and II",)
+    assert ecg.prepare(record.signal, record.rate_hz, record.leads)[1] == (
+        "III, aVR, aVL, aVF derived from I and II",
+    )
 
 
 @pytest.mark.parametrize(
     ("kind", "interpretation", "offset"),
-    [("i1", "SB", 0), ("u1", "UB", 128), ("i2", "SS", 0), ("u2", "US", 32768), ("i4", "SL", 0), ("u4", "UL", 1 << 20)],
+    [
+        ("i1", "SB", 0),
+        ("u1", "UB", 128),
+        ("i2", "SS", 0),
+        ("u2", "US", 32768),
+        ("i4", "SL", 0),
+        ("u4", "UL", 1 << 20),
+    ],
 )
 def test_sample_types(tmp_path, kind, interpretation, offset):
     scale = 50 if "1" in kind else 1000
@@ -279,7 +334,10 @@ def change_channel(**values):
         (change_channel(ChannelSensitivity=0), "no sensitivity"),
         (change_channel(ChannelSensitivity=-1), "no sensitivity"),
         (change_channel(ChannelSensitivityUnitsSequence=[]), "unit unknown"),
-        (change_channel(ChannelSensitivityUnitsSequence=[code("mm[Hg]", "UCUM")]), "unit is not a voltage"),
+        (
+            change_channel(ChannelSensitivityUnitsSequence=[code("mm[Hg]", "UCUM")]),
+            "unit is not a voltage",
+        ),
         (change_channel(ChannelTimeSkew=0.002), "leads recorded at different times"),
         (change_channel(ChannelSampleSkew=3), "leads recorded at different times"),
         (
@@ -313,7 +371,9 @@ def test_what_settling_refuses(tmp_path, damage, reason):
 
 
 def test_compressed_and_damaged_files(tmp_path):
-    path = Path(save(tmp_path / "a.dcm", dataset(group(beats(1000))), DeflatedExplicitVRLittleEndian))
+    path = Path(
+        save(tmp_path / "a.dcm", dataset(group(beats(1000))), DeflatedExplicitVRLittleEndian)
+    )
     with pytest.raises(Excluded, match="compressed DICOM"):
         ecg_dicom.read(str(path))
     bomb = path.read_bytes()[:400] + zlib.compress(bytes(1 << 20))
@@ -345,7 +405,9 @@ def test_in_an_archive(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
         file.write(path, "x/e.dcm")
     assert ecg_dicom.find(str(tmp_path / "a.zip")) == [f"{tmp_path}/a.zip#x/e.dcm"]
-    assert np.array_equal(ecg_dicom.read(f"{tmp_path}/a.zip#x/e.dcm").signal, ecg_dicom.read(path).signal)
+    assert np.array_equal(
+        ecg_dicom.read(f"{tmp_path}/a.zip#x/e.dcm").signal, ecg_dicom.read(path).signal
+    )
 
 
 def test_ecgs_and_images_are_told_apart(tmp_path):
@@ -360,8 +422,18 @@ def test_ecgs_and_images_are_told_apart(tmp_path):
         for reader in (ecg_dicom, sax_dicom)
         for path in (wave, slice_, wave.parent, slice_.parent)
     }
-    assert [told[ecg_dicom, name] for name in ("x.dcm", "IM1", "ecg", "cmr")] == [True, False, False, False]
-    assert [told[sax_dicom, name] for name in ("x.dcm", "IM1", "ecg", "cmr")] == [False, True, False, True]
+    assert [told[ecg_dicom, name] for name in ("x.dcm", "IM1", "ecg", "cmr")] == [
+        True,
+        False,
+        False,
+        False,
+    ]
+    assert [told[sax_dicom, name] for name in ("x.dcm", "IM1", "ecg", "cmr")] == [
+        False,
+        True,
+        False,
+        True,
+    ]
     assert ecg_dicom.find(str(tmp_path)) == [str(wave)]
     assert ecg_dicom.find(str(slice_)) == [str(slice_)]
     with pytest.raises(Excluded, match="no rhythm"):

@@ -68,8 +68,15 @@ def test_an_archive_is_read_in_place(name, tmp_path):
         archive.writestr("readme.txt", "nothing")
     (source,) = READER[name].find(str(tmp_path))
     assert READER[name].find(str(tmp_path / "visits.zip")) == [source]
-    record, loose = READER[name].read(source), read(name, CONTENT[name], tmp_path, "7000001_20205_2_0")
-    assert (record.key, record.person) == (loose.key, loose.person) == ("7000001_20205_2_0", loose.person)
+    record, loose = (
+        READER[name].read(source),
+        read(name, CONTENT[name], tmp_path, "7000001_20205_2_0"),
+    )
+    assert (
+        (record.key, record.person)
+        == (loose.key, loose.person)
+        == ("7000001_20205_2_0", loose.person)
+    )
     np.testing.assert_array_equal(record.signal, loose.signal)
     with pytest.raises(Excluded, match="not in the archive"):
         READER[name].read(f"{tmp_path / 'visits.zip'}#2015/other.{ending}")
@@ -80,8 +87,16 @@ def test_samples_come_back(name, tmp_path):
     record = read(name, CONTENT[name], tmp_path, "1000001_20205_2_0")
     row = {lead: SIGNAL[i] for i, lead in enumerate(ecg.LEADS)}
     assert record.signal.dtype == np.float32
-    assert all(np.abs(found - row[lead]).max() < 0.51 * STEP[name] for lead, found in zip(record.leads, record.signal))
-    assert (record.key, record.rate_hz, record.age, record.sex) == ("1000001_20205_2_0", 500, made.AGE, 0.0)
+    assert all(
+        np.abs(found - row[lead]).max() < 0.51 * STEP[name]
+        for lead, found in zip(record.leads, record.signal)
+    )
+    assert (record.key, record.rate_hz, record.age, record.sex) == (
+        "1000001_20205_2_0",
+        500,
+        made.AGE,
+        0.0,
+    )
     assert (record.labels, record.height, record.weight) == ({}, None, None)
     settled = ecg.settle(record.signal, record.rate_hz, record.leads)
     assert ecg.quality(settled) == []
@@ -91,11 +106,16 @@ def test_samples_come_back(name, tmp_path):
 @pytest.mark.parametrize("name", READER)
 def test_leads_in_any_order_and_case(name, tmp_path):
     leads = (
-        SHUFFLED if name == "scp" else tuple(lead.lower() if i % 2 else lead.upper() for i, lead in enumerate(SHUFFLED))
+        SHUFFLED
+        if name == "scp"
+        else tuple(lead.lower() if i % 2 else lead.upper() for i, lead in enumerate(SHUFFLED))
     )
     record = read(name, permuted(name, leads), tmp_path)
     assert record.leads == SHUFFLED
-    assert np.abs(ecg.settle(record.signal, record.rate_hz, record.leads) - SIGNAL).max() < 0.51 * STEP[name]
+    assert (
+        np.abs(ecg.settle(record.signal, record.rate_hz, record.leads) - SIGNAL).max()
+        < 0.51 * STEP[name]
+    )
 
 
 @pytest.mark.parametrize("name", READER)
@@ -109,8 +129,14 @@ def test_other_rates_and_short_recordings(name, tmp_path):
     content = getattr(made, name)(SIGNAL[:, :4999])
     assert refusal(name, content, tmp_path) == "shorter than 10 s"
     if name != "scp":
-        fast = {"cardiosoft": {"rate": 1000}, "muse": {"base": 1, "exponent": 3}, "aecg": {"increment": "0.001"}}[name]
-        record = read(name, getattr(made, name)(made.beats(samples=10_000, rate=1000), **fast), tmp_path)
+        fast = {
+            "cardiosoft": {"rate": 1000},
+            "muse": {"base": 1, "exponent": 3},
+            "aecg": {"increment": "0.001"},
+        }[name]
+        record = read(
+            name, getattr(made, name)(made.beats(samples=10_000, rate=1000), **fast), tmp_path
+        )
         assert record.rate_hz == 1000
         assert ecg.prepare(record.signal, record.rate_hz, record.leads)[0].shape == (12, 5000)
 
@@ -147,13 +173,18 @@ def test_visits_of_a_person(tmp_path):
 def test_the_filters_of_the_device_are_told(tmp_path):
     repairs = read("cardiosoft", CONTENT["cardiosoft"], tmp_path).repairs
     assert repairs == ("filtered by the device: high pass 0.05 Hz, low pass 100 Hz, notch 50 Hz",)
-    content = swapped("cardiosoft", ("<FilterSetting>", "<Other>"), ("</FilterSetting>", "</Other>"))
+    content = swapped(
+        "cardiosoft", ("<FilterSetting>", "<Other>"), ("</FilterSetting>", "</Other>")
+    )
     assert read("cardiosoft", content, tmp_path).repairs == ()
 
 
 def test_origin_of_an_aecg_is_added(tmp_path):
     record = read("aecg", made.aecg(SIGNAL, origin=100), tmp_path)
-    assert np.abs(ecg.settle(record.signal, record.rate_hz, record.leads) - SIGNAL).max() < 0.51 * STEP["aecg"]
+    assert (
+        np.abs(ecg.settle(record.signal, record.rate_hz, record.leads) - SIGNAL).max()
+        < 0.51 * STEP["aecg"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -161,7 +192,12 @@ def test_origin_of_an_aecg_is_added(tmp_path):
     [
         ("cardiosoft", 'units="years">67', 'units="years">', 67),
         ("cardiosoft", 'units="years">67', 'units="months">67', 67),
-        ("cardiosoft", 'units="years">67', 'units="years">47', None),  # against the dates: nobody can tell
+        (
+            "cardiosoft",
+            'units="years">67',
+            'units="years">47',
+            None,
+        ),  # against the dates: nobody can tell
         ("cardiosoft", "<Month>4</Month>", "<Month>14</Month>", 67),
         ("muse", "YEARS", "MONTHS", None),
         ("muse", ">67<", ">300<", None),
@@ -174,7 +210,9 @@ def test_age(name, old, new, age, tmp_path):
     assert read(name, swapped(name, (old, new)), tmp_path).age == age
 
 
-@pytest.mark.parametrize(("name", "old"), [("cardiosoft", "FEMALE"), ("muse", "FEMALE"), ("aecg", 'Code code="F"')])
+@pytest.mark.parametrize(
+    ("name", "old"), [("cardiosoft", "FEMALE"), ("muse", "FEMALE"), ("aecg", 'Code code="F"')]
+)
 def test_sex(name, old, tmp_path):
     for word, sex in (("M", 1.0), ("m", None if name == "aecg" else 1.0), ("UN", None), ("", None)):
         new = f'Code code="{word}"' if name == "aecg" else word
@@ -200,10 +238,22 @@ def test_age_in_years_is_counted_in_full_years():
 @pytest.mark.parametrize(
     ("name", "pairs", "reason"),
     [
-        ("cardiosoft", [("<NumberOfLeads>12", "<NumberOfLeads>11")] * 2, "number of leads differs from the stated"),
-        ("cardiosoft", [("CountTotal>5000", "CountTotal>5001")], "number of samples differs from the stated"),
+        (
+            "cardiosoft",
+            [("<NumberOfLeads>12", "<NumberOfLeads>11")] * 2,
+            "number of leads differs from the stated",
+        ),
+        (
+            "cardiosoft",
+            [("CountTotal>5000", "CountTotal>5001")],
+            "number of samples differs from the stated",
+        ),
         ("cardiosoft", [('"uVperLsb">5', '"uVperLsb">0')], "gain unknown"),
-        ("cardiosoft", [('"uVperLsb">5', '"uVperLsb">'), ("<Resolution", "<Resolution")], "gain unknown"),
+        (
+            "cardiosoft",
+            [('"uVperLsb">5', '"uVperLsb">'), ("<Resolution", "<Resolution")],
+            "gain unknown",
+        ),
         ("cardiosoft", [('"uVperLsb">5', '"mmHgperLsb">5')], "unit is not a voltage"),
         ("cardiosoft", [('"uVperLsb">5', '"mVperLsb">5')], "implausible amplitude"),
         ("cardiosoft", [('"Hz">500', '"Hz">')], "sampling rate unknown"),
@@ -250,7 +300,11 @@ def test_what_a_file_states_is_held_against_it(name, pairs, reason, tmp_path):
         ("LeadOff>FALSE", "LeadOff>TRUE", "electrode off"),
         ("LeadSampleSize>2", "LeadSampleSize>4", "samples are not of 16 bits"),
         ("<WaveFormData>", "<WaveFormData>!", "samples are not base64"),
-        ("<WaveFormData>", "<WaveFormData>AAAA", "samples are not of 16 bits|samples are not base64"),
+        (
+            "<WaveFormData>",
+            "<WaveFormData>AAAA",
+            "samples are not of 16 bits|samples are not base64",
+        ),
     ],
 )
 def test_a_lead_of_muse_that_does_not_hold(old, new, reason, tmp_path):
@@ -273,11 +327,18 @@ def test_a_unit_that_is_no_voltage(name, unit, tmp_path):
 
 def test_leads_of_an_aecg_that_were_not_recorded_together(tmp_path):
     text = CONTENT["aecg"].decode()
-    series = re.search(r"<component><series>.*?<derivation>", text, re.DOTALL)[0].replace("<derivation>", "")
-    two = text.replace("<component><series>", series + "</series></component><component><series>", 1)
+    series = re.search(r"<component><series>.*?<derivation>", text, re.DOTALL)[0].replace(
+        "<derivation>", ""
+    )
+    two = text.replace(
+        "<component><series>", series + "</series></component><component><series>", 1
+    )
     assert refusal("aecg", two.encode(), tmp_path) == "leads not recorded together"
     one = re.search(r"<component><sequenceSet>.*?</sequenceSet></component>", text, re.DOTALL)[0]
-    assert refusal("aecg", text.replace(one, one + one, 1).encode(), tmp_path) == "leads not recorded together"
+    assert (
+        refusal("aecg", text.replace(one, one + one, 1).encode(), tmp_path)
+        == "leads not recorded together"
+    )
 
 
 def test_two_rates_in_one_set_of_an_aecg(tmp_path):
@@ -285,19 +346,26 @@ def test_two_rates_in_one_set_of_an_aecg(tmp_path):
     clock = f"<component>{clock}</component>"
     content = swapped("aecg", ("<sequenceSet>", "<sequenceSet>" + clock))
     assert refusal("aecg", content, tmp_path) == "two sampling rates"
-    content = swapped("aecg", ("<sequenceSet>", "<sequenceSet>" + clock.replace('"0.004" unit="s"', '"2" unit="ms"')))
+    content = swapped(
+        "aecg",
+        ("<sequenceSet>", "<sequenceSet>" + clock.replace('"0.004" unit="s"', '"2" unit="ms"')),
+    )
     assert read("aecg", content, tmp_path).rate_hz == 500
 
 
 @pytest.mark.parametrize("name", ["cardiosoft", "aecg"])
 def test_leads_of_different_length(name, tmp_path):
-    content = re.sub(rb"<ChannelSampleCountTotal>5000<", b"<ChannelSampleCountTotal><", CONTENT[name])
+    content = re.sub(
+        rb"<ChannelSampleCountTotal>5000<", b"<ChannelSampleCountTotal><", CONTENT[name]
+    )
     last = b"\n\t\t</WaveformData>" if name == "cardiosoft" else b"</digits>"
     longer = content.replace(last, (b",7" if name == "cardiosoft" else b" 7") + last, 1)
     assert refusal(name, longer, tmp_path) == "leads differ in length"
 
 
-@pytest.mark.parametrize(("word", "missing"), [("NaN", True), (" ", True), ("-", None), ("0x1f", None), ("inf", True)])
+@pytest.mark.parametrize(
+    ("word", "missing"), [("NaN", True), (" ", True), ("-", None), ("0x1f", None), ("inf", True)]
+)
 def test_samples_that_are_no_numbers(word, missing, tmp_path):
     head, lead, tail = CONTENT["cardiosoft"].rpartition(b'lead="V3">')
     words = tail.split(b",")
@@ -344,7 +412,11 @@ def declared(name, doctype, entity=""):
     text = re.sub(r"<!DOCTYPE[^>]*>\n", "", text)
     root = {"cardiosoft": "CardiologyXML", "muse": "RestingECG", "aecg": "AnnotatedECG"}[name]
     text = text.replace("?>\n", f"?>\n<!DOCTYPE {root} {doctype}>\n", 1)
-    return text.replace("<text>", f"<text>{entity}").replace("FEMALE", entity or "FEMALE").encode("latin-1")
+    return (
+        text.replace("<text>", f"<text>{entity}")
+        .replace("FEMALE", entity or "FEMALE")
+        .encode("latin-1")
+    )
 
 
 @pytest.mark.parametrize("name", XML)
@@ -367,12 +439,19 @@ def test_declarations_are_refused(name, doctype, entity, tmp_path):
 def test_an_external_dtd_is_passed_over(name, tmp_path):
     content = declared(name, 'SYSTEM "http://127.0.0.1:9/restecg.dtd"')
     assert read(name, content, tmp_path).rate_hz == 500
-    assert refusal(name, declared(name, 'SYSTEM "restecg.dtd"', "&unknown;"), tmp_path) == "malformed XML"
+    assert (
+        refusal(name, declared(name, 'SYSTEM "restecg.dtd"', "&unknown;"), tmp_path)
+        == "malformed XML"
+    )
 
 
 def test_sizes_are_bounded(tmp_path, monkeypatch):
     too_large = "XML too large for a resting ECG"
-    for name, root in (("muse", b"RestingECG"), ("cardiosoft", b"CardiologyXML"), ("aecg", b"AnnotatedECG")):
+    for name, root in (
+        ("muse", b"RestingECG"),
+        ("cardiosoft", b"CardiologyXML"),
+        ("aecg", b"AnnotatedECG"),
+    ):
         deep = b"<%s>" % root + b"<a>" * 90_000 + b"</a>" * 90_000 + b"</%s>" % root
         assert refusal(name, deep, tmp_path) == "XML too deep for a resting ECG"
     for flood in (b"<a/>" * 300_000, b"<a " + b"b='' " * 300_000 + b"/>"):
@@ -382,7 +461,11 @@ def test_sizes_are_bounded(tmp_path, monkeypatch):
 
 
 def markup_refusal(name):
-    return {"cardiosoft": "not a CardioSoft file", "muse": "not a MUSE file", "aecg": "not an HL7 aECG"}[name]
+    return {
+        "cardiosoft": "not a CardioSoft file",
+        "muse": "not a MUSE file",
+        "aecg": "not an HL7 aECG",
+    }[name]
 
 
 @pytest.mark.parametrize("name", XML)
@@ -399,10 +482,16 @@ def test_damaged_files(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", XML)
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "latin-1", "cp949"])
+@pytest.mark.parametrize(
+    "encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "latin-1", "cp949"]
+)
 def test_encodings(name, encoding, tmp_path):
     """The declaration stays as it is, so that it lies in most of these; devices do that."""
-    text = CONTENT[name].decode("latin-1").replace(made.FIRST, "홍길동" if encoding == "cp949" else "Jörg")
+    text = (
+        CONTENT[name]
+        .decode("latin-1")
+        .replace(made.FIRST, "홍길동" if encoding == "cp949" else "Jörg")
+    )
     content = text.replace("M\xfcller", "Miller").encode(encoding)
     record = read(name, content, tmp_path)
     assert (record.rate_hz, record.sex) == (500, 0.0)
@@ -419,7 +508,9 @@ def test_mutations_end_in_a_record_or_a_reason(name, tmp_path):
             del content[draw.integers(len(content)) :]
         else:
             # the header more often than the samples, which are most of a file
-            places = draw.integers(len(content) if number % 3 == 1 else 4000, size=draw.integers(1, 12))
+            places = draw.integers(
+                len(content) if number % 3 == 1 else 4000, size=draw.integers(1, 12)
+            )
             for place in places:
                 content[place] = draw.integers(256)
         try:
@@ -443,7 +534,10 @@ def test_codes_and_differences_of_scp(code, differences, tmp_path):
 @pytest.mark.parametrize("differences", [0, 2])
 def test_the_reference_beat_of_scp_is_added(differences, tmp_path):
     record = read("scp", made.scp(SIGNAL, subtract=True, differences=differences), tmp_path)
-    assert np.abs(ecg.settle(record.signal, record.rate_hz, record.leads) - SIGNAL).max() < 2 * STEP["scp"]
+    assert (
+        np.abs(ecg.settle(record.signal, record.rate_hz, record.leads) - SIGNAL).max()
+        < 2 * STEP["scp"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -462,7 +556,10 @@ def test_a_lead_upside_down_is_not_taken(tmp_path):
     leads = ("I", "II", "III", "aVL", "aVF", "-aVR", *ecg.LEADS[6:])
     record = read("scp", made.scp(SIGNAL, leads), tmp_path)
     assert "aVR" not in record.leads
-    assert np.abs(ecg.settle(record.signal, record.rate_hz, record.leads) - SIGNAL).max() < 2 * STEP["scp"]
+    assert (
+        np.abs(ecg.settle(record.signal, record.rate_hz, record.leads) - SIGNAL).max()
+        < 2 * STEP["scp"]
+    )
     with pytest.raises(Excluded, match="no standard lead"):
         standard_leads([("-aVR", np.zeros(9)), ("X", np.zeros(9))])
 
@@ -474,8 +571,14 @@ def test_damaged_scp(tmp_path):
     assert refusal("scp", content[:-100], tmp_path) == "unreadable SCP-ECG record"
     flipped = bytearray(content)
     flipped[-2000] ^= 4
-    assert refusal("scp", bytes(flipped), tmp_path) in ("samples differ from the checksum", "unreadable SCP-ECG record")
-    assert refusal("scp", content + bytes(scp.LIMIT), tmp_path) == "SCP-ECG too large for a resting ECG"
+    assert refusal("scp", bytes(flipped), tmp_path) in (
+        "samples differ from the checksum",
+        "unreadable SCP-ECG record",
+    )
+    assert (
+        refusal("scp", content + bytes(scp.LIMIT), tmp_path)
+        == "SCP-ECG too large for a resting ECG"
+    )
 
 
 # --- whose file it is
@@ -483,17 +586,25 @@ def test_damaged_scp(tmp_path):
 
 def test_each_file_suits_its_reader_alone():
     for name, content in CONTENT.items():
-        mine = [key for key, reader in READERS["ecg"].items() if reader.suits(Path("f.xml"), content[:4096])]
+        mine = [
+            key
+            for key, reader in READERS["ecg"].items()
+            if reader.suits(Path("f.xml"), content[:4096])
+        ]
         assert mine == [name]
     assert not [
-        n for n, r in READERS["ecg"].items() if r.suits(Path("f.xml"), b"<html><body>") or r.suits(Path("f"), b"")
+        n
+        for n, r in READERS["ecg"].items()
+        if r.suits(Path("f.xml"), b"<html><body>") or r.suits(Path("f"), b"")
     ]
 
 
 def test_find(tmp_path):
     (tmp_path / "deep").mkdir()
     for name in READER:
-        (tmp_path / "deep" / f"{name}.{'scp' if name == 'scp' else 'XML'}").write_bytes(CONTENT[name])
+        (tmp_path / "deep" / f"{name}.{'scp' if name == 'scp' else 'XML'}").write_bytes(
+            CONTENT[name]
+        )
     (tmp_path / "page.xml").write_text("<html/>")
     (tmp_path / "empty.xml").touch()
     for name in XML:

@@ -31,12 +31,16 @@ from ecgcmr.raw.records import biobank, patient
 from ecgcmr.signals import cmr, phenotypes
 
 SLICES, PHASES, ROWS, COLUMNS = 9, 12, 40, 48
-ALONG = np.array([0.72, -0.48, -0.5]) / np.linalg.norm([0.72, -0.48, -0.5])  # base → apex: left, to the front, down
+ALONG = np.array([0.72, -0.48, -0.5]) / np.linalg.norm(
+    [0.72, -0.48, -0.5]
+)  # base → apex: left, to the front, down
 
 
 def frames() -> np.ndarray:
     """Each image is known by its level: 100 · slice + phase, and by a mark in its corner."""
-    out = np.add.outer(100.0 * np.arange(SLICES), np.arange(PHASES))[:, :, None, None] * np.ones((ROWS, COLUMNS))
+    out = np.add.outer(100.0 * np.arange(SLICES), np.arange(PHASES))[:, :, None, None] * np.ones(
+        (ROWS, COLUMNS)
+    )
     out[:, :, 3, 5] = 2000
     return out.astype(np.float32)
 
@@ -49,10 +53,18 @@ def image(slice_: int, phase: int, **changes) -> Dataset:
     data = Dataset()
     data.PatientName, data.PatientID, data.PatientBirthDate = "Roe^Jane", "12345", "19700201"
     data.SOPClassUID, data.SOPInstanceUID, data.Modality = MRImageStorage, generate_uid(), "MR"
-    data.SeriesInstanceUID, data.SeriesNumber, data.InstanceNumber = "1.2.3", 5, 1000 - slice_ * PHASES - phase
+    data.SeriesInstanceUID, data.SeriesNumber, data.InstanceNumber = (
+        "1.2.3",
+        5,
+        1000 - slice_ * PHASES - phase,
+    )
     data.ImageOrientationPatient = [float(x) for x in (*right, *down)]
-    data.ImagePositionPatient = [round(float(x), 4) for x in np.array([10.0, -20, 30]) + 8 * slice_ * ALONG]
-    data.SliceLocation = float(np.random.default_rng(slice_).uniform(-50, 50))  # no distance, as in Sunnybrook
+    data.ImagePositionPatient = [
+        round(float(x), 4) for x in np.array([10.0, -20, 30]) + 8 * slice_ * ALONG
+    ]
+    data.SliceLocation = float(
+        np.random.default_rng(slice_).uniform(-50, 50)
+    )  # no distance, as in Sunnybrook
     data.TriggerTime, data.PixelSpacing = 10.0 + 40 * phase, [1.5, 1.4]
     data.Rows, data.Columns, data.SamplesPerPixel = ROWS, COLUMNS, 1
     data.PhotometricInterpretation, data.PixelRepresentation = "MONOCHROME2", 0
@@ -88,7 +100,9 @@ def folder(path: Path, images: list[bytes]) -> Path:
 
 
 def archive(path: Path, images: list[bytes]) -> Path:
-    names = [f"../../escape/{number}.dcm" for number in range(len(images))]  # must not lead anywhere
+    names = [
+        f"../../escape/{number}.dcm" for number in range(len(images))
+    ]  # must not lead anywhere
     if path.suffix == ".zip":
         with zipfile.ZipFile(path, "w") as opened:
             for name, content in zip(names, images):
@@ -108,7 +122,9 @@ def archive(path: Path, images: list[bytes]) -> Path:
 
 @pytest.mark.parametrize("kind", ["folder", "p1.tar.xz", "p1.zip"])
 def test_dicom_is_sorted_by_geometry_and_time(tmp_path, kind):
-    source = folder(tmp_path / "p1", stack()) if kind == "folder" else archive(tmp_path / kind, stack())
+    source = (
+        folder(tmp_path / "p1", stack()) if kind == "folder" else archive(tmp_path / kind, stack())
+    )
     record = sax_dicom.read(str(source))
     assert np.array_equal(record.frames, frames())
     assert record.spacing_mm == (8.0, 1.5, 1.4)
@@ -126,7 +142,9 @@ def test_dicom_opposite_normal_still_runs_from_base_to_apex(tmp_path):
     for data in turned:
         right, down = data.ImageOrientationPatient[:3], data.ImageOrientationPatient[3:]
         data.ImageOrientationPatient = [*down, *right]
-    assert np.array_equal(sax_dicom.read(str(folder(tmp_path, [stored(d) for d in turned]))).frames, frames())
+    assert np.array_equal(
+        sax_dicom.read(str(folder(tmp_path, [stored(d) for d in turned]))).frames, frames()
+    )
 
 
 def test_dicom_orders_by_instance_without_trigger_times(tmp_path):
@@ -136,15 +154,23 @@ def test_dicom_orders_by_instance_without_trigger_times(tmp_path):
 
 
 def test_dicom_slope_and_rounded_orientation(tmp_path):
-    images = [image(s, p, RescaleSlope=2, RescaleIntercept=-5) for s in range(SLICES) for p in range(PHASES)]
+    images = [
+        image(s, p, RescaleSlope=2, RescaleIntercept=-5)
+        for s in range(SLICES)
+        for p in range(PHASES)
+    ]
     for number, data in enumerate(images):
-        data.ImageOrientationPatient = [x + 1e-6 * (number % 2) for x in data.ImageOrientationPatient]
+        data.ImageOrientationPatient = [
+            x + 1e-6 * (number % 2) for x in data.ImageOrientationPatient
+        ]
     record = sax_dicom.read(str(folder(tmp_path, [stored(data) for data in images])))
     assert np.array_equal(record.frames, 2 * frames() - 5)
 
 
 def test_dicom_takes_the_stack_among_other_series(tmp_path):
-    scouts = [image(s, 0, ImageOrientationPatient=[1, 0, 0, 0, 1, 0], TriggerTime=None) for s in range(5)]
+    scouts = [
+        image(s, 0, ImageOrientationPatient=[1, 0, 0, 0, 1, 0], TriggerTime=None) for s in range(5)
+    ]
     long_axis = [image(0, p, ImageOrientationPatient=[0, 1, 0, 0, 0, -1]) for p in range(PHASES)]
     again = [image(4, p, SeriesNumber=9, SeriesInstanceUID="1.2.4") for p in range(PHASES)]
     for data in again:
@@ -153,11 +179,16 @@ def test_dicom_takes_the_stack_among_other_series(tmp_path):
     record = sax_dicom.read(str(folder(tmp_path, more + stack())))
     assert np.array_equal(record.frames[[0, 3, 5]], frames()[[0, 3, 5]])
     assert np.array_equal(record.frames[4], frames()[4] + 7)
-    assert record.repairs == ("last of several series of one slice taken", "largest of several parallel sets taken")
+    assert record.repairs == (
+        "last of several series of one slice taken",
+        "largest of several parallel sets taken",
+    )
 
 
 def test_dicom_matches_numbers_of_phases(tmp_path):
-    images = [image(s, p) for s in range(SLICES) for p in range(PHASES) if (s, p) != (3, PHASES - 1)]
+    images = [
+        image(s, p) for s in range(SLICES) for p in range(PHASES) if (s, p) != (3, PHASES - 1)
+    ]
     record = sax_dicom.read(str(folder(tmp_path, [stored(data) for data in images])))
     assert record.frames.shape == (SLICES, PHASES, ROWS, COLUMNS)
     assert record.repairs == ("numbers of phases matched",)
@@ -171,7 +202,10 @@ def test_dicom_matches_numbers_of_phases(tmp_path):
         (lambda: [stored(image(0, p)) for p in range(PHASES)], "not a stack"),
         (lambda: stack(ImagePositionPatient=None), "no DICOM image with a position"),
         (lambda: [b"not a DICOM file at all" * 20], "no DICOM image with a position"),
-        (lambda: [content[: len(content) - 500] for content in stack()], "pixels cannot be decoded"),
+        (
+            lambda: [content[: len(content) - 500] for content in stack()],
+            "pixels cannot be decoded",
+        ),
     ],
 )
 def test_dicom_refuses_with_a_reason(tmp_path, images, reason):
@@ -256,7 +290,9 @@ def test_dicom_find(tmp_path):
 
 
 def write_nifti(path: Path, data: np.ndarray, towards_apex: bool = True) -> Path:
-    step = ALONG * (8 if towards_apex else -8) * np.array([-1, -1, 1])  # NIfTI's axes: x and y have the other sign
+    step = (
+        ALONG * (8 if towards_apex else -8) * np.array([-1, -1, 1])
+    )  # NIfTI's axes: x and y have the other sign
     affine = np.eye(4)
     affine[:3, :3] = np.stack([[1.4, 0, 0], [0, 1.5, 0], step], axis=1)
     made = nibabel.Nifti1Image(data.transpose(3, 2, 0, 1), affine)
@@ -277,7 +313,9 @@ def test_nifti_is_seen_as_the_scanner_shows_it(tmp_path, ending):
 
 
 def test_nifti_runs_from_base_to_apex(tmp_path):
-    record = sax_nifti.read(str(write_nifti(tmp_path / "p.nii", frames()[::-1], towards_apex=False)))
+    record = sax_nifti.read(
+        str(write_nifti(tmp_path / "p.nii", frames()[::-1], towards_apex=False))
+    )
     assert np.array_equal(record.frames, frames())
     assert record.repairs == ("slices reversed to run from base to apex",)
 
@@ -310,7 +348,9 @@ def _cut_inside(path: Path) -> None:
     path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes())[:2000]))
 
 
-@pytest.mark.parametrize("damage", [_garbage, _cut, _cut_inside, _flipped, lambda path: path.write_bytes(b"")])
+@pytest.mark.parametrize(
+    "damage", [_garbage, _cut, _cut_inside, _flipped, lambda path: path.write_bytes(b"")]
+)
 def test_nifti_damage_is_a_reason(tmp_path, damage):
     path = write_nifti(tmp_path / "p.nii.gz", frames())
     damage(path)
@@ -330,7 +370,9 @@ def _put(at: int, form: str, value: float):
 @pytest.mark.parametrize(
     "damage",
     [
-        lambda path: path.write_bytes(path.read_bytes()[:20_000] + bytes(96) + path.read_bytes()[20_000:]),
+        lambda path: path.write_bytes(
+            path.read_bytes()[:20_000] + bytes(96) + path.read_bytes()[20_000:]
+        ),
         _put(48, "<h", PHASES - 1),
         _put(70, "<h", 4),  # 16 bits, of 32
         _put(80, "<f", 0.0),  # nibabel makes it 1 mm
@@ -346,7 +388,9 @@ def test_nifti_that_contradicts_itself_is_refused(tmp_path, damage):
 
 
 def test_nifti_needs_time_and_bounds(tmp_path, monkeypatch):
-    nibabel.save(nibabel.Nifti1Image(np.zeros((4, 4, 3), np.float32), np.eye(4)), tmp_path / "still.nii")
+    nibabel.save(
+        nibabel.Nifti1Image(np.zeros((4, 4, 3), np.float32), np.eye(4)), tmp_path / "still.nii"
+    )
     with pytest.raises(Excluded, match="no time axis"):
         sax_nifti.read(str(tmp_path / "still.nii"))
     monkeypatch.setattr(sax_nifti, "VOXEL_LIMIT", 100)
@@ -399,7 +443,12 @@ def every_slice(**changes) -> list[Dataset]:
     for s in range(SLICES):
         for p in range(PHASES):
             data = image(
-                s, p, SeriesNumber=20 + s, SeriesInstanceUID=f"1.2.{s}", CardiacNumberOfImages=PHASES, **changes
+                s,
+                p,
+                SeriesNumber=20 + s,
+                SeriesInstanceUID=f"1.2.{s}",
+                CardiacNumberOfImages=PHASES,
+                **changes,
             )
             data.SeriesDescription = f"CINE_segmented_SAX_b{s + 1}"
             out.append(data)
@@ -408,7 +457,9 @@ def every_slice(**changes) -> list[Dataset]:
 
 @pytest.mark.parametrize("table", ["manifest.csv", "manifest.cvs"])
 def test_biobank_zip_with_a_series_per_slice(tmp_path, table):
-    record = sax_dicom.read(str(biobank_zip(tmp_path / "1234567_20209_2_0.zip", every_slice(), table)))
+    record = sax_dicom.read(
+        str(biobank_zip(tmp_path / "1234567_20209_2_0.zip", every_slice(), table))
+    )
     assert np.array_equal(record.frames, frames())
     assert (record.key, record.person) == ("1234567_20209_2_0", "1234567")
     assert record.repairs == ()
@@ -417,14 +468,22 @@ def test_biobank_zip_with_a_series_per_slice(tmp_path, table):
 def test_biobank_zip_with_one_mixed_series(tmp_path):
     images = every_slice()
     for data in images:
-        data.SeriesNumber, data.SeriesInstanceUID, data.SeriesDescription = 20, "1.2.9", "CINE_segmented_SAX"
+        data.SeriesNumber, data.SeriesInstanceUID, data.SeriesDescription = (
+            20,
+            "1.2.9",
+            "CINE_segmented_SAX",
+        )
     record = sax_dicom.read(str(biobank_zip(tmp_path / "1234567_20209_3_0.zip", images[::-1])))
     assert np.array_equal(record.frames, frames())
     assert (record.person, record.visit) == ("1234567", "3")  # another visit of one person
 
 
 def test_biobank_zip_with_several_series_of_a_slice(tmp_path):
-    again = [image(4, p, SeriesNumber=24, SeriesInstanceUID=f"1.2.4.{n}") for n in (1, 2) for p in range(PHASES)]
+    again = [
+        image(4, p, SeriesNumber=24, SeriesInstanceUID=f"1.2.4.{n}")
+        for n in (1, 2)
+        for p in range(PHASES)
+    ]
     for data in again[PHASES:]:
         data.PixelData = (np.frombuffer(data.PixelData, "<u2") + 7).astype("<u2").tobytes()
     record = sax_dicom.read(str(biobank_zip(tmp_path / "1_20209_2_0.zip", again + every_slice())))
@@ -435,7 +494,11 @@ def test_biobank_zip_with_several_series_of_a_slice(tmp_path):
 
 @pytest.mark.parametrize("missing", [0, 5, PHASES - 1])
 def test_biobank_zip_with_a_missing_frame_repeats_its_neighbour(tmp_path, missing):
-    images = [data for data in every_slice() if (data.SeriesNumber, data.TriggerTime) != (23, 10.0 + 40 * missing)]
+    images = [
+        data
+        for data in every_slice()
+        if (data.SeriesNumber, data.TriggerTime) != (23, 10.0 + 40 * missing)
+    ]
     record = sax_dicom.read(str(biobank_zip(tmp_path / "1_20209_2_0.zip", images)))
     others = [p for p in range(PHASES) if p != missing]
     assert np.array_equal(record.frames[:, others], frames()[:, others])
@@ -446,11 +509,15 @@ def test_biobank_zip_with_a_missing_frame_repeats_its_neighbour(tmp_path, missin
 @pytest.mark.parametrize(
     ("stem", "expected"),
     [
-        ("1234567_20209_2_0", ("1234567", "2")), ("1234567_20205_3_1", ("1234567", "3")),
-        ("1234567_6025_0_0", ("1234567", "0")), ("SCD0000101", (None, None)), ("00001_hr", (None, None)),
-        ("1234567_20209_2", (None, None)), ("x1234567_20209_2_0", (None, None)),
+        ("1234567_20209_2_0", ("1234567", "2")),
+        ("1234567_20205_3_1", ("1234567", "3")),
+        ("1234567_6025_0_0", ("1234567", "0")),
+        ("SCD0000101", (None, None)),
+        ("00001_hr", (None, None)),
+        ("1234567_20209_2", (None, None)),
+        ("x1234567_20209_2_0", (None, None)),
     ],
-)  # fmt: skip
+)
 def test_biobank_names(stem, expected):
     assert biobank(stem) == expected
 
@@ -564,13 +631,19 @@ def test_pixels_without_a_decoder_name_it(tmp_path, keyword):
     syntax = getattr(pydicom.uid, keyword)
     if sax_dicom._decodable(syntax):
         pytest.skip(f"a decoder of {keyword} is installed")
-    images = [encapsulated(image(s, p), syntax, bytes(64)) for s in range(SLICES) for p in range(PHASES)]
-    with pytest.raises(Excluded, match=f"^compressed pixels: no decoder of {keyword} is installed$"):
+    images = [
+        encapsulated(image(s, p), syntax, bytes(64)) for s in range(SLICES) for p in range(PHASES)
+    ]
+    with pytest.raises(
+        Excluded, match=f"^compressed pixels: no decoder of {keyword} is installed$"
+    ):
         sax_dicom.read(str(folder(tmp_path, images)))
 
 
 def test_claimed_sizes_allocate_nothing(tmp_path):
-    images = [image(s, p, Rows=60_000, Columns=60_000) for s in range(SLICES) for p in range(PHASES)]
+    images = [
+        image(s, p, Rows=60_000, Columns=60_000) for s in range(SLICES) for p in range(PHASES)
+    ]
     with pytest.raises(Excluded, match="no DICOM image"):
         sax_dicom.read(str(folder(tmp_path, [run_length_claim(data) for data in images])))
 
@@ -611,7 +684,10 @@ def enhanced(slice_: int, with_groups: bool = True) -> bytes:
     for name in ("ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing", "TriggerTime"):
         delattr(data, name)
     if with_groups:
-        data.SharedFunctionalGroupsSequence, data.PerFrameFunctionalGroupsSequence = [shared], groups
+        data.SharedFunctionalGroupsSequence, data.PerFrameFunctionalGroupsSequence = (
+            [shared],
+            groups,
+        )
     return stored(data)
 
 
@@ -629,16 +705,22 @@ def test_plain_images_with_a_leftover_of_functional_groups(tmp_path):
 
 def test_multi_frame_images_without_places_are_refused(tmp_path):
     with pytest.raises(Excluded, match="no DICOM image with a position"):
-        sax_dicom.read(str(folder(tmp_path, [enhanced(s, with_groups=False) for s in range(SLICES)])))
+        sax_dicom.read(
+            str(folder(tmp_path, [enhanced(s, with_groups=False) for s in range(SLICES)]))
+        )
 
 
 @pytest.mark.parametrize(
     "changes",
     [
-        {"PixelSpacing": [0, 1.4]}, {"ImagePositionPatient": ["nan", 0, 0]}, {"Rows": 0},
-        {"ImageOrientationPatient": [1, 0, 0]}, {"TriggerTime": 8765}, {"RescaleSlope": 1},
+        {"PixelSpacing": [0, 1.4]},
+        {"ImagePositionPatient": ["nan", 0, 0]},
+        {"Rows": 0},
+        {"ImageOrientationPatient": [1, 0, 0]},
+        {"TriggerTime": 8765},
+        {"RescaleSlope": 1},
     ],
-)  # fmt: skip
+)
 def test_senseless_headers_are_a_reason(tmp_path, changes):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -655,7 +737,9 @@ def test_jpeg_2000_pixels_are_decoded_by_pillow(tmp_path):
     for s in range(SLICES):
         for p in range(PHASES):
             buffer = io.BytesIO()
-            pillow.fromarray(frames()[s, p].astype("<u2")).save(buffer, "JPEG2000", no_jp2=True, irreversible=False)
+            pillow.fromarray(frames()[s, p].astype("<u2")).save(
+                buffer, "JPEG2000", no_jp2=True, irreversible=False
+            )
             data = image(s, p, BitsStored=16, HighBit=15)
             images.append(encapsulated(data, pydicom.uid.JPEG2000Lossless, buffer.getvalue()))
     assert np.array_equal(sax_dicom.read(str(folder(tmp_path, images))).frames, frames())
@@ -683,7 +767,9 @@ def shown(labels: np.ndarray) -> np.ndarray:
 
 def save(path: Path, array: np.ndarray, affine: np.ndarray, unit: str = "unknown") -> None:
     """(slices, phases, rows, columns), or without phases, as X, Y, Z, T; 0.08 s per phase, as ukbb_cardiac writes it."""
-    made = nibabel.Nifti1Image(array.transpose((3, 2, 0, 1) if array.ndim == 4 else (2, 1, 0)), affine)
+    made = nibabel.Nifti1Image(
+        array.transpose((3, 2, 0, 1) if array.ndim == 4 else (2, 1, 0)), affine
+    )
     if array.ndim == 4:
         made.header["pixdim"][4] = 0.08
         made.header.set_xyzt_units("mm", unit)
@@ -711,16 +797,23 @@ def person(folder: Path, labels: np.ndarray, affine: np.ndarray, **files: np.nda
 
 def test_segmentation_of_the_whole_cycle(tmp_path):
     labels = beating()
-    record = sax_nifti.read(person(tmp_path / "1234567_20209_2_0", labels, scanner(), seg_sa=labels))
+    record = sax_nifti.read(
+        person(tmp_path / "1234567_20209_2_0", labels, scanner(), seg_sa=labels)
+    )
     assert np.array_equal(record.masks, labels)
     assert record.masks.dtype == np.uint8
     assert record.masked == tuple(range(len(BEAT)))
     assert (record.key, record.person) == ("1234567_20209_2_0", "1234567")
     assert record.repairs == ("unit of time not named, taken as s",)
-    truth = phenotypes.measure(labels[:, 0], labels[:, ES], (8.0, 1.5, 1.5), heart_rate=62.5, from_apex=True)
+    truth = phenotypes.measure(
+        labels[:, 0], labels[:, ES], (8.0, 1.5, 1.5), heart_rate=62.5, from_apex=True
+    )
     assert record.labels == pytest.approx(truth)
     assert len(record.labels) == 27
-    assert cmr.prepare(record)[1] == ("end-systole from the segmentation", "heart found by the segmentation")
+    assert cmr.prepare(record)[1] == (
+        "end-systole from the segmentation",
+        "heart found by the segmentation",
+    )
 
 
 def test_segments_follow_the_affine_through_every_flip_and_quarter_turn(tmp_path):
@@ -741,7 +834,9 @@ def test_segments_follow_the_affine_through_every_flip_and_quarter_turn(tmp_path
         walls = {k: record.labels[f"WT_AHA_{k}"] for k in range(1, 7)}
         assert max(walls, key=walls.get) == 2, number
         assert record.labels["LVEF"] == pytest.approx(51, abs=3)
-        assert (record.masks[0] > 0).sum() < (record.masks[3] > 0).sum()  # two empty slices above the base
+        assert (record.masks[0] > 0).sum() < (
+            record.masks[3] > 0
+        ).sum()  # two empty slices above the base
         assert np.array_equal(record.masks[..., 0, 0] > 0, record.frames[..., 0, 0] > 300)
         assert np.corrcoef(record.masks.ravel() == 1, record.frames.ravel())[0, 1] > 0.5
 
@@ -751,7 +846,9 @@ def test_segmentation_of_end_diastole_and_end_systole(tmp_path):
     seen = shown(labels)
     ends = {"seg_sa_ED": labels[:, 0], "seg_sa_ES": labels[:, ES]}
     whole = sax_nifti.read(person(tmp_path / "w", labels, scanner(), seg_sa=labels))
-    placed = sax_nifti.read(person(tmp_path / "p", labels, scanner(), **ends, sa_ED=seen[:, 0], sa_ES=seen[:, ES]))
+    placed = sax_nifti.read(
+        person(tmp_path / "p", labels, scanner(), **ends, sa_ED=seen[:, 0], sa_ES=seen[:, ES])
+    )
     assert placed.masked == (0, ES)
     assert np.array_equal(placed.masks[:, ES], labels[:, ES])
     assert not placed.masks[:, 1:ES].any()
@@ -760,7 +857,10 @@ def test_segmentation_of_end_diastole_and_end_systole(tmp_path):
     assert loose.masked == (0,)
     assert loose.labels == pytest.approx(whole.labels)
     assert "phase of the segmented end-systole not known" in loose.repairs
-    assert cmr.prepare(loose)[1] == ("end-systole from the smallest blood pool", "heart found by the segmentation")
+    assert cmr.prepare(loose)[1] == (
+        "end-systole from the smallest blood pool",
+        "heart found by the segmentation",
+    )
 
 
 def test_frames_of_end_diastole_and_end_systole_alone(tmp_path):
@@ -769,7 +869,11 @@ def test_frames_of_end_diastole_and_end_systole_alone(tmp_path):
     for name, array in (("sa_ED", seen[:, 0]), ("sa_ES", seen[:, ES])):
         save(tmp_path / "p1" / f"{name}.nii", array, scanner())
         save(tmp_path / "p2" / f"{name}.nii", array, scanner())
-        save(tmp_path / "p2" / f"seg_{name}.nii", labels[:, {"sa_ED": 0, "sa_ES": ES}[name]], scanner())
+        save(
+            tmp_path / "p2" / f"seg_{name}.nii",
+            labels[:, {"sa_ED": 0, "sa_ES": ES}[name]],
+            scanner(),
+        )
     plain, drawn = map(sax_nifti.read, sax_nifti.find(str(tmp_path)))
     assert (plain.key, drawn.key) == ("p1", "p2")
     assert np.array_equal(plain.frames, seen[:, [0, ES]])
@@ -799,7 +903,10 @@ def test_a_segmentation_that_does_not_fit_is_left_out(tmp_path, spoil, word):
     record = sax_nifti.read(person(tmp_path / "p", labels, scanner(), seg_sa=spoil(labels)))
     assert any(word in repair for repair in record.repairs)
     assert (record.masks, record.masked, record.labels) == (None, (), {})
-    assert cmr.prepare(record)[1] == ("end-systole from the smallest blood pool", "heart found by what moves")
+    assert cmr.prepare(record)[1] == (
+        "end-systole from the smallest blood pool",
+        "heart found by what moves",
+    )
 
 
 def test_a_segmentation_of_another_place_or_broken_is_left_out(tmp_path):
@@ -807,7 +914,10 @@ def test_a_segmentation_of_another_place_or_broken_is_left_out(tmp_path):
     moved[:3, 3] += 20
     source = person(tmp_path / "p", labels, scanner())
     save(tmp_path / "p" / "seg_sa.nii", labels, moved)
-    assert "segmentation left out: files of another place beside the stack" in sax_nifti.read(source).repairs
+    assert (
+        "segmentation left out: files of another place beside the stack"
+        in sax_nifti.read(source).repairs
+    )
     (tmp_path / "p" / "seg_sa.nii").write_bytes(b"\x1f\x8bnothing")
     assert "segmentation left out: unreadable NIfTI" in sax_nifti.read(source).repairs
 
@@ -871,6 +981,8 @@ def test_the_survey_of_a_cohort_takes_phenotypes_and_the_crop(tmp_path):
     assert len({each.digest for each in found.values()}) == 3
     assert "heart found by the segmentation" in found["heart"].repairs
     assert "heart found by the segmentation" not in found["fixed"].repairs
-    assert [dataset.recipe_of("nifti", {}, crop)["cmr"]["crop"] for crop in cmr.CROPS] == list(cmr.CROPS)
+    assert [dataset.recipe_of("nifti", {}, crop)["cmr"]["crop"] for crop in cmr.CROPS] == list(
+        cmr.CROPS
+    )
     with pytest.raises(InputError, match="known: fixed, heart, none"):
         dataset.recipe_of("nifti", {}, "manual")

@@ -47,7 +47,12 @@ def test_several_recordings(tmp_path, name, what):
     for i, source in enumerate(sources):
         record = tensors.read(source)
         assert np.array_equal(record.signal, STACK[i])
-        assert (record.key, record.rate_hz, record.leads, record.repairs) == (f"x-{i}", 500.0, ecg.LEADS, ())
+        assert (record.key, record.rate_hz, record.leads, record.repairs) == (
+            f"x-{i}",
+            500.0,
+            ecg.LEADS,
+            (),
+        )
         assert ecg.prepare(record.signal, record.rate_hz, record.leads)[1] == ()
     with pytest.raises(Excluded, match="no such row"):
         tensors.read(f"{path}#3")
@@ -80,13 +85,19 @@ def test_normalised_files_are_refused(tmp_path, dtype):
     """What the authors call noBase_gn: a heart of 0.3 mV is as high there as one of 3 mV."""
     cleaned = torch.from_numpy(np.stack([ecg.clean(one) for one in STACK]))
     by_group = ecg.normalise(cleaned).numpy().astype(dtype)
-    by_lead = ((cleaned - cleaned.mean(-1, keepdim=True)) / cleaned.std(-1, keepdim=True)).numpy().astype(dtype)
+    by_lead = (
+        ((cleaned - cleaned.mean(-1, keepdim=True)) / cleaned.std(-1, keepdim=True))
+        .numpy()
+        .astype(dtype)
+    )
     by_range = (STACK[:1] - STACK[0].min()) / np.ptp(STACK[0])
     for wrong, how in ((by_group, "lead group"), (by_lead, "lead"), (by_range, "range")):
         path = stored(tmp_path / f"{how}.npy", wrong[:1])
         with pytest.raises(Excluded, match=f"^normalised by {how}, the millivolts are lost"):
             tensors.read(path)
-        assert not normalised.suits(Path(path), records.head(Path(path)))  # only where it is asked for
+        assert not normalised.suits(
+            Path(path), records.head(Path(path))
+        )  # only where it is asked for
         if how != "lead group":
             with pytest.raises(Excluded, match="not normalised by lead group"):
                 normalised.read(path)
@@ -102,7 +113,10 @@ def test_normalised_files_reach_the_network_as_they_are(tmp_path):
         record = normalised.read(source)
         assert record.repairs == (normalised.WORDS,)
         # The laws give back the limb leads but for one factor.
-        found, truth = np.diff(record.signal[:6]), np.diff(cleaned[i, :6])  # each lead's level is the baseline's
+        found, truth = (
+            np.diff(record.signal[:6]),
+            np.diff(cleaned[i, :6]),
+        )  # each lead's level is the baseline's
         factor = (found * truth).sum() / (truth**2).sum()
         assert np.abs(found - factor * truth).max() < 0.02 * np.abs(factor * truth).max()
         array, words = dataset._prepare("ecg", record, "heart")
@@ -146,7 +160,10 @@ def test_images_and_labels_beside_the_ecgs_are_passed_over(tmp_path):
     stored(tmp_path / "images.pt", [torch.zeros(3, 210, 210)])
     stored(tmp_path / "labels.pt", [0, 1, 1])
     (tmp_path / "broken.pt").write_bytes(b"PK\x03\x04 cut short")
-    assert tensors.find(str(tmp_path)) == [str(tmp_path / "broken.pt"), *(f"{path}#{i}" for i in range(3))]
+    assert tensors.find(str(tmp_path)) == [
+        str(tmp_path / "broken.pt"),
+        *(f"{path}#{i}" for i in range(3)),
+    ]
     with pytest.raises(Excluded, match="unreadable array file"):
         tensors.read(str(tmp_path / "broken.pt"))
     (tmp_path / "empty").mkdir()
@@ -183,8 +200,12 @@ def test_headers_that_lie(tmp_path):
     npy = Path(stored(tmp_path / "a.npy", STACK))
     npy.write_bytes(npy.read_bytes().replace(b"(3, 12", b"(9, 12"))
     npz = Path(stored(tmp_path / "b.npz", STACK))
-    npz = _repacked(npz, tmp_path / "c.npz", lambda _, content: content.replace(b"(3, 12", b"(9, 12"))
-    packed = _repacked(Path(stored(tmp_path / "d.pt", torch.from_numpy(STACK))), tmp_path / "e.pt", lambda _, c: c)
+    npz = _repacked(
+        npz, tmp_path / "c.npz", lambda _, content: content.replace(b"(3, 12", b"(9, 12")
+    )
+    packed = _repacked(
+        Path(stored(tmp_path / "d.pt", torch.from_numpy(STACK))), tmp_path / "e.pt", lambda _, c: c
+    )
     for path, reason in ((npy, "unreadable"), (npz, "file too large"), (packed, "unreadable")):
         with pytest.raises(Excluded, match=reason):
             tensors.read(str(path))
@@ -193,7 +214,9 @@ def test_headers_that_lie(tmp_path):
 def test_bytes_inserted_into_an_array_are_noticed(tmp_path):
     path = Path(stored(tmp_path / "a.npy", STACK))
     content = path.read_bytes()
-    path.write_bytes(content[:200_000] + bytes(4) + content[200_000:])  # every later sample one place on
+    path.write_bytes(
+        content[:200_000] + bytes(4) + content[200_000:]
+    )  # every later sample one place on
     with pytest.raises(Excluded, match="unreadable array file"):
         tensors.read(str(path))
 
@@ -218,6 +241,11 @@ def test_whose_file_it_is(tmp_path):
     ):
         path = Path(stored(tmp_path / name, what))
         assert tensors.suits(path, records.head(path)) is ours
-    for name, content in (("f.npy", b""), ("g.npy", b"\x93NUMPY\x01\x00\xff\xff"), ("h.pt", b"x"), ("i.zip", b"PK")):
+    for name, content in (
+        ("f.npy", b""),
+        ("g.npy", b"\x93NUMPY\x01\x00\xff\xff"),
+        ("h.pt", b"x"),
+        ("i.zip", b"PK"),
+    ):
         (tmp_path / name).write_bytes(content)
         assert not tensors.suits(tmp_path / name, content)

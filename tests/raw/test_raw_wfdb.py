@@ -22,14 +22,20 @@ def copy(name: str, folder: Path) -> Path:
 
 
 def write(
-    folder: Path, signal: np.ndarray, head: str = "", name: str = "r1", gain: str = "1000/mV", rate: int = 500
+    folder: Path,
+    signal: np.ndarray,
+    head: str = "",
+    name: str = "r1",
+    gain: str = "1000/mV",
+    rate: int = 500,
 ) -> str:
     """A record of format 16 with standard leads and a header of our own; counts are `signal`."""
     counts = signal.astype("<i2")
     (folder / f"{name}.dat").write_bytes(counts.T.tobytes())
     lines = [f"{name} {len(counts)} {rate} {counts.shape[1]}"]
     lines += [
-        f"{name}.dat 16 {gain} 16 0 {row[0]} {row.sum() % 65536} 0 {lead}" for row, lead in zip(counts, ecg.LEADS)
+        f"{name}.dat 16 {gain} 16 0 {row[0]} {row.sum() % 65536} 0 {lead}"
+        for row, lead in zip(counts, ecg.LEADS)
     ]
     (folder / f"{name}.hea").write_text("\n".join(lines) + "\n" + head)
     return str(folder / f"{name}.hea")
@@ -38,11 +44,15 @@ def write(
 def beats(scale: float = 1000, seed: int = 0) -> np.ndarray:
     """Lawful counts with beats of 0.9 mV on average at `scale` counts per mV, without a step of their own."""
     t = np.arange(5000) / 500
-    wave = np.exp(-0.5 * (((t * 1.2) % 1 - 0.4) / 0.03) ** 2) - 0.3 * np.exp(-0.5 * (((t * 1.2) % 1 - 0.7) / 0.05) ** 2)
+    wave = np.exp(-0.5 * (((t * 1.2) % 1 - 0.4) / 0.03) ** 2) - 0.3 * np.exp(
+        -0.5 * (((t * 1.2) % 1 - 0.7) / 0.05) ** 2
+    )
     noise = np.random.default_rng(seed).normal(0, 0.02, (8, 5000))
     one, two = 0.6 * wave + noise[0], 0.9 * wave + noise[1]
     chest = [size * wave + n for size, n in zip((-0.8, -0.6, 0.7, 1.1, 1.0, 0.8), noise[2:])]
-    return scale * np.stack([one, two, two - one, -(one + two) / 2, one - two / 2, two - one / 2, *chest])
+    return scale * np.stack(
+        [one, two, two - one, -(one + two) / 2, one - two / 2, two - one / 2, *chest]
+    )
 
 
 @pytest.mark.parametrize(
@@ -52,7 +62,10 @@ def beats(scale: float = 1000, seed: int = 0) -> np.ndarray:
         ("HR00001", ("gain 200/mV in the header, 1000 in the samples",)),
         (
             "E00001",
-            ("record name in the header put right", "gain 4880/mV in the header, 1000 in the samples"),
+            (
+                "record name in the header put right",
+                "gain 4880/mV in the header, 1000 in the samples",
+            ),
         ),
     ],
 )
@@ -114,12 +127,23 @@ def test_nothing_identifying_leaves(tmp_path):
     secret = "Jane Roe"
     head = f"#Name: {secret}\n#Date: 1970-02-01\n#Dx: {secret}\n#Age: {secret}\n#Sex: {secret}\n# ID: 12345\n"
     record = wfdb.read(write(tmp_path, beats(), head))
-    said = repr((record.key, record.age, record.sex, list(record.labels.values()), record.repairs, record.person))
+    said = repr(
+        (
+            record.key,
+            record.age,
+            record.sex,
+            list(record.labels.values()),
+            record.repairs,
+            record.person,
+        )
+    )
     assert "Jane" not in said
     assert not [name for name in record.labels if "Jane" in name or "12345" in name]
 
 
-@pytest.mark.parametrize(("gain", "scale"), [("200/mV", 200), ("204.9/mV", 204.9), ("5000/mV", 5000), ("1/uV", 1000)])
+@pytest.mark.parametrize(
+    ("gain", "scale"), [("200/mV", 200), ("204.9/mV", 204.9), ("5000/mV", 5000), ("1/uV", 1000)]
+)
 def test_right_gains_stand(tmp_path, gain, scale):
     record = wfdb.read(write(tmp_path, beats(scale), gain=gain))
     assert record.repairs == ()
@@ -191,7 +215,10 @@ def _replace(old: str, new: str):
         (_truncate, "unreadable WFDB record|checksum"),
         (_flip, "samples differ from the header's checksum"),
         (lambda header: header.write_text(""), "unreadable WFDB record"),
-        (lambda header: header.write_bytes(bytes(range(256)) * 40), "unreadable WFDB record|outside"),
+        (
+            lambda header: header.write_bytes(bytes(range(256)) * 40),
+            "unreadable WFDB record|outside",
+        ),
         (lambda header: header.with_suffix(".mat").unlink(), "unreadable WFDB record"),
         (_replace("A0002.mat", "../A0002.mat"), "header names a file outside its folder"),
         (_replace("A0002.mat", "/etc/passwd"), "header names a file outside its folder"),
@@ -227,7 +254,10 @@ def test_the_order_of_mimic_is_put_right_by_name(tmp_path):
     signal, words = ecg.prepare(record.signal, record.rate_hz, record.leads)
     assert words == ("leads reordered", "missing samples set to 0")
     untouched = np.trunc(beats(200)) / 200
-    assert np.abs(ecg.settle(record.signal, 500, record.leads)[[3, 4, 5]] - untouched[[3, 4, 5]]).max() < 1e-6
+    assert (
+        np.abs(ecg.settle(record.signal, 500, record.leads)[[3, 4, 5]] - untouched[[3, 4, 5]]).max()
+        < 1e-6
+    )
     assert np.isfinite(signal).all()
 
 
@@ -240,22 +270,33 @@ def test_swapped_leads_under_right_names_are_refused(tmp_path, named):
         ecg.prepare(record.signal, record.rate_hz, record.leads)
 
 
-@pytest.mark.skipif(not SHARED.exists(), reason="the real recordings lie beside a development checkout")
+@pytest.mark.skipif(
+    not SHARED.exists(), reason="the real recordings lie beside a development checkout"
+)
 def test_swapped_leads_of_real_records_are_refused():
     caught = [
         ecg.einthoven(ecg.settle(record.signal, record.rate_hz, MIMIC)) > ecg.EINTHOVEN_LIMIT
-        for record in (wfdb.read(str(path)) for path in sorted((SHARED / "cinc").glob("*.hea"))[::6])
+        for record in (
+            wfdb.read(str(path)) for path in sorted((SHARED / "cinc").glob("*.hea"))[::6]
+        )
         if not ecg.quality(ecg.settle(record.signal, record.rate_hz, record.leads))
     ]
     assert len(caught) >= 30
     assert np.mean(caught) > 0.95
 
 
-@pytest.mark.skipif(not SHARED.exists(), reason="the real recordings lie beside a development checkout")
+@pytest.mark.skipif(
+    not SHARED.exists(), reason="the real recordings lie beside a development checkout"
+)
 def test_ptb_with_frank_leads_at_1000_hz():
     record = wfdb.read(str(SHARED / "formats" / "s0010_re.hea"))
     assert record.signal.shape == (15, 38_400)
-    assert (record.rate_hz, record.leads[12:], record.age, record.sex) == (1000.0, ("vx", "vy", "vz"), 81.0, 0.0)
+    assert (record.rate_hz, record.leads[12:], record.age, record.sex) == (
+        1000.0,
+        ("vx", "vy", "vz"),
+        81.0,
+        0.0,
+    )
     signal, words = ecg.prepare(record.signal, record.rate_hz, record.leads)
     assert signal.shape == (12, 5000)
     assert words == ("resampled from 1000 Hz", "cropped to the first 10 s")
@@ -285,11 +326,20 @@ def store(folder: Path, counts: np.ndarray, name: str, scale: int) -> None:
         "32": lambda: flat.astype("<i4"),
         "24": lambda: flat.astype("<i4").view("u1").reshape(-1, 4)[:, :3],
         "212": lambda: np.stack(
-            [flat[::2] & 0xFF, (flat[::2] >> 8 & 0xF) | (flat[1::2] >> 8 & 0xF) << 4, flat[1::2] & 0xFF], axis=1
+            [
+                flat[::2] & 0xFF,
+                (flat[::2] >> 8 & 0xF) | (flat[1::2] >> 8 & 0xF) << 4,
+                flat[1::2] & 0xFF,
+            ],
+            axis=1,
         ).astype("u1"),
         "311": lambda: (three[:, 0] | three[:, 1] << 10 | three[:, 2] << 20).astype("<u4"),
         "310": lambda: np.stack(
-            [three[:, 0] << 1 | (three[:, 2] & 0x1F) << 11, three[:, 1] << 1 | (three[:, 2] >> 5) << 11], axis=1
+            [
+                three[:, 0] << 1 | (three[:, 2] & 0x1F) << 11,
+                three[:, 1] << 1 | (three[:, 2] >> 5) << 11,
+            ],
+            axis=1,
         ).astype("<u2"),
     }[name]()
     (folder / "r.dat").write_bytes(content.tobytes())
@@ -320,9 +370,15 @@ def test_skewed_signals_are_aligned(tmp_path):
     late[1] = np.roll(counts[1], 5)
     header = Path(write(tmp_path, late))
     lines = header.read_text().splitlines()
-    lines[2] = lines[2].replace(".dat 16 ", ".dat 16:5 ").replace(f" {late[1].sum() % 65536:.0f} 0", " 0 0")
+    lines[2] = (
+        lines[2]
+        .replace(".dat 16 ", ".dat 16:5 ")
+        .replace(f" {late[1].sum() % 65536:.0f} 0", " 0 0")
+    )
     fields = lines[2].split()
-    lines[2] = " ".join([*fields[:5], *fields[-1:]])  # first value and checksum are of the signal as stored
+    lines[2] = " ".join(
+        [*fields[:5], *fields[-1:]]
+    )  # first value and checksum are of the signal as stored
     header.write_text("\n".join(lines) + "\n")
     record = wfdb.read(str(header))
     assert np.abs(record.signal[1, :4990] - counts[1, :4990] / 1000).max() < 1e-6
@@ -338,7 +394,15 @@ def test_multi_segment_records_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "line", ["r1 12 500 1000000000000", "r1 99999999 500 5000", "r1 11 500 5000", "r1 12 500 0", "r1 x", "r1"]
+    "line",
+    [
+        "r1 12 500 1000000000000",
+        "r1 99999999 500 5000",
+        "r1 11 500 5000",
+        "r1 12 500 0",
+        "r1 x",
+        "r1",
+    ],
 )
 def test_a_record_line_that_lies(tmp_path, line):
     header = Path(write(tmp_path, beats()))
@@ -363,7 +427,9 @@ def test_what_wfdb_would_pass_over_in_a_record_line(tmp_path, line, reason):
         wfdb.read(str(header))
 
 
-@pytest.mark.parametrize(("damage", "reason"), [("-1000/mV", "gain unknown"), ("80", "unreadable WFDB record")])
+@pytest.mark.parametrize(
+    ("damage", "reason"), [("-1000/mV", "gain unknown"), ("80", "unreadable WFDB record")]
+)
 def test_a_lead_upside_down_or_in_a_format_of_its_own(tmp_path, damage, reason):
     header = Path(write(tmp_path, beats()))
     lines = header.read_text().splitlines()
@@ -400,7 +466,8 @@ def test_find(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("folder", "person"), [("patient001", "patient001"), ("p1000/p10001725/s4", "p10001725"), ("g1", None)]
+    ("folder", "person"),
+    [("patient001", "patient001"), ("p1000/p10001725/s4", "p10001725"), ("g1", None)],
 )
 def test_repeat_visits_share_a_person(tmp_path, folder, person):
     (tmp_path / folder).mkdir(parents=True)
@@ -417,7 +484,11 @@ def test_ptbxl_table_is_found_above_the_records(tmp_path):
     record = wfdb.read(write(folder, beats(), "#Age: 56\n", name="00001_hr"))
     assert (record.age, record.sex, record.height, record.weight) == (None, 0.0, None, 63.0)
     assert record.person == "patient15709"
-    assert (record.labels["scp_NORM"], record.labels["scp_IMI"], record.labels["af"]) == (1.0, 0.0, 1.0)
+    assert (record.labels["scp_NORM"], record.labels["scp_IMI"], record.labels["af"]) == (
+        1.0,
+        0.0,
+        1.0,
+    )
 
 
 def test_registry():

@@ -52,7 +52,9 @@ def clean_leads(**changes):
     qrs = np.exp(-0.5 * ((t[:, None] - sources.centre) / sources.width) ** 2) @ sources.peak
     eight = synthetic_ecg.DOWER @ qrs.T
     one, two = eight[:2]
-    return np.concatenate([eight[:2], [two - one, -(one + two) / 2, one - two / 2, two - one / 2], eight[2:]])
+    return np.concatenate(
+        [eight[:2], [two - one, -(one + two) / 2, one - two / 2, two - one / 2], eight[2:]]
+    )
 
 
 def duration(leads):
@@ -67,7 +69,9 @@ def pool(frame):
     row, column = (round(c) for c in cmr.CENTRE)
     near = slice(row - 6, row + 7), slice(column - 6, column + 7)
     bright = frame > 0.62 * np.percentile(frame[near], 80)
-    components, _ = label(binary_opening(bright, iterations=2))  # cuts what noise joins to the right ventricle
+    components, _ = label(
+        binary_opening(bright, iterations=2)
+    )  # cuts what noise joins to the right ventricle
     return (components == np.bincount(components[near][components[near] > 0]).argmax()).sum()
 
 
@@ -77,7 +81,12 @@ def test_subject_is_pure_and_independent_of_the_cohort(hearts):
     assert pickle.dumps(np.random.get_state()) == state  # noqa: NPY002
     np.testing.assert_array_equal(a.ecg, b.ecg)
     np.testing.assert_array_equal(a.cmr, b.cmr)
-    assert (a.phenotypes, a.diseases, a.age, a.phenotyped) == (b.phenotypes, b.diseases, b.age, b.phenotyped)
+    assert (a.phenotypes, a.diseases, a.age, a.phenotyped) == (
+        b.phenotypes,
+        b.diseases,
+        b.age,
+        b.phenotyped,
+    )
     for name, values in hearts.items():
         np.testing.assert_array_equal(a.latents[name], values[17], err_msg=name)
 
@@ -99,7 +108,10 @@ def test_a_subject_has_the_promised_arrays(people):
         assert 0.3 < np.ptp(s.ecg, axis=1).max() < 8
         assert tuple(s.phenotypes) == tasks.PHENOTYPES
         assert tuple(s.diseases) == tasks.DISEASES
-        assert all(type(value) is float for value in (*s.phenotypes.values(), *s.diseases.values(), s.age, s.height))
+        assert all(
+            type(value) is float
+            for value in (*s.phenotypes.values(), *s.diseases.values(), s.age, s.height)
+        )
 
 
 def test_limb_leads_obey_einthoven_and_goldberger(people):
@@ -125,7 +137,11 @@ def test_prevalences_are_the_papers(hearts):
 
 
 def test_healthy_hearts_lie_within_published_ranges(hearts):
-    well = (hearts["cad"] + hearts["af"] + hearts["dm"] == 0) & (hearts["bmi"] < 30) & (hearts["scar"].max(axis=1) == 0)
+    well = (
+        (hearts["cad"] + hearts["af"] + hearts["dm"] == 0)
+        & (hearts["bmi"] < 30)
+        & (hearts["scar"].max(axis=1) == 0)
+    )
     for name, by_sex in REFERENCE.items():
         for sex, (mean, sd) in zip((1, 0), by_sex):
             x = hearts[name][well & (hearts["sex"] == sex)]
@@ -145,7 +161,10 @@ def test_af_at_the_visit_is_a_part_of_af_ever(hearts):
     ever = hearts["af"] == 1
     assert 0.15 < hearts["in_af"][ever].mean() < 0.35
     assert hearts["in_af"][~ever].mean() < 0.005
-    assert hearts["heart_rate"][hearts["in_af"] == 1].mean() > hearts["heart_rate"][hearts["in_af"] == 0].mean() + 10
+    assert (
+        hearts["heart_rate"][hearts["in_af"] == 1].mean()
+        > hearts["heart_rate"][hearts["in_af"] == 0].mean() + 10
+    )
 
 
 def test_phenotypes_are_consistent(people):
@@ -200,7 +219,9 @@ def test_the_ecg_shows_the_mass_but_weakly():
     rows = subject.latents(range(n), 5)
     size = []
     for index in range(n):
-        ecg = synthetic_ecg.record(subject.heart(index, 5), latent_heart.generator(index, 5, 1)).astype(float)
+        ecg = synthetic_ecg.record(
+            subject.heart(index, 5), latent_heart.generator(index, 5, 1)
+        ).astype(float)
         fast = ecg[6:, 8:] - ecg[6:, :-8]  # 16 ms differences: QRS, hardly T or drift
         size.append(np.sqrt((fast**2).mean()))
     r = np.corrcoef(np.log(size), np.log(rows["mass"]))[0, 1]
@@ -212,7 +233,10 @@ def test_an_infarct_stands_still_in_the_picture():
     h = heart(scar=scar, contraction=1 - 0.9 * scar)
     es, ed = (cmr.contours(h, share) for share in (0.0, 1.0))
     moved = ed.endo - es.endo
-    anterior, lateral = moved[180], moved[(330 * 2) % 720]  # 0.5 degrees per bin, anticlockwise from the right
+    anterior, lateral = (
+        moved[180],
+        moved[(330 * 2) % 720],
+    )  # 0.5 degrees per bin, anticlockwise from the right
     assert anterior < 0.5 * lateral
     thickening = (es.epi - es.endo) - (ed.epi - ed.endo)
     assert thickening[180] < 0.5 * thickening[660]
@@ -259,7 +283,9 @@ def test_blocks_have_their_patterns():
 
 def test_repolarisation_opposes_a_wide_qrs():
     h, block = heart(), heart(lbbb=1.0)
-    (_, t), (_, opposed) = (synthetic_ecg.recovery(x, synthetic_ecg.ventricles(x)) for x in (h, block))
+    (_, t), (_, opposed) = (
+        synthetic_ecg.recovery(x, synthetic_ecg.ventricles(x)) for x in (h, block)
+    )
     v6 = synthetic_ecg.DOWER[7]
     assert v6 @ t > 0.1 > v6 @ opposed
 
@@ -302,7 +328,8 @@ def test_fibrillation_is_irregular_and_sinus_is_not():
 def test_heart_rate_is_the_latent_one():
     for rate in (48.0, 66.0, 100.0):
         ecg = synthetic_ecg.record(
-            heart(heart_rate=rate, ectopy=0.0, ventricular_ectopy=0.0, sdnn=10.0), np.random.default_rng(1)
+            heart(heart_rate=rate, ectopy=0.0, ventricular_ectopy=0.0, sdnn=10.0),
+            np.random.default_rng(1),
         )
         assert 60 * 500 / np.diff(beats_of(ecg)).mean() == pytest.approx(rate, rel=0.04)
 

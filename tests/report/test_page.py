@@ -78,7 +78,9 @@ def report(tmp_path_factory, small_cohort):
     handmade.fill(runs, tasks=("af",), skip={("mmcl", "af", 4)})
     loss = handmade.curve().rename(columns={"loss": "train_loss", "val_auroc": "val_loss"})
     scores = (("val", "loss", 0.25, 45),)
-    handmade.finish(runs, label="mae", task="ecg", stage="pretrain", method="mae", curve_=loss, scores=scores)
+    handmade.finish(
+        runs, label="mae", task="ecg", stage="pretrain", method="mae", curve_=loss, scores=scores
+    )
     handmade.finish(runs, label="mmcl", stage="grid", value=0.7)
     written, read = write(runs, small_cohort, runs / "report")
     return runs, written, read
@@ -103,7 +105,18 @@ def test_the_page_stands_alone(which, request):
 
 def test_the_parts_come_in_order(whole):
     *_, read = whole
-    sections = [*("claims", "tables", "figures", "statistics", "cohort", "training", "test-reads", "configuration")]
+    sections = [
+        *(
+            "claims",
+            "tables",
+            "figures",
+            "statistics",
+            "cohort",
+            "training",
+            "test-reads",
+            "configuration",
+        )
+    ]
     assert [name for name in read.ids if name in sections] == sections
     assert read.links[: len(sections)] == [f"#{name}" for name in sections]
     tables = [name for name in read.ids if name.startswith("table") and name != "tables"]
@@ -152,12 +165,16 @@ def test_the_hash_is_that_of_every_measured_number(report, small_cohort, tmp_pat
     runs, written, read = report
     data = written["rows.csv"].read_bytes()
     assert hashlib.sha256(data).hexdigest() in read.text
-    rows = pd.read_csv(written["rows.csv"], float_precision="round_trip").sort_values("trial", kind="stable")
+    rows = pd.read_csv(written["rows.csv"], float_precision="round_trip").sort_values(
+        "trial", kind="stable"
+    )
     kept = store.rows(runs).sort_values("trial", kind="stable")
     assert rows.value.tolist() == kept.value.tolist()
     shutil.copytree(runs, tmp_path / "runs")
     handmade.finish(tmp_path / "runs", label="mmcl", seed=4, value=0.69)
-    assert write(tmp_path / "runs", small_cohort, tmp_path / "out")[0]["rows.csv"].read_bytes() != data
+    assert (
+        write(tmp_path / "runs", small_cohort, tmp_path / "out")[0]["rows.csv"].read_bytes() != data
+    )
 
 
 # -- results
@@ -184,7 +201,9 @@ def test_every_claim_is_a_line_with_its_verdict(whole):
 def test_a_claims_numbers_have_their_unit(whole):
     *_, read = whole
     assert re.search(r"outperforms the supervised ECG .{0,80} \+\d+\.\d\d points \[", read.text)
-    assert re.search(r"MDM encodes phenotypes better than supervision .{0,80} \+0\.\d{3} in r \[", read.text)
+    assert re.search(
+        r"MDM encodes phenotypes better than supervision .{0,80} \+0\.\d{3} in r \[", read.text
+    )
 
 
 def test_one_is_singular():
@@ -218,7 +237,9 @@ def test_several_spaces_each_have_their_own(small_cohort, tmp_path):
     for space in ("a", "b-a"):
         for label in ("supervised", "mae", "mmcl"):
             for seed in range(2):
-                handmade.finish(runs, label=label, seed=seed, space=space, value=0.6 if space == "a" else 0.7)
+                handmade.finish(
+                    runs, label=label, seed=seed, space=space, value=0.6 if space == "a" else 0.7
+                )
     written, read = write(runs, small_cohort, tmp_path / "out")
     assert {"table3-a.csv", "table3-b-a.csv"} <= written.keys()
     assert read.text.count("Search space a ") == read.text.count("Search space b-a ") > 0
@@ -277,7 +298,10 @@ def test_the_example_is_of_the_validation_split(tmp_path):
         for row in heart_rows(30):
             yield row if row["split"] == split else row | {"ecg": None, "cmr": None}
 
-    shown = {split: figures.example(write_cohort(tmp_path / split, rows(split))) for split in ("val", "test")}
+    shown = {
+        split: figures.example(write_cohort(tmp_path / split, rows(split)))
+        for split in ("val", "test")
+    }
     assert [one.name for one in shown["val"]] == ["example-ecg", "example-cmr"]
     assert shown["test"] == []
 
@@ -299,14 +323,20 @@ def step(name, n, unit="recordings", **reasons):
 
 def test_the_flow_is_boxes_with_what_left_between_them():
     flow = [
-        step("found", 224), step("readable", 220, damaged=4), step("plausible", 200, **{"flat lead": 12, "gain": 3}),
-        step("paired", 90, "rows"), step("labelled", 110, "rows"), step("kept", 120, "rows"),
-    ]  # fmt: skip
+        step("found", 224),
+        step("readable", 220, damaged=4),
+        step("plausible", 200, **{"flat lead": 12, "gain": 3}),
+        step("paired", 90, "rows"),
+        step("labelled", 110, "rows"),
+        step("kept", 120, "rows"),
+    ]
     boxes = appendix.flow({"flow": flow})
     assert [(box.title, box.n, box.unit) for box in boxes] == [
-        ("found", 224, "recordings"), ("readable", 220, "recordings"), ("plausible", 200, "recordings"),
+        ("found", 224, "recordings"),
+        ("readable", 220, "recordings"),
+        ("plausible", 200, "recordings"),
         ("kept", 120, "subject‑visits"),
-    ]  # fmt: skip
+    ]
     assert boxes[1].left == ((4, "damaged"),)
     assert boxes[2].left == ((12, "flat lead"), (5, "no reason given"), (3, "gain"))
     assert boxes[2].less == 20
@@ -319,7 +349,11 @@ def test_the_flow_and_its_reasons_are_shown_and_escaped(small_cohort, tmp_path):
         {"step": "found", "n": 1224, "reasons": {}},
         {"step": "kept", "n": 300, "reasons": {"<b>flat</b> lead": 924}},
     ]
-    repairs = [{"key": "a", "what": "gain"}, {"key": "b", "what": "gain"}, {"key": "c", "what": "lead order"}]
+    repairs = [
+        {"key": "a", "what": "gain"},
+        {"key": "b", "what": "gain"},
+        {"key": "c", "what": "lead order"},
+    ]
     cohort = altered(small_cohort, tmp_path / "cohort", flow=flow, repairs=repairs)
     _, read = write(tmp_path / "none", cohort, tmp_path / "report")
     assert "Found 1,224" in read.text
@@ -342,8 +376,14 @@ def test_the_cohort_is_counted(report, small_cohort):
 
 def test_a_synthetic_cohort_is_named_so(small_cohort, tmp_path):
     synthetic = altered(small_cohort, tmp_path / "synthetic", source="synthetic")
-    assert "they say nothing about patients" in write(tmp_path / "none", synthetic, tmp_path / "a")[1].text
-    assert "they say nothing about patients" not in write(tmp_path / "none", small_cohort, tmp_path / "b")[1].text
+    assert (
+        "they say nothing about patients"
+        in write(tmp_path / "none", synthetic, tmp_path / "a")[1].text
+    )
+    assert (
+        "they say nothing about patients"
+        not in write(tmp_path / "none", small_cohort, tmp_path / "b")[1].text
+    )
 
 
 def test_the_papers_numbers_stand_only_beside_a_comparable_cohort(small_cohort, tmp_path):
@@ -357,7 +397,9 @@ def test_the_papers_numbers_stand_only_beside_a_comparable_cohort(small_cohort, 
 
 
 def test_runs_of_another_cohort_are_told(report, whole):
-    assert "21 of these runs were trained on another cohort" in report[-1].text  # handmade runs: "cohort-print"
+    assert (
+        "21 of these runs were trained on another cohort" in report[-1].text
+    )  # handmade runs: "cohort-print"
     assert "trained on another cohort" not in whole[-1].text
 
 
@@ -389,7 +431,11 @@ def test_the_chosen_rate_of_a_sweep_is_marked(whole):
         swept = [line for line in lines if line["title"] == f"{label}, ECG + CMR"]
         (chosen,) = [line for line in swept if line["chosen"] == "✓"]
         assert chosen["loss"] == min(line["loss"] for line in swept)
-    assert {line["starts"] for line in lines} == {"random weights", "CMR: SimCLR", "ECG: MAE, CMR: SimCLR"}
+    assert {line["starts"] for line in lines} == {
+        "random weights",
+        "CMR: SimCLR",
+        "ECG: MAE, CMR: SimCLR",
+    }
 
 
 def test_the_starts_of_fine_tuning_name_the_chosen_rate(whole):
@@ -409,7 +455,10 @@ def test_one_read_of_the_test_set_per_final_run_is_as_it_should_be(tmp_path, who
     for trial in finals(tmp_path):
         store.log_test_read(tmp_path, trial.name, 240)
     said = appendix.test_reads(tmp_path, appendix.read(tmp_path))
-    assert said == "The test set was read 2 times: once by each of the 2 final runs, and by nothing else."
+    assert (
+        said
+        == "The test set was read 2 times: once by each of the 2 final runs, and by nothing else."
+    )
     assert "The test set was read 545 times: once by each of the 545 final runs" in whole[-1].text
 
 
@@ -442,8 +491,14 @@ def test_the_configuration_is_complete(whole):
 
 
 def test_the_commands_name_readers_and_no_machine():
-    manifest = {"name": "mine", "source": "wfdb+muse+dicom", "seed": 3, "rows": {}, "request": {"labels": "abc"},
-                "recipe": {"readers": {"ecg": "wfdb+muse", "cmr": "dicom"}}}  # fmt: skip
+    manifest = {
+        "name": "mine",
+        "source": "wfdb+muse+dicom",
+        "seed": 3,
+        "rows": {},
+        "request": {"labels": "abc"},
+        "recipe": {"readers": {"ecg": "wfdb+muse", "cmr": "dicom"}},
+    }
     lines = appendix.commands(manifest, ["table3"]).splitlines()
     given = "--ecg wfdb:PATH --ecg muse:PATH --cmr dicom:PATH --labels LABELS"
     assert lines[0] == f"ecgcmr cohort build {given} --seed 3 --cohort mine"
@@ -456,10 +511,22 @@ def test_the_commands_name_readers_and_no_machine():
 
 def test_systems_of_equal_grids_share_a_line():
     def run(label, lr, task="af"):
-        trial = Trial(space="s", stage="grid", task=task, label=label, method="supervised", knobs=(("lr", lr),))
+        trial = Trial(
+            space="s",
+            stage="grid",
+            task=task,
+            label=label,
+            method="supervised",
+            knobs=(("lr", lr),),
+        )
         return appendix.Run(None, trial, {})
 
-    found = [run(label, lr, task) for label in ("mae", "mmcl") for lr in (1e-3, 1e-4) for task in ("af", "dm")]
+    found = [
+        run(label, lr, task)
+        for label in ("mae", "mmcl")
+        for lr in (1e-3, 1e-4)
+        for task in ("af", "dm")
+    ]
     assert appendix.grids([*found, run("supervised", 1e-3)]) == [
         ("AF, DM", "MAE, MMCL", "batch 32; lr 0.0001, 0.001", "2"),
         ("AF", "Supervised ViT", "batch 32; lr 0.001", "1"),
@@ -476,17 +543,26 @@ def test_curves_draw_what_was_measured_and_survive_what_was_not():
     assert list(line.get_xdata()) == [1, 3, 5]  # validation is measured on every second step
     assert curves.png(curves.run(pd.DataFrame())).startswith(b"\x89PNG")
     empty = curves.validation(
-        {"AF": {"MMCL": [pd.DataFrame({"step": [], "epoch": [], "val_auroc": []})]}}, {"AF": "auroc"}
+        {"AF": {"MMCL": [pd.DataFrame({"step": [], "epoch": [], "val_auroc": []})]}},
+        {"AF": "auroc"},
     )
     assert curves.png(empty).startswith(b"\x89PNG")
     assert (
-        len([ax for ax in curves.pretraining({str(i): handmade.curve() for i in range(5)}).axes if ax.get_visible()])
+        len(
+            [
+                ax
+                for ax in curves.pretraining({str(i): handmade.curve() for i in range(5)}).axes
+                if ax.get_visible()
+            ]
+        )
         == 5
     )
 
 
 def test_no_two_systems_look_alike_in_the_curves():
     systems = {str(i): [handmade.curve()] for i in range(12)}
-    (axes,) = [ax for ax in curves.validation({"AF": systems}, {"AF": "auroc"}).axes if ax.get_visible()]
+    (axes,) = [
+        ax for ax in curves.validation({"AF": systems}, {"AF": "auroc"}).axes if ax.get_visible()
+    ]
     looks = {(line.get_color(), line.get_linestyle()) for line in axes.get_lines()}
     assert len(looks) == 12

@@ -17,9 +17,16 @@ from ecgcmr.report import page, prediction
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 BROWSER = next((found for name in NAMES if (found := shutil.which(name))), None)
 FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync",
-    "--disable-component-update", "--allow-file-access-from-files", "--host-resolver-rules=MAP * ~NOTFOUND",
-)  # fmt: skip
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-sync",
+    "--disable-component-update",
+    "--allow-file-access-from-files",
+    "--host-resolver-rules=MAP * ~NOTFOUND",
+)
 
 # Headless Chromium makes no window below 500 pixels, so the page is measured in a frame.
 FRAME = """<iframe src="{address}" style="border: 0; width: {width}px; height: 900px"></iframe><pre></pre><script>
@@ -55,7 +62,9 @@ def browser(tmp_path_factory):
             "--virtual-time-budget=20000",
             "--dump-dom",
         ]
-        done = subprocess.run([*command, frame.as_uri()], capture_output=True, text=True, timeout=120, check=True)
+        done = subprocess.run(
+            [*command, frame.as_uri()], capture_output=True, text=True, timeout=120, check=True
+        )
         return json.loads(html.unescape(re.search("<pre>(.*?)</pre>", done.stdout, re.DOTALL)[1]))
 
     return measured
@@ -89,7 +98,9 @@ def test_it_fetches_nothing_and_every_link_within_it_leads_somewhere(measure):
 def test_the_page_of_a_prediction_fits_as_well(width, browser, tmp_path_factory, tmp_path):
     _, runs, raw = handmade_model.made(tmp_path_factory.getbasetemp())
     model = ecgcmr.load(runs / "t/final", device="cpu")
-    found = [model.predict_signal(signal, 500, prediction.ecg.LEADS) for signal in list(raw.values())[:2]]
+    found = [
+        model.predict_signal(signal, 500, prediction.ecg.LEADS) for signal in list(raw.values())[:2]
+    ]
     prediction.write(tmp_path / "a.html", found, model)
     seen = browser(tmp_path / "a.html", width)
     assert seen["width"] <= width

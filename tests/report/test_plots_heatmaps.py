@@ -58,7 +58,9 @@ def test_the_grid_is_resized_bilinearly_and_lies_as_the_frame_does(drawn):
     grid, fine = cases[0].maps[SYSTEMS[0]], np.asarray(heat.get_array())
     assert fine.shape == (210, 210)
     assert grey.get_extent() == heat.get_extent()
-    np.testing.assert_allclose(fine[[0, 0, -1, -1], [0, -1, 0, -1]], grid[[0, 0, -1, -1], [0, -1, 0, -1]])
+    np.testing.assert_allclose(
+        fine[[0, 0, -1, -1], [0, -1, 0, -1]], grid[[0, 0, -1, -1], [0, -1, 0, -1]]
+    )
     # 30 pixels per location: halfway between the middles of two lies their mean.
     np.testing.assert_allclose(fine[29:31, 0].mean(), grid[:2, 0].mean())
     np.testing.assert_allclose(fine[-1, 59:61].mean(), grid[-1, 1:3].mean())
@@ -68,7 +70,12 @@ def test_the_grid_is_resized_bilinearly_and_lies_as_the_frame_does(drawn):
 def test_rows_are_cases_and_columns_systems(drawn):
     cases, figure = drawn
     grid, _ = rows(figure)
-    assert [ax.get_title() for ax in grid[0]] == ["", "ECG, leads II and V2", "CMR, mid-phase", *SYSTEMS]
+    assert [ax.get_title() for ax in grid[0]] == [
+        "",
+        "ECG, leads II and V2",
+        "CMR, mid-phase",
+        *SYSTEMS,
+    ]
     assert not any(ax.get_title() for ax in grid[1])
     assert [text.get_text() for text in grid[0][0].texts] == ["Typical heart", "LVEDV 150 mL"]
     for one, panels in zip(cases, grid):
@@ -82,19 +89,26 @@ def test_leads_are_the_named_ones_five_seconds_of_them_at_one_scale_in_all_rows(
         lines = {line.get_gid(): line for line in panels[1].lines}
         for lead, number in (("II", 1), ("V2", 7)):
             assert lines[lead].get_xdata()[-1] == pytest.approx(5, abs=0.01)
-            assert np.ptp(lines[lead].get_ydata()) == pytest.approx(np.ptp(one.ecg[number].astype(float)), rel=1e-6)
+            assert np.ptp(lines[lead].get_ydata()) == pytest.approx(
+                np.ptp(one.ecg[number].astype(float)), rel=1e-6
+            )
         assert lines["V2"].get_ydata().max() < lines["II"].get_ydata().min()
     heights = [np.ptp(panels[1].get_ylim()) for panels in grid]
     assert heights[0] == pytest.approx(heights[1])
     (bar,) = [line for line in grid[1][1].lines if line.get_gid() == "scale"]
-    assert (np.ptp(bar.get_xdata()), np.ptp(bar.get_ydata())) == (pytest.approx(0.5), pytest.approx(1.0))
+    assert (np.ptp(bar.get_xdata()), np.ptp(bar.get_ydata())) == (
+        pytest.approx(0.5),
+        pytest.approx(1.0),
+    )
 
 
 def test_what_is_written_has_the_colours_of_the_numbers(tmp_path):
     high, low = (np.full((7, 7), value) for value in (1.0, -1.0))
     black = np.zeros((210, 210), np.uint8)
     one = case()
-    figure = heatmaps.figure6([heatmaps.Case(one.caption, one.ecg, 500.0, black, {"high": high, "low": low})])
+    figure = heatmaps.figure6(
+        [heatmaps.Case(one.caption, one.ecg, 500.0, black, {"high": high, "low": low})]
+    )
     (tmp_path / "figure.png").write_bytes(curves.png(figure, dpi=100))
     picture = matplotlib.image.imread(tmp_path / "figure.png")
     for axes, reddish in zip(rows(figure)[0][0][3:], (True, False)):

@@ -22,13 +22,21 @@ def phenotype(n=700, name="LVEDV", count=500, r=0.63):
 
 
 def points(*takes, base=70.0):
-    return [Point(take, round(400 * take), base + 3 * math.log10(take), base - 9, base + 1) for take in takes]
+    return [
+        Point(take, round(400 * take), base + 3 * math.log10(take), base - 9, base + 1)
+        for take in takes
+    ]
 
 
 def curve(name="as trained (balanced)", observed=(0.0, 0.05, 0.2), n=(100, 100, 100)):
     observed = np.array(observed)
     return ReliabilityCurve(
-        name, np.array([0.1, 0.4, 0.8]), observed, np.clip(observed - 0.02, 0, 1), observed + 0.04, np.array(n)
+        name,
+        np.array([0.1, 0.4, 0.8]),
+        observed,
+        np.clip(observed - 0.02, 0, 1),
+        observed + 0.04,
+        np.array(n),
     )
 
 
@@ -101,7 +109,9 @@ def test_a_panel_is_alike_in_x_and_y_and_an_outlier_does_not_stretch_it():
     wild = panel.measured.copy()
     wild[0] = 1e6
     for measured in (panel.measured, wild):
-        ax = paper.figure4([Scatter("LVEDV", "mL", measured, panel.predicted, 0.6, panel.shown)]).axes[0]
+        ax = paper.figure4(
+            [Scatter("LVEDV", "mL", measured, panel.predicted, 0.6, panel.shown)]
+        ).axes[0]
         assert ax.get_xlim() == ax.get_ylim()
         assert ax.get_xlim()[1] < 300
         assert ax.get_title(loc="left") == "LVEDV [mL]"
@@ -124,7 +134,9 @@ def test_phenotypes_that_cannot_be_fitted_are_still_drawn():
 
 
 def test_a_scatter_that_does_not_fit_together_is_refused():
-    with pytest.raises(InputError, match=r"'LVM'.*measured has shape \(5,\), predicted has shape \(4,\)"):
+    with pytest.raises(
+        InputError, match=r"'LVM'.*measured has shape \(5,\), predicted has shape \(4,\)"
+    ):
         Scatter("LVM", "g", np.zeros(5), np.zeros(4), 0.0, np.arange(4))
     with pytest.raises(InputError, match=r"row outside 0 … 4; use choose\(5\)"):
         Scatter("LVM", "g", np.zeros(5), np.zeros(5), 0.0, np.array([5]))
@@ -142,13 +154,20 @@ def test_a_line_goes_through_its_points_in_order_of_share():
 
 
 def test_no_line_crosses_a_missing_share():
-    lines = {"missing": points(1, 0.01), "not a number": [*points(1, 0.01), Point(0.1, 40, NAN, NAN, NAN)]}
+    lines = {
+        "missing": points(1, 0.01),
+        "not a number": [*points(1, 0.01), Point(0.1, 40, NAN, NAN, NAN)],
+    }
     ax = paper.figure5({"CAD": lines}).axes[0]
     for name in lines:
         (line,) = marked(ax.lines, name)
         assert np.isnan(line.get_ydata()).tolist() == [False, True, False]
         (band,) = marked(ax.collections, name)
-        assert all(np.ptp(area[:, 0]) == 0 for path in band.get_paths() for area in path.to_polygons(closed_only=False))
+        assert all(
+            np.ptp(area[:, 0]) == 0
+            for path in band.get_paths()
+            for area in path.to_polygons(closed_only=False)
+        )
 
 
 def test_a_point_alone_shows_its_interval_as_a_bar():
@@ -173,7 +192,10 @@ def test_points_without_an_interval_have_a_line_and_no_band():
 
 
 def test_ticks_say_the_share_and_the_rows_of_each_disease():
-    panels = {"CAD": {"MMCL": [Point(1, 4000, 70, 69, 71), Point(0.01, 40, 60, 59, 61)]}, "AF": {"MMCL": points(0.1)}}
+    panels = {
+        "CAD": {"MMCL": [Point(1, 4000, 70, 69, 71), Point(0.01, 40, 60, 59, 61)]},
+        "AF": {"MMCL": points(0.1)},
+    }
     figure = paper.figure5(panels)
     ticks = [[text.get_text() for text in ax.get_xticklabels()] for ax in figure.axes]
     assert ticks == [["1 %\n(40)", "10 %", "100 %\n(4,000)"], ["1 %", "10 %\n(40)", "100 %"]]
@@ -187,7 +209,16 @@ def test_ticks_too_close_for_words_stay_without():
 
 
 def test_ours_stands_out_supervised_is_grey_and_no_two_systems_look_alike():
-    systems = ["Supervised ViT", "SimCLR", "CLOCS", "BYOL", "Barlow Twins", "MAE", "MMCL w/o MDM", "MMCL"]
+    systems = [
+        "Supervised ViT",
+        "SimCLR",
+        "CLOCS",
+        "BYOL",
+        "Barlow Twins",
+        "MAE",
+        "MMCL w/o MDM",
+        "MMCL",
+    ]
     figure = paper.figure5({"CAD": {name: points(0.1, 1) for name in systems}})
     lines = {name: marked(figure.axes[0].lines, name)[0] for name in systems}
     assert lines["MMCL"].get_linewidth() > max(lines[name].get_linewidth() for name in systems[:-1])
@@ -205,7 +236,9 @@ def test_a_system_looks_the_same_in_all_panels():
     assert marked(first.lines, "BYOL")[0].get_color() == marked(second.lines, "BYOL")[0].get_color()
 
 
-@pytest.mark.parametrize(("takes", "said"), [((0, 1), "take is 0"), ((1.5,), "take is 1.5"), ((0.1, 0.1), "2 times")])
+@pytest.mark.parametrize(
+    ("takes", "said"), [((0, 1), "take is 0"), ((1.5,), "take is 1.5"), ((0.1, 0.1), "2 times")]
+)
 def test_shares_without_a_place_are_refused(takes, said):
     with pytest.raises(InputError, match=f"CAD, MMCL: .*{said}"):
         paper.figure5({"CAD": {"MMCL": [Point(take, 4, 60, 59, 61) for take in takes]}})
@@ -221,7 +254,9 @@ def test_bins_bars_and_prevalence_stand_where_they_were_measured():
     assert list(line.get_xdata()) == [0.1, 0.4, 0.8]
     assert list(line.get_ydata()) == [0.0, 0.05, 0.2]
     (bars,) = marked(ax.collections, "as trained (balanced)")
-    assert np.array(bars.get_segments())[:, :, 1] == pytest.approx(np.array([[0, 0.04], [0.03, 0.09], [0.18, 0.24]]))
+    assert np.array(bars.get_segments())[:, :, 1] == pytest.approx(
+        np.array([[0, 0.04], [0.03, 0.09], [0.18, 0.24]])
+    )
     (level,) = marked(ax.lines, "prevalence")
     assert set(level.get_ydata()) == {(5 + 10) / 250}
     assert words(figure) == ["prevalence 6.0 %"]
@@ -259,10 +294,22 @@ def test_rows_are_gathered_below_their_group():
     ax = paper.forest(ROWS).axes[0]
     labels = ax.get_yticklabels()
     assert [text.get_text() for text in labels] == ["CAD", "MDM", "SimCLR", "AF", "MDM"]
-    assert [text.get_fontweight() for text in labels] == ["bold", "normal", "normal", "bold", "normal"]
+    assert [text.get_fontweight() for text in labels] == [
+        "bold",
+        "normal",
+        "normal",
+        "bold",
+        "normal",
+    ]
     assert [line.get_xdata()[0] for line in marked(ax.lines, "value")] == [2.0, 5.0, -0.4]
-    assert [tuple(line.get_xdata()) for line in marked(ax.lines, "interval")] == [(0.5, 3.5), (3, 7), (-2, 1.2)]
-    assert [line.get_ydata()[0] for line in marked(ax.lines, "value")] == list(ax.get_yticks()[[1, 2, 4]])
+    assert [tuple(line.get_xdata()) for line in marked(ax.lines, "interval")] == [
+        (0.5, 3.5),
+        (3, 7),
+        (-2, 1.2),
+    ]
+    assert [line.get_ydata()[0] for line in marked(ax.lines, "value")] == list(
+        ax.get_yticks()[[1, 2, 4]]
+    )
 
 
 def test_only_an_adjusted_p_below_five_percent_fills_the_marker():
@@ -276,7 +323,14 @@ def test_only_an_adjusted_p_below_five_percent_fills_the_marker():
 
 def test_the_numbers_stand_beside():
     said = words(paper.forest([*ROWS, Difference("AF", "BYOL", NAN, NAN, NAN, NAN)]))
-    assert {"+2.00 (+0.50 to +3.50)", "0.004", "−0.40 (−2.00 to +1.20)", "0.600", "—", "not measured"} <= set(said)
+    assert {
+        "+2.00 (+0.50 to +3.50)",
+        "0.004",
+        "−0.40 (−2.00 to +1.20)",
+        "0.600",
+        "—",
+        "not measured",
+    } <= set(said)
     small = words(paper.forest([Difference("LV", "MDM", 0.011, -0.001, 0.023, 0.00001)]))
     assert {"+0.011 (−0.001 to +0.023)", "< 0.001"} <= set(small)
 
@@ -326,7 +380,9 @@ def test_same_input_same_bytes_and_no_words_below_seven_points_or_off_the_page(f
     drawn = figure()
     assert png(drawn, dpi=60) == png(figure(), dpi=60)
     page = drawn.bbox
-    ticks = [text for ax in drawn.axes for axis in (ax.xaxis, ax.yaxis) for text in axis.get_ticklabels()]
+    ticks = [
+        text for ax in drawn.axes for axis in (ax.xaxis, ax.yaxis) for text in axis.get_ticklabels()
+    ]
     titles = [text for ax in drawn.axes for text in (ax.xaxis.label, ax.yaxis.label, *ax.texts)]
     for text in (*ticks, *titles, *drawn.legends[0].get_texts()):
         if text.get_text():

@@ -50,7 +50,9 @@ def test_grid_is_of_one_and_five_millimetres(ecg):
     for lines, step in zip(axes.collections, (1, 5)):
         ends = [np.asarray(path.vertices) for path in lines.get_paths()]
         upright = [xy for xy in ends if xy[0, 0] == xy[1, 0]]
-        assert inches(axes, upright[1])[0, 0] - inches(axes, upright[0])[0, 0] == pytest.approx(step * MM)
+        assert inches(axes, upright[1])[0, 0] - inches(axes, upright[0])[0, 0] == pytest.approx(
+            step * MM
+        )
 
 
 def test_scale_does_not_depend_on_the_rate(ecg):
@@ -83,24 +85,36 @@ def test_frames_share_one_grey_scale():
     figure = recordings.frames(cmr, title="subject")
     limits = {axes.images[0].get_clim() for axes in figure.axes}
     assert limits == {(10.0, 250.0)}
-    assert [axes.get_title() for axes in figure.axes] == ["end-systole", "mid-phase", "end-diastole"]
+    assert [axes.get_title() for axes in figure.axes] == [
+        "end-systole",
+        "mid-phase",
+        "end-diastole",
+    ]
 
 
 def test_contact_sheet_has_a_row_for_each(ecg, tmp_path):
-    rows = [(f"subject {i}", ecg, np.zeros((3, 20, 20), np.uint8) + np.arange(20, dtype=np.uint8)) for i in range(3)]
+    rows = [
+        (f"subject {i}", ecg, np.zeros((3, 20, 20), np.uint8) + np.arange(20, dtype=np.uint8))
+        for i in range(3)
+    ]
     figure = recordings.contact_sheet(rows, 500)
     assert len(figure.axes) == 12
     assert recordings.save(figure, tmp_path / "sheet.png").stat().st_size > 5000
 
 
 def test_save_makes_folders_and_equal_files(ecg, tmp_path):
-    paths = [recordings.save(recordings.ecg_paper(ecg, 500), tmp_path / name / "ecg.png") for name in ("a", "b")]
+    paths = [
+        recordings.save(recordings.ecg_paper(ecg, 500), tmp_path / name / "ecg.png")
+        for name in ("a", "b")
+    ]
     assert paths[0].read_bytes() == paths[1].read_bytes()
 
 
 def test_pyplot_stays_out():
     code = "import sys; from ecgcmr.report.plots import recordings; sys.exit('matplotlib.pyplot' in sys.modules)"
     assert (
-        subprocess.run([sys.executable, "-c", code], check=False, env={"PYTHONPATH": ":".join(sys.path)}).returncode
+        subprocess.run(
+            [sys.executable, "-c", code], check=False, env={"PYTHONPATH": ":".join(sys.path)}
+        ).returncode
         == 0
     )

@@ -28,8 +28,14 @@ def seen(runs, **options):
 def predictions(runs, label, task="af"):
     """(targets (n, k), outputs (m, n, k)) of every seed, read by hand, by subject."""
     folders = sorted((runs / "toy" / "final" / task / label).glob("*/seed=*"))
-    each = [pd.read_parquet(folder / "predictions.parquet").set_index("subject").sort_index() for folder in folders]
-    of = {kind: [one.filter(like=f"{kind}:").to_numpy(float) for one in each] for kind in ("target", "output")}
+    each = [
+        pd.read_parquet(folder / "predictions.parquet").set_index("subject").sort_index()
+        for folder in folders
+    ]
+    of = {
+        kind: [one.filter(like=f"{kind}:").to_numpy(float) for one in each]
+        for kind in ("target", "output")
+    }
     return of["target"][0], np.stack(of["output"])
 
 
@@ -78,7 +84,12 @@ def test_visits_of_one_subject_are_told_apart(tmp_path):
     handmade.plant(tmp_path, "mmcl", seeds=(0, 1))
     rename = {"p00001": "p00000", "p00002": "p00000"}
     for seed in (0, 1):
-        rewrite(tmp_path, "mmcl", lambda table: table.assign(subject=table.subject.replace(rename)), seed=seed)
+        rewrite(
+            tmp_path,
+            "mmcl",
+            lambda table: table.assign(subject=table.subject.replace(rename)),
+            seed=seed,
+        )
     _, before = predictions(tmp_path, "mmcl")
     found = seen(tmp_path).answers("mmcl", "af")
     assert len(found.subjects) == 400
@@ -95,7 +106,9 @@ def test_only_test_predictions_of_complete_runs_count(tmp_path):
     assert found.answers("mmcl", "af").outputs.shape == (4, 400, 1)
     assert found.lack("mmcl", "af") == "MMCL for AF: 4 of 5 seeds, 1 diverged"
     assert found.answers("mae", "af") is None
-    assert seen(tmp_path, seeds=1).lack("mae", "af") == "MAE for AF: 1 of 1 runs left no predictions"
+    assert (
+        seen(tmp_path, seeds=1).lack("mae", "af") == "MAE for AF: 1 of 1 runs left no predictions"
+    )
     assert found.lack("mmcl", "dm", 0.1) == "MMCL for DM with 10 % of the labels: no finished run"
     assert seen(tmp_path, seeds=4).lack("mmcl", "af") == ""
 
@@ -114,7 +127,9 @@ def test_the_interval_is_that_of_explicit_resamples(diseases):
         drawn.append(np.mean([roc_auc_score(targets[rows, 0], one[rows, 0]) for one in outputs]))
     assert found.interval("mmcl", "af") == pytest.approx(np.percentile(drawn, (2.5, 97.5)))
     score = found.score("mmcl", "af")
-    assert score.values == pytest.approx([roc_auc_score(targets[:, 0], one[:, 0]) for one in outputs])
+    assert score.values == pytest.approx(
+        [roc_auc_score(targets[:, 0], one[:, 0]) for one in outputs]
+    )
     assert (score.n, score.positives) == (400, 80)
 
 
@@ -125,7 +140,9 @@ def test_visits_are_drawn_with_their_subject(tmp_path):
         rewrite(tmp_path, "mmcl", lambda table: pd.concat([table, table]), seed=seed)
     found = seen(tmp_path)
     assert found.score("mmcl", "af").n == 800
-    assert found.interval("mmcl", "af") == pytest.approx(once)  # twice the same visits are no more evidence
+    assert found.interval("mmcl", "af") == pytest.approx(
+        once
+    )  # twice the same visits are no more evidence
 
 
 def test_the_interval_of_a_group_is_of_the_mean_over_its_phenotypes(numbers):
@@ -166,27 +183,42 @@ def test_seeds_of_either_side_may_differ_in_number(diseases, tmp_path):
     handmade.plant(tmp_path, "mmcl", signal=2.0, seeds=range(3))
     targets, mmcl = predictions(tmp_path, "mmcl")
     _, other = predictions(tmp_path, "supervised")
-    aucs = [np.mean([roc_auc_score(targets[:, 0], one[:, 0]) for one in side]) for side in (mmcl, other)]
-    assert seen(tmp_path, seeds=2).contrast("mmcl", "supervised", "af").effect.value == pytest.approx(aucs[0] - aucs[1])
+    aucs = [
+        np.mean([roc_auc_score(targets[:, 0], one[:, 0]) for one in side]) for side in (mmcl, other)
+    ]
+    assert seen(tmp_path, seeds=2).contrast(
+        "mmcl", "supervised", "af"
+    ).effect.value == pytest.approx(aucs[0] - aucs[1])
 
 
 def test_phenotypes_are_compared_by_a_paired_bootstrap(numbers):
     targets, ours = predictions(numbers, "mmcl", "rv")
     _, other = predictions(numbers, "supervised", "rv")
     counts = statistics.resamples(400, DRAWS, evidence.RESAMPLING)
-    drawn = [statistics.bootstrap_pearson(side, targets, counts).mean((1, 2)) for side in (ours, other)]
+    drawn = [
+        statistics.bootstrap_pearson(side, targets, counts).mean((1, 2)) for side in (ours, other)
+    ]
     known = [np.isfinite(targets[:, i]) for i in range(4)]
     r = [
-        np.mean([np.corrcoef(one[k, i], targets[k, i])[0, 1] for one in side for i, k in enumerate(known)])
+        np.mean(
+            [
+                np.corrcoef(one[k, i], targets[k, i])[0, 1]
+                for one in side
+                for i, k in enumerate(known)
+            ]
+        )
         for side in (ours, other)
     ]
     there, back = (
-        seen(numbers).contrast(*pair, "rv").effect for pair in (("mmcl", "supervised"), ("supervised", "mmcl"))
+        seen(numbers).contrast(*pair, "rv").effect
+        for pair in (("mmcl", "supervised"), ("supervised", "mmcl"))
     )
     assert there.value == pytest.approx(r[0] - r[1])
     assert (there.low, there.high) == pytest.approx(statistics.interval(drawn[0] - drawn[1]))
     assert there.p == pytest.approx(2 / (DRAWS + 1))
-    assert (back.value, back.low, back.high) == pytest.approx((-there.value, -there.high, -there.low))
+    assert (back.value, back.low, back.high) == pytest.approx(
+        (-there.value, -there.high, -there.low)
+    )
 
 
 def test_a_missing_seed_leaves_no_contrast(tmp_path):
@@ -195,7 +227,11 @@ def test_a_missing_seed_leaves_no_contrast(tmp_path):
     found = seen(tmp_path).contrast("mmcl", "supervised", "af")
     assert math.isnan(found.effect.value)
     assert found.reason == "Supervised ViT for AF: 4 of 5 seeds"
-    (both,) = [c for c in seen(tmp_path).verdicts() if c.claim.text == "MMCL's ECG outperforms tabular data"]
+    (both,) = [
+        c
+        for c in seen(tmp_path).verdicts()
+        if c.claim.text == "MMCL's ECG outperforms tabular data"
+    ]
     assert both.verdict == OPEN
     assert "XGBoost (tabular) for AF: no finished run" in both.reason
 
@@ -204,9 +240,19 @@ def test_answers_that_contradict_each_other_are_not_compared(tmp_path):
     handmade.plant(tmp_path, "supervised")
     handmade.plant(tmp_path, "mmcl")
     for seed in range(5):
-        rewrite(tmp_path, "mmcl", lambda table: table.assign(**{"target:af": 1 - table["target:af"]}), seed=seed)
+        rewrite(
+            tmp_path,
+            "mmcl",
+            lambda table: table.assign(**{"target:af": 1 - table["target:af"]}),
+            seed=seed,
+        )
     assert "different answers" in seen(tmp_path).contrast("mmcl", "supervised", "af").reason
-    rewrite(tmp_path, "mmcl", lambda table: table.assign(**{"target:af": 1 - table["target:af"]}), seed=2)
+    rewrite(
+        tmp_path,
+        "mmcl",
+        lambda table: table.assign(**{"target:af": 1 - table["target:af"]}),
+        seed=2,
+    )
     assert "its seeds were judged on different answers" in seen(tmp_path).lack("mmcl", "af")
 
 
@@ -240,7 +286,11 @@ def compared(value, half, task="af", reason=""):
     z = abs(value) / (half / scipy.stats.norm.ppf(0.975)) if half else math.inf
     effect = Effect(value, value - half, value + half, 2 * scipy.stats.norm.sf(z))
     contrast = Contrast("mmcl", "mae", task)
-    return Comparison(contrast, verdicts.NOTHING, 0, (reason,)) if reason else Comparison(contrast, effect, 100)
+    return (
+        Comparison(contrast, verdicts.NOTHING, 0, (reason,))
+        if reason
+        else Comparison(contrast, effect, 100)
+    )
 
 
 MISSING = compared(0, 1, "dm", "MAE for DM: no finished run")
@@ -253,7 +303,12 @@ MISSING = compared(0, 1, "dm", "MAE for DM: no finished run")
         ([compared(0.03, 0.04)], 0, OPEN, 0.03),
         ([compared(-0.03, 0.02)], 0, FAILS, -0.03),
         ([compared(0.03, 0.02), compared(0.5, 0.1, "dm")], 0, HOLDS, 0.03),
-        ([compared(0.02, 0.01), compared(0.03, 0.04, "dm")], 0, OPEN, 0.03),  # less in width, not in value
+        (
+            [compared(0.02, 0.01), compared(0.03, 0.04, "dm")],
+            0,
+            OPEN,
+            0.03,
+        ),  # less in width, not in value
         ([compared(0.5, 0.1), compared(-0.03, 0.02, "dm")], 0, FAILS, -0.03),
         ([compared(0.5, 0.1), MISSING], 0, OPEN, 0.5),
         ([compared(-0.5, 0.1), MISSING], 0, FAILS, -0.5),  # what is missing could not save it
@@ -303,8 +358,10 @@ def test_p_of_a_margin_is_against_the_margin():
 def test_planted_differences_are_found_and_equal_systems_are_not_told_apart(tmp_path):
     for label, signal in (("supervised", 1.0), ("mmcl", 2.0), ("mae", 2.0)):
         handmade.plant(tmp_path, label, signal=signal, n=2000)
-    claims = [Claim("", "", (Contrast(better, worse, "af"),)) for better, worse in
-              (("mmcl", "supervised"), ("mmcl", "mae"), ("supervised", "mmcl"))]  # fmt: skip
+    claims = [
+        Claim("", "", (Contrast(better, worse, "af"),))
+        for better, worse in (("mmcl", "supervised"), ("mmcl", "mae"), ("supervised", "mmcl"))
+    ]
     found = seen(tmp_path).verdicts(claims)
     assert [one.verdict for one in found] == [HOLDS, OPEN, FAILS]
     assert found[0].low > 0 > found[2].high
@@ -318,7 +375,9 @@ def test_phenotypes_one_by_one_and_both_means(numbers):
     lines = found.phenotypes(["supervised", "mmcl"])
     assert [line.name for line in lines] == list(tasks.TASKS["rv"].columns)
     rows = store.rows(numbers)
-    values = rows[(rows.label == "mmcl") & (rows.metric == "pearson:RVESV")].sort_values("seed").value
+    values = (
+        rows[(rows.label == "mmcl") & (rows.metric == "pearson:RVESV")].sort_values("seed").value
+    )
     score = lines[1].scores["mmcl"]
     assert score.values == pytest.approx(list(values), abs=1e-6)
     assert score.low < score.mean < score.high
@@ -352,7 +411,9 @@ def test_prior_correction_moves_the_intercept_and_keeps_the_slope(diseases):
     found = {line.label: line for line in seen(diseases).calibration()}["mmcl"]
     shift = math.log(0.2 / 0.8) - math.log(0.5 / 0.5)
     assert found.corrected.slope.value == pytest.approx(found.trained.slope.value, rel=1e-4)
-    assert found.corrected.intercept.value == pytest.approx(found.trained.intercept.value - shift, abs=1e-4)
+    assert found.corrected.intercept.value == pytest.approx(
+        found.trained.intercept.value - shift, abs=1e-4
+    )
     assert abs(found.corrected.intercept.value) < abs(found.trained.intercept.value)
     assert found.corrected.brier < found.trained.brier
     targets, outputs = predictions(diseases, "mmcl")
@@ -384,15 +445,25 @@ def test_subgroups_are_scored_on_their_own_subjects(diseases):
     sex = (np.arange(400) % 2).astype(float)
     age[0], sex[1] = np.nan, np.nan
     index = pd.DataFrame({"subject": [f"p{i:05d}" for i in range(400)], "age": age, "sex": sex})
-    found = {(group.task, group.name): group.scores for group in seen(diseases).subgroups(index.sample(frac=1))}
+    found = {
+        (group.task, group.name): group.scores
+        for group in seen(diseases).subgroups(index.sample(frac=1))
+    }
     assert {task for task, _ in found} == {"af"}
     targets, outputs = predictions(diseases, "mmcl")
     men = sex == 1
     score = found["af", "men"]["mmcl"]
-    assert score.values == pytest.approx([roc_auc_score(targets[men, 0], one[men, 0]) for one in outputs])
+    assert score.values == pytest.approx(
+        [roc_auc_score(targets[men, 0], one[men, 0]) for one in outputs]
+    )
     assert (score.n, score.positives) == (199, int(targets[men].sum()))
-    by_age = [found["af", name]["mmcl"].n for name in ("below 55 years", "55 to 64 years", "65 years and above")]
-    assert by_age == [int(((age >= low) & (age < high)).sum()) for low, high in ((0, 55), (55, 65), (65, 99))]
+    by_age = [
+        found["af", name]["mmcl"].n
+        for name in ("below 55 years", "55 to 64 years", "65 years and above")
+    ]
+    assert by_age == [
+        int(((age >= low) & (age < high)).sum()) for low, high in ((0, 55), (55, 65), (65, 99))
+    ]
     few = index.assign(age=np.where(np.arange(400) < 3, 40.0, 70.0))
     found = {group.name: group.scores for group in seen(diseases).subgroups(few)}
     assert found["below 55 years"] == {"mmcl": None, "supervised": None}
@@ -408,8 +479,10 @@ def test_points_of_figure_5_have_an_interval_over_seeds_and_say_what_they_lack(t
     handmade.plant(tmp_path, "cmr-supervised", take=0.1)
     found = seen(tmp_path).low_label()
     assert [(p.label, p.take, p.n_train, p.lack) for p in found] == [
-        ("supervised", 0.01, 10, "3 of 5 seeds"), ("mmcl", 1.0, 1000, ""), ("mmcl", 0.1, 100, "")
-    ]  # fmt: skip
+        ("supervised", 0.01, 10, "3 of 5 seeds"),
+        ("mmcl", 1.0, 1000, ""),
+        ("mmcl", 0.1, 100, ""),
+    ]
     values = np.array(found[2].values)
     ends = scipy.stats.t.interval(0.95, 4, values.mean(), scipy.stats.sem(values))
     assert (found[2].low, found[2].high) == pytest.approx(ends)

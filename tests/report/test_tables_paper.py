@@ -15,11 +15,15 @@ from ecgcmr.report.tables import paper as tables
 
 def table(runs, stem="table3", **options):
     """One table of the paper from what lies under `runs`."""
-    return tables.of_layout(finals.of_space(store.rows(runs), "toy"), paper.LAYOUTS[stem], **options)
+    return tables.of_layout(
+        finals.of_space(store.rows(runs), "toy"), paper.LAYOUTS[stem], **options
+    )
 
 
 def cell(sheet, label, task):
-    (found,) = [record for record in sheet.records if (record["label"], record["task"]) == (label, task)]
+    (found,) = [
+        record for record in sheet.records if (record["label"], record["task"]) == (label, task)
+    ]
     return found
 
 
@@ -41,7 +45,12 @@ def test_a_cell_is_mean_and_sample_sd_over_the_seeds_in_percent(tmp_path):
 def test_only_final_test_auroc_of_the_full_training_set_counts(tmp_path):
     handmade.finish(tmp_path, label="mmcl", value=0.9, stage="grid")
     handmade.finish(tmp_path, label="mmcl", value=0.8, take=0.1)
-    handmade.finish(tmp_path, label="mmcl", value=0.0, scores=(("val", "auroc", 0.95, 9), ("test", "auprc", 0.94, 9)))
+    handmade.finish(
+        tmp_path,
+        label="mmcl",
+        value=0.0,
+        scores=(("val", "auroc", 0.95, 9), ("test", "auprc", 0.94, 9)),
+    )
     assert word(table(tmp_path), "MMCL", "AF").text == "—"
     handmade.finish(tmp_path, label="mmcl", seed=101, value=0.7)
     assert cell(table(tmp_path), "mmcl", "af")["mean"] == pytest.approx(70.0)
@@ -76,11 +85,21 @@ def test_a_diverged_seed_is_no_number(tmp_path, value, status):
 
 
 def test_what_reads_equal_is_ranked_equal(tmp_path):
-    for label, value in (("supervised", 0.6), ("mae", 0.70001), ("mmcl-wo-mdm", 0.65), ("mmcl", 0.70004)):
+    for label, value in (
+        ("supervised", 0.6),
+        ("mae", 0.70001),
+        ("mmcl-wo-mdm", 0.65),
+        ("mmcl", 0.70004),
+    ):
         for seed in range(5):
             handmade.finish(tmp_path, label=label, seed=seed, value=value)
     places = {label: cell(table(tmp_path), label, "af")["place"] for label in handmade.LABELS}
-    assert places == {"supervised": None, "mae": 1, "mmcl-wo-mdm": None, "mmcl": 1}  # two first places leave no second
+    assert places == {
+        "supervised": None,
+        "mae": 1,
+        "mmcl-wo-mdm": None,
+        "mmcl": 1,
+    }  # two first places leave no second
 
 
 def test_seeds_of_two_points_are_never_pooled(tmp_path):
@@ -90,7 +109,9 @@ def test_seeds_of_two_points_are_never_pooled(tmp_path):
             handmade.finish(tmp_path, label="mmcl", seed=seed, value=value, knobs=knobs)
     assert any("first by name" in note for note in table(tmp_path).notes)
     handmade.finish(tmp_path, label="mmcl", stage="grid", value=0.6, knobs=low)
-    handmade.finish(tmp_path, label="mmcl", stage="grid", value=0.8, knobs=high)  # validation prefers it, test does not
+    handmade.finish(
+        tmp_path, label="mmcl", stage="grid", value=0.8, knobs=high
+    )  # validation prefers it, test does not
     sheet = table(tmp_path)
     assert cell(sheet, "mmcl", "af")["mean"] == pytest.approx(70.0)
     assert any("2 points" in note and "lr=0.0001" in note for note in sheet.notes)
@@ -103,7 +124,9 @@ def test_of_equal_points_the_first_by_name_stands_as_in_the_sweep(tmp_path):
     handmade.finish(tmp_path, label="mmcl", value=0.1, knobs=(("lr", 1e-6),))
     handmade.finish(tmp_path, label="mmcl", stage="grid", value=float("nan"), knobs=(("lr", 1e-6),))
     handmade.finish(tmp_path, label="mmcl", stage="grid", value=0.99, seed=1, knobs=(("lr", 1e-6),))
-    assert cell(table(tmp_path), "mmcl", "af")["mean"] == pytest.approx(70.0)  # lr=0.0001 before lr=1e-05
+    assert cell(table(tmp_path), "mmcl", "af")["mean"] == pytest.approx(
+        70.0
+    )  # lr=0.0001 before lr=1e-05
 
 
 def test_several_spaces_are_told_apart(tmp_path):
@@ -122,9 +145,15 @@ def test_no_runs_make_no_tables(tmp_path):
 
 def test_positives_only_where_the_manifest_counts_the_same_subjects(tmp_path):
     handmade.fill(tmp_path)
-    labels = {"af": {"test": {"n": 240, "positive": 7}}, "cad": {"test": {"n": 239, "positive": 17}}}
+    labels = {
+        "af": {"test": {"n": 240, "positive": 7}},
+        "cad": {"test": {"n": 239, "positive": 17}},
+    }
     foot = [[w.text for w in row] for row in table(tmp_path, labels=labels).rows[-2:]]
-    assert foot == [["Test subjects", "", "", "240", "240", "240"], ["Positives", "", "", "—", "7", "—"]]
+    assert foot == [
+        ["Test subjects", "", "", "240", "240", "240"],
+        ["Positives", "", "", "—", "7", "—"],
+    ]
 
 
 def test_runs_judged_on_different_subjects_show_it(tmp_path):
@@ -150,14 +179,18 @@ def test_the_renderings_say_the_same(tmp_path):
     assert r"\underline{66.20 $\pm$ 0.16}" in sheet.latex()
     assert r"ROC AUC [\%]" in sheet.latex()
     assert "69.20 ± 0.16¹" in sheet.text()
-    lines = {(line["label"], line["task"]): line for line in csv.DictReader(io.StringIO(sheet.csv()))}
+    lines = {
+        (line["label"], line["task"]): line for line in csv.DictReader(io.StringIO(sheet.csv()))
+    }
     assert float(lines["mmcl", "cad"]["mean"]) == pytest.approx(69.2)
     assert lines["mmcl", "cad"]["seeds"] == "5"
     assert len(lines) == 12
 
 
 def test_a_table_shows_what_more_than_half_of_its_systems_ran(tmp_path):
-    handmade.fill(tmp_path)  # the four of Table III: two of Table I's four, three of Table II's seven
+    handmade.fill(
+        tmp_path
+    )  # the four of Table III: two of Table I's four, three of Table II's seven
     assert set(tables.every(store.rows(tmp_path))) == {"table3"}
     for label in ("simclr", "clocs"):
         handmade.finish(tmp_path, label=label)
@@ -188,7 +221,11 @@ def test_table_4_is_in_r_and_its_reference_is_not_ranked(tmp_path):
     for i, label in enumerate((*handmade.LABELS, "cmr-supervised")):
         for seed in range(5):
             handmade.finish(
-                tmp_path, label=label, task="lv", seed=seed, scores=(("test", "pearson", 0.5 + 0.05 * i, 240),)
+                tmp_path,
+                label=label,
+                task="lv",
+                seed=seed,
+                scores=(("test", "pearson", 0.5 + 0.05 * i, 240),),
             )
     sheet = tables.every(store.rows(tmp_path), paper=True)["table4"]
     assert sheet.header == ("Model", "MDM", "MMCL", "LV", "RV", "WT", "Ecc", "Err")
@@ -201,7 +238,10 @@ def test_table_4_is_in_r_and_its_reference_is_not_ranked(tmp_path):
 MANIFEST = {
     "source": "wfdb:a nifti:b",
     "rows": {"train": 6000, "val": 1000, "test": 1000},
-    "flow": [{"step": "paired", "n": 4000, "reasons": {}}, {"step": "kept", "n": 8000, "reasons": {}}],
+    "flow": [
+        {"step": "paired", "n": 4000, "reasons": {}},
+        {"step": "kept", "n": 8000, "reasons": {}},
+    ],
     "labels": {name: {"test": {"n": 1000, "positive": 9}} for name in ("cad", "af", "dm")},
 }
 
@@ -231,26 +271,49 @@ def planted(tmp_path_factory):
     for label, signal in (("supervised", 0.5), ("mae", 1.5), ("mmcl-wo-mdm", 1.5), ("mmcl", 3.0)):
         handmade.plant(runs, label, "af", signal=signal)
         handmade.plant(runs, label, "rv", signal=signal)
-        handmade.plant(runs, label, "af", signal=signal / 2, take=0.1, seeds=range(4 if label == "mmcl" else 5))
+        handmade.plant(
+            runs, label, "af", signal=signal / 2, take=0.1, seeds=range(4 if label == "mmcl" else 5)
+        )
     handmade.plant(runs, "cmr-supervised", "af", trained=None)
     rows = store.rows(runs)
     people = pd.DataFrame(
-        {"subject": [f"p{i:05d}" for i in range(400)], "age": np.linspace(45, 80, 400), "sex": np.arange(400) % 2}
+        {
+            "subject": [f"p{i:05d}" for i in range(400)],
+            "age": np.linspace(45, 80, 400),
+            "sex": np.arange(400) % 2,
+        }
     )
     return tables.every(rows, {"toy": Evidence.of(runs, "toy", rows, draws=200)}, people=people)
 
 
 def test_every_table_is_there_and_renders(planted):
     assert list(planted) == [
-        "table1", "table3", "table4", "figure5", "claims", "comparisons-table1", "comparisons-table3", "comparisons-table4",
-        "phenotypes", "secondary", "calibration", "subgroups",
-    ]  # fmt: skip
+        "table1",
+        "table3",
+        "table4",
+        "figure5",
+        "claims",
+        "comparisons-table1",
+        "comparisons-table3",
+        "comparisons-table4",
+        "phenotypes",
+        "secondary",
+        "calibration",
+        "subgroups",
+    ]
     for stem, sheet in planted.items():
         assert sheet.stem == stem
         assert {len(row) for row in sheet.rows} == {len(sheet.header)} == {len(sheet.kind)}
         assert sheet.latex().isascii()
         assert (
-            len({line.replace("\\|", "").count("|") for line in sheet.markdown().splitlines() if line[:1] == "|"}) == 1
+            len(
+                {
+                    line.replace("\\|", "").count("|")
+                    for line in sheet.markdown().splitlines()
+                    if line[:1] == "|"
+                }
+            )
+            == 1
         )
         assert "nan" not in (sheet.text() + sheet.csv()).lower().replace("dominant", "")
         assert len({tuple(record) for record in sheet.records}) == 1
@@ -301,7 +364,10 @@ def test_calibration_names_the_runs_that_cannot_be_corrected(planted):
 def test_phenotypes_end_in_both_means_of_each_group(planted):
     sheet = planted["phenotypes"]
     assert [row[0].text for row in sheet.body] == ["RVEDV", "RVESV", "RVSV", "RVEF"]
-    assert [row[0].text for row in sheet.rows[-sheet.foot :]] == ["RV, mean of r", "RV, mean by Fisher's z"]
+    assert [row[0].text for row in sheet.rows[-sheet.foot :]] == [
+        "RV, mean of r",
+        "RV, mean by Fisher's z",
+    ]
     plain = word(planted["table4"], "MMCL", "RV").text
     assert sheet.rows[-2][sheet.header.index("MMCL")].text == plain
 

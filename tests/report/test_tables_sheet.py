@@ -120,5 +120,11 @@ def test_words_of_numbers():
     assert mean_sd(71.708, NAN) == "71.71 ± —"
     assert mean_sd(NAN, NAN) == "—"
     assert interval(-0.31, 3.4, ".1f") == "[−0.3, 3.4]"
-    assert [p_value(p) for p in (NAN, 0.00099, 0.001, 0.0312, 1)] == ["—", "<0.001", "0.001", "0.031", "1.000"]
+    assert [p_value(p) for p in (NAN, 0.00099, 0.001, 0.0312, 1)] == [
+        "—",
+        "<0.001",
+        "0.001",
+        "0.031",
+        "1.000",
+    ]
     assert [span(counts) for counts in ([], [6007], [238, 239, 240])] == ["—", "6,007", "238–240"]

@@ -30,7 +30,9 @@ def runs(tmp_path):
 def python(code):
     """Run code in another process that sees the package."""
     lines = f"import sys; sys.path.insert(0, {PLATFORM!r})\n" + textwrap.dedent(code)
-    return subprocess.run([sys.executable, "-c", lines], capture_output=True, text=True, timeout=100, check=False)
+    return subprocess.run(
+        [sys.executable, "-c", lines], capture_output=True, text=True, timeout=100, check=False
+    )
 
 
 def test_importing_does_not_import_aim():
@@ -53,7 +55,9 @@ def test_mirror_copies_everything_once_then_only_what_is_new(runs):
     assert track.mirror(runs, repo) == 0
 
     handmade.finish(runs, label="mmcl", seed=202)
-    remade = handmade.finish(runs, label="mmcl", seed=0, value=0.625)  # its folder is replaced by another result
+    remade = handmade.finish(
+        runs, label="mmcl", seed=0, value=0.625
+    )  # its folder is replaced by another result
     assert track.mirror(runs, repo) == 2
     held = track.content(repo)
     assert held == track.truth(runs)
@@ -96,7 +100,11 @@ def test_rebuild_replaces_what_is_there_only_by_what_equals_the_disk(runs, monke
 
     def loses_the_last_point(opened, entry, picture):
         shorter = {key: series[:-1] for key, series in entry.points.items()}
-        write(opened, track.Entry(entry.name, entry.experiment, entry.params, shorter, entry.figures), picture)
+        write(
+            opened,
+            track.Entry(entry.name, entry.experiment, entry.params, shorter, entry.figures),
+            picture,
+        )
 
     monkeypatch.setattr(track, "_write", loses_the_last_point)
     with pytest.raises(RuntimeError, match="differs in points"):
@@ -133,7 +141,9 @@ def test_one_process_writes_at_a_time(tmp_path, caplog, monkeypatch):
             print("locked", flush=True); sys.stdin.read()
     """
     lines = f"import sys; sys.path.insert(0, {PLATFORM!r})\n" + textwrap.dedent(code)
-    other = subprocess.Popen([sys.executable, "-c", lines], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    other = subprocess.Popen(
+        [sys.executable, "-c", lines], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
     try:
         assert other.stdout.readline().strip() == "locked"
         with pytest.raises(InputError, match="another process"):
@@ -177,7 +187,10 @@ def test_a_follower_does_not_outlive_a_killed_process(runs):
     parent.kill()
     parent.wait()
     deadline = time.monotonic() + 60
-    while Path(f"/proc/{child}").exists() and "Z" not in Path(f"/proc/{child}/stat").read_text().split()[2]:
+    while (
+        Path(f"/proc/{child}").exists()
+        and "Z" not in Path(f"/proc/{child}/stat").read_text().split()[2]
+    ):
         assert time.monotonic() < deadline, "the follower still runs"
         time.sleep(0.2)
 

@@ -81,7 +81,9 @@ for _ in range(2):
 
 
 def test_a_job_s_own_environment_is_respected(monkeypatch):
-    given = {"runtime_env": {"working_dir": "gcs://x.zip", "env_vars": {"RAY_DATA_LOG_LEVEL": "DEBUG"}}}
+    given = {
+        "runtime_env": {"working_dir": "gcs://x.zip", "env_vars": {"RAY_DATA_LOG_LEVEL": "DEBUG"}}
+    }
     monkeypatch.setenv(cluster.JOB, json.dumps(given))
     ours = cluster._submitted()
     assert "RAY_DATA_LOG_LEVEL" not in ours["env_vars"]  # Ray refuses the same variable twice

@@ -27,7 +27,11 @@ def test_rays_own_schema_accepts_the_file(config):
     [
         ({"max_worker": 2}, ValidationError, "'max_worker' was unexpected"),
         ({"cluster_name": 3}, ValidationError, "not of type 'string'"),
-        ({"provider": {"type": "local", "head_ip": "192.0.2.10", "worker_ip": []}}, ClickException, "worker_ips"),
+        (
+            {"provider": {"type": "local", "head_ip": "192.0.2.10", "worker_ip": []}},
+            ClickException,
+            "worker_ips",
+        ),
     ],
 )
 def test_a_misspelt_key_or_a_wrong_kind_is_rejected(config, change, error, words):

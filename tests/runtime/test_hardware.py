@@ -18,12 +18,16 @@ def test_a_stream_is_fixed_by_its_key():
 
 def test_keys_do_not_collide():
     keys = [(1, 2), (2, 1), (12,), (1, 2, 0), (1, 3), (-1, 2), (0,), ()]
-    draws = {tuple(torch.rand(2, generator=hardware.generator("cpu", *key)).tolist()) for key in keys}
+    draws = {
+        tuple(torch.rand(2, generator=hardware.generator("cpu", *key)).tolist()) for key in keys
+    }
     assert len(draws) == len(keys)
 
 
 def test_neighbouring_steps_are_uncorrelated():
-    rows = torch.stack([torch.randn(2000, generator=hardware.generator("cpu", 0, step)) for step in range(20)])
+    rows = torch.stack(
+        [torch.randn(2000, generator=hardware.generator("cpu", 0, step)) for step in range(20)]
+    )
     off = torch.corrcoef(rows) - torch.eye(20)
     assert off.abs().max() < 0.1  # 4.5 standard errors
 
@@ -38,7 +42,9 @@ def test_precision():
     assert hardware.precision("float64", "cpu") == torch.float64
     assert hardware.precision("bfloat16", "cpu") == torch.bfloat16
     assert hardware.precision("auto", "cpu") in (torch.float32, torch.bfloat16)
-    with pytest.raises(InputError, match="unknown precision 'half'; known: auto, bfloat16, float32, float64"):
+    with pytest.raises(
+        InputError, match="unknown precision 'half'; known: auto, bfloat16, float32, float64"
+    ):
         hardware.precision("half", "cpu")
 
 
@@ -78,6 +84,8 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 def test_memory_that_is_kept_is_not_asked_for_again():
     def faults(word):
         run = [sys.executable, "-c", FAULTS, word]
-        return int(subprocess.run(run, check=True, capture_output=True, text=True, timeout=120).stdout)
+        return int(
+            subprocess.run(run, check=True, capture_output=True, text=True, timeout=120).stdout
+        )
 
     assert faults("keep") * 10 < faults("leave")

@@ -19,7 +19,9 @@ SCALES = (study.TOY, study.SMALL, study.FULL)
 def finish(runs, trial, loss):
     """A finished pre-training with this validation loss."""
     store.write(
-        runs, store.Finished(trial, "finished", (("val", "loss", loss, 10),), _curve(), None, {}, 0, {}), "print"
+        runs,
+        store.Finished(trial, "finished", (("val", "loss", loss, 10),), _curve(), None, {}, 0, {}),
+        "print",
     )
 
 
@@ -32,9 +34,14 @@ def test_every_scale_runs_every_system_of_every_table(scale):
     listed = study.trials(scale)
     asked = {(trial.label, trial.task, trial.take) for trial in listed if trial.stage == "grid"}
     for layout in paper.LAYOUTS.values():
-        assert {(system.label, task, 1.0) for system in layout.systems for task in layout.tasks} <= asked
+        assert {
+            (system.label, task, 1.0) for system in layout.systems for task in layout.tasks
+        } <= asked
     assert {
-        (s.label, task, take) for s in paper.LOW_LABEL for task in tasks.DISEASES for take in (1, 0.1, 0.01)
+        (s.label, task, take)
+        for s in paper.LOW_LABEL
+        for task in tasks.DISEASES
+        for take in (1, 0.1, 0.01)
     } <= asked
     assert {trial.label for trial in listed if trial.stage == "pretrain"} == set(study.PRETRAININGS)
 
@@ -53,10 +60,18 @@ def test_every_trial_could_run(scale):
 def test_the_full_grids_are_the_papers():
     listed = [trial for trial in study.trials(study.FULL) if trial.stage == "grid"]
     count = Counter((trial.label, trial.task, trial.take) for trial in listed)
-    assert {count[label, task, take] for label in ("supervised", "mae", "mmcl") for task in tasks.DISEASES
-            for take in paper.TAKES} == {648}  # fmt: skip
+    assert {
+        count[label, task, take]
+        for label in ("supervised", "mae", "mmcl")
+        for task in tasks.DISEASES
+        for take in paper.TAKES
+    } == {648}
     assert {count["xgboost", task, 1.0] for task in tasks.DISEASES} == {270}
-    rates = [dict(t.knobs)["lr"] for t in study.trials(study.FULL) if t.stage == "pretrain" and t.label == "mmcl"]
+    rates = [
+        dict(t.knobs)["lr"]
+        for t in study.trials(study.FULL)
+        if t.stage == "pretrain" and t.label == "mmcl"
+    ]
     assert rates == [3e-5, 1e-4, 3e-4, 1e-3]  # section IV-C.2
 
 
@@ -67,7 +82,12 @@ def test_pretrainings_have_the_papers_settings():
     for label, trial in found.items():
         defaults = methods.METHODS[trial.method].defaults(presets.preset("paper"), trial.modality)
         knobs[label] = {**defaults, **dict(trial.knobs)}
-    assert (found["mae"].batch, found["mae"].epochs, found["mmcl"].batch, found["mmcl"].epochs) == (128, 400, 256, 300)
+    assert (found["mae"].batch, found["mae"].epochs, found["mmcl"].batch, found["mmcl"].epochs) == (
+        128,
+        400,
+        256,
+        300,
+    )
     wanted = {
         "mae": {"lr": 1e-5, "weight_decay": 0.15, "warmup": 0.1},
         "mmcl": {"temperature": 0.1, "lambda": 0.75, "weight_decay": 1e-4, "warmup": 0.1},
@@ -84,14 +104,18 @@ def test_a_trial_that_two_tables_share_runs_once():
     shared = study.trials(study.TOY, "table2", "table3")
     names = [trial.name for trial in shared]
     assert len(names) == len(set(names))
-    assert set(names) == {t.name for part in ("table2", "table3") for t in study.trials(study.TOY, part)}
+    assert set(names) == {
+        t.name for part in ("table2", "table3") for t in study.trials(study.TOY, part)
+    }
 
 
 def test_parts_bring_the_pretrainings_they_start_from():
     for part in study.PARTS:
         listed = study.trials(study.TOY, part)
         folders = {"/".join(t.name.split("/")[:4]) for t in listed if t.stage == "pretrain"}
-        assert all("/".join(start.split("/")[:4]) in folders for t in listed for _, start in t.starts)
+        assert all(
+            "/".join(start.split("/")[:4]) in folders for t in listed for _, start in t.starts
+        )
     with pytest.raises(InputError, match="table9"):
         study.trials(study.TOY, "table9")
 
@@ -134,7 +158,11 @@ def test_an_unfinished_sweep_is_refused_and_a_diverged_one_too(tmp_path):
 
 def test_what_a_cohort_is_too_small_for_is_left_out_with_a_reason(small_cohort):
     few = replace(study.TOY, grid={"lr": (1e-3,)})
-    listed = [t for t in study.trials(few, "figure5") if t.stage == "grid" and t.label == "mae" and t.task == "cad"]
+    listed = [
+        t
+        for t in study.trials(few, "figure5")
+        if t.stage == "grid" and t.label == "mae" and t.task == "cad"
+    ]
     kept, reasons = spaces.feasible(listed, small_cohort)
     assert [t.take for t in kept] == [1.0, 0.1, 0.01][: len(kept)]
     assert len(kept) + sum(reasons.values()) == len(listed)

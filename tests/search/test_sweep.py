@@ -23,7 +23,16 @@ from ecgcmr.training import finetune, partition
 from ecgcmr.trial import Trial
 
 SPACES = Path(__file__).resolve().parents[2] / "search_spaces"
-TINY = Network(crop=2500, patch=500, width=8, depth=1, heads=2, blocks=(1, 1, 1, 1), image_width=4, image_size=48)
+TINY = Network(
+    crop=2500,
+    patch=500,
+    width=8,
+    depth=1,
+    heads=2,
+    blocks=(1, 1, 1, 1),
+    image_width=4,
+    image_size=48,
+)
 GRID = {"batch": (8, 16), "lr": (1e-4, 3e-4, 1e-3), "drop_path": (0.0, 0.1)}
 SYSTEMS = {"supervised": (), "mae": ()}
 
@@ -34,8 +43,16 @@ def a_grid(grid=GRID, tasks=("af",), starts=SYSTEMS, **changed):
 
 def finish(runs, trial, value, cohort="print"):
     """Leave a finished folder, as fit does."""
-    result = store.Finished(trial=trial, status="finished", scores=(("val", "auroc", value, 9),), curve=pd.DataFrame(),
-                            predictions=None, weights={}, epoch=0, provenance={})  # fmt: skip
+    result = store.Finished(
+        trial=trial,
+        status="finished",
+        scores=(("val", "auroc", value, 9),),
+        curve=pd.DataFrame(),
+        predictions=None,
+        weights={},
+        epoch=0,
+        provenance={},
+    )
     store.write(runs, result, cohort)
 
 
@@ -71,12 +88,18 @@ def test_every_start_is_a_pretraining_of_the_same_file(name):
         ("def trials():\n    return [1]", "returns a int"),
         ("def trials():\n    x = 1\n    return x / 0", r":3: ZeroDivisionError"),
         ("def trials(:", r":1: SyntaxError"),
-        ("from ecgcmr.trial import Trial\nT = Trial(space='a', stage='grid', task='af', label='b', method='supervised')\n"
-         "def trials():\n    return [T, T]", "two trials are named 'a/grid/af/b"),
-        ("from ecgcmr.trial import Trial\ndef trials():\n    return [Trial(space='a', stage='g', task='b', label='c', "
-         "method='d')]", "stage 'g'"),
+        (
+            "from ecgcmr.trial import Trial\nT = Trial(space='a', stage='grid', task='af', label='b', method='supervised')\n"
+            "def trials():\n    return [T, T]",
+            "two trials are named 'a/grid/af/b",
+        ),
+        (
+            "from ecgcmr.trial import Trial\ndef trials():\n    return [Trial(space='a', stage='g', task='b', label='c', "
+            "method='d')]",
+            "stage 'g'",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_bad_file_is_one_line_that_names_it(tmp_path, text, words):
     path = tmp_path / "space.py"
     path.write_text(text)
@@ -106,7 +129,10 @@ def test_packs_hold_one_shape_each_and_every_trial_once():
 
 
 def test_packs_keep_all_workers_busy():
-    assert [len(pack) for pack in partition.packs(a_grid({"lr": (1e-4, 1e-3)}), limit=lambda _: 16, at_once=2)] == [
+    assert [
+        len(pack)
+        for pack in partition.packs(a_grid({"lr": (1e-4, 1e-3)}), limit=lambda _: 16, at_once=2)
+    ] == [
         2,
         2,
     ]
@@ -117,7 +143,10 @@ def test_a_larger_device_takes_larger_packs():
     sizes = [partition.pack_limit(trial, gib * 2**30) for gib in (8, 24, 80)]
     assert 1 <= sizes[0] < sizes[1] <= sizes[2] <= partition.GPU_PACK
     assert partition.pack_limit(trial, None) == 1
-    assert partition.pack_limit(replace(trial, network=study.TOY.network, batch=16), None) == partition.CPU_PACK
+    assert (
+        partition.pack_limit(replace(trial, network=study.TOY.network, batch=16), None)
+        == partition.CPU_PACK
+    )
 
 
 # -- the searcher
@@ -160,7 +189,9 @@ def test_what_the_worker_has_read_is_told_without_reading_again(tmp_path):
     trials = a_grid({"lr": (1e-4, 3e-4, 1e-3)}, starts={"mae": ()})
     searcher = sweep.Packed(trials, tmp_path, finished=set())
     searcher.suggest("one")
-    searcher.on_trial_complete("one", {"best": 0.7, "values": [0.6, float("nan"), 0.7]})  # no rows are here
+    searcher.on_trial_complete(
+        "one", {"best": 0.7, "values": [0.6, float("nan"), 0.7]}
+    )  # no rows are here
     (study,) = searcher.studies.values()
     assert [t.value for t in study.study.get_trials()] == [0.6, None, 0.7]
 
@@ -168,10 +199,21 @@ def test_what_the_worker_has_read_is_told_without_reading_again(tmp_path):
 def test_the_value_is_the_metric_of_the_validation_rows(tmp_path):
     trial = a_grid({"lr": (1e-4,)}, starts={"mae": ()})[0]
     assert np.isnan(spaces.value(tmp_path, trial))
-    for scores, value in [((("val", "auprc", 0.3, 9), ("test", "auroc", 0.9, 9), ("val", "auroc", 0.8, 9)), 0.8),
-                          ((("val", "auprc", 0.3, 9),), np.nan), ((("val", "auroc", np.nan, 9),), np.nan)]:  # fmt: skip
-        result = store.Finished(trial=trial, status="finished", scores=scores, curve=pd.DataFrame(), predictions=None,
-                                weights={}, epoch=0, provenance={})  # fmt: skip
+    for scores, value in [
+        ((("val", "auprc", 0.3, 9), ("test", "auroc", 0.9, 9), ("val", "auroc", 0.8, 9)), 0.8),
+        ((("val", "auprc", 0.3, 9),), np.nan),
+        ((("val", "auroc", np.nan, 9),), np.nan),
+    ]:
+        result = store.Finished(
+            trial=trial,
+            status="finished",
+            scores=scores,
+            curve=pd.DataFrame(),
+            predictions=None,
+            weights={},
+            epoch=0,
+            provenance={},
+        )
         store.write(tmp_path, result, "print")
         np.testing.assert_equal(spaces.value(tmp_path, trial), value)
 
@@ -179,12 +221,16 @@ def test_the_value_is_the_metric_of_the_validation_rows(tmp_path):
 def good(trial):
     """A surface with its best at lr 1e-3, batch 8."""
     knobs = dict(trial.knobs)
-    return 0.9 - 0.1 * abs(np.log10(knobs["lr"]) + 3) - 0.05 * (trial.batch == 16) - knobs["drop_path"]
+    return (
+        0.9 - 0.1 * abs(np.log10(knobs["lr"]) + 3) - 0.05 * (trial.batch == 16) - knobs["drop_path"]
+    )
 
 
 def test_a_budget_is_kept_without_repeats(tmp_path):
     trials = a_grid({**GRID, "lr": tuple(10.0 ** -np.arange(1, 9))})
-    packs = drive(sweep.Packed(trials, tmp_path, finished=set(), limit=4, budget=10, seed=1), tmp_path, good)
+    packs = drive(
+        sweep.Packed(trials, tmp_path, finished=set(), limit=4, budget=10, seed=1), tmp_path, good
+    )
     for pack in packs:
         finetune.check_pack(pack)
     names = [t.name for pack in packs for t in pack]
@@ -204,9 +250,17 @@ def test_a_budget_counts_what_is_finished(tmp_path):
 
 def test_proposals_learn_from_values(tmp_path):
     """TPE finds a better neighbourhood than the average of the grid."""
-    trials = a_grid({"lr": tuple(10.0 ** -np.arange(1, 9)), "drop_path": tuple(np.arange(8) / 10), "batch": (8, 16)},
-                    starts={"mae": ()})  # fmt: skip
-    packs = drive(sweep.Packed(trials, tmp_path, finished=set(), limit=4, budget=40, seed=0), tmp_path, good)
+    trials = a_grid(
+        {
+            "lr": tuple(10.0 ** -np.arange(1, 9)),
+            "drop_path": tuple(np.arange(8) / 10),
+            "batch": (8, 16),
+        },
+        starts={"mae": ()},
+    )
+    packs = drive(
+        sweep.Packed(trials, tmp_path, finished=set(), limit=4, budget=40, seed=0), tmp_path, good
+    )
     later = [good(t) for pack in packs[5:] for t in pack]
     assert np.mean(later) > np.mean([good(t) for t in trials]) + 0.05
 
@@ -222,7 +276,9 @@ def test_finals_take_the_best_point_with_five_seeds(tmp_path):
     assert len(finals) == 2 * 2 * 5
     assert {t.stage for t in finals} == {"final"}
     assert {t.seed for t in finals} == {0, 101, 202, 303, 404}
-    assert {(t.batch, dict(t.knobs)["lr"], dict(t.knobs)["drop_path"]) for t in finals} == {(8, 1e-3, 0.0)}
+    assert {(t.batch, dict(t.knobs)["lr"], dict(t.knobs)["drop_path"]) for t in finals} == {
+        (8, 1e-3, 0.0)
+    }
     assert len({t.name for t in finals}) == len(finals)
 
 
@@ -291,7 +347,9 @@ def times(runs):
     return {path: path.stat().st_mtime_ns for path in runs.rglob(store.RECORD)}
 
 
-def test_a_sweep_runs_every_point_once_and_is_skipped_the_second_time(ray_session, small_cohort, tmp_path):
+def test_a_sweep_runs_every_point_once_and_is_skipped_the_second_time(
+    ray_session, small_cohort, tmp_path
+):
     trials = a_grid({"batch": (16, 32), "lr": (1e-4, 1e-3)}, take=0.4)
     assert sweep.run(trials, small_cohort.path, tmp_path, limit=2, concurrency=2, device="cpu") == 8
     assert all(store.finished(tmp_path, trial, small_cohort.fingerprint) for trial in trials)
@@ -309,24 +367,38 @@ def test_a_pack_is_handed_to_what_is_given(ray_session, small_cohort, tmp_path):
     """`train` gets what packing.train gets, once per pack, whatever the order."""
 
     def note(members, cohort, runs, device, precision, name):
-        (runs / f"{name.replace('/', '-')}.txt").write_text("\n".join([*(t.name for t in members), device, precision]))
+        (runs / f"{name.replace('/', '-')}.txt").write_text(
+            "\n".join([*(t.name for t in members), device, precision])
+        )
 
     trials = a_grid({"lr": (1e-4, 3e-4, 1e-3)}, starts={"mae": ()})
-    ran = sweep.run(trials, small_cohort.path, tmp_path, limit=2, device="cpu", precision="float32", train=note)
+    ran = sweep.run(
+        trials, small_cohort.path, tmp_path, limit=2, device="cpu", precision="float32", train=note
+    )
     assert ran == 0  # nothing has left rows
     lines = [path.read_text().splitlines() for path in tmp_path.glob("t-grid-af-pack-*.txt")]
-    assert sorted(name for pack in lines for name in pack[:-2]) == sorted(trial.name for trial in trials)
+    assert sorted(name for pack in lines for name in pack[:-2]) == sorted(
+        trial.name for trial in trials
+    )
     assert all(pack[-2:] == ["cpu", "float32"] for pack in lines)
 
 
-def test_what_a_worker_refuses_is_refused_here_and_the_others_finish(ray_session, small_cohort, tmp_path):
+def test_what_a_worker_refuses_is_refused_here_and_the_others_finish(
+    ray_session, small_cohort, tmp_path
+):
     other = Trial(space="t", stage="pretrain", task="ecg", label="mae", method="mae")
     store.folder(tmp_path, other.name).mkdir(parents=True)
     alien = {"ecg.cls_token": np.zeros((1, 1, 3), np.float32)}  # of a network of another size
     save_file(alien, store.folder(tmp_path, other.name) / store.ENCODER)
     alone = {"mae": (("ecg", other.name),)}
     with pytest.raises(InputError, match="encoder differ"):
-        sweep.run(a_grid({"lr": (1e-4,)}, starts=alone, take=0.4), small_cohort.path, tmp_path, device="cpu", limit=1)
+        sweep.run(
+            a_grid({"lr": (1e-4,)}, starts=alone, take=0.4),
+            small_cohort.path,
+            tmp_path,
+            device="cpu",
+            limit=1,
+        )
     assert not (tmp_path / sweep.TUNE).exists()  # all were refused: the one line says it
     trials = a_grid({"lr": (1e-4,)}, starts={"supervised": (), **alone}, take=0.4)
     with pytest.raises(InputError, match="encoder differ"):
@@ -364,7 +436,11 @@ with cluster.running(cpus=2, gpus=0, object_store_mb=256):
 
 @pytest.mark.slow
 def test_a_killed_driver_is_just_run_again(small_cohort, tmp_path):
-    words = {"tests": str(Path(__file__).parent), "cohort": str(small_cohort.path), "runs": str(tmp_path)}
+    words = {
+        "tests": str(Path(__file__).parent),
+        "cohort": str(small_cohort.path),
+        "runs": str(tmp_path),
+    }
     command = [sys.executable, "-c", DRIVER.format(**words)]
     driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
@@ -375,7 +451,9 @@ def test_a_killed_driver_is_just_run_again(small_cohort, tmp_path):
     time.sleep(10)  # the orphaned worker may finish its pack before Ray notices
     before = times(tmp_path)
     assert 4 <= len(before) < 24
-    subprocess.run(command, check=True, timeout=200, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    subprocess.run(
+        command, check=True, timeout=200, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     after = times(tmp_path)
     assert len(after) == 24
     assert {path: after[path] for path in before} == before

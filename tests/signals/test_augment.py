@@ -16,7 +16,9 @@ def ecgs(n=3):
 
 
 def images(n=2, side=32):
-    return torch.rand(n, 3, side, side, dtype=torch.float64, generator=hardware.generator("cpu", side))
+    return torch.rand(
+        n, 3, side, side, dtype=torch.float64, generator=hardware.generator("cpu", side)
+    )
 
 
 def test_crop_is_a_slice_of_all_leads_and_reaches_both_ends():
@@ -42,7 +44,10 @@ def test_rescale_is_one_factor_per_record():
 
 @pytest.mark.parametrize("time", [400, 401])
 def test_surrogate_keeps_spectrum_mean_and_the_relation_of_leads(time):
-    x = torch.randn(2, LEADS, time, dtype=torch.float64, generator=hardware.generator("cpu", time)) + 3
+    x = (
+        torch.randn(2, LEADS, time, dtype=torch.float64, generator=hardware.generator("cpu", time))
+        + 3
+    )
     u = augment.uniform(hardware.generator("cpu", 1), 2, time // 2 + 1)
     y = augment.surrogate(x, u, 0.1)
     before, after = torch.fft.rfft(x), torch.fft.rfft(y)
@@ -89,7 +94,9 @@ def test_resize_keeps_constants_and_ramps():
 
 
 def test_resize_does_not_alias():
-    stripes = (torch.arange(128) % 2).double().expand(1, 1, 128, -1)  # finer than the result can show
+    stripes = (
+        (torch.arange(128) % 2).double().expand(1, 1, 128, -1)
+    )  # finer than the result can show
     assert (augment.resize(stripes, 32) - 0.5).abs().max() < 0.15
 
 
@@ -111,7 +118,9 @@ def test_the_spectrum_is_cut_as_torchs_own_transform_does(time, by_frequency):
         wide = int(0.25 * spectrum.shape[axis])
         start = int(place * (spectrum.shape[axis] - wide + 1))
         spectrum.narrow(axis, start, wide).zero_()
-        assert torch.allclose(found, torch.istft(spectrum, 120, window=window, length=time), atol=1e-12)
+        assert torch.allclose(
+            found, torch.istft(spectrum, 120, window=window, length=time), atol=1e-12
+        )
 
 
 def test_cutting_nothing_from_the_spectrum_gives_the_record_back():
@@ -120,8 +129,12 @@ def test_cutting_nothing_from_the_spectrum_gives_the_record_back():
 
 
 def test_cut_frequencies_are_those_of_the_signal():
-    waves = torch.sin(2 * math.pi * torch.arange(1200, dtype=torch.float64) * torch.tensor([[4.0], [40.0]]) / 120)
-    low = augment.mask_spectrum(waves[None], torch.tensor([[0.0, 0.0]]), 0.25)[0, :, 120:-120]  # the lowest 15 of 61
+    waves = torch.sin(
+        2 * math.pi * torch.arange(1200, dtype=torch.float64) * torch.tensor([[4.0], [40.0]]) / 120
+    )
+    low = augment.mask_spectrum(waves[None], torch.tensor([[0.0, 0.0]]), 0.25)[
+        0, :, 120:-120
+    ]  # the lowest 15 of 61
     assert low[0].abs().max() < 0.05
     assert torch.allclose(low[1], waves[1, 120:-120], atol=0.05)
 
@@ -150,7 +163,9 @@ def test_geometry_flips_turns_and_crops():
     flip, turn, centre, half = still(1)
     assert torch.allclose(augment.geometry(x, -flip, turn, centre, half), x.flip(-1), atol=1e-6)
     quarter = torch.tensor([math.pi / 2])
-    assert torch.allclose(augment.geometry(x, flip, quarter, centre, half), torch.rot90(x, 1, (-2, -1)), atol=1e-5)
+    assert torch.allclose(
+        augment.geometry(x, flip, quarter, centre, half), torch.rot90(x, 1, (-2, -1)), atol=1e-5
+    )
     corner = augment.geometry(x, flip, turn, torch.full((1, 2), -0.5), torch.full((1, 2), 0.5))
     expected = torch.nn.functional.interpolate(x[..., :16, :16], size=32, mode="bilinear")
     assert torch.allclose(corner[..., 1:-1, 1:-1], expected[..., 1:-1, 1:-1], atol=1e-6)

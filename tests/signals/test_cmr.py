@@ -8,7 +8,28 @@ import pytest
 from ecgcmr.errors import Excluded, InputError
 from ecgcmr.signals import cmr
 
-RADII = (28, 26, 24, 22, 20, 18, 17, 17, 18, 20, 22, 23, 24, 25, 25, 26, 26, 27, 27, 28)  # smallest: phases 6 and 7
+RADII = (
+    28,
+    26,
+    24,
+    22,
+    20,
+    18,
+    17,
+    17,
+    18,
+    20,
+    22,
+    23,
+    24,
+    25,
+    25,
+    26,
+    26,
+    27,
+    27,
+    28,
+)  # smallest: phases 6 and 7
 
 
 @dataclass(frozen=True)
@@ -31,8 +52,12 @@ def stack(slices=10, size=(210, 210), place=(95, 120), radii=RADII, seed=0) -> S
     far = np.hypot(y - place[0], x - place[1])
     chest = 90.0 * (np.hypot(y - size[0] / 2, x - size[1] / 2) > 0.42 * min(size))
     cycle = np.stack([np.where(far < r, 200.0, np.where(far < 36, 30.0, chest)) for r in radii])
-    noise = draw.normal(0, 3, (len(radii) + slices - 1, *size)).astype(np.float32)  # each slice sees another part of it
-    return Stack(np.stack([cycle.astype(np.float32) + noise[i : i + len(radii)] for i in range(slices)]))
+    noise = draw.normal(0, 3, (len(radii) + slices - 1, *size)).astype(
+        np.float32
+    )  # each slice sees another part of it
+    return Stack(
+        np.stack([cycle.astype(np.float32) + noise[i : i + len(radii)] for i in range(slices)])
+    )
 
 
 def test_phases_and_slice():
@@ -136,7 +161,9 @@ def segmented(one: Stack, radii=RADII, place=(95, 120), phases=PHASES) -> Stack:
 
 
 def test_end_systole_is_the_least_segmented_cavity():
-    radii = tuple(int(r) for r in np.roll(RADII, 5))  # 11 and 12 are the smallest, against what the pixels show
+    radii = tuple(
+        int(r) for r in np.roll(RADII, 5)
+    )  # 11 and 12 are the smallest, against what the pixels show
     one = segmented(stack(), radii)
     assert cmr.end_systole(one.masks, one.masked) == 11
     assert cmr.end_systole(one.masks, one.masked[:6]) is None  # of these phase 0 is the least

@@ -16,9 +16,13 @@ def heart(seed: int = 0, beats_hz: float = 1.2) -> np.ndarray:
     """Twelve lawful leads of spikes and waves, (12, 5000) mV."""
     draw = np.random.default_rng(seed)
     phase = (SECONDS * beats_hz) % 1
-    wave = np.exp(-0.5 * ((phase - 0.4) / 0.015) ** 2) + 0.2 * np.exp(-0.5 * ((phase - 0.7) / 0.05) ** 2)
+    wave = np.exp(-0.5 * ((phase - 0.4) / 0.015) ** 2) + 0.2 * np.exp(
+        -0.5 * ((phase - 0.7) / 0.05) ** 2
+    )
     one, two = 0.7 * wave + 0.01 * draw.normal(size=5000), wave + 0.01 * draw.normal(size=5000)
-    chest = [size * wave + 0.01 * draw.normal(size=5000) for size in (-0.6, -0.4, 0.5, 1.1, 1.0, 0.7)]
+    chest = [
+        size * wave + 0.01 * draw.normal(size=5000) for size in (-0.6, -0.4, 0.5, 1.1, 1.0, 0.7)
+    ]
     return np.stack([one, two, two - one, -(one + two) / 2, one - two / 2, two - one / 2, *chest])
 
 
@@ -62,7 +66,9 @@ def test_sine_passes_as_the_smoother_says(hertz):
     out = ecg.remove_baseline(np.sin(2 * np.pi * hertz * SECONDS)[None])[0, 500:-500]
     stiff = 1e7 * (2 * np.sin(np.pi * hertz / 500)) ** 4
     left = out.std() * np.sqrt(2)
-    assert stiff / (0.7 + stiff) * 0.98 - 0.02 <= left <= stiff / (0.3 + stiff) * 1.02 + 0.02  # the ends leave a little
+    assert (
+        stiff / (0.7 + stiff) * 0.98 - 0.02 <= left <= stiff / (0.3 + stiff) * 1.02 + 0.02
+    )  # the ends leave a little
 
 
 def test_spike_stays_in_place():
@@ -134,7 +140,9 @@ def test_settle_derives_the_limb_leads():
     keep = [0, 1, *range(6, 12)]
     out = ecg.settle(y[keep], 500, tuple(ecg.LEADS[i] for i in keep))
     assert np.abs(out - y).max() < 1e-6
-    assert ecg.repairs(5000, 500, tuple(ecg.LEADS[i] for i in keep)) == ("III, aVR, aVL, aVF derived from I and II",)
+    assert ecg.repairs(5000, 500, tuple(ecg.LEADS[i] for i in keep)) == (
+        "III, aVR, aVL, aVF derived from I and II",
+    )
 
 
 @pytest.mark.parametrize(
@@ -208,7 +216,9 @@ def test_normalise_equals_a_loop():
                 group = x[i, j, first:last]
                 mean = group.sum() / group.numel()
                 variance = ((group - mean) ** 2).sum() / group.numel()
-                assert torch.allclose(out[i, j, first:last], (group - mean) / (variance + 1e-12) ** 0.5, atol=1e-12)
+                assert torch.allclose(
+                    out[i, j, first:last], (group - mean) / (variance + 1e-12) ** 0.5, atol=1e-12
+                )
 
 
 def test_normalise_computes_halves_in_single():
@@ -222,7 +232,9 @@ def test_normalise_computes_halves_in_single():
 
 
 def test_einthoven_holds_through_cleaning_and_half_precision():
-    y = heart() + np.linspace(-0.5, 0.5, 5000) * np.arange(12)[:, None] ** 0  # the laws hold up to one common drift
+    y = (
+        heart() + np.linspace(-0.5, 0.5, 5000) * np.arange(12)[:, None] ** 0
+    )  # the laws hold up to one common drift
     assert ecg.einthoven(heart()) < 1e-9
     assert ecg.einthoven(ecg.clean(y).astype(np.float16)) < ecg.EINTHOVEN_LIMIT / 2
 
@@ -269,7 +281,9 @@ def _faulty(kind: str) -> np.ndarray:
     return y * {"implausible amplitude": 200}.get(kind, 1)
 
 
-@pytest.mark.parametrize("kind", ["missing samples", "flat lead", "saturated", "implausible amplitude"])
+@pytest.mark.parametrize(
+    "kind", ["missing samples", "flat lead", "saturated", "implausible amplitude"]
+)
 def test_quality_names_the_fault(kind):
     assert ecg.quality(_faulty(kind))[0] == kind
     with pytest.raises(Excluded, match=kind):
@@ -303,7 +317,10 @@ def test_seconds_without_a_beat_are_lawful():
     [
         ("implausible amplitude", lambda s: s * 1000),  # its unit is µV, the others' mV
         ("implausible amplitude", lambda s: s + 1e5),
-        ("implausible amplitude", lambda s: np.where(np.arange(5000) == 77, 1e6, s)),  # `clean` leaves 16 V of it
+        (
+            "implausible amplitude",
+            lambda s: np.where(np.arange(5000) == 77, 1e6, s),
+        ),  # `clean` leaves 16 V of it
         ("implausible amplitude", lambda s: np.where(np.arange(5000) == 77, 3e38, s)),
         ("flat lead", lambda s: np.where(SECONDS < 3, s, 0)),
     ],

@@ -13,7 +13,9 @@ BASE = 2  # first slice with a heart
 LONG, OUTER = 82.0, 36.0  # mm, half axes of the epicardium; half of the ellipsoid, cut at the base
 
 
-def heart(wall_mm=9.0, scale=1.0, rv=True, thick=None, spacing=SPACING, shape=SHAPE, centre=CENTRE) -> np.ndarray:
+def heart(
+    wall_mm=9.0, scale=1.0, rv=True, thick=None, spacing=SPACING, shape=SHAPE, centre=CENTRE
+) -> np.ndarray:
     """A half ellipsoid whose cavity is cut out by a smaller one, a crescent RV on the left of the image.
 
     Args:
@@ -29,7 +31,9 @@ def heart(wall_mm=9.0, scale=1.0, rv=True, thick=None, spacing=SPACING, shape=SH
         inner = (OUTER - wall_mm) * scale * np.sqrt(max(0.0, 1 - (depth / (LONG - wall_mm)) ** 2))
         radius = np.hypot(y, x)
         if rv:
-            out[z][(np.hypot(y / 1.1, x + 28) < outer * (0.5 + 0.5 * scale)) & (radius >= outer)] = 3
+            out[z][
+                (np.hypot(y / 1.1, x + 28) < outer * (0.5 + 0.5 * scale)) & (radius >= outer)
+            ] = 3
         out[z][radius < outer] = 2
         out[z][radius < inner - (4.0 * wedge(thick, y, x, depth) if thick else 0.0)] = 1
     return out
@@ -53,7 +57,9 @@ def test_volumes_of_half_ellipsoids():
     """V = 2/3 π a b²; the slices end at the base plane, so only pixels and slice steps differ from it."""
     spacing, shape = (4.0, 1.0, 1.0), (24, 130, 150)
     cut = {"spacing": spacing, "shape": shape, "centre": (65, 80)}
-    found = phenotypes.measure(heart(**cut), heart(scale=0.7, **cut), spacing, heart_rate=60.0, from_apex=True)
+    found = phenotypes.measure(
+        heart(**cut), heart(scale=0.7, **cut), spacing, heart_rate=60.0, from_apex=True
+    )
     cavity = 2 / 3 * np.pi * (LONG - 9) * (OUTER - 9) ** 2 / 1000
     whole = 2 / 3 * np.pi * LONG * OUTER**2 / 1000
     assert found["LVEDV"] == pytest.approx(cavity, rel=0.01)
@@ -82,17 +88,25 @@ def test_the_wall_of_a_shell_is_as_thick_as_it_is(wall, spacing):
     shell = heart(wall_mm=wall, spacing=spacing, shape=(12, 130, 110), centre=(65, 58))
     found = phenotypes.wall_thickness(shell, spacing, from_apex=True)
     depths = (np.arange(BASE, 12) - BASE + 0.5) * 8.0
-    inner, outer = ((r * np.sqrt(np.clip(1 - (depths / n) ** 2, 0, 1))) for r, n in
-                    ((OUTER - wall, LONG - wall), (OUTER, LONG)))  # fmt: skip
+    inner, outer = (
+        (r * np.sqrt(np.clip(1 - (depths / n) ** 2, 0, 1)))
+        for r, n in ((OUTER - wall, LONG - wall), (OUTER, LONG))
+    )
     radial = (outer - inner)[inner > 3]
     for segment in range(1, 7):
-        assert found[f"WT_AHA_{segment}"] == pytest.approx(radial[: len(depths[inner > 0]) // 3 + 1].mean(), abs=0.35)
-    assert found["WT_Global"] == pytest.approx(np.average(radial, weights=inner[inner > 3]), abs=0.35)
+        assert found[f"WT_AHA_{segment}"] == pytest.approx(
+            radial[: len(depths[inner > 0]) // 3 + 1].mean(), abs=0.35
+        )
+    assert found["WT_Global"] == pytest.approx(
+        np.average(radial, weights=inner[inner > 3]), abs=0.35
+    )
 
 
 @pytest.mark.parametrize("segment", range(1, 17))
 @pytest.mark.parametrize(("quarter", "flip"), [(0, False), (1, False), (2, True), (3, True)])
-def test_a_thick_segment_is_found_under_its_number_however_the_image_is_turned(segment, quarter, flip):
+def test_a_thick_segment_is_found_under_its_number_however_the_image_is_turned(
+    segment, quarter, flip
+):
     labels = turned(heart(thick=segment), quarter)
     labels = labels[:, ::-1] if flip else labels  # a mirrored image is one seen from the base
     found = phenotypes.wall_thickness(labels, SPACING, from_apex=not flip)
@@ -106,7 +120,9 @@ def test_a_thick_segment_is_found_under_its_number_however_the_image_is_turned(s
 def test_segments_need_to_know_the_side_and_a_right_ventricle():
     assert set(phenotypes.wall_thickness(heart(), SPACING)) == {"WT_Global"}
     assert set(phenotypes.wall_thickness(heart(rv=False), SPACING, from_apex=True)) == {"WT_Global"}
-    assert set(phenotypes.wall_thickness(heart()[::-1], SPACING, from_apex=True)) == {"WT_Global"}  # apex first
+    assert set(phenotypes.wall_thickness(heart()[::-1], SPACING, from_apex=True)) == {
+        "WT_Global"
+    }  # apex first
 
 
 def test_an_open_wall_is_not_measured():

@@ -23,7 +23,9 @@ def person(index):
 
 def wired(signal, exchange):
     """The recording with two electrodes exchanged; exchanges undo themselves."""
-    return through_electrodes(quality_flags.EXCHANGES[exchange] @ signal[list(quality_flags.INDEPENDENT)])
+    return through_electrodes(
+        quality_flags.EXCHANGES[exchange] @ signal[list(quality_flags.INDEPENDENT)]
+    )
 
 
 def test_sound_recordings_have_no_flag():
@@ -40,14 +42,18 @@ def test_exchanges_are_what_they_say():
         "LA–LL": [two, one, -three, avr, avf, avl],
     }
     for name, leads in limbs.items():
-        assert np.abs(wired(signal, name)[:6] - np.stack(leads)).max() < 2e-3  # the recording's own rounding
+        assert (
+            np.abs(wired(signal, name)[:6] - np.stack(leads)).max() < 2e-3
+        )  # the recording's own rounding
     assert (wired(signal, "V2–V5")[[7, 10]] == signal[[10, 7]]).all()
     assert (wired(signal, "V1–V6 in reverse")[6:] == signal[6:][::-1]).all()
     for T in quality_flags.EXCHANGES.values():
         assert (np.eye(8) == T @ T).all()
 
 
-@pytest.mark.parametrize("exchange", ["RA–LA", "RA–LL", "V1–V3", "V1–V6", "V2–V4", "V3–V6", "V1–V6 in reverse"])
+@pytest.mark.parametrize(
+    "exchange", ["RA–LA", "RA–LL", "V1–V3", "V1–V6", "V2–V4", "V3–V6", "V1–V6 in reverse"]
+)
 def test_exchanged_electrodes_are_named(exchange):
     spoilt = [wired(person(index), exchange) for index in range(PEOPLE)]
     assert not any(ecg.quality(signal) for signal in spoilt)  # the laws hold: no refusal
@@ -63,7 +69,9 @@ def test_a_recording_of_any_size_is_judged_alike():
 
 def test_a_pacemaker_is_found_and_a_loose_electrode_is_none():
     random = np.random.default_rng(0)
-    assert all(quality_flags.flags(spiked(person(i), 2.0, random))["flag_paced"] for i in range(PEOPLE))
+    assert all(
+        quality_flags.flags(spiked(person(i), 2.0, random))["flag_paced"] for i in range(PEOPLE)
+    )
     one_lead = person(0).copy()
     one_lead[11, 200::400] += 3.0  # spikes in V6 alone
     assert quality_flags.spikes(one_lead) == 0

@@ -11,26 +11,46 @@ from ecgcmr.training import asha
 from ecgcmr.training.asha import Rungs
 from ecgcmr.trial import Trial
 
-POINT = Trial(space="t", stage="grid", task="af", label="mae", method="supervised", epochs=400, halving=4)
+POINT = Trial(
+    space="t", stage="grid", task="af", label="mae", method="supervised", epochs=400, halving=4
+)
 
 
 def test_where_the_rungs_stand(tmp_path):
     found = asha.of(POINT, tmp_path, "c1")
     assert found.epochs == (6, 25, 100)
-    assert (found.reached(0, 5), found.reached(5, 6), found.reached(6, 24), found.reached(5, 30)) == (None, 6, None, 25)
+    assert (
+        found.reached(0, 5),
+        found.reached(5, 6),
+        found.reached(6, 24),
+        found.reached(5, 30),
+    ) == (None, 6, None, 25)
     assert asha.of(dataclasses.replace(POINT, epochs=3), tmp_path, "c1").epochs == (1,)
     assert asha.of(dataclasses.replace(POINT, halving=0), tmp_path, "c1") is None
-    assert asha.of(dataclasses.replace(POINT, stage="final"), tmp_path, "c1") is None  # the five seeds run whole
+    assert (
+        asha.of(dataclasses.replace(POINT, stage="final"), tmp_path, "c1") is None
+    )  # the five seeds run whole
 
 
 @pytest.mark.parametrize(
-    "other", [{"task": "dm"}, {"label": "mmcl"}, {"take": 0.1}, {"seed": 1}, {"preset": "authors"}, {"space": "u"}]
+    "other",
+    [
+        {"task": "dm"},
+        {"label": "mmcl"},
+        {"take": 0.1},
+        {"seed": 1},
+        {"preset": "authors"},
+        {"space": "u"},
+    ],
 )
 def test_only_trials_of_one_question_are_compared(tmp_path, other):
     ours = asha.of(POINT, tmp_path, "c1").folder
     assert asha.of(dataclasses.replace(POINT, **other), tmp_path, "c1").folder != ours
     assert asha.of(POINT, tmp_path, "c2").folder != ours
-    assert asha.of(dataclasses.replace(POINT, batch=8, knobs=(("lr", 1e-5),)), tmp_path, "c1").folder == ours
+    assert (
+        asha.of(dataclasses.replace(POINT, batch=8, knobs=(("lr", 1e-5),)), tmp_path, "c1").folder
+        == ours
+    )
 
 
 def test_the_best_of_all_that_have_reported_go_on(tmp_path):
@@ -39,7 +59,10 @@ def test_the_best_of_all_that_have_reported_go_on(tmp_path):
     assert board.survivors(5, {"e": 0.55}) == set()  # of five the best three are 0.8, 0.7, 0.6
     assert board.survivors(5, {"f": 0.65}) == {"f"}
     assert board.survivors(10, {"b": 0.71}) == {"b"}  # alone on its rung
-    assert board.survivors(5, {"g": 0.7, "h": 0.7}) == {"g", "h"}  # as good as the last that goes on
+    assert board.survivors(5, {"g": 0.7, "h": 0.7}) == {
+        "g",
+        "h",
+    }  # as good as the last that goes on
 
 
 def test_a_resumed_trial_counts_once(tmp_path):
@@ -67,7 +90,9 @@ def test_a_trial_says_in_its_name_that_it_was_compared():
     assert "asha=4" in POINT.point
     assert "asha" not in whole.point
     assert trial.fingerprint(POINT, "c") != trial.fingerprint(whole, "c")
-    assert "halving" not in trial.recipe(whole, "c")  # runs made before the option existed stay what they are
+    assert "halving" not in trial.recipe(
+        whole, "c"
+    )  # runs made before the option existed stay what they are
     old = trial.to_json(whole)
     del old["halving"]
     assert trial.from_json(old) == whole

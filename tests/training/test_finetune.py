@@ -16,7 +16,16 @@ from ecgcmr.training import finetune
 from ecgcmr.training import pack as packs
 from ecgcmr.trial import Trial
 
-TINY = Network(crop=2500, patch=500, width=8, depth=2, heads=2, blocks=(1, 1, 1, 1), image_width=4, image_size=48)
+TINY = Network(
+    crop=2500,
+    patch=500,
+    width=8,
+    depth=2,
+    heads=2,
+    blocks=(1, 1, 1, 1),
+    image_width=4,
+    image_size=48,
+)
 SIZES = {"train": 60, "val": 24, "test": 26}
 CPU = torch.device("cpu")
 
@@ -32,7 +41,10 @@ class Cohort:
         draw = np.random.default_rng(0)
         n = sum(SIZES.values())
         self.index = pd.DataFrame(
-            {"subject": [f"s{i:03d}" for i in range(n)], "split": np.repeat(list(SIZES), list(SIZES.values()))}
+            {
+                "subject": [f"s{i:03d}" for i in range(n)],
+                "split": np.repeat(list(SIZES), list(SIZES.values())),
+            }
         )
         self.index["af"] = (draw.random(n) < 0.3).astype(float)
         self.index.loc[draw.random(n) < 0.1, "af"] = np.nan
@@ -46,9 +58,15 @@ class Cohort:
         self.index["has_ecg"] = draw.random(n) > 0.05
         self.index["has_cmr"] = draw.random(n) > 0.05
         time = np.arange(5000) / 500
-        wave = np.sin(2 * np.pi * (1 + np.nan_to_num(self.index.af.to_numpy()))[:, None, None] * time)
-        self.ecg = (wave * np.linspace(0.5, 1, 12)[:, None] + 0.3 * draw.normal(size=(n, 12, 5000))).astype(np.float16)
-        self.ecg[:, 0] += (0.3 * size[:, None] * np.sign(np.sin(2 * np.pi * 3 * time))).astype(np.float16)
+        wave = np.sin(
+            2 * np.pi * (1 + np.nan_to_num(self.index.af.to_numpy()))[:, None, None] * time
+        )
+        self.ecg = (
+            wave * np.linspace(0.5, 1, 12)[:, None] + 0.3 * draw.normal(size=(n, 12, 5000))
+        ).astype(np.float16)
+        self.ecg[:, 0] += (0.3 * size[:, None] * np.sign(np.sin(2 * np.pi * 3 * time))).astype(
+            np.float16
+        )
         self.cmr = draw.integers(0, 256, (n, 3, 210, 210), dtype=np.uint8)
 
     @property
@@ -56,7 +74,11 @@ class Cohort:
         return {"fingerprint": self.fingerprint, "recipe": self.recipe}
 
     def rows(self, split=None):
-        return self.index if split is None else self.index[self.index.split == split].reset_index(drop=True)
+        return (
+            self.index
+            if split is None
+            else self.index[self.index.split == split].reset_index(drop=True)
+        )
 
     def load(self, index, columns=("ecg",)):
         rows = index["subject"].str[1:].astype(int).to_numpy()
@@ -69,8 +91,17 @@ def cohort():
 
 
 def a_trial(**changed):
-    given = {"space": "t", "stage": "grid", "task": "af", "label": "supervised", "method": "supervised", "network": TINY,
-             "batch": 8, "epochs": 2, "knobs": (("lr", 1e-3),)}  # fmt: skip
+    given = {
+        "space": "t",
+        "stage": "grid",
+        "task": "af",
+        "label": "supervised",
+        "method": "supervised",
+        "network": TINY,
+        "batch": 8,
+        "epochs": 2,
+        "knobs": (("lr", 1e-3),),
+    }
     return Trial(**{**given, **changed})
 
 
@@ -89,7 +120,12 @@ def weights_after(trials, cohort, steps):
     for now in range(steps):
         losses.append(
             packs.advance(
-                pack, rows, draws, packs.orders(draws, now // fit_steps(n, trials), n, trials, CPU), now, steps
+                pack,
+                rows,
+                draws,
+                packs.orders(draws, now // fit_steps(n, trials), n, trials, CPU),
+                now,
+                steps,
             )
         )
     return pack, torch.stack(losses)
@@ -107,8 +143,14 @@ def test_training_set_is_balanced_static_and_nested(cohort):
     assert whole.af.sum() == len(whole) / 2
     train = cohort.rows("train")
     assert set(train[(train.af == 1) & train.has_ecg].subject) <= set(whole.subject)
-    assert whole.subject.tolist() == examples.training_rows(cohort, a_trial(seed=9)).index.subject.tolist()
-    parts = [set(examples.training_rows(cohort, a_trial(take=take)).index.subject) for take in (0.1, 0.4, 1.0)]
+    assert (
+        whole.subject.tolist()
+        == examples.training_rows(cohort, a_trial(seed=9)).index.subject.tolist()
+    )
+    parts = [
+        set(examples.training_rows(cohort, a_trial(take=take)).index.subject)
+        for take in (0.1, 0.4, 1.0)
+    ]
     assert parts[0] < parts[1] < parts[2]
     tenth = examples.training_rows(cohort, a_trial(take=0.1)).index
     assert set(tenth.af) == {0.0, 1.0}
@@ -140,7 +182,10 @@ def test_phenotypes_are_scored_in_units_by_training_statistics(cohort):
         ({"task": "unheard"}, "no column 'unheard'"),
         ({"task": "lv"}, "no column 'LVEDV'"),
         ({"knobs": (("learning_rate", 1.0),)}, "learning_rate"),
-        ({"starts": (("ecg", "t/pretrain/ecg/mae/none/seed=0"),)}, "t/pretrain/ecg/mae/none/seed=0"),
+        (
+            {"starts": (("ecg", "t/pretrain/ecg/mae/none/seed=0"),)},
+            "t/pretrain/ecg/mae/none/seed=0",
+        ),
         ({"starts": (("cmr", "x"),)}, "'cmr' is not its modality"),
         ({"method": "mae"}, "method 'mae'"),
     ],
@@ -154,8 +199,19 @@ def test_bad_input_is_one_line(cohort, tmp_path, changed, words):
 
 @pytest.mark.parametrize("field", [f for f in finetune.SHARED if f != "method"])
 def test_mixed_pack_is_refused_with_the_field_named(cohort, tmp_path, field):
-    other = {"space": "u", "stage": "final", "task": "rv", "modality": "cmr", "network": dataclasses.replace(TINY, depth=1),
-             "batch": 4, "epochs": 3, "take": 0.5, "preset": "authors", "eval_every": 2, "halving": 4}[field]  # fmt: skip
+    other = {
+        "space": "u",
+        "stage": "final",
+        "task": "rv",
+        "modality": "cmr",
+        "network": dataclasses.replace(TINY, depth=1),
+        "batch": 4,
+        "epochs": 3,
+        "take": 0.5,
+        "preset": "authors",
+        "eval_every": 2,
+        "halving": 4,
+    }[field]
     with pytest.raises(InputError, match=f"differ in {field}"):
         run([a_trial(), a_trial(**{field: other})], cohort, tmp_path)
 
@@ -178,8 +234,14 @@ def test_an_epoch_has_every_row_and_full_batches():
 
 @pytest.mark.parametrize("task", ["af", "rv"])
 def test_a_pack_equals_its_solos(cohort, task):
-    knobs = [{"lr": 1e-3}, {"lr": 3e-3, "drop_path": 0.3, "layer_decay": 0.5}, {"lr": 1e-3, "weight_decay": 0.3}]
-    trials = [a_trial(task=task, knobs=tuple(k.items()), seed=seed) for k, seed in zip(knobs, (0, 0, 7))]
+    knobs = [
+        {"lr": 1e-3},
+        {"lr": 3e-3, "drop_path": 0.3, "layer_decay": 0.5},
+        {"lr": 1e-3, "weight_decay": 0.3},
+    ]
+    trials = [
+        a_trial(task=task, knobs=tuple(k.items()), seed=seed) for k, seed in zip(knobs, (0, 0, 7))
+    ]
     pack, losses = weights_after(trials, cohort, 20)
     for e, trial in enumerate(trials):
         solo, alone = weights_after([trial], cohort, 20)
@@ -189,17 +251,25 @@ def test_a_pack_equals_its_solos(cohort, task):
 
 
 def test_image_pack_equals_its_solos_with_its_running_statistics(cohort):
-    trials = [a_trial(modality="cmr", seed=seed, knobs=(("lr", lr),)) for seed, lr in ((0, 1e-3), (0, 1e-2), (5, 1e-3))]
+    trials = [
+        a_trial(modality="cmr", seed=seed, knobs=(("lr", lr),))
+        for seed, lr in ((0, 1e-3), (0, 1e-2), (5, 1e-3))
+    ]
     pack, _ = weights_after(trials, cohort, 4)
     for e, trial in enumerate(trials):
         solo, _ = weights_after([trial], cohort, 4)
         for name, tensor in {**solo.params, **solo.buffers}.items():
-            torch.testing.assert_close({**pack.params, **pack.buffers}[name][e], tensor[0], atol=1e-6, rtol=1e-6)
+            torch.testing.assert_close(
+                {**pack.params, **pack.buffers}[name][e], tensor[0], atol=1e-6, rtol=1e-6
+            )
     assert pack.buffers["cmr.bn1.running_mean"].abs().max() > 0
 
 
 def test_a_diverging_member_freezes_alone(cohort, tmp_path):
-    good, bad = a_trial(label="good", epochs=3), a_trial(label="bad", epochs=3, knobs=(("lr", float("inf")),))
+    good, bad = (
+        a_trial(label="good", epochs=3),
+        a_trial(label="bad", epochs=3, knobs=(("lr", float("inf")),)),
+    )
     together = run([good, bad], cohort, tmp_path / "a")
     alone = run([good], cohort, tmp_path / "b")
     assert [r.status for r in together] == ["finished", "diverged"]
@@ -215,10 +285,18 @@ def test_a_frozen_member_does_not_change(cohort):
     pack, _ = weights_after([a_trial(), a_trial(label="b")], cohort, 1)
     pack.alive[1] = False
     before = {k: v.clone() for k, v in pack.params.items()}
-    rows = examples.bring(cohort, examples.training_rows(cohort, a_trial()).index, tasks.of("af"), "ecg",
-                          examples.Scale(np.zeros(1), np.ones(1)), CPU)  # fmt: skip
+    rows = examples.bring(
+        cohort,
+        examples.training_rows(cohort, a_trial()).index,
+        tasks.of("af"),
+        "ecg",
+        examples.Scale(np.zeros(1), np.ones(1)),
+        CPU,
+    )
     draws = packs.draws_of(pack.trials, CPU)
-    packs.advance(pack, rows, draws, packs.orders(draws, 0, len(rows.subjects), pack.trials, CPU), 1, 20)
+    packs.advance(
+        pack, rows, draws, packs.orders(draws, 0, len(rows.subjects), pack.trials, CPU), 1, 20
+    )
     assert all(torch.equal(before[k][1], v[1]) for k, v in pack.params.items())
     assert any(not torch.equal(before[k][0], v[0]) for k, v in pack.params.items())
 
@@ -230,8 +308,17 @@ def test_patience_counts_epochs_since_within_slack_of_the_best():
     watch = finetune.Watch.of(3)
     patience, slack = np.full(3, 2.0), np.array([0.0, 0.05, 0.0])
     alive = np.ones(3, bool)
-    values = [[0.6, 0.6, 0.6], [0.5, 0.56, 0.5], [0.5, 0.5, 0.7], [0.5, 0.5, np.nan], [0.9, 0.5, 0.9]]
-    better = [watch.see(epoch, np.array(v), alive, patience, slack).tolist() for epoch, v in enumerate(values)]
+    values = [
+        [0.6, 0.6, 0.6],
+        [0.5, 0.56, 0.5],
+        [0.5, 0.5, 0.7],
+        [0.5, 0.5, np.nan],
+        [0.9, 0.5, 0.9],
+    ]
+    better = [
+        watch.see(epoch, np.array(v), alive, patience, slack).tolist()
+        for epoch, v in enumerate(values)
+    ]
     assert better[0] == [True] * 3
     assert better[2] == [False, False, True]
     assert watch.status == ["early-stopped", "early-stopped", "diverged"]
@@ -243,7 +330,9 @@ def test_at_a_rung_the_worse_of_a_grid_end_and_the_others_are_as_without(cohort,
     rates = (1e-3, 1e-2, 0.0, 1e-5)
     grid = [a_trial(epochs=16, knobs=(("lr", lr),), batch=32, take=0.5) for lr in rates]
     whole = run(grid, cohort, tmp_path / "whole")
-    halved = run([dataclasses.replace(trial, halving=2) for trial in grid], cohort, tmp_path / "halved")
+    halved = run(
+        [dataclasses.replace(trial, halving=2) for trial in grid], cohort, tmp_path / "halved"
+    )
     assert [result.status for result in whole] == ["finished"] * 4
     ends = {result.status: len(result.curve) for result in halved}
     assert ends["halted"] in (2, 4, 8)
@@ -251,7 +340,9 @@ def test_at_a_rung_the_worse_of_a_grid_end_and_the_others_are_as_without(cohort,
     lengths = [len(result.curve) for result in halved]
     assert sum(lengths) < 48
     for one, other, n in zip(whole, halved, lengths):
-        pd.testing.assert_frame_equal(one.curve[:n], other.curve, atol=1e-9)  # a neighbour's end changes nothing
+        pd.testing.assert_frame_equal(
+            one.curve[:n], other.curve, atol=1e-9
+        )  # a neighbour's end changes nothing
     best = max(range(4), key=lambda e: halved[e].curve.val_auroc[: min(lengths)].max())
     assert lengths[best] > min(lengths)
 
@@ -267,12 +358,20 @@ def test_the_pack_ends_when_all_have_stopped_and_keeps_the_best(cohort, tmp_path
 
 
 def test_a_grid_trial_leaves_validation_scores_and_no_weights(cohort, tmp_path):
-    (result,) = run([a_trial(eval_every=2, epochs=3)], cohort, tmp_path, precision="auto", progress="t/grid/af/pack-0")
+    (result,) = run(
+        [a_trial(eval_every=2, epochs=3)],
+        cohort,
+        tmp_path,
+        precision="auto",
+        progress="t/grid/af/pack-0",
+    )
     folder = store.folder(tmp_path, result.trial.name)
     assert store.finished(tmp_path, result.trial, "tiny")
     rows = pd.read_parquet(folder / store.ROWS)
     assert set(rows.split) == {"val"}
-    assert rows[rows.metric == "auroc"].n.item() == len(examples.answerable(cohort, tasks.of("af"), "ecg", "val"))
+    assert rows[rows.metric == "auroc"].n.item() == len(
+        examples.answerable(cohort, tasks.of("af"), "ecg", "val")
+    )
     assert not (folder / store.ENCODER).exists()
     record = json.loads((folder / store.RECORD).read_text())
     assert record["provenance"]["test_reads"] == 0
@@ -356,11 +455,16 @@ def test_linear_layers_of_a_pack_run_in_the_precision_asked_for(cohort):
         out = torch.func.vmap(torch.nn.functional.linear, in_dims=(None, 0, 0))(x, weight, bias)
     assert out.dtype == torch.bfloat16
     with packs.Cast(torch.float64):
-        assert torch.func.vmap(torch.nn.functional.linear, in_dims=(None, 0, 0))(x, weight, bias).dtype == torch.float32
+        assert (
+            torch.func.vmap(torch.nn.functional.linear, in_dims=(None, 0, 0))(x, weight, bias).dtype
+            == torch.float32
+        )
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize("changed", [{}, {"preset": "authors"}, {"task": "rv"}, {"modality": "cmr", "knobs": ()}])
+@pytest.mark.parametrize(
+    "changed", [{}, {"preset": "authors"}, {"task": "rv"}, {"modality": "cmr", "knobs": ()}]
+)
 def test_every_kind_trains_in_every_precision(cohort, tmp_path, precision, changed):
     (result,) = run([a_trial(epochs=1, take=0.5, **changed)], cohort, tmp_path, precision=precision)
     assert result.status == "finished"

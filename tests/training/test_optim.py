@@ -13,12 +13,18 @@ LR, DECAY = [1e-2, 3e-3, 1e-1], [0.1, 0.0, 0.3]
 
 def member(e):
     generator = torch.Generator().manual_seed(e)
-    return {k: torch.randn(shape, dtype=torch.float64, generator=generator) for k, shape in SHAPES.items()}
+    return {
+        k: torch.randn(shape, dtype=torch.float64, generator=generator)
+        for k, shape in SHAPES.items()
+    }
 
 
 def grads_at(step, e):
     generator = torch.Generator().manual_seed(1000 + 10 * step + e)
-    return {k: torch.randn(shape, dtype=torch.float64, generator=generator) for k, shape in SHAPES.items()}
+    return {
+        k: torch.randn(shape, dtype=torch.float64, generator=generator)
+        for k, shape in SHAPES.items()
+    }
 
 
 def stack(tables):
@@ -33,7 +39,16 @@ def packed(steps, coupled=False, active=None, spoil=None, **options):
         if spoil is not None:
             grads = {k: g.index_fill(0, torch.tensor(spoil), math.nan) for k, g in grads.items()}
         rates = torch.tensor(LR, dtype=torch.float64), torch.tensor(DECAY, dtype=torch.float64)
-        optim.step(params, grads, state, lr=rates[0], weight_decay=rates[1], coupled=coupled, active=active, **options)
+        optim.step(
+            params,
+            grads,
+            state,
+            lr=rates[0],
+            weight_decay=rates[1],
+            coupled=coupled,
+            active=active,
+            **options,
+        )
     return params
 
 
@@ -57,7 +72,9 @@ def test_every_member_equals_torch(coupled):
 
 
 def test_a_multiplier_may_differ_by_member():
-    found = packed(5, multiplier=dict.fromkeys(SHAPES, torch.tensor([1.0, 0.0, 1.0], dtype=torch.float64)))
+    found = packed(
+        5, multiplier=dict.fromkeys(SHAPES, torch.tensor([1.0, 0.0, 1.0], dtype=torch.float64))
+    )
     free = packed(5)
     for k in SHAPES:
         assert torch.equal(found[k][1], member(1)[k])
@@ -77,7 +94,11 @@ def test_a_diverged_member_is_held_by_the_mask_and_the_others_do_not_notice():
         found = packed(5, active=active, spoil=[1])
         for k in SHAPES:
             assert torch.equal(found[k][[0, 2]], free[k][[0, 2]])
-            assert found[k][1].isnan().all() if active is None else torch.equal(found[k][1], member(1)[k])
+            assert (
+                found[k][1].isnan().all()
+                if active is None
+                else torch.equal(found[k][1], member(1)[k])
+            )
 
 
 def test_layer_decay_zero_leaves_the_encoder_still():

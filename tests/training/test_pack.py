@@ -27,7 +27,10 @@ def cohort():
 
 
 def a_pack(tmp_path, precision=torch.float64, device=CPU, **changed):
-    trials = [a_trial(knobs=(("lr", lr),), seed=seed, **changed) for lr, seed in ((1e-3, 0), (3e-3, 0), (1e-3, 7))]
+    trials = [
+        a_trial(knobs=(("lr", lr),), seed=seed, **changed)
+        for lr, seed in ((1e-3, 0), (3e-3, 0), (1e-3, 7))
+    ]
     return packs.assemble(trials, tasks.of(trials[0].task), tmp_path, device, precision)
 
 
@@ -37,7 +40,9 @@ def a_pack(tmp_path, precision=torch.float64, device=CPU, **changed):
 def test_rows_hold_every_parameter_apart_and_groups_cover_them(tmp_path):
     pack = a_pack(tmp_path)
     layout, rows = pack.layout, torch.arange(pack.layout.length, dtype=torch.float64)[None]
-    places = {name: set(view.flatten().long().tolist()) for name, view in layout.params(rows).items()}
+    places = {
+        name: set(view.flatten().long().tolist()) for name, view in layout.params(rows).items()
+    }
     assert sum(map(len, places.values())) == len(set().union(*places.values()))
     for (depth, decayed), (start, end) in layout.groups.items():
         inside = [name for name, found in places.items() if found <= set(range(start, end))]
@@ -63,7 +68,12 @@ def steps(pack, cohort, count, first=0):
     trial = pack.trials[0]
     chosen = examples.training_rows(cohort, trial).index
     rows = examples.bring(
-        cohort, chosen, tasks.of(trial.task), trial.modality, examples.Scale(np.zeros(1), np.ones(1)), CPU
+        cohort,
+        chosen,
+        tasks.of(trial.task),
+        trial.modality,
+        examples.Scale(np.zeros(1), np.ones(1)),
+        CPU,
     )
     draws, n = packs.draws_of(pack.trials, CPU), len(chosen)
     per_epoch = examples.steps_per_epoch(n, trial.batch)
@@ -81,16 +91,24 @@ def test_members_go_on_in_a_smaller_pack_as_if_nothing_had_happened(cohort, tmp_
     first = steps(shrinking, cohort, 4)
     smaller = packs.compact(shrinking, [0, 2])
     last = steps(smaller, cohort, 4, first=4)
-    torch.testing.assert_close(torch.cat([first[:, [0, 2]], last]), losses[:, [0, 2]], atol=1e-9, rtol=0)
+    torch.testing.assert_close(
+        torch.cat([first[:, [0, 2]], last]), losses[:, [0, 2]], atol=1e-9, rtol=0
+    )
     for name, tensor in {**whole.params, **whole.buffers}.items():
         torch.testing.assert_close(
-            {**smaller.params, **smaller.buffers}[name], tensor[[0, 2]], atol=1e-9, rtol=1e-9, msg=name
+            {**smaller.params, **smaller.buffers}[name],
+            tensor[[0, 2]],
+            atol=1e-9,
+            rtol=1e-9,
+            msg=name,
         )
     assert smaller.places.tolist() == [0, 2]
 
 
 @pytest.mark.parametrize("modality", ["ecg", "cmr"])
-def test_members_that_step_part_by_part_step_as_all_together(cohort, tmp_path, monkeypatch, modality):
+def test_members_that_step_part_by_part_step_as_all_together(
+    cohort, tmp_path, monkeypatch, modality
+):
     """Parts of two members and one; with a neighbour that diverges and seeds that differ."""
     whole, parted = (a_pack(tmp_path, modality=modality) for _ in range(2))
     for pack in (whole, parted):
@@ -102,7 +120,12 @@ def test_members_that_step_part_by_part_step_as_all_together(cohort, tmp_path, m
     assert parted.alive.tolist() == whole.alive.tolist() == [False, True, True]
     for name, tensor in {**whole.params, **whole.buffers}.items():
         torch.testing.assert_close(
-            {**parted.params, **parted.buffers}[name], tensor, atol=1e-9, rtol=1e-9, equal_nan=True, msg=name
+            {**parted.params, **parted.buffers}[name],
+            tensor,
+            atol=1e-9,
+            rtol=1e-9,
+            equal_nan=True,
+            msg=name,
         )
 
 
@@ -121,9 +144,14 @@ def test_no_step_is_spent_on_members_that_have_ended(cohort, tmp_path, monkeypat
     """Three of four members stop after their second validation; from then on the pack has one."""
     sizes = []
     real = packs.step
-    monkeypatch.setattr(packs, "step", lambda pack, *given: sizes.append(len(pack.trials)) or real(pack, *given))
+    monkeypatch.setattr(
+        packs, "step", lambda pack, *given: sizes.append(len(pack.trials)) or real(pack, *given)
+    )
     still = {"knobs": (("lr", 0.0), ("max_delta", -1e-9), ("patience", 0.0))}
-    trials = [a_trial(epochs=5, label="moves"), *(a_trial(epochs=5, label=f"still-{i}", **still) for i in range(3))]
+    trials = [
+        a_trial(epochs=5, label="moves"),
+        *(a_trial(epochs=5, label=f"still-{i}", **still) for i in range(3)),
+    ]
     results = finetune.fit(trials, cohort, tmp_path / "a", device="cpu", precision="float64")
     assert [r.status for r in results] == ["finished", *["early-stopped"] * 3]
     per_epoch = len(sizes) // 5
@@ -143,7 +171,10 @@ def test_a_killed_pack_goes_on_where_it_was_and_ends_alike(cohort, tmp_path, mon
     monkeypatch.setattr(finetune, "EVERY_S", 0.0)
     monkeypatch.setattr(finetune, "SAVE_SHARE", 1e9)
     still = a_trial(
-        epochs=5, label="still", modality=modality, knobs=(("lr", 0.0), ("max_delta", -1e-9), ("patience", 0.0))
+        epochs=5,
+        label="still",
+        modality=modality,
+        knobs=(("lr", 0.0), ("max_delta", -1e-9), ("patience", 0.0)),
     )
     moving = [a_trial(epochs=5, label="moves", modality=modality, seed=seed) for seed in (0, 7)]
     trials = [still, *moving]
@@ -163,7 +194,9 @@ def test_a_killed_pack_goes_on_where_it_was_and_ends_alike(cohort, tmp_path, mon
     assert not list((tmp_path / "killed").rglob(store.RECORD))
     steps, take = [], packs.step
     monkeypatch.setattr(finetune, "validate", real)
-    monkeypatch.setattr(packs, "step", lambda pack, *given: steps.append(len(pack.trials)) or take(pack, *given))
+    monkeypatch.setattr(
+        packs, "step", lambda pack, *given: steps.append(len(pack.trials)) or take(pack, *given)
+    )
     again = finetune.fit(trials, cohort, tmp_path / "killed", device="cpu", precision="float64")
     assert set(steps) == {2}
     assert len(steps) * 5 == 2 * whole[1].curve.step.iloc[-1]
@@ -193,7 +226,9 @@ def without_values(monkeypatch):
     monkeypatch.setattr(
         torch,
         "autocast",
-        lambda device, *a, **k: contextlib.nullcontext() if device == "meta" else real(device, *a, **k),
+        lambda device, *a, **k: (
+            contextlib.nullcontext() if device == "meta" else real(device, *a, **k)
+        ),
     )
 
 
@@ -207,16 +242,29 @@ def test_a_step_of_a_pack_asks_for_no_value(tmp_path, without_values, task, moda
     pack = a_pack(tmp_path, torch.float32, task=task, modality=modality, preset=preset)
     noise = pack.method.noise(hardware.generator(CPU, 0, 0), 8)
     rows = pack.rows.to(META)
-    state = optim.State(pack.state.steps.to(META), there(pack.state.first), there(pack.state.second))
+    state = optim.State(
+        pack.state.steps.to(META), there(pack.state.first), there(pack.state.second)
+    )
     pack = dataclasses.replace(
-        pack, rows=rows, gradient=pack.gradient.to(META), params=pack.layout.params(rows), buffers=there(pack.buffers),
-        knobs=there(pack.knobs), state=state, multiplier=there(pack.multiplier), alive=pack.alive.to(META),
-    )  # fmt: skip
+        pack,
+        rows=rows,
+        gradient=pack.gradient.to(META),
+        params=pack.layout.params(rows),
+        buffers=there(pack.buffers),
+        knobs=there(pack.knobs),
+        state=state,
+        multiplier=there(pack.multiplier),
+        alive=pack.alive.to(META),
+    )
     shape = (8, 12, 5000) if modality == "ecg" else (8, 3, 210, 210)
-    target = torch.zeros(8, dtype=torch.long) if task == "af" else torch.zeros(8, tasks.of(task).outputs)
+    target = (
+        torch.zeros(8, dtype=torch.long) if task == "af" else torch.zeros(8, tasks.of(task).outputs)
+    )
     batch = there({modality: torch.zeros(shape), "target": target})
     now = torch.zeros((), dtype=torch.float64, device=META)
-    losses = packs.step(pack, batch, there(noise), None, optim.schedule(now, 100, pack.knobs["warmup"]))
+    losses = packs.step(
+        pack, batch, there(noise), None, optim.schedule(now, 100, pack.knobs["warmup"])
+    )
     assert losses.shape == (3,)
 
 
@@ -232,20 +280,35 @@ def test_a_step_of_a_pack_asks_for_no_value(tmp_path, without_values, task, moda
 )
 def test_a_step_of_pre_training_asks_for_no_value(without_values, method, modality, preset):
     trial = Trial(
-        space="t", stage="pretrain", task="x", label=method, method=method, network=TINY, preset=preset,
-        modality=modality if modality in ("ecg", "cmr") else "ecg", batch=8, epochs=1,
-    )  # fmt: skip
+        space="t",
+        stage="pretrain",
+        task="x",
+        label=method,
+        method=method,
+        network=TINY,
+        preset=preset,
+        modality=modality if modality in ("ecg", "cmr") else "ecg",
+        batch=8,
+        epochs=1,
+    )
     run = loop.prepare(trial, 10, CPU, torch.float32)
     noise = run.method.noise(hardware.generator(CPU, 0, 0), 8)
     run.method.to(META)
     forms = {"ecg": ((8, 12, 5000), torch.float16), "cmr": ((8, 3, 210, 210), torch.uint8)}
     batch = there(
-        {name: torch.zeros(shape, dtype=dtype) for name, (shape, dtype) in forms.items() if name in run.method.needs}
+        {
+            name: torch.zeros(shape, dtype=dtype)
+            for name, (shape, dtype) in forms.items()
+            if name in run.method.needs
+        }
     )
     # The optimiser's own kernels differ by device; what is asked here is the method's.
     run.optimiser.step = lambda: None
     run.optimiser.param_groups.clear()
-    given = {**{f"batch.{k}": x for k, x in batch.items()}, **{f"noise.{k}": x for k, x in there(noise).items()}}
+    given = {
+        **{f"batch.{k}": x for k, x in batch.items()},
+        **{f"noise.{k}": x for k, x in there(noise).items()},
+    }
     assert loop.descend(run, given).device == META
 
 
@@ -253,7 +316,10 @@ def test_off_a_gpu_a_replay_calls_the_function(monkeypatch):
     calls = []
     run = cuda_graph.Replay(CPU)
     for number in range(6):
-        assert run(lambda given: calls.append(1) or given["x"] + 1, {"x": torch.tensor(number)}) == number + 1
+        assert (
+            run(lambda given: calls.append(1) or given["x"] + 1, {"x": torch.tensor(number)})
+            == number + 1
+        )
     assert len(calls) == 6
     assert cuda_graph.wanted(torch.device("cuda"))
     assert not cuda_graph.wanted(CPU)
@@ -266,15 +332,21 @@ def test_off_a_gpu_a_replay_calls_the_function(monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore:Dynamo detected a call")
-@pytest.mark.parametrize(("modality", "preset"), [("ecg", "paper"), ("ecg", "authors"), ("cmr", "paper")])
+@pytest.mark.parametrize(
+    ("modality", "preset"), [("ecg", "paper"), ("ecg", "authors"), ("cmr", "paper")]
+)
 def test_a_pack_can_be_compiled_as_one_graph(cohort, tmp_path, monkeypatch, modality, preset):
-    plain, merged = (a_pack(tmp_path, torch.float32, modality=modality, preset=preset) for _ in range(2))
+    plain, merged = (
+        a_pack(tmp_path, torch.float32, modality=modality, preset=preset) for _ in range(2)
+    )
     losses = steps(plain, cohort, 3)
     torch._dynamo.reset()
     whole = torch.compile(packs.forward, backend="aot_eager", fullgraph=True, dynamic=False)
     monkeypatch.setattr(packs, "compiled_forward", lambda: whole)
     monkeypatch.setattr(cuda_graph, "compiled", lambda device: True)
-    with torch._dynamo.config.patch(error_on_recompile=True):  # each step would take as long as the first
+    with torch._dynamo.config.patch(
+        error_on_recompile=True
+    ):  # each step would take as long as the first
         torch.testing.assert_close(steps(merged, cohort, 3), losses, atol=1e-5, rtol=0)
 
 
@@ -284,9 +356,12 @@ def test_a_recorded_pack_equals_one_launched_kernel_by_kernel(cohort, tmp_path, 
     for word in ("on", "off"):
         monkeypatch.setenv(cuda_graph.SWITCH, word)
         results = finetune.fit(
-            [a_trial(epochs=4), a_trial(epochs=4, label="b", knobs=(("lr", 3e-3),))], cohort, tmp_path / word,
-            device="cuda", precision="float32",
-        )  # fmt: skip
+            [a_trial(epochs=4), a_trial(epochs=4, label="b", knobs=(("lr", 3e-3),))],
+            cohort,
+            tmp_path / word,
+            device="cuda",
+            precision="float32",
+        )
         found.append(np.array([r.curve.train_loss for r in results]))
     np.testing.assert_allclose(found[0], found[1], atol=1e-4)
 
@@ -295,7 +370,9 @@ def test_a_recorded_pack_equals_one_launched_kernel_by_kernel(cohort, tmp_path, 
 def test_answers_do_not_depend_on_how_many_are_judged_at_once(cohort, tmp_path, monkeypatch, rows):
     pack, task = a_pack(tmp_path), tasks.of("af")
     scale = examples.Scale(np.zeros(1), np.ones(1))
-    val = examples.bring(cohort, examples.answerable(cohort, task, "ecg", "val"), task, "ecg", scale, CPU)
+    val = examples.bring(
+        cohort, examples.answerable(cohort, task, "ecg", "val"), task, "ecg", scale, CPU
+    )
     whole = packs.evaluate(pack, val, task, scale)
     monkeypatch.setattr(packs, "at_once", lambda pack: rows)
     assert whole.shape == (3, len(val.subjects), 1)

@@ -21,9 +21,20 @@ from ecgcmr.training import checkpoint, loop, optim, pretrain
 from ecgcmr.trial import Trial
 
 TINY = Network(
-    crop=500, patch=100, width=16, depth=1, heads=2, decoder_width=16, decoder_depth=1, decoder_heads=2,
-    blocks=(1, 1, 1, 1), image_width=4, image_size=64, hidden=16, projection=8,
-)  # fmt: skip
+    crop=500,
+    patch=100,
+    width=16,
+    depth=1,
+    heads=2,
+    decoder_width=16,
+    decoder_depth=1,
+    decoder_heads=2,
+    blocks=(1, 1, 1, 1),
+    image_width=4,
+    image_size=64,
+    hidden=16,
+    projection=8,
+)
 PER_EPOCH, EPOCHS, BATCH = 3, 4, 4
 SHAPES = {"ecg": ((12, 5000), torch.float16), "cmr": ((3, 210, 210), torch.uint8)}
 
@@ -31,9 +42,18 @@ SHAPES = {"ecg": ((12, 5000), torch.float16), "cmr": ((3, 210, 210), torch.uint8
 def tiny(method: str, **changes) -> Trial:
     modality = {"mae": "ecg", "byol": "ecg", "simclr": "cmr"}.get(method, "ecg+cmr")
     trial = Trial(
-        space="t", stage="pretrain", task=modality, modality=modality.split("+")[0], label=method,
-        method=method, network=TINY, batch=BATCH, epochs=EPOCHS, eval_every=2, knobs=(("lr", 1e-3),),
-    )  # fmt: skip
+        space="t",
+        stage="pretrain",
+        task=modality,
+        modality=modality.split("+")[0],
+        label=method,
+        method=method,
+        network=TINY,
+        batch=BATCH,
+        epochs=EPOCHS,
+        eval_every=2,
+        knobs=(("lr", 1e-3),),
+    )
     return dataclasses.replace(trial, **changes)
 
 
@@ -55,7 +75,9 @@ def feed(trial: Trial, start: int = 0, rank: int = 0, world: int = 1):
 
 def validation(trial: Trial, rank: int = 0, world: int = 1):
     needs, mine = trial.task.split("+"), slice(rank * BATCH // world, (rank + 1) * BATCH // world)
-    return lambda: [(BATCH, {k: v[mine] for k, v in rows(needs, 1000 + i).items()}) for i in range(2)]
+    return lambda: [
+        (BATCH, {k: v[mine] for k, v in rows(needs, 1000 + i).items()}) for i in range(2)
+    ]
 
 
 def prepared(trial: Trial, precision=torch.float64, **place) -> loop.Training:
@@ -106,7 +128,9 @@ def test_a_resumed_run_ends_bit_for_bit_like_an_undisturbed_one(method, steps, t
 
 def work_on_half(rank: int, trial: Trial, folder: str) -> None:
     torch.set_num_threads(1)
-    distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2
+    )
     made, state, _ = trained(trial, rank=rank, world=2)
     torch.save((made.method.state_dict(), state), f"{folder}/rank{rank}.pt")
     distributed.destroy_process_group()
@@ -165,10 +189,16 @@ def test_mae_hands_on_its_last_weights_and_contrastive_methods_their_best(monkey
     monkeypatch.setattr(loop, "validate", lambda *_: ({"loss": next(losses)}, 8))
     made, last, _ = trained(tiny("mae", eval_every=1))
     assert last["epoch"] == 3
-    assert all(torch.equal(value, last["kept"][name]) for name, value in loop.handed_on(made.method).items())
+    assert all(
+        torch.equal(value, last["kept"][name])
+        for name, value in loop.handed_on(made.method).items()
+    )
     made, best, _ = trained(tiny("simclr", eval_every=1))
     assert (best["epoch"], best["best"]) == (1, 1.0)
-    assert any(not torch.equal(value, best["kept"][name]) for name, value in loop.handed_on(made.method).items())
+    assert any(
+        not torch.equal(value, best["kept"][name])
+        for name, value in loop.handed_on(made.method).items()
+    )
 
 
 def test_mmcl_hands_on_both_encoders_which_load_again():
@@ -176,7 +206,11 @@ def test_mmcl_hands_on_both_encoders_which_load_again():
     assert {name.split(".")[0] for name in state["kept"]} == {"ecg", "cmr", "head"}
     other = prepared(tiny("mmcl", seed=5))
     for part in ("ecg", "cmr"):
-        mine = {k.removeprefix(f"{part}."): v.numpy() for k, v in state["kept"].items() if k.startswith(f"{part}.")}
+        mine = {
+            k.removeprefix(f"{part}."): v.numpy()
+            for k, v in state["kept"].items()
+            if k.startswith(f"{part}.")
+        }
         other.method.load(part, mine)
     again = {k: v for k, v in loop.handed_on(other.method).items() if not k.startswith("head.")}
     assert all(torch.equal(v.float(), state["kept"][k].float()) for k, v in again.items())
@@ -216,7 +250,9 @@ def test_a_full_disk_is_one_line_and_leaves_the_checkpoint_before(tmp_path):
     path = tmp_path / "checkpoint.pt"
     killed_after(tiny("mae"), 1, path)
     before, limits = path.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))  # files of more than 20 kB meet an error
+    resource.setrlimit(
+        resource.RLIMIT_FSIZE, (20_000, limits[1])
+    )  # files of more than 20 kB meet an error
     try:
         with pytest.raises(InputError, match=r"checkpoint.pt: .*free space"):
             loop.save(path, prepared(tiny("mae")), loop.beginning(), {})
@@ -247,7 +283,9 @@ def options(**changes):
 
 
 @pytest.mark.timeout(300)
-def test_through_ray_a_trial_follows_the_one_it_starts_from_and_neither_runs_twice(small_cohort, ray_session, tmp_path):
+def test_through_ray_a_trial_follows_the_one_it_starts_from_and_neither_runs_twice(
+    small_cohort, ray_session, tmp_path
+):
     mae = tiny("mae", batch=32, epochs=2, eval_every=1)
     mmcl = tiny("mmcl", batch=32, epochs=1, starts=(("ecg", mae.name),))
     found = pretrain.run_all([mmcl, mae], small_cohort.path, tmp_path, **options())
@@ -260,11 +298,18 @@ def test_through_ray_a_trial_follows_the_one_it_starts_from_and_neither_runs_twi
     assert set(store.weights(tmp_path, mmcl.name, "cmr")) >= {"conv1.weight"}
     for trial in (mae, mmcl):
         folder = store.folder(tmp_path, trial.name)
-        assert {path.name for path in folder.iterdir()} == {store.RECORD, store.ROWS, store.CURVE, store.ENCODER}
+        assert {path.name for path in folder.iterdir()} == {
+            store.RECORD,
+            store.ROWS,
+            store.CURVE,
+            store.ENCODER,
+        }
         provenance = json.loads((folder / store.RECORD).read_text())["provenance"]
         assert provenance["steps"] == steps_of(trial, small_cohort)
         assert provenance["cohort"]["fingerprint"] == small_cohort.fingerprint
-        assert provenance["cache"] == ("host" if trial is mae else "off")  # one epoch leaves nothing to gain
+        assert provenance["cache"] == (
+            "host" if trial is mae else "off"
+        )  # one epoch leaves nothing to gain
     assert not (tmp_path / ".train").exists()
 
     began = time.monotonic()
@@ -278,11 +323,15 @@ def test_through_ray_two_workers_end_like_one(small_cohort, ray_session, tmp_pat
     trial, ends = tiny("mmcl", batch=16, epochs=1), []
     for workers in (1, 2):
         runs = tmp_path / str(workers)
-        pretrain.run(trial, small_cohort.path, runs, **options(workers=workers, precision="float64"))
+        pretrain.run(
+            trial, small_cohort.path, runs, **options(workers=workers, precision="float64")
+        )
         ends.append({part: store.weights(runs, trial.name, part) for part in ("ecg", "cmr")})
     for part in ("ecg", "cmr"):
         for name, value in ends[0][part].items():
-            np.testing.assert_allclose(ends[1][part][name], value, rtol=1e-6, atol=1e-9, err_msg=name)
+            np.testing.assert_allclose(
+                ends[1][part][name], value, rtol=1e-6, atol=1e-9, err_msg=name
+            )
 
 
 @pytest.mark.slow
@@ -292,7 +341,10 @@ def test_through_ray_a_diverged_trial_leaves_rows_but_no_weights_and_the_next_on
 ):
     wild, calm = (tiny("mae", batch=16, epochs=2, knobs=(("lr", lr),)) for lr in (math.inf, 1e-3))
     found = pretrain.run_all([wild, calm], small_cohort.path, tmp_path, **options())
-    assert {row["trial"]: row["status"] for row in found} == {wild.name: "diverged", calm.name: "finished"}
+    assert {row["trial"]: row["status"] for row in found} == {
+        wild.name: "diverged",
+        calm.name: "finished",
+    }
     with pytest.raises(InputError):
         store.weights(tmp_path, wild.name, "ecg")
 
@@ -322,7 +374,12 @@ def test_input_that_turns_out_bad_inside_a_worker_is_one_line_in_the_driver(ray_
 )
 def test_what_cannot_run_is_refused_before_ray_starts(changes, told, small_cohort, tmp_path):
     with pytest.raises(InputError, match=told):
-        pretrain.run(dataclasses.replace(tiny("mae"), **changes), small_cohort.path, tmp_path, **options(workers=2))
+        pretrain.run(
+            dataclasses.replace(tiny("mae"), **changes),
+            small_cohort.path,
+            tmp_path,
+            **options(workers=2),
+        )
 
 
 def test_a_checkpoint_of_another_recipe_is_refused_before_ray_starts(small_cohort, tmp_path):
@@ -332,13 +389,16 @@ def test_a_checkpoint_of_another_recipe_is_refused_before_ray_starts(small_cohor
         pretrain.run(trial, small_cohort.path, tmp_path, **options())
 
 
-def test_validation_reads_every_row_but_a_few_in_batches_of_one_size_and_workers_share_them(small_cohort):
+def test_validation_reads_every_row_but_a_few_in_batches_of_one_size_and_workers_share_them(
+    small_cohort,
+):
     whole = list(pretrain.validation_batches(small_cohort, ("ecg",), 32, torch.device("cpu")))
     n = len(pretrain.complete(small_cohort, "val", ("ecg",)))
     assert len({size for size, _ in whole}) == 1
     assert n - len(whole) < sum(size for size, _ in whole) <= n
     halves = [
-        list(pretrain.validation_batches(small_cohort, ("ecg",), 32, torch.device("cpu"), r, 2)) for r in range(2)
+        list(pretrain.validation_batches(small_cohort, ("ecg",), 32, torch.device("cpu"), r, 2))
+        for r in range(2)
     ]
     for (size, batch), (_, a), (_, b) in zip(whole, *halves):
         if size % 2 == 0:

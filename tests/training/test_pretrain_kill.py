@@ -27,15 +27,30 @@ record, cohort, runs = json.loads(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv
 pretrain.run(trial.from_json(record), cohort, runs, device="cpu", precision="float32", every_s=0.2)
 """
 TRIAL = Trial(
-    space="t", stage="pretrain", task="ecg", label="mae", method="mae", network=TINY, batch=16, epochs=30, eval_every=5,
+    space="t",
+    stage="pretrain",
+    task="ecg",
+    label="mae",
+    method="mae",
+    network=TINY,
+    batch=16,
+    epochs=30,
+    eval_every=5,
     knobs=(("lr", 1e-3),),
-)  # fmt: skip
+)
 LIMIT_S = 280.0  # a run takes 30 s on two idle cores
 
 
 def start(trial: Trial, cohort: Path, runs: Path) -> subprocess.Popen:
     environment = {**os.environ, "PYTHONPATH": str(Path(pretrain.__file__).parents[2])}
-    command = [sys.executable, "-c", DRIVER, json.dumps(trials.to_json(trial)), str(cohort), str(runs)]
+    command = [
+        sys.executable,
+        "-c",
+        DRIVER,
+        json.dumps(trials.to_json(trial)),
+        str(cohort),
+        str(runs),
+    ]
     with open(runs.with_suffix(".log"), "ab") as sink:
         return subprocess.Popen(command, env=environment, stdout=sink, stderr=sink)
 
@@ -69,7 +84,9 @@ def result(runs: Path) -> tuple[bytes, pd.DataFrame]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_run_whose_worker_or_driver_is_killed_ends_like_an_undisturbed_one(tmp_path, small_cohort):
+def test_a_run_whose_worker_or_driver_is_killed_ends_like_an_undisturbed_one(
+    tmp_path, small_cohort
+):
     cohort = small_cohort.path
     whole, worker, driver = (tmp_path / name for name in ("whole", "worker", "driver"))
     end(start(TRIAL, cohort, whole), whole)

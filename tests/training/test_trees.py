@@ -29,12 +29,18 @@ class Cohort:
 
     def __init__(self):
         draw, n = np.random.default_rng(0), sum(SIZES.values())
-        self.index = pd.DataFrame({
-            "subject": [f"s{i:03d}" for i in range(n)], "split": np.repeat(list(SIZES), list(SIZES.values())),
-            "age": draw.uniform(45, 80, n), "sex": draw.integers(0, 2, n).astype(float),
-            "height": draw.normal(170, 9, n), "weight": draw.normal(78, 12, n),
-            "has_ecg": draw.random(n) > 0.5, "has_cmr": False,
-        })  # fmt: skip
+        self.index = pd.DataFrame(
+            {
+                "subject": [f"s{i:03d}" for i in range(n)],
+                "split": np.repeat(list(SIZES), list(SIZES.values())),
+                "age": draw.uniform(45, 80, n),
+                "sex": draw.integers(0, 2, n).astype(float),
+                "height": draw.normal(170, 9, n),
+                "weight": draw.normal(78, 12, n),
+                "has_ecg": draw.random(n) > 0.5,
+                "has_cmr": False,
+            }
+        )
         self.index["af"] = (self.index.age > 65).astype(float)
         self.index["noise"] = (draw.random(n) < 0.3).astype(float)
         for i, name in enumerate(tasks.TASKS["rv"].columns):
@@ -45,7 +51,11 @@ class Cohort:
         self.index.loc[::20, list(trees.FEATURES)] = np.nan
 
     def rows(self, split=None):
-        return self.index if split is None else self.index[self.index.split == split].reset_index(drop=True)
+        return (
+            self.index
+            if split is None
+            else self.index[self.index.split == split].reset_index(drop=True)
+        )
 
     def load(self, index, columns=("ecg",)):
         raise AssertionError("trees read no signals")
@@ -57,8 +67,17 @@ def cohort():
 
 
 def a_trial(knobs=(("rounds", 10), ("max_depth", 3)), **changed):
-    given = {"space": "t", "stage": "grid", "task": "af", "label": "xgboost", "method": "xgboost", "modality": "tabular",
-             "batch": 0, "epochs": 1, "knobs": knobs}  # fmt: skip
+    given = {
+        "space": "t",
+        "stage": "grid",
+        "task": "af",
+        "label": "xgboost",
+        "method": "xgboost",
+        "modality": "tabular",
+        "batch": 0,
+        "epochs": 1,
+        "knobs": knobs,
+    }
     return Trial(**{**given, **changed})
 
 
@@ -72,7 +91,9 @@ def outputs(trial, cohort, runs):
 
 
 def score(result, metric, split="val"):
-    return next(value for found, name, value, _ in result.scores if (found, name) == (split, metric))
+    return next(
+        value for found, name, value, _ in result.scores if (found, name) == (split, metric)
+    )
 
 
 # -- what is learnt
@@ -92,8 +113,13 @@ def test_losses_are_the_cross_entropy_and_the_squared_error_of_what_is_predicted
     p = np.where(frame["target:af"] == 1, frame["output:af"], 1 - frame["output:af"])
     assert -np.log(p).mean() == pytest.approx(binary.curve.val_loss.iloc[-1], rel=1e-4)
     columns, sd = tasks.TASKS["rv"].columns, np.array(numbers.provenance["target_sd"])
-    error = [numbers.predictions[[f"{side}:{name}" for name in columns]].to_numpy() for side in ("target", "output")]
-    assert np.nanmean(((error[0] - error[1]) / sd) ** 2) == pytest.approx(numbers.curve.val_loss.iloc[-1], rel=1e-4)
+    error = [
+        numbers.predictions[[f"{side}:{name}" for name in columns]].to_numpy()
+        for side in ("target", "output")
+    ]
+    assert np.nanmean(((error[0] - error[1]) / sd) ** 2) == pytest.approx(
+        numbers.curve.val_loss.iloc[-1], rel=1e-4
+    )
 
 
 def test_rows_with_any_feature_count_and_others_do_not(cohort, tmp_path):
@@ -107,7 +133,9 @@ def test_rows_with_any_feature_count_and_others_do_not(cohort, tmp_path):
 
 
 def test_phenotypes_come_back_in_units_where_targets_are_missing(cohort, tmp_path):
-    (result,) = run([a_trial(task="rv", knobs=(("rounds", 30), ("max_depth", 3)))], cohort, tmp_path)
+    (result,) = run(
+        [a_trial(task="rv", knobs=(("rounds", 30), ("max_depth", 3)))], cohort, tmp_path
+    )
     frame = result.predictions
     assert frame["target:RVEDV"].isna().any()
     assert frame.filter(like="output:").notna().all(axis=None)
@@ -163,7 +191,10 @@ def test_a_folder_has_the_form_of_a_networks(tmp_path):
         assert left.predictions.columns.tolist() == right.predictions.columns.tolist()
         assert left.predictions.dtypes.tolist() == right.predictions.dtypes.tolist()
         assert set(left.curve.columns) < {*right.curve.columns}
-        notes = [json.loads((store.folder(tmp_path, t.name) / store.RECORD).read_text())["provenance"] for t in trials]
+        notes = [
+            json.loads((store.folder(tmp_path, t.name) / store.RECORD).read_text())["provenance"]
+            for t in trials
+        ]
         assert notes[0].keys() == notes[1].keys()
         assert ("prevalence" in notes[0], "target_sd" in notes[0]) == (task == "af", task == "rv")
         assert "xgboost" in notes[1]["versions"]
@@ -215,13 +246,21 @@ def test_prevalence_is_that_before_balancing(cohort):
     assert notes["trained_prevalence"] == 0.5
 
 
-@pytest.mark.parametrize(("task", "what"), [("af", "positives of 'af'"), ("rv", "rows with a phenotype of 'rv'")])
+@pytest.mark.parametrize(
+    ("task", "what"), [("af", "positives of 'af'"), ("rv", "rows with a phenotype of 'rv'")]
+)
 def test_a_take_that_leaves_nobody_is_refused(cohort, tmp_path, task, what):
-    n = examples.training_rows(cohort, a_trial(task=task)).notes["n_train_full"] // (2 if task == "af" else 1)
-    with pytest.raises(InputError, match=rf"take=0.001 leaves 0 of {n} {what}.*; at least 1") as caught:
+    n = examples.training_rows(cohort, a_trial(task=task)).notes["n_train_full"] // (
+        2 if task == "af" else 1
+    )
+    with pytest.raises(
+        InputError, match=rf"take=0.001 leaves 0 of {n} {what}.*; at least 1"
+    ) as caught:
         run([a_trial(task=task, take=0.001)], cohort, tmp_path)
     assert "\n" not in str(caught.value)
-    assert len(examples.training_rows(cohort, a_trial(task=task, take=0.9 / n)).index) == (2 if task == "af" else 1)
+    assert len(examples.training_rows(cohort, a_trial(task=task, take=0.9 / n)).index) == (
+        2 if task == "af" else 1
+    )
 
 
 # -- what is refused
@@ -286,7 +325,9 @@ def test_a_grid_and_its_finals_run_through_the_same_packs(ray_session, small_coh
     rows = store.rows(tmp_path)
     assert set(rows.status) == {"finished"}
     assert (rows[rows.metric == "auroc"].value == 1).all()
-    assert sorted(read["trial"] for read in store.test_reads(tmp_path)) == sorted(trial.name for trial in finals)
+    assert sorted(read["trial"] for read in store.test_reads(tmp_path)) == sorted(
+        trial.name for trial in finals
+    )
 
 
 def test_the_plan_counts_rows_and_times_real_trees(small_cohort):
@@ -305,7 +346,11 @@ def test_the_bill_of_networks_beside_trees_is_the_sum_of_both(small_cohort, tmp_
         "t", ["dm"], {"supervised": ()}, {"lr": (1e-3, 1e-4)}, network=test_finetune.TINY, epochs=3
     )
     parts = ([*networks, *a_grid()], networks, a_grid())
-    estimates = [plan.estimate(part, small_cohort.path, tmp_path, calibrate=False) for part in parts]
+    estimates = [
+        plan.estimate(part, small_cohort.path, tmp_path, calibrate=False) for part in parts
+    ]
     bills = [bill.lines(estimate) for estimate in estimates]
-    both, *alone = (next(line.split()[2:5] for line in lines if line.startswith("grid")) for lines in bills)
+    both, *alone = (
+        next(line.split()[2:5] for line in lines if line.startswith("grid")) for lines in bills
+    )
     assert [int(n) for n in both] == [int(a) + int(b) for a, b in zip(*alone)]

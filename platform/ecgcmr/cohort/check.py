@@ -22,7 +22,12 @@ from ecgcmr.errors import InputError
 from ecgcmr.signals import ecg
 
 FLAT_MV = 1e-3
-RANGES = {"age": (0, 120), "sex": (0, 1), "height": (50, 250), "weight": (10, 400)}  # years, -, cm, kg
+RANGES = {
+    "age": (0, 120),
+    "sex": (0, 1),
+    "height": (50, 250),
+    "weight": (10, 400),
+}  # years, -, cm, kg
 KEPT = ("subject", "split", *shards.DEMOGRAPHICS)
 
 
@@ -70,12 +75,19 @@ def _manifest(cohort: dataset.Cohort, index: pd.DataFrame) -> Iterator[Fault]:
     said = cohort.manifest
     if dataset.digest(said["recipe"]) != said["recipe_hash"]:
         yield Fault(dataset.MANIFEST, None, "recipe_hash is not the recipe's")
-    if dataset.digest({"recipe": said["recipe_hash"], "shards": said["shards"]}) != said["fingerprint"]:
+    if (
+        dataset.digest({"recipe": said["recipe_hash"], "shards": said["shards"]})
+        != said["fingerprint"]
+    ):
         yield Fault(dataset.MANIFEST, None, "fingerprint is not that of recipe and shards")
     for split in linkage.SPLITS:
         found = int((index["split"] == split).sum())
         if said["rows"].get(split) != found:
-            yield Fault(dataset.MANIFEST, None, f"rows of {split}: {said['rows'].get(split)}, the index has {found}")
+            yield Fault(
+                dataset.MANIFEST,
+                None,
+                f"rows of {split}: {said['rows'].get(split)}, the index has {found}",
+            )
     for name, counts in {**said["labels"], **said.get("flags", {})}.items():
         if name not in index:
             yield Fault(dataset.INDEX, None, f"no column '{name}', which the manifest counts")
@@ -133,8 +145,15 @@ def _form(name: str, file: pq.ParquetFile, said: int, indexed: int) -> Iterator[
         if field.name not in form.names:
             yield Fault(name, None, f"no column '{field.name}'")
         elif form.field(field.name).type != field.type:
-            yield Fault(name, None, f"column '{field.name}' is {form.field(field.name).type}, expected {field.type}")
-        elif field.metadata and dict(field.metadata).items() - dict(form.field(field.name).metadata or {}).items():
+            yield Fault(
+                name,
+                None,
+                f"column '{field.name}' is {form.field(field.name).type}, expected {field.type}",
+            )
+        elif (
+            field.metadata
+            and dict(field.metadata).items() - dict(form.field(field.name).metadata or {}).items()
+        ):
             yield Fault(name, None, f"metadata of '{field.name}' is not the format's")
     for field in form:
         if field.name not in wanted.names and field.type != pa.float64():
@@ -164,7 +183,9 @@ def _rows(name: str, start: int, table: pa.Table, index: pd.DataFrame) -> Iterat
     for column in numbers.columns.intersection(index.columns):
         here, there = numbers[column].to_numpy()[: len(index)], index[column].to_numpy()
         for at in np.flatnonzero((here != there) & ~(pd.isna(here) & pd.isna(there))):
-            yield Fault(name, start + int(at), f"'{column}' is {here[at]}, the index says {there[at]}")
+            yield Fault(
+                name, start + int(at), f"'{column}' is {here[at]}, the index says {there[at]}"
+            )
 
 
 def _ecg_fault(stored: np.ndarray) -> Iterator[str]:
@@ -184,7 +205,9 @@ def _ecg_fault(stored: np.ndarray) -> Iterator[str]:
 
 
 def _cmr_fault(stored: np.ndarray) -> Iterator[str]:
-    for frame, pixels in zip(json.loads(shards.SIGNALS["cmr"].metadata["frames"]), stored, strict=True):
+    for frame, pixels in zip(
+        json.loads(shards.SIGNALS["cmr"].metadata["frames"]), stored, strict=True
+    ):
         if pixels.min() == pixels.max():
             yield f"CMR frame {frame} is blank"
 
@@ -212,8 +235,19 @@ def _repeats(
         for i in np.flatnonzero(table[kind].is_valid().to_numpy()):
             stored = shards.unpack(table[kind].slice(int(i), 1), kind)[0]
             with np.errstate(invalid="ignore", over="ignore"):
-                round_ = np.rint(stored.astype(np.float32) * 100).astype(np.int32) if kind == "ecg" else stored
-            key = (kind, hashlib.blake2b(np.ascontiguousarray(round_).tobytes(), digest_size=16).digest())
+                round_ = (
+                    np.rint(stored.astype(np.float32) * 100).astype(np.int32)
+                    if kind == "ecg"
+                    else stored
+                )
+            key = (
+                kind,
+                hashlib.blake2b(np.ascontiguousarray(round_).tobytes(), digest_size=16).digest(),
+            )
             split, file, row = seen.setdefault(key, (splits[i], name, start + int(i)))
             if split != splits[i]:
-                yield Fault(name, start + int(i), f"same {kind.upper()} as {file} row {row}, which is in {split}")
+                yield Fault(
+                    name,
+                    start + int(i),
+                    f"same {kind.upper()} as {file} row {row}, which is in {split}",
+                )

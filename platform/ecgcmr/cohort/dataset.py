@@ -134,8 +134,15 @@ def open(path: Path | str) -> Cohort:
     path = Path(path)
     manifest = path / MANIFEST
     if not manifest.exists():
-        state = "an unfinished cohort; run the same command again" if (path / BUILD).exists() else "no cohort"
-        raise InputError(f"{path}: {state}" + ("; make one with  ecgcmr cohort synth" if state == "no cohort" else ""))
+        state = (
+            "an unfinished cohort; run the same command again"
+            if (path / BUILD).exists()
+            else "no cohort"
+        )
+        raise InputError(
+            f"{path}: {state}"
+            + ("; make one with  ecgcmr cohort synth" if state == "no cohort" else "")
+        )
     try:
         record = json.loads(manifest.read_text())
     except ValueError as error:
@@ -170,7 +177,9 @@ def synth(out: Path | str, *, subjects: int, seed: int = 0, shard_rows: int = SH
     if ready(out, request):
         return open(out)
     split = linkage.splits(subjects, seed)
-    rows = [{"subject": f"synth-{i + 1:07d}", "split": split[i], "index": i} for i in range(subjects)]
+    rows = [
+        {"subject": f"synth-{i + 1:07d}", "split": split[i], "index": i} for i in range(subjects)
+    ]
     labels = shards.default_labels()
     shared = {"work": "synthetic", "seed": seed, "labels": labels}
     flow: list[dict[str, Any]] = [
@@ -178,7 +187,9 @@ def synth(out: Path | str, *, subjects: int, seed: int = 0, shard_rows: int = SH
     ]
     with building(out, request):
         parts = write_shards(out, rows, shared, shard_rows)
-        return finish(out, request, recipe, parts, labels, {"flow": flow, "exclusions": [], "repairs": []})
+        return finish(
+            out, request, recipe, parts, labels, {"flow": flow, "exclusions": [], "repairs": []}
+        )
 
 
 def build(
@@ -216,13 +227,29 @@ def build(
     out = Path(out)
     files = [Path(file) for file in ([labels] if isinstance(labels, (str, Path)) else labels or ())]
     table = read_labels(files, rules)
-    given = {"ecg": [ecg] if isinstance(ecg, str) else ecg, "cmr": [cmr] if isinstance(cmr, str) else cmr}
-    sources = {kind: [s for path in paths for s in find(kind, path)] for kind, paths in given.items() if paths}
+    given = {
+        "ecg": [ecg] if isinstance(ecg, str) else ecg,
+        "cmr": [cmr] if isinstance(cmr, str) else cmr,
+    }
+    sources = {
+        kind: [s for path in paths for s in find(kind, path)]
+        for kind, paths in given.items()
+        if paths
+    }
     if not sources:
-        raise InputError("a cohort needs recordings: give --ecg wfdb:PATH, --cmr nifti:PATH or --cmr dicom:PATH")
+        raise InputError(
+            "a cohort needs recordings: give --ecg wfdb:PATH, --cmr nifti:PATH or --cmr dicom:PATH"
+        )
     if taken := table.columns & set(quality_flags.FLAGS):
-        raise InputError(f"--labels: column '{min(taken)}' is a flag that the build makes itself; rename it")
-    told = " ".join([*(shards.sha256(file)[:16] for file in files), rules.words if rules else ""]).strip() or "none"
+        raise InputError(
+            f"--labels: column '{min(taken)}' is a flag that the build makes itself; rename it"
+        )
+    told = (
+        " ".join(
+            [*(shards.sha256(file)[:16] for file in files), rules.words if rules else ""]
+        ).strip()
+        or "none"
+    )
     recipe, request = _requested(sources, {"labels": told, "crop": crop}, seed, shard_rows)
     if ready(out, request):
         return open(out)
@@ -233,7 +260,9 @@ def build(
         pd.DataFrame(linked.link).to_csv(out.with_name(out.name + ".link.csv"), index=False)
         columns = tuple(dict.fromkeys((*shards.default_labels(), *linked.labels)))
         held = (*columns, *quality_flags.FLAGS) if "ecg" in sources else columns
-        parts = write_shards(out, linked.rows, {"work": "recordings", "crop": crop, "labels": held}, shard_rows)
+        parts = write_shards(
+            out, linked.rows, {"work": "recordings", "crop": crop, "labels": held}, shard_rows
+        )
         account = {name: getattr(linked, name) for name in ("flow", "exclusions", "repairs")}
         if table.audit:
             account["audit"] = table.audit
@@ -245,7 +274,10 @@ def _requested(
     sources: dict[str, list[str]], choices: dict[str, str], seed: int, shard_rows: int
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The recipe, and what a build is made of: readers and counts, no folder or file, whose names may be people's."""
-    readers = {kind: "+".join(dict.fromkeys(s.partition(":")[0] for s in found)) for kind, found in sources.items()}
+    readers = {
+        kind: "+".join(dict.fromkeys(s.partition(":")[0] for s in found))
+        for kind, found in sources.items()
+    }
     recipe = recipe_of("+".join(readers.values()), {"readers": readers}, choices["crop"])
     return recipe, {
         "source": recipe["reader"],
@@ -305,14 +337,18 @@ def secret(out: Path, key: Path | None) -> bytes:
     """
     path = key or out.with_name(out.name + ".key")
     if path.resolve().is_relative_to(out.resolve()):
-        raise InputError(f"{path}: the key of the pseudonyms must not lie inside the cohort; choose another --key")
+        raise InputError(
+            f"{path}: the key of the pseudonyms must not lie inside the cohort; choose another --key"
+        )
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         with os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
             file.write(secrets.token_hex(32) + "\n")
     held = path.read_bytes().strip()
     if not held:
-        raise InputError(f"{path}: the key of the pseudonyms is empty; write at least 32 random characters into it")
+        raise InputError(
+            f"{path}: the key of the pseudonyms is empty; write at least 32 random characters into it"
+        )
     return held
 
 
@@ -325,12 +361,17 @@ def ready(out: Path, request: dict[str, Any]) -> bool:
     Raises:
         InputError: it holds a cohort of another request, or something that is no cohort, or the disk is too small.
     """
-    for path, name in ((out / MANIFEST, "a cohort"), (out / BUILD / "request.json", "an unfinished cohort")):
+    for path, name in (
+        (out / MANIFEST, "a cohort"),
+        (out / BUILD / "request.json", "an unfinished cohort"),
+    ):
         if path.exists():
             held = json.loads(path.read_text())
             old = held.get("request", {}) if path.name == MANIFEST else held
             if differ := differing(old, request):
-                raise InputError(f"{out}: holds {name} made otherwise: {differ}; use another folder or delete it")
+                raise InputError(
+                    f"{out}: holds {name} made otherwise: {differ}; use another folder or delete it"
+                )
             return path.name == MANIFEST
     if out.exists() and any(path.name != store.PROGRESS for path in out.iterdir()):
         raise InputError(f"{out}: not empty and no cohort; use another folder")
@@ -349,7 +390,9 @@ def building(out: Path, request: dict[str, Any]) -> Iterator[None]:
     except OSError as error:
         raise shards.disk_full(error, out) from error
     except InputError:
-        if not any(out.glob("*/*.parquet")):  # refused before the first row: there is nothing to go on from
+        if not any(
+            out.glob("*/*.parquet")
+        ):  # refused before the first row: there is nothing to go on from
             shutil.rmtree(out / BUILD, ignore_errors=True)
             store.vacate([out, *made])
         raise
@@ -360,13 +403,23 @@ def building(out: Path, request: dict[str, Any]) -> Iterator[None]:
 def survey(out: Path, sources: dict[str, list[str]], crop: str = "heart") -> list[linkage.Found]:
     """Judge every recording, in parallel; ECGs first, each kind in the order of its sources."""
     jobs = [
-        {"work": "survey", "kind": kind, "sources": found[start : start + SURVEY], "crop": crop,
-         "rows": len(found[start : start + SURVEY]), "part": f"survey-{kind}-{start // SURVEY:05d}.json"}
+        {
+            "work": "survey",
+            "kind": kind,
+            "sources": found[start : start + SURVEY],
+            "crop": crop,
+            "rows": len(found[start : start + SURVEY]),
+            "part": f"survey-{kind}-{start // SURVEY:05d}.json",
+        }
         for kind, found in sources.items()
         for start in range(0, len(found), SURVEY)
-    ]  # fmt: skip
+    ]
     parts = run_jobs(out, jobs, "recordings")
-    return [linkage.Found(**{**f, "repairs": tuple(f["repairs"])}) for part in parts for f in part["found"]]
+    return [
+        linkage.Found(**{**f, "repairs": tuple(f["repairs"])})
+        for part in parts
+        for f in part["found"]
+    ]
 
 
 def write_shards(
@@ -383,7 +436,15 @@ def write_shards(
         for n, start in enumerate(range(0, len(mine), shard_rows)):
             name, chunk = f"shard-{n:05d}", mine[start : start + shard_rows]
             part = f"{split}-{name}.json"
-            jobs.append({**shared, "path": f"{split}/{name}.parquet", "items": chunk, "rows": len(chunk), "part": part})
+            jobs.append(
+                {
+                    **shared,
+                    "path": f"{split}/{name}.parquet",
+                    "items": chunk,
+                    "rows": len(chunk),
+                    "part": part,
+                }
+            )
     left = sum(job["rows"] for job in jobs if not (out / BUILD / job["part"]).exists())
     free = shutil.disk_usage(out).free
     if left * ROW_BYTES > free:
@@ -403,7 +464,9 @@ def run_jobs(out: Path, jobs: Sequence[dict[str, Any]], unit: str) -> list[dict[
     done = {job["part"]: part for job in jobs if (part := _part(out, job)) is not None}
     todo = [job for job in jobs if job["part"] not in done]
     have = sum(job["rows"] for job in jobs if job["part"] in done)
-    progress = store.Progress(out.parent, out.name, sum(job["rows"] for job in jobs), unit, done=have)
+    progress = store.Progress(
+        out.parent, out.name, sum(job["rows"] for job in jobs), unit, done=have
+    )
     progress.update(have)
     for part in _each(todo, out):
         done[part["part"]] = part
@@ -452,7 +515,9 @@ def finish(
     """Write the index and then the manifest: from here on it is a cohort."""
     index = pd.concat([_index_of(out, part) for part in parts], ignore_index=True)
     store.write_whole(out / INDEX, lambda aside: index.to_parquet(aside, index=False))
-    listed = [{"path": part["path"], "rows": part["rows"], "sha256": part["sha256"]} for part in parts]
+    listed = [
+        {"path": part["path"], "rows": part["rows"], "sha256": part["sha256"]} for part in parts
+    ]
     manifest = {
         "format": shards.FORMAT,
         "name": out.name,
@@ -495,7 +560,11 @@ def counts(index: pd.DataFrame, labels: Iterable[str]) -> dict[str, dict[str, An
             out[name] = {
                 split: {
                     "n": len(v),
-                    **({"positive": int(v.sum())} if binary else {"mean": float(v.mean()) if len(v) else None}),
+                    **(
+                        {"positive": int(v.sum())}
+                        if binary
+                        else {"mean": float(v.mean()) if len(v) else None}
+                    ),
                 }
                 for split, v in groups.items()
             }
@@ -538,14 +607,20 @@ def _shard(job: dict[str, Any], out: Path) -> dict[str, Any]:
 
     rows = {"synthetic": _synthetic, "recordings": _recorded, "copied": _copied}[job["work"]](job)
     summary = shards.write_shard(out / job["path"], noted(rows), job["labels"])
-    return {**summary, "path": job["path"], "has": {name: "".join(marks) for name, marks in has.items()}}
+    return {
+        **summary,
+        "path": job["path"],
+        "has": {name: "".join(marks) for name, marks in has.items()},
+    }
 
 
 def _synthetic(job: dict[str, Any]) -> Iterator[dict[str, Any]]:
     for item in job["items"]:
         subject = synthetic.subject(item["index"], job["seed"])
         numbers = {**subject.diseases, **(subject.phenotypes if subject.phenotyped else {})}
-        frames = cmr.prepare_frames(subject.cmr, spacing_mm=(synthetic_cmr.SPACING_MM, synthetic_cmr.SPACING_MM))
+        frames = cmr.prepare_frames(
+            subject.cmr, spacing_mm=(synthetic_cmr.SPACING_MM, synthetic_cmr.SPACING_MM)
+        )
         yield {
             "subject": item["subject"],
             "split": item["split"],
@@ -558,7 +633,12 @@ def _synthetic(job: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 def _recorded(job: dict[str, Any]) -> Iterator[dict[str, Any]]:
     for item in job["items"]:
-        row = {"subject": item["subject"], "split": item["split"], **item["numbers"], **item["flags"]}
+        row = {
+            "subject": item["subject"],
+            "split": item["split"],
+            **item["numbers"],
+            **item["flags"],
+        }
         for kind in shards.SIGNALS:
             if item[kind]:
                 row[kind], _ = _prepare(kind, _read(kind, item[kind]), job["crop"])
@@ -578,14 +658,21 @@ def _read(kind: str, source: str) -> raw.EcgRecord | raw.CmrRecord:
 
 def _prepare(kind: str, record: Any, crop: str) -> tuple[np.ndarray, tuple[str, ...]]:
     if kind == "ecg":
-        signal, words = ecg.prepare(record.signal, record.rate_hz, record.leads, cleaned=record.cleaned)
+        signal, words = ecg.prepare(
+            record.signal, record.rate_hz, record.leads, cleaned=record.cleaned
+        )
         return signal.astype(np.float16), words
     return cmr.prepare(record, crop)
 
 
 def _survey(job: dict[str, Any], out: Path) -> dict[str, Any]:
     """Judge recordings: what is known of each, or the step at which it failed and why."""
-    return {"found": [dataclasses.asdict(_judge(job["kind"], source, job["crop"])) for source in job["sources"]]}
+    return {
+        "found": [
+            dataclasses.asdict(_judge(job["kind"], source, job["crop"]))
+            for source in job["sources"]
+        ]
+    }
 
 
 def _judge(kind: str, source: str, crop: str) -> linkage.Found:
@@ -594,16 +681,23 @@ def _judge(kind: str, source: str, crop: str) -> linkage.Found:
         record = _read(kind, source)
     except Excluded as error:
         return dataclasses.replace(blank, step="readable", reason=str(error))
-    whose = dataclasses.replace(blank, key=record.key, person=record.person, visit=record.visit, patient=record.patient)
+    whose = dataclasses.replace(
+        blank, key=record.key, person=record.person, visit=record.visit, patient=record.patient
+    )
     try:
         array, words = _prepare(kind, record, crop)
     except Excluded as error:
         return dataclasses.replace(whose, step="plausible", reason=str(error))
-    known = {n: float(v) for n in shards.DEMOGRAPHICS if (v := getattr(record, n, None)) is not None}
+    known = {
+        n: float(v) for n in shards.DEMOGRAPHICS if (v := getattr(record, n, None)) is not None
+    }
     suspicions: dict[str, float] = {}
     if isinstance(record, raw.EcgRecord):
         suspicions = quality_flags.flags(ecg.settle(record.signal, record.rate_hz, record.leads))
     return dataclasses.replace(
-        whose, digest=hashlib.sha256(array.tobytes()).hexdigest(), numbers=record.labels | known, flags=suspicions,
+        whose,
+        digest=hashlib.sha256(array.tobytes()).hexdigest(),
+        numbers=record.labels | known,
+        flags=suspicions,
         repairs=(*record.repairs, *words),
-    )  # fmt: skip
+    )

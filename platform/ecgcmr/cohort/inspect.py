@@ -55,8 +55,12 @@ class Seen:
 
 def as_json(seen: Seen) -> dict[str, Any]:
     """Plain JSON values: every field but the picture, and `kept`."""
-    values = {f.name: getattr(seen, f.name) for f in dataclasses.fields(seen) if f.name != "picture"}
-    return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()} | {"kept": seen.kept}
+    values = {
+        f.name: getattr(seen, f.name) for f in dataclasses.fields(seen) if f.name != "picture"
+    }
+    return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()} | {
+        "kept": seen.kept
+    }
 
 
 def find(path: Path | str) -> Claims:
@@ -83,7 +87,12 @@ def find(path: Path | str) -> Claims:
                 for source in _found(reader, path):
                     claims.setdefault(source, []).append((kind, name))
     if not claims:
-        names = (name for readers in raw.READERS.values() for name in readers if name not in raw.ASKED_FOR)
+        names = (
+            name
+            for readers in raw.READERS.values()
+            for name in readers
+            if name not in raw.ASKED_FOR
+        )
         known = ", ".join(dict.fromkeys(names))
         raise InputError(f"{path}: no recording of a known format; known: {known}")
     return dict(sorted(claims.items()))
@@ -96,7 +105,9 @@ def look(claims: Claims) -> Iterator[Seen]:
     """
     for source, formats in claims.items():
         seen = _read(source, formats)
-        if not (seen.error and any(other.startswith((f"{source}/", f"{source}#")) for other in claims)):
+        if not (
+            seen.error and any(other.startswith((f"{source}/", f"{source}#")) for other in claims)
+        ):
             yield seen
 
 
@@ -122,9 +133,18 @@ def _read(source: str, formats: list[tuple[str, str]]) -> Seen:
         except Excluded as error:
             refused.setdefault(str(error), []).append(name)
         else:
-            return _ecg(source, name, record) if isinstance(record, raw.EcgRecord) else _cmr(source, name, record)
-    words = [reason if len(refused) == 1 else f"as {'/'.join(names)}: {reason}" for reason, names in refused.items()]
-    return Seen(source, "/".join(dict.fromkeys(name for _, name in formats)), error="; ".join(words))
+            return (
+                _ecg(source, name, record)
+                if isinstance(record, raw.EcgRecord)
+                else _cmr(source, name, record)
+            )
+    words = [
+        reason if len(refused) == 1 else f"as {'/'.join(names)}: {reason}"
+        for reason, names in refused.items()
+    ]
+    return Seen(
+        source, "/".join(dict.fromkeys(name for _, name in formats)), error="; ".join(words)
+    )
 
 
 def _ecg(source: str, name: str, record: raw.EcgRecord) -> Seen:
@@ -145,7 +165,10 @@ def _ecg(source: str, name: str, record: raw.EcgRecord) -> Seen:
     _, words = ecg.prepare(record.signal, record.rate_hz, record.leads, cleaned=record.cleaned)
     cleaning = () if record.cleaned else ("clipped and freed of its baseline",)
     return dataclasses.replace(
-        seen, repairs=(*record.repairs, *words, *cleaning), flags=_suspicions(settled), picture=np.nan_to_num(settled)
+        seen,
+        repairs=(*record.repairs, *words, *cleaning),
+        flags=_suspicions(settled),
+        picture=np.nan_to_num(settled),
     )
 
 
@@ -164,29 +187,47 @@ def _extent(signal: np.ndarray, rate_hz: float) -> dict[str, str]:
 
 def _suspicions(settled: np.ndarray) -> tuple[str, ...]:
     exchange = quality_flags.reversal(np.nan_to_num(settled.astype(np.float64)))
-    words = {"flag_paced": "paced", "flag_noisy": "noisy", "flag_lead_reversal": f"lead reversal suspected: {exchange}"}
+    words = {
+        "flag_paced": "paced",
+        "flag_noisy": "noisy",
+        "flag_lead_reversal": f"lead reversal suspected: {exchange}",
+    }
     return tuple(words[name] for name, value in quality_flags.flags(settled).items() if value)
 
 
 def _person(record: raw.EcgRecord) -> str:
-    sex = {0.0: "female", 1.0: "male"}.get(-1.0 if record.sex is None else record.sex, "sex unknown")
+    sex = {0.0: "female", 1.0: "male"}.get(
+        -1.0 if record.sex is None else record.sex, "sex unknown"
+    )
     age = "age unknown" if record.age is None else f"{record.age:g} years"
     sizes = [(record.height, "height", "cm"), (record.weight, "weight", "kg")]
-    return ", ".join([age, sex, *(f"{value:g} {unit}" for value, _, unit in sizes if value is not None)])
+    return ", ".join(
+        [age, sex, *(f"{value:g} {unit}" for value, _, unit in sizes if value is not None)]
+    )
 
 
 def _labels(labels: dict[str, float]) -> str:
     present = [
-        f"{name} ({words})" if (words := diagnoses.name(name)) != name else name for name, v in labels.items() if v
+        f"{name} ({words})" if (words := diagnoses.name(name)) != name else name
+        for name, v in labels.items()
+        if v
     ]
-    return f"{len(labels)} known, present: {', '.join(present) or 'none'}" if labels else "none in the file"
+    return (
+        f"{len(labels)} known, present: {', '.join(present) or 'none'}"
+        if labels
+        else "none in the file"
+    )
 
 
 def _cmr(source: str, name: str, record: raw.CmrRecord) -> Seen:
     slices, phases, height, width = record.frames.shape
     apart, rows, columns = record.spacing_mm
     times = record.trigger_ms
-    timing = "times unknown" if times is None else f"{times[0]:.0f} to {times[-1]:.0f} ms after the R wave"
+    timing = (
+        "times unknown"
+        if times is None
+        else f"{times[0]:.0f} to {times[-1]:.0f} ms after the R wave"
+    )
     facts = {
         "stack": f"{slices} slices, {apart:g} mm apart",
         "cycle": f"{phases} phases, {timing}",
@@ -202,5 +243,8 @@ def _cmr(source: str, name: str, record: raw.CmrRecord) -> Seen:
         f"slice {chosen.slice} of 0 to {slices - 1}; phases ES {chosen.es}, mid {chosen.mid}, ED {chosen.ed}"
     )
     return dataclasses.replace(
-        seen, facts=facts, repairs=(*record.repairs, *words, "cropped to the heart, scaled"), picture=image
+        seen,
+        facts=facts,
+        repairs=(*record.repairs, *words, "cropped to the heart, scaled"),
+        picture=image,
     )

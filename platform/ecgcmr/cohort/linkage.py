@@ -132,7 +132,10 @@ def link(found: Sequence[Found], labels: Labels, secret: bytes, seed: int) -> Li
             if f
             for what in f.repairs
         ],
-        link=[{"subject": name, "kind": f.kind, "key": f.key, "excluded": f.reason} for f, name in unknown]
+        link=[
+            {"subject": name, "kind": f.kind, "key": f.key, "excluded": f.reason}
+            for f, name in unknown
+        ]
         + [
             {"subject": name_of[p], "kind": f.kind, "key": f.key, "excluded": ""}
             for p, *pair in visits
@@ -160,7 +163,9 @@ def sort_out(found: Sequence[Found]) -> tuple[list[Found], list[Found]]:
             seen.add((recording.kind, recording.digest))
             usable.append(recording)
     if not usable:
-        reasons = ", ".join(f"{n} {reason}" for reason, n in Counter(f.reason for f in failed).most_common())
+        reasons = ", ".join(
+            f"{n} {reason}" for reason, n in Counter(f.reason for f in failed).most_common()
+        )
         raise InputError(f"none of {len(found)} recordings can serve: {reasons}")
     return usable, failed
 
@@ -195,7 +200,10 @@ def _told_apart(usable: Sequence[Found]) -> list[Found]:
             out[i] = replace(f, key=f"{folders}/{f.key}", repairs=(*f.repairs, SHARED_NAME))
         shared += len(mine)
     if shared:
-        log.warning("%d recordings share their file name with another: labels by file name do not reach them", shared)
+        log.warning(
+            "%d recordings share their file name with another: labels by file name do not reach them",
+            shared,
+        )
     return out
 
 
@@ -252,7 +260,10 @@ def _by_patient(visits: Sequence[Visit], labels: Labels) -> list[Visit]:
     """
     named = [any(_named(f, labels) for f in pair if f) for _, *pair in visits]
     trusted = _trusted(visits, named)
-    words = [[person, *(f.patient for f in pair if f and f.patient in trusted)] for person, *pair in visits]
+    words = [
+        [person, *(f.patient for f in pair if f and f.patient in trusted)]
+        for person, *pair in visits
+    ]
     group = _connected(words)
     members: dict[int, set[tuple[bool, str]]] = {}
     for g, sure, (person, *_) in zip(group, named, visits, strict=True):
@@ -274,7 +285,9 @@ def _trusted(visits: Sequence[Visit], named: Sequence[bool]) -> set[str]:
         for f in pair:
             if f and f.patient:
                 owners.setdefault(f.patient, set()).update([person] if sure else [])
-                sexes.setdefault(f.patient, set()).update(v for k, v in (f.numbers or {}).items() if k == "sex")
+                sexes.setdefault(f.patient, set()).update(
+                    v for k, v in (f.numbers or {}).items() if k == "sex"
+                )
     trusted = {number for number in owners if len(owners[number]) < 2 and len(sexes[number]) < 2}
     if doubted := len(owners) - len(trusted):
         log.warning("%d patient numbers of headers stand for several people: passed over", doubted)
@@ -299,7 +312,9 @@ def _order(visit: Visit) -> tuple[str, str, str]:
     return person, ecg.key if ecg else "", cmr.key if cmr else ""
 
 
-def _row(subject: str, split: str, ecg: Found | None, cmr: Found | None, labels: Labels) -> dict[str, Any]:
+def _row(
+    subject: str, split: str, ecg: Found | None, cmr: Found | None, labels: Labels
+) -> dict[str, Any]:
     numbers: dict[str, float] = {}
     for recording in (cmr, ecg):
         numbers |= recording.numbers or {} if recording else {}
@@ -309,10 +324,13 @@ def _row(subject: str, split: str, ecg: Found | None, cmr: Found | None, labels:
             numbers |= (labels.by_person or {}).get(_person(recording, labels), {})
             numbers |= named[recording.kind].get(recording.key, {})
     return {
-        "subject": subject, "split": split, "numbers": dict(sorted(numbers.items())),
-        "ecg": ecg.source if ecg else None, "cmr": cmr.source if cmr else None,
+        "subject": subject,
+        "split": split,
+        "numbers": dict(sorted(numbers.items())),
+        "ecg": ecg.source if ecg else None,
+        "cmr": cmr.source if cmr else None,
         "flags": dict(ecg.flags or {}) if ecg else {},
-    }  # fmt: skip
+    }
 
 
 def _diagnosed(rows: Sequence[dict[str, Any]]) -> tuple[str, ...]:
@@ -326,18 +344,39 @@ def _diagnosed(rows: Sequence[dict[str, Any]]) -> tuple[str, ...]:
     return tuple(sorted(kept - set(DEMOGRAPHICS)))
 
 
-def _flow(found: Sequence[Found], failed: Sequence[Found], rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    steps: list[dict[str, Any]] = [{"step": "found", "n": len(found), "unit": "recordings", "reasons": {}}]
+def _flow(
+    found: Sequence[Found], failed: Sequence[Found], rows: Sequence[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    steps: list[dict[str, Any]] = [
+        {"step": "found", "n": len(found), "unit": "recordings", "reasons": {}}
+    ]
     left = len(found)
     for step in ("readable", "plausible", "unique"):
         reasons = Counter(f"{f.kind}: {f.reason}" for f in failed if f.step == step)
         left -= sum(reasons.values())
-        steps.append({"step": step, "n": left, "unit": "recordings", "reasons": dict(sorted(reasons.items()))})
-    alone = Counter("ecg: no CMR" if row["ecg"] else "cmr: no ECG" for row in rows if not (row["ecg"] and row["cmr"]))
+        steps.append(
+            {
+                "step": step,
+                "n": left,
+                "unit": "recordings",
+                "reasons": dict(sorted(reasons.items())),
+            }
+        )
+    alone = Counter(
+        "ecg: no CMR" if row["ecg"] else "cmr: no ECG"
+        for row in rows
+        if not (row["ecg"] and row["cmr"])
+    )
     bare = sum(not set(row["numbers"]) - set(DEMOGRAPHICS) for row in rows)
     paired = [("paired", alone)] if len({f.kind for f in found}) == 2 else []
     # Rows that are not paired or not labelled stay: the reasons of these two steps say what a row lacks, none has left.
-    for step, lacking in (*paired, ("labelled", Counter({"no label": bare} if bare else {})), ("kept", Counter())):
+    for step, lacking in (
+        *paired,
+        ("labelled", Counter({"no label": bare} if bare else {})),
+        ("kept", Counter()),
+    ):
         n = len(rows) - sum(lacking.values())
-        steps.append({"step": step, "n": n, "unit": "rows", "reasons": dict(sorted(lacking.items()))})
+        steps.append(
+            {"step": step, "n": n, "unit": "rows", "reasons": dict(sorted(lacking.items()))}
+        )
     return steps

@@ -27,7 +27,12 @@ GROUP = 64  # rows; 16 MB of ECG and CMR together
 DEMOGRAPHICS = ("age", "sex", "height", "weight")
 LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
 # A column chunk is then a page header of some bytes and the rows themselves; without `data_page_size`, one header per MB.
-ONE_PAGE = {"compression": "none", "use_dictionary": False, "write_statistics": False, "data_page_size": 2**30}
+ONE_PAGE = {
+    "compression": "none",
+    "use_dictionary": False,
+    "write_statistics": False,
+    "data_page_size": 2**30,
+}
 HEADER = 128  # bytes that are more than any page header with the marks of 64 non-null rows
 FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -49,12 +54,19 @@ class Signal:
     @property
     def metadata(self) -> dict[str, str]:
         """The field's metadata."""
-        return {"dtype": self.dtype, "shape": json.dumps(self.shape), "unit": self.unit, **dict(self.notes)}
+        return {
+            "dtype": self.dtype,
+            "shape": json.dumps(self.shape),
+            "unit": self.unit,
+            **dict(self.notes),
+        }
 
 
 SIGNALS = {
     "ecg": Signal("float16", (12, 5000), "mV", (("rate_hz", "500"), ("leads", json.dumps(LEADS)))),
-    "cmr": Signal("uint8", (3, 210, 210), "intensity", (("frames", json.dumps(["ES", "mid", "ED"])),)),
+    "cmr": Signal(
+        "uint8", (3, 210, 210), "intensity", (("frames", json.dumps(["ES", "mid", "ED"])),)
+    ),
 }
 
 
@@ -76,7 +88,9 @@ def pack(array: np.ndarray | None, name: str) -> bytes | None:
         return None
     signal = SIGNALS[name]
     if array.shape != signal.shape or array.dtype != signal.dtype:
-        raise ValueError(f"{name} is {array.dtype}{array.shape}, a shard needs {signal.dtype}{signal.shape}")
+        raise ValueError(
+            f"{name} is {array.dtype}{array.shape}, a shard needs {signal.dtype}{signal.shape}"
+        )
     return np.ascontiguousarray(array, np.dtype(signal.dtype).newbyteorder("<")).tobytes()
 
 
@@ -87,14 +101,18 @@ def unpack(column: pa.Array | pa.ChunkedArray, name: str) -> np.ndarray:
     signal = SIGNALS[name]
     if len(column) == 0:
         return np.empty((0, *signal.shape), signal.dtype)
-    raw = np.frombuffer(column.buffers()[1], np.uint8, len(column) * signal.width, column.offset * signal.width)
+    raw = np.frombuffer(
+        column.buffers()[1], np.uint8, len(column) * signal.width, column.offset * signal.width
+    )
     return raw.view(signal.dtype).reshape(len(column), *signal.shape)
 
 
 def column(array: np.ndarray, name: str) -> pa.Array:
     """The inverse of `unpack`, without a copy."""
     return pa.FixedSizeBinaryArray.from_buffers(
-        pa.binary(SIGNALS[name].width), len(array), [None, pa.py_buffer(np.ascontiguousarray(array))]
+        pa.binary(SIGNALS[name].width),
+        len(array),
+        [None, pa.py_buffer(np.ascontiguousarray(array))],
     )
 
 
@@ -104,7 +122,9 @@ def space(n: int, name: str) -> np.ndarray:
     Measured: a task's 120 MB fill at 7 GB/s instead of 1 to 4.
     """
     signal = SIGNALS[name]
-    return np.frombuffer(pa.allocate_buffer(n * signal.width), signal.dtype).reshape(n, *signal.shape)
+    return np.frombuffer(pa.allocate_buffer(n * signal.width), signal.dtype).reshape(
+        n, *signal.shape
+    )
 
 
 def _table(rows: Sequence[Mapping[str, Any]], form: pa.Schema) -> pa.Table:
@@ -131,7 +151,9 @@ def _groups(rows: Iterable[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any
         yield group
 
 
-def write_shard(path: Path, rows: Iterable[Mapping[str, Any]], labels: Sequence[str]) -> dict[str, Any]:
+def write_shard(
+    path: Path, rows: Iterable[Mapping[str, Any]], labels: Sequence[str]
+) -> dict[str, Any]:
     """Write rows to one shard, whole or not at all; at most one row group is held in memory.
 
     Args:
@@ -166,7 +188,9 @@ def disk_full(error: OSError, path: Path) -> Exception:
     """The InputError of a full disk; any other error as it is."""
     if error.errno not in FULL_DISK:
         return error
-    return InputError(f"{path}: {os.strerror(error.errno)}; free space or choose another folder, then run it again")
+    return InputError(
+        f"{path}: {os.strerror(error.errno)}; free space or choose another folder, then run it again"
+    )
 
 
 def sha256(path: Path) -> str:
@@ -184,9 +208,13 @@ def open_shard(path: Path, columns: Iterable[str] = ()) -> pq.ParquetFile:
     try:
         file = pq.ParquetFile(path, memory_map=True)
     except FileNotFoundError as error:
-        raise InputError(f"{path}: the shard is missing; restore it or build the cohort again") from error
+        raise InputError(
+            f"{path}: the shard is missing; restore it or build the cohort again"
+        ) from error
     except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(f"{path}: truncated or not Parquet; restore it or build the cohort again") from error
+        raise InputError(
+            f"{path}: truncated or not Parquet; restore it or build the cohort again"
+        ) from error
     form = file.schema_arrow
     for name in columns:
         if name not in form.names:
@@ -209,7 +237,9 @@ def read_group(file: pq.ParquetFile, group: int, columns: Sequence[str], path: P
     try:
         return file.read_row_group(group, columns=list(columns), use_threads=False)
     except (pa.ArrowException, OSError, IndexError) as error:
-        raise InputError(f"{path}: row group {group} cannot be read; restore it or build the cohort again") from error
+        raise InputError(
+            f"{path}: row group {group} cannot be read; restore it or build the cohort again"
+        ) from error
 
 
 def rows(path: Path) -> Iterator[dict[str, Any]]:
@@ -231,7 +261,11 @@ def rows(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def read_rows(
-    path: Path, rows: np.ndarray, columns: Sequence[str], out: Mapping[str, np.ndarray], where: np.ndarray
+    path: Path,
+    rows: np.ndarray,
+    columns: Sequence[str],
+    out: Mapping[str, np.ndarray],
+    where: np.ndarray,
 ) -> None:
     """Read chosen rows of signal columns into `out[column][where]`.
 
@@ -246,7 +280,9 @@ def read_rows(
         InputError: the shard is damaged, too short, or a wanted signal is null.
     """
     with open_shard(path, columns) as file, path.open("rb", buffering=0) as raw:
-        starts = np.cumsum([0, *(file.metadata.row_group(i).num_rows for i in range(file.num_row_groups))])
+        starts = np.cumsum(
+            [0, *(file.metadata.row_group(i).num_rows for i in range(file.num_row_groups))]
+        )
         if rows.max(initial=0) >= starts[-1]:
             raise InputError(
                 f"{path}: has {starts[-1]} rows, row {rows.max()} is wanted; the index is another cohort's"
@@ -274,7 +310,9 @@ def _values_at(file: pq.ParquetFile, group: int, name: str) -> int | None:
     chunk = file.metadata.row_group(group).column(file.schema_arrow.names.index(name))
     values = chunk.num_values * SIGNALS[name].width
     plain = chunk.compression == "UNCOMPRESSED" and not chunk.has_dictionary_page
-    if not plain or not 0 < chunk.total_compressed_size - values < HEADER:  # nulls take no bytes: it would be less
+    if (
+        not plain or not 0 < chunk.total_compressed_size - values < HEADER
+    ):  # nulls take no bytes: it would be less
         return None
     return int(chunk.data_page_offset + chunk.total_compressed_size - values)
 
@@ -283,13 +321,19 @@ def _copy(raw: Any, offsets: np.ndarray, out: np.ndarray, places: np.ndarray, pa
     for offset, place in zip(offsets.tolist(), places.tolist(), strict=True):
         row = memoryview(out[place]).cast("B")
         if os.preadv(raw.fileno(), [row], offset) != len(row):
-            raise InputError(f"{path}: ends in the middle of a row; restore it or build the cohort again")
+            raise InputError(
+                f"{path}: ends in the middle of a row; restore it or build the cohort again"
+            )
 
 
-def _decoded(file: pq.ParquetFile, group: int, name: str, inside: np.ndarray, path: Path) -> np.ndarray:
+def _decoded(
+    file: pq.ParquetFile, group: int, name: str, inside: np.ndarray, path: Path
+) -> np.ndarray:
     column = read_group(file, group, [name], path)[name]
     if column.null_count and column.take(inside).null_count:
-        raise InputError(f"{path}: '{name}' is null where the index says it is not; build the cohort again")
+        raise InputError(
+            f"{path}: '{name}' is null where the index says it is not; build the cohort again"
+        )
     return unpack(column, name)[inside]
 
 

@@ -42,7 +42,9 @@ class Known:
     def _linked(self) -> dict[str, set[str]]:
         """Key, file name without folders, and UK Biobank's participant of every recording -> pseudonyms."""
         found: dict[str, set[str]] = {}
-        for key, subject in self.link[["key", "subject"]].itertuples(index=False) if self.link is not None else ():
+        for key, subject in (
+            self.link[["key", "subject"]].itertuples(index=False) if self.link is not None else ()
+        ):
             name = key.rpartition("/")[2]
             for word in {key, name, FIELD.sub("", name)}:
                 found.setdefault(word, set()).add(subject)
@@ -78,10 +80,13 @@ def withdraw(
     if not stays.any():
         raise InputError(f"{listed}: nobody would be left in {old}")
     request = {
-        **cohort.manifest["request"], "source": cohort.manifest["source"], "seed": cohort.manifest["seed"],
-        "recipe_hash": cohort.manifest["recipe_hash"], "replaces": cohort.fingerprint,
+        **cohort.manifest["request"],
+        "source": cohort.manifest["source"],
+        "seed": cohort.manifest["seed"],
+        "recipe_hash": cohort.manifest["recipe_hash"],
+        "replaces": cohort.fingerprint,
         "withdrawn": dataset.digest([cohort.fingerprint, *sorted(gone)]),
-    }  # fmt: skip
+    }
     if not dataset.ready(out, request):
         with dataset.building(out, request):
             columns = _columns(cohort)
@@ -121,7 +126,9 @@ def _known(cohort: Cohort, key: Path | None) -> Known:
         secret = key.read_bytes().strip() if key else None
     except OSError as error:
         raise InputError(f"{key}: the key of the pseudonyms cannot be read") from error
-    return Known(frozenset(named | set(table["subject"] if table is not None else ())), table, secret)
+    return Known(
+        frozenset(named | set(table["subject"] if table is not None else ())), table, secret
+    )
 
 
 def _matched(listed: Path, known: Known, ignore_unknown: bool) -> set[str]:
@@ -170,20 +177,33 @@ def _columns(cohort: Cohort) -> list[str]:
     """The number columns of its shards beyond the demographics."""
     with shards.open_shard(cohort.path / cohort.manifest["shards"][0]["path"]) as file:
         names = file.schema_arrow.names
-    return [name for name in names if name not in (*shards.SIGNALS, *shards.DEMOGRAPHICS, "subject", "split")]
+    return [
+        name
+        for name in names
+        if name not in (*shards.SIGNALS, *shards.DEMOGRAPHICS, "subject", "split")
+    ]
 
 
-def _jobs(cohort: Cohort, index: pd.DataFrame, stays: pd.Series, columns: Sequence[str]) -> list[dict[str, Any]]:
+def _jobs(
+    cohort: Cohort, index: pd.DataFrame, stays: pd.Series, columns: Sequence[str]
+) -> list[dict[str, Any]]:
     """A job for each shard of which something is left."""
     jobs = []
     for entry in cohort.manifest["shards"]:
         mine = index["shard"] == entry["path"]
         rows = index.loc[mine & stays, "row"].tolist()
         if rows:
-            jobs.append({
-                "work": "copied", "from": str((cohort.path / entry["path"]).resolve()), "path": entry["path"],
-                "items": rows, "rows": len(rows), "labels": list(columns), "part": entry["path"].replace("/", "-") + ".json",
-            })  # fmt: skip
+            jobs.append(
+                {
+                    "work": "copied",
+                    "from": str((cohort.path / entry["path"]).resolve()),
+                    "path": entry["path"],
+                    "items": rows,
+                    "rows": len(rows),
+                    "labels": list(columns),
+                    "part": entry["path"].replace("/", "-") + ".json",
+                }
+            )
     return jobs
 
 
@@ -206,8 +226,14 @@ def _account(cohort: Cohort, left: pd.DataFrame, gone: Iterable[str]) -> dict[st
         flow.append({**step, "n": now.get(step["step"], step["n"]), "reasons": reasons})
     return {
         "flow": flow,
-        **{name: [one for one in said[name] if one["key"] not in gone] for name in ("exclusions", "repairs")},
-        "replaces": [{"fingerprint": cohort.fingerprint, "people": people, "rows": away}, *said.get("replaces", [])],
+        **{
+            name: [one for one in said[name] if one["key"] not in gone]
+            for name in ("exclusions", "repairs")
+        },
+        "replaces": [
+            {"fingerprint": cohort.fingerprint, "people": people, "rows": away},
+            *said.get("replaces", []),
+        ],
     }
 
 
@@ -215,7 +241,9 @@ def _hand_on(old: Path, out: Path, known: Known, gone: set[str], key: Path | Non
     """Link file and key beside the new cohort, so that the old one can be deleted with all that belongs to it."""
     if known.link is not None:
         left = known.link[~known.link["subject"].isin(gone)]
-        store.write_whole(out.with_name(out.name + ".link.csv"), lambda aside: left.to_csv(aside, index=False))
+        store.write_whole(
+            out.with_name(out.name + ".link.csv"), lambda aside: left.to_csv(aside, index=False)
+        )
     held, mine = _beside(old, ".key"), out.with_name(out.name + ".key")
     if held and not key and not mine.exists():
         shutil.copy(held, mine)  # with its mode: readable by its owner alone

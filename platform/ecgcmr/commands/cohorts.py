@@ -83,9 +83,13 @@ def withdraw(args: argparse.Namespace, screen: Screen) -> int:
     people = f"{one['people']:,} {'person' if one['people'] == 1 else 'people'}"
     screen.say(f"{args.out}: {people} ({one['rows']:,} rows) fewer than {args.cohort}")
     screen.say(
-        f"{stale:,} trials under {args.runs} were made with them: run them again" if stale else "no trial is stale"
+        f"{stale:,} trials under {args.runs} were made with them: run them again"
+        if stale
+        else "no trial is stale"
     )
-    screen.say(f"Delete when nothing needs it any more: {args.cohort}, {args.cohort}.link.csv, {args.cohort}.key")
+    screen.say(
+        f"Delete when nothing needs it any more: {args.cohort}, {args.cohort}.link.csv, {args.cohort}.key"
+    )
     return 0
 
 
@@ -130,7 +134,9 @@ def inspect(args: argparse.Namespace, screen: Screen) -> int:
             if args.plot and seen.picture is not None:
                 screen.note(f"drawn: {draw(seen, args.plot, len(told))}")
         if len(claims) > args.limit:
-            screen.note(f"{path}: the first {args.limit:,} of {len(claims):,} recordings; see more with --limit")
+            screen.note(
+                f"{path}: the first {args.limit:,} of {len(claims):,} recordings; see more with --limit"
+            )
     if args.json:
         screen.say(json.dumps(told, indent=1))
     return 2 if failed else 0
@@ -161,7 +167,9 @@ def draw(seen: Any, place: Path, number: int) -> Path:
     figures, stem = door("report.plots.recordings"), Path(seen.source).name
     title = "  ".join([stem, *seen.flags, *seen.faults])
     figure = (
-        figures.ecg_paper(seen.picture, 500, title) if seen.kind == "ecg" else figures.frames(seen.picture, title=title)
+        figures.ecg_paper(seen.picture, 500, title)
+        if seen.kind == "ecg"
+        else figures.frames(seen.picture, title=title)
     )
     named = place.suffix.lower() in (".png", ".svg", ".pdf")
     if named and number > 1:
@@ -172,39 +180,80 @@ def draw(seen: Any, place: Path, number: int) -> Path:
 
 def grammar(commands: Any) -> None:
     """Add `cohort …` and `inspect`."""
-    actions = commands.add_parser("cohort", help="make or check one").add_subparsers(required=True, metavar="ACTION")
+    actions = commands.add_parser("cohort", help="make or check one").add_subparsers(
+        required=True, metavar="ACTION"
+    )
     made = command(actions, "cohort synth", synth, "make a synthetic paired cohort", EXAMPLES)
     made.add_argument("--subjects", type=whole, help="how many (default: by scale)")
     made.add_argument("--scale", choices=SCALES, default="toy")
     made.add_argument("--seed", type=int, default=0)
     built = command(actions, "cohort build", build, "make a cohort of recordings", EXAMPLES)
     for kind, form, what in (
-        ("ecg", "[FORMAT:]PATH", "ECGs lie, e.g. wfdb:recordings; without a format each file's own is taken"),
+        (
+            "ecg",
+            "[FORMAT:]PATH",
+            "ECGs lie, e.g. wfdb:recordings; without a format each file's own is taken",
+        ),
         ("cmr", "FORMAT:PATH", "short-axis stacks lie, e.g. dicom:stacks"),
     ):
-        built.add_argument(f"--{kind}", metavar=form, action="append", default=[], help=f"where {what}; repeatable")
-    built.add_argument("--labels", type=Path, action="append", metavar="FILE", help="table of labels; may be repeated")
-    built.add_argument("--key", type=Path, help="file with the key of the pseudonyms (made if absent; keep it outside)")
+        built.add_argument(
+            f"--{kind}", metavar=form, action="append", default=[], help=f"where {what}; repeatable"
+        )
+    built.add_argument(
+        "--labels",
+        type=Path,
+        action="append",
+        metavar="FILE",
+        help="table of labels; may be repeated",
+    )
+    built.add_argument(
+        "--key",
+        type=Path,
+        help="file with the key of the pseudonyms (made if absent; keep it outside)",
+    )
     words = "cut images to the heart, to the authors' one box, or not (default: heart)"
     built.add_argument("--crop", choices=("heart", "fixed", "none"), default="heart", help=words)
     built.add_argument("--seed", type=int, default=0)
-    table = command(actions, "cohort labels", labels, "count what labels files hold, and merge them", EXAMPLES)
-    table.add_argument("files", type=Path, nargs="+", metavar="FILE", help="table of labels, as for `cohort build`")
-    table.add_argument("--out", type=Path, metavar="FILE", help="write the merged labels here, as CSV or Parquet")
+    table = command(
+        actions, "cohort labels", labels, "count what labels files hold, and merge them", EXAMPLES
+    )
+    table.add_argument(
+        "files", type=Path, nargs="+", metavar="FILE", help="table of labels, as for `cohort build`"
+    )
+    table.add_argument(
+        "--out", type=Path, metavar="FILE", help="write the merged labels here, as CSV or Parquet"
+    )
     for each in (built, table):
         label_rules(each)
-    leave = command(actions, "cohort withdraw", withdraw, "make one without the people on a list", EXAMPLES)
-    leave.add_argument("--list", type=Path, required=True, help="one id a line: participant, recording or pseudonym")
+    leave = command(
+        actions, "cohort withdraw", withdraw, "make one without the people on a list", EXAMPLES
+    )
+    leave.add_argument(
+        "--list",
+        type=Path,
+        required=True,
+        help="one id a line: participant, recording or pseudonym",
+    )
     leave.add_argument("--out", type=Path, required=True, help="the new cohort's folder")
-    leave.add_argument("--key", type=Path, help="file with the key of the pseudonyms, if not beside the cohort")
-    leave.add_argument("--ignore-unknown", action="store_true", help="pass over ids that are not in the data")
+    leave.add_argument(
+        "--key", type=Path, help="file with the key of the pseudonyms, if not beside the cohort"
+    )
+    leave.add_argument(
+        "--ignore-unknown", action="store_true", help="pass over ids that are not in the data"
+    )
     command(actions, "cohort check", check, "verify a cohort; faults by file and row", EXAMPLES)
     text = "what a file of any format holds, and whether a cohort keeps it"
     see = command(commands, "inspect", inspect, text, EXAMPLES, folders=False)
-    see.add_argument("files", type=Path, nargs="+", metavar="FILE", help="recordings, or folders of them")
-    see.add_argument("--plot", type=Path, metavar="DIR", help="draw what can be drawn into a folder, or FILE.png")
+    see.add_argument(
+        "files", type=Path, nargs="+", metavar="FILE", help="recordings, or folders of them"
+    )
+    see.add_argument(
+        "--plot", type=Path, metavar="DIR", help="draw what can be drawn into a folder, or FILE.png"
+    )
     see.add_argument("--json", action="store_true", help="print JSON instead of text")
-    see.add_argument("--limit", type=whole, default=1000, help="recordings of a folder (default: 1000)")
+    see.add_argument(
+        "--limit", type=whole, default=1000, help="recordings of a folder (default: 1000)"
+    )
 
 
 def label_rules(made: argparse.ArgumentParser) -> None:
@@ -217,8 +266,20 @@ def label_rules(made: argparse.ArgumentParser) -> None:
         help="a disease besides cad, af and dm; may be repeated",
     )
     made.add_argument(
-        "--visit", type=int, default=2, help="UK Biobank's instance: 2 imaging (default), 3 repeat imaging"
+        "--visit",
+        type=int,
+        default=2,
+        help="UK Biobank's instance: 2 imaging (default), 3 repeat imaging",
     )
-    made.add_argument("--censored", metavar="DATE", help="end of the records (default: the latest date seen)")
-    made.add_argument("--codes", default="all_diag_hosp", metavar="COLUMN", help="column with lists of ICD-10 codes")
-    made.add_argument("--allow-empty", action="store_true", help="take codes of --disease that nobody has")
+    made.add_argument(
+        "--censored", metavar="DATE", help="end of the records (default: the latest date seen)"
+    )
+    made.add_argument(
+        "--codes",
+        default="all_diag_hosp",
+        metavar="COLUMN",
+        help="column with lists of ICD-10 codes",
+    )
+    made.add_argument(
+        "--allow-empty", action="store_true", help="take codes of --disease that nobody has"
+    )

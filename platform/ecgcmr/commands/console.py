@@ -81,14 +81,28 @@ def command(
     )
     made.set_defaults(function=function, name=name)
     if space:
-        made.add_argument("space", type=Path, help="search-space file, e.g. search_spaces/table3.py")
+        made.add_argument(
+            "space", type=Path, help="search-space file, e.g. search_spaces/table3.py"
+        )
     if folders:
-        made.add_argument("--cohort", type=Path, default=Path("cohort"), help="the cohort's folder (default: cohort)")
-        made.add_argument("--runs", type=Path, default=Path("runs"), help="where runs are kept (default: runs)")
+        made.add_argument(
+            "--cohort",
+            type=Path,
+            default=Path("cohort"),
+            help="the cohort's folder (default: cohort)",
+        )
+        made.add_argument(
+            "--runs", type=Path, default=Path("runs"), help="where runs are kept (default: runs)"
+        )
     if trains:
         made.add_argument("--device", help="cpu, cuda, cuda:1 … (default: a GPU if there is one)")
         choices = ("auto", "float32", "bfloat16")
-        made.add_argument("--precision", choices=choices, default="auto", help="auto: bfloat16 where the device has it")
+        made.add_argument(
+            "--precision",
+            choices=choices,
+            default="auto",
+            help="auto: bfloat16 where the device has it",
+        )
         made.add_argument("--cpus", type=whole, help="cores for a local Ray (default: all)")
     return made
 

@@ -17,7 +17,18 @@ from ecgcmr.errors import InputError
 from ecgcmr.report import track
 from ecgcmr.runtime import cluster, hardware
 
-PACKAGES = ("ray", "torch", "numpy", "scipy", "pyarrow", "pandas", "scikit-learn", "xgboost", "optuna", "aim")
+PACKAGES = (
+    "ray",
+    "torch",
+    "numpy",
+    "scipy",
+    "pyarrow",
+    "pandas",
+    "scikit-learn",
+    "xgboost",
+    "optuna",
+    "aim",
+)
 DISK_GIB = 5  # the demo's cohort, runs and Ray's session together, with room
 
 
@@ -46,7 +57,11 @@ def examine(runs: Path, cohort: Path) -> list[Finding]:
         try:
             found.append(look())
         except Exception as error:  # a look that fails is a finding
-            found.append(Finding(False, what, f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"))
+            found.append(
+                Finding(
+                    False, what, f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+                )
+            )
     return found
 
 
@@ -60,7 +75,11 @@ def machine() -> Finding:
 def python() -> Finding:
     """The interpreter, and that `import platform` is the standard library's."""
     plain = hasattr(platform, "python_version")
-    text = f"{platform.python_version()} on {platform.system()}" if plain else "`platform/` hides the standard library"
+    text = (
+        f"{platform.python_version()} on {platform.system()}"
+        if plain
+        else "`platform/` hides the standard library"
+    )
     return Finding(plain, "python", text)
 
 

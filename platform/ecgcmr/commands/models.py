@@ -24,11 +24,15 @@ def predict(args: argparse.Namespace, screen: Screen) -> int:
     predicting, page = door("inference.predict"), door("report.prediction") if args.page else None
     listed = predicting.recordings(args.file)
     if page and len(listed) > page.MOST:
-        raise InputError(f"--page: shows at most {page.MOST} ECGs, {len(listed):,} are named; use --csv or --json")
+        raise InputError(
+            f"--page: shows at most {page.MOST} ECGs, {len(listed):,} are named; use --csv or --json"
+        )
     model = predicting.load(args.model, args.system, args.device)
     caution(args, screen, model.asked[0].runs[0].folder)
     found = []
-    with counted(args, screen, f"{model.system} of {model.about['model']}: {ecgs(len(listed))}", len(listed)) as tick:
+    with counted(
+        args, screen, f"{model.system} of {model.about['model']}: {ecgs(len(listed))}", len(listed)
+    ) as tick:
         for one in model.answered(listed, keep=page is not None):
             found.append(one)
             tick(len(found))
@@ -71,7 +75,9 @@ def ecgs(n: int) -> str:
 def embed(args: argparse.Namespace, screen: Screen) -> int:
     """Write embeddings of a cohort, or of ECG files, as Parquet. A file that cannot be served is a line and exit code 2."""
     if args.file and args.modality == "cmr":
-        raise InputError("--modality cmr: images are embedded from a cohort; name one with --cohort, and no file")
+        raise InputError(
+            "--modality cmr: images are embedded from a cohort; name one with --cohort, and no file"
+        )
     caution(args, screen, args.model)
     if args.file:
         listed = door("inference.predict").recordings(args.file)
@@ -80,13 +86,22 @@ def embed(args: argparse.Namespace, screen: Screen) -> int:
             refused = door("inference.embed").of_files(args.model, listed, args.out, **options)
         for one in refused:
             screen.note(f"ecgcmr: {one.source}: {one.reason}")
-        screen.say(f"{args.out}: {len(listed) - len(refused):,} embeddings, {ecgs(len(refused))} refused")
+        screen.say(
+            f"{args.out}: {len(listed) - len(refused):,} embeddings, {ecgs(len(refused))} refused"
+        )
         return 2 if refused else 0
     rows = len(door("cohort.dataset").open(args.cohort).rows())
     with counted(args, screen, f"Embeddings of {args.cohort}", rows, "rows") as tick:
-        options = {"modality": args.modality, "device": args.device, "cpus": args.cpus, "tick": tick}
+        options = {
+            "modality": args.modality,
+            "device": args.device,
+            "cpus": args.cpus,
+            "tick": tick,
+        }
         made = door("inference.embed").of_cohort(args.model, args.cohort, args.out, **options)
-    screen.say(f"{args.out}: {made['rows']:,} embeddings of {made['width']} numbers ({made['pooling']})")
+    screen.say(
+        f"{args.out}: {made['rows']:,} embeddings of {made['width']} numbers ({made['pooling']})"
+    )
     return 0
 
 
@@ -94,7 +109,9 @@ def share(args: argparse.Namespace, screen: Screen) -> int:
     """Make a folder of a model that can be handed on: all that predict needs, and no row about a person."""
     runs = door("inference.ensemble").share(args.model, args.out, args.system)
     caution(args, screen, next(iter(runs.values()))[0].folder)
-    screen.say(f"{args.out}: {', '.join(f'{task} ({len(seeds)} seeds)' for task, seeds in runs.items())}")
+    screen.say(
+        f"{args.out}: {', '.join(f'{task} ({len(seeds)} seeds)' for task, seeds in runs.items())}"
+    )
     return 0
 
 
@@ -118,7 +135,9 @@ def explain_pair(args: argparse.Namespace, screen: Screen) -> int:
             opened.runs, opened.name, door("cohort.dataset").open(args.cohort), args.subject
         )
     else:
-        found = door("inference.explain").pair_of_files(opened.runs, opened.name, args.ecg, args.cmr)
+        found = door("inference.explain").pair_of_files(
+            opened.runs, opened.name, args.ecg, args.cmr
+        )
     drawn = door("report.explained").pair(found, opened.trial.label, args.subject or args.ecg.stem)
     screen.say(f"{door('report.plots.recordings').save(drawn, args.out)}")
     return 0
@@ -126,7 +145,10 @@ def explain_pair(args: argparse.Namespace, screen: Screen) -> int:
 
 def explain_ecgs(args: argparse.Namespace, screen: Screen) -> int:
     """Attention over the leads and times of ECG files."""
-    opened, explained = door("inference.model").open_run(args.model, args.runs), door("report.explained")
+    opened, explained = (
+        door("inference.model").open_run(args.model, args.runs),
+        door("report.explained"),
+    )
     caution(args, screen, opened.folder)
     refused: list[str] = []
 
@@ -149,7 +171,9 @@ def explain_ecgs(args: argparse.Namespace, screen: Screen) -> int:
 def export(args: argparse.Namespace, screen: Screen) -> int:
     """Write what a run learnt to a file for elsewhere."""
     caution(args, screen, store.folder(*door("inference.model").find(args.model, args.runs)))
-    for line in door("inference.export").write(args.model, args.out, args.format, runs=args.runs, part=args.part):
+    for line in door("inference.export").write(
+        args.model, args.out, args.format, runs=args.runs, part=args.part
+    ):
         screen.say(line)
     screen.say(f"{args.out}")
     return 0
@@ -158,47 +182,92 @@ def export(args: argparse.Namespace, screen: Screen) -> int:
 def import_weights(args: argparse.Namespace, screen: Screen) -> int:
     """Make a finished pre-training of an encoder that came in a file, from which trials may start."""
     name = door("inference.model").adopt(
-        args.weights, args.runs, part=args.part, space=args.space, label=args.label, heads=args.heads
+        args.weights,
+        args.runs,
+        part=args.part,
+        space=args.space,
+        label=args.label,
+        heads=args.heads,
     )
-    screen.say(f'{args.runs / name}\nstart a trial from it with  starts=(("{args.part}", "{name}"),)')
+    screen.say(
+        f'{args.runs / name}\nstart a trial from it with  starts=(("{args.part}", "{name}"),)'
+    )
     return 0
 
 
 def grammar(commands: Any) -> None:
     """Add what is done with finished runs and their weights."""
-    answer = serving(command(commands, "predict", predict, "answer ECG files: risks and phenotypes", EXAMPLES))
+    answer = serving(
+        command(commands, "predict", predict, "answer ECG files: risks and phenotypes", EXAMPLES)
+    )
     words = "an ECG in any format that can be read, or a folder of them"
     answer.add_argument("file", nargs="+", metavar="FILE", help=words)
-    files = {"csv": "one row per ECG and answer", "json": "one entry per ECG", "page": "HTML, to look at"}
+    files = {
+        "csv": "one row per ECG and answer",
+        "json": "one entry per ECG",
+        "page": "HTML, to look at",
+    }
     for kind, text in files.items():
         answer.add_argument(f"--{kind}", type=Path, metavar="FILE", help=f"write it there: {text}")
-    vectors = command(commands, "embed", embed, "embeddings of a cohort, or of ECG files, as Parquet", EXAMPLES)
+    vectors = command(
+        commands, "embed", embed, "embeddings of a cohort, or of ECG files, as Parquet", EXAMPLES
+    )
     serving(vectors, several=False)
-    vectors.add_argument("file", nargs="*", metavar="FILE", help="an ECG, or a folder of them (default: the cohort)")
+    vectors.add_argument(
+        "file", nargs="*", metavar="FILE", help="an ECG, or a folder of them (default: the cohort)"
+    )
     vectors.add_argument("--out", type=Path, required=True, help="the folder to write")
-    vectors.add_argument("--modality", choices=PARTS, help="which encoder (default: the only one, or ecg)")
+    vectors.add_argument(
+        "--modality", choices=PARTS, help="which encoder (default: the only one, or ecg)"
+    )
     vectors.add_argument("--cpus", type=whole, help="cores for a local Ray (default: all)")
     for made in (answer, vectors):
         made.add_argument("--device", help="cpu, cuda, cuda:1 … (default: a GPU if there is one)")
-    handed = serving(command(commands, "share", share, "make a folder of a model that can be handed on", EXAMPLES))
+    handed = serving(
+        command(
+            commands, "share", share, "make a folder of a model that can be handed on", EXAMPLES
+        )
+    )
     handed.add_argument("--out", type=Path, required=True, help="the folder to make")
     weights_grammar(commands)
 
 
 def weights_grammar(commands: Any) -> None:
     """Add what is done with one run."""
-    seen = command(commands, "explain", explain, "what a run looks at, in a pair or in ECGs", EXAMPLES)
-    seen.add_argument("files", nargs="*", type=Path, metavar="FILE", help="ECG files or folders: attention in each")
-    seen.add_argument("--subject", metavar="PSEUDONYM", help="of --cohort: similarity of ECG and CMR")
-    seen.add_argument("--ecg", type=Path, metavar="FILE", help="with --cmr: similarity of the two files")
+    seen = command(
+        commands, "explain", explain, "what a run looks at, in a pair or in ECGs", EXAMPLES
+    )
+    seen.add_argument(
+        "files",
+        nargs="*",
+        type=Path,
+        metavar="FILE",
+        help="ECG files or folders: attention in each",
+    )
+    seen.add_argument(
+        "--subject", metavar="PSEUDONYM", help="of --cohort: similarity of ECG and CMR"
+    )
+    seen.add_argument(
+        "--ecg", type=Path, metavar="FILE", help="with --cmr: similarity of the two files"
+    )
     seen.add_argument("--cmr", type=Path, metavar="FILE", help="short-axis stack")
     gone = command(commands, "export", export, "write a run's weights for elsewhere", EXAMPLES)
     gone.add_argument("--format", required=True, choices=("safetensors", "authors", "onnx"))
     for made, what in ((seen, "folder for attention, file.png for a pair"), (gone, "file")):
-        made.add_argument("--model", required=True, metavar="RUN", help="a run's folder, or its name under --runs")
+        made.add_argument(
+            "--model", required=True, metavar="RUN", help="a run's folder, or its name under --runs"
+        )
         made.add_argument("--out", required=True, type=Path, help=what)
-    came = command(commands, "import", import_weights, "make a run of a weight file, to start from", EXAMPLES)
-    came.add_argument("--weights", required=True, type=Path, metavar="FILE", help=".safetensors, or .pth of tensors")
+    came = command(
+        commands, "import", import_weights, "make a run of a weight file, to start from", EXAMPLES
+    )
+    came.add_argument(
+        "--weights",
+        required=True,
+        type=Path,
+        metavar="FILE",
+        help=".safetensors, or .pth of tensors",
+    )
     came.add_argument("--space", required=True, help="first folder of the run's name")
     came.add_argument("--label", required=True, help="word for the system, e.g. mmcl")
     came.add_argument("--heads", type=whole, help="attention heads, where the file does not tell")
@@ -208,7 +277,11 @@ def weights_grammar(commands: Any) -> None:
 
 def serving(made: argparse.ArgumentParser, several: bool = True) -> argparse.ArgumentParser:
     """Add which model answers: several runs that make up a system, or one run."""
-    of = "of final runs, e.g. runs/toy/final, or made by `share`" if several else "of one run, pre-trained or final"
+    of = (
+        "of final runs, e.g. runs/toy/final, or made by `share`"
+        if several
+        else "of one run, pre-trained or final"
+    )
     made.add_argument("--model", type=Path, required=True, help=f"the folder {of}")
     if several:
         made.add_argument("--system", help="which of its systems (default: the only one, or mmcl)")

@@ -36,7 +36,11 @@ def duration(seconds: float) -> str:
         return f"{whole} s"
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min" if whole < 360_000 else f"{whole / 3600:,.0f} h"
+    return (
+        f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+        if whole < 360_000
+        else f"{whole / 3600:,.0f} h"
+    )
 
 
 def describe(record: dict[str, Any]) -> dict[str, str]:
@@ -48,9 +52,19 @@ def describe(record: dict[str, Any]) -> dict[str, str]:
     left = duration((total - done) / rate) if since > 0 and done < total else ""
     shown = "  ".join(f"{name} {value:.4g}" for name, value in record.get("shown", {}).items())
     unit = record["unit"]
-    speed = f"{rate:.3g} {unit}/s" if rate >= 0.1 else f"{1 / max(rate, 1e-9):.3g} s/{unit.removesuffix('s')}"
+    speed = (
+        f"{rate:.3g} {unit}/s"
+        if rate >= 0.1
+        else f"{1 / max(rate, 1e-9):.3g} s/{unit.removesuffix('s')}"
+    )
     count = f"{done:,}/{total:,} {unit}"
-    return {"name": record["name"], "count": count, "rate": speed if since > 0 else "", "left": left, "shown": shown}
+    return {
+        "name": record["name"],
+        "count": count,
+        "rate": speed if since > 0 else "",
+        "left": left,
+        "shown": shown,
+    }
 
 
 class Display:
@@ -100,7 +114,9 @@ class Display:
             words = describe(record)
             bar = ProgressBar(total=max(record["total"], 1), completed=record["done"], width=24)
             left = f"{words['left']} left" if words["left"] else ""
-            table.add_row(f"  {words['name']}", bar, words["count"], words["rate"], left, words["shown"])
+            table.add_row(
+                f"  {words['name']}", bar, words["count"], words["rate"], left, words["shown"]
+            )
         return Group(Text(f"▸ {title}  {duration(seconds)}", style="bold"), table)
 
     def _lines(self, title: str, start: float, stop: threading.Event) -> None:
@@ -108,8 +124,17 @@ class Display:
             for record in self._records():
                 words = describe(record)
                 left = f"{words['left']} left" if words["left"] else ""
-                parts = [f"  {title}:", words["name"], words["count"], words["rate"], left, words["shown"]]
-                self.console.print("  ".join(part for part in parts if part), markup=False, soft_wrap=True)
+                parts = [
+                    f"  {title}:",
+                    words["name"],
+                    words["count"],
+                    words["rate"],
+                    left,
+                    words["shown"],
+                ]
+                self.console.print(
+                    "  ".join(part for part in parts if part), markup=False, soft_wrap=True
+                )
 
 
 class Outlet(io.FileIO):
@@ -169,7 +194,8 @@ def captured(log: Path) -> Iterator[Streams]:
     root.addHandler(handler)
     root.setLevel(logging.INFO)
     results, person = (
-        io.TextIOWrapper(io.BufferedWriter(Outlet(os.dup(copy), "w")), line_buffering=True) for copy in saved
+        io.TextIOWrapper(io.BufferedWriter(Outlet(os.dup(copy), "w")), line_buffering=True)
+        for copy in saved
     )
     try:
         yield Streams(person, results, log, made, since)
@@ -183,5 +209,7 @@ def captured(log: Path) -> Iterator[Streams]:
             os.dup2(copy, number)
             os.close(copy)
         for stream in (results, person):
-            with contextlib.suppress(OSError):  # every line was flushed: what fails now has failed before
+            with contextlib.suppress(
+                OSError
+            ):  # every line was flushed: what fails now has failed before
                 stream.close()

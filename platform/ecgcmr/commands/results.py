@@ -42,8 +42,15 @@ def claims_of(sheet: Any) -> list[str]:
     """How many of the paper's claims came out how, and those that these runs decide."""
     verdicts = collections.Counter(record["verdict"] for record in sheet.records)
     counts = ", ".join(f"{verdict} {n}" for verdict, n in verdicts.most_common())
-    decided = [record for record in sheet.records if record["verdict"] != door("report.results.verdicts").OPEN]
-    return [f"{sheet.title} {counts}; reasons are on the page.", *(f"  {r['verdict']}: {r['claim']}" for r in decided)]
+    decided = [
+        record
+        for record in sheet.records
+        if record["verdict"] != door("report.results.verdicts").OPEN
+    ]
+    return [
+        f"{sheet.title} {counts}; reasons are on the page.",
+        *(f"  {r['verdict']}: {r['claim']}" for r in decided),
+    ]
 
 
 def mirror(args: argparse.Namespace) -> None:
@@ -72,7 +79,9 @@ def status(args: argparse.Namespace, screen: Screen) -> int:
         words = progress.describe(record)
         idle = time.time() - record.get("now", record["started"])
         state = "running " if idle < progress.STALE_S else "stopped "
-        screen.say("  ".join([state, *(words[k] for k in ("name", "count", "rate", "shown") if words[k])]))
+        screen.say(
+            "  ".join([state, *(words[k] for k in ("name", "count", "rate", "shown") if words[k])])
+        )
     if rows.empty and not store.running(args.runs):
         screen.say(f"nothing under {args.runs} yet")
     return 0
@@ -83,7 +92,9 @@ def stale_of(runs: Path) -> list[str]:
     since = store.withdrawn(runs)
     found: collections.Counter[tuple[str, int]] = collections.Counter()
     for folder, record in store.records(runs) if since else ():
-        if people := store.stale(runs, record["recipe"]["cohort"], record["trial"]["starts"], since):
+        if people := store.stale(
+            runs, record["recipe"]["cohort"], record["trial"]["starts"], since
+        ):
             found["/".join(folder.relative_to(runs).parts[:4]), people] += 1
     return [
         f"stale     {study}  {n:,} trials: from their cohort {people:,} people have withdrawn since; run them again"
@@ -103,6 +114,16 @@ def grammar(commands: Any) -> None:
     """Add what shows results, and what shows the machine."""
     command(commands, "report", report, "write tables, figures, the page, and Aim", EXAMPLES)
     command(commands, "status", status, "what has finished and what runs", EXAMPLES)
-    command(commands, "doctor", doctor, "what this machine, its packages, Ray and Aim can do", EXAMPLES)
-    track = commands.add_parser("track", help="the Aim repository").add_subparsers(required=True, metavar="ACTION")
-    command(track, "track rebuild", track_rebuild, "make the Aim repository again from the rows on disk", EXAMPLES)
+    command(
+        commands, "doctor", doctor, "what this machine, its packages, Ray and Aim can do", EXAMPLES
+    )
+    track = commands.add_parser("track", help="the Aim repository").add_subparsers(
+        required=True, metavar="ACTION"
+    )
+    command(
+        track,
+        "track rebuild",
+        track_rebuild,
+        "make the Aim repository again from the rows on disk",
+        EXAMPLES,
+    )

@@ -31,7 +31,8 @@ def grid_of(args: argparse.Namespace, screen: Screen) -> list[Trial]:
     """The grid of a search space as this cohort can run it: starts named, and what it is too small for said and left out."""
     listed = door("search.study").resolved(load(args), args.runs)
     kept, left_out = door("search.spaces").feasible(
-        [trial for trial in listed if trial.stage == "grid"], door("cohort.dataset").open(args.cohort)
+        [trial for trial in listed if trial.stage == "grid"],
+        door("cohort.dataset").open(args.cohort),
     )
     for reason, n in left_out.items():
         screen.note(f"left out, {n} trials: {reason}")
@@ -44,14 +45,20 @@ def pretrain(args: argparse.Namespace, screen: Screen) -> int:
     if args.only:
         trials = [trial for trial in trials if trial.label in args.only]
         if not trials:
-            raise InputError(f"--only {' '.join(args.only)}: no pre-training of that label in {args.space}")
+            raise InputError(
+                f"--only {' '.join(args.only)}: no pre-training of that label in {args.space}"
+            )
     fingerprint = door("cohort.dataset").open(args.cohort).fingerprint
     todo = [trial for trial in trials if not store.finished(args.runs, trial, fingerprint)]
     if todo:
         door("training.pretrain").check_all(todo, args.cohort, args.runs, args.workers)
-        with screen.display.stage(f"Pre-training: {', '.join(dict.fromkeys(trial.label for trial in todo))}") as notes:
+        with screen.display.stage(
+            f"Pre-training: {', '.join(dict.fromkeys(trial.label for trial in todo))}"
+        ) as notes:
             screen.need_ray()
-            options = {name: getattr(args, name) for name in ("workers", "device", "precision", "cache")}
+            options = {
+                name: getattr(args, name) for name in ("workers", "device", "precision", "cache")
+            }
             with door("report.track").following(args.runs, args.runs / "aim"):
                 rows = door("training.pretrain").run_all(trials, args.cohort, args.runs, **options)
             losses = [row for row in rows if row["metric"] == "loss" and row["split"] == "val"]
@@ -60,7 +67,9 @@ def pretrain(args: argparse.Namespace, screen: Screen) -> int:
     return 0
 
 
-def run_trials(args: argparse.Namespace, screen: Screen, title: str, trials: list[Trial], budget: int | None) -> int:
+def run_trials(
+    args: argparse.Namespace, screen: Screen, title: str, trials: list[Trial], budget: int | None
+) -> int:
     """Run what is not finished of `trials`, in packs; how many were run."""
     sweep, cohort = door("search.sweep"), door("cohort.dataset").open(args.cohort)
     todo = [trial for trial in trials if not store.finished(args.runs, trial, cohort.fingerprint)]
@@ -69,7 +78,11 @@ def run_trials(args: argparse.Namespace, screen: Screen, title: str, trials: lis
         with screen.display.stage(f"{title}: {len(todo)} of {len(trials)} trials") as notes:
             screen.need_ray()
             with door("report.track").following(args.runs, args.runs / "aim"):
-                options = {"device": args.device, "precision": args.precision, "concurrency": args.packs}
+                options = {
+                    "device": args.device,
+                    "precision": args.precision,
+                    "concurrency": args.packs,
+                }
                 sweep.run(trials, args.cohort, args.runs, budget=budget, **options)
             notes.append(f"{len(todo)} trials")
     return len(todo)
@@ -79,7 +92,9 @@ def sweep(args: argparse.Namespace, screen: Screen) -> int:
     """Run the grid of a search space on training and validation rows."""
     trials = grid_of(args, screen)
     ran = run_trials(args, screen, "Grid", trials, args.budget)
-    screen.say(f"{ran} trials run, {len(trials) - ran} of {len(trials)} were finished or left out by --budget")
+    screen.say(
+        f"{ran} trials run, {len(trials) - ran} of {len(trials)} were finished or left out by --budget"
+    )
     return 0
 
 
@@ -113,7 +128,9 @@ def reproduce(args: argparse.Namespace, screen: Screen) -> int:
     listed = load(args)
     if not (args.cohort / "_cohort.json").exists() or args.subjects:
         cohorts.synth(args, screen)
-    door("search.spaces").check_labels(listed, door("cohort.dataset").open(args.cohort), ("train", "val", "test"))
+    door("search.spaces").check_labels(
+        listed, door("cohort.dataset").open(args.cohort), ("train", "val", "test")
+    )
     if any(trial.stage == "pretrain" for trial in listed):
         pretrain(args, screen)
     grid = grid_of(args, screen)
@@ -125,7 +142,9 @@ def reproduce(args: argparse.Namespace, screen: Screen) -> int:
 
 def plan(args: argparse.Namespace, screen: Screen) -> int:
     """Print what would run, and what it would cost, before anything starts."""
-    estimate = door("search.plan").estimate(load(args), args.cohort, args.runs, calibrate=not args.no_calibration)
+    estimate = door("search.plan").estimate(
+        load(args), args.cohort, args.runs, calibrate=not args.no_calibration
+    )
     for line in door("commands.bill").lines(estimate):
         screen.say(line)
     return 0
@@ -134,25 +153,46 @@ def plan(args: argparse.Namespace, screen: Screen) -> int:
 def grammar(commands: Any) -> None:
     """Add what runs a search space."""
     space: dict[str, Any] = {"space": True, "trains": True}
-    pre = command(commands, "pretrain", pretrain, "pre-train the encoders of a search space", EXAMPLES, **space)
+    pre = command(
+        commands,
+        "pretrain",
+        pretrain,
+        "pre-train the encoders of a search space",
+        EXAMPLES,
+        **space,
+    )
     pre.add_argument("--only", nargs="+", metavar="LABEL", help="only these systems, e.g. mae")
     grid = command(commands, "sweep", sweep, "run the grid of a search space", EXAMPLES, **space)
-    final = command(commands, "seeds", seeds, "run the best points with five seeds, on test", EXAMPLES, **space)
+    final = command(
+        commands, "seeds", seeds, "run the best points with five seeds, on test", EXAMPLES, **space
+    )
     every = command(commands, "reproduce", reproduce, "all of it, in order", EXAMPLES, trains=True)
     every.add_argument("--scale", choices=cohorts.SCALES, default="toy")
     every.add_argument("--space", type=Path, help="search-space file (default: by scale)")
-    every.add_argument("--subjects", type=whole, help="of the synthetic cohort, if it has to be made")
+    every.add_argument(
+        "--subjects", type=whole, help="of the synthetic cohort, if it has to be made"
+    )
     every.add_argument("--seed", type=int, default=0, help="of the synthetic cohort")
     for made in (pre, every):
         made.add_argument("--workers", type=whole, default=1, help="Ray Train workers")
         words = "where rows stay after an epoch of pre-training (auto: what fits)"
         made.add_argument("--cache", choices=CACHES, default="auto", help=words)
     for made in (grid, final, every):
-        made.add_argument("--packs", type=whole, help="at once (default: one per GPU, else by cores; more share a GPU)")
-        made.add_argument("--budget", type=whole, help="points per system and task, by TPE (default: the whole grid)")
-        words = (
-            "stop trials early: at each of three rungs the best one in N goes on (the paper runs all; results say so)"
+        made.add_argument(
+            "--packs",
+            type=whole,
+            help="at once (default: one per GPU, else by cores; more share a GPU)",
         )
+        made.add_argument(
+            "--budget",
+            type=whole,
+            help="points per system and task, by TPE (default: the whole grid)",
+        )
+        words = "stop trials early: at each of three rungs the best one in N goes on (the paper runs all; results say so)"
         made.add_argument("--asha", type=whole, metavar="N", help=words)
-    bill = command(commands, "plan", plan, "what would run and what it would cost", EXAMPLES, space=True)
-    bill.add_argument("--no-calibration", action="store_true", help="do not time a few steps on this machine")
+    bill = command(
+        commands, "plan", plan, "what would run and what it would cost", EXAMPLES, space=True
+    )
+    bill.add_argument(
+        "--no-calibration", action="store_true", help="do not time a few steps on this machine"
+    )

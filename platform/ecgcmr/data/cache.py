@@ -73,7 +73,9 @@ def place(word: str, order: Order, epochs: int, start_step: int, device: torch.d
     check(word)
     if word == "off" or start_step // order.steps >= epochs - 1:
         return "off"
-    return choose(word, size(order), hardware.host_memory() // order.world, hardware.device_memory(device))
+    return choose(
+        word, size(order), hardware.host_memory() // order.world, hardware.device_memory(device)
+    )
 
 
 def size(order: Order) -> int:
@@ -127,7 +129,9 @@ class Held:
         missing = rows[~self.here[rows]]
         if len(missing):
             found = sampler.load(self.order, missing)
-            self.keep(missing, {name: torch.from_numpy(x).to(self.device) for name, x in found.items()})
+            self.keep(
+                missing, {name: torch.from_numpy(x).to(self.device) for name, x in found.items()}
+            )
         return {name: _gathered(values, rows, pinned) for name, values in self.values.items()}
 
 
@@ -135,7 +139,9 @@ def empty(order: Order, device: torch.device) -> Held:
     """Room for all rows of an order, on a device."""
     forms = {name: shards.SIGNALS[name] for name in order.columns}
     values = {
-        name: torch.empty((len(order.row), *form.shape), dtype=getattr(torch, form.dtype), device=device)
+        name: torch.empty(
+            (len(order.row), *form.shape), dtype=getattr(torch, form.dtype), device=device
+        )
         for name, form in forms.items()
     }
     return Held(order, values, np.zeros(len(order.row), dtype=bool))
@@ -145,5 +151,7 @@ def _gathered(values: Tensor, rows: np.ndarray, pinned: bool) -> Tensor:
     if values.is_cuda:
         return values.index_select(0, torch.from_numpy(rows).to(values.device))
     out = torch.empty((len(rows), *values.shape[1:]), dtype=values.dtype, pin_memory=pinned)
-    np.take(values.numpy(), rows, axis=0, out=out.numpy(), mode="clip")  # "raise" would gather into a copy first
+    np.take(
+        values.numpy(), rows, axis=0, out=out.numpy(), mode="clip"
+    )  # "raise" would gather into a copy first
     return out

@@ -22,7 +22,9 @@ from ecgcmr.signals import ecg
 from ecgcmr.tasks import Task
 from ecgcmr.trial import Trial
 
-BALANCE = 2023  # seed of the static draw of negatives and of the nested subsets; the same for every trial
+BALANCE = (
+    2023  # seed of the static draw of negatives and of the nested subsets; the same for every trial
+)
 FEWEST = 2  # subjects of either class, in every split
 CHUNK = 256  # subjects normalised at once
 
@@ -86,14 +88,20 @@ def answerable(cohort: Cohort, task: Task, modality: str, split: str) -> pd.Data
     if task.kind == "binary":
         _check_classes(cohort, task, modality, split, answers(rows, task)[:, 0])
     elif len(rows) < FEWEST:
-        raise InputError(f"{cohort.path}: {len(rows)} rows of '{split}' have a phenotype of task '{task.name}'")
+        raise InputError(
+            f"{cohort.path}: {len(rows)} rows of '{split}' have a phenotype of task '{task.name}'"
+        )
     return rows
 
 
-def _check_classes(cohort: Cohort, task: Task, modality: str, split: str, labels: np.ndarray) -> None:
+def _check_classes(
+    cohort: Cohort, task: Task, modality: str, split: str, labels: np.ndarray
+) -> None:
     strange = set(np.unique(labels)) - {0.0, 1.0}
     if strange:
-        raise InputError(f"{cohort.path}: column '{task.columns[0]}' holds {min(strange):g}; a label is 0, 1 or empty")
+        raise InputError(
+            f"{cohort.path}: column '{task.columns[0]}' holds {min(strange):g}; a label is 0, 1 or empty"
+        )
     positive, negative = int((labels == 1).sum()), int((labels == 0).sum())
     if min(positive, negative) < FEWEST:
         raise InputError(
@@ -127,7 +135,9 @@ def training_rows(cohort: Cohort, trial: Trial) -> TrainingRows:
     if task.kind == "binary":
         labels = answers(rows, task)[:, 0]
         strata = [draw.permutation(np.flatnonzero(labels == value)) for value in (1, 0)]
-        balanced = min(map(len, strata))  # of a label that most people have, it is the negatives that are all taken
+        balanced = min(
+            map(len, strata)
+        )  # of a label that most people have, it is the negatives that are all taken
         strata = [part[:balanced] for part in strata]
     else:
         strata = [draw.permutation(len(rows))]
@@ -140,7 +150,10 @@ def training_rows(cohort: Cohort, trial: Trial) -> TrainingRows:
         )
     notes: dict[str, Any] = {"n_train": sum(map(len, kept)), "n_train_full": sum(map(len, strata))}
     if task.kind == "binary":
-        notes |= {"prevalence": float(labels.mean()), "trained_prevalence": len(kept[0]) / notes["n_train"]}
+        notes |= {
+            "prevalence": float(labels.mean()),
+            "trained_prevalence": len(kept[0]) / notes["n_train"],
+        }
     return TrainingRows(rows.iloc[np.sort(np.concatenate(kept))], notes)
 
 
@@ -195,7 +208,9 @@ def scale_of(given: np.ndarray, task: Task, path: Path) -> Scale:
             )
     mean, sd = np.nanmean(given, 0), np.nanstd(given, 0)
     if not (sd > 0).all():
-        raise InputError(f"{path}: column '{task.columns[int(np.argmin(sd))]}' has one value in all training rows")
+        raise InputError(
+            f"{path}: column '{task.columns[int(np.argmin(sd))]}' has one value in all training rows"
+        )
     return Scale(mean, sd)
 
 
@@ -225,11 +240,20 @@ def rows_of(cohort: Cohort, trial: Trial, task: Task) -> Rows:
     scale = scale_of(answers(chosen.index, task), task, cohort.path)
     val = answerable(cohort, task, trial.modality, "val")
     if trial.stage == "final":
-        answerable(cohort, task, trial.modality, "test")  # counts only: better refused now than after hours
+        answerable(
+            cohort, task, trial.modality, "test"
+        )  # counts only: better refused now than after hours
     n = len(chosen.index)
-    notes = {**chosen.notes, "n_val": len(val), "batch": min(trial.batch or n, n), "balance_seed": BALANCE}
+    notes = {
+        **chosen.notes,
+        "n_val": len(val),
+        "batch": min(trial.batch or n, n),
+        "balance_seed": BALANCE,
+    }
     if n < trial.batch:
-        notes["batch_note"] = f"the training set is smaller than batch={trial.batch}: every step sees all of it"
+        notes["batch_note"] = (
+            f"the training set is smaller than batch={trial.batch}: every step sees all of it"
+        )
     if task.kind == "regression":
         notes |= {"target_mean": scale.mean.tolist(), "target_sd": scale.sd.tolist()}
     return Rows(chosen.index, val, scale, notes)
@@ -251,27 +275,43 @@ def scores(given: np.ndarray, found: np.ndarray, task: Task) -> dict[str, float]
     return metrics.regression(given, found, task.columns)
 
 
-def predictions(split: str, subjects: np.ndarray, given: np.ndarray, found: np.ndarray, task: Task) -> pd.DataFrame:
+def predictions(
+    split: str, subjects: np.ndarray, given: np.ndarray, found: np.ndarray, task: Task
+) -> pd.DataFrame:
     """The table of `store.Finished.predictions` for one split; arguments as for `scores`, `subjects` (n,)."""
     columns: dict[str, Any] = {"split": split, "subject": subjects}
-    columns |= {f"target:{name}": given[:, i].astype(np.float32) for i, name in enumerate(task.columns)}
-    columns |= {f"output:{name}": found[:, i].astype(np.float32) for i, name in enumerate(task.columns)}
+    columns |= {
+        f"target:{name}": given[:, i].astype(np.float32) for i, name in enumerate(task.columns)
+    }
+    columns |= {
+        f"output:{name}": found[:, i].astype(np.float32) for i, name in enumerate(task.columns)
+    }
     return pd.DataFrame(columns)
 
 
 def bring(
-    cohort: Cohort, index: pd.DataFrame, task: Task, modality: str, scale: Scale, device: torch.device, shelf: str = ""
+    cohort: Cohort,
+    index: pd.DataFrame,
+    task: Task,
+    modality: str,
+    scale: Scale,
+    device: torch.device,
+    shelf: str = "",
 ) -> Split:
     """Load rows to the device; a named `shelf` keeps their signals there for the next pack of this process."""
     given = answers(index, task)
     key = (cohort.fingerprint, modality, shelf, str(device))
-    signals = _SHELVES[key] if shelf and key in _SHELVES else _signals(cohort, index, modality, device)
+    signals = (
+        _SHELVES[key] if shelf and key in _SHELVES else _signals(cohort, index, modality, device)
+    )
     if shelf:
         _SHELVES.pop(key, None)
         _SHELVES[key] = signals
         for old in list(_SHELVES)[:-KEPT]:
             del _SHELVES[old]
-    target = given[:, 0].astype(np.int64) if task.kind == "binary" else (given - scale.mean) / scale.sd
+    target = (
+        given[:, 0].astype(np.int64) if task.kind == "binary" else (given - scale.mean) / scale.sd
+    )
     return Split(index["subject"].to_numpy(), signals, given, torch.from_numpy(target).to(device))
 
 
@@ -290,11 +330,15 @@ def _signals(cohort: Cohort, index: pd.DataFrame, modality: str, device: torch.d
 
 def seen(signals: np.ndarray, modality: str, device: torch.device) -> Tensor:
     """What a supervised network is given of signals as a shard holds them: (n, 12, 5000) float16, (n, 3, 210, 210) uint8."""
-    part = torch.from_numpy(np.array(signals)).to(device)  # a copy: what is read may be a read-only view of a file
+    part = torch.from_numpy(np.array(signals)).to(
+        device
+    )  # a copy: what is read may be a read-only view of a file
     return ecg.normalise(part.float()).half() if modality == "ecg" else part
 
 
-def batch_of(split: Split, rows: Tensor | slice, modality: str, dtype: torch.dtype) -> dict[str, Tensor]:
+def batch_of(
+    split: Split, rows: Tensor | slice, modality: str, dtype: torch.dtype
+) -> dict[str, Tensor]:
     """Model arrays of some rows: ECG as it is, CMR in [0, 1]."""
     signal = split.signals[rows].to(dtype)
     target = split.target[rows]

@@ -74,7 +74,12 @@ class Order:
     @property
     def piece_bytes(self) -> int:
         """Of a whole piece."""
-        return self.mixed * self.local * sum(shards.SIGNALS[name].width for name in self.columns) // self.cuts
+        return (
+            self.mixed
+            * self.local
+            * sum(shards.SIGNALS[name].width for name in self.columns)
+            // self.cuts
+        )
 
     @property
     def pieces(self) -> int:
@@ -89,7 +94,9 @@ def sequence(order: Order, epoch: int) -> np.ndarray:
     if order.seed is None:
         return np.arange(kept).reshape(order.steps, order.batch)
     rng = np.random.default_rng([order.seed, epoch])
-    _, group = np.unique(np.stack([order.shard, order.row // shards.GROUP]), axis=1, return_inverse=True)
+    _, group = np.unique(
+        np.stack([order.shard, order.row // shards.GROUP]), axis=1, return_inverse=True
+    )
     place = rng.permutation(group.max() + 1)[group]  # of each row's group in this epoch
     by_group = np.lexsort((rng.random(len(place)), place))[:kept]
     mix = np.arange(kept) // (order.mixed * order.batch)

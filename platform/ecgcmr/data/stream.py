@@ -75,15 +75,25 @@ def plan(
     """The order of a run's rows; see `sampler.Order`."""
     columns = sampler.columns_of(needs)
     if not columns:
-        raise InputError(f"needs={tuple(needs)} of the method names no signal; a stream reads 'ecg', 'cmr' or both")
+        raise InputError(
+            f"needs={tuple(needs)} of the method names no signal; a stream reads 'ecg', 'cmr' or both"
+        )
     rows = cohort.rows(split)
     rows = rows[rows[[f"has_{name}" for name in columns]].all(axis=1)]
     names, shard = np.unique(rows["shard"].to_numpy(dtype=str), return_inverse=True)
     return Order(
-        path=str(cohort.path.resolve()), fingerprint=cohort.fingerprint, split=split, columns=columns, batch=batch,
-        seed=seed, rank=rank, world=world, shards=tuple(str(name) for name in names),
-        shard=shard.astype(np.int32), row=rows["row"].to_numpy(dtype=np.int32),
-    )  # fmt: skip
+        path=str(cohort.path.resolve()),
+        fingerprint=cohort.fingerprint,
+        split=split,
+        columns=columns,
+        batch=batch,
+        seed=seed,
+        rank=rank,
+        world=world,
+        shards=tuple(str(name) for name in names),
+        shard=shard.astype(np.int32),
+        row=rows["row"].to_numpy(dtype=np.int32),
+    )
 
 
 def batches(
@@ -124,11 +134,15 @@ def batches(
         InputError: fewer rows than one batch, a damaged shard, a missing column, a cache that is unknown or too large.
             Raised at the call, not at the first batch.
     """
-    order = plan(dataset.open(cohort_path), split, needs, batch, seed if shuffle else None, rank, world)
+    order = plan(
+        dataset.open(cohort_path), split, needs, batch, seed if shuffle else None, rank, world
+    )
     sampler.check(order)
     place = memory.place(cache, order, epochs, start_step, torch.device(device))
     cluster.start()
-    return _ahead(_source(order, epochs, start_step, torch.device(device), place), torch.device(device))
+    return _ahead(
+        _source(order, epochs, start_step, torch.device(device), place), torch.device(device)
+    )
 
 
 def _tables(order: Order, epochs: int, start_step: int) -> Generator[Any, None, None]:
@@ -154,7 +168,9 @@ def _tables(order: Order, epochs: int, start_step: int) -> Generator[Any, None, 
             num_cpus=TASK_CPUS,
             compute=ray.data.TaskPoolStrategy(size=min(TASKS, len(runs))),
         )
-    found: Any = iter(pieces.iter_batches(batch_size=order.local, batch_format="pyarrow", prefetch_batches=1))
+    found: Any = iter(
+        pieces.iter_batches(batch_size=order.local, batch_format="pyarrow", prefetch_batches=1)
+    )
     with contextlib.closing(found):  # ends the execution when the consumer leaves early
         yield from found
 
@@ -167,8 +183,12 @@ def _source(
     held = None
     if place != "off":
         held = memory.empty(order, device if place == "device" else torch.device("cpu"))
-        streamed = start_step // order.steps + 1  # the first whole or begun epoch is the last that Ray Data reads
-    with contextlib.closing(_decoded(_tables(order, streamed, start_step), order.columns, pinned)) as found:
+        streamed = (
+            start_step // order.steps + 1
+        )  # the first whole or begun epoch is the last that Ray Data reads
+    with contextlib.closing(
+        _decoded(_tables(order, streamed, start_step), order.columns, pinned)
+    ) as found:
         for step, batch in enumerate(found, start_step):
             there = _moved(batch, device)
             if held is not None:
@@ -199,7 +219,9 @@ def _owned(array: np.ndarray, pinned: bool) -> Tensor:
     return tensor
 
 
-def _ahead(source: Generator[dict[str, Tensor], None, None], device: torch.device) -> Iterator[dict[str, Tensor]]:
+def _ahead(
+    source: Generator[dict[str, Tensor], None, None], device: torch.device
+) -> Iterator[dict[str, Tensor]]:
     """Run `source` in a thread, `AHEAD` batches before the consumer; what it raises is raised here.
 
     On a GPU the thread works beside the consumer's stream: copies run during its computation.
@@ -214,7 +236,10 @@ def _ahead(source: Generator[dict[str, Tensor], None, None], device: torch.devic
                 return ready.put(item, timeout=0.1)
 
     def work() -> None:
-        with contextlib.closing(source), torch.cuda.stream(side) if side is not None else contextlib.nullcontext():
+        with (
+            contextlib.closing(source),
+            torch.cuda.stream(side) if side is not None else contextlib.nullcontext(),
+        ):
             try:
                 for batch in source:
                     if side is not None:

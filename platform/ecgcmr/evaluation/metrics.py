@@ -162,7 +162,11 @@ def regression(answers: ArrayLike, outputs: ArrayLike, columns: Sequence[str]) -
     """
     targets, found = torch.as_tensor(answers), torch.as_tensor(outputs)
     each = pearson(found, targets, columns)
-    means = {"pearson": each, "rmse": rmse(found, targets, columns), "r2": r2(found, targets, columns)}
+    means = {
+        "pearson": each,
+        "rmse": rmse(found, targets, columns),
+        "r2": r2(found, targets, columns),
+    }
     group = {metric: float(values.mean()) for metric, values in means.items()}
     return {**group, **{f"pearson:{column}": float(r) for column, r in zip(columns, each)}}
 

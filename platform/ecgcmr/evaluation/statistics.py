@@ -17,9 +17,13 @@ from scipy import special
 from ecgcmr.errors import InputError
 
 LEVEL = 0.95
-CHUNK = 2**21  # counts taken at once: 16 MB in float64, a few times that with the intermediate results
+CHUNK = (
+    2**21
+)  # counts taken at once: 16 MB in float64, a few times that with the intermediate results
 CLIP = 1e-7  # probabilities nearer to 0 or 1 are claims that no cohort can check, and their logit would rule the fit
-ROUNDING = 1e-12  # metrics are of order one, so a smaller difference is that of two orders of summation
+ROUNDING = (
+    1e-12  # metrics are of order one, so a smaller difference is that of two orders of summation
+)
 
 Metric = Callable[[np.ndarray], np.ndarray]  # counts (draws, n) -> (draws,)
 
@@ -77,7 +81,9 @@ class Recalibration:
         found = np.asarray(logits, float)
         k, mean = len(found), found.mean(0)
         basis = np.stack([np.ones_like(mean), mean])
-        half = float(special.ndtri((1 + LEVEL) / 2)) * np.sqrt(np.einsum("in,ij,jn->n", basis, self.covariance, basis))
+        half = float(special.ndtri((1 + LEVEL) / 2)) * np.sqrt(
+            np.einsum("in,ij,jn->n", basis, self.covariance, basis)
+        )
         if k > 1:
             reach = float(special.stdtrit(k - 1, (1 + LEVEL) / 2)) * found.std(0, ddof=1) / k**0.5
             half = np.hypot(half, self.slope * reach)
@@ -96,7 +102,9 @@ class Bins:
     n: np.ndarray
 
 
-def delong(scores: ArrayLike, labels: ArrayLike, name: str = "label") -> tuple[np.ndarray, np.ndarray]:
+def delong(
+    scores: ArrayLike, labels: ArrayLike, name: str = "label"
+) -> tuple[np.ndarray, np.ndarray]:
     """AUROCs of several members on the same subjects, and how they vary together when other subjects are drawn.
 
         V10_i = mean over negatives j of [x_i > y_j] + ½ [x_i = y_j],   V01_j = the same mean over positives i
@@ -121,7 +129,9 @@ def delong(scores: ArrayLike, labels: ArrayLike, name: str = "label") -> tuple[n
     return above.mean(1), _of_mean(above) + _of_mean(below)
 
 
-def auroc_contrast(scores: ArrayLike, labels: ArrayLike, weights: ArrayLike, name: str = "label") -> Effect:
+def auroc_contrast(
+    scores: ArrayLike, labels: ArrayLike, weights: ArrayLike, name: str = "label"
+) -> Effect:
     """Σ w_i AUROC_i with DeLong's interval, and the test of the hypothesis that it is 0.
 
     With weights 1/5 for five seeds of one system and −1/5 for five of another it is the difference of their means; with
@@ -152,7 +162,9 @@ def auroc_contrast(scores: ArrayLike, labels: ArrayLike, weights: ArrayLike, nam
     above, below = (weights[used] @ part for part in _placements(scores[used], positive))
     variance = (_of_mean(above[None]) + _of_mean(below[None])).item()
     found = _normal(float(above.mean()), 0.0 if variance < ROUNDING**2 else variance**0.5)
-    low, high = np.clip((found.low, found.high), weights[weights < 0].sum(), weights[weights > 0].sum())
+    low, high = np.clip(
+        (found.low, found.high), weights[weights < 0].sum(), weights[weights > 0].sum()
+    )
     return Effect(found.value, float(low), float(high), found.p)
 
 
@@ -175,7 +187,11 @@ def resamples(n: int, draws: int, seed: int, strata: ArrayLike | None = None) ->
     """
     if n < 1 or draws < 1:
         raise InputError(f"resamples: {draws} of {n} subjects; both must be at least 1")
-    groups = np.zeros(n, int) if strata is None else np.unique(np.asarray(strata), return_inverse=True)[1]
+    groups = (
+        np.zeros(n, int)
+        if strata is None
+        else np.unique(np.asarray(strata), return_inverse=True)[1]
+    )
     if groups.shape != (n,):
         raise InputError(f"strata {groups.shape}: give one class for each of the {n} subjects")
     random, counts = np.random.default_rng(seed), np.zeros((draws, n), np.float32)
@@ -186,7 +202,9 @@ def resamples(n: int, draws: int, seed: int, strata: ArrayLike | None = None) ->
     return counts
 
 
-def bootstrap_auroc(scores: ArrayLike, labels: ArrayLike, counts: ArrayLike, name: str = "label") -> np.ndarray:
+def bootstrap_auroc(
+    scores: ArrayLike, labels: ArrayLike, counts: ArrayLike, name: str = "label"
+) -> np.ndarray:
     """AUROC of every member in every resample; ties count one half.
 
     Args:
@@ -244,12 +262,16 @@ def bootstrap_pearson(
     """
     outputs, targets = np.asarray(outputs, float), np.asarray(targets, float)
     if outputs.ndim != 3 or outputs.shape[1:] != targets.shape:
-        raise InputError(f"outputs {outputs.shape}: must be (members, *targets), and targets are {targets.shape}")
+        raise InputError(
+            f"outputs {outputs.shape}: must be (members, *targets), and targets are {targets.shape}"
+        )
     counts, known = _counts(counts, len(targets)), ~np.isnan(targets)
     y = _standard(targets, known)
     for column in np.flatnonzero(~y.any(0)).tolist():
         name = names[column] if column < len(names) else f"column {column}"
-        raise InputError(f"target '{name}': no two known values that differ; r needs two, take a larger cohort")
+        raise InputError(
+            f"target '{name}': no two known values that differ; r needs two, take a larger cohort"
+        )
     size, sum_y, sum_yy = _sums(counts, known, y, y * y)
     drawn = np.full((len(counts), *outputs.shape[::2]), np.nan)
     for member in np.flatnonzero(np.isfinite(outputs).all((1, 2))):
@@ -297,7 +319,9 @@ def paired(observed: float, drawn: ArrayLike) -> Effect:
     low, high = interval(found)
     # Identical systems differ by rounding; taken for a difference of one sign it would be significant.
     least = min(int((found <= ROUNDING).sum()), int((found >= -ROUNDING).sum()))
-    return Effect(float(observed), float(low), float(high), min(1.0, 2 * (1 + least) / (1 + len(found))))
+    return Effect(
+        float(observed), float(low), float(high), min(1.0, 2 * (1 + least) / (1 + len(found)))
+    )
 
 
 def mean_interval(values: ArrayLike, level: float = LEVEL) -> tuple[float, float]:
@@ -399,7 +423,9 @@ def prior_corrected(probability: ArrayLike, trained: float, true: float) -> np.n
     """
     for field, share in (("trained", trained), ("true", true)):
         if not 0 < share < 1:
-            raise InputError(f"prevalence '{field}' is {share}: must be between 0 and 1, without them")
+            raise InputError(
+                f"prevalence '{field}' is {share}: must be between 0 and 1, without them"
+            )
     shift = special.logit(true) - special.logit(trained)
     return special.expit(special.logit(_probabilities(probability)) + shift)
 
@@ -436,7 +462,10 @@ def calibration(probability: ArrayLike, labels: ArrayLike, name: str = "label") 
     intercept, slope = _normal(*_last(*_logistic(ones[:, None], y, logits))), nothing
     if not _separated(logits, y):
         # Centred, the columns are independent; the slope is the same.
-        slope = _normal(*_last(*_logistic(np.column_stack((ones, logits - logits.mean())), y, 0 * ones)), against=1)
+        slope = _normal(
+            *_last(*_logistic(np.column_stack((ones, logits - logits.mean())), y, 0 * ones)),
+            against=1,
+        )
     bins = reliability(chance, y)
     ece = (bins.n * np.abs(bins.observed - bins.predicted)).sum() / len(y)
     return Calibration(intercept, slope, float(((chance - y) ** 2).mean()), float(ece))
@@ -464,10 +493,16 @@ def recalibration(logits: ArrayLike, labels: ArrayLike, name: str = "label") -> 
     if not _separated(x, y):
         beta, covariance = _logistic(np.column_stack((ones, x - middle)), y, 0 * y)
         if beta[1] > 0:
-            back = np.array([[1, -middle], [0, 1]])  # from the centred columns, which are independent
+            back = np.array(
+                [[1, -middle], [0, 1]]
+            )  # from the centred columns, which are independent
             intercept, slope = back @ beta
-            return Recalibration(float(intercept), float(slope), back @ covariance @ back.T, "intercept and slope")
-    flat = x[y == 1].mean() <= x[y == 0].mean()  # the slope's sign; the best of those allowed is then 0
+            return Recalibration(
+                float(intercept), float(slope), back @ covariance @ back.T, "intercept and slope"
+            )
+    flat = (
+        x[y == 1].mean() <= x[y == 0].mean()
+    )  # the slope's sign; the best of those allowed is then 0
     (intercept,), ((variance,),) = _logistic(ones, y, 0 * y if flat else x)
     rule = "prevalence" if flat else "intercept"
     return Recalibration(float(intercept), float(not flat), np.diag([variance, 0.0]), rule)
@@ -493,7 +528,9 @@ def conformal(residuals: ArrayLike, level: float) -> float:
     return float(found[place - 1]) if place <= len(found) else np.nan
 
 
-def reliability(probability: ArrayLike, labels: ArrayLike, bins: int = 10, name: str = "label") -> Bins:
+def reliability(
+    probability: ArrayLike, labels: ArrayLike, bins: int = 10, name: str = "label"
+) -> Bins:
     """Predicted against observed, in bins of equally many subjects, with Wilson's interval of the observed share.
 
     Args:
@@ -554,14 +591,18 @@ def _scored(scores: ArrayLike, labels: ArrayLike, name: str) -> tuple[np.ndarray
     """Scores as float64 (m, n), and which subjects are positive."""
     positive, found = _two_classes(labels, name) == 1, np.asarray(scores, float)
     if found.ndim != 2 or found.shape[1] != len(positive):
-        raise InputError(f"scores {found.shape}: must be (members, {len(positive)}), as label '{name}' has rows")
+        raise InputError(
+            f"scores {found.shape}: must be (members, {len(positive)}), as label '{name}' has rows"
+        )
     return found, positive
 
 
 def _counts(counts: ArrayLike, n: int) -> np.ndarray:
     found = np.asarray(counts)
     if found.ndim != 2 or found.shape[1] != n:
-        raise InputError(f"counts {found.shape}: must be (draws, {n}), one for each subject; take them from resamples")
+        raise InputError(
+            f"counts {found.shape}: must be (draws, {n}), one for each subject; take them from resamples"
+        )
     return found
 
 
@@ -574,7 +615,9 @@ def _probabilities(probability: ArrayLike) -> np.ndarray:
 
 def _same_length(chance: np.ndarray, labels: np.ndarray, name: str) -> None:
     if chance.shape != labels.shape:
-        raise InputError(f"probability {chance.shape}: must be ({len(labels)},), as label '{name}' has rows")
+        raise InputError(
+            f"probability {chance.shape}: must be ({len(labels)},), as label '{name}' has rows"
+        )
 
 
 def _placements(scores: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -591,14 +634,20 @@ def _placements(scores: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray, n
 
 def _share_below(values: np.ndarray, others: np.ndarray) -> np.ndarray:
     ordered = np.sort(others)
-    return (np.searchsorted(ordered, values) + np.searchsorted(ordered, values, "right")) / (2 * len(others))
+    return (np.searchsorted(ordered, values) + np.searchsorted(ordered, values, "right")) / (
+        2 * len(others)
+    )
 
 
 def _of_mean(samples: np.ndarray) -> np.ndarray:
     """Covariance (m, m) of the means of samples (m, n); NaN for n = 1."""
     n = samples.shape[1]
     centred = samples - samples.mean(1, keepdims=True)
-    return centred @ centred.T / ((n - 1) * n) if n > 1 else np.full((len(samples), len(samples)), np.nan)
+    return (
+        centred @ centred.T / ((n - 1) * n)
+        if n > 1
+        else np.full((len(samples), len(samples)), np.nan)
+    )
 
 
 def _normal(value: float, error: float, against: float = 0) -> Effect:
@@ -606,11 +655,17 @@ def _normal(value: float, error: float, against: float = 0) -> Effect:
     if error == 0:
         return Effect(value, value, value, float(abs(value - against) <= ROUNDING))
     half = float(special.ndtri((1 + LEVEL) / 2)) * error
-    return Effect(value, value - half, value + half, 2 * float(special.ndtr(-abs(value - against) / error)))
+    return Effect(
+        value, value - half, value + half, 2 * float(special.ndtr(-abs(value - against) / error))
+    )
 
 
 def _bootstrap(
-    of: Callable[[np.ndarray, np.ndarray], Metric], scores: ArrayLike, labels: ArrayLike, counts: ArrayLike, name: str
+    of: Callable[[np.ndarray, np.ndarray], Metric],
+    scores: ArrayLike,
+    labels: ArrayLike,
+    counts: ArrayLike,
+    name: str,
 ) -> np.ndarray:
     """A metric of every member in every resample, (draws, m): prepared once per member, and evaluated chunk by chunk."""
     scores, positive = _scored(scores, labels, name)
@@ -635,7 +690,9 @@ def _chunks(counts: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
 def _auroc_of(scores: np.ndarray, positive: np.ndarray) -> Metric:
     """Σ over positives of (negatives below + half of those beside) / (P N), everything counted as often as drawn."""
     miss = _ordered(scores, ~positive)
-    start, end = (np.searchsorted(scores[miss], scores[positive], side) for side in ("left", "right"))
+    start, end = (
+        np.searchsorted(scores[miss], scores[positive], side) for side in ("left", "right")
+    )
 
     def metric(counts: np.ndarray) -> np.ndarray:
         hits, below = counts[:, positive], _running(counts[:, miss])
@@ -651,7 +708,11 @@ def _average_precision_of(scores: np.ndarray, positive: np.ndarray) -> Metric:
     start_hit, start = (np.searchsorted(scores[order], scores[hit]) for order in (hit, everyone))
 
     def metric(counts: np.ndarray) -> np.ndarray:
-        hits, caught, called = counts[:, hit], _running(counts[:, hit]), _running(counts[:, everyone])
+        hits, caught, called = (
+            counts[:, hit],
+            _running(counts[:, hit]),
+            _running(counts[:, everyone]),
+        )
         caught, called = caught[:, -1:] - caught[:, start_hit], called[:, -1:] - called[:, start]
         # Nobody at this score or above was drawn: the positive has no weight either.
         precision = caught / np.where(called == 0, 1, called)
@@ -715,7 +776,9 @@ def _last(beta: np.ndarray, covariance: np.ndarray) -> tuple[float, float]:
     return float(beta[-1]), float(covariance[-1, -1]) ** 0.5
 
 
-def _logistic(design: np.ndarray, labels: np.ndarray, offset: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _logistic(
+    design: np.ndarray, labels: np.ndarray, offset: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Maximum likelihood of logit P(y = 1) = offset + design β by Newton's method: β and its covariance.
 
     Far from the maximum Newton's step can be too long: one that lowers the likelihood is halved. NaN if it does not settle.

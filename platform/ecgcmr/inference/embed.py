@@ -28,7 +28,10 @@ from ecgcmr.raw import search
 from ecgcmr.runtime import cluster, hardware
 
 REFUSED = b"refused"  # key of a part's metadata: [[source, reason], …]
-MANIFEST, REQUEST = "_embeddings.json", "_request.json"  # readers of Parquet folders pass over names with an underscore
+MANIFEST, REQUEST = (
+    "_embeddings.json",
+    "_request.json",
+)  # readers of Parquet folders pass over names with an underscore
 FILE, FILES = "embeddings.parquet", "embeddings-{:05d}.parquet"  # of one part, and of several
 PART = 256  # recordings; some seconds of work
 POOLING = {"pretrain": "mean token", "ecg": "what the last layer reads", "cmr": "pooled features"}
@@ -118,7 +121,9 @@ def encoder(folder: Path | str, modality: str | None = None, device: str | None 
 def table(words: dict[str, Any], embeddings: np.ndarray) -> pa.Table:
     """Columns of words beside the column `embedding`, a fixed-size list of float32; `embeddings` is (n, width)."""
     width = embeddings.shape[1]
-    values = pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(embeddings, np.float32).ravel()), width)
+    values = pa.FixedSizeListArray.from_arrays(
+        pa.array(np.ascontiguousarray(embeddings, np.float32).ravel()), width
+    )
     return pa.table({**words, "embedding": values})
 
 
@@ -146,18 +151,28 @@ def described(made: Encoder) -> dict[str, Any]:
     """What all embeddings of an encoder have in common."""
     trial, recipe = made.run.trial, made.run.recipe
     return {
-        "format": 1, "model": trial.name, "weights": shards.sha256(made.run.folder / store.ENCODER),
-        "modality": made.modality, "pooling": made.pooling, "recipe_hash": dataset.digest(recipe) if recipe else "unknown",
-    }  # fmt: skip
+        "format": 1,
+        "model": trial.name,
+        "weights": shards.sha256(made.run.folder / store.ENCODER),
+        "modality": made.modality,
+        "pooling": made.pooling,
+        "recipe_hash": dataset.digest(recipe) if recipe else "unknown",
+    }
 
 
 # -- of a cohort -------------------------------------------------------------------------------------------------------
 
 
 def of_cohort(
-    folder: Path | str, cohort_path: Path | str, out: Path, *, modality: str | None = None, device: str | None = None,
-    cpus: int | None = None, tick: Callable[[int], None] = lambda rows: None,
-) -> dict[str, Any]:  # fmt: skip
+    folder: Path | str,
+    cohort_path: Path | str,
+    out: Path,
+    *,
+    modality: str | None = None,
+    device: str | None = None,
+    cpus: int | None = None,
+    tick: Callable[[int], None] = lambda rows: None,
+) -> dict[str, Any]:
     """Embed every row of a cohort that has the signal; goes on where it was interrupted, and does nothing if it is done.
 
     Args:
@@ -177,15 +192,23 @@ def of_cohort(
     """
     made, opened = encoder(folder, modality, "cpu"), dataset.open(cohort_path)
     ensemble.check_recipe(
-        str(made.run.folder), made.run.record["provenance"], made.modality, opened.recipe[made.modality]
+        str(made.run.folder),
+        made.run.record["provenance"],
+        made.modality,
+        opened.recipe[made.modality],
     )
     request = {**described(made), "cohort": opened.fingerprint}
     if ready(out, request):
         return json.loads((out / MANIFEST).read_text())
     store.write_json(out / REQUEST, request)
     jobs = [{"part": shard["path"], "rows": shard["rows"]} for shard in opened.manifest["shards"]]
-    given = {"folder": str(made.run.folder.resolve()), "cohort": str(opened.path.resolve()),
-             "out": str(out.resolve()), "modality": made.modality, "device": device}  # fmt: skip
+    given = {
+        "folder": str(made.run.folder.resolve()),
+        "cohort": str(opened.path.resolve()),
+        "out": str(out.resolve()),
+        "modality": made.modality,
+        "device": device,
+    }
     _do(jobs, given, cpus, tick)
     files = [path for job in jobs if (path := out / job["part"]).exists()]
     counts = [pq.ParquetFile(path).metadata.num_rows for path in files]
@@ -203,14 +226,21 @@ def ready(out: Path, request: dict[str, Any]) -> bool:
         if path.exists():
             held = json.loads(path.read_text())
             if differ := differing(held, request, request):
-                raise InputError(f"{out}: holds other embeddings: {differ}; use another folder or delete it")
+                raise InputError(
+                    f"{out}: holds other embeddings: {differ}; use another folder or delete it"
+                )
             return path.name == MANIFEST
     if out.exists() and any(out.iterdir()):
         raise InputError(f"{out}: not empty and no embeddings; use another folder")
     return False
 
 
-def _do(jobs: Sequence[dict[str, Any]], given: dict[str, Any], cpus: int | None, tick: Callable[[int], None]) -> None:
+def _do(
+    jobs: Sequence[dict[str, Any]],
+    given: dict[str, Any],
+    cpus: int | None,
+    tick: Callable[[int], None],
+) -> None:
     """Do the jobs whose part is not there yet; tells how many rows of all are done."""
     out = Path(given["out"])
     left = [job for job in jobs if not (out / job["part"]).exists()]
@@ -227,7 +257,9 @@ def _finish(out: Path, manifest: dict[str, Any]) -> dict[str, Any]:
     return manifest
 
 
-def _mapped(jobs: Sequence[dict[str, Any]], given: dict[str, Any], cpus: int | None) -> Iterator[int]:
+def _mapped(
+    jobs: Sequence[dict[str, Any]], given: dict[str, Any], cpus: int | None
+) -> Iterator[int]:
     """Do the jobs with Ray Data, as many at once as there are GPUs, or CPUs; the rows of each as it is done."""
     if not jobs:
         return
@@ -235,13 +267,20 @@ def _mapped(jobs: Sequence[dict[str, Any]], given: dict[str, Any], cpus: int | N
     import ray.data
 
     with cluster.running(cpus=cpus):
-        gpus = int(ray.cluster_resources().get("GPU", 0)) if hardware.device(given["device"]).type == "cuda" else 0
+        gpus = (
+            int(ray.cluster_resources().get("GPU", 0))
+            if hardware.device(given["device"]).type == "cuda"
+            else 0
+        )
         workers = min(len(jobs), gpus or cluster.cpus())
         work: Any = Worker
         found = ray.data.from_items(list(jobs), override_num_blocks=len(jobs)).map(
-            work, fn_constructor_kwargs=given, compute=ray.data.ActorPoolStrategy(size=workers),
-            num_cpus=1, num_gpus=1 if gpus else 0,
-        )  # fmt: skip
+            work,
+            fn_constructor_kwargs=given,
+            compute=ray.data.ActorPoolStrategy(size=workers),
+            num_cpus=1,
+            num_gpus=1 if gpus else 0,
+        )
         for batch in found.iter_batches(batch_size=1, batch_format="pyarrow", prefetch_batches=1):
             error = batch["error"][0].as_py()
             if error:
@@ -252,7 +291,9 @@ def _mapped(jobs: Sequence[dict[str, Any]], given: dict[str, Any], cpus: int | N
 class Worker:
     """One process of the map: loads the encoder once, then embeds a shard or some files per call."""
 
-    def __init__(self, folder: str, cohort: str, out: str, modality: str, device: str | None) -> None:
+    def __init__(
+        self, folder: str, cohort: str, out: str, modality: str, device: str | None
+    ) -> None:
         self.encoder = encoder(folder, modality, device)
         self.cohort, self.out = Path(cohort), Path(out)
 
@@ -275,7 +316,11 @@ class Worker:
                 rows = shards.read_group(file, group, ["subject", "split", name], path)
                 rows = rows.filter(rows[name].is_valid())
                 signals = shards.unpack(rows[name], name)
-                embeddings = self.encoder.of(signals) if len(rows) else np.empty((0, self.encoder.width), np.float32)
+                embeddings = (
+                    self.encoder.of(signals)
+                    if len(rows)
+                    else np.empty((0, self.encoder.width), np.float32)
+                )
                 yield table({k: rows[k] for k in ("subject", "split")}, embeddings)
 
 
@@ -283,9 +328,14 @@ class Worker:
 
 
 def of_files(
-    folder: Path | str, listed: Sequence[tuple[str, str] | Refused], out: Path, *, device: str | None = None,
-    cpus: int | None = None, tick: Callable[[int], None] = lambda done: None,
-) -> list[Refused]:  # fmt: skip
+    folder: Path | str,
+    listed: Sequence[tuple[str, str] | Refused],
+    out: Path,
+    *,
+    device: str | None = None,
+    cpus: int | None = None,
+    tick: Callable[[int], None] = lambda done: None,
+) -> list[Refused]:
     """Embed ECG files into Parquet with `key`, `source` and `embedding`; goes on where it was interrupted.
 
     Args:
@@ -306,20 +356,36 @@ def of_files(
     ensemble.check_recipe(str(made.run.folder), made.run.record["provenance"])
     refused = [one for one in listed if isinstance(one, Refused)]
     files = [one for one in listed if not isinstance(one, Refused)]
-    request = {**described(made), "recordings": len(files), "files": dataset.digest([_stamp(one[1]) for one in files])}
+    request = {
+        **described(made),
+        "recordings": len(files),
+        "files": dataset.digest([_stamp(one[1]) for one in files]),
+    }
     parts = [files[at : at + PART] for at in range(0, len(files), PART)]
     names = [FILE] if len(parts) == 1 else [FILES.format(n) for n in range(len(parts))]
     if not ready(out, request) and files:
         store.write_json(out / REQUEST, request)
-        jobs = [{"part": n, "rows": len(part), "files": part} for n, part in zip(names, parts, strict=True)]
-        given = {"folder": str(made.run.folder.resolve()), "cohort": "", "out": str(out.resolve()), "modality": "ecg",
-                 "device": device}  # fmt: skip
+        jobs = [
+            {"part": n, "rows": len(part), "files": part}
+            for n, part in zip(names, parts, strict=True)
+        ]
+        given = {
+            "folder": str(made.run.folder.resolve()),
+            "cohort": "",
+            "out": str(out.resolve()),
+            "modality": "ecg",
+            "device": device,
+        }
         if len(parts) > 1:
             _do(jobs, given, cpus, lambda done: tick(len(refused) + done))
         else:
             write_files(out / FILE, made, files, lambda done: tick(len(refused) + done))
     schemas = [pq.ParquetFile(out / name).schema_arrow for name in names]
-    refused += [Refused(*pair) for schema in schemas for pair in json.loads((schema.metadata or {})[REFUSED])]
+    refused += [
+        Refused(*pair)
+        for schema in schemas
+        for pair in json.loads((schema.metadata or {})[REFUSED])
+    ]
     if len(refused) == len(listed):
         for name in (*names, REQUEST):
             (out / name).unlink(missing_ok=True)
@@ -331,7 +397,10 @@ def of_files(
 
 
 def write_files(
-    path: Path, made: Encoder, files: Sequence[tuple[str, str]], tick: Callable[[int], None] = lambda done: None
+    path: Path,
+    made: Encoder,
+    files: Sequence[tuple[str, str]],
+    tick: Callable[[int], None] = lambda done: None,
 ) -> None:
     """Write one part: the embeddings of some recordings, and in the schema's metadata those that could not be served."""
     tables, refused, done = [], [], 0
@@ -340,7 +409,10 @@ def write_files(
         refused += [(one.source, one.reason) for one in batch if isinstance(one, Refused)]
         signals = np.array([one.ecg for one in good], np.float16)
         embeddings = made.of(signals) if good else np.empty((0, made.width), np.float32)
-        words = {name: pa.array([getattr(one, name) for one in good], pa.string()) for name in ("key", "source")}
+        words = {
+            name: pa.array([getattr(one, name) for one in good], pa.string())
+            for name in ("key", "source")
+        }
         tables.append(table(words, embeddings))
         done += len(batch)
         tick(done)

@@ -30,7 +30,9 @@ from ecgcmr.training import pack
 from ecgcmr.trial import Trial
 
 DEFAULT = "mmcl"  # the system that answers where several could and none is named: the paper's own
-CALIBRATION = "calibration.json"  # beside the seeds of a shared model, in place of their predictions
+CALIBRATION = (
+    "calibration.json"  # beside the seeds of a shared model, in place of their predictions
+)
 LEVEL = 0.9  # of the interval of a phenotype
 RANGE = (5, 50, 95)  # percentiles of a phenotype in the cohort
 FEWEST = 20  # subjects of whom percentiles are told
@@ -58,7 +60,11 @@ def runs_in(folder: Path) -> list[Run]:
     Raises:
         InputError: see `records`; none in it, or of several search spaces.
     """
-    found = [run for run in records(folder / "final" if (folder / "final").is_dir() else folder) if _answers(run.trial)]
+    found = [
+        run
+        for run in records(folder / "final" if (folder / "final").is_dir() else folder)
+        if _answers(run.trial)
+    ]
     spaces = sorted({run.trial.space for run in found})
     if len(spaces) > 1:
         raise InputError(
@@ -82,20 +88,29 @@ def records(folder: Path) -> list[Run]:
         InputError: no such folder, or a damaged record.
     """
     if not folder.is_dir():
-        raise InputError(f"model {folder}: no such folder; name the folder of finished runs, e.g. runs/toy/final")
+        raise InputError(
+            f"model {folder}: no such folder; name the folder of finished runs, e.g. runs/toy/final"
+        )
     own = folder / store.RECORD
-    return [_run(path) for path in ([own] if own.exists() else sorted(folder.rglob(f"seed=*/{store.RECORD}")))]
+    return [
+        _run(path)
+        for path in ([own] if own.exists() else sorted(folder.rglob(f"seed=*/{store.RECORD}")))
+    ]
 
 
 def _run(path: Path) -> Run:
     try:
         record = json.loads(path.read_text())
-        run = Run(path.parent, trials.from_json(record["trial"]), record["provenance"], record["status"])
+        run = Run(
+            path.parent, trials.from_json(record["trial"]), record["provenance"], record["status"]
+        )
         if run.trial.task != Path(run.trial.task).name:  # it names a folder in `share`
             raise ValueError("task is a path")
         return run
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path}: not the record of a run of this version; train it again") from error
+        raise InputError(
+            f"{path}: not the record of a run of this version; train it again"
+        ) from error
 
 
 def of_system(found: Sequence[Run], system: str | None) -> dict[str, list[Run]]:
@@ -112,17 +127,23 @@ def of_system(found: Sequence[Run], system: str | None) -> dict[str, list[Run]]:
     if system is None:
         system = labels[0] if len(labels) == 1 else DEFAULT
         if system not in labels:
-            raise InputError(f"the model holds the systems {', '.join(labels)}; choose one with --system")
+            raise InputError(
+                f"the model holds the systems {', '.join(labels)}; choose one with --system"
+            )
     if system not in labels:
         raise unknown("system", system, labels)
     mine = [run for run in found if run.trial.label == system]
     chosen = {}
-    for task in sorted({run.trial.task for run in mine}, key=lambda name: ([*tasks.TASKS, name].index(name), name)):
+    for task in sorted(
+        {run.trial.task for run in mine}, key=lambda name: ([*tasks.TASKS, name].index(name), name)
+    ):
         of_task = [run for run in mine if run.trial.task == task]
         most = max(run.trial.take for run in of_task)
         seeds = _best_point([run for run in of_task if run.trial.take == most])
         if not seeds:
-            raise InputError(f"every seed of '{system}' on task '{task}' diverged; train it again with a lower lr")
+            raise InputError(
+                f"every seed of '{system}' on task '{task}' diverged; train it again with a lower lr"
+            )
         chosen[task] = seeds
     return chosen
 
@@ -138,7 +159,10 @@ def _best_point(found: Sequence[Run]) -> list[Run]:
             points.setdefault(run.trial.point, []).append(run)
     if len(points) > 1:
         points = dict(
-            sorted(points.items(), key=lambda item: (-np.mean([_validated(run) for run in item[1]]), item[0]))
+            sorted(
+                points.items(),
+                key=lambda item: (-np.mean([_validated(run) for run in item[1]]), item[0]),
+            )
         )
     return sorted(next(iter(points.values()), []), key=lambda run: run.trial.seed)
 
@@ -150,7 +174,10 @@ def _validated(run: Run) -> float:
 
 
 def check_recipe(
-    name: str, provenance: Mapping[str, Any], signal: str = "ecg", given: Mapping[str, Any] = ecg.RECIPE
+    name: str,
+    provenance: Mapping[str, Any],
+    signal: str = "ecg",
+    given: Mapping[str, Any] = ecg.RECIPE,
 ) -> None:
     """Refuse a run that learnt from signals prepared in another way; an import that says nothing of it passes (`cautions`).
 
@@ -191,14 +218,19 @@ def cautions(run: Run, runs: Path) -> list[str]:
     cohort = run.provenance.get("cohort", {})
     own = run.folder.resolve().parents[: len(Path(run.trial.name).parts)][-1]
     since = store.withdrawn(own) | store.withdrawn(runs)
-    people = max(store.stale(known, cohort.get("fingerprint", ""), run.trial.starts, since) for known in (own, runs))
+    people = max(
+        store.stale(known, cohort.get("fingerprint", ""), run.trial.starts, since)
+        for known in (own, runs)
+    )
     said = []
     if people:
         who = "1 person has" if people == 1 else f"{people:,} people have"
         said.append(f"made from a cohort from which {who} withdrawn since; train it again")
     if "imported" in run.provenance and not cohort.get("recipe"):
         file = run.provenance["imported"].get("file", "the file")
-        said.append(f"{file} says nothing of how its signals were prepared; yours are prepared as docs/presets.md says")
+        said.append(
+            f"{file} says nothing of how its signals were prepared; yours are prepared as docs/presets.md says"
+        )
     return said
 
 
@@ -212,7 +244,9 @@ def network(run: Run, device: torch.device) -> methods.Method:
     try:
         made.load_state_dict({name: torch.from_numpy(x) for name, x in tensors(run).items()})
     except RuntimeError as error:
-        raise InputError(f"{run.folder / store.ENCODER}: weights of another network; train it again") from error
+        raise InputError(
+            f"{run.folder / store.ENCODER}: weights of another network; train it again"
+        ) from error
     return made.to(device, dtype(run.provenance)).eval()
 
 
@@ -270,7 +304,10 @@ def meaning(seeds: Sequence[Run], task: Task) -> Meaning:
     Raises:
         InputError: neither is there, or the seeds were judged on different rows.
     """
-    paths, shared = [run.folder / store.PREDICTIONS for run in seeds], seeds[0].folder.parent / CALIBRATION
+    paths, shared = (
+        [run.folder / store.PREDICTIONS for run in seeds],
+        seeds[0].folder.parent / CALIBRATION,
+    )
     if not all(path.exists() for path in paths):
         return _read(shared)
     tables = [pd.read_parquet(path).query("split == 'val'") for path in paths]
@@ -283,7 +320,10 @@ def meaning(seeds: Sequence[Run], task: Task) -> Meaning:
     if task.kind == "binary":
         fitted = statistics.recalibration(logit(outputs[..., 0]).mean(0), targets[:, 0], task.name)
         return {task.columns[0]: Disease(len(targets), int(targets.sum()), fitted)}
-    return {name: _phenotype(targets[:, i], outputs[..., i].mean(0)) for i, name in enumerate(task.columns)}
+    return {
+        name: _phenotype(targets[:, i], outputs[..., i].mean(0))
+        for i, name in enumerate(task.columns)
+    }
 
 
 def _columns(table: pd.DataFrame, kind: str, task: Task) -> np.ndarray:
@@ -300,7 +340,9 @@ def _phenotype(measured: np.ndarray, predicted: np.ndarray) -> Phenotype:
     known = measured[np.isfinite(measured)]
     low, middle, high = np.percentile(known, RANGE) if len(known) >= FEWEST else (np.nan,) * 3
     return Phenotype(
-        len(known), statistics.conformal(measured - predicted, LEVEL), (float(low), float(middle), float(high))
+        len(known),
+        statistics.conformal(measured - predicted, LEVEL),
+        (float(low), float(middle), float(high)),
     )
 
 
@@ -332,7 +374,9 @@ def _meant(one: Mapping[str, Any]) -> Disease | Phenotype:
     if "recalibration" in one:
         given = one["recalibration"]
         return Disease(
-            one["n"], one["positive"], Recalibration(**{**given, "covariance": np.array(given["covariance"])})
+            one["n"],
+            one["positive"],
+            Recalibration(**{**given, "covariance": np.array(given["covariance"])}),
         )
     number = [np.nan if x is None else float(x) for x in (one["radius"], *one["reference"])]
     return Phenotype(one["n"], number[0], (number[1], number[2], number[3]))
@@ -367,7 +411,9 @@ def share(folder: Path | str, out: Path | str, system: str | None = None) -> dic
                 kept.mkdir(parents=True)
                 for file in (store.RECORD, store.ENCODER):
                     shutil.copyfile(run.folder / file, kept / file)
-            store.write_json(aside / name / CALIBRATION, {"format": 1, "level": LEVEL, "answers": _told(found)})
+            store.write_json(
+                aside / name / CALIBRATION, {"format": 1, "level": LEVEL, "answers": _told(found)}
+            )
         aside.rename(out)
     finally:
         shutil.rmtree(aside, ignore_errors=True)

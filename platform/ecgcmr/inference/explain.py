@@ -67,9 +67,13 @@ def load(runs: Path, name: str) -> tuple[MMCL, Trial]:
     record = _record(runs, name)
     trial, folder = trials.from_json(record["trial"]), store.folder(runs, name)
     if trial.method != "mmcl":
-        raise InputError(f"trial '{name}' is of method '{trial.method}'; similarity maps need one of method 'mmcl'")
+        raise InputError(
+            f"trial '{name}' is of method '{trial.method}'; similarity maps need one of method 'mmcl'"
+        )
     if record["status"] == "diverged":
-        raise InputError(f"trial '{name}' diverged and left no weights; delete {folder} and pre-train with a lower lr")
+        raise InputError(
+            f"trial '{name}' diverged and left no weights; delete {folder} and pre-train with a lower lr"
+        )
     method: MMCL = loop.build(trial)
     for part in method.parts:
         method.load(part, store.weights(runs, name, part))
@@ -87,7 +91,9 @@ def load(runs: Path, name: str) -> tuple[MMCL, Trial]:
 def _record(runs: Path, name: str) -> dict[str, Any]:
     path = store.folder(runs, name) / store.RECORD
     if not path.exists():
-        raise InputError(f"trial '{name}' has not finished under {runs}; run it first (ecgcmr pretrain)")
+        raise InputError(
+            f"trial '{name}' has not finished under {runs}; run it first (ecgcmr pretrain)"
+        )
     return json.loads(path.read_text())
 
 
@@ -117,7 +123,9 @@ def similarity(method: MMCL, ecg: Tensor, cmr: Tensor) -> Tensor:
     return F.cosine_similarity(local, signal[:, None, None], dim=-1).clamp(-1, 1)
 
 
-def maps_for(runs: Path, cohort: Cohort, names: Sequence[str], index: pd.DataFrame) -> dict[str, np.ndarray]:
+def maps_for(
+    runs: Path, cohort: Cohort, names: Sequence[str], index: pd.DataFrame
+) -> dict[str, np.ndarray]:
     """Similarity maps of the same subjects by several systems.
 
     Args:
@@ -141,16 +149,24 @@ def maps_for(runs: Path, cohort: Cohort, names: Sequence[str], index: pd.DataFra
         _check_recipe(name, _record(runs, name), cohort.recipe, str(cohort.path))
     arrays = cohort.load(index, SIGNALS)
     batch = _batch(arrays)
-    return {name: similarity(load(runs, name)[0], batch["ecg"], batch["cmr"]).numpy() for name in names}
+    return {
+        name: similarity(load(runs, name)[0], batch["ecg"], batch["cmr"]).numpy() for name in names
+    }
 
 
 def _batch(arrays: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
     """What networks read, of signals as shards hold them."""
-    return examples.to_model({signal: torch.from_numpy(values) for signal, values in arrays.items()})
+    return examples.to_model(
+        {signal: torch.from_numpy(values) for signal, values in arrays.items()}
+    )
 
 
 def _check_recipe(
-    name: str, record: Mapping[str, Any], given: Mapping[str, Any], where: str, of: Iterable[str] = SIGNALS
+    name: str,
+    record: Mapping[str, Any],
+    given: Mapping[str, Any],
+    where: str,
+    of: Iterable[str] = SIGNALS,
 ) -> None:
     """Refuse a system that learnt from signals prepared in another way."""
     recipe = record["provenance"].get("cohort", {}).get("recipe", {})
@@ -197,7 +213,9 @@ def pair(runs: Path, name: str, cohort: Cohort, subject: str) -> Pair:
         raise InputError(f"{cohort.path}: no subject '{subject}'; index.parquet lists them")
     index = mine[mine["has_ecg"] & mine["has_cmr"]].head(1)
     if index.empty:
-        raise InputError(f"{cohort.path}: subject '{subject}' lacks ECG or CMR; a similarity map needs both")
+        raise InputError(
+            f"{cohort.path}: subject '{subject}' lacks ECG or CMR; a similarity map needs both"
+        )
     found = maps_for(runs, cohort, [name], index)[name][0]
     if index["split"].iloc[0] == "test":
         store.log_test_read(runs, name, 1)
@@ -213,7 +231,9 @@ def pair_of_files(runs: Path, name: str, ecg_file: Path, cmr_file: Path) -> Pair
     """
     method, _ = load(runs, name)
     record = _record(runs, name)
-    crop = record["provenance"].get("cohort", {}).get("recipe", {}).get("cmr", {}).get("crop", "heart")
+    crop = (
+        record["provenance"].get("cohort", {}).get("recipe", {}).get("cmr", {}).get("crop", "heart")
+    )
     given = {"ecg": signals.RECIPE, "cmr": {**images.RECIPE, "crop": crop}}
     _check_recipe(name, record, given, "files are given now")
     trace = _trace(ecg_file)
@@ -276,7 +296,9 @@ def attention(model: Model, ecg: np.ndarray) -> np.ndarray:
         tokens (mask ratio 0) and so give weights to wrong leads and times; here tokens keep their order.
     """
     encoder = model.ecg_encoder
-    _check_recipe(model.name, model.record, {"ecg": signals.RECIPE}, "files are given now", ("ecg",))
+    _check_recipe(
+        model.name, model.record, {"ecg": signals.RECIPE}, "files are given now", ("ecg",)
+    )
     x = _batch({"ecg": ecg})["ecg"][..., : model.samples]
     taken = _pooling(model, x)
     for weights in reversed(encoder.weights(x)):
@@ -299,7 +321,12 @@ def table(weights: np.ndarray, patch_s: float) -> pd.DataFrame:
     start = np.tile(np.arange(times) * patch_s, leads)
     names = np.repeat(signals.LEADS, times)
     return pd.DataFrame(
-        {"lead": names, "start_s": start, "end_s": start + patch_s, "weight": weights.ravel().astype(np.float64)}
+        {
+            "lead": names,
+            "start_s": start,
+            "end_s": start + patch_s,
+            "weight": weights.ravel().astype(np.float64),
+        }
     )
 
 
@@ -329,7 +356,9 @@ def cases(cohort: Cohort, split: str = "val") -> pd.DataFrame:
     rows = cohort.rows(split)
     left = rows[rows["has_ecg"] & rows["has_cmr"]]
     if left.empty:
-        raise InputError(f"{cohort.path}: no row of '{split}' has both ECG and CMR; similarity maps need both")
+        raise InputError(
+            f"{cohort.path}: no row of '{split}' has both ECG and CMR; similarity maps need both"
+        )
     chosen: dict[Any, str] = {}
     for caption, columns, sign in (*RULES, *[(UNRULED, (), 0)] * CASES):
         if len(chosen) == CASES or left.empty:

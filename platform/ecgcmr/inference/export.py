@@ -28,7 +28,9 @@ TOLERANCE = 1e-4  # between PyTorch and ONNX Runtime, absolute and relative
 EXTRA = ("onnx", "onnxscript", "onnxruntime")
 
 
-def write(run: str | Path, out: Path, form: str, *, runs: Path = Path("runs"), part: str | None = None) -> list[str]:
+def write(
+    run: str | Path, out: Path, form: str, *, runs: Path = Path("runs"), part: str | None = None
+) -> list[str]:
     """Write what a run learnt to a file, whole or not at all.
 
     Args:
@@ -61,7 +63,9 @@ def write(run: str | Path, out: Path, form: str, *, runs: Path = Path("runs"), p
         return [f"{name}: {len(held.encoder(name))} tensors" for name in chosen]
     encoders = [name for name in parts if name in weights.PARTS]
     if not part and len(encoders) > 1:
-        raise InputError(f"run '{opened.name}' has encoders {' and '.join(encoders)}; choose one with --part")
+        raise InputError(
+            f"run '{opened.name}' has encoders {' and '.join(encoders)}; choose one with --part"
+        )
     chosen_part = part or encoders[0]
     if chosen_part not in weights.PARTS:
         raise InputError(
@@ -98,8 +102,13 @@ class Graph(nn.Module):
         self.samples = opened.samples
         self.task = tasks.of(opened.trial.task, (opened.trial.task,)) if opened.head else None
         provenance = opened.record["provenance"]
-        scale = [provenance.get(name, [value]) for name, value in (("target_mean", 0.0), ("target_sd", 1.0))]
-        self.mean, self.sd = (nn.Buffer(torch.tensor(values, dtype=torch.float32)) for values in scale)
+        scale = [
+            provenance.get(name, [value])
+            for name, value in (("target_mean", 0.0), ("target_sd", 1.0))
+        ]
+        self.mean, self.sd = (
+            nn.Buffer(torch.tensor(values, dtype=torch.float32)) for values in scale
+        )
 
     @property
     def outputs(self) -> list[str]:
@@ -121,7 +130,11 @@ class Graph(nn.Module):
             return (tokens[:, 1:].mean(1),)
         embedding = self.head.embedding(tokens)
         logits = self.head.head(embedding)
-        answer = logits.softmax(-1)[:, 1:] if self.task.kind == "binary" else logits * self.sd + self.mean
+        answer = (
+            logits.softmax(-1)[:, 1:]
+            if self.task.kind == "binary"
+            else logits * self.sd + self.mean
+        )
         return embedding, answer
 
 
@@ -140,7 +153,9 @@ def _write_onnx(opened: Model, out: Path) -> list[str]:
             f"{out}: ONNX Runtime differs from PyTorch by {worst:.1e}, more than {TOLERANCE:g}; not written"
         )
     store.write_whole(out, lambda aside: aside.write_bytes(blob))
-    said = ", ".join(f"{name} {value}" for name, value in _contract(graph).items() if name.startswith("output"))
+    said = ", ".join(
+        f"{name} {value}" for name, value in _contract(graph).items() if name.startswith("output")
+    )
     return [
         f"input ecg_mv (n, 12, {ecg.SAMPLES}) float32: {_contract(graph)['input']}",
         said,
@@ -152,7 +167,9 @@ def _libraries() -> list[Any]:
     try:
         return [importlib.import_module(name) for name in EXTRA]
     except ImportError as error:
-        raise InputError(f"ONNX needs further packages ({error.name}): pip install 'ecgcmr[onnx]'") from error
+        raise InputError(
+            f"ONNX needs further packages ({error.name}): pip install 'ecgcmr[onnx]'"
+        ) from error
 
 
 def _traced(graph: Graph) -> Any:
@@ -161,9 +178,15 @@ def _traced(graph: Graph) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
-            graph, (example,), dynamo=True, opset_version=OPSET, input_names=["ecg_mv"], output_names=graph.outputs,
-            dynamic_shapes=({0: torch.export.Dim("n")},), verbose=False,
-        )  # fmt: skip
+            graph,
+            (example,),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=["ecg_mv"],
+            output_names=graph.outputs,
+            dynamic_shapes=({0: torch.export.Dim("n")},),
+            verbose=False,
+        )
     return program.model_proto  # type: ignore[union-attr]
 
 
@@ -176,7 +199,10 @@ def _contract(graph: Graph) -> dict[str, str]:
     if graph.task is None:
         return {**words, "output embedding": f"({width}) mean token of {seen}"}
     words["output embedding"] = f"({width}) what the last layer reads of {seen}"
-    units = [f"{name} [{tasks.UNITS[name]}]" if name in tasks.UNITS else name for name in graph.task.columns]
+    units = [
+        f"{name} [{tasks.UNITS[name]}]" if name in tasks.UNITS else name
+        for name in graph.task.columns
+    ]
     what = "probability, not calibrated: " if graph.task.kind == "binary" else ""
     return {**words, "output answer": f"{what}{', '.join(units)}"}
 
@@ -190,7 +216,9 @@ def disagreement(graph: nn.Module, other: Callable[[np.ndarray], Iterable[np.nda
     """
     worst = 0.0
     for n in (1, 3):
-        x = 0.3 * torch.randn(n, len(ecg.LEADS), ecg.SAMPLES, generator=torch.Generator().manual_seed(n))
+        x = 0.3 * torch.randn(
+            n, len(ecg.LEADS), ecg.SAMPLES, generator=torch.Generator().manual_seed(n)
+        )
         with torch.no_grad():
             ours = [y.numpy() for y in graph(x)]
         for a, b in zip(other(x.numpy()), ours, strict=True):

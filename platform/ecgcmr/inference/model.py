@@ -86,7 +86,9 @@ class Model:
             InputError: it has none.
         """
         if self.ecg is None:
-            raise InputError(f"run '{self.name}' has no ECG encoder; name one that was trained on ECGs")
+            raise InputError(
+                f"run '{self.name}' has no ECG encoder; name one that was trained on ECGs"
+            )
         return self.ecg
 
 
@@ -105,7 +107,9 @@ def find(run: str | Path, runs: Path) -> tuple[Path, str]:
     """
     for folder in (Path(run).expanduser(), Path(runs) / run):
         inside = (
-            [folder / store.RECORD] if (folder / store.RECORD).exists() else folder.glob(f"**/seed=*/{store.RECORD}")
+            [folder / store.RECORD]
+            if (folder / store.RECORD).exists()
+            else folder.glob(f"**/seed=*/{store.RECORD}")
         )
         found = sorted(path.parent.resolve() for path in inside)
         if len(found) == 1:
@@ -113,7 +117,9 @@ def find(run: str | Path, runs: Path) -> tuple[Path, str]:
         if found:
             listed = ", ".join(str(path) for path in found[:2])
             raise InputError(f"{folder} holds {len(found)} runs; name one of them, e.g. {listed}")
-    raise InputError(f"{run}: no finished run; give a run's folder (it holds {store.RECORD}) or its name under --runs")
+    raise InputError(
+        f"{run}: no finished run; give a run's folder (it holds {store.RECORD}) or its name under --runs"
+    )
 
 
 def _placed(folder: Path) -> tuple[Path, str]:
@@ -129,9 +135,13 @@ def _read(folder: Path) -> tuple[dict[str, Any], Trial]:
     path = folder / store.RECORD
     try:
         record = json.loads(path.read_text())
-        return {**record, "provenance": dict(record["provenance"])}, trials.from_json(record["trial"])
+        return {**record, "provenance": dict(record["provenance"])}, trials.from_json(
+            record["trial"]
+        )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path} is damaged ({type(error).__name__}); restore the run's folder") from error
+        raise InputError(
+            f"{path} is damaged ({type(error).__name__}); restore the run's folder"
+        ) from error
 
 
 def open_run(run: str | Path, runs: Path = Path("runs")) -> Model:
@@ -148,19 +158,32 @@ def open_run(run: str | Path, runs: Path = Path("runs")) -> Model:
     folder = store.folder(runs, name)
     record, trial = _read(folder)
     if not (folder / store.ENCODER).exists():
-        why = "diverged" if record["status"] == "diverged" else f"of stage '{trial.stage}' and method '{trial.method}'"
-        raise InputError(f"run '{name}' kept no weights ({why}); name a pre-training or a final run of a network")
+        why = (
+            "diverged"
+            if record["status"] == "diverged"
+            else f"of stage '{trial.stage}' and method '{trial.method}'"
+        )
+        raise InputError(
+            f"run '{name}' kept no weights ({why}); name a pre-training or a final run of a network"
+        )
     file = weights.open_file(folder / store.ENCODER)
     held = {tensor.split(".")[0] for tensor in file.tensors}
     answers = trial.stage != "pretrain"  # a pre-training's head is its projectors
     head = file.encoder("head") if answers else {}
-    built = {part: _network(part, file.encoder(part), trial, head) for part in weights.PARTS if part in held}
+    built = {
+        part: _network(part, file.encoder(part), trial, head)
+        for part in weights.PARTS
+        if part in held
+    }
     return Model(
-        runs, name, record, trial,
+        runs,
+        name,
+        record,
+        trial,
         ecg=built["ecg"].ecg if "ecg" in built else None,
         cmr=built["cmr"].cmr if "cmr" in built else None,
         head=built["ecg"].head if "ecg" in built and answers else None,
-    )  # fmt: skip
+    )
 
 
 def _network(part: str, tensors: Arrays, trial: Trial, head: Arrays | None = None) -> Any:
@@ -170,7 +193,9 @@ def _network(part: str, tensors: Arrays, trial: Trial, head: Arrays | None = Non
         InputError: names or shapes are not of the trial's network.
     """
     outputs = len(head["head.bias"]) if head else 1
-    made: Any = methods.build("supervised", trial.network, presets.preset(trial.preset), outputs=outputs, modality=part)
+    made: Any = methods.build(
+        "supervised", trial.network, presets.preset(trial.preset), outputs=outputs, modality=part
+    )
     made.load(part, tensors)
     if head:
         load.into(made.head, head, "head")
@@ -180,7 +205,9 @@ def _network(part: str, tensors: Arrays, trial: Trial, head: Arrays | None = Non
 # -- from a file -------------------------------------------------------------------------------------------------------
 
 
-def adopt(file: Path, runs: Path, *, part: str, space: str, label: str, heads: int | None = None) -> str:
+def adopt(
+    file: Path, runs: Path, *, part: str, space: str, label: str, heads: int | None = None
+) -> str:
     """Make a finished pre-training of an encoder that came in a file, from which trials may start.
 
     Args:
@@ -198,19 +225,38 @@ def adopt(file: Path, runs: Path, *, part: str, space: str, label: str, heads: i
     """
     for option, word in (("--space", space), ("--label", label)):
         if not WORD.fullmatch(word):
-            raise InputError(f"{option} '{word}': use letters, digits, '.', '-', '+' and '_' only; it names a folder")
+            raise InputError(
+                f"{option} '{word}': use letters, digits, '.', '-', '+' and '_' only; it names a folder"
+            )
     opened = weights.open_file(file)
     tensors = _counted(opened.encoder(part))
     trial = Trial(
-        space=space, stage="pretrain", task=part, label=label, method=trials.IMPORTED, modality=part, batch=0, epochs=0,
+        space=space,
+        stage="pretrain",
+        task=part,
+        label=label,
+        method=trials.IMPORTED,
+        modality=part,
+        batch=0,
+        epochs=0,
         network=network_of(opened, part, tensors, heads),
-    )  # fmt: skip
-    names = {*_network(part, tensors, trial).get_submodule(part).state_dict(), "norm.weight", "norm.bias"}
-    kept = {f"{part}.{name}": np.asarray(values, order="C") for name, values in tensors.items() if name in names}
+    )
+    names = {
+        *_network(part, tensors, trial).get_submodule(part).state_dict(),
+        "norm.weight",
+        "norm.bias",
+    }
+    kept = {
+        f"{part}.{name}": np.asarray(values, order="C")
+        for name, values in tensors.items()
+        if name in names
+    }
     notes = _provenance(opened, sorted(tensors.keys() - names))
     folder = store.folder(runs, trial.name)
     if not (folder / store.RECORD).exists():
-        store.write(runs, store.Finished(trial, "finished", (), pd.DataFrame(), None, kept, 0, notes), "")
+        store.write(
+            runs, store.Finished(trial, "finished", (), pd.DataFrame(), None, kept, 0, notes), ""
+        )
         return trial.name
     record, old = _read(folder)
     if record["provenance"].get("imported", {}).get("sha256") != notes["imported"]["sha256"]:
@@ -235,7 +281,9 @@ def _noted(opened: weights.File, name: str) -> dict[str, Any]:
     try:
         found = json.loads(opened.notes.get(name, "{}"))
     except ValueError as error:
-        raise InputError(f"{opened.path}: the note '{name}' is damaged; export the run again") from error
+        raise InputError(
+            f"{opened.path}: the note '{name}' is damaged; export the run again"
+        ) from error
     return found if isinstance(found, dict) else {}
 
 
@@ -245,7 +293,9 @@ def _counted(tensors: Arrays) -> Arrays:
     return {**{f"{norm}num_batches_tracked": np.array(0) for norm in norms}, **tensors}
 
 
-def network_of(opened: weights.File, part: str, tensors: Arrays, heads: int | None = None) -> Network:
+def network_of(
+    opened: weights.File, part: str, tensors: Arrays, heads: int | None = None
+) -> Network:
     """The sizes that these tensors are of; what they do not tell comes from the file's notes or is the paper's.
 
     Raises:
@@ -259,7 +309,9 @@ def network_of(opened: weights.File, part: str, tensors: Arrays, heads: int | No
     except InputError:
         raise
     except (KeyError, IndexError, TypeError, ValueError) as error:
-        raise InputError(f"{opened.path}: {error} is not as an encoder of part '{part}' has it; see --part") from error
+        raise InputError(
+            f"{opened.path}: {error} is not as an encoder of part '{part}' has it; see --part"
+        ) from error
 
 
 def _signal_sizes(path: Path, tensors: Arrays, heads: int | None) -> Network:
@@ -267,7 +319,12 @@ def _signal_sizes(path: Path, tensors: Arrays, heads: int | None) -> Network:
     kernel = tensors["patch_embed.proj.weight"].shape
     depth = len({name.split(".")[1] for name in tensors if name.startswith("blocks.")})
     crop = (rows - 1) // vit.LEADS * kernel[-1]
-    if kernel[1:3] != (1, 1) or (rows - 1) % vit.LEADS or not 0 < crop <= ecg.SAMPLES or ecg.SAMPLES % kernel[-1]:
+    if (
+        kernel[1:3] != (1, 1)
+        or (rows - 1) % vit.LEADS
+        or not 0 < crop <= ecg.SAMPLES
+        or ecg.SAMPLES % kernel[-1]
+    ):
         raise InputError(
             f"{path}: patches of {kernel[1:]} and {rows} positions; only patches of one lead, (1, 1, n), that fill up to "
             f"{ecg.SAMPLES} samples of 12 leads, after a class token, are supported"
@@ -283,8 +340,13 @@ def _signal_sizes(path: Path, tensors: Arrays, heads: int | None) -> Network:
 
 def _image_sizes(path: Path, tensors: Arrays, image_size: int) -> Network:
     if "layer1.0.conv3.weight" not in tensors:
-        raise InputError(f"{path}: no 'layer1.0.conv3'; only ResNets of bottlenecks, such as ResNet-50, are supported")
-    found = [{name.split(".")[1] for name in tensors if name.startswith(f"layer{i}.")} for i in (1, 2, 3, 4)]
+        raise InputError(
+            f"{path}: no 'layer1.0.conv3'; only ResNets of bottlenecks, such as ResNet-50, are supported"
+        )
+    found = [
+        {name.split(".")[1] for name in tensors if name.startswith(f"layer{i}.")}
+        for i in (1, 2, 3, 4)
+    ]
     one, two, three, four = map(len, found)
     width = tensors["conv1.weight"].shape[0]
     return Network(blocks=(one, two, three, four), image_width=width, image_size=int(image_size))

@@ -136,14 +136,16 @@ class Model:
         first = self.asked[0].runs[0]
         recipe = first.provenance["cohort"]["recipe"]
         return {
-            "model": first.trial.space, "system": self.system,
+            "model": first.trial.space,
+            "system": self.system,
             "seeds": {one.task.name: [run.trial.seed for run in one.runs] for one in self.asked},
             "points": {one.task.name: one.runs[0].trial.point for one in self.asked},
             "cohort": first.provenance["cohort"]["fingerprint"],
-            "recipe": dataset.digest(recipe), "reader": recipe.get("reader", "unknown"),
+            "recipe": dataset.digest(recipe),
+            "reader": recipe.get("reader", "unknown"),
             "trained_with": first.provenance.get("versions", {}).get("ecgcmr", "?"),
             "served_with": __version__,
-        }  # fmt: skip
+        }
 
     @torch.no_grad()
     def outputs(self, ecgs: np.ndarray) -> dict[str, np.ndarray]:
@@ -156,11 +158,17 @@ class Model:
             (seeds, n, columns) float64: the probability at balanced classes, or phenotypes in their units.
         """
         x = examples.seen(np.asarray(ecgs, np.float16), "ecg", self.device)
-        return {one.task.name: np.stack([self._answer(one, *pair, x) for pair in zip(one.runs, one.networks)])
-                for one in self.asked}  # fmt: skip
+        return {
+            one.task.name: np.stack(
+                [self._answer(one, *pair, x) for pair in zip(one.runs, one.networks)]
+            )
+            for one in self.asked
+        }
 
     def _answer(self, one: Asked, run: Run, network: methods.Method, x: torch.Tensor) -> np.ndarray:
-        logits = network({"ecg": x.to(ensemble.dtype(run.provenance))}, {}, {})["logits"].double().cpu()
+        logits = (
+            network({"ecg": x.to(ensemble.dtype(run.provenance))}, {}, {})["logits"].double().cpu()
+        )
         if one.task.kind == "binary":
             return logits.softmax(-1)[:, 1:].numpy()
         return logits.numpy() * one.scale.sd + one.scale.mean
@@ -170,8 +178,9 @@ class Model:
         found = self.outputs(ecgs)
         columns = [
             _answered(one.task, name, one.means[name], found[one.task.name][..., i])
-            for one in self.asked for i, name in enumerate(one.task.columns)
-        ]  # fmt: skip
+            for one in self.asked
+            for i, name in enumerate(one.task.columns)
+        ]
         return list(zip(*columns))
 
     def predict(self, source: str | Path) -> Prediction:
@@ -192,7 +201,9 @@ class Model:
         """Answer ECG files, and all in folders, in their order; what cannot be served comes with the reason."""
         return self.answered(recordings(sources))
 
-    def answered(self, found: Iterable[tuple[str, str] | Refused], keep: bool = True) -> Iterator[Prediction | Refused]:
+    def answered(
+        self, found: Iterable[tuple[str, str] | Refused], keep: bool = True
+    ) -> Iterator[Prediction | Refused]:
         """Answer what `recordings` found, some at a time; `keep` the ECGs beside the answers."""
         for batch in prepared_in_batches(found):
             good = [one for one in batch if isinstance(one, Prepared)]
@@ -201,9 +212,13 @@ class Model:
                 if isinstance(one, Refused):
                     yield one
                 else:
-                    yield Prediction(one.key, one.source, next(answers), one.repairs, one.ecg if keep else None)
+                    yield Prediction(
+                        one.key, one.source, next(answers), one.repairs, one.ecg if keep else None
+                    )
 
-    def predict_signal(self, signal: np.ndarray, rate_hz: float, leads: Sequence[str]) -> Prediction:
+    def predict_signal(
+        self, signal: np.ndarray, rate_hz: float, leads: Sequence[str]
+    ) -> Prediction:
         """Answer one ECG at hand.
 
         Args:
@@ -221,7 +236,9 @@ class Model:
         return Prediction("signal", "signal", self.answers(found[None])[0], words, found)
 
 
-def _answered(task: Task, name: str, means: Disease | Phenotype, values: np.ndarray) -> list[Answer]:
+def _answered(
+    task: Task, name: str, means: Disease | Phenotype, values: np.ndarray
+) -> list[Answer]:
     """Answers to n ECGs; `values` is (seeds, n)."""
     if isinstance(means, Disease):
         logits, fitted = ensemble.logit(values), means.recalibration
@@ -232,12 +249,27 @@ def _answered(task: Task, name: str, means: Disease | Phenotype, values: np.ndar
     else:
         value, each = values.mean(0), values
         low, high = value - means.radius, value + means.radius
-        words = {"title": name.replace("_", " "), "unit": tasks.UNITS.get(name, ""), "kind": "phenotype"}
+        words = {
+            "title": name.replace("_", " "),
+            "unit": tasks.UNITS.get(name, ""),
+            "kind": "phenotype",
+        }
         cohort = means.reference[1], means.reference[0], means.reference[2]
     sd = each.std(0, ddof=1) if len(each) > 1 else np.full(values.shape[1], np.nan)
-    return [Answer(name=name, value=float(value[i]), low=float(low[i]), high=float(high[i]), sd=float(sd[i]),
-                   cohort=cohort[0], cohort_low=cohort[1], cohort_high=cohort[2], **words)
-            for i in range(values.shape[1])]  # fmt: skip
+    return [
+        Answer(
+            name=name,
+            value=float(value[i]),
+            low=float(low[i]),
+            high=float(high[i]),
+            sd=float(sd[i]),
+            cohort=cohort[0],
+            cohort_low=cohort[1],
+            cohort_high=cohort[2],
+            **words,
+        )
+        for i in range(values.shape[1])
+    ]
 
 
 def load(folder: Path | str, system: str | None = None, device: str | None = None) -> Model:
@@ -269,9 +301,17 @@ def _asked(name: str, seeds: Sequence[Run], device: torch.device) -> Asked:
     scale = examples.Scale(np.zeros(1), np.ones(1))
     if task.kind == "regression":
         if "target_mean" not in notes:
-            raise InputError(f"{seeds[0].folder}: does not say what its answers are scaled by; train it again")
+            raise InputError(
+                f"{seeds[0].folder}: does not say what its answers are scaled by; train it again"
+            )
         scale = examples.Scale(np.array(notes["target_mean"]), np.array(notes["target_sd"]))
-    return Asked(task, seeds, [ensemble.network(run, device) for run in seeds], scale, ensemble.meaning(seeds, task))
+    return Asked(
+        task,
+        seeds,
+        [ensemble.network(run, device) for run in seeds],
+        scale,
+        ensemble.meaning(seeds, task),
+    )
 
 
 # -- which ECGs --------------------------------------------------------------------------------------------------------
@@ -298,7 +338,9 @@ def recordings(sources: Iterable[str | Path]) -> list[tuple[str, str] | Refused]
     return list(dict.fromkeys(found))
 
 
-def prepared_in_batches(found: Iterable[tuple[str, str] | Refused]) -> Iterator[list[Prepared | Refused]]:
+def prepared_in_batches(
+    found: Iterable[tuple[str, str] | Refused],
+) -> Iterator[list[Prepared | Refused]]:
     """Read and prepare recordings, `BATCH` at a time."""
     each = (one if isinstance(one, Refused) else prepared(*one) for one in found)
     while batch := list(islice(each, BATCH)):
@@ -310,12 +352,18 @@ def prepared(reader: str, source: str) -> Prepared | Refused:
     try:
         record = raw.READERS["ecg"][reader].read(source)
         assert isinstance(record, raw.EcgRecord)
-        found, words = ecg.prepare(record.signal, record.rate_hz, record.leads, cleaned=record.cleaned)
+        found, words = ecg.prepare(
+            record.signal, record.rate_hz, record.leads, cleaned=record.cleaned
+        )
     except Excluded as error:
         return Refused(source, str(error))
-    except Exception as error:  # a defect of a reader: one strange file must not end the service of thousands
+    except (
+        Exception
+    ) as error:  # a defect of a reader: one strange file must not end the service of thousands
         log.exception("reader '%s' failed", reader)
-        return Refused(source, f"the reader '{reader}' failed ({type(error).__name__}); please report it")
+        return Refused(
+            source, f"the reader '{reader}' failed ({type(error).__name__}); please report it"
+        )
     return Prepared(record.key, source, found, (*record.repairs, *words))
 
 
@@ -329,8 +377,12 @@ def table(found: Iterable[Prediction | Refused]) -> pd.DataFrame:
         if isinstance(one, Refused):
             rows.append({"source": one.source, "refused": one.reason})
         else:
-            rows += [{"key": one.key, "source": one.source, **asdict(answer)} for answer in one.answers]
-    return pd.DataFrame(rows, columns=["key", "source", *(f.name for f in fields(Answer)), "refused"])
+            rows += [
+                {"key": one.key, "source": one.source, **asdict(answer)} for answer in one.answers
+            ]
+    return pd.DataFrame(
+        rows, columns=["key", "source", *(f.name for f in fields(Answer)), "refused"]
+    )
 
 
 def record(about: dict[str, Any], found: Sequence[Prediction | Refused]) -> dict[str, Any]:
@@ -338,20 +390,29 @@ def record(about: dict[str, Any], found: Sequence[Prediction | Refused]) -> dict
 
     def told(answers: dict[str, Answer]) -> dict[str, Any]:
         return {
-            name: {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in asdict(answer).items()}
+            name: {
+                k: None if isinstance(v, float) and math.isnan(v) else v
+                for k, v in asdict(answer).items()
+            }
             for name, answer in answers.items()
         }
 
     return {
         "about": about,
         "ecgs": [
-            {"key": one.key, "source": one.source, "repairs": list(one.repairs), "risks": told(one.risks),
-             "phenotypes": told(one.phenotypes)}
-            for one in found if isinstance(one, Prediction)
+            {
+                "key": one.key,
+                "source": one.source,
+                "repairs": list(one.repairs),
+                "risks": told(one.risks),
+                "phenotypes": told(one.phenotypes),
+            }
+            for one in found
+            if isinstance(one, Prediction)
         ],
         "refused": [asdict(one) for one in found if isinstance(one, Refused)],
         "note": NOTE,
-    }  # fmt: skip
+    }
 
 
 def lines(found: Sequence[Prediction]) -> list[str]:
@@ -359,12 +420,16 @@ def lines(found: Sequence[Prediction]) -> list[str]:
     if len(found) == 1:
         return _whole(found[0])
     if not found or not found[0].risks:
-        return [f"{len(found)} ECGs answered; --csv and --json write the phenotypes"] if found else []
+        return (
+            [f"{len(found)} ECGs answered; --csv and --json write the phenotypes"] if found else []
+        )
     width = max(len(one.key) for one in found)
     names = list(found[0].risks)
     shown = [f"{'ECG':{width}s}" + "".join(f"  {name:>24s}" for name in names)]
     for one in found:
-        cells = [f"{risk.value:.1%} [{risk.low:.1%}, {risk.high:.1%}]" for risk in one.risks.values()]
+        cells = [
+            f"{risk.value:.1%} [{risk.low:.1%}, {risk.high:.1%}]" for risk in one.risks.values()
+        ]
         shown.append(f"{one.key:{width}s}" + "".join(f"  {cell:>24s}" for cell in cells))
     return shown
 
@@ -378,12 +443,17 @@ def _whole(one: Prediction) -> list[str]:
         interval = f"{risk.low:.1%} to {risk.high:.1%}"
         shown.append(f"{risk.title:28.28s}{risk.value:9.1%}  {interval:>17s}  {risk.cohort:>17.1%}")
     if one.phenotypes:
-        shown += ["", f"{'phenotype':28s}{'':9s}  {'90 % interval':>17s}  {'cohort, 5 to 95 %':>17s}"]
+        shown += [
+            "",
+            f"{'phenotype':28s}{'':9s}  {'90 % interval':>17s}  {'cohort, 5 to 95 %':>17s}",
+        ]
     segments = [answer for answer in one.phenotypes.values() if "_AHA_" in answer.name]
     for answer in [answer for answer in one.phenotypes.values() if answer not in segments]:
         name = f"{answer.title} [{answer.unit}]" if answer.unit else answer.title
-        interval, usual = (f"{low:.1f} to {high:.1f}" for low, high in
-                           ((answer.low, answer.high), (answer.cohort_low, answer.cohort_high)))  # fmt: skip
+        interval, usual = (
+            f"{low:.1f} to {high:.1f}"
+            for low, high in ((answer.low, answer.high), (answer.cohort_low, answer.cohort_high))
+        )
         shown.append(f"{name:28.28s}{answer.value:9.1f}  {interval:>17s}  {usual:>17s}")
     if segments:
         shown.append(f"and {len(segments)} values by segment, which --csv, --json and --page show")

@@ -62,10 +62,14 @@ class File:
 
     def _plain(self, name: str, tensor: Tensor) -> np.ndarray:
         if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_complex():
-            raise InputError(f"{self.path}: '{name}' is no plain tensor; save the weights anew as float32")
+            raise InputError(
+                f"{self.path}: '{name}' is no plain tensor; save the weights anew as float32"
+            )
         array = (tensor.float() if tensor.is_floating_point() else tensor).detach().numpy()
         if not np.isfinite(array).all():
-            raise InputError(f"{self.path}: '{name}' holds values that are no numbers; a diverged training left them")
+            raise InputError(
+                f"{self.path}: '{name}' holds values that are no numbers; a diverged training left them"
+            )
         return array
 
 
@@ -97,9 +101,12 @@ def open_file(path: Path) -> File:
 def _safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return tensors, dict(file.metadata() or {})
     except (OSError, SafetensorError) as error:
-        raise InputError(f"{path} is not a readable safetensors file ({error}); make it again") from error
+        raise InputError(
+            f"{path} is not a readable safetensors file ({error}); make it again"
+        ) from error
 
 
 def _pytorch(path: Path) -> dict[str, Tensor]:
@@ -112,7 +119,9 @@ def _pytorch(path: Path) -> dict[str, Tensor]:
             f'{path} is not a file of plain tensors ({reason}); save it anew as torch.save({{"model": state_dict}}, file)'
         ) from error
     if compressed:
-        raise InputError(f"{path} is a compressed archive, which torch.save does not write; save it anew")
+        raise InputError(
+            f"{path} is a compressed archive, which torch.save does not write; save it anew"
+        )
     held = record if isinstance(record, dict) else {}
     named = next((held[k] for k in ("model", "state_dict") if isinstance(held.get(k), dict)), held)
     return {str(name): tensor for name, tensor in named.items() if isinstance(tensor, Tensor)}
@@ -137,7 +146,11 @@ def _inside(name: str) -> str:
     return "ecg." + name.removeprefix("encoder_ecg.")
 
 
-def write(path: Path, encoders: Mapping[str, Mapping[str, np.ndarray]], notes: Mapping[str, str] | None = None) -> None:
+def write(
+    path: Path,
+    encoders: Mapping[str, Mapping[str, np.ndarray]],
+    notes: Mapping[str, str] | None = None,
+) -> None:
     """Write encoders to a safetensors file, whole or not at all.
 
     Args:
@@ -145,8 +158,14 @@ def write(path: Path, encoders: Mapping[str, Mapping[str, np.ndarray]], notes: M
         encoders: {"ecg" or "cmr": {name: array}}.
         notes: the file's metadata.
     """
-    flat = {f"{part}.{k}": np.asarray(v, order="C") for part, found in encoders.items() for k, v in found.items()}
-    write_whole(path, lambda aside: save_file(dict(sorted(flat.items())), aside, dict(notes or {}) or None))
+    flat = {
+        f"{part}.{k}": np.asarray(v, order="C")
+        for part, found in encoders.items()
+        for k, v in found.items()
+    }
+    write_whole(
+        path, lambda aside: save_file(dict(sorted(flat.items())), aside, dict(notes or {}) or None)
+    )
 
 
 def publish(path: Path, part: str, encoder: Mapping[str, np.ndarray]) -> None:
@@ -164,7 +183,9 @@ def publish(path: Path, part: str, encoder: Mapping[str, np.ndarray]) -> None:
         record = {"state_dict": {_outside(k): v for k, v in tensors.items()}}
     else:
         width = tensors["cls_token"].shape[-1]
-        record = {"model": {**tensors, **{k: v for k, v in _neutral(width).items() if k not in tensors}}}
+        record = {
+            "model": {**tensors, **{k: v for k, v in _neutral(width).items() if k not in tensors}}
+        }
     write_whole(path, lambda aside: torch.save(record, aside))
 
 

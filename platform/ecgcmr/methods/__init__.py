@@ -70,9 +70,13 @@ def _check(name: str, network: Network, outputs: int, modality: str, samples: in
     if modality not in METHODS[name].modalities and len(METHODS[name].modalities) > 1:
         raise unknown(f"modality of method '{name}'", modality, METHODS[name].modalities)
     if name == "supervised" and outputs < 1:
-        raise InputError(f"outputs={outputs} of method 'supervised': give the width of the head, 2 for a disease")
+        raise InputError(
+            f"outputs={outputs} of method 'supervised': give the width of the head, 2 for a disease"
+        )
     if samples % network.patch or samples < network.patch:
-        raise InputError(f"network.patch={network.patch} does not divide the {samples} samples that the network sees")
+        raise InputError(
+            f"network.patch={network.patch} does not divide the {samples} samples that the network sees"
+        )
     for width, heads in (("width", "heads"), ("decoder_width", "decoder_heads")):
         if getattr(network, width) % getattr(network, heads) or getattr(network, width) % 4:
             raise InputError(

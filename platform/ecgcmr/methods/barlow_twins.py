@@ -16,7 +16,9 @@ HIDDEN = 16  # times the projector's: 8192 beside 512, two layers as in the auth
 class BarlowTwins(trunk.TwoViews):
     """Redundancy reduction between two views of ECGs."""
 
-    def __init__(self, network: Network, preset: Preset, *, outputs: int, modality: str, samples: int) -> None:
+    def __init__(
+        self, network: Network, preset: Preset, *, outputs: int, modality: str, samples: int
+    ) -> None:
         """Build encoder and projector for records of `samples` samples; `outputs` is not used."""
         super().__init__(network, preset, outputs=outputs, modality=modality, samples=samples)
         wide = HIDDEN * network.hidden
@@ -26,11 +28,20 @@ class BarlowTwins(trunk.TwoViews):
     @staticmethod
     def defaults(preset: Preset, modality: str = "ecg") -> dict[str, float]:
         """Every knob; `off_diagonal` is λ of Zbontar et al., where the paper is silent."""
-        return {"lr": 3e-5, "weight_decay": 1.5e-6, "warmup": 0.1, "off_diagonal": 5e-3, "drop_path": 0.1}
+        return {
+            "lr": 3e-5,
+            "weight_decay": 1.5e-6,
+            "warmup": 0.1,
+            "off_diagonal": 5e-3,
+            "drop_path": 0.1,
+        }
 
     def forward(self, batch: Tensors, noise: Tensors | None, knobs: Knobs) -> dict[str, Tensor]:
         """Correlate two views of batch["ecg"], (n, 12, time), over the batch."""
         noise, knobs = noise or {}, {**self.knobs, **knobs}
         learns = self.training and bool(noise)
         a, b = (self.projector(z, learns) for z in self.embeddings(batch, noise, knobs))
-        return {"loss": losses.barlow_twins(a, b, knobs["off_diagonal"]), "top1": losses.retrieval(a, b)}
+        return {
+            "loss": losses.barlow_twins(a, b, knobs["off_diagonal"]),
+            "top1": losses.retrieval(a, b),
+        }

@@ -15,7 +15,10 @@ from ecgcmr.methods.contract import Knobs, Tensors
 from ecgcmr.nn import Network, heads, load
 from ecgcmr.presets import Preset
 
-HIDDEN, OUT = 8, 2  # times the projector's: 4096 and 256 beside 512 and 128, as in the authors' code
+HIDDEN, OUT = (
+    8,
+    2,
+)  # times the projector's: 4096 and 256 beside 512 and 128, as in the authors' code
 
 
 class BYOL(trunk.TwoViews):
@@ -25,7 +28,9 @@ class BYOL(trunk.TwoViews):
     trails = {"target": "online"}
     passes = (2, 2)  # the network and its copy, either view
 
-    def __init__(self, network: Network, preset: Preset, *, outputs: int, modality: str, samples: int) -> None:
+    def __init__(
+        self, network: Network, preset: Preset, *, outputs: int, modality: str, samples: int
+    ) -> None:
         """Build the network twice, for records of `samples` samples; `outputs` is not used."""
         super().__init__(network, preset, outputs=outputs, modality=modality, samples=samples)
         hidden, out = HIDDEN * network.hidden, OUT * network.projection
@@ -43,7 +48,13 @@ class BYOL(trunk.TwoViews):
     @staticmethod
     def defaults(preset: Preset, modality: str = "ecg") -> dict[str, float]:
         """Every knob; `momentum` is the paper's τ, from which the copy's inertia rises to 1 (Grill et al., section 3.2)."""
-        return {"lr": 1e-5, "weight_decay": 1e-4, "warmup": 0.1, "momentum": 0.9996, "drop_path": 0.1}
+        return {
+            "lr": 1e-5,
+            "weight_decay": 1e-4,
+            "warmup": 0.1,
+            "momentum": 0.9996,
+            "drop_path": 0.1,
+        }
 
     def forward(self, batch: Tensors, noise: Tensors | None, knobs: Knobs) -> dict[str, Tensor]:
         """Predict each view's target embedding from the other view; batch["ecg"] is (n, 12, time)."""

@@ -16,10 +16,22 @@ from ecgcmr.presets import Preset
 class CLOCS(trunk.TwoViews):
     """Contrastive learning over time, of ECGs."""
 
-    def __init__(self, network: Network, preset: Preset, *, outputs: int, modality: str, samples: int) -> None:
+    def __init__(
+        self, network: Network, preset: Preset, *, outputs: int, modality: str, samples: int
+    ) -> None:
         """Build encoder and projector for stretches of `samples` samples; `outputs` is not used."""
-        strength = {"sigma": 0.4, "amplitude": 0.65, "magnitude": 0.125} if preset.heavy_clocs else {}
-        super().__init__(network, preset, outputs=outputs, modality=modality, samples=samples, crops=False, **strength)
+        strength = (
+            {"sigma": 0.4, "amplitude": 0.65, "magnitude": 0.125} if preset.heavy_clocs else {}
+        )
+        super().__init__(
+            network,
+            preset,
+            outputs=outputs,
+            modality=modality,
+            samples=samples,
+            crops=False,
+            **strength,
+        )
         self.samples = samples
         self.ecg = trunk.ecg_encoder(network, preset, samples)
         # The authors' projector is as wide as the embedding: 384, 384, 128.
@@ -28,7 +40,13 @@ class CLOCS(trunk.TwoViews):
     @staticmethod
     def defaults(preset: Preset, modality: str = "ecg") -> dict[str, float]:
         """Every knob."""
-        return {"lr": 3e-4, "weight_decay": 1e-4, "warmup": 0.1, "temperature": 0.1, "drop_path": 0.1}
+        return {
+            "lr": 3e-4,
+            "weight_decay": 1e-4,
+            "warmup": 0.1,
+            "temperature": 0.1,
+            "drop_path": 0.1,
+        }
 
     def noise(self, generator: torch.Generator, n: int, augment: bool = True) -> dict[str, Tensor]:
         """Numbers for `n` records; none for evaluation, where the two stretches differ by themselves."""
@@ -37,10 +55,15 @@ class CLOCS(trunk.TwoViews):
     def seen(self, batch: Tensors, noise: Tensors) -> list[Tensor]:
         """The first and the last stretch of batch["ecg"], (n, 12, time), which is longer than one."""
         stretches = batch["ecg"][..., : self.samples], batch["ecg"][..., -self.samples :]
-        return [view(x, of_view(noise, i)) for i, (view, x) in enumerate(zip(self.views, stretches))]
+        return [
+            view(x, of_view(noise, i)) for i, (view, x) in enumerate(zip(self.views, stretches))
+        ]
 
     def forward(self, batch: Tensors, noise: Tensors | None, knobs: Knobs) -> dict[str, Tensor]:
         """Contrast two stretches of batch["ecg"]."""
         knobs = {**self.knobs, **knobs}
         a, b = map(self.head, self.embeddings(batch, noise or {}, knobs))
-        return {"loss": losses.clip(a, b, knobs["temperature"], 0.5), "top1": losses.retrieval(a, b)}
+        return {
+            "loss": losses.clip(a, b, knobs["temperature"], 0.5),
+            "top1": losses.retrieval(a, b),
+        }

@@ -47,7 +47,9 @@ class Method(nn.Module, ABC):
     keep: ClassVar[str] = "best"
     knobs: dict[str, float]
 
-    def __init__(self, network: Network, preset: Preset, *, outputs: int, modality: str, samples: int) -> None:
+    def __init__(
+        self, network: Network, preset: Preset, *, outputs: int, modality: str, samples: int
+    ) -> None:
         """Build it, with weights drawn from torch's own stream.
 
         Args:

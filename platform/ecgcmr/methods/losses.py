@@ -62,7 +62,9 @@ def nt_xent(a: Tensor, b: Tensor, temperature: Tensor | float) -> Tensor:
     return torch.logsumexp(logits, -1).mean() - positive.mean()
 
 
-def clip(signal: Tensor, image: Tensor, temperature: Tensor | float, image_weight: Tensor | float) -> Tensor:
+def clip(
+    signal: Tensor, image: Tensor, temperature: Tensor | float, image_weight: Tensor | float
+) -> Tensor:
     """Match each ECG with its own image and each image with its own ECG, contrasting only between the modalities.
 
         L = (1 − λ) mean_k −log softmax_j(s_k·i_j/τ)[k]  +  λ mean_k −log softmax_j(i_k·s_j/τ)[k],    |s| = |i| = 1

@@ -27,7 +27,9 @@ class MAE(Method):
 
     decoder_pos_embed: Tensor
 
-    def __init__(self, network: Network, preset: Preset, *, outputs: int, modality: str, samples: int) -> None:
+    def __init__(
+        self, network: Network, preset: Preset, *, outputs: int, modality: str, samples: int
+    ) -> None:
         """Build encoder and decoder for records of `samples` samples; `outputs` and `modality` are not used."""
         super().__init__(network, preset, outputs=outputs, modality=modality, samples=samples)
         self.preset = preset
@@ -36,8 +38,12 @@ class MAE(Method):
         self.tokens = vit.LEADS * times
         # int(300 · (1 − 0.8)) is 59: the authors' truncation.
         share = 1 - HIDDEN
-        self.visible = int(self.tokens * share) if preset.truncate_visible else round(self.tokens * share)
-        self.ecg = vit.ViT(network.width, network.depth, network.heads, network.patch, times, fixed=True)
+        self.visible = (
+            int(self.tokens * share) if preset.truncate_visible else round(self.tokens * share)
+        )
+        self.ecg = vit.ViT(
+            network.width, network.depth, network.heads, network.patch, times, fixed=True
+        )
         width = network.decoder_width
         self.mask_token = nn.Parameter(torch.empty(1, 1, width).normal_(std=0.02))
         self.decoder_embed = nn.Linear(network.width, width)
@@ -73,9 +79,15 @@ class MAE(Method):
         target = vit.patchify(x, self.ecg.patch)
         prediction = self.reconstruct(x, noise["mask"] if "mask" in noise else self._even(x))
         mse = losses.mse_patches(prediction, target)
-        ncc = losses.ncc(*(tokens.unflatten(1, (vit.LEADS, -1)).flatten(2) for tokens in (prediction, target)))
+        ncc = losses.ncc(
+            *(tokens.unflatten(1, (vit.LEADS, -1)).flatten(2) for tokens in (prediction, target))
+        )
         weight = self.preset.mae_ncc
-        return {"loss": (1 - weight) * mse + weight * (1 - ncc) if weight else mse, "mse": mse, "ncc": ncc}
+        return {
+            "loss": (1 - weight) * mse + weight * (1 - ncc) if weight else mse,
+            "mse": mse,
+            "ncc": ncc,
+        }
 
     def reconstruct(self, x: Tensor, mask: Tensor) -> Tensor:
         """All patches from the visible ones.
@@ -98,5 +110,7 @@ class MAE(Method):
 
     def _even(self, x: Tensor) -> Tensor:
         """A fixed mask for evaluation without noise: multiples of the golden ratio spread evenly over the tokens."""
-        golden = torch.arange(self.tokens, device=x.device, dtype=torch.float64) * 0.6180339887498949 % 1
+        golden = (
+            torch.arange(self.tokens, device=x.device, dtype=torch.float64) * 0.6180339887498949 % 1
+        )
         return golden.expand(x.shape[0], -1)

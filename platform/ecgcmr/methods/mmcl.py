@@ -19,9 +19,13 @@ class MMCL(Method):
     modalities = ("ecg+cmr",)
     needs = ("ecg", "cmr")
     parts = {"ecg": "ecg", "cmr": "cmr"}
-    beside = {"head": "head"}  # the projectors, without which ECG and image cannot be compared (section III-C)
+    beside = {
+        "head": "head"
+    }  # the projectors, without which ECG and image cannot be compared (section III-C)
 
-    def __init__(self, network: Network, preset: Preset, *, outputs: int, modality: str, samples: int) -> None:
+    def __init__(
+        self, network: Network, preset: Preset, *, outputs: int, modality: str, samples: int
+    ) -> None:
         """Build both encoders and projectors for records of `samples` samples; `outputs`, `modality` are not used."""
         super().__init__(network, preset, outputs=outputs, modality=modality, samples=samples)
         self.optimiser = trunk.contrastive_optimiser(preset)
@@ -50,7 +54,9 @@ class MMCL(Method):
             return {}
         drawn = {f"ecg.{name}": u for name, u in self.ecg_view.noise(generator, n).items()}
         drawn |= {f"cmr.{name}": u for name, u in self.cmr_view.noise(generator, n).items()}
-        drawn["drop_path"] = torch.rand(n, self.depth, 2, generator=generator, device=generator.device)
+        drawn["drop_path"] = torch.rand(
+            n, self.depth, 2, generator=generator, device=generator.device
+        )
         return drawn
 
     def forward(self, batch: Tensors, noise: Tensors | None, knobs: Knobs) -> dict[str, Tensor]:
@@ -60,9 +66,13 @@ class MMCL(Method):
         loss = losses.clip(signal, image, knobs["temperature"], knobs["lambda"])
         return {"loss": loss, "top1": losses.retrieval(signal, image)}
 
-    def project(self, batch: Tensors, noise: Tensors, drop_path: Tensor | float = 0.0) -> tuple[Tensor, Tensor]:
+    def project(
+        self, batch: Tensors, noise: Tensors, drop_path: Tensor | float = 0.0
+    ) -> tuple[Tensor, Tensor]:
         """Projections of both modalities, (n, projection) each, not yet of length one."""
         signal = self.ecg_view(batch["ecg"], of_view(noise, "ecg"))
         image = self.cmr_view(batch["cmr"], of_view(noise, "cmr"))
         embedded = trunk.embed(self.ecg, signal, noise.get("drop_path"), drop_path)
-        return self.head["ecg"](embedded), self.head["cmr"](self.cmr(image, self.training and bool(noise)))
+        return self.head["ecg"](embedded), self.head["cmr"](
+            self.cmr(image, self.training and bool(noise))
+        )

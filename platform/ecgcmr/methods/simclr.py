@@ -23,7 +23,9 @@ class SimCLR(trunk.TwoViews):
     modalities = ("cmr", "ecg")
     needs = ("cmr",)
 
-    def __init__(self, network: Network, preset: Preset, *, outputs: int, modality: str, samples: int) -> None:
+    def __init__(
+        self, network: Network, preset: Preset, *, outputs: int, modality: str, samples: int
+    ) -> None:
         """Build the encoder of `modality` and its projector; `outputs` is not used."""
         super().__init__(network, preset, outputs=outputs, modality=modality, samples=samples)
         self.needs = (modality,)

@@ -15,7 +15,13 @@ from ecgcmr.signals import augment
 
 # Centres of the paper's grid. It gives no rates for the image baseline; these are ours.
 _KNOBS = {
-    "ecg": {"lr": 1e-5, "weight_decay": 0.1, "layer_decay": 0.75, "drop_path": 0.1, "label_smoothing": 0.1},
+    "ecg": {
+        "lr": 1e-5,
+        "weight_decay": 0.1,
+        "layer_decay": 0.75,
+        "drop_path": 0.1,
+        "label_smoothing": 0.1,
+    },
     "cmr": {"lr": 1e-4, "weight_decay": 0.1, "layer_decay": 1.0, "label_smoothing": 0.1},
 }
 
@@ -26,7 +32,9 @@ class Supervised(Method):
     modalities = ("ecg", "cmr")
     needs = ("ecg",)
 
-    def __init__(self, network: Network, preset: Preset, *, outputs: int, modality: str, samples: int) -> None:
+    def __init__(
+        self, network: Network, preset: Preset, *, outputs: int, modality: str, samples: int
+    ) -> None:
         """Build the encoder of `modality` for ECGs of `samples` samples, with a head of `outputs` numbers."""
         super().__init__(network, preset, outputs=outputs, modality=modality, samples=samples)
         self.preset, self.modality, self.depth = preset, modality, network.depth
@@ -37,11 +45,17 @@ class Supervised(Method):
         if modality == "ecg":
             self.depths = network.depth + 1
             self.view = trunk.ecg_view(
-                preset, samples, sigma=0.2, magnitude=0.075, surrogate_rate=preset.surrogate_rate,
+                preset,
+                samples,
+                sigma=0.2,
+                magnitude=0.075,
+                surrogate_rate=preset.surrogate_rate,
                 crops=preset.crop_finetune,
-            )  # fmt: skip
+            )
             self.ecg = trunk.ecg_encoder(network, preset, samples)
-            self.head = heads.EcgHead(network.width, network.heads, outputs, double_norm=preset.double_norm)
+            self.head = heads.EcgHead(
+                network.width, network.heads, outputs, double_norm=preset.double_norm
+            )
         else:
             self.depths = 5
             self.view = trunk.cmr_view(network, preset, preset.augment_rate)
@@ -51,7 +65,12 @@ class Supervised(Method):
     @staticmethod
     def defaults(preset: Preset, modality: str = "ecg") -> dict[str, float]:
         """Every knob of that modality; patience and max_delta rule early stopping (epochs; the metric's unit)."""
-        return {**_KNOBS[modality], "warmup": preset.finetune_warmup, "patience": 25.0, "max_delta": preset.max_delta}
+        return {
+            **_KNOBS[modality],
+            "warmup": preset.finetune_warmup,
+            "patience": 25.0,
+            "max_delta": preset.max_delta,
+        }
 
     def lr_scale(self, batch: int) -> float:
         """What the learning rate is multiplied by at this batch size."""
@@ -74,7 +93,9 @@ class Supervised(Method):
             return {}
         drawn = self.view.noise(generator, n)
         if self.modality == "ecg":
-            drawn["drop_path"] = torch.rand(n, self.depth, 2, generator=generator, device=generator.device)
+            drawn["drop_path"] = torch.rand(
+                n, self.depth, 2, generator=generator, device=generator.device
+            )
         return drawn
 
     def forward(self, batch: Tensors, noise: Tensors | None, knobs: Knobs) -> dict[str, Tensor]:
@@ -93,5 +114,7 @@ class Supervised(Method):
             if self.preset.mse_counts_missing:
                 loss = loss * (~batch["target"].isnan()).to(loss.dtype).mean()
             return {"loss": loss}
-        smoothing = knobs["label_smoothing"] if noise else 0.0  # judged without smoothing, as in the authors' code
+        smoothing = (
+            knobs["label_smoothing"] if noise else 0.0
+        )  # judged without smoothing, as in the authors' code
         return {"loss": losses.cross_entropy(logits, batch["target"], smoothing)}

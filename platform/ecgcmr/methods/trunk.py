@@ -76,7 +76,14 @@ class TwoViews(Method):
     cmr: resnet.ResNet
 
     def __init__(
-        self, network: Network, preset: Preset, *, outputs: int, modality: str, samples: int, **strength: Any
+        self,
+        network: Network,
+        preset: Preset,
+        *,
+        outputs: int,
+        modality: str,
+        samples: int,
+        **strength: Any,
     ) -> None:
         """Settle views and optimiser; `outputs` is not used.
 
@@ -115,7 +122,9 @@ class TwoViews(Method):
 
     def embeddings(self, batch: Tensors, noise: Tensors, knobs: Knobs) -> tuple[Tensor, Tensor]:
         """Embeddings of both views, (n, width) each, not of length one."""
-        first, second = (self._embed(x, i, noise, knobs) for i, x in enumerate(self.seen(batch, noise)))
+        first, second = (
+            self._embed(x, i, noise, knobs) for i, x in enumerate(self.seen(batch, noise))
+        )
         return first, second
 
     def _embed(self, x: Tensor, i: int, noise: Tensors, knobs: Knobs) -> Tensor:

@@ -50,7 +50,9 @@ def written_out(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 @torch.library.register_vmap("ecgcmr::attention")
 def _pack(info, in_dims: tuple[int | None, ...], *qkv: Tensor) -> tuple[Tensor, int]:
     members = info.batch_size
-    stacked = (t.expand(members, *t.shape) if d is None else t.movedim(d, 0) for t, d in zip(qkv, in_dims))
+    stacked = (
+        t.expand(members, *t.shape) if d is None else t.movedim(d, 0) for t, d in zip(qkv, in_dims)
+    )
     q, k, v = (t.flatten(0, 1) for t in stacked)
     found = _attend(q, k, v)
     return found.reshape(members, -1, *found.shape[1:]), 0

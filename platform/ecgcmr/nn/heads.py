@@ -67,8 +67,12 @@ class AttentionPool(nn.Module):
 
     def _split(self, tokens: Tensor) -> list[Tensor]:
         width = tokens.shape[-1]
-        query = F.linear(tokens.mean(1, keepdim=True), self.in_proj_weight[:width], self.in_proj_bias[:width])
-        key, value = F.linear(tokens, self.in_proj_weight[width:], self.in_proj_bias[width:]).chunk(2, -1)
+        query = F.linear(
+            tokens.mean(1, keepdim=True), self.in_proj_weight[:width], self.in_proj_bias[:width]
+        )
+        key, value = F.linear(tokens, self.in_proj_weight[width:], self.in_proj_bias[width:]).chunk(
+            2, -1
+        )
         return [split_heads(part, self.heads) for part in (query, key, value)]
 
 

@@ -14,7 +14,17 @@ from torch import Tensor, nn
 from ecgcmr.errors import InputError
 
 # Left over in a file by what sat on the encoder: MAE's decoder and norm, pooling, classifiers, other projectors.
-_ON_TOP = ("norm.", "fc_norm.", "fc.", "head.", "attention_pool.", "mask_token", "decoder_", "projector.", "predictor.")
+_ON_TOP = (
+    "norm.",
+    "fc_norm.",
+    "fc.",
+    "head.",
+    "attention_pool.",
+    "mask_token",
+    "decoder_",
+    "projector.",
+    "predictor.",
+)
 
 
 def into(module: nn.Module, weights: Mapping[str, np.ndarray | Tensor], part: str) -> None:
@@ -29,17 +39,30 @@ def into(module: nn.Module, weights: Mapping[str, np.ndarray | Tensor], part: st
         InputError: the names or shapes differ; lists `- in the file only`, `+ in the model only`, `~ of another shape`.
     """
     mine = module.state_dict()
-    found = {k: torch.as_tensor(np.asarray(v) if not isinstance(v, Tensor) else v) for k, v in weights.items()}
+    found = {
+        k: torch.as_tensor(np.asarray(v) if not isinstance(v, Tensor) else v)
+        for k, v in weights.items()
+    }
     if "pos_embed" in found and "pos_embed" in mine:
         found["pos_embed"] = resize_positions(found["pos_embed"], mine["pos_embed"].shape[1])
     extra = sorted(k for k in found if k not in mine and not k.startswith(_ON_TOP))
     absent = sorted(k for k in mine if k not in found and not k.startswith("norm."))
     shapes = sorted(k for k in mine if k in found and found[k].shape != mine[k].shape)
     if extra or absent or shapes:
-        lines = [f"  - in the file only: {k}" for k in extra] + [f"  + in the model only: {k}" for k in absent]
-        lines += [f"  ~ {k}: {tuple(found[k].shape)} in the file, {tuple(mine[k].shape)} in the model" for k in shapes]
+        lines = [f"  - in the file only: {k}" for k in extra] + [
+            f"  + in the model only: {k}" for k in absent
+        ]
+        lines += [
+            f"  ~ {k}: {tuple(found[k].shape)} in the file, {tuple(mine[k].shape)} in the model"
+            for k in shapes
+        ]
         raise InputError(
-            "\n".join([f"the weights to start from and the {part} encoder differ; use the same network", *lines])
+            "\n".join(
+                [
+                    f"the weights to start from and the {part} encoder differ; use the same network",
+                    *lines,
+                ]
+            )
         )
     module.load_state_dict({**mine, **{k: v for k, v in found.items() if k in mine}})
 

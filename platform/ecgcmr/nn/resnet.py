@@ -44,7 +44,9 @@ class _Standardise(torch.autograd.Function):
         normal = (x - mean[:, None, None]) * scale[:, None, None]
         first = _sum_channels(grads[0]) / ctx.count
         second = _sum_channels(grads[0] * normal) / ctx.count
-        return (grads[0] - first[:, None, None] - normal * second[:, None, None]) * scale[:, None, None], None
+        return (grads[0] - first[:, None, None] - normal * second[:, None, None]) * scale[
+            :, None, None
+        ], None
 
 
 def _sum_channels(x: Tensor) -> Tensor:
@@ -76,7 +78,14 @@ class BatchNorm(nn.Module):
             if spread():
                 return self._spread(x)
         return F.batch_norm(
-            x, self.running_mean, self.running_var, self.weight, self.bias, training, self.momentum, self.eps
+            x,
+            self.running_mean,
+            self.running_var,
+            self.weight,
+            self.bias,
+            training,
+            self.momentum,
+            self.eps,
         )
 
     def _spread(self, x: Tensor) -> Tensor:
@@ -106,7 +115,9 @@ class Bottleneck(nn.Module):
         self.conv3, self.bn3 = convolution(width, outside, 1), BatchNorm(outside)
         self.downsample: nn.ModuleList | None = None
         if stride != 1 or inside != outside:
-            self.downsample = nn.ModuleList([convolution(inside, outside, 1, stride), BatchNorm(outside)])
+            self.downsample = nn.ModuleList(
+                [convolution(inside, outside, 1, stride), BatchNorm(outside)]
+            )
 
     def forward(self, x: Tensor, training: bool) -> Tensor:
         """(n, inside, h, w) -> (n, 4 · width, h / stride, w / stride)."""

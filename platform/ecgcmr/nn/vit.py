@@ -120,7 +120,9 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(width, eps=EPS)
         self.mlp = Mlp(width)
 
-    def forward(self, x: Tensor, drops: tuple[Tensor, Tensor] | None = None, rate: Tensor | float = 0.0) -> Tensor:
+    def forward(
+        self, x: Tensor, drops: tuple[Tensor, Tensor] | None = None, rate: Tensor | float = 0.0
+    ) -> Tensor:
         """(n, tokens, width) -> the same; `drops` are (n,) uniforms for the two branches."""
         first, second = drops or (None, None)
         x = x + drop_path(self.attn(x, self.norm1), first, rate)
@@ -135,7 +137,15 @@ class ViT(nn.Module):
     """The encoder (paper, section IV-C.1): width 384, 3 layers, 6 heads, patches of (1, 100)."""
 
     def __init__(
-        self, width: int, depth: int, heads: int, patch: int, times: int, *, fixed: bool = False, norm: bool = True
+        self,
+        width: int,
+        depth: int,
+        heads: int,
+        patch: int,
+        times: int,
+        *,
+        fixed: bool = False,
+        norm: bool = True,
     ) -> None:
         """Build the encoder of `nn.Network`'s sizes for `times` patches per lead.
 
@@ -157,7 +167,11 @@ class ViT(nn.Module):
         self.apply(truncated_normal)
 
     def forward(
-        self, x: Tensor, keep: Tensor | None = None, drops: Tensor | None = None, rate: Tensor | float = 0.0
+        self,
+        x: Tensor,
+        keep: Tensor | None = None,
+        drops: Tensor | None = None,
+        rate: Tensor | float = 0.0,
     ) -> Tensor:
         """Tokens of an ECG, the class token first.
 
@@ -173,7 +187,9 @@ class ViT(nn.Module):
         tokens = self._embedded(x, keep)
         last = max(len(self.blocks) - 1, 1)
         for i, block in enumerate(self.blocks):
-            pair = (drops[:, i, 0], drops[:, i, 1]) if i and drops is not None else None  # the first drops nothing
+            pair = (
+                (drops[:, i, 0], drops[:, i, 1]) if i and drops is not None else None
+            )  # the first drops nothing
             tokens = block(tokens, pair, rate * (i / last))
         return tokens if self.norm is None else self.norm(tokens)
 

@@ -1,7 +1,19 @@
 """Raw recordings: one file per format, each with `find`, `read` and `suits`, and the registry of them by kind."""
 
 from ecgcmr.errors import Excluded
-from ecgcmr.raw import aecg, cardiosoft, code15, ecg_dicom, muse, normalised, sax_dicom, sax_nifti, scp, tensors, wfdb
+from ecgcmr.raw import (
+    aecg,
+    cardiosoft,
+    code15,
+    ecg_dicom,
+    muse,
+    normalised,
+    sax_dicom,
+    sax_nifti,
+    scp,
+    tensors,
+    wfdb,
+)
 from ecgcmr.raw.records import CmrRecord, EcgRecord, Reader, key
 
 # The order is that in which `inspect` and `predict` ask whose a file is.

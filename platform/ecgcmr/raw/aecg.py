@@ -79,7 +79,9 @@ def _rhythm(root: Element) -> list[Element]:
 
 def _rate(sequences: list[Element]) -> float:
     """One over the increment of TIME_ABSOLUTE (GLIST_TS) or TIME_RELATIVE (GLIST_PQ), in Hz."""
-    clocks = [one for one in sequences if _attribute(one, "{*}code", "code").upper().startswith("TIME_")]
+    clocks = [
+        one for one in sequences if _attribute(one, "{*}code", "code").upper().startswith("TIME_")
+    ]
     steps = {_number(clock, "increment", "value") * _unit(clock) for clock in clocks}
     if len(steps) > 1:
         raise Excluded("two sampling rates")
@@ -98,12 +100,18 @@ def _number(sequence: Element, part: str, name: str) -> float:
 def _rows(sequences: list[Element]) -> list[tuple[str, np.ndarray]]:
     """The leads in mV: origin + scale · digits (SLIST_PQ)."""
     codes = [_attribute(sequence, "{*}code", "code") for sequence in sequences]
-    return [(code, _millivolts(one)) for code, one in zip(codes, sequences) if code.upper().startswith("MDC_ECG_LEAD")]
+    return [
+        (code, _millivolts(one))
+        for code, one in zip(codes, sequences)
+        if code.upper().startswith("MDC_ECG_LEAD")
+    ]
 
 
 def _millivolts(sequence: Element) -> np.ndarray:
     digits = markup.samples(markup.text(sequence, f"{_VALUE}/{{*}}digits").split())
-    scale = markup.positive(_number(sequence, "scale", "value"), "gain") * _voltage(sequence, "scale")
+    scale = markup.positive(_number(sequence, "scale", "value"), "gain") * _voltage(
+        sequence, "scale"
+    )
     origin = _number(sequence, "origin", "value")
     return scale * digits + (origin * _voltage(sequence, "origin") if origin else 0.0)
 
@@ -116,9 +124,14 @@ def _age(root: Element, person: Element | None) -> float | None:
     """The age that an observation states in years (`a`), or the one between birth and recording."""
     stated = None
     for one in root.findall("{*}controlVariable/{*}relatedObservation"):
-        if _attribute(one, "{*}code", "code") in _AGE_CODES and _attribute(one, _VALUE, "unit") == "a":
+        if (
+            _attribute(one, "{*}code", "code") in _AGE_CODES
+            and _attribute(one, _VALUE, "unit") == "a"
+        ):
             stated = diagnoses.years(_attribute(one, _VALUE, "value"))
-    times = [_attribute(root, f"{{*}}effectiveTime/{{*}}{part}", "value") for part in ("center", "low")]
+    times = [
+        _attribute(root, f"{{*}}effectiveTime/{{*}}{part}", "value") for part in ("center", "low")
+    ]
     born = _attribute(person, "{*}birthTime", "value")
     return age_in_years(stated, _date(born), _date(times[0] or times[1]))
 

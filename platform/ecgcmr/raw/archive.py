@@ -18,7 +18,9 @@ from pathlib import Path, PurePosixPath
 from ecgcmr.errors import Excluded
 from ecgcmr.raw.records import FILE_LIMIT
 
-RATIO_LIMIT = 100  # the 224 CinC recordings shrink 1.5- to 4-fold, XML with decimal numbers 5- to 15-fold
+RATIO_LIMIT = (
+    100  # the 224 CinC recordings shrink 1.5- to 4-fold, XML with decimal numbers 5- to 15-fold
+)
 NAME_LIMIT = 200  # characters; file systems take 255 bytes
 SIBLING_LIMIT = 8  # files of one recording: header, signals, Frank leads, annotations
 
@@ -47,7 +49,9 @@ def find(root: Path, endings: tuple[str, ...]) -> list[str]:
     if root.is_dir():
         files = sorted(file for file in root.rglob("*") if file.is_file())
         loose = [str(file) for file in files if file.name.lower().endswith(endings)]
-        return loose or [source for file in files if is_archive(file) for source in _members(file, endings)]
+        return loose or [
+            source for file in files if is_archive(file) for source in _members(file, endings)
+        ]
     return _members(root, endings) if is_archive(root) else []
 
 
@@ -93,10 +97,19 @@ def beside(source: str, name: str, folders: int) -> str | None:
     """The file of this name in a source's folder or up to so many folders above, in the same archive; None if none."""
     path, member = split(source)
     if not path:
-        return next((str(p / name) for p in list(Path(source).parents)[: folders + 1] if (p / name).is_file()), None)
+        return next(
+            (
+                str(p / name)
+                for p in list(Path(source).parents)[: folders + 1]
+                if (p / name).is_file()
+            ),
+            None,
+        )
     places = list(PurePosixPath(member).parents)[: folders + 1]
     members = _archive(path).members
-    return next((f"{path}#{place / name}" for place in places if str(place / name) in members), None)
+    return next(
+        (f"{path}#{place / name}" for place in places if str(place / name) in members), None
+    )
 
 
 def _members(file: Path, endings: tuple[str, ...]) -> list[str]:
@@ -115,7 +128,9 @@ def _archive(path: str) -> Archive:
         raise Excluded("damaged archive") from error
 
 
-@lru_cache(maxsize=2)  # the directory of PTB-XL's archive, 87,000 members, takes half a second to read
+@lru_cache(
+    maxsize=2
+)  # the directory of PTB-XL's archive, 87,000 members, takes half a second to read
 def _open(path: str, size: int, modified: int) -> Archive:
     file = zipfile.ZipFile(path)
     members = {member.filename: member for member in file.infolist() if not member.is_dir()}
@@ -132,7 +147,9 @@ def _stem(name: str) -> str:
 def _inside(name: str) -> PurePosixPath:
     """A member's path, which must stay inside the folder that it is copied to."""
     path = PurePosixPath(name)
-    odd = any(part == ".." or len(part) > NAME_LIMIT for part in path.parts) or re.search(r"[\\:\x00]", name)
+    odd = any(part == ".." or len(part) > NAME_LIMIT for part in path.parts) or re.search(
+        r"[\\:\x00]", name
+    )
     if path.is_absolute() or not path.parts or odd:
         raise Excluded("archive member leads outside")
     return path

@@ -17,8 +17,12 @@ from typing import IO, Any
 from ecgcmr.errors import Excluded
 
 OPENERS: dict[str, Any] = {
-    ".tar": open, ".tar.gz": gzip.open, ".tgz": gzip.open, ".tar.xz": lzma.open, ".tar.bz2": bz2.open,
-}  # fmt: skip
+    ".tar": open,
+    ".tar.gz": gzip.open,
+    ".tgz": gzip.open,
+    ".tar.xz": lzma.open,
+    ".tar.bz2": bz2.open,
+}
 ENDINGS = (*OPENERS, ".zip")
 MEMBER_LIMIT = 256 << 20  # one file; an enhanced DICOM holds a whole stack
 TOTAL_LIMIT = 1 << 30  # all files of one person
@@ -80,10 +84,17 @@ def _zipped(source: Path) -> Iterator[bytes]:
 
 
 def _tarred(source: Path, opener: Any) -> Iterator[bytes]:
-    with opener(source, "rb") as stream, tarfile.open(fileobj=Bounded(stream, source), mode="r|") as archive:
+    with (
+        opener(source, "rb") as stream,
+        tarfile.open(fileobj=Bounded(stream, source), mode="r|") as archive,
+    ):
         for number, member in enumerate(archive):
             _allow(number + 1, 0, 0)
-            opened = archive.extractfile(member) if member.isfile() and member.size <= MEMBER_LIMIT else None
+            opened = (
+                archive.extractfile(member)
+                if member.isfile() and member.size <= MEMBER_LIMIT
+                else None
+            )
             if opened:
                 yield opened.read()
         # A damaged header looks like the end to tarfile; and a compressed stream knows its checksum at its end.

@@ -44,7 +44,11 @@ def read(source: str) -> EcgRecord:
     strip = _strip(root, stem)
     signal, leads = standard_leads(_rows(strip))
     rate = strip.find("SampleRate")
-    hertz = None if rate is None or rate.get("units", "Hz").lower() != "hz" else diagnoses.number(markup.text(rate))
+    hertz = (
+        None
+        if rate is None or rate.get("units", "Hz").lower() != "hz"
+        else diagnoses.number(markup.text(rate))
+    )
     person, visit = biobank(stem)
     return EcgRecord(
         key=stem,
@@ -67,7 +71,9 @@ def _strip(root: Element, stem: str) -> Element:
     if root.tag != ROOT:
         raise Excluded("not a CardioSoft file")
     kind = markup.text(root, "ObservationType").lower()
-    exercise = any(root.find(f".//{name}") is not None for name in ("Strip", "ExerciseMeasurements"))
+    exercise = any(
+        root.find(f".//{name}") is not None for name in ("Strip", "ExerciseMeasurements")
+    )
     if exercise or "_6025_" in stem or re.search("exerc|stress|ergo", kind):
         raise Excluded("exercise ECG (field 6025), not a resting ECG")
     strip = root.find("StripData")
@@ -79,7 +85,9 @@ def _strip(root: Element, stem: str) -> Element:
 def _rows(strip: Element) -> list[tuple[str, np.ndarray]]:
     """The file's leads in mV, as many and as long as it states."""
     resolution = strip.find("Resolution")
-    unit = re.fullmatch(r"(.*?)\s*per\s*lsb", "" if resolution is None else resolution.get("units", "").lower())
+    unit = re.fullmatch(
+        r"(.*?)\s*per\s*lsb", "" if resolution is None else resolution.get("units", "").lower()
+    )
     gain = markup.positive(diagnoses.number(markup.text(resolution)), "gain")
     scale = gain * markup.millivolts(unit[1] if unit else "")
     waves = strip.findall("WaveformData")
@@ -106,7 +114,10 @@ def _age(root: Element) -> float | None:
     age = root.find("PatientInfo/Age")
     in_years = age is not None and age.get("units", "").lower().startswith("year")
     stated = diagnoses.years(markup.text(age)) if in_years else None
-    return age_in_years(stated, *(_date(root.find(at)) for at in ("PatientInfo/BirthDateTime", "ObservationDateTime")))
+    return age_in_years(
+        stated,
+        *(_date(root.find(at)) for at in ("PatientInfo/BirthDateTime", "ObservationDateTime")),
+    )
 
 
 def _date(element: Element | None) -> date | None:
@@ -124,6 +135,10 @@ def _filters(setting: Element | None) -> tuple[str, ...]:
     pairs = (("HighPass", "high pass"), ("LowPass", "low pass"))
     cuts = [(word, diagnoses.number(markup.text(setting, name))) for name, word in pairs]
     words = [f"{word} {cut:g} Hz" for word, cut in cuts if cut]
-    words += [f"notch {mains} Hz" for mains in (50, 60) if markup.text(setting, f"Filter{mains}Hz").lower() in _ON]
+    words += [
+        f"notch {mains} Hz"
+        for mains in (50, 60)
+        if markup.text(setting, f"Filter{mains}Hz").lower() in _ON
+    ]
     words += ["cubic spline"] if markup.text(setting, "CubicSpline").lower() in _ON else []
     return (f"filtered by the device: {', '.join(words)}",) if words else ()

@@ -38,9 +38,15 @@ def find(path: str) -> list[str]:
         InputError: there is no HDF5 file.
     """
     root = Path(path)
-    files = [root] if root.is_file() else sorted(f for f in root.rglob("*") if f.suffix.lower() in ENDINGS)
+    files = (
+        [root]
+        if root.is_file()
+        else sorted(f for f in root.rglob("*") if f.suffix.lower() in ENDINGS)
+    )
     if not files or files[0].suffix.lower() not in ENDINGS:
-        raise InputError(f"{path}: no HDF5 file (*.hdf5, *.h5) here; unpack exams_part*.zip and name their folder")
+        raise InputError(
+            f"{path}: no HDF5 file (*.hdf5, *.h5) here; unpack exams_part*.zip and name their folder"
+        )
     return [f"{file}#{i}" for file in files for i in range(_rows(file))]
 
 
@@ -69,7 +75,9 @@ def read(source: str) -> EcgRecord:
             exam = _exam(opened, number)
     except Excluded:
         raise
-    except Exception as error:  # h5py raises OSError, KeyError, RuntimeError and others for damaged files
+    except (
+        Exception
+    ) as error:  # h5py raises OSError, KeyError, RuntimeError and others for damaged files
         raise Excluded("unreadable HDF5 file") from error
     return EcgRecord(
         key=key(source),
@@ -126,7 +134,11 @@ def _exam(opened: h5py.File, number: int) -> int | None:
     if "exam_id" not in opened:
         return None
     exams = _own(opened, "exam_id")
-    return int(exams[number]) if exams.ndim == 1 and exams.dtype.kind in "iu" and number < len(exams) else None
+    return (
+        int(exams[number])
+        if exams.ndim == 1 and exams.dtype.kind in "iu" and number < len(exams)
+        else None
+    )
 
 
 def _trimmed(signal: np.ndarray) -> np.ndarray:
@@ -144,10 +156,16 @@ def _trimmed(signal: np.ndarray) -> np.ndarray:
 def _subject(file: Path, exam: int | None) -> dict:
     """Age, sex, labels and person of an exam; nothing where there is no table or no line."""
     known: dict = {"age": None, "sex": None, "labels": {}, "person": None}
-    table = next((p / TABLE for p in (file.parent, file.parent.parent) if (p / TABLE).is_file()), None)
+    table = next(
+        (p / TABLE for p in (file.parent, file.parent.parent) if (p / TABLE).is_file()), None
+    )
     if table is None or exam is None or exam not in (exams := _table(str(table))).index:
         return known
-    said = {str(name): float(value) for name, value in exams.loc[exam].to_dict().items() if pd.notna(value)}
+    said = {
+        str(name): float(value)
+        for name, value in exams.loc[exam].to_dict().items()
+        if pd.notna(value)
+    }
     labels = {f"code_{name}": said[name] for name in LABELS if name in said}
     if "AF" in said:
         labels["af"] = said["AF"]
@@ -174,7 +192,9 @@ def _table(path: str) -> pd.DataFrame:
         table = table.apply(pd.to_numeric, errors="coerce").replace([np.inf, -np.inf], np.nan)
         table = table.set_index("exam_id", verify_integrity=True)
     except (KeyError, ValueError, OSError) as error:
-        raise InputError(f"{path}: not the table of CODE-15 %: it needs a column exam_id, each number once") from error
+        raise InputError(
+            f"{path}: not the table of CODE-15 %: it needs a column exam_id, each number once"
+        ) from error
     for name in {*LABELS, "is_male"} & set(table):
         table[name] = table[name].where(table[name].isin((0, 1)))
     return table

@@ -104,7 +104,16 @@ SCP = tuple(
 
 
 # Of PTB-XL's table.
-_COLUMNS = ("patient_id", "age", "sex", "height", "weight", "scp_codes", "filename_lr", "filename_hr")
+_COLUMNS = (
+    "patient_id",
+    "age",
+    "sex",
+    "height",
+    "weight",
+    "scp_codes",
+    "filename_lr",
+    "filename_hr",
+)
 
 # Diagnostic statements by superclass (scp_statements.csv, column diagnostic_class).
 SCP_CLASSES = {
@@ -141,10 +150,16 @@ def snomed(words: str) -> dict[str, float]:
         `snomed_<code>` and `af` -> 0.0 or 1.0; empty without a list. With a word that is neither, only the 1s: what the
         word says is unknown, so nothing is known to be absent.
     """
-    listed = [word.strip() for word in words.split(",") if word.strip() and word.strip().lower() != "unknown"]
+    listed = [
+        word.strip()
+        for word in words.split(",")
+        if word.strip() and word.strip().lower() != "unknown"
+    ]
     codes = {CPSC.get(word, word) for word in listed}
     understood = {code for code in codes if re.fullmatch(r"\d{6,18}", code)}
-    return _columns("snomed_", understood, SNOMED, AF_SNOMED, complete=bool(codes) and codes == understood)
+    return _columns(
+        "snomed_", understood, SNOMED, AF_SNOMED, complete=bool(codes) and codes == understood
+    )
 
 
 def scp(statements: Iterable[str]) -> dict[str, float]:
@@ -158,7 +173,10 @@ def scp(statements: Iterable[str]) -> dict[str, float]:
     listed = said & set(SCP)  # any other word may be anybody's and stays in the table
     complete = bool(listed) and listed == said
     labels = _columns("scp_", listed, SCP, AF_SCP, complete=complete)
-    classes = {f"scp_class_{name}": float(bool(listed & {*words.split()})) for name, words in SCP_CLASSES.items()}
+    classes = {
+        f"scp_class_{name}": float(bool(listed & {*words.split()}))
+        for name, words in SCP_CLASSES.items()
+    }
     labels |= classes if complete else {name: 1.0 for name, value in classes.items() if value}
     return dict(sorted(labels.items()))
 
@@ -193,7 +211,11 @@ def complete(labels: dict[str, float], columns: Iterable[str]) -> dict[str, floa
     Returns:
         `labels` with 0 for each absent `snomed_` (`scp_`) column, if the recording has a full list of that kind.
     """
-    full = tuple(p for p, known in (("snomed_", SNOMED), ("scp_", SCP)) if all(column(p, c) in labels for c in known))
+    full = tuple(
+        p
+        for p, known in (("snomed_", SNOMED), ("scp_", SCP))
+        if all(column(p, c) in labels for c in known)
+    )
     return {**{name: 0.0 for name in columns if full and name.startswith(full)}, **labels}
 
 
@@ -217,7 +239,9 @@ def ptbxl(path: str) -> dict[str, Annotation]:
         except InputError:
             raise
         except Exception:  # literals raise what the parser of Python does, and quote the row
-            raise InputError(f"{path}, line {table.line_num}: cannot be read as a line of PTB-XL's table") from None
+            raise InputError(
+                f"{path}, line {table.line_num}: cannot be read as a line of PTB-XL's table"
+            ) from None
     return found
 
 

@@ -27,10 +27,34 @@ from ecgcmr.signals import ecg
 CLASSES = b"1.2.840.10008.5.1.4.1.1.9."  # every waveform storage class begins so; images have other numbers
 PLAIN = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian)
 ENDINGS = (".dcm",)
-TO_MV = {"uv": 1e-3, "µv": 1e-3, "μv": 1e-3, "microvolt": 1e-3, "mv": 1.0, "millivolt": 1.0, "v": 1e3, "volt": 1e3}
-TYPES = {(8, "SB"): "i1", (8, "UB"): "u1", (16, "SS"): "i2", (16, "US"): "u2", (32, "SL"): "i4", (32, "UL"): "u4"}
+TO_MV = {
+    "uv": 1e-3,
+    "µv": 1e-3,
+    "μv": 1e-3,
+    "microvolt": 1e-3,
+    "mv": 1.0,
+    "millivolt": 1.0,
+    "v": 1e3,
+    "volt": 1e3,
+}
+TYPES = {
+    (8, "SB"): "i1",
+    (8, "UB"): "u1",
+    (16, "SS"): "i2",
+    (16, "US"): "u2",
+    (32, "SL"): "i4",
+    (32, "UL"): "u4",
+}
 # The numbers of leads in SCP-ECG (5.6.3-9-61) and in ISO/IEEE 11073-10101 (2:61) are the same.
-CODES = {1: "I", 2: "II", **{n + 2: f"V{n}" for n in range(1, 7)}, 61: "III", 62: "aVR", 63: "aVL", 64: "aVF"}
+CODES = {
+    1: "I",
+    2: "II",
+    **{n + 2: f"V{n}" for n in range(1, 7)},
+    61: "III",
+    62: "aVR",
+    63: "aVL",
+    64: "aVF",
+}
 UNDEFINED = 0xFFFFFFFF  # the length of a sequence that says itself where it ends
 SKEW_LIMIT_S = 0.001  # half a sample at 500 Hz
 
@@ -47,11 +71,15 @@ def find(path: str) -> list[str]:
     if root.is_file() and not archive.is_archive(root):
         return [str(root)]
     loose = (
-        [str(f) for f in sorted(root.rglob("*")) if f.is_file() and suits(f, records.head(f))] if root.is_dir() else []
+        [str(f) for f in sorted(root.rglob("*")) if f.is_file() and suits(f, records.head(f))]
+        if root.is_dir()
+        else []
     )
     found = loose or archive.find(root, ENDINGS)
     if not found:
-        raise InputError(f"{path}: no DICOM ECG here; name a recording, or the folder or archive that holds them")
+        raise InputError(
+            f"{path}: no DICOM ECG here; name a recording, or the folder or archive that holds them"
+        )
     return found
 
 
@@ -75,7 +103,9 @@ def read(source: str) -> EcgRecord:
             return _record(file.stem, _dataset(file))
         except Excluded:
             raise
-        except Exception as error:  # elements of a wrong type or length raise what pydicom's conversion raises
+        except (
+            Exception
+        ) as error:  # elements of a wrong type or length raise what pydicom's conversion raises
             raise Excluded("unreadable DICOM file") from error
 
 
@@ -90,10 +120,18 @@ def _record(key: str, dataset: pydicom.Dataset) -> EcgRecord:
     leads = tuple(_lead(channel) for channel in channels)
     signal, repairs = _millivolts(samples, channels, leads, rate_hz)
     return EcgRecord(
-        key=key, signal=signal.astype(np.float32), rate_hz=rate_hz, leads=leads,
-        age=_years(dataset), sex=_sex(dataset), height=None, weight=None, labels={}, repairs=repairs,
+        key=key,
+        signal=signal.astype(np.float32),
+        rate_hz=rate_hz,
+        leads=leads,
+        age=_years(dataset),
+        sex=_sex(dataset),
+        height=None,
+        weight=None,
+        labels={},
+        repairs=repairs,
         patient=records.patient(dataset.get("PatientID")),
-    )  # fmt: skip
+    )
 
 
 def _dataset(file: Path) -> pydicom.Dataset:
@@ -110,7 +148,9 @@ def _dataset(file: Path) -> pydicom.Dataset:
 def _ends(dataset: pydicom.Dataset, file: Path) -> None:
     """Refuse a file that does not end with its last element: what was inserted or lost before it has shifted the samples."""
     elements: list[Any] = [dataset.get_item(tag) for tag in dataset.keys()]  # noqa: SIM118 (else values)
-    last = max(elements, key=lambda e: e.value_tell if isinstance(e, RawDataElement) else e.file_tell or 0)
+    last = max(
+        elements, key=lambda e: e.value_tell if isinstance(e, RawDataElement) else e.file_tell or 0
+    )
     if isinstance(last, RawDataElement) and last.length != UNDEFINED:
         with file.open("rb") as opened:
             opened.seek(last.value_tell)
@@ -122,14 +162,26 @@ def _ends(dataset: pydicom.Dataset, file: Path) -> None:
 def _rhythm(dataset: pydicom.Dataset) -> pydicom.Dataset:
     """The group of 10 s with the most of the twelve leads; of several the original one, then the longest."""
     every = dataset.get("WaveformSequence") or []
-    groups = [group for group in every if "MEDIAN" not in str(group.get("MultiplexGroupLabel")).upper()]
+    groups = [
+        group for group in every if "MEDIAN" not in str(group.get("MultiplexGroupLabel")).upper()
+    ]
     if not groups:
         raise Excluded("no rhythm in the waveform object")
 
     def rank(group: pydicom.Dataset) -> tuple:
-        leads = {_lead(channel) for channel in group.get("ChannelDefinitionSequence") or []} & set(ecg.LEADS)
-        samples, rate_hz = int(group.get("NumberOfWaveformSamples") or 0), float(group.get("SamplingFrequency") or 0)
-        return samples >= 10 * rate_hz, len(leads), group.get("WaveformOriginality") == "ORIGINAL", samples
+        leads = {_lead(channel) for channel in group.get("ChannelDefinitionSequence") or []} & set(
+            ecg.LEADS
+        )
+        samples, rate_hz = (
+            int(group.get("NumberOfWaveformSamples") or 0),
+            float(group.get("SamplingFrequency") or 0),
+        )
+        return (
+            samples >= 10 * rate_hz,
+            len(leads),
+            group.get("WaveformOriginality") == "ORIGINAL",
+            samples,
+        )
 
     return max(groups, key=rank)
 
@@ -160,7 +212,9 @@ def _missing(group: pydicom.Dataset, stored: np.ndarray) -> np.ndarray:
     value = np.frombuffer(padding, stored.dtype)[0]
     held = stored == value
     limits = np.iinfo(stored.dtype)
-    return held if value in (limits.min, limits.max) else np.broadcast_to(held.all(axis=0), held.shape)
+    return (
+        held if value in (limits.min, limits.max) else np.broadcast_to(held.all(axis=0), held.shape)
+    )
 
 
 def _skew(channels: list[pydicom.Dataset], rate_hz: float) -> None:
@@ -168,7 +222,8 @@ def _skew(channels: list[pydicom.Dataset], rate_hz: float) -> None:
     if not rate_hz:
         return
     offsets = [
-        float(c.get("ChannelTimeSkew") or 0) + float(c.get("ChannelSampleSkew") or 0) / rate_hz for c in channels
+        float(c.get("ChannelTimeSkew") or 0) + float(c.get("ChannelSampleSkew") or 0) / rate_hz
+        for c in channels
     ]
     if np.ptp(offsets) > SKEW_LIMIT_S:
         raise Excluded("leads recorded at different times")
@@ -181,7 +236,9 @@ def _lead(channel: pydicom.Dataset) -> str:
         Excluded: code and meaning name different leads.
     """
     codes = channel.get("ChannelSourceSequence") or []
-    code, meaning = (str(codes[0].get(name) or "") if codes else "" for name in ("CodeValue", "CodeMeaning"))
+    code, meaning = (
+        str(codes[0].get(name) or "") if codes else "" for name in ("CodeValue", "CodeMeaning")
+    )
     number = re.search(r"(?:5\.6\.3-9-|^2:)(\d{1,3})$", code.strip())
     by_code = CODES.get(int(number[1])) if number else ecg.lead_name(code)
     by_words = ecg.lead_name(re.split(r"[(,]", meaning)[0])
@@ -194,7 +251,9 @@ def _millivolts(
     samples: np.ndarray, channels: list[pydicom.Dataset], leads: tuple[str, ...], rate_hz: float
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """Scale every lead: stored · sensitivity · correction + baseline, in the channel's unit (PS3.3 C.10.9.1.4)."""
-    wanted = [i for i, lead in enumerate(leads) if lead != "other"]  # a pressure beside the leads is no fault
+    wanted = [
+        i for i, lead in enumerate(leads) if lead != "other"
+    ]  # a pressure beside the leads is no fault
     units = {i: _unit(channels[i]) for i in wanted}
     values = samples.copy()
     for i in wanted:
@@ -213,7 +272,9 @@ def _millivolts(
     return _unit_by_amplitude(values, wanted, rate_hz)
 
 
-def _unit_by_amplitude(values: np.ndarray, wanted: list[int], rate_hz: float) -> tuple[np.ndarray, tuple[str, ...]]:
+def _unit_by_amplitude(
+    values: np.ndarray, wanted: list[int], rate_hz: float
+) -> tuple[np.ndarray, tuple[str, ...]]:
     """µV, mV and V differ by 1000, human amplitudes by 30: at most one of them fits.
 
     Raises:
@@ -231,7 +292,11 @@ def _unit_by_amplitude(values: np.ndarray, wanted: list[int], rate_hz: float) ->
 def _unit(channel: pydicom.Dataset) -> str:
     """The unit of a channel, a key of `TO_MV`; "" where it is not stated."""
     codes = channel.get("ChannelSensitivityUnitsSequence") or []
-    words = [str(codes[0].get(name) or "").strip().lower() for name in ("CodeValue", "CodeMeaning")] if codes else []
+    words = (
+        [str(codes[0].get(name) or "").strip().lower() for name in ("CodeValue", "CodeMeaning")]
+        if codes
+        else []
+    )
     known = [word for word in words if word in TO_MV]
     if any(words) and not known:
         raise Excluded("unit is not a voltage")

@@ -91,11 +91,15 @@ def parse(source: str) -> Element:
     for _ in range(DEPTH):
         level = [child for element in level for child in element]
     if level:
-        raise Excluded("XML too deep for a resting ECG")  # a search through it would end in a RecursionError
+        raise Excluded(
+            "XML too deep for a resting ECG"
+        )  # a search through it would end in a RecursionError
     return root
 
 
-def _refuse_internal_subset(name: str, system: str | None, public: str | None, internal: bool) -> None:
+def _refuse_internal_subset(
+    name: str, system: str | None, public: str | None, internal: bool
+) -> None:
     # Without entities it can still give every element an attribute of a megabyte.
     if internal:
         raise DTDForbidden(name, system, public)

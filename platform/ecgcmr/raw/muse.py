@@ -65,7 +65,11 @@ def read(source: str) -> EcgRecord:
 def _rhythm(root: Element) -> Element:
     if root.tag != ROOT:
         raise Excluded("not a MUSE file")
-    waves = [wave for wave in root.findall("Waveform") if markup.text(wave, "WaveformType").lower() == "rhythm"]
+    waves = [
+        wave
+        for wave in root.findall("Waveform")
+        if markup.text(wave, "WaveformType").lower() == "rhythm"
+    ]
     if len(waves) != 1:
         raise Excluded("several rhythm waveforms" if waves else "no rhythm waveform")
     return waves[0]
@@ -100,13 +104,17 @@ def _millivolts(lead: Element) -> np.ndarray:
 def _counts(lead: Element) -> np.ndarray:
     """Little-endian int16, in agreement with the sizes and the CRC-32 (of the bytes, decimal) that the file states."""
     try:
-        payload = base64.b64decode("".join(markup.text(lead, "WaveFormData").split()), validate=True)
+        payload = base64.b64decode(
+            "".join(markup.text(lead, "WaveFormData").split()), validate=True
+        )
     except (binascii.Error, ValueError):
         raise Excluded("samples are not base64") from None
     if (markup.text(lead, "LeadSampleSize") or "2") != "2" or len(payload) % 2:
         raise Excluded("samples are not of 16 bits")
     found = {"LeadByteCountTotal": len(payload), "LeadSampleCountTotal": len(payload) // 2}
-    if any(markup.whole(markup.text(lead, name)) not in (None, size) for name, size in found.items()):
+    if any(
+        markup.whole(markup.text(lead, name)) not in (None, size) for name, size in found.items()
+    ):
         raise Excluded("number of samples differs from the stated")
     # 0 and blank: programs that write MUSE's format without a checksum
     if markup.text(lead, "LeadDataCRC32") not in ("", "0", str(zlib.crc32(payload))):

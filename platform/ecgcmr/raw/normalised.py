@@ -42,9 +42,18 @@ def read(source: str) -> EcgRecord:
     if tensors.normalised(signal) != tensors.GROUP:
         raise Excluded("not normalised by lead group; the format 'tensors' takes millivolts")
     return EcgRecord(
-        key=key(source), signal=restored(signal), rate_hz=float(ecg.RATE_HZ), leads=ecg.LEADS,
-        age=None, sex=None, height=None, weight=None, labels={}, repairs=(WORDS,), cleaned=True,
-    )  # fmt: skip
+        key=key(source),
+        signal=restored(signal),
+        rate_hz=float(ecg.RATE_HZ),
+        leads=ecg.LEADS,
+        age=None,
+        sex=None,
+        height=None,
+        weight=None,
+        labels={},
+        repairs=(WORDS,),
+        cleaned=True,
+    )
 
 
 def restored(signal: np.ndarray) -> np.ndarray:
@@ -69,4 +78,6 @@ def restored(signal: np.ndarray) -> np.ndarray:
     slope = (steps * wanted).sum() / max((wanted**2).sum(), 1e-12)
     if not slope > 0:
         raise Excluded("Einthoven's law violated")
-    return np.concatenate([LIMBS_MV * one, LIMBS_MV / slope * x[3:6], CHEST_MV * x[6:]]).astype(np.float32)
+    return np.concatenate([LIMBS_MV * one, LIMBS_MV / slope * x[3:6], CHEST_MV * x[6:]]).astype(
+        np.float32
+    )

@@ -19,7 +19,9 @@ from ecgcmr.errors import Excluded
 from ecgcmr.signals import ecg
 
 HEAD = 4096  # bytes at a file's beginning that `suits` may judge by
-FILE_LIMIT = 64 << 20  # bytes of a file that holds one ECG; an hour of 12 leads at 500 Hz and 16 bits has 43 MB
+FILE_LIMIT = (
+    64 << 20
+)  # bytes of a file that holds one ECG; an hour of 12 leads at 500 Hz and 16 bits has 43 MB
 
 
 def head(file: Path) -> bytes:
@@ -174,7 +176,9 @@ def standard_leads(rows: Iterable[tuple[str, np.ndarray]]) -> tuple[np.ndarray, 
         Excluded: none is one of the twelve, or they differ in length.
     """
     # a name with a minus (−aVR in Cabrera's order) is the lead upside down
-    named = [(ecg.lead_name(name), row) for name, row in rows if not name.lstrip().startswith(("-", "−"))]
+    named = [
+        (ecg.lead_name(name), row) for name, row in rows if not name.lstrip().startswith(("-", "−"))
+    ]
     kept = [(lead, row) for lead, row in named if lead]
     if not kept:
         raise Excluded("no standard lead")
@@ -192,7 +196,9 @@ def age_in_years(stated: float | None, born: date | None, recorded: date | None)
     """
     counted = None
     if born and recorded:
-        counted = float(recorded.year - born.year - ((recorded.month, recorded.day) < (born.month, born.day)))
+        counted = float(
+            recorded.year - born.year - ((recorded.month, recorded.day) < (born.month, born.day))
+        )
     if stated is not None and counted is not None and abs(stated - counted) > 1:
         return None
     age = counted if stated is None else stated

@@ -77,7 +77,9 @@ def _persons(folder: Path) -> list[Path]:
     for child in children:
         if child.is_dir() and any(map(bundle.is_archive, child.rglob("*"))):
             persons += _persons(child)
-        elif bundle.is_archive(child) or (child.is_dir() and any(map(_looks_like_dicom, child.rglob("*")))):
+        elif bundle.is_archive(child) or (
+            child.is_dir() and any(map(_looks_like_dicom, child.rglob("*")))
+        ):
             persons.append(child)
     return persons
 
@@ -85,7 +87,10 @@ def _persons(folder: Path) -> list[Path]:
 def suits(file: Path, head: bytes) -> bool:
     """Whether it is an archive, a DICOM file that is no ECG, or a folder that holds some."""
     if file.is_dir():
-        return any(_looks_like_dicom(f) and not ecg_dicom.suits(f, records.head(f)) for f in file.rglob("*"))
+        return any(
+            _looks_like_dicom(f) and not ecg_dicom.suits(f, records.head(f))
+            for f in file.rglob("*")
+        )
     if ecg_dicom.suits(file, head):
         return False
     return head[128:132] == b"DICM" or file.name.lower().endswith((*bundle.ENDINGS, ".dcm", ".ima"))
@@ -99,7 +104,9 @@ def read(source: str) -> CmrRecord:
             undone here, or more than the limits allow.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pydicom warns of identifiers that break the standard's rules
+        warnings.simplefilter(
+            "ignore"
+        )  # pydicom warns of identifiers that break the standard's rules
         images, people = [], set()
         for dataset in _datasets(Path(source)):
             images += (mine := _images(dataset))
@@ -118,7 +125,9 @@ def read(source: str) -> CmrRecord:
     if np.ptp(np.diff([phases[0].position for phases in slices])) > 1.0:
         repairs = (*repairs, "slices at unequal distances")
     times = np.array([image.when[0] for image in slices[len(slices) // 2]])
-    key = re.sub(r"(\.tar)?\.(tar|gz|tgz|xz|bz2|zip|dcm|ima)$", "", Path(source).name, flags=re.IGNORECASE)
+    key = re.sub(
+        r"(\.tar)?\.(tar|gz|tgz|xz|bz2|zip|dcm|ima)$", "", Path(source).name, flags=re.IGNORECASE
+    )
     person, visit = biobank(key)
     return CmrRecord(
         key=key,
@@ -144,7 +153,9 @@ def _looks_like_dicom(file: Path) -> bool:
 def _datasets(source: Path) -> Iterator[pydicom.Dataset]:
     """Every DICOM image of a source; what is no DICOM (tables, previews) is passed over."""
     for content in bundle.contents(source):
-        if DeflatedExplicitVRLittleEndian.encode() in content:  # pydicom would inflate it without a bound
+        if (
+            DeflatedExplicitVRLittleEndian.encode() in content
+        ):  # pydicom would inflate it without a bound
             raise Excluded("deflated DICOM")
         try:
             yield pydicom.dcmread(BytesIO(content))
@@ -160,11 +171,16 @@ def _datasets(source: Path) -> Iterator[pydicom.Dataset]:
 def _images(dataset: pydicom.Dataset) -> list[Image]:
     """The image of a plain file or the frames of an enhanced one; none of what has no plane, no pixels or no sense."""
     try:
-        if "PixelData" not in dataset or not 0 < int(dataset.Rows) * int(dataset.Columns) <= PIXEL_LIMIT:
+        if (
+            "PixelData" not in dataset
+            or not 0 < int(dataset.Rows) * int(dataset.Columns) <= PIXEL_LIMIT
+        ):
             return []
         # Some exports leave functional groups in plain images too (GE's of Sunnybrook do), with nothing of use in them.
         if "PerFrameFunctionalGroupsSequence" in dataset and "ImagePositionPatient" not in dataset:
-            return [_enhanced(dataset, n) for n in range(len(dataset.PerFrameFunctionalGroupsSequence))]
+            return [
+                _enhanced(dataset, n) for n in range(len(dataset.PerFrameFunctionalGroupsSequence))
+            ]
         if int(dataset.get("NumberOfFrames") or 1) > 1:
             return []
         trigger, number = dataset.get("TriggerTime"), float(dataset.get("InstanceNumber") or 0)
@@ -175,16 +191,28 @@ def _images(dataset: pydicom.Dataset) -> list[Image]:
 
 def _enhanced(dataset: pydicom.Dataset, frame: int) -> Image:
     """One frame of an enhanced MR image, whose facts lie in functional groups of its own or of all (PS3.3 C.7.6.16)."""
-    own, shared = dataset.PerFrameFunctionalGroupsSequence[frame], dataset.get("SharedFunctionalGroupsSequence")
+    own, shared = (
+        dataset.PerFrameFunctionalGroupsSequence[frame],
+        dataset.get("SharedFunctionalGroupsSequence"),
+    )
     groups = [
-        item[0] for part in (own, *(shared or [])[:1]) for item in (e.value for e in part if e.VR == "SQ") if item
+        item[0]
+        for part in (own, *(shared or [])[:1])
+        for item in (e.value for e in part if e.VR == "SQ")
+        if item
     ]
     beats = (group.get("NominalCardiacTriggerDelayTime") for group in groups)
-    return _image(dataset, frame, tuple(groups), next((t for t in beats if t is not None), None), float(frame))
+    return _image(
+        dataset, frame, tuple(groups), next((t for t in beats if t is not None), None), float(frame)
+    )
 
 
 def _image(
-    dataset: pydicom.Dataset, frame: int, places: tuple[pydicom.Dataset, ...], trigger: Any, number: float
+    dataset: pydicom.Dataset,
+    frame: int,
+    places: tuple[pydicom.Dataset, ...],
+    trigger: Any,
+    number: float,
 ) -> Image:
     """The sorting facts of one image.
 
@@ -203,10 +231,14 @@ def _image(
     origin = np.array(fact("ImagePositionPatient"), dtype=np.float64).reshape(3)
     directions = np.array(fact("ImageOrientationPatient"), dtype=np.float64).reshape(2, 3)
     down, across = (float(x) for x in np.array(fact("PixelSpacing"), dtype=np.float64))
-    if not np.isfinite([*origin, *directions.ravel()]).all() or not (0 < down < np.inf and 0 < across < np.inf):
+    if not np.isfinite([*origin, *directions.ravel()]).all() or not (
+        0 < down < np.inf and 0 < across < np.inf
+    ):
         raise ValueError("no place in space")
     scaled = any("RescaleSlope" in place for place in places)
-    rescale = (float(fact("RescaleSlope")), float(fact("RescaleIntercept"))) if scaled else (1.0, 0.0)
+    rescale = (
+        (float(fact("RescaleSlope")), float(fact("RescaleIntercept"))) if scaled else (1.0, 0.0)
+    )
     if not (0 < rescale[0] < np.inf and np.isfinite(rescale[1])):
         raise ValueError("no scale")
     return Image(
@@ -216,7 +248,13 @@ def _image(
         normal=np.cross(directions[0], directions[1]),
         spacing=(down, across),
         rescale=rescale,
-        plane=(int(dataset.Rows), int(dataset.Columns), round(down, 3), round(across, 3), *directions.ravel().round(2)),
+        plane=(
+            int(dataset.Rows),
+            int(dataset.Columns),
+            round(down, 3),
+            round(across, 3),
+            *directions.ravel().round(2),
+        ),
         series=(int(dataset.get("SeriesNumber") or 0), str(dataset.get("SeriesInstanceUID", ""))),
         when=(np.nan if trigger in (None, "") else float(trigger), number),
     )
@@ -268,7 +306,9 @@ def _timed(phases: list[Image]) -> bool:
     return bool(np.isfinite([image.when[0] for image in phases]).all())
 
 
-def _equal_phases(slices: list[list[Image]], repairs: tuple[str, ...]) -> tuple[list[list[Image]], tuple[str, ...]]:
+def _equal_phases(
+    slices: list[list[Image]], repairs: tuple[str, ...]
+) -> tuple[list[list[Image]], tuple[str, ...]]:
     """Give every slice the commonest number of phases: those nearest in time, so that a missing one repeats another."""
     count = Counter(len(phases) for phases in slices).most_common(1)[0][0]
     if all(len(phases) == count for phases in slices):
@@ -301,7 +341,9 @@ def _decodable(syntax: UID) -> bool:
 def _rows_too_many(dataset: pydicom.Dataset) -> bool:
     """Whether plain pixels go on for a row or more after the stated ones: sizes and pixels are not of one image."""
     row = int(dataset.Columns) * int(dataset.SamplesPerPixel) * int(dataset.BitsAllocated) // 8
-    return len(dataset.PixelData) >= row * (int(dataset.Rows) * max(1, int(dataset.get("NumberOfFrames") or 1)) + 1)
+    return len(dataset.PixelData) >= row * (
+        int(dataset.Rows) * max(1, int(dataset.get("NumberOfFrames") or 1)) + 1
+    )
 
 
 def _pixels(image: Image) -> np.ndarray:

@@ -27,7 +27,9 @@ APEX_RAS = np.array([-1.0, 1.0, -1.0])
 UNITS_MS = {8: 1e3, 16: 1.0, 24: 1e-3}  # bits 3 to 5 of `xyzt_units`: s, ms, µs
 LEFT_OUT = "segmentation left out: "
 
-logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)  # it reports what it sets right in a header
+logging.getLogger("nibabel.global").setLevel(
+    logging.CRITICAL
+)  # it reports what it sets right in a header
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,9 @@ def find(path: str) -> list[str]:
     named = [f for f in files if _stem(f) == "sa" or (_stem(f) == "sa_ED" and not _beside(f, "sa"))]
     files = named or [file for file in files if not _stem(file).startswith("seg_")]
     if not files:
-        raise InputError(f"{path}: no NIfTI file (*.nii, *.nii.gz) here; name a stack or the folder that holds them")
+        raise InputError(
+            f"{path}: no NIfTI file (*.nii, *.nii.gz) here; name a stack or the folder that holds them"
+        )
     return [str(file) for file in files]
 
 
@@ -77,7 +81,11 @@ def read(source: str) -> CmrRecord:
     frames = frames.astype(np.float32)
     stem, es = _stem(path), None
     if frames.shape[1] == 1 and stem.endswith("_ED") and (other := _beside(path, stem[:-2] + "ES")):
-        frames, stem, es = np.concatenate([frames, _same(_load(other), frames, image)], axis=1), stem[:-3], 1
+        frames, stem, es = (
+            np.concatenate([frames, _same(_load(other), frames, image)], axis=1),
+            stem[:-3],
+            1,
+        )
     if frames.shape[1] < 2:
         raise Excluded("not a cine: no time axis")
     zooms = image.header.get_zooms()
@@ -98,11 +106,16 @@ def read(source: str) -> CmrRecord:
         masks=None if drawn.masks is None else np.ascontiguousarray(drawn.masks[order]),
         masked=drawn.masked,
         es=es,
-        labels={} if drawn.ed is None else phenotypes.measure(
-            drawn.ed[order], None if drawn.es is None else drawn.es[order], spacing,
-            heart_rate=phenotypes.heart_rate(trigger), from_apex=from_apex,
+        labels={}
+        if drawn.ed is None
+        else phenotypes.measure(
+            drawn.ed[order],
+            None if drawn.es is None else drawn.es[order],
+            spacing,
+            heart_rate=phenotypes.heart_rate(trigger),
+            from_apex=from_apex,
         ),
-    )  # fmt: skip
+    )
 
 
 def _load(path: Path) -> tuple[np.ndarray, Any]:
@@ -110,7 +123,9 @@ def _load(path: Path) -> tuple[np.ndarray, Any]:
     try:
         length = _length(path)
         image: Any = nibabel.load(path)  # nibabel types only the base of its formats
-        if not isinstance(image, nibabel.Nifti1Pair):  # of which NIfTI-2 is one; nibabel reads many formats
+        if not isinstance(
+            image, nibabel.Nifti1Pair
+        ):  # of which NIfTI-2 is one; nibabel reads many formats
             raise Excluded("unreadable NIfTI")
         shape = image.shape
         if len(shape) not in (3, 4) or min(shape) < 1:
@@ -136,7 +151,9 @@ def _load(path: Path) -> tuple[np.ndarray, Any]:
 def _agree(image: Any) -> bool:
     """Whether the header states one size of voxels, where it states it twice; nibabel puts 1 mm for a size of 0."""
     sizes = np.linalg.norm(image.affine[:3, :3], axis=0)
-    return not image.header["sform_code"] or np.allclose(sizes, image.header.get_zooms()[:3], rtol=0.05)
+    return not image.header["sform_code"] or np.allclose(
+        sizes, image.header.get_zooms()[:3], rtol=0.05
+    )
 
 
 def _length(path: Path) -> int:
@@ -209,7 +226,9 @@ def _drawn(path: Path, stem: str, frames: np.ndarray, image: Any) -> Drawn:
             return _of_whole(_labels(whole, frames, image), frames.shape[1])
         if at_ed:
             es = _labels(at_es, frames, image)[:, 0] if at_es else None
-            return _of_ends(_labels(at_ed, frames, image)[:, 0], es, _phases(path, stem, frames, image))
+            return _of_ends(
+                _labels(at_ed, frames, image)[:, 0], es, _phases(path, stem, frames, image)
+            )
         return Drawn()
     except Excluded as error:
         return Drawn(words=(f"{LEFT_OUT}{error}",))
@@ -233,12 +252,20 @@ def _of_whole(masks: np.ndarray, phases: int) -> Drawn:
     if masks.shape[1] != phases:
         raise Excluded("another number of phases")
     blood = (masks == cmr.BLOOD).sum((0, 2, 3))
-    failed = 2 * blood < np.minimum(np.roll(blood, 1), np.roll(blood, -1))  # between two phases it does not halve
+    failed = 2 * blood < np.minimum(
+        np.roll(blood, 1), np.roll(blood, -1)
+    )  # between two phases it does not halve
     masked = tuple(int(t) for t in np.flatnonzero((blood >= cmr.LEAST_BLOOD) & ~failed))
     masks = np.where(np.isin(np.arange(phases), masked)[:, None, None], masks, np.uint8(0))
     es = cmr.end_systole(masks, masked)
     words = ("phases with a failed segmentation left out",) if failed.any() else ()
-    return Drawn(masks, masked, masks[:, 0] if 0 in masked else None, None if es is None else masks[:, es], words)
+    return Drawn(
+        masks,
+        masked,
+        masks[:, 0] if 0 in masked else None,
+        None if es is None else masks[:, es],
+        words,
+    )
 
 
 def _of_ends(ed: np.ndarray, es: np.ndarray | None, phases: tuple[int, int | None, int]) -> Drawn:
@@ -259,7 +286,10 @@ def _phases(path: Path, stem: str, frames: np.ndarray, image: Any) -> tuple[int,
     if _stem(path).endswith("_ED"):
         return 0, 1, count
     found = [_beside(path, f"{stem}_{phase}") for phase in ("ED", "ES")]
-    at = [_phase_of(_same(_load(file), frames, image)[:, 0], frames) if file else None for file in found]
+    at = [
+        _phase_of(_same(_load(file), frames, image)[:, 0], frames) if file else None
+        for file in found
+    ]
     if found[0] and at[0] != 0:
         raise Excluded("its end-diastole is not the first phase")
     return 0, at[1], count

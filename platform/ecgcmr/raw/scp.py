@@ -19,7 +19,9 @@ from ecgcmr.raw import archive
 from ecgcmr.raw.records import EcgRecord, age_in_years, key, patient, standard_leads
 
 _NOT_DECODED = "SCP-ECG compression that is not decoded"
-LIMIT = 1 << 20  # bytes; ten seconds take 35 to 240 kB, and the library needs seconds to decode a MiB
+LIMIT = (
+    1 << 20
+)  # bytes; ten seconds take 35 to 240 kB, and the library needs seconds to decode a MiB
 
 
 def find(path: str) -> list[str]:
@@ -35,7 +37,9 @@ def find(path: str) -> list[str]:
         raise InputError(f"{path}: no such file or folder")
     found = archive.find(place, (".scp",))
     if not found:
-        raise InputError(f"{path}: no SCP-ECG file (*.scp) in this folder; name the folder that holds the recordings")
+        raise InputError(
+            f"{path}: no SCP-ECG file (*.scp) in this folder; name the folder that holds the recordings"
+        )
     return found
 
 

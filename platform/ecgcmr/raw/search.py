@@ -32,16 +32,25 @@ def recordings(kind: str, path: Path) -> list[tuple[str, str]]:
     elif reader or file.is_file():
         found = _inside(kind, file)
     else:
-        found = [one for inside in sorted(file.rglob("*")) if inside.is_file() for one in _inside(kind, inside)]
+        found = [
+            one
+            for inside in sorted(file.rglob("*"))
+            if inside.is_file()
+            for one in _inside(kind, inside)
+        ]
     if not found:
         known = ", ".join(name for name in raw.READERS[kind] if name not in raw.ASKED_FOR)
         raise Excluded(f"no {kind.upper()} in a format that can be read ({known})")
-    return [one for one in dict.fromkeys(found) if one[0]]  # one of several files may have been found by each
+    return [
+        one for one in dict.fromkeys(found) if one[0]
+    ]  # one of several files may have been found by each
 
 
 def file_of(source: str) -> Path:
     """The file or folder of a source such as `exams.hdf5#17` or `records.zip#a/rec.hea`, whether it is there or not."""
-    return Path(source) if Path(source).exists() else Path(archive.split(source)[0] or row(source)[0])
+    return (
+        Path(source) if Path(source).exists() else Path(archive.split(source)[0] or row(source)[0])
+    )
 
 
 def whose(kind: str, file: Path) -> str:
@@ -68,7 +77,9 @@ def takes(reader: raw.Reader, file: Path) -> bool:
 def _inside(kind: str, file: Path) -> list[tuple[str, str]]:
     try:
         name = whose(kind, file)
-        return [(name, source) for source in raw.READERS[kind][name].find(str(file))] if name else []
+        return (
+            [(name, source) for source in raw.READERS[kind][name].find(str(file))] if name else []
+        )
     except InputError:
         return [(name, str(file))]
     except OSError:  # not ours to open

@@ -30,7 +30,9 @@ FORM = (12, ecg.SAMPLES)
 GROUP = "lead group"
 OTHER = "no array of 12 leads and 5000 samples"
 
-Recordings = Sequence[torch.Tensor] | torch.Tensor | np.ndarray  # one recording each along the first axis
+Recordings = (
+    Sequence[torch.Tensor] | torch.Tensor | np.ndarray
+)  # one recording each along the first axis
 
 
 def find(path: str) -> list[str]:
@@ -42,10 +44,16 @@ def find(path: str) -> list[str]:
         InputError: there is none.
     """
     root = Path(path)
-    files = [root] if root.is_file() else sorted(f for f in root.rglob("*") if f.suffix.lower() in ENDINGS)
+    files = (
+        [root]
+        if root.is_file()
+        else sorted(f for f in root.rglob("*") if f.suffix.lower() in ENDINGS)
+    )
     found = [source for file in files for source in _sources(file, alone=root.is_file())]
     if not found:
-        raise InputError(f"{path}: no array of ECGs (*.npy, *.npz or *.pt of (N, 12, 5000)) here; name one")
+        raise InputError(
+            f"{path}: no array of ECGs (*.npy, *.npz or *.pt of (N, 12, 5000)) here; name one"
+        )
     return found
 
 
@@ -64,7 +72,9 @@ def suits(file: Path, head: bytes) -> bool:
         return ending in ENDINGS and head.startswith(b"PK")
     try:
         return _ecgs(_npy_form(BytesIO(head))[0])
-    except Exception:  # numpy's header is Python: its parser raises TokenError, RecursionError and others
+    except (
+        Exception
+    ):  # numpy's header is Python: its parser raises TokenError, RecursionError and others
         return False
 
 
@@ -82,9 +92,17 @@ def read(source: str) -> EcgRecord:
         lost = f"normalised by {how}, the millivolts are lost"
         raise Excluded(f"{lost}; the format 'normalised' takes it" if how == GROUP else lost)
     return EcgRecord(
-        key=key(source), signal=signal, rate_hz=float(ecg.RATE_HZ), leads=ecg.LEADS,
-        age=None, sex=None, height=None, weight=None, labels={}, repairs=(),
-    )  # fmt: skip
+        key=key(source),
+        signal=signal,
+        rate_hz=float(ecg.RATE_HZ),
+        leads=ecg.LEADS,
+        age=None,
+        sex=None,
+        height=None,
+        weight=None,
+        labels={},
+        repairs=(),
+    )
 
 
 def array(source: str) -> np.ndarray:
@@ -98,7 +116,10 @@ def array(source: str) -> np.ndarray:
     if number >= len(held):
         raise Excluded("no such row")
     chosen = held[number]
-    return np.array(chosen.detach().float().numpy() if isinstance(chosen, torch.Tensor) else chosen, dtype=np.float32)
+    return np.array(
+        chosen.detach().float().numpy() if isinstance(chosen, torch.Tensor) else chosen,
+        dtype=np.float32,
+    )
 
 
 def normalised(signal: np.ndarray) -> str:
@@ -147,7 +168,9 @@ def _opened(path: str, size: int, modified: int) -> Recordings:
 
 def _npy(path: str) -> np.ndarray:
     held = np.load(path, mmap_mode="r", allow_pickle=False)
-    if held.offset + held.nbytes != Path(path).stat().st_size:  # what was inserted would shift all that follows
+    if (
+        held.offset + held.nbytes != Path(path).stat().st_size
+    ):  # what was inserted would shift all that follows
         raise Excluded("unreadable array file")
     return held
 
@@ -192,10 +215,13 @@ def _pt(path: str) -> list[torch.Tensor] | torch.Tensor:
     except pickle.UnpicklingError as error:
         raise Excluded("not plain tensors") from error
     tensors = list(held) if isinstance(held, (list, tuple)) else [held]
-    if not tensors or not all(isinstance(t, torch.Tensor) and t.layout == torch.strided for t in tensors):
+    if not tensors or not all(
+        isinstance(t, torch.Tensor) and t.layout == torch.strided for t in tensors
+    ):
         raise Excluded(OTHER)
     if any(
-        max(t.numel() * t.element_size(), t.untyped_storage().nbytes()) > Path(path).stat().st_size for t in tensors
+        max(t.numel() * t.element_size(), t.untyped_storage().nbytes()) > Path(path).stat().st_size
+        for t in tensors
     ):
         raise Excluded("unreadable array file")
     if not isinstance(held, (list, tuple)):

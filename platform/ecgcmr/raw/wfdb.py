@@ -20,7 +20,10 @@ from ecgcmr.signals import ecg
 
 MICROVOLT = 1000.0  # counts per mV of a file in µV
 TO_MV = {"mv": 1.0, "uv": 1e-3, "µv": 1e-3, "μv": 1e-3, "v": 1e3, "nv": 1e-6}
-STEPS = (4.0, 20.0)  # µV; below, a file of doubled or tripled counts with an honest gain would look the same
+STEPS = (
+    4.0,
+    20.0,
+)  # µV; below, a file of doubled or tripled counts with an honest gain would look the same
 TYPICAL_MV = 0.9  # median of `ecg.amplitude` over the 224 CinC recordings
 FRANK = ("vx", "vy", "vz")
 _HEADER_LIMIT = 1 << 20
@@ -37,8 +40,16 @@ def find(path: str) -> list[str]:
     root = Path(path)
     if root.is_dir() or archive.is_archive(root):
         headers = archive.find(root, (".hea",))
-        fine = {Path(header).stem.removesuffix("_hr") for header in headers if header.endswith("_hr.hea")}
-        headers = [h for h in headers if not (h.endswith("_lr.hea") and Path(h).stem.removesuffix("_lr") in fine)]
+        fine = {
+            Path(header).stem.removesuffix("_hr")
+            for header in headers
+            if header.endswith("_hr.hea")
+        }
+        headers = [
+            h
+            for h in headers
+            if not (h.endswith("_lr.hea") and Path(h).stem.removesuffix("_lr") in fine)
+        ]
         if not headers:
             raise InputError(
                 f"{path}: no WFDB header (*.hea) here; name the folder or the archive that holds the recordings"
@@ -59,7 +70,13 @@ def suits(file: Path, head: bytes) -> bool:
 def _header(file: Path) -> Path | None:
     """The header that a file is, or that a file with a signal file's name would have."""
     suffix = file.suffix.lower()
-    return file if suffix == ".hea" else file.with_suffix(".hea") if suffix in (".dat", ".mat") else None
+    return (
+        file
+        if suffix == ".hea"
+        else file.with_suffix(".hea")
+        if suffix in (".dat", ".mat")
+        else None
+    )
 
 
 def read(source: str) -> EcgRecord:
@@ -75,7 +92,9 @@ def read(source: str) -> EcgRecord:
         record, repairs = _open(header)
         person = _person(header)
     # format 16 and others mark a missing sample with the lowest value; `dac` turns it into NaN
-    signal = record.dac(return_res=64).T * np.array([_to_mv(unit) for unit in record.units])[:, None]
+    signal = (
+        record.dac(return_res=64).T * np.array([_to_mv(unit) for unit in record.units])[:, None]
+    )
     scale, repair = _gain_repair(record)
     return EcgRecord(
         key=header.stem,
@@ -98,7 +117,10 @@ def _open(header: Path) -> tuple[wfdb.Record, tuple[str, ...]]:
         with header.open("rb") as file:
             text = file.read(_HEADER_LIMIT).decode("utf-8", errors="replace")
         mended = _mend(text, header.stem)
-        if sum((header.parent / name).stat().st_size for name in _signal_files(mended)) > FILE_LIMIT:
+        if (
+            sum((header.parent / name).stat().st_size for name in _signal_files(mended))
+            > FILE_LIMIT
+        ):
             raise Excluded("file too large")
         if mended == text:
             record = wfdb.rdrecord(str(header.with_suffix("")), physical=False)
@@ -111,7 +133,9 @@ def _open(header: Path) -> tuple[wfdb.Record, tuple[str, ...]]:
             return _checked(record), ("record name in the header put right",)
     except Excluded:
         raise
-    except Exception as error:  # wfdb raises whatever its parsing meets: IndexError, ValueError, struct.error …
+    except (
+        Exception
+    ) as error:  # wfdb raises whatever its parsing meets: IndexError, ValueError, struct.error …
         raise Excluded("unreadable WFDB record") from error
 
 
@@ -124,7 +148,9 @@ def _mend(text: str, stem: str) -> str:
     name, *stated = lines[first].split()
     if "/" in name:  # its parts name files of their own, and may lie hours apart
         raise Excluded("multi-segment record")
-    if stated[:1] != [str(sum(map(_speaks, lines)) - 1)]:  # wfdb would make room for as many signals as stated
+    if stated[:1] != [
+        str(sum(map(_speaks, lines)) - 1)
+    ]:  # wfdb would make room for as many signals as stated
         raise Excluded("unreadable WFDB record")
     # wfdb passes over what is no number and takes its default
     if len(stated) > 1 and not re.fullmatch(r"0*[1-9]\d*(\.\d*)?([/(].*)?", stated[1]):
@@ -157,7 +183,9 @@ def _checked(record: wfdb.Record) -> wfdb.Record:
         if stated is not None and (stated - found) % 65536:
             raise Excluded("samples differ from the header's checksum")
     if len({*zip(record.file_name, record.fmt)}) > len(set(record.file_name)):
-        raise Excluded("unreadable WFDB record")  # one file is read in one format, whatever a lead states
+        raise Excluded(
+            "unreadable WFDB record"
+        )  # one file is read in one format, whatever a lead states
     if not all(gain > 0 for gain in record.adc_gain):  # below 0 it would stand the ECG on its head
         raise Excluded("gain unknown")
     return record
@@ -176,7 +204,9 @@ def _gain_repair(record: wfdb.Record) -> tuple[float, tuple[str, ...]]:
     if len(gains) != 1:
         return 1.0, ()
     stated = gains.pop()
-    counts = record.d_signal.T.astype(np.float64) - np.array(record.baseline, dtype=np.float64)[:, None]
+    counts = (
+        record.d_signal.T.astype(np.float64) - np.array(record.baseline, dtype=np.float64)[:, None]
+    )
     true = true_gain(counts, stated, float(record.fs))
     return (
         (1.0, ())
@@ -236,7 +266,10 @@ def _subject(source: str, key: str, person: str | None, comments: list[str]) -> 
     table = archive.beside(source, "ptbxl_database.csv", folders=3)
     annotation = _annotations(table).get(key) if table else None
     if annotation:
-        return {key: getattr(annotation, key) for key in ("age", "sex", "height", "weight", "labels", "person")}
+        return {
+            key: getattr(annotation, key)
+            for key in ("age", "sex", "height", "weight", "labels", "person")
+        }
     fields = dict(re.findall(r"(?im)^\s*(age|sex|dx)\s*:[ \t]*(.*?)\s*$", "\n".join(comments)))
     said = {name.lower(): value for name, value in fields.items()}
     return {

@@ -25,10 +25,27 @@ from ecgcmr.trial import Trial
 
 SPLIT_TITLES = {"train": "Training", "val": "Validation", "test": "Test"}
 TITLES = {"cmr-simclr": "SimCLR", **paper.TITLES}  # a pre-training's signals are named beside it
-SIGNALS = {"ecg": "ECG", "cmr": "CMR", "ecg+cmr": "ECG + CMR"}  # in the order that pre-trainings need each other
+SIGNALS = {
+    "ecg": "ECG",
+    "cmr": "CMR",
+    "ecg+cmr": "ECG + CMR",
+}  # in the order that pre-trainings need each other
 UNITS = {"rows": "subject‑visits"}  # the manifest's word, and the reader's
-PACKAGES = ("torch", "ray", "optuna", "xgboost", "aim", "numpy", "scipy", "pandas", "pyarrow", "scikit-learn",
-            "safetensors", "matplotlib", "jinja2")  # fmt: skip
+PACKAGES = (
+    "torch",
+    "ray",
+    "optuna",
+    "xgboost",
+    "aim",
+    "numpy",
+    "scipy",
+    "pandas",
+    "pyarrow",
+    "scikit-learn",
+    "safetensors",
+    "matplotlib",
+    "jinja2",
+)
 
 
 @dataclass(frozen=True)
@@ -42,7 +59,10 @@ class Run:
 
 def read(runs: Path) -> list[Run]:
     """Every finished trial, in the order of `order`."""
-    found = [Run(folder, trials.from_json(record["trial"]), record) for folder, record in store.records(runs)]
+    found = [
+        Run(folder, trials.from_json(record["trial"]), record)
+        for folder, record in store.records(runs)
+    ]
     return sorted(found, key=lambda run: order(run.trial))
 
 
@@ -115,7 +135,11 @@ def flow(manifest: Mapping[str, Any]) -> list[Box]:
     """
     steps = manifest["flow"]
     unit = steps[0].get("unit", "recordings")
-    chain = [step for i, step in enumerate(steps) if step.get("unit", unit) == unit or i == len(steps) - 1]
+    chain = [
+        step
+        for i, step in enumerate(steps)
+        if step.get("unit", unit) == unit or i == len(steps) - 1
+    ]
     facts = tuple((step["step"], step["n"]) for step in steps if step not in chain)
     boxes: list[Box] = []
     before = 0
@@ -125,9 +149,19 @@ def flow(manifest: Mapping[str, Any]) -> list[Box]:
         unexplained = before - step["n"] - sum(left.values())
         if boxes and counts == unit and unexplained > 0:
             left["no reason given"] = unexplained
-        ordered = tuple(sorted(((n, reason) for reason, n in left.items()), key=lambda pair: (-pair[0], pair[1])))
+        ordered = tuple(
+            sorted(
+                ((n, reason) for reason, n in left.items()), key=lambda pair: (-pair[0], pair[1])
+            )
+        )
         boxes.append(
-            Box(step["step"], step["n"], UNITS.get(counts, counts), ordered, facts if step is chain[-1] else ())
+            Box(
+                step["step"],
+                step["n"],
+                UNITS.get(counts, counts),
+                ordered,
+                facts if step is chain[-1] else (),
+            )
         )
         before = step["n"]
     return boxes
@@ -140,7 +174,11 @@ def splits(opened: Cohort) -> list[tuple[str, int, list[tuple[str, int]]]]:
     for split in SPLITS:
         rows = index[index.split == split]
         both = int((rows.has_ecg & rows.has_cmr).sum())
-        held = [("with ECG", int(rows.has_ecg.sum())), ("with CMR", int(rows.has_cmr.sum())), ("with both", both)]
+        held = [
+            ("with ECG", int(rows.has_ecg.sum())),
+            ("with CMR", int(rows.has_cmr.sum())),
+            ("with both", both),
+        ]
         found.append((SPLIT_TITLES[split], len(rows), [("people", rows.subject.nunique()), *held]))
     return found
 
@@ -156,11 +194,26 @@ def characteristics(opened: Cohort) -> list[tuple[str, ...]]:
     index, labels = opened.rows(), opened.manifest["labels"]
     parts = [*(index[index.split == split] for split in SPLITS), index]
     lines = [("Subject-visits", *(f"{len(rows):,}" for rows in parts))]
-    for name, title in (("age", "Age [years]"), ("height", "Height [cm]"), ("weight", "Weight [kg]")):
+    for name, title in (
+        ("age", "Age [years]"),
+        ("height", "Height [cm]"),
+        ("weight", "Weight [kg]"),
+    ):
         lines.append((title, *(_spread(rows[name]) for rows in parts)))
-    lines.insert(2, ("Men", *(_share(int((rows.sex == 1).sum()), int(rows.sex.notna().sum())) for rows in parts)))
-    binary = [name for name, by in labels.items() if all("positive" in part for part in by.values())]
-    for name in [*(n for n in tasks.DISEASES if n in binary), *sorted(set(binary) - set(tasks.DISEASES))]:
+    lines.insert(
+        2,
+        (
+            "Men",
+            *(_share(int((rows.sex == 1).sum()), int(rows.sex.notna().sum())) for rows in parts),
+        ),
+    )
+    binary = [
+        name for name, by in labels.items() if all("positive" in part for part in by.values())
+    ]
+    for name in [
+        *(n for n in tasks.DISEASES if n in binary),
+        *sorted(set(binary) - set(tasks.DISEASES)),
+    ]:
         known = [(int((rows[name] == 1).sum()), int(rows[name].notna().sum())) for rows in parts]
         lines.append((f"{SHORT.get(name, name)} positive", *(_share(*pair) for pair in known)))
     return lines
@@ -170,12 +223,22 @@ def phenotypes(manifest: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """Name, unit, and number and mean per split of every measured phenotype."""
     labels = manifest["labels"]
     measured = [name for name, by in labels.items() if all("mean" in part for part in by.values())]
-    ordered = [*(n for n in tasks.PHENOTYPES if n in measured), *sorted(set(measured) - set(tasks.PHENOTYPES))]
+    ordered = [
+        *(n for n in tasks.PHENOTYPES if n in measured),
+        *sorted(set(measured) - set(tasks.PHENOTYPES)),
+    ]
     lines = []
     for name in ordered:
         parts = [labels[name][split] for split in SPLITS]
         means = ["—" if part["mean"] is None else f"{part['mean']:.1f}" for part in parts]
-        lines.append((name.replace("_", " "), tasks.UNITS.get(name, ""), f"{sum(p['n'] for p in parts):,}", *means))
+        lines.append(
+            (
+                name.replace("_", " "),
+                tasks.UNITS.get(name, ""),
+                f"{sum(p['n'] for p in parts):,}",
+                *means,
+            )
+        )
     return lines
 
 
@@ -202,18 +265,20 @@ def pretrainings(runs: Sequence[Run], rows: pd.DataFrame) -> list[dict[str, str]
         trial, note = run.trial, run.record["provenance"]
         if trial.stage != "pretrain":
             continue
-        lines.append({
-            "title": titled(trial),
-            "starts": starts(trial, swept),
-            "epochs": f"{trial.epochs:,}",
-            "judged": judged(trial),
-            "batch": f"{trial.batch:,}",
-            "rate": f"{dict(trial.knobs)['lr']:g}" if "lr" in dict(trial.knobs) else "default",
-            "loss": f"{losses[trial.name]:.4f}" if trial.name in losses else "—",
-            "time": f"{note['seconds'] / 60:,.1f} min" if "seconds" in note else "—",
-            "status": "" if run.record["status"] == "finished" else run.record["status"],
-            "chosen": "✓" if trial.name in started else "—",
-        })  # fmt: skip
+        lines.append(
+            {
+                "title": titled(trial),
+                "starts": starts(trial, swept),
+                "epochs": f"{trial.epochs:,}",
+                "judged": judged(trial),
+                "batch": f"{trial.batch:,}",
+                "rate": f"{dict(trial.knobs)['lr']:g}" if "lr" in dict(trial.knobs) else "default",
+                "loss": f"{losses[trial.name]:.4f}" if trial.name in losses else "—",
+                "time": f"{note['seconds'] / 60:,.1f} min" if "seconds" in note else "—",
+                "status": "" if run.record["status"] == "finished" else run.record["status"],
+                "chosen": "✓" if trial.name in started else "—",
+            }
+        )
     return lines
 
 
@@ -254,7 +319,10 @@ def test_reads(runs: Path, found: Iterable[Run]) -> str:
         )
     faults = [
         (len(finals - counts.keys()), "final runs have no logged read"),
-        (sum(counts[name] > 1 for name in finals), "final runs read it more than once (a killed run starts again)"),
+        (
+            sum(counts[name] > 1 for name in finals),
+            "final runs read it more than once (a killed run starts again)",
+        ),
         (len(counts.keys() - finals), "trials read it that are no finished final run here"),
     ]
     told = [f"{n:,} {words}" for n, words in faults if n]
@@ -274,20 +342,30 @@ def commands(manifest: Mapping[str, Any], spaces: Sequence[str]) -> str:
         made = f"ecgcmr cohort synth --subjects {request.get('subjects', sum(manifest['rows'].values()))}"
     else:
         readers = manifest.get("recipe", {}).get("readers", {})
-        given = [f"--{kind} {reader}:PATH" for kind, names in readers.items() for reader in names.split("+")]
+        given = [
+            f"--{kind} {reader}:PATH"
+            for kind, names in readers.items()
+            for reader in names.split("+")
+        ]
         given += ["--labels LABELS"] if request.get("labels", "none") != "none" else []
         made = " ".join(["ecgcmr cohort build", *given])
     lines = [f"{made} --seed {manifest['seed']} --cohort {name}"]
     for space in spaces:
         file = f"search_spaces/{space}.py"
-        lines += [f"ecgcmr {verb:8s} {file} --cohort {name} --runs runs" for verb in ("pretrain", "sweep", "seeds")]
+        lines += [
+            f"ecgcmr {verb:8s} {file} --cohort {name} --runs runs"
+            for verb in ("pretrain", "sweep", "seeds")
+        ]
     return "\n".join([*lines, f"ecgcmr report   --cohort {name} --runs runs"])
 
 
 def settings(runs: Sequence[Run], manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What one has to know to run the same again, as (name, words) pairs."""
     notes = [run.record["provenance"] for run in runs]
-    seeds = {stage: sorted({run.trial.seed for run in runs if run.trial.stage == stage}) for stage in trials.STAGES}
+    seeds = {
+        stage: sorted({run.trial.seed for run in runs if run.trial.stage == stage})
+        for stage in trials.STAGES
+    }
     drawn = sorted({note["balance_seed"] for note in notes if "balance_seed" in note})
     listed: dict[str, Iterable[str]] = {
         "Search space": sorted({run.trial.space for run in runs}),
@@ -299,7 +377,9 @@ def settings(runs: Sequence[Run], manifest: Mapping[str, Any]) -> list[tuple[str
         "Seed of cohort and split": [str(manifest["seed"])],
         "Device": sorted({str(note["device"]) for note in notes if "device" in note}),
         "Precision": sorted({str(note["precision"]) for note in notes if "precision" in note}),
-        "Versions that trained": sorted({f"{k} {v}" for note in notes for k, v in note.get("versions", {}).items()}),
+        "Versions that trained": sorted(
+            {f"{k} {v}" for note in notes for k, v in note.get("versions", {}).items()}
+        ),
         "Versions beside this page": versions(),
         "Cohort": [f"{manifest['name']} (source {manifest['source']})"],
         "Cohort fingerprint": [manifest["fingerprint"]],
@@ -312,17 +392,24 @@ def versions() -> list[str]:
     """`python 3.11.2`, `torch 2.13.0` … as installed here."""
     found = [f"ecgcmr {__version__}", f"python {platform.python_version()}"]
     installed = {str(part.metadata["Name"]).lower() for part in importlib.metadata.distributions()}
-    return found + [f"{name} {importlib.metadata.version(name)}" for name in PACKAGES if name in installed]
+    return found + [
+        f"{name} {importlib.metadata.version(name)}" for name in PACKAGES if name in installed
+    ]
 
 
 def exact(runs: Sequence[Run], manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
     """(title, JSON) of what decides a result and is too long for a line: networks, presets, the cohort's recipe."""
     sizes: dict[str, set[str]] = {}
     for trial in (run.trial for run in runs if run.trial.modality != "tabular"):
-        sizes.setdefault(json.dumps(trials.to_json(trial)["network"], indent=1), set()).add(trial.space)
+        sizes.setdefault(json.dumps(trials.to_json(trial)["network"], indent=1), set()).add(
+            trial.space
+        )
     networks = [(f"Network of {', '.join(sorted(spaces))}", text) for text, spaces in sizes.items()]
     named = sorted({run.trial.preset for run in runs})
-    chosen = [(f"Preset {name}", json.dumps(dataclasses.asdict(presets.preset(name)), indent=1)) for name in named]
+    chosen = [
+        (f"Preset {name}", json.dumps(dataclasses.asdict(presets.preset(name)), indent=1))
+        for name in named
+    ]
     recipe = json.dumps(manifest["recipe"], indent=1, sort_keys=True, ensure_ascii=False)
     return [*networks, *chosen, ("Recipe of the cohort", recipe)]
 
@@ -338,7 +425,10 @@ def grids(runs: Sequence[Run]) -> list[tuple[str, ...]]:
         asked, systems = lines.setdefault((space, _values(members), f"{len(members):,}"), ({}, {}))
         asked[SHORT.get(task, task)] = None
         systems[TITLES.get(label, label)] = None
-    return [(", ".join(asked), ", ".join(systems), values, n) for (_, values, n), (asked, systems) in lines.items()]
+    return [
+        (", ".join(asked), ", ".join(systems), values, n)
+        for (_, values, n), (asked, systems) in lines.items()
+    ]
 
 
 def _values(members: Iterable[Trial]) -> str:
@@ -347,7 +437,10 @@ def _values(members: Iterable[Trial]) -> str:
     for trial in members:
         for name, value in (*((("batch", trial.batch),) if trial.batch else ()), *trial.knobs):
             tried.setdefault(name, set()).add(value)
-    return "; ".join(f"{name} {', '.join(f'{v:g}' for v in sorted(values))}" for name, values in sorted(tried.items()))
+    return "; ".join(
+        f"{name} {', '.join(f'{v:g}' for v in sorted(values))}"
+        for name, values in sorted(tried.items())
+    )
 
 
 def points(runs: Sequence[Run]) -> list[tuple[str, ...]]:
@@ -357,7 +450,11 @@ def points(runs: Sequence[Run]) -> list[tuple[str, ...]]:
     swept, lines = sweeps(runs), Counter[tuple[str, ...]]()
     for trial in finals:
         n = tried[_cell(trial)]
-        asked = SHORT.get(trial.task, trial.task), f"{100 * trial.take:g} %", TITLES.get(trial.label, trial.label)
+        asked = (
+            SHORT.get(trial.task, trial.task),
+            f"{100 * trial.take:g} %",
+            TITLES.get(trial.label, trial.label),
+        )
         length = f"{trial.epochs:,}" + (f", {judged(trial)}" if judged(trial) else "")
         how = trial.point.replace(",", ", "), f"{n:,}" if n else "—", length, starts(trial, swept)
         lines[*asked, *how, trial.space] += 1

@@ -25,9 +25,13 @@ def pair(found: explain.Pair, label: str, caption: str) -> Figure:
         label: of the system.
         caption: its first line names the pair, further lines describe it.
     """
-    span = f"similarity {found.similarity.min():.2f} to {found.similarity.max():.2f}".replace("-", "−")
+    span = f"similarity {found.similarity.min():.2f} to {found.similarity.max():.2f}".replace(
+        "-", "−"
+    )
     maps = {TITLES.get(label, label): found.similarity}
-    return heatmaps.figure6([heatmaps.Case(f"{caption}\n{span}", found.ecg, ecg.RATE_HZ, found.cmr[1], maps)])
+    return heatmaps.figure6(
+        [heatmaps.Case(f"{caption}\n{span}", found.ecg, ecg.RATE_HZ, found.cmr[1], maps)]
+    )
 
 
 def attention(
@@ -48,7 +52,9 @@ def attention(
         InputError: see `explain.attention`.
     """
     written: dict[str, pd.DataFrame] = {}
-    for one in (one for batch in predict.prepared_in_batches(predict.recordings(paths)) for one in batch):
+    for one in (
+        one for batch in predict.prepared_in_batches(predict.recordings(paths)) for one in batch
+    ):
         if isinstance(one, predict.Refused):
             refuse(one.source, one.reason)
         elif one.key in written:
@@ -59,12 +65,18 @@ def attention(
             title = f"{one.key}, as prepared for {model.name}, and its attention"
             drawn = recordings.attended_ecg(one.ecg, ecg.RATE_HZ, weights, model.patch_s, title)
             recordings.save(drawn, out / f"{one.key}.png")
-            _write(out / one.key, written[one.key], {"recording": one.key, "run": model.name, "patch_s": model.patch_s})
+            _write(
+                out / one.key,
+                written[one.key],
+                {"recording": one.key, "run": model.name, "patch_s": model.patch_s},
+            )
     return written
 
 
 def _write(stem: Path, table: pd.DataFrame, notes: dict[str, object]) -> None:
-    store.write_whole(stem.with_name(f"{stem.name}.csv"), lambda aside: table.round(6).to_csv(aside, index=False))
+    store.write_whole(
+        stem.with_name(f"{stem.name}.csv"), lambda aside: table.round(6).to_csv(aside, index=False)
+    )
     records = table.round(6).to_dict("records")
     store.write_json(stem.with_name(f"{stem.name}.json"), {**notes, "weights": records})
 
@@ -74,5 +86,6 @@ def most(table: pd.DataFrame, count: int = 3) -> str:
     top = table.assign(times=table["weight"] / table["weight"].mean()).nlargest(count, "times")
     rows = zip(*(top[name] for name in ("lead", "start_s", "end_s", "times")))
     return ", ".join(
-        f"{lead} {start:g} to {end:g} s ({times:.1f} times the average)" for lead, start, end, times in rows
+        f"{lead} {start:g} to {end:g} s ({times:.1f} times the average)"
+        for lead, start, end, times in rows
     )

@@ -57,16 +57,22 @@ def figure4(evidence: Evidence, ending: str) -> Drawing | None:
         return None
     panels = [
         paper.Scatter(
-            one.name.replace("_", " "), one.unit, one.measured, one.predicted, one.r,
+            one.name.replace("_", " "),
+            one.unit,
+            one.measured,
+            one.predicted,
+            one.r,
             paper.choose(len(one.measured)),
         )
         for one in found
-    ]  # fmt: skip
+    ]
     caption = (
         f"{len(panels)} of the 61 phenotypes, predicted from the ECG alone by {TITLES[OURS]} (mean over its seeds). Points: "
         f"up to {paper.SHOWN} test subjects, drawn by lot; line: regression over all of them; r: mean over seeds."
     )
-    return Drawing(f"figure4{ending}", "Figure 4. CMR phenotypes from the ECG", caption, paper.figure4(panels))
+    return Drawing(
+        f"figure4{ending}", "Figure 4. CMR phenotypes from the ECG", caption, paper.figure4(panels)
+    )
 
 
 def figure5(evidence: Evidence, ending: str) -> Drawing | None:
@@ -81,18 +87,24 @@ def figure5(evidence: Evidence, ending: str) -> Drawing | None:
         if not point.lack:
             mean, low, high = (100 * value for value in (point.mean, point.low, point.high))
             line.append(paper.Point(point.take, point.n_train, mean, low, high))
-    lacking = sorted({f"{_title_of(p.label)}, {SHORT[p.task]}, {100 * p.take:g} % ({p.lack})" for p in found if p.lack})
-    note = f"Not drawn, as seeds are missing: {'; '.join(lacking)}." if lacking else ""
-    caption = (
-        "Test ROC AUC by the share of the labels used for fine-tuning. Bands: 95 % interval of the mean over seeds."
+    lacking = sorted(
+        {
+            f"{_title_of(p.label)}, {SHORT[p.task]}, {100 * p.take:g} % ({p.lack})"
+            for p in found
+            if p.lack
+        }
     )
+    note = f"Not drawn, as seeds are missing: {'; '.join(lacking)}." if lacking else ""
+    caption = "Test ROC AUC by the share of the labels used for fine-tuning. Bands: 95 % interval of the mean over seeds."
     drawn = paper.figure5(panels, ours=_title_of(OURS))
     return Drawing(f"figure5{ending}", "Figure 5. Few labels", caption, drawn, note)
 
 
 def _title_of(label: str) -> str:
     """A system's title in Figure 5."""
-    return next((system.title for system in LOW_LABEL if system.label == label), TITLES.get(label, label))
+    return next(
+        (system.title for system in LOW_LABEL if system.label == label), TITLES.get(label, label)
+    )
 
 
 def figure6(
@@ -107,15 +119,20 @@ def figure6(
         shown = explain.cases(opened)
         maps = explain.maps_for(runs, opened, list(names.values()), shown)
     except InputError as error:
-        return Drawing(name, title, "", None, f"Not drawn: {str(error).replace(str(runs), 'runs')}.")
+        return Drawing(
+            name, title, "", None, f"Not drawn: {str(error).replace(str(runs), 'runs')}."
+        )
     signals = opened.load(shown, ("ecg", "cmr"))
     cases = [
         heatmaps.Case(
-            caption, signals["ecg"][i].astype(float), ecg.RATE_HZ, signals["cmr"][i][1],
+            caption,
+            signals["ecg"][i].astype(float),
+            ecg.RATE_HZ,
+            signals["cmr"][i][1],
             {TITLES[label]: maps[trial][i] for label, trial in names.items()},
         )
         for i, caption in enumerate(shown["caption"])
-    ]  # fmt: skip
+    ]
     caption = (
         "Cosine similarity of the whole ECG and each region of the same subject’s image, in the space where both were "
         "aligned. Four subjects of the validation split, chosen by phenotype before any map was made."
@@ -152,7 +169,9 @@ def forest(evidence: Evidence, layout: Layout, ending: str) -> Drawing | None:
     metric = tasks.TASKS[layout.tasks[0]].metric
     scale = PERCENT[metric]
     titles = {system.label: system.title for system in layout.systems}
-    rows = [_difference(one, titles[one.contrast.worse], scale) for one in evidence.comparisons(layout)]
+    rows = [
+        _difference(one, titles[one.contrast.worse], scale) for one in evidence.comparisons(layout)
+    ]
     if not rows:
         return None
     unit = "ROC AUC [points]" if metric == "auroc" else "Pearson's r"
@@ -173,7 +192,11 @@ def _difference(found: Comparison, title: str, scale: float) -> paper.Difference
 
 def reliability(evidence: Evidence, ending: str) -> Drawing | None:
     """Calibration of our system, or of the first there is, before and after prior correction; None without answers."""
-    answered = [label for label in (OURS, BASELINE) if any(label in evidence.labels(task) for task in tasks.DISEASES)]
+    answered = [
+        label
+        for label in (OURS, BASELINE)
+        if any(label in evidence.labels(task) for task in tasks.DISEASES)
+    ]
     panels: dict[str, list[paper.ReliabilityCurve]] = {}
     for task in tasks.DISEASES:
         bins = evidence.reliability(answered[0], task) if answered else None
@@ -204,7 +227,11 @@ def training(found: Sequence[Run]) -> list[Drawing]:
         trial, here = run.trial, f" [{run.trial.space}]" if many else ""
         if trial.stage == "pretrain":
             rate = f", rate {dict(trial.knobs).get('lr', 0):g}"
-            own = appendix.TITLES.get(trial.label, trial.label) + rate if appendix.sweep(trial) in swept else ""
+            own = (
+                appendix.TITLES.get(trial.label, trial.label) + rate
+                if appendix.sweep(trial) in swept
+                else ""
+            )
             name = (own or appendix.titled(trial)) + here
             again = f" ({trial.point}, seed {trial.seed})" if name in before else ""
             before[name + again] = pd.read_parquet(run.folder / store.CURVE)
@@ -215,10 +242,16 @@ def training(found: Sequence[Run]) -> list[Drawing]:
             name = f"{SHORT.get(task.name, task.title)}{here}"
             metrics[name] = task.metric
             system = TITLES.get(trial.label, trial.label)
-            judged.setdefault(name, {}).setdefault(system, []).append(pd.read_parquet(run.folder / store.CURVE))
+            judged.setdefault(name, {}).setdefault(system, []).append(
+                pd.read_parquet(run.folder / store.CURVE)
+            )
     drawn = []
     if before:
-        drawn.append(Drawing("curves-pretraining", "", "Loss of each pre-training.", curves.pretraining(before)))
+        drawn.append(
+            Drawing(
+                "curves-pretraining", "", "Loss of each pre-training.", curves.pretraining(before)
+            )
+        )
     if judged:
         caption = "Fine-tuning on all labels: the selecting metric on the validation split, one line per seed."
         drawn.append(Drawing("curves-validation", "", caption, curves.validation(judged, metrics)))

@@ -31,11 +31,20 @@ from ecgcmr.report.tables import paper as tables
 from ecgcmr.report.tables.sheet import Sheet
 
 PAGE, DATA = "index.html", "rows.csv"
-LOOKS = {HOLDS: ("yes", "✓"), FAILS: ("no", "✗"), OPEN: ("open", "○")}  # class and sign of a verdict
+LOOKS = {
+    HOLDS: ("yes", "✓"),
+    FAILS: ("no", "✗"),
+    OPEN: ("open", "○"),
+}  # class and sign of a verdict
 ONE = {HOLDS: "holds", FAILS: "does not hold", OPEN: "is not decidable"}
 MANY = {HOLDS: "hold", FAILS: "do not hold", OPEN: "are not decidable"}
 UNITS = {"auroc": "points", "pearson": "in r", "": ""}
-STATISTICS = ("secondary", "calibration", "subgroups", "phenotypes")  # sheets for a reviewer, in the order of the page
+STATISTICS = (
+    "secondary",
+    "calibration",
+    "subgroups",
+    "phenotypes",
+)  # sheets for a reviewer, in the order of the page
 SECTIONS = {  # the paper's own headings
     "V-A": "CMR-level disease classification from the ECG only",
     "V-B": "Masked data modelling against other pre-training strategies",
@@ -78,17 +87,25 @@ def write(runs: Path, cohort_path: Path, out: Path) -> Report:
     files = {DATA: data}
     sheets = tuple(sheet for part in parts for sheet in part.sheets.values())
     for sheet in sheets:
-        for ending, text in (("md", sheet.markdown()), ("csv", sheet.csv()), ("tex", sheet.latex())):
+        for ending, text in (
+            ("md", sheet.markdown()),
+            ("csv", sheet.csv()),
+            ("tex", sheet.latex()),
+        ):
             files[f"{sheet.stem}.{ending}"] = text.encode()
     drawn = [drawing for part in parts for drawing in part.drawings] + general
     files |= {f"{one.name}.png": curves.png(one.figure) for one in drawn if one.figure is not None}
     # The page needs no other file: pictures are in it.
     pictures = {
-        name.removesuffix(".png"): _address(content) for name, content in files.items() if name.endswith(".png")
+        name.removesuffix(".png"): _address(content)
+        for name, content in files.items()
+        if name.endswith(".png")
     }
     words = _words(runs, opened, found, rows) | {"digest": hashlib.sha256(data).hexdigest()}
     drawn_by = {drawing.name: drawing for drawing in general}
-    text = _template().render(**words, parts=parts, general=drawn_by, pictures=pictures, looks=LOOKS)
+    text = _template().render(
+        **words, parts=parts, general=drawn_by, pictures=pictures, looks=LOOKS
+    )
     files[PAGE] = text.encode()
     return Report({name: _put(out / name, content) for name, content in files.items()}, sheets)
 
@@ -96,9 +113,12 @@ def write(runs: Path, cohort_path: Path, out: Path) -> Report:
 def _template() -> jinja2.Template:
     """The page's template; escapes whatever it is given."""
     settings = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True,
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
-    )  # fmt: skip
+    )
     return settings.get_template("page.html.jinja")
 
 
@@ -204,29 +224,54 @@ def _of_space(made: Mapping[str, Sheet], space: str, spaces: Sequence[str]) -> d
         return dict(made)
     longer = [f"-{other}" for other in spaces if other.endswith(f"-{space}")]
     mine = {stem: sheet for stem, sheet in made.items() if stem.endswith(f"-{space}")}
-    return {stem.removesuffix(f"-{space}"): sheet for stem, sheet in mine.items() if not stem.endswith(tuple(longer))}
+    return {
+        stem.removesuffix(f"-{space}"): sheet
+        for stem, sheet in mine.items()
+        if not stem.endswith(tuple(longer))
+    }
 
 
-def _part(space: str, own: dict[str, Sheet], evidence: Evidence | None, ending: str, sixth: Drawing | None) -> Part:
+def _part(
+    space: str, own: dict[str, Sheet], evidence: Evidence | None, ending: str, sixth: Drawing | None
+) -> Part:
     """One space's blocks, in the order of the page; `sixth` is its Figure 6, if it has one."""
     drawn: list[tuple[Drawing | None, tuple[Sheet, ...]]] = [(sixth, ())]
     if evidence:
         numbers = (own["figure5"],) if "figure5" in own else ()
-        drawn = [(drawings.figure4(evidence, ending), ()), (drawings.figure5(evidence, ending), numbers), *drawn]
+        drawn = [
+            (drawings.figure4(evidence, ending), ()),
+            (drawings.figure5(evidence, ending), numbers),
+            *drawn,
+        ]
     figures = [Block(one.title, drawing=one, more=more) for one, more in drawn if one]
-    placed = {"claims", "figure5", *STATISTICS, *(stem for stem in own if stem.startswith("comparisons-"))}
+    placed = {
+        "claims",
+        "figure5",
+        *STATISTICS,
+        *(stem for stem in own if stem.startswith("comparisons-")),
+    }
     shown = [_table(stem, own, evidence, ending) for stem in own if stem not in placed]
     statistics = []
     for stem in STATISTICS:
         if stem in own:
-            picture = drawings.reliability(evidence, ending) if stem == "calibration" and evidence else None
+            picture = (
+                drawings.reliability(evidence, ending)
+                if stem == "calibration" and evidence
+                else None
+            )
             statistics.append(Block(own[stem].title, own[stem], picture))
     blocks = [*shown, *figures, *statistics]
     return Part(
-        space=space, sheets=own, claims=_claims(own["claims"]) if "claims" in own else None, tables=tuple(shown),
-        figures=tuple(figures), statistics=tuple(statistics),
-        drawings=tuple(d for block in blocks for d in (block.drawing, *block.more) if isinstance(d, Drawing)),
-    )  # fmt: skip
+        space=space,
+        sheets=own,
+        claims=_claims(own["claims"]) if "claims" in own else None,
+        tables=tuple(shown),
+        figures=tuple(figures),
+        statistics=tuple(statistics),
+        drawings=tuple(
+            d for block in blocks for d in (block.drawing, *block.more) if isinstance(d, Drawing)
+        ),
+    )
 
 
 def _table(stem: str, own: Mapping[str, Sheet], evidence: Evidence | None, ending: str) -> Block:
@@ -244,14 +289,23 @@ def _claims(sheet: Sheet) -> Claims:
     for row, record in zip(sheet.rows, sheet.records):
         said = {title: word.text for title, word in zip(sheet.header, row)}
         known = said["p"] != "—"
-        sections.setdefault(said["Section"], []).append({
-            "verdict": said["Verdict"], "text": said["Claim"], "reason": said["Why"],
-            "effect": f"{said['Difference']} {UNITS[record['metric']]}" if known else "",
-            "interval": said["95 % interval"] if known else "", "p": said["p"] if known else "",
-        })  # fmt: skip
+        sections.setdefault(said["Section"], []).append(
+            {
+                "verdict": said["Verdict"],
+                "text": said["Claim"],
+                "reason": said["Why"],
+                "effect": f"{said['Difference']} {UNITS[record['metric']]}" if known else "",
+                "interval": said["95 % interval"] if known else "",
+                "p": said["p"] if known else "",
+            }
+        )
     counts = Counter(line["verdict"] for lines in sections.values() for line in lines)
-    listed = tuple((section, SECTIONS.get(section, ""), lines) for section, lines in sections.items())
-    tally = tuple((word, counts[word], (ONE if counts[word] == 1 else MANY)[word]) for word in LOOKS)
+    listed = tuple(
+        (section, SECTIONS.get(section, ""), lines) for section, lines in sections.items()
+    )
+    tally = tuple(
+        (word, counts[word], (ONE if counts[word] == 1 else MANY)[word]) for word in LOOKS
+    )
     return Claims(sheet, tally, listed)
 
 
@@ -262,7 +316,9 @@ def _words(runs: Path, opened: Cohort, found: Sequence[Run], rows: pd.DataFrame)
     """Everything the template says but tables and pictures."""
     manifest = opened.manifest
     since = {**store.withdrawn(runs), **opened.replaced}
-    people = [store.stale(runs, run.record["recipe"]["cohort"], run.trial.starts, since) for run in found]
+    people = [
+        store.stale(runs, run.record["recipe"]["cohort"], run.trial.starts, since) for run in found
+    ]
     stale = [n for n in people if n]
     return {
         "version": __version__,

@@ -30,11 +30,19 @@ def write(path: Path, found: Sequence[Prediction], model: Model) -> None:
         model: what answered.
     """
     settings = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True,
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
-    )  # fmt: skip
+    )
     shown = [_shown(one) for one in found]
-    words = {"ecgs": shown, "about": origin(model), "note": NOTE, "synthetic": model.about["reader"] == "synthetic"}
+    words = {
+        "ecgs": shown,
+        "about": origin(model),
+        "note": NOTE,
+        "synthetic": model.about["reader"] == "synthetic",
+    }
     text = settings.get_template("prediction.html.jinja").render(words)
     store.write_whole(path, lambda aside: aside.write_text(text, encoding="utf-8"))
 
@@ -66,10 +74,12 @@ def _risk(answer: Answer) -> dict[str, Any]:
     """A risk in words, and where it lies on a scale from 0 to the largest number shown."""
     reach = max(answer.high, answer.cohort) * 1.05
     return {
-        "title": answer.title, "value": percent(answer.value),
+        "title": answer.title,
+        "value": percent(answer.value),
         "interval": f"{percent(answer.low)} to {percent(answer.high)}",
-        "cohort": percent(answer.cohort), "drawn": _drawn(answer, 0, reach, (answer.cohort, answer.cohort)),
-    }  # fmt: skip
+        "cohort": percent(answer.cohort),
+        "drawn": _drawn(answer, 0, reach, (answer.cohort, answer.cohort)),
+    }
 
 
 def _line(answer: Answer) -> dict[str, Any]:
@@ -79,16 +89,30 @@ def _line(answer: Answer) -> dict[str, Any]:
     known = bool(ends) and margin > 0
     band = (answer.cohort_low, answer.cohort_high)
     return {
-        "title": answer.title, "unit": answer.unit, "value": f"{answer.value:.1f}",
-        "interval": span(answer.low, answer.high), "cohort": span(*band),
+        "title": answer.title,
+        "unit": answer.unit,
+        "value": f"{answer.value:.1f}",
+        "interval": span(answer.low, answer.high),
+        "cohort": span(*band),
         "drawn": _drawn(answer, min(ends) - margin, max(ends) + margin, band) if known else None,
-    }  # fmt: skip
+    }
 
 
-def _drawn(answer: Answer, start: float, end: float, band: tuple[float, float]) -> dict[str, float | None]:
+def _drawn(
+    answer: Answer, start: float, end: float, band: tuple[float, float]
+) -> dict[str, float | None]:
     """Places in per cent of the way from `start` to `end`; None for what is not known."""
-    named = {"value": answer.value, "low": answer.low, "high": answer.high, "left": band[0], "right": band[1]}
-    return {name: round(100 * (x - start) / (end - start), 2) if x == x else None for name, x in named.items()}
+    named = {
+        "value": answer.value,
+        "low": answer.low,
+        "high": answer.high,
+        "left": band[0],
+        "right": band[1],
+    }
+    return {
+        name: round(100 * (x - start) / (end - start), 2) if x == x else None
+        for name, x in named.items()
+    }
 
 
 def percent(value: float) -> str:
@@ -105,12 +129,19 @@ def origin(model: Model) -> list[tuple[str, str]]:
     """Where answers come from, line by line."""
     about = model.about
     seeds = sorted({seed for of_task in about["seeds"].values() for seed in of_task})
-    few = [f"{task}: {len(of_task)}" for task, of_task in about["seeds"].items() if len(of_task) < len(seeds)]
+    few = [
+        f"{task}: {len(of_task)}"
+        for task, of_task in about["seeds"].items()
+        if len(of_task) < len(seeds)
+    ]
     return [
         ("Model", f"{about['model']}, system {about['system']}"),
         ("Tasks", ", ".join(f"{task} ({about['points'][task]})" for task in about["seeds"])),
         ("Seeds", ", ".join(map(str, seeds)) + (f" (fewer of {', '.join(few)})" if few else "")),
         ("Cohort", f"fingerprint {about['cohort']}, read as {about['reader']}"),
         ("Recipe", f"hash {about['recipe']}; the ECG above was prepared by it"),
-        ("Version", f"trained with ecgcmr {about['trained_with']}, served with {about['served_with']}"),
+        (
+            "Version",
+            f"trained with ecgcmr {about['trained_with']}, served with {about['served_with']}",
+        ),
     ]

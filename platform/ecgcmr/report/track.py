@@ -85,10 +85,19 @@ def read(runs: Path, folder: Path, record: dict[str, Any]) -> Entry:
     curve = pq.read_table(folder / store.CURVE).to_pydict()
     score: dict[str, dict[str, Any]] = {}
     for row in rows:
-        score.setdefault(row["split"], {})[row["metric"]] = {"value": number(row["value"]), "n": row["n"]}
+        score.setdefault(row["split"], {})[row["metric"]] = {
+            "value": number(row["value"]),
+            "n": row["n"],
+        }
     trial, epoch = record["trial"], int(rows[0]["epoch"]) if rows else -1
     # `knobs` as a mapping too: Aim's query language reads run.knobs.lr, not a list of pairs.
-    params = {**record, "name": name, "knobs": dict(trial["knobs"]), "score": score, "kept_epoch": epoch}
+    params = {
+        **record,
+        "name": name,
+        "knobs": dict(trial["knobs"]),
+        "score": score,
+        "kept_epoch": epoch,
+    }
     params["digest"] = digest(folder)
     kept = {
         (f"kept_{row['metric']}", str(row["split"])): [(0, epoch, float(row["value"]))]
@@ -100,7 +109,9 @@ def read(runs: Path, folder: Path, record: dict[str, Any]) -> Entry:
         experiment="/".join(trial[k] for k in ("space", "stage", "task")),
         params=plain(params),
         points=_points(curve) | kept,
-        figures=("curve",) if (trial["stage"], trial["seed"]) in DRAWN and curve.get("step") else (),
+        figures=("curve",)
+        if (trial["stage"], trial["seed"]) in DRAWN and curve.get("step")
+        else (),
     )
 
 
@@ -116,7 +127,9 @@ def _points(curve: dict[str, list[Any]]) -> dict[tuple[str, str], list[tuple[int
         subset, _, rest = column.partition("_")
         key = (rest, subset) if rest and subset in ("train", "val") else (column, "train")
         numbers = zip(curve["step"], curve["epoch"], map(number, curve[column]))
-        series = [(int(step), int(epoch), value) for step, epoch, value in numbers if math.isfinite(value)]
+        series = [
+            (int(step), int(epoch), value) for step, epoch, value in numbers if math.isfinite(value)
+        ]
         if series:
             found[key] = series
     return found
@@ -133,8 +146,15 @@ def plain(value: Any) -> Any:
 
 def canonical(entry: Entry) -> dict[str, Any]:
     """What two repositories have to agree on for one run; free of hashes, wall times and order."""
-    points: Points = {f"{n} [{s}]": {a: (b, v) for a, b, v in series} for (n, s), series in entry.points.items()}
-    return {"experiment": entry.experiment, "params": entry.params, "points": points, "figures": list(entry.figures)}
+    points: Points = {
+        f"{n} [{s}]": {a: (b, v) for a, b, v in series} for (n, s), series in entry.points.items()
+    }
+    return {
+        "experiment": entry.experiment,
+        "params": entry.params,
+        "points": points,
+        "figures": list(entry.figures),
+    }
 
 
 def truth(runs: Path) -> dict[str, Any]:
@@ -161,15 +181,21 @@ def mirror(runs: Path, repo: Path, known: set[str] | None = None) -> int:
     except Exception as error:  # Aim, RocksDB and SQLite raise dozens of unrelated types
         log.warning(
             "Aim repository %s is behind (%s: %s); results under %s are whole; remake it: ecgcmr track rebuild --runs %s",
-            repo, type(error).__name__, error, runs, runs,
-        )  # fmt: skip
+            repo,
+            type(error).__name__,
+            error,
+            runs,
+            runs,
+        )
         return 0
 
 
 @contextlib.contextmanager
 def following(runs: Path, repo: Path) -> Iterator[None]:
     """While the block runs, copy finished trials in a process of its own, and what is left when it ends."""
-    spawn = multiprocessing.get_context("spawn")  # a fork would take Ray's threads and connections along, half alive
+    spawn = multiprocessing.get_context(
+        "spawn"
+    )  # a fork would take Ray's threads and connections along, half alive
     ended = spawn.Event()
     child = spawn.Process(target=_follow, args=(runs, repo, ended, os.getpid()), daemon=True)
     child.start()
@@ -187,7 +213,9 @@ def _follow(runs: Path, repo: Path, ended: Any, parent: int) -> None:
     rest = REST_S[0]
     while os.getppid() == parent:
         last = ended.is_set()
-        waiting = any(True for _ in store.records(runs, known))  # without any, not even the folder is made
+        waiting = any(
+            True for _ in store.records(runs, known)
+        )  # without any, not even the folder is made
         rest = REST_S[0] if waiting and mirror(runs, repo, known) else min(2 * rest, REST_S[1])
         if last:
             return
@@ -204,12 +232,16 @@ def rebuild(runs: Path, repo: Path) -> int:
     with writer(repo):
         for left in repo.glob(".rebuild-*"):  # of a rebuild that was killed
             shutil.rmtree(left)
-        fresh = Path(tempfile.mkdtemp(prefix=".rebuild-", dir=repo))  # Aim caches by path: never twice the same
+        fresh = Path(
+            tempfile.mkdtemp(prefix=".rebuild-", dir=repo)
+        )  # Aim caches by path: never twice the same
         try:
             count = _copy_missing(runs, fresh, set())
             wrong = differences(content(fresh), truth(runs))
             if wrong:
-                raise RuntimeError(f"Aim does not hold what is under {runs}: {'; '.join(wrong[:3])}")
+                raise RuntimeError(
+                    f"Aim does not hold what is under {runs}: {'; '.join(wrong[:3])}"
+                )
             gc.collect()  # closes Aim's handles on files about to move
             old = fresh / "old"
             if (repo / ".aim").exists():
@@ -244,14 +276,20 @@ def probe(folder: Path) -> None:
     Raises:
         InputError: that does not work here.
     """
-    entry = Entry("probe", "probe", {"digest": "0"}, {("loss", "train"): [(0, 0, 0.5), (1, 1, 0.25)]}, ())
+    entry = Entry(
+        "probe", "probe", {"digest": "0"}, {("loss", "train"): [(0, 0, 0.5), (1, 1, 0.25)]}, ()
+    )
     try:
         _write(_open(folder), entry, None)
         good = content(folder) == {"probe": canonical(entry)}
     except Exception as error:  # see mirror
-        raise InputError(f"Aim cannot write a repository in {folder} ({type(error).__name__}: {error})") from error
+        raise InputError(
+            f"Aim cannot write a repository in {folder} ({type(error).__name__}: {error})"
+        ) from error
     if not good:
-        raise InputError(f"Aim reads from {folder} other than what was written; reinstall with make install")
+        raise InputError(
+            f"Aim reads from {folder} other than what was written; reinstall with make install"
+        )
 
 
 @contextlib.contextmanager
@@ -270,7 +308,9 @@ def writer(repo: Path) -> Iterator[None]:
                 break
             except BlockingIOError:
                 if time.monotonic() >= deadline:
-                    raise InputError(f"{repo}: another process writes this Aim repository; try again later") from None
+                    raise InputError(
+                        f"{repo}: another process writes this Aim repository; try again later"
+                    ) from None
                 time.sleep(0.1)
         yield
 
@@ -310,7 +350,10 @@ def _indexed(opened: Any) -> set[str]:
 
 def _copy_missing(runs: Path, repo: Path, known: set[str]) -> int:
     """Write the trials that the repository does not hold as they are on disk; see `mirror`."""
-    found = {folder.relative_to(runs).as_posix(): (folder, record) for folder, record in store.records(runs, known)}
+    found = {
+        folder.relative_to(runs).as_posix(): (folder, record)
+        for folder, record in store.records(runs, known)
+    }
     opened = _open(repo)
     if not known:
         _index(repo)  # runs that a killed writer left
@@ -319,7 +362,11 @@ def _copy_missing(runs: Path, repo: Path, known: set[str]) -> int:
     for name in missing:
         folder, record = found[name]
         entry = read(runs, folder, record)
-        picture = curves.png(curves.run(pd.read_parquet(folder / store.CURVE)), dpi=100) if entry.figures else None
+        picture = (
+            curves.png(curves.run(pd.read_parquet(folder / store.CURVE)), dpi=100)
+            if entry.figures
+            else None
+        )
         _write(opened, entry, picture)
     _index(repo)
     known |= set(missing)
@@ -329,10 +376,19 @@ def _copy_missing(runs: Path, repo: Path, known: set[str]) -> int:
 def _held(opened: Any, found: dict[str, tuple[Path, dict[str, Any]]]) -> set[str]:
     """The names of `found` that the repository holds as they are; what it holds otherwise is deleted."""
     good: set[str] = set()
-    for key, (name, written) in {run.hash: (run.name, run.get("digest")) for run in opened.iter_runs()}.items():
-        if name not in good and written is not None and name in found and written == digest(found[name][0]):
+    for key, (name, written) in {
+        run.hash: (run.name, run.get("digest")) for run in opened.iter_runs()
+    }.items():
+        if (
+            name not in good
+            and written is not None
+            and name in found
+            and written == digest(found[name][0])
+        ):
             good.add(name)
-        elif written is None or name in found:  # half-written, twice, or of an older run of this name
+        elif (
+            written is None or name in found
+        ):  # half-written, twice, or of an older run of this name
             opened.delete_run(key)
     return good
 
@@ -340,14 +396,21 @@ def _held(opened: Any, found: dict[str, tuple[Path, dict[str, Any]]]) -> set[str
 def _write(opened: Any, entry: Entry, picture: bytes | None) -> None:
     """One Aim run; `digest` goes in last and says that the run is whole."""
     aim = importlib.import_module("aim")
-    run = aim.Run(repo=opened, experiment=entry.experiment, system_tracking_interval=None, capture_terminal_logs=False)
+    run = aim.Run(
+        repo=opened,
+        experiment=entry.experiment,
+        system_tracking_interval=None,
+        capture_terminal_logs=False,
+    )
     try:
         run.name = entry.name
         for (name, subset), series in entry.points.items():
             for step, epoch, value in series:
                 run.track(value, name=name, step=step, epoch=epoch, context={"subset": subset})
         if picture:
-            image = aim.Image(importlib.import_module("PIL.Image").open(io.BytesIO(picture)), caption=entry.name)
+            image = aim.Image(
+                importlib.import_module("PIL.Image").open(io.BytesIO(picture)), caption=entry.name
+            )
             run.track(image, name=entry.figures[0], step=0, context={"subset": "figure"})
         for key in sorted(entry.params, key=lambda key: key == "digest"):
             run[key] = entry.params[key]
@@ -363,5 +426,7 @@ def _content(run: Any) -> dict[str, Any]:
         key = f"{metric.name} [{metric.context.to_dict()['subset']}]"
         points[key] = {int(s): (int(e), float(v)) for s, v, e in zip(steps, values, epochs)}
     params = {key: run.get(key) for key in json.loads(json.dumps(run.get(...)))}
-    figures = sorted(name for name, _, _ in run.iter_sequence_info_by_type(("aim.image", "list(aim.image)")))
+    figures = sorted(
+        name for name, _, _ in run.iter_sequence_info_by_type(("aim.image", "list(aim.image)"))
+    )
     return {"experiment": run.experiment, "params": params, "points": points, "figures": figures}

@@ -47,7 +47,9 @@ if not (os.environ.get("RAY_ADDRESS") or JOB in os.environ):
 _ours = False  # whether this process started (or joined) Ray and has to leave it
 
 
-def start(*, cpus: int | None = None, gpus: int | None = None, object_store_mb: int | None = None) -> None:
+def start(
+    *, cpus: int | None = None, gpus: int | None = None, object_store_mb: int | None = None
+) -> None:
     """Join the cluster at hand, or start Ray on this machine; does nothing where Ray already runs in this process.
 
     Args:
@@ -105,7 +107,9 @@ def probe() -> str:
     with running():
         answer = ray.get(ray.remote(num_cpus=1)(lambda: os.getpid()).remote(), timeout=120)
         resources = ray.cluster_resources()
-    counts = ", ".join(f"{resources[name]:g} {name}s" for name in ("CPU", "GPU") if name in resources)
+    counts = ", ".join(
+        f"{resources[name]:g} {name}s" for name in ("CPU", "GPU") if name in resources
+    )
     return f"{counts}; a worker answered" if answer != os.getpid() else "the driver alone"
 
 
@@ -127,7 +131,9 @@ def _start_local(cpus: int | None, gpus: int | None, object_store_mb: int) -> No
 def _short_folder() -> str:
     # Ray puts sockets below it, whose whole path may have 107 bytes; TMPDIR of a test run is longer than the rest allows.
     folder = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
-    return folder if len(folder) < 40 and "RAY_TMPDIR" in os.environ else f"/tmp/ecgcmr-{os.getuid()}"
+    return (
+        folder if len(folder) < 40 and "RAY_TMPDIR" in os.environ else f"/tmp/ecgcmr-{os.getuid()}"
+    )
 
 
 def _share_of_memory() -> int:

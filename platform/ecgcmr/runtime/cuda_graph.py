@@ -18,7 +18,9 @@ log = logging.getLogger(__name__)
 
 SWITCH = "ECGCMR_GRAPHS"
 COMPILE = "ECGCMR_COMPILE"  # off by default: compiling takes the time of 15,000 MAE steps
-WARM = 3  # calls before the recording: libraries choose kernels and take workspace in the first ones
+WARM = (
+    3  # calls before the recording: libraries choose kernels and take workspace in the first ones
+)
 
 Work = Callable[[Mapping[str, Tensor]], Tensor]
 
@@ -82,7 +84,10 @@ class Replay:
             with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 self.found = work(self.given)
         except RuntimeError as error:
-            log.warning("a step cannot be recorded (%s); it runs kernel by kernel", str(error).splitlines()[0])
+            log.warning(
+                "a step cannot be recorded (%s); it runs kernel by kernel",
+                str(error).splitlines()[0],
+            )
             self.on, self.given = False, {}
             torch.cuda.synchronize(self.device)
             return

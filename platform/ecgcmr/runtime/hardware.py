@@ -65,7 +65,11 @@ def precision(name: str, device: torch.device | str) -> torch.dtype:
     if name != "auto":
         raise unknown("precision", name, {"auto", *PRECISIONS})
     if torch.device(device).type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+        return (
+            torch.bfloat16
+            if torch.cuda.is_bf16_supported(including_emulation=False)
+            else torch.float32
+        )
     found = torch.cpu.get_capabilities()
     return torch.bfloat16 if found.get("avx512_bf16") or found.get("amx_bf16") else torch.float32
 
@@ -84,7 +88,11 @@ def keep_memory(device: torch.device) -> None:
     Blocks above 32 MiB are still mapped one by one: kept as well, they would leave holes, and the process would grow with
     every step. Other allocators are left alone.
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if device.type == "cpu" and os.name == "posix" else None
+    mallopt = (
+        getattr(ctypes.CDLL(None), "mallopt", None)
+        if device.type == "cpu" and os.name == "posix"
+        else None
+    )
     if mallopt:
         mallopt(_MMAP_THRESHOLD, 32 * 2**20)  # the largest that glibc takes
         mallopt(_TRIM_THRESHOLD, -1)
@@ -106,19 +114,27 @@ def host_memory(group: Path = Path("/sys/fs/cgroup")) -> int:
     """
     free = int(psutil.virtual_memory().available)
     try:
-        limit, used = ((group / name).read_text().strip() for name in ("memory.max", "memory.current"))
+        limit, used = (
+            (group / name).read_text().strip() for name in ("memory.max", "memory.current")
+        )
         pages = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
     except OSError:
         return free
     if limit == "max":
         return free
-    cached = int(pages.get("active_file", 0)) + int(pages.get("inactive_file", 0))  # given back when it is wanted
+    cached = int(pages.get("active_file", 0)) + int(
+        pages.get("inactive_file", 0)
+    )  # given back when it is wanted
     return max(0, min(free, int(limit) - int(used) + cached))
 
 
 def name(device: torch.device) -> str:
     """The accelerator's model, or the processor's architecture: no host name."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({platform.machine()})"
+    return (
+        torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else f"cpu ({platform.machine()})"
+    )
 
 
 def provenance(device: torch.device, precision: torch.dtype) -> dict[str, Any]:
@@ -127,7 +143,11 @@ def provenance(device: torch.device, precision: torch.dtype) -> dict[str, Any]:
         "device": name(device),
         "precision": str(precision).removeprefix("torch."),
         "threads": torch.get_num_threads(),
-        "versions": {"ecgcmr": __version__, "python": platform.python_version(), "torch": torch.__version__},
+        "versions": {
+            "ecgcmr": __version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+        },
     }
 
 

@@ -101,7 +101,9 @@ class Estimate:
         return len({spaces.question(trial) for trial in self.trials if trial.stage == "grid"})
 
 
-def estimate(trials: list[Trial], cohort_path: Path, runs: Path, *, calibrate: bool = True) -> Estimate:
+def estimate(
+    trials: list[Trial], cohort_path: Path, runs: Path, *, calibrate: bool = True
+) -> Estimate:
     """What the trials amount to on a cohort.
 
     Raises:
@@ -119,13 +121,17 @@ def estimate(trials: list[Trial], cohort_path: Path, runs: Path, *, calibrate: b
         lines=[_line(group, cohort, at_once, cores, calibrate) for group in _groups(runnable)],
         rows=sum(cohort.manifest["rows"].values()),
         cohort_bytes=sum(file.stat().st_size for file in cohort_path.rglob("*.parquet")),
-        free_bytes=shutil.disk_usage(next(parent for parent in (runs, *runs.parents) if parent.exists())).free,
+        free_bytes=shutil.disk_usage(
+            next(parent for parent in (runs, *runs.parents) if parent.exists())
+        ).free,
         device=hardware.device(None).type,
         timed=calibrate,
     )
 
 
-def _line(group: list[Trial], cohort: dataset.Cohort, at_once: int, cores: int, calibrate: bool) -> Line:
+def _line(
+    group: list[Trial], cohort: dataset.Cohort, at_once: int, cores: int, calibrate: bool
+) -> Line:
     # Trials of a stage and task differ in system; one of them stands for all that share a network.
     kinds = _kinds(group)
     bills = [found for kind in kinds for found in sweep.plan(kind, cohort, at_once)]
@@ -137,7 +143,10 @@ def _line(group: list[Trial], cohort: dataset.Cohort, at_once: int, cores: int, 
         packs=sum(found.packs for found in bills),
         steps=sum(found.steps for found in bills),
         bytes=sum(each.bytes * found.trials for each, found in zip(costs, bills)),
-        seconds=sum(each.learn * found.subjects + each.judge * found.judged for each, found in zip(costs, bills)),
+        seconds=sum(
+            each.learn * found.subjects + each.judge * found.judged
+            for each, found in zip(costs, bills)
+        ),
     )
 
 
@@ -148,7 +157,11 @@ def parts(trials: list[Trial]) -> list[tuple[str, int, int]]:
     """
     made = []
     for part, (labels, names, takes) in study.PARTS.items():
-        mine = [t for t in trials if t.stage == "grid" and t.label in labels and t.task in names and t.take in takes]
+        mine = [
+            t
+            for t in trials
+            if t.stage == "grid" and t.label in labels and t.task in names and t.take in takes
+        ]
         # A fraction that the cohort is too small for is missing for every system alike.
         if {t.label for t in mine} == set(labels) and {t.task for t in mine} == set(names):
             made.append((part, len(mine), len({spaces.question(trial) for trial in mine}) * FINALS))
@@ -164,7 +177,9 @@ def _groups(trials: Iterable[Trial]) -> list[list[Trial]]:
         if stage == "grid":
             firsts = {(trial.label, trial.take): trial for trial in reversed(groups[stage, task])}
             groups["final", task] = [
-                replace(trial, stage="final", seed=seed) for trial in firsts.values() for seed in study.SEEDS
+                replace(trial, stage="final", seed=seed)
+                for trial in firsts.values()
+                for seed in study.SEEDS
             ]
     order = ("pretrain", "grid", "final")
     return [groups[key] for key in sorted(groups, key=lambda key: order.index(key[0]))]
@@ -174,7 +189,9 @@ def _kinds(group: Iterable[Trial]) -> list[list[Trial]]:
     """Trials that cost alike; no two kinds share a pack."""
     kinds: dict[tuple[object, ...], list[Trial]] = {}
     for trial in group:
-        kinds.setdefault((trial.method, trial.modality, trial.network, trial.preset), []).append(trial)
+        kinds.setdefault((trial.method, trial.modality, trial.network, trial.preset), []).append(
+            trial
+        )
     return list(kinds.values())
 
 
@@ -197,18 +214,32 @@ def cost(trial: Trial, found: sweep.Bill, at_once: int, cores: int, calibrate: b
     """
     if trial.method == trees.METHOD:
         answered = tasks.of(trial.task, (trial.task,))
-        learn, judge = _tabular_seconds(answered, found.subjects // found.trials) if calibrate else (0.0, 0.0)
+        learn, judge = (
+            _tabular_seconds(answered, found.subjects // found.trials) if calibrate else (0.0, 0.0)
+        )
         return Cost(learn / at_once, judge / at_once, ROW_BYTES)
     pack = max(1, found.trials // found.packs)
     task = None if trial.stage == "pretrain" else tasks.of(trial.task, (trial.task,))
     outputs = task.outputs if task else 0
     preset = presets.preset(trial.preset)
-    method = methods.build(trial.method, trial.network, preset, outputs=outputs, modality=trial.modality)
-    kept = [method] if task else [method.get_submodule(name) for name in (method.parts | method.beside).values()]
-    weights = 0 if trial.stage == "grid" else 4 * sum(p.numel() for module in kept for p in module.parameters())
+    method = methods.build(
+        trial.method, trial.network, preset, outputs=outputs, modality=trial.modality
+    )
+    kept = (
+        [method]
+        if task
+        else [method.get_submodule(name) for name in (method.parts | method.beside).values()]
+    )
+    weights = (
+        0
+        if trial.stage == "grid"
+        else 4 * sum(p.numel() for module in kept for p in module.parameters())
+    )
     learn, judge = (0.0, 0.0)
     if calibrate:
-        learn, judge = _seconds(_bare(trial), task, pack, cores if task else torch.get_num_threads())
+        learn, judge = _seconds(
+            _bare(trial), task, pack, cores if task else torch.get_num_threads()
+        )
     learn, judge = (seconds / (at_once if task else 1) for seconds in (learn, judge))
     return Cost(learn, judge, weights + ROW_BYTES)
 
@@ -217,9 +248,18 @@ def _bare(trial: Trial) -> Trial:
     """The trial without what does not change its speed, so that each kind is timed once."""
     stage = "pretrain" if trial.stage == "pretrain" else "grid"
     return replace(
-        trial, space="plan", stage=stage, task=trial.task if stage == "pretrain" else "plan", label="plan", starts=(),
-        seed=0, epochs=1, take=1.0, eval_every=1, knobs=(),
-    )  # fmt: skip
+        trial,
+        space="plan",
+        stage=stage,
+        task=trial.task if stage == "pretrain" else "plan",
+        label="plan",
+        starts=(),
+        seed=0,
+        epochs=1,
+        take=1.0,
+        eval_every=1,
+        knobs=(),
+    )
 
 
 @lru_cache(maxsize=64)
@@ -247,7 +287,11 @@ def _seconds(trial: Trial, task: tasks.Task | None, pack: int, cores: int) -> tu
 def _tabular_seconds(task: tasks.Task, n: int) -> tuple[float, float]:
     """Per subject, learning from n random ones and judging them, by trees in the middle of the paper's grid."""
     draw, cpu, columns = np.random.default_rng(0), torch.device("cpu"), len(task.columns)
-    answers = draw.integers(0, 2, (n, columns)) if task.kind == "binary" else draw.normal(size=(n, columns))
+    answers = (
+        draw.integers(0, 2, (n, columns))
+        if task.kind == "binary"
+        else draw.normal(size=(n, columns))
+    )
     features = draw.normal(size=(n, len(trees.FEATURES))).astype(np.float32)
     rows = trees.Table(np.arange(n), features, answers, answers.astype(np.float32))
     forest, _ = trees.grow(trees.KNOBS, 0, task, rows, rows)
@@ -283,22 +327,35 @@ def _batch(n: int, columns: Iterable[str], device: torch.device) -> dict[str, Te
 Step = Callable[[int], object]
 
 
-def _steps(trial: Trial, task: tasks.Task | None, n: int, members: int, device: torch.device) -> tuple[Step, Step]:
+def _steps(
+    trial: Trial, task: tasks.Task | None, n: int, members: int, device: torch.device
+) -> tuple[Step, Step]:
     """A step of learning and one of judging, on n random subjects and so many members."""
-    return _pack_steps(trial, task, n, members, device) if task else _training_steps(trial, n, device)
+    return (
+        _pack_steps(trial, task, n, members, device) if task else _training_steps(trial, n, device)
+    )
 
 
 def _training_steps(trial: Trial, n: int, device: torch.device) -> tuple[Step, Step]:
-    run = loop.prepare(replace(trial, batch=n), STEPS + 1, device, hardware.precision("auto", device))
+    run = loop.prepare(
+        replace(trial, batch=n), STEPS + 1, device, hardware.precision("auto", device)
+    )
     batch = _batch(n, run.method.needs, device)
-    return lambda number: loop.step(run, batch, number), lambda number: loop.validate(run, [(n, batch)])
+    return lambda number: loop.step(run, batch, number), lambda number: loop.validate(
+        run, [(n, batch)]
+    )
 
 
-def _pack_steps(trial: Trial, task: tasks.Task, n: int, members: int, device: torch.device) -> tuple[Step, Step]:
+def _pack_steps(
+    trial: Trial, task: tasks.Task, n: int, members: int, device: torch.device
+) -> tuple[Step, Step]:
     alone = [replace(trial, starts=()) for _ in range(members)]
     pack = packs.assemble(alone, task, Path(), device, hardware.precision("auto", device))
     batch = _batch(n, (trial.modality,), device)
-    classes, numbers = torch.arange(n, device=device) % 2, torch.rand((n, task.outputs), device=device)
+    classes, numbers = (
+        torch.arange(n, device=device) % 2,
+        torch.rand((n, task.outputs), device=device),
+    )
     answers = classes if task.kind == "binary" else numbers
 
     def learn(number: int) -> None:

@@ -44,7 +44,9 @@ def load(path: Path) -> list[Trial]:
     except InputError as error:
         raise InputError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from error
     except Exception as error:
-        raise InputError(f"{path}:{_line(path, error)}: {type(error).__name__}: {one_line(error)}") from error
+        raise InputError(
+            f"{path}:{_line(path, error)}: {type(error).__name__}: {one_line(error)}"
+        ) from error
     return _checked(path, found)
 
 
@@ -53,11 +55,19 @@ def _checked(path: Path, found: list[Any]) -> list[Trial]:
         raise InputError(f"{path}: trials() returns no trials")
     strangers = [item for item in found if not isinstance(item, Trial)]
     if strangers:
-        raise InputError(f"{path}: trials() returns a {type(strangers[0]).__name__}; every item must be a Trial")
+        raise InputError(
+            f"{path}: trials() returns a {type(strangers[0]).__name__}; every item must be a Trial"
+        )
     names = [trial.name for trial in found]
-    twice = next((name for name in names if names.count(name) > 1), None) if len(set(names)) < len(names) else None
+    twice = (
+        next((name for name in names if names.count(name) > 1), None)
+        if len(set(names)) < len(names)
+        else None
+    )
     if twice:
-        raise InputError(f"{path}: two trials are named '{twice}'; make label, knobs, take or seed differ")
+        raise InputError(
+            f"{path}: two trials are named '{twice}'; make label, knobs, take or seed differ"
+        )
     return found
 
 
@@ -65,7 +75,11 @@ def _line(path: Path, error: BaseException) -> int:
     """The last line of `path` that an exception passed through."""
     if isinstance(error, SyntaxError) and error.lineno:
         return error.lineno
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == path]
+    lines = [
+        frame.lineno
+        for frame in traceback.extract_tb(error.__traceback__)
+        if Path(frame.filename) == path
+    ]
     return (lines and lines[-1]) or 1
 
 
@@ -95,7 +109,9 @@ def check_labels(trials: Iterable[Trial], cohort: dataset.Cohort, splits: Sequen
     Raises:
         InputError: a column is missing or not 0/1, or a class has next to nobody in a split.
     """
-    for name, modality in dict.fromkeys((t.task, t.modality) for t in trials if t.stage != "pretrain"):
+    for name, modality in dict.fromkeys(
+        (t.task, t.modality) for t in trials if t.stage != "pretrain"
+    ):
         for split in splits:
             examples.answerable(cohort, tasks.of(name, (name,)), modality, split)
 
@@ -124,7 +140,9 @@ def feasible(trials: Iterable[Trial], cohort: dataset.Cohort) -> tuple[list[Tria
 
 def halving(trials: Iterable[Trial], keep: int) -> list[Trial]:
     """The same trials under successive halving (`asha`); trees are left as they are, as they have no epochs."""
-    return [trial if trial.method == trees.METHOD else replace(trial, halving=keep) for trial in trials]
+    return [
+        trial if trial.method == trees.METHOD else replace(trial, halving=keep) for trial in trials
+    ]
 
 
 def _check_starts(trials: Iterable[Trial], runs: Path) -> None:
@@ -150,13 +168,19 @@ def value(runs: Path, trial: Trial) -> float:
     if not path.exists():
         return float("nan")
     wanted = "val", tasks.of(trial.task, (trial.task,)).metric
-    rows = pq.read_table(path, columns=["split", "metric", "value"]).to_pydict()  # a third of pandas' time
+    rows = pq.read_table(
+        path, columns=["split", "metric", "value"]
+    ).to_pydict()  # a third of pandas' time
     found = [x for split, metric, x in zip(*rows.values()) if (split, metric) == wanted]
     return float(found[0]) if found and found[0] is not None else float("nan")
 
 
 def finals(
-    trials: Iterable[Trial], runs: Path, seeds: Sequence[int] = study.SEEDS, *, budget: int | None = None
+    trials: Iterable[Trial],
+    runs: Path,
+    seeds: Sequence[int] = study.SEEDS,
+    *,
+    budget: int | None = None,
 ) -> list[Trial]:
     """The best point by validation of every system and task, with every seed: the only trials that see the test set.
 
@@ -177,14 +201,22 @@ def finals(
             groups[question(trial)].append(trial)
     missing = [name for group in groups.values() for name in _missing(group, runs, budget)]
     if missing:
-        listed = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
-        raise InputError(f"{len(missing)} grid trials have no rows under {runs}: {listed}; run ecgcmr sweep first")
+        listed = ", ".join(missing[:5]) + (
+            f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+        )
+        raise InputError(
+            f"{len(missing)} grid trials have no rows under {runs}: {listed}; run ecgcmr sweep first"
+        )
     best = [_best(group, runs) for group in groups.values()]
     return [replace(trial, stage="final", seed=seed) for trial in best for seed in seeds]
 
 
 def _missing(group: list[Trial], runs: Path, budget: int | None) -> list[str]:
-    absent = [trial.name for trial in group if not (store.folder(runs, trial.name) / store.RECORD).exists()]
+    absent = [
+        trial.name
+        for trial in group
+        if not (store.folder(runs, trial.name) / store.RECORD).exists()
+    ]
     needed = len(group) if budget is None else min(budget, len(group))
     return absent if len(group) - len(absent) < needed else []
 
@@ -195,7 +227,9 @@ def _best(group: list[Trial], runs: Path) -> Trial:
     for trial in sorted(group, key=lambda trial: trial.name):
         values[trial.point].append(value(runs, trial))
         first.setdefault(trial.point, trial)
-    means = {point: float(np.mean(found)) for point, found in values.items() if np.isfinite(found).all()}
+    means = {
+        point: float(np.mean(found)) for point, found in values.items() if np.isfinite(found).all()
+    }
     if not means:
         raise InputError(
             f"no point of {'/'.join(group[0].name.split('/')[:4])} has a finite validation value under {runs}"

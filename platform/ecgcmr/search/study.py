@@ -19,7 +19,13 @@ from ecgcmr.errors import InputError, unknown
 from ecgcmr.nn import Network
 from ecgcmr.trial import Trial
 
-SEEDS = (0, 101, 202, 303, 404)  # the five of the authors' scripts (oetu/mae bash_scripts/finetune_ecg.sh)
+SEEDS = (
+    0,
+    101,
+    202,
+    303,
+    404,
+)  # the five of the authors' scripts (oetu/mae bash_scripts/finetune_ecg.sh)
 
 Grid = Mapping[str, Sequence[float]]
 
@@ -32,12 +38,16 @@ PAPER_GRID: Grid = {  # section IV-C.2: 3 · 2 · 3 · 3 · 3 · 4 = 648 points
     "lr": (1e-6, 3e-6, 1e-5, 3e-5),
 }
 # Label smoothing has no meaning for numbers: 216 points.
-PHENOTYPE_GRID: Grid = {name: values for name, values in PAPER_GRID.items() if name != "label_smoothing"}
+PHENOTYPE_GRID: Grid = {
+    name: values for name, values in PAPER_GRID.items() if name != "label_smoothing"
+}
 # The text gives no grid for the image encoder. It has neither drop path nor layer decay; the rates are ours.
 IMAGE_GRID: Grid = {
-    "batch": (8, 16, 32), "label_smoothing": (0.0, 0.1, 0.2), "weight_decay": (0.0, 0.1, 0.2),
+    "batch": (8, 16, 32),
+    "label_smoothing": (0.0, 0.1, 0.2),
+    "weight_decay": (0.0, 0.1, 0.2),
     "lr": (1e-5, 3e-5, 1e-4, 3e-4),
-}  # fmt: skip
+}
 TREE_GRID: Grid = {  # section IV-D.1: 5 · 6 · 3 · 3 = 270 points
     "rounds": (50, 75, 100, 125, 150),
     "max_depth": (3, 4, 5, 6, 7, 8),
@@ -70,7 +80,10 @@ PRETRAININGS: dict[str, Pretraining] = {
 # Label of a fine-tuned system -> (modality, label of the pre-training that it starts from, if any).
 FINETUNED: dict[str, tuple[str, str]] = {
     "supervised": ("ecg", ""),
-    **{label: ("ecg", label) for label in ("simclr", "clocs", "byol", "barlow-twins", "mae", "mmcl-wo-mdm", "mmcl")},
+    **{
+        label: ("ecg", label)
+        for label in ("simclr", "clocs", "byol", "barlow-twins", "mae", "mmcl-wo-mdm", "mmcl")
+    },
     "cmr-supervised": ("cmr", ""),
     "cmr-mmcl-wo-mdm": ("cmr", "mmcl-wo-mdm"),
     "cmr-mmcl": ("cmr", "mmcl"),
@@ -158,12 +171,22 @@ def _sweep(scale: Scale, label: str) -> list[Trial]:
     modality = kind.task if kind.task in ("ecg", "cmr") else "ecg"
     return [
         Trial(
-            space=scale.space, stage="pretrain", task=kind.task, label=label, method=kind.method, starts=starts,
-            modality=modality, preset=scale.preset, network=scale.network, batch=recipe.batch, epochs=recipe.epochs,
-            eval_every=recipe.eval_every, knobs=(("lr", rate), *recipe.knobs),
+            space=scale.space,
+            stage="pretrain",
+            task=kind.task,
+            label=label,
+            method=kind.method,
+            starts=starts,
+            modality=modality,
+            preset=scale.preset,
+            network=scale.network,
+            batch=recipe.batch,
+            epochs=recipe.epochs,
+            eval_every=recipe.eval_every,
+            knobs=(("lr", rate), *recipe.knobs),
         )
         for rate in recipe.rates
-    ]  # fmt: skip
+    ]
 
 
 def _start(scale: Scale, label: str) -> str:
@@ -172,7 +195,9 @@ def _start(scale: Scale, label: str) -> str:
     return found[0].name if len(found) == 1 else "/".join(found[0].name.split("/")[:4])
 
 
-def _grids(scale: Scale, labels: Iterable[str], names: Iterable[str], takes: Iterable[float]) -> list[Trial]:
+def _grids(
+    scale: Scale, labels: Iterable[str], names: Iterable[str], takes: Iterable[float]
+) -> list[Trial]:
     """Every point for every system, task and share of the labels."""
     made = []
     for label, name, take in itertools.product(labels, names, takes):
@@ -183,8 +208,13 @@ def _grids(scale: Scale, labels: Iterable[str], names: Iterable[str], takes: Ite
             continue
         modality, start = FINETUNED[label]
         recipe, grid = _kind(scale, modality, name)
-        shared |= {"modality": modality, "network": scale.network, "batch": recipe.batch, "epochs": recipe.epochs,
-                   "eval_every": recipe.eval_every}  # fmt: skip
+        shared |= {
+            "modality": modality,
+            "network": scale.network,
+            "batch": recipe.batch,
+            "epochs": recipe.epochs,
+            "eval_every": recipe.eval_every,
+        }
         starts = ((modality, _start(scale, start)),) if start else ()
         made += finetuning(scale.space, [name], {label: starts}, grid, fixed=recipe.knobs, **shared)
     return made
@@ -193,7 +223,11 @@ def _grids(scale: Scale, labels: Iterable[str], names: Iterable[str], takes: Ite
 def _kind(scale: Scale, modality: str, name: str) -> tuple[Recipe, Grid]:
     binary = tasks.TASKS[name].kind == "binary"
     if modality == "cmr":
-        grid = scale.image_grid if binary else {k: v for k, v in scale.image_grid.items() if k != "label_smoothing"}
+        grid = (
+            scale.image_grid
+            if binary
+            else {k: v for k, v in scale.image_grid.items() if k != "label_smoothing"}
+        )
         return scale.image, grid
     return (scale.disease, scale.grid) if binary else (scale.phenotype, scale.phenotype_grid)
 
@@ -219,7 +253,9 @@ def finetuning(
     """
     fields = ("batch", "take")
     made = []
-    for task, (label, start), values in itertools.product(tasks, starts.items(), itertools.product(*grid.values())):
+    for task, (label, start), values in itertools.product(
+        tasks, starts.items(), itertools.product(*grid.values())
+    ):
         point = dict(zip(grid, values))
         own = {name: point.pop(name) for name in fields if name in point}
         given = {"method": "supervised", **shared, **own, "knobs": (*point.items(), *fixed)}
@@ -248,7 +284,10 @@ def resolved(listed: Sequence[Trial], runs: Path) -> list[Trial]:
             sweeps.setdefault("/".join(trial.name.split("/")[:4]), []).append(trial.name)
     meant = {start for trial in listed for _, start in trial.starts} & sweeps.keys()
     best = {sweep: _least(sweep, sweeps[sweep], runs) for sweep in sorted(meant)}
-    return [replace(t, starts=tuple((part, best.get(name, name)) for part, name in t.starts)) for t in listed]
+    return [
+        replace(t, starts=tuple((part, best.get(name, name)) for part, name in t.starts))
+        for t in listed
+    ]
 
 
 def _least(sweep: str, names: list[str], runs: Path) -> str:
@@ -261,7 +300,9 @@ def _least(sweep: str, names: list[str], runs: Path) -> str:
         )
     found = {name: loss for name, loss in losses.items() if loss is not None and np.isfinite(loss)}
     if not found:
-        raise InputError(f"start '{sweep}': all {len(names)} pre-trainings diverged; give smaller rates")
+        raise InputError(
+            f"start '{sweep}': all {len(names)} pre-trainings diverged; give smaller rates"
+        )
     return min(found, key=lambda name: (found[name], name))
 
 
@@ -301,14 +342,27 @@ FULL = Scale(
 TOY = Scale(
     space="toy",
     network=Network(
-        crop=2500, patch=500, width=32, depth=2, heads=4, decoder_width=32, decoder_depth=1, decoder_heads=4,
-        blocks=(1, 1, 1, 1), image_width=8, image_size=64, hidden=64, projection=32,
+        crop=2500,
+        patch=500,
+        width=32,
+        depth=2,
+        heads=4,
+        decoder_width=32,
+        decoder_depth=1,
+        decoder_heads=4,
+        blocks=(1, 1, 1, 1),
+        image_width=8,
+        image_size=64,
+        hidden=64,
+        projection=32,
     ),
     pretraining={
         "mae": Recipe(batch=64, epochs=8, eval_every=2, rates=(2e-3,)),
         "simclr": Recipe(batch=64, epochs=4, eval_every=2, rates=(1e-3,)),
         "clocs": Recipe(batch=64, epochs=4, eval_every=2, rates=(1e-3,)),
-        "byol": Recipe(batch=64, epochs=4, eval_every=2, rates=(1e-3,), knobs=(("momentum", 0.99),)),
+        "byol": Recipe(
+            batch=64, epochs=4, eval_every=2, rates=(1e-3,), knobs=(("momentum", 0.99),)
+        ),
         "barlow-twins": Recipe(batch=64, epochs=4, eval_every=2, rates=(1e-3,)),
         "cmr-simclr": Recipe(batch=64, epochs=4, eval_every=2, rates=(1e-3,)),
         "mmcl": Recipe(batch=64, epochs=3, rates=(3e-4, 1e-3, 3e-3, 1e-2)),
@@ -321,7 +375,7 @@ TOY = Scale(
     phenotype_grid={"lr": (1e-3, 3e-3)},
     image_grid={"lr": (3e-4, 1e-3)},
     trees={"rounds": (50,), "max_depth": (3, 6), "lr": (0.1,), "subsample": (0.5, 1.0)},
-)  # fmt: skip
+)
 
 # Hours on two cores: 5,000 synthetic subjects, a network a fiftieth of the paper's. MAE and its rivals train for epochs in
 # the paper's ratio, 400 to 300. MMCL's rate is the best of those tried for 15 epochs (search_spaces/small.py), as a sweep
@@ -329,14 +383,27 @@ TOY = Scale(
 SMALL = Scale(
     space="small",
     network=Network(
-        crop=2500, patch=250, width=64, depth=2, heads=4, decoder_width=48, decoder_depth=1, decoder_heads=4,
-        blocks=(1, 1, 1, 1), image_width=16, image_size=64, hidden=128, projection=64,
+        crop=2500,
+        patch=250,
+        width=64,
+        depth=2,
+        heads=4,
+        decoder_width=48,
+        decoder_depth=1,
+        decoder_heads=4,
+        blocks=(1, 1, 1, 1),
+        image_width=16,
+        image_size=64,
+        hidden=128,
+        projection=64,
     ),
     pretraining={
         "mae": Recipe(batch=64, epochs=60, eval_every=5, rates=(2e-3,)),
         "simclr": Recipe(batch=64, epochs=45, eval_every=5, rates=(1e-3,)),
         "clocs": Recipe(batch=64, epochs=45, eval_every=5, rates=(1e-3,)),
-        "byol": Recipe(batch=64, epochs=45, eval_every=5, rates=(1e-3,), knobs=(("momentum", 0.99),)),
+        "byol": Recipe(
+            batch=64, epochs=45, eval_every=5, rates=(1e-3,), knobs=(("momentum", 0.99),)
+        ),
         "barlow-twins": Recipe(batch=64, epochs=45, eval_every=5, rates=(1e-3,)),
         "cmr-simclr": Recipe(batch=64, epochs=30, eval_every=5, rates=(1e-3,)),
         "mmcl": Recipe(batch=64, epochs=60, eval_every=5, rates=(1e-3,)),
@@ -348,4 +415,4 @@ SMALL = Scale(
     grid={"lr": (3e-4, 1e-3)},
     phenotype_grid={"lr": (1e-3, 3e-3)},
     image_grid={"lr": (3e-4, 1e-3)},
-)  # fmt: skip
+)

@@ -69,9 +69,15 @@ def plan(trials: Iterable[Trial], cohort: dataset.Cohort, at_once: int = 1) -> l
     for trial in trials:
         groups[trial.stage, trial.task].append(trial)
     for (stage, task), members in groups.items():
-        cut = [[trial] for trial in members] if stage == "pretrain" else partition.packs(members, at_once=at_once)
+        cut = (
+            [[trial] for trial in members]
+            if stage == "pretrain"
+            else partition.packs(members, at_once=at_once)
+        )
         steps = [pack[0].epochs * _steps_per_epoch(pack[0], cohort) for pack in cut]
-        subjects = sum(len(pack) * _rows_per_step(pack[0], cohort) * n for pack, n in zip(cut, steps))
+        subjects = sum(
+            len(pack) * _rows_per_step(pack[0], cohort) * n for pack, n in zip(cut, steps)
+        )
         judged = _judged(members, cohort)
         bills.append(Bill(stage, task, len(members), len(cut), sum(steps), subjects, judged))
     return bills
@@ -79,7 +85,9 @@ def plan(trials: Iterable[Trial], cohort: dataset.Cohort, at_once: int = 1) -> l
 
 def _steps_per_epoch(trial: Trial, cohort: dataset.Cohort) -> int:
     if trial.stage != "pretrain":
-        return examples.steps_per_epoch(len(examples.training_rows(cohort, trial).index), trial.batch)
+        return examples.steps_per_epoch(
+            len(examples.training_rows(cohort, trial).index), trial.batch
+        )
     return max(1, _holding(trial, cohort, "train") // trial.batch)
 
 
@@ -92,12 +100,20 @@ def _judged(members: list[Trial], cohort: dataset.Cohort) -> int:
     first = members[0]
     if first.stage == "pretrain":
         return sum(_validations(trial) * _holding(trial, cohort, "val") for trial in members)
-    task, splits = tasks.of(first.task, (first.task,)), ("val", "test") if first.stage == "final" else ("val",)
+    task, splits = (
+        tasks.of(first.task, (first.task,)),
+        ("val", "test") if first.stage == "final" else ("val",),
+    )
     n = {
-        modality: {split: len(examples.answerable(cohort, task, modality, split)) for split in splits}
+        modality: {
+            split: len(examples.answerable(cohort, task, modality, split)) for split in splits
+        }
         for modality in {trial.modality for trial in members}
     }
-    return sum(_validations(trial) * n[trial.modality]["val"] + sum(n[trial.modality].values()) for trial in members)
+    return sum(
+        _validations(trial) * n[trial.modality]["val"] + sum(n[trial.modality].values())
+        for trial in members
+    )
 
 
 def _validations(trial: Trial) -> int:
@@ -107,7 +123,11 @@ def _validations(trial: Trial) -> int:
 def _holding(trial: Trial, cohort: dataset.Cohort, split: str) -> int:
     """Rows of a split that have every signal of a pre-training."""
     rows = cohort.rows(split)
-    return int(np.logical_and.reduce([rows[f"has_{part}"].to_numpy(bool) for part in trial.task.split("+")]).sum())
+    return int(
+        np.logical_and.reduce(
+            [rows[f"has_{part}"].to_numpy(bool) for part in trial.task.split("+")]
+        ).sum()
+    )
 
 
 # -- Optuna ------------------------------------------------------------------------------------------------------------
@@ -125,10 +145,16 @@ class Study:
     def __init__(self, points: Mapping[int, Trial], seed: int, budget: int | None) -> None:
         recipes = {i: trials_.recipe(trial, "") for i, trial in points.items()}
         names = sorted({name for recipe in recipes.values() for name in recipe})
-        values = {i: {name: _scalar(recipe.get(name)) for name in names} for i, recipe in recipes.items()}
-        choices = {name: list(dict.fromkeys(row[name] for row in values.values())) for name in names}
+        values = {
+            i: {name: _scalar(recipe.get(name)) for name in names} for i, recipe in recipes.items()
+        }
+        choices = {
+            name: list(dict.fromkeys(row[name] for row in values.values())) for name in names
+        }
         varied = [name for name in names if len(choices[name]) > 1] or ["seed"]
-        self.space: dict[str, BaseDistribution] = {name: CategoricalDistribution(choices[name]) for name in varied}
+        self.space: dict[str, BaseDistribution] = {
+            name: CategoricalDistribution(choices[name]) for name in varied
+        }
         self.params = {i: {name: row[name] for name in varied} for i, row in values.items()}
         self.open = dict.fromkeys(points)  # an ordered set: not finished, not asked
         self.left = len(points) if budget is None else min(budget, len(points))  # to be asked
@@ -203,9 +229,17 @@ class Packed(Searcher):
     """
 
     def __init__(
-        self, trials: Sequence[Trial], runs: Path, *, finished: set[str], limit: int | None = None, seed: int = 0,
-        budget: int | None = None, at_once: int = 1, memory: int | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        trials: Sequence[Trial],
+        runs: Path,
+        *,
+        finished: set[str],
+        limit: int | None = None,
+        seed: int = 0,
+        budget: int | None = None,
+        at_once: int = 1,
+        memory: int | None = None,
+    ) -> None:
         super().__init__(metric="best", mode="max")
         self.trials, self.runs = list(trials), runs
         self.limit = (lambda _: limit) if limit else partial(partition.pack_limit, memory=memory)
@@ -220,7 +254,10 @@ class Packed(Searcher):
         self.enumerated = budget is None
         todo = [trial for trial in trials if trial.name not in finished]
         self.queue = (
-            [[self.place[t.name] for t in pack] for pack in partition.packs(todo, self.limit, at_once)]
+            [
+                [self.place[t.name] for t in pack]
+                for pack in partition.packs(todo, self.limit, at_once)
+            ]
             if budget is None
             else []
         )
@@ -236,11 +273,17 @@ class Packed(Searcher):
         self.count += 1
         return {"pack": self.count, "members": members}
 
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
         """Tell the studies what the members' rows say, which the worker has read; a member without rows has failed."""
         points = self.packs.pop(trial_id, [])
         read = (result or {}).get("values")  # absent where the pack failed, or its worker died
-        values = read if read is not None else [spaces.value(self.runs, self.trials[point]) for point in points]
+        values = (
+            read
+            if read is not None
+            else [spaces.value(self.runs, self.trials[point]) for point in points]
+        )
         for point, value in zip(points, values):
             self._study(point).tell(point, value)
 
@@ -274,8 +317,14 @@ class Packed(Searcher):
                 if len(members) == 1:
                     first = self.trials[point]
                     size = self.limit(first)
-                    allowed = {k: [i for i in v if finetune.shared(self.trials[i]) == finetune.shared(first)]
-                               for k, v in allowed.items()}  # fmt: skip
+                    allowed = {
+                        k: [
+                            i
+                            for i in v
+                            if finetune.shared(self.trials[i]) == finetune.shared(first)
+                        ]
+                        for k, v in allowed.items()
+                    }
             if len(members) == before:
                 break
         return members
@@ -285,10 +334,18 @@ class Packed(Searcher):
 
 
 def run(
-    trials: Sequence[Trial], cohort_path: Path, runs: Path, *, budget: int | None = None, seed: int = 0,
-    concurrency: int | None = None, limit: int | None = None, device: str | None = None, precision: str = "auto",
+    trials: Sequence[Trial],
+    cohort_path: Path,
+    runs: Path,
+    *,
+    budget: int | None = None,
+    seed: int = 0,
+    concurrency: int | None = None,
+    limit: int | None = None,
+    device: str | None = None,
+    precision: str = "auto",
     train: Callable[..., object] = partition.train,
-) -> int:  # fmt: skip
+) -> int:
     """Run the supervised trials that are not finished, in packs, and return how many that were. Ray must be running.
 
     Args:
@@ -318,9 +375,15 @@ def run(
     spaces.check(todo, cohort, runs)
     _forget_stopped(todo, runs)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    trees = all(trial.method == tabular.METHOD for trial in todo)  # a grid of them leaves the GPUs to others
+    trees = all(
+        trial.method == tabular.METHOD for trial in todo
+    )  # a grid of them leaves the GPUs to others
     resources, at_once = _resources(concurrency, "cpu" if trees else device)
-    shape: dict[str, Any] = {"limit": limit, "at_once": at_once, "memory": _memory(resources.get("gpu", 0))}
+    shape: dict[str, Any] = {
+        "limit": limit,
+        "at_once": at_once,
+        "memory": _memory(resources.get("gpu", 0)),
+    }
     searcher = Packed(trials, runs, finished=finished, seed=seed, budget=budget, **shape)
     if not any(each.left for each in searcher.studies.values()):
         return 0
@@ -337,7 +400,9 @@ def run(
     ran = sum(store.finished(runs, trial, cohort.fingerprint) for trial in todo)
     if failures:
         _raise(failures, searcher.count, runs)
-    shutil.rmtree(runs / finetune.CHECKPOINTS, ignore_errors=True)  # of packs that were cut otherwise before a kill
+    shutil.rmtree(
+        runs / finetune.CHECKPOINTS, ignore_errors=True
+    )  # of packs that were cut otherwise before a kill
     return ran
 
 
@@ -368,7 +433,9 @@ def _memory(share: float) -> int | None:
     if not share:
         return None
     # A worker says: the head of a cluster may have no GPU.
-    whole = ray.get(ray.remote(num_cpus=0, num_gpus=share)(partition.device_bytes).remote(), timeout=600)
+    whole = ray.get(
+        ray.remote(num_cpus=0, num_gpus=share)(partition.device_bytes).remote(), timeout=600
+    )
     return int(whole * share) if whole else None
 
 
@@ -379,28 +446,47 @@ def beside(nodes: Sequence[int], concurrency: int | None = None) -> tuple[int, i
     return at_once, max(1, min(nodes) // -(-at_once // len(nodes)))
 
 
-def _tune(work: Any, searcher: Packed, resources: dict[str, float], at_once: int, runs: Path) -> list[dict[str, Any]]:
+def _tune(
+    work: Any, searcher: Packed, resources: dict[str, float], at_once: int, runs: Path
+) -> list[dict[str, Any]]:
     """Let Tune run every pack of the searcher; what failed, as one record per pack."""
-    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # CSV, JSON and TensorBoard files that nobody reads
+    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = (
+        "1"  # CSV, JSON and TensorBoard files that nobody reads
+    )
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # else Ctrl-C ends `fit` as if all were done
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the new one prints a table even when told to be silent
     os.environ["TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S"] = "0"
     tuner = tune.Tuner(
         tune.with_resources(work, resources),
         tune_config=tune.TuneConfig(
-            search_alg=searcher, num_samples=len(searcher.trials), metric="best", mode="max", max_concurrent_trials=at_once,
-            reuse_actors=True, trial_dirname_creator=lambda trial: f"pack-{trial.trial_id}",
+            search_alg=searcher,
+            num_samples=len(searcher.trials),
+            metric="best",
+            mode="max",
+            max_concurrent_trials=at_once,
+            reuse_actors=True,
+            trial_dirname_creator=lambda trial: f"pack-{trial.trial_id}",
         ),
         run_config=tune.RunConfig(
-            name=f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}", storage_path=str(runs / TUNE), verbose=0,
-            failure_config=tune.FailureConfig(max_failures=1),  # a node may go; what is finished is not run again
+            name=f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}",
+            storage_path=str(runs / TUNE),
+            verbose=0,
+            failure_config=tune.FailureConfig(
+                max_failures=1
+            ),  # a node may go; what is finished is not run again
         ),
-    )  # fmt: skip
+    )
     results = tuner.fit()
-    failures = [r.metrics for r in (results[i] for i in range(len(results))) if r.metrics and r.metrics.get("error")]
+    failures = [
+        r.metrics
+        for r in (results[i] for i in range(len(results)))
+        if r.metrics and r.metrics.get("error")
+    ]
     failures += [{"error": spaces.one_line(error), "refused": False} for error in results.errors]
     if not failures or sum(record["refused"] for record in failures) == len(results):
-        shutil.rmtree(runs / TUNE, ignore_errors=True)  # rows say all that it says, or one line of refusal does
+        shutil.rmtree(
+            runs / TUNE, ignore_errors=True
+        )  # rows say all that it says, or one line of refusal does
     return failures
 
 
@@ -424,7 +510,12 @@ def _work(
     train: Callable[..., object],
 ) -> None:
     """One Tune trial: fit a pack, and report once. Never raises, so that the process lives on for the next pack."""
-    report: dict[str, Any] = {"pack": config["pack"], "error": "", "refused": False, "best": float("nan")}
+    report: dict[str, Any] = {
+        "pack": config["pack"],
+        "error": "",
+        "refused": False,
+        "best": float("nan"),
+    }
     try:
         cohort, given = _cohort(cohort_path), [_trials(listed)[i] for i in config["members"]]
         members = [trial for trial in given if not store.finished(runs, trial, cohort.fingerprint)]
@@ -448,4 +539,6 @@ def _trials(listed: Any) -> list[Trial]:
 
 @lru_cache(maxsize=1)
 def _cohort(path: Path) -> dataset.Cohort:
-    return dataset.open(path)  # once per process: the next pack of this worker finds its signals on the device
+    return dataset.open(
+        path
+    )  # once per process: the next pack of this worker finds its signals on the device

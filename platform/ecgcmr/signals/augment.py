@@ -109,13 +109,17 @@ def mask_spectrum(x: Tensor, u: Tensor, share: float, length: int = 120) -> Tens
     spectrum = torch.fft.rfft(torch.cat([ends[0], wide, ends[1]], -1).unfold(-1, length, hop))
     count = spectrum.shape[-2]
     by_time, by_frequency = (_gap(u[:, 1], n, share) for n in spectrum.shape[-2:])
-    kept = torch.where((u[:, 0] < 0.5)[:, None, None], by_frequency[:, None, :], by_time[:, :, None])
+    kept = torch.where(
+        (u[:, 0] < 0.5)[:, None, None], by_frequency[:, None, :], by_time[:, :, None]
+    )
     frames = torch.fft.irfft(spectrum * kept[:, None], n=length)
     frames = frames.reshape(*frames.shape[:-1], 4, hop)
     # Quarter q of frame f lies at quarter f + q of the result: four shifted copies add up to it.
     total = sum(F.pad(frames[..., q, :].flatten(-2), (q * hop, (3 - q) * hop)) for q in range(4))
     place = torch.arange(count + 3, device=x.device)
-    covered = torch.minimum(place + 1, count + 3 - place).clamp(max=min(4, count)).repeat_interleave(hop)
+    covered = (
+        torch.minimum(place + 1, count + 3 - place).clamp(max=min(4, count)).repeat_interleave(hop)
+    )
     return (total / covered)[..., length // 2 : length // 2 + time].to(x.dtype)
 
 
@@ -174,7 +178,8 @@ def colour(x: Tensor, u: Tensor, brightness: float, contrast: float, saturation:
     """
     strengths = (brightness, contrast, saturation)
     by_brightness, by_contrast, by_saturation = (
-        (1 + s * (2 * u[:, i].to(x.dtype) - 1))[:, None, None, None] for i, s in enumerate(strengths)
+        (1 + s * (2 * u[:, i].to(x.dtype) - 1))[:, None, None, None]
+        for i, s in enumerate(strengths)
     )
     x = (by_brightness * x).clamp(0, 1)
     x = _blend(x, _grey(x).mean((-2, -1), keepdim=True), by_contrast)
@@ -234,7 +239,9 @@ def geometry(x: Tensor, flip: Tensor, turn: Tensor, centre: Tensor, half: Tensor
     # From the result's pixel back to the source's: out of the crop, back by the rotation, back by the flip.
     right = (centre[:, :1] + half[:, :1] * ticks).to(x.dtype)[:, None, :]
     down = (centre[:, 1:] + half[:, 1:] * ticks).to(x.dtype)[:, :, None]
-    across = (cosine[:, None, None] * right - sine[:, None, None] * down) * flip.to(x.dtype)[:, None, None]
+    across = (cosine[:, None, None] * right - sine[:, None, None] * down) * flip.to(x.dtype)[
+        :, None, None
+    ]
     along = sine[:, None, None] * right + cosine[:, None, None] * down
     grid = torch.stack([across, along], -1)
     return F.grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
@@ -303,7 +310,9 @@ class EcgView:
         y = (jitter_by_amplitude if self.multiplicative else jitter)(y, noise["jitter"], self.sigma)
         y = rescale(y, noise["rescale"], self.amplitude)
         if self.flips:
-            y = flip_sign(flip_time(y, noise["flip"][:, 0], self.flips), noise["flip"][:, 1], self.flips)
+            y = flip_sign(
+                flip_time(y, noise["flip"][:, 0], self.flips), noise["flip"][:, 1], self.flips
+            )
         if self.spectrum:
             y = mask_spectrum(y, noise["spectrum"], self.spectrum)
         return y if self.rate == 1 else choose(noise["apply"][:, 1], self.rate, y, x)
@@ -335,7 +344,11 @@ class CmrView:
         x = resize(x, self.side)
         if "colour" not in noise:
             return x
-        turn = torch.where(noise["turn"][:, 0] < self.rotation_rate, (2 * noise["turn"][:, 1] - 1) * math.pi / 4, 0.0)
+        turn = torch.where(
+            noise["turn"][:, 0] < self.rotation_rate,
+            (2 * noise["turn"][:, 1] - 1) * math.pi / 4,
+            0.0,
+        )
         flip = torch.where(noise["flip"] < 0.5, -1.0, 1.0)
         y = colour(x, noise["colour"], 0.5, 0.5, self.saturation)
         y = geometry(y, flip, turn, *window(noise["window"]))

@@ -33,9 +33,7 @@ CROPS = ("heart", "fixed", "none")
 BLOOD = 1  # label of the left ventricle's cavity
 LEAST_BLOOD = 10  # pixels of it that make a phase segmented
 
-DIGITS = (
-    4  # of a pixel's side in mm: DICOM and NIfTI state one spacing to different digits, and images are compared by hash
-)
+DIGITS = 4  # of a pixel's side in mm: DICOM and NIfTI state one spacing to different digits, and images are compared by hash
 
 RECIPE: dict[str, object] = {
     "frames": list(FRAMES),
@@ -120,9 +118,13 @@ def prepare(stack: Stack, crop: str = "heart") -> tuple[np.ndarray, tuple[str, .
     moving = frames[chosen.slice] if crop == "heart" and heart is None else None
     words = [*(["pixels that are no number set to 0"] if bad else []), how]
     if chosen.mid == chosen.ed:
-        words.append("no frame between end-diastole and end-systole: end-diastole stands for the mid-phase")
+        words.append(
+            "no frame between end-diastole and end-systole: end-diastole stands for the mid-phase"
+        )
     if crop == "heart":
-        words.append("heart found by what moves" if heart is None else "heart found by the segmentation")
+        words.append(
+            "heart found by what moves" if heart is None else "heart found by the segmentation"
+        )
     rows, columns = (round(side, DIGITS) for side in stack.spacing_mm[1:])
     box = prepare_frames(image, crop, spacing_mm=(rows, columns), cycle=moving, middle=heart)
     return box, tuple(words)
@@ -206,7 +208,9 @@ def middle_of(masks: np.ndarray, slice_: int) -> tuple[float, float] | None:
     return float(rows[0] + rows[-1]) / 2, float(columns[0] + columns[-1]) / 2
 
 
-def select(frames: np.ndarray, spacing_mm: tuple[float, float, float], es: int | None = None) -> Phases:
+def select(
+    frames: np.ndarray, spacing_mm: tuple[float, float, float], es: int | None = None
+) -> Phases:
     """Choose slice and phases.
 
     The slice is Z // 2. ED is phase 0, the R wave's. Where ES is not known beforehand, it is the first phase in which the
@@ -239,7 +243,9 @@ def select(frames: np.ndarray, spacing_mm: tuple[float, float, float], es: int |
     return Phases(slice=middle, es=es, mid=es // 2, ed=0)
 
 
-def _least_blood(block: np.ndarray, motion: np.ndarray, spacing_mm: tuple[float, float, float]) -> int:
+def _least_blood(
+    block: np.ndarray, motion: np.ndarray, spacing_mm: tuple[float, float, float]
+) -> int:
     """End-systole as `select` finds it; block: the middle slices, motion: where they change."""
     near = _disc(motion.shape, centre(motion, spacing_mm[1:]), POOL_MM, spacing_mm[1:])
     pixels = block[:, :, near]
@@ -283,7 +289,9 @@ def prepare_frames(
         box = [(m + 0.5 - HEART_MM / s / 2, HEART_MM / s) for m, s in zip(middle, pixel)]
     else:
         top, left, side = (FIXED_TOP, FIXED_LEFT, FIXED_SIDE) if crop == "fixed" else (0, 0, SIZE)
-        box = [((n - SIZE) // 2 + start, side) for n, start in zip(frames.shape[1:], (top, left))]  # < 0: zeros around
+        box = [
+            ((n - SIZE) // 2 + start, side) for n, start in zip(frames.shape[1:], (top, left))
+        ]  # < 0: zeros around
     return _resize(frames, _window(frames), box)
 
 
@@ -301,13 +309,20 @@ def centre(motion: np.ndarray, spacing_mm: tuple[float, float]) -> tuple[float, 
     """
     height, width = (n // COARSE for n in motion.shape)
     blocks = motion[: height * COARSE, : width * COARSE].reshape(height, COARSE, width, COARSE)
-    coarse = blocks.mean((1, 3), dtype=np.float64)  # averages the noise, which three phases alone would not
+    coarse = blocks.mean(
+        (1, 3), dtype=np.float64
+    )  # averages the noise, which three phases alone would not
     noise, lively = np.quantile(coarse, (0.5, 0.85), method="nearest")
     weight = np.clip(coarse, 1.2 * noise, max(lively, 2 * noise) or None) - 1.2 * noise
     pixel = (COARSE * spacing_mm[0], COARSE * spacing_mm[1])
     rows, columns = (np.arange(n) for n in coarse.shape)
-    falloff = [np.exp(-0.5 * ((x - (len(x) - 1) / 2) * s / PRIOR_MM) ** 2) for x, s in zip((rows, columns), pixel)]
-    likely = _box_sum(weight * falloff[0][:, None] * falloff[1], [max(1, round(20.0 / s)) for s in pixel])
+    falloff = [
+        np.exp(-0.5 * ((x - (len(x) - 1) / 2) * s / PRIOR_MM) ** 2)
+        for x, s in zip((rows, columns), pixel)
+    ]
+    likely = _box_sum(
+        weight * falloff[0][:, None] * falloff[1], [max(1, round(20.0 / s)) for s in pixel]
+    )
     row, column = (float(x) for x in np.unravel_index(int(likely.argmax()), coarse.shape))
     for _ in range(3):
         inside = weight * _disc(coarse.shape, (row, column), 60.0, pixel)
@@ -337,7 +352,10 @@ def _window(frames: np.ndarray) -> tuple[float, float]:
 
 
 def _disc(
-    shape: tuple[int, ...], middle: tuple[float, float], radius_mm: float, spacing_mm: tuple[float, float]
+    shape: tuple[int, ...],
+    middle: tuple[float, float],
+    radius_mm: float,
+    spacing_mm: tuple[float, float],
 ) -> np.ndarray:
     rows, columns = (((np.arange(n) - m) * s) ** 2 for n, m, s in zip(shape, middle, spacing_mm))
     return rows[:, None] + columns <= radius_mm**2
@@ -348,11 +366,15 @@ def _box_sum(image: np.ndarray, reach: list[int]) -> np.ndarray:
     for axis, n in enumerate(reach):
         total = np.cumsum(np.insert(image, 0, 0, axis=axis), axis=axis)
         at = np.arange(image.shape[axis])
-        image = total.take(np.minimum(at + n + 1, len(at)), axis) - total.take(np.maximum(at - n, 0), axis)
+        image = total.take(np.minimum(at + n + 1, len(at)), axis) - total.take(
+            np.maximum(at - n, 0), axis
+        )
     return image
 
 
-def _resize(frames: np.ndarray, window: tuple[float, float], box: list[tuple[float, float]]) -> np.ndarray:
+def _resize(
+    frames: np.ndarray, window: tuple[float, float], box: list[tuple[float, float]]
+) -> np.ndarray:
     """Cut a box, (start, length) of rows and of columns, map the window to 0..255 and resize; 0 outside the image."""
     (rows, down), (columns, across) = (_weights(n, *part) for n, part in zip(frames.shape[1:], box))
     low, high = window

@@ -20,7 +20,10 @@ from ecgcmr.errors import Excluded
 
 LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
 RATE_HZ = 500
-RATES_HZ = (50.0, 20_000.0)  # beyond these a rate is a mistake, and the filter of the resampling would be unbounded
+RATES_HZ = (
+    50.0,
+    20_000.0,
+)  # beyond these a rate is a mistake, and the filter of the resampling would be unbounded
 SAMPLES = 5000  # 10 s
 GROUPS = (3, 3, 6)  # Einthoven, Goldberger, Wilson: normalised apart (paper, section IV-A)
 
@@ -52,8 +55,18 @@ RECIPE: dict[str, object] = {
     "resample": "polyphase, Kaiser 5.0, line padding",
     "missing": "0, at most 5 % per lead",
     "clip_sd": CLIP_SD,
-    "baseline": {"method": "asymmetric least squares", "lambda": SMOOTHNESS, "p": ASYMMETRY, "rounds": ROUNDS},
-    "normalise": {"groups": list(GROUPS), "variance": "population", "eps": 1e-12, "when": "after loading, per record"},
+    "baseline": {
+        "method": "asymmetric least squares",
+        "lambda": SMOOTHNESS,
+        "p": ASYMMETRY,
+        "rounds": ROUNDS,
+    },
+    "normalise": {
+        "groups": list(GROUPS),
+        "variance": "population",
+        "eps": 1e-12,
+        "when": "after loading, per record",
+    },
 }
 
 _NAMES = {lead.upper(): lead for lead in LEADS}
@@ -75,7 +88,9 @@ def lead_name(name: str) -> str | None:
     """Say which of the twelve leads a name means, or None: any case, prefixes as in `MDC_ECG_LEAD_aVR`, `ECG II`, `DI`."""
     word = re.sub(r"[^A-Z0-9]", "", name.upper())
     word = re.sub(r"^(MDC)?(ECG)?(LEAD)?", "", word)
-    word = re.sub(r"^D(?=I|[123]$)", "", word)  # DI, D1: Portuguese and Spanish names, as in CODE-15
+    word = re.sub(
+        r"^D(?=I|[123]$)", "", word
+    )  # DI, D1: Portuguese and Spanish names, as in CODE-15
     word = {"1": "I", "2": "II", "3": "III"}.get(word, word)
     return _NAMES.get(re.sub(r"^C(?=[1-6]$)", "V", word))  # C1: IEC code of V1
 
@@ -103,8 +118,12 @@ def settle(signal: np.ndarray, rate_hz: float, leads: tuple[str, ...]) -> np.nda
         raise Excluded("implausible sampling rate")
     if signal.shape[1] < round(10 * rate_hz):
         raise Excluded("shorter than 10 s")
-    needed = int(np.ceil(11 * rate_hz))  # one second more than is kept: the filter's edge lies outside
-    return np.ascontiguousarray(_resample(_twelve(signal[:, :needed], leads), rate_hz)[:, :SAMPLES], dtype=np.float32)
+    needed = int(
+        np.ceil(11 * rate_hz)
+    )  # one second more than is kept: the filter's edge lies outside
+    return np.ascontiguousarray(
+        _resample(_twelve(signal[:, :needed], leads), rate_hz)[:, :SAMPLES], dtype=np.float32
+    )
 
 
 def repairs(samples: int, rate_hz: float, leads: tuple[str, ...]) -> tuple[str, ...]:
@@ -170,12 +189,18 @@ def _twelve(signal: np.ndarray, leads: tuple[str, ...]) -> np.ndarray:
 
 def _resample(signal: np.ndarray, rate_hz: float) -> np.ndarray:
     """Resample to 500 Hz; a missing sample stays missing instead of spreading over the filter's length."""
-    ratio = Fraction(RATE_HZ / rate_hz).limit_denominator(10_000)  # off by less than 1 µs after 10 s
+    ratio = Fraction(RATE_HZ / rate_hz).limit_denominator(
+        10_000
+    )  # off by less than 1 µs after 10 s
     if ratio == 1:
         return signal
     filled = np.nan_to_num(signal)
     out = resample_poly(filled, ratio.numerator, ratio.denominator, axis=1, padtype="line")
-    nearest = np.minimum(np.arange(out.shape[1]) * rate_hz / RATE_HZ, signal.shape[1] - 1).round().astype(int)
+    nearest = (
+        np.minimum(np.arange(out.shape[1]) * rate_hz / RATE_HZ, signal.shape[1] - 1)
+        .round()
+        .astype(int)
+    )
     return np.where(np.isnan(signal)[:, nearest], np.nan, out)
 
 
@@ -229,7 +254,9 @@ def _refine(y: np.ndarray, z: np.ndarray, bands: np.ndarray) -> np.ndarray:
         weight = np.where(y > z, ASYMMETRY, 1 - ASYMMETRY)
         system = bands.copy(order="F")  # LAPACK's order: it would copy any other
         system[0] += weight
-        z = solveh_banded(system, weight * y, overwrite_ab=True, overwrite_b=True, lower=True, check_finite=False)
+        z = solveh_banded(
+            system, weight * y, overwrite_ab=True, overwrite_b=True, lower=True, check_finite=False
+        )
     return z
 
 
@@ -340,7 +367,9 @@ def amplitude(signal: np.ndarray, rate_hz: float = RATE_HZ) -> float:
 def _heights(signal: np.ndarray, rate_hz: float = RATE_HZ) -> tuple[np.ndarray, np.ndarray]:
     """The height of each lead's beats as `amplitude` measures it, and whether the lead moves at all."""
     width = max(1, min(int(2 * rate_hz), signal.shape[1]))
-    windows = np.nan_to_num(signal[:, : signal.shape[1] // width * width]).reshape(len(signal), -1, width)
+    windows = np.nan_to_num(signal[:, : signal.shape[1] // width * width]).reshape(
+        len(signal), -1, width
+    )
     low, high = np.quantile(windows, (0.01, 0.99), axis=2, method="nearest")
     return np.median(high - low, axis=1), np.ptp(windows, axis=(1, 2)) > 0
 
@@ -362,10 +391,15 @@ def quality(signal: np.ndarray) -> list[str]:
         "missing samples": np.isnan(signal).mean(1).max() > MISSING_LIMIT,
         "flat lead": _heights(signal)[0].min() < FLAT_MV,
         "two leads with one signal": _repeated(filled),
-        "implausible amplitude": not AMPLITUDE_MV[0] <= amplitude(signal) <= AMPLITUDE_MV[1] or _absurd(filled),
+        "implausible amplitude": not AMPLITUDE_MV[0] <= amplitude(signal) <= AMPLITUDE_MV[1]
+        or _absurd(filled),
         "saturated": _saturated(filled),
     }
-    unlawful = ["Einthoven's law violated" + exchanged(signal)] if lawless(signal) > EINTHOVEN_LIMIT else []
+    unlawful = (
+        ["Einthoven's law violated" + exchanged(signal)]
+        if lawless(signal) > EINTHOVEN_LIMIT
+        else []
+    )
     return [name for name, found in faults.items() if found] + unlawful
 
 
@@ -384,7 +418,9 @@ def exchanged(signal: np.ndarray) -> str:
 
 def _repeated(signal: np.ndarray) -> bool:
     """Whether two leads differ by a constant, to 10 µV: a channel that was written twice."""
-    return any(np.ptp(signal[i + 1 :] - signal[i], axis=1).min() < FLAT_MV for i in range(len(signal) - 1))
+    return any(
+        np.ptp(signal[i + 1 :] - signal[i], axis=1).min() < FLAT_MV for i in range(len(signal) - 1)
+    )
 
 
 def _absurd(signal: np.ndarray) -> bool:

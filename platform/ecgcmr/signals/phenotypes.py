@@ -45,7 +45,9 @@ def measure(
     if not all(SPACING_MM[0] <= step <= SPACING_MM[1] for step in spacing_mm) or not _enclosed(ed):
         return {}
     voxel = float(np.prod(spacing_mm)) / 1000
-    left, right = (_ventricle(ed, es, label, name, voxel) for label, name in ((CAVITY, "LV"), (RIGHT, "RV")))
+    left, right = (
+        _ventricle(ed, es, label, name, voxel) for label, name in ((CAVITY, "LV"), (RIGHT, "RV"))
+    )
     if not left:
         return {}
     if "LVSV" in left and heart_rate is not None:
@@ -88,7 +90,11 @@ def wall_thickness(
 
     Source: Cerqueira et al. 2002 (segments), ukbb_cardiac (thirds, direction of the septum).
     """
-    held = [z for z in range(len(ed)) if min((ed[z] == CAVITY).sum(), (ed[z] == MUSCLE).sum()) >= LEAST_PIXELS]
+    held = [
+        z
+        for z in range(len(ed))
+        if min((ed[z] == CAVITY).sum(), (ed[z] == MUSCLE).sum()) >= LEAST_PIXELS
+    ]
     if len(held) < LEAST_SLICES or held[-1] - held[0] != len(held) - 1:
         return {}
     rows, columns = (np.flatnonzero((ed > 0).any(axes)) for axes in ((0, 2), (0, 1)))
@@ -113,7 +119,11 @@ def wall_thickness(
         # As seen from the apex, the anterior wall lies clockwise of the septum; our angles run clockwise.
         turn = np.concatenate(angles) - septum
         segments = _segment(90 - turn if from_apex else 90 + turn, third)
-        out |= {f"WT_AHA_{k}": float(mm[segments == k].mean()) for k in range(1, 17) if (segments == k).any()}
+        out |= {
+            f"WT_AHA_{k}": float(mm[segments == k].mean())
+            for k in range(1, 17)
+            if (segments == k).any()
+        }
     return out
 
 
@@ -136,7 +146,9 @@ def contour(mask: np.ndarray) -> np.ndarray:
     return np.concatenate(points)
 
 
-def _ventricle(ed: np.ndarray, es: np.ndarray | None, label: int, name: str, voxel: float) -> dict[str, float]:
+def _ventricle(
+    ed: np.ndarray, es: np.ndarray | None, label: int, name: str, voxel: float
+) -> dict[str, float]:
     """EDV and, with `es`, ESV, SV and EF of one ventricle; empty where they are in doubt."""
     end = _volume(ed, label, voxel)
     if end is None:
@@ -147,8 +159,11 @@ def _ventricle(ed: np.ndarray, es: np.ndarray | None, label: int, name: str, vox
     if start is None or start >= end:
         return {}
     return {
-        f"{name}EDV": end, f"{name}ESV": start, f"{name}SV": end - start, f"{name}EF": 100 * (end - start) / end,
-    }  # fmt: skip
+        f"{name}EDV": end,
+        f"{name}ESV": start,
+        f"{name}SV": end - start,
+        f"{name}EF": 100 * (end - start) / end,
+    }
 
 
 def _volume(labels: np.ndarray, label: int, voxel: float) -> float | None:
@@ -225,7 +240,9 @@ def _septum(labels: np.ndarray, pixel: np.ndarray) -> float | None:
         return None
     angles = _angle(wall[gap <= gap.min() + pixel.max()] - _centre(cavity) * pixel)
     middle = float(np.degrees(np.angle(np.exp(1j * np.radians(angles)).sum())))
-    spread = (angles - middle + 180) % 360 - 180  # the insertions of the right ventricle are its two ends
+    spread = (
+        angles - middle + 180
+    ) % 360 - 180  # the insertions of the right ventricle are its two ends
     return middle + float(spread.min() + spread.max()) / 2
 
 

@@ -115,7 +115,9 @@ def reversal(signal: np.ndarray) -> str:
 def likeliest(held: np.ndarray, reference: np.ndarray) -> str:
     """The exchange that `reversal` names, by a recording's `moments` and their mean over others, in thousandths."""
     precision = np.linalg.inv(reference / 1000 + SHRINK * np.eye(8) / 8)
-    unlikely = {name: float(np.log(np.sum(precision * (T @ held @ T.T)))) for name, T in EXCHANGES.items()}
+    unlikely = {
+        name: float(np.log(np.sum(precision * (T @ held @ T.T)))) for name, T in EXCHANGES.items()
+    }
     best = min(unlikely, key=unlikely.__getitem__)
     return best if unlikely[best] < unlikely[""] - SUSPECT else ""
 

@@ -46,7 +46,9 @@ class Rungs:
         lines = "".join(f"{json.dumps([name, value])}\n" for name, value in values.items())
         file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
         try:
-            os.write(file, lines.encode())  # one write: lines of other processes come before or after
+            os.write(
+                file, lines.encode()
+            )  # one write: lines of other processes come before or after
         finally:
             os.close(file)
         reported = dict(
@@ -61,6 +63,13 @@ def of(trial: Trial, runs: Path, cohort_fingerprint: str) -> Rungs | None:
     if trial.stage != "grid" or not trial.halving:
         return None
     steps = {max(1, round(trial.epochs / trial.halving**k)) for k in range(1, COUNT + 1)}
-    question = Path(trial.space, trial.task, trial.label, f"take={trial.take:g},{trial.preset},seed={trial.seed}")
+    question = Path(
+        trial.space,
+        trial.task,
+        trial.label,
+        f"take={trial.take:g},{trial.preset},seed={trial.seed}",
+    )
     folder = runs / FOLDER / cohort_fingerprint / question
-    return Rungs(folder, trial.halving, tuple(sorted(step for step in steps if step < trial.epochs)))
+    return Rungs(
+        folder, trial.halving, tuple(sorted(step for step in steps if step < trial.epochs))
+    )

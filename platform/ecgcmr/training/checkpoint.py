@@ -46,7 +46,11 @@ def read(path: Path, recipe: dict[str, Any]) -> dict[str, Any] | None:
         record = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         old = record["recipe"]
     except Exception as error:  # torch raises half a dozen kinds for a damaged file
-        raise InputError(f"{path} cannot be read ({type(error).__name__}); delete it to begin anew") from error
+        raise InputError(
+            f"{path} cannot be read ({type(error).__name__}); delete it to begin anew"
+        ) from error
     if differ := differing(old, recipe):
-        raise InputError(f"{path} is of another recipe: {differ}; use another --runs or delete the file")
+        raise InputError(
+            f"{path} is of another recipe: {differ}; use another --runs or delete the file"
+        )
     return record

@@ -71,7 +71,9 @@ def check(trials: Sequence[Trial]) -> None:
         if trial.modality not in modalities:
             raise unknown(f"modality of '{trial.name}'", trial.modality, modalities)
         if alien := [part for part, _ in trial.starts if part != trial.modality]:
-            raise InputError(f"start of '{trial.name}': part '{alien[0]}' is not its modality '{trial.modality}'")
+            raise InputError(
+                f"start of '{trial.name}': part '{alien[0]}' is not its modality '{trial.modality}'"
+            )
         known = methods.Supervised.defaults(presets.preset(trial.preset), trial.modality)
         for name, _ in trial.knobs:
             if name not in known:
@@ -109,12 +111,19 @@ class Watch:
     @classmethod
     def of(cls, members: int) -> "Watch":
         """Before the first epoch."""
-        return cls(np.full(members, -np.inf), np.full(members, -1), np.full(members, -1), [""] * members)
+        return cls(
+            np.full(members, -np.inf), np.full(members, -1), np.full(members, -1), [""] * members
+        )
 
     def see(
-        self, epoch: int, values: np.ndarray, alive: np.ndarray, patience: np.ndarray, slack: np.ndarray,
+        self,
+        epoch: int,
+        values: np.ndarray,
+        alive: np.ndarray,
+        patience: np.ndarray,
+        slack: np.ndarray,
         places: np.ndarray | None = None,
-    ) -> np.ndarray:  # fmt: skip
+    ) -> np.ndarray:
         """Take in a validation of the members at `places` (by default all); returns who reached a new best, (E,).
 
         Patience counts epochs since the metric last came within `slack` of the best (authors' util/callbacks.py).
@@ -134,7 +143,9 @@ class Watch:
 
     def halt(self, trials: Sequence[Trial], places: np.ndarray, rungs: Rungs, rung: int) -> None:
         """End those of the members at `places` that are not among the best of a rung."""
-        training = {trial.name: place for trial, place in zip(trials, places) if not self.status[place]}
+        training = {
+            trial.name: place for trial, place in zip(trials, places) if not self.status[place]
+        }
         best = {name: float(self.best[place]) for name, place in training.items()}
         for name in best.keys() - rungs.survivors(rung, best):
             self.status[training[name]] = "halted"
@@ -157,16 +168,22 @@ class Curves:
     @classmethod
     def of(cls, members: int, device: torch.device) -> "Curves":
         """Before the first step."""
-        return cls([[] for _ in range(members)], torch.zeros(members, dtype=torch.float64, device=device))
+        return cls(
+            [[] for _ in range(members)], torch.zeros(members, dtype=torch.float64, device=device)
+        )
 
     def add(self, pack: Pack, losses: Tensor) -> None:
         """Take in the losses of a step, (E,)."""
-        if len(self.sums) != len(losses):  # the pack became smaller: at a validation, when the sums are zero
+        if len(self.sums) != len(
+            losses
+        ):  # the pack became smaller: at a validation, when the sums are zero
             self.sums = self.sums[: len(losses)]
         self.sums += losses
         self.steps += 1
 
-    def note(self, pack: Pack, who: list[bool], at: dict[str, float], values: np.ndarray, name: str) -> None:
+    def note(
+        self, pack: Pack, who: list[bool], at: dict[str, float], values: np.ndarray, name: str
+    ) -> None:
         """One more row for every member of `who`, (E,)."""
         means = (self.sums / self.steps).cpu().numpy()
         for e in np.flatnonzero(who):
@@ -201,8 +218,12 @@ class Course:
     def state(self) -> dict[str, Any]:
         """For a checkpoint after a validation, when the sums of the curves are zero."""
         watch = {name: getattr(self.watch, name).tolist() for name in ("best", "epoch", "good")}
-        return {"pack": packs.state_of(self.pack), "watch": {**watch, "status": self.watch.status},
-                "curves": self.curves.points, "epoch": self.epoch}  # fmt: skip
+        return {
+            "pack": packs.state_of(self.pack),
+            "watch": {**watch, "status": self.watch.status},
+            "curves": self.curves.points,
+            "epoch": self.epoch,
+        }
 
     @classmethod
     def resumed(cls, whole: Pack, state: dict[str, Any]) -> "Course":
@@ -216,9 +237,15 @@ class Course:
 
 
 def train(
-    course: Course, task: Task, rows: Split, val: Split, scale: Scale, progress: store.Progress | None = None,
-    save: Callable[[Course], None] = lambda course: None, rungs: Rungs | None = None,
-) -> None:  # fmt: skip
+    course: Course,
+    task: Task,
+    rows: Split,
+    val: Split,
+    scale: Scale,
+    progress: store.Progress | None = None,
+    save: Callable[[Course], None] = lambda course: None,
+    rungs: Rungs | None = None,
+) -> None:
     """Train the pack until every member has ended; its `best` weights are those to keep.
 
     Args:
@@ -248,7 +275,9 @@ def train(
         rung = rungs.reached(judged, course.epoch) if rungs else None
         judged = course.epoch
         values = validate(pack, val, task, scale, watch, epoch, rungs, rung)
-        course.curves.note(pack, trained, {"step": now + 1, "epoch": epoch}, values, f"val_{task.metric}")
+        course.curves.note(
+            pack, trained, {"step": now + 1, "epoch": epoch}, values, f"val_{task.metric}"
+        )
         left = [e for e, place in enumerate(pack.places) if not watch.status[place]]
         shown = {"training": len(left), f"best {task.metric}": float(watch.best.max())}
         if not left:
@@ -263,9 +292,15 @@ def train(
 
 
 def validate(
-    pack: Pack, val: Split, task: Task, scale: Scale, watch: Watch, epoch: int, rungs: Rungs | None = None,
+    pack: Pack,
+    val: Split,
+    task: Task,
+    scale: Scale,
+    watch: Watch,
+    epoch: int,
+    rungs: Rungs | None = None,
     rung: int | None = None,
-) -> np.ndarray:  # fmt: skip
+) -> np.ndarray:
     """Judge every member, keep the weights of those at their best, freeze those that have ended; the metric, (E,)."""
     values = packs.judge(packs.evaluate(pack, val, task, scale), val, task)
     patience, slack = (pack.knobs[name].cpu().numpy() for name in ("patience", "max_delta"))
@@ -273,8 +308,16 @@ def validate(
     packs.keep(pack, better)
     if rungs and rung:
         watch.halt(pack.trials, pack.places, rungs, rung)
-    pack.alive &= torch.tensor([not watch.status[place] for place in pack.places], device=pack.device)
-    log.info("epoch %d: %d members train, best %s %.4f", epoch, watch.status.count(""), task.metric, watch.best.max())
+    pack.alive &= torch.tensor(
+        [not watch.status[place] for place in pack.places], device=pack.device
+    )
+    log.info(
+        "epoch %d: %d members train, best %s %.4f",
+        epoch,
+        watch.status.count(""),
+        task.metric,
+        watch.best.max(),
+    )
     return values
 
 
@@ -282,9 +325,14 @@ def validate(
 
 
 def fit(
-    trials: Sequence[Trial], cohort: Cohort, runs: Path, *, device: str | None = None, precision: str = "auto",
+    trials: Sequence[Trial],
+    cohort: Cohort,
+    runs: Path,
+    *,
+    device: str | None = None,
+    precision: str = "auto",
     progress: str | None = None,
-) -> list[store.Finished]:  # fmt: skip
+) -> list[store.Finished]:
     """Train a pack of supervised trials, networks together and trees in turn, and write each one's folder.
 
     Args:
@@ -313,19 +361,34 @@ def fit(
     path, recipe = _checkpoint(trials, cohort, runs, pack.precision)
     course = _begun(pack, path, recipe)
     with _displayed(runs, progress, steps, "steps") as shown:
-        train(course, task, splits["train"], splits["val"], scale, shown,
-              lambda course: checkpoint.write(path, recipe, course.state()),
-              asha.of(first, runs, cohort.fingerprint))  # fmt: skip
-    pack, watch, curves = packs.at_best(pack), course.watch, [pd.DataFrame(points) for points in course.curves.points]
+        train(
+            course,
+            task,
+            splits["train"],
+            splits["val"],
+            scale,
+            shown,
+            lambda course: checkpoint.write(path, recipe, course.state()),
+            asha.of(first, runs, cohort.fingerprint),
+        )
+    pack, watch, curves = (
+        packs.at_best(pack),
+        course.watch,
+        [pd.DataFrame(points) for points in course.curves.points],
+    )
     judged = ["val", "test"] if first.stage == "final" else ["val"]
     if "test" in judged:  # the only place where test signals are read
         index = examples.answerable(cohort, task, first.modality, "test")
         for trial in trials:
             store.log_test_read(runs, trial.name, len(index))
         splits["test"] = examples.bring(cohort, index, task, first.modality, scale, place)
-    answers = {split: packs.evaluate(pack, splits[split], task, scale).cpu().numpy() for split in judged}
+    answers = {
+        split: packs.evaluate(pack, splits[split], task, scale).cpu().numpy() for split in judged
+    }
     notes |= _provenance(pack, judged, time.monotonic() - begun, cohort)
-    results = [_result(pack, e, task, splits, answers, watch, curves[e], notes) for e in range(len(trials))]
+    results = [
+        _result(pack, e, task, splits, answers, watch, curves[e], notes) for e in range(len(trials))
+    ]
     for result in results:
         store.write(runs, result, cohort.fingerprint)
     path.unlink(missing_ok=True)
@@ -339,7 +402,9 @@ def _checkpoint(
 ) -> tuple[Path, dict[str, Any]]:
     """The file of this very pack, members in this order, and what it is told by."""
     members = [trials_.recipe(trial, cohort.fingerprint) for trial in trials]
-    name = hashlib.sha256(json.dumps([str(precision), members], sort_keys=True).encode()).hexdigest()[:16]
+    name = hashlib.sha256(
+        json.dumps([str(precision), members], sort_keys=True).encode()
+    ).hexdigest()[:16]
     return runs / CHECKPOINTS / f"{name}.pt", {"pack": name}
 
 
@@ -354,7 +419,9 @@ def _begun(pack: Pack, path: Path, recipe: dict[str, Any]) -> Course:
 
 
 @contextlib.contextmanager
-def _displayed(runs: Path, name: str | None, total: int, unit: str) -> Iterator[store.Progress | None]:
+def _displayed(
+    runs: Path, name: str | None, total: int, unit: str
+) -> Iterator[store.Progress | None]:
     if name is None:
         yield None
         return
@@ -373,7 +440,12 @@ def _check_recipes(trials: Sequence[Trial], cohort: Cohort, runs: Path) -> None:
         path = store.folder(runs, name) / store.RECORD
         if not path.exists():
             continue  # `store.weights` says so
-        old = json.loads(path.read_text())["provenance"].get("cohort", {}).get("recipe", {}).get(part, {})
+        old = (
+            json.loads(path.read_text())["provenance"]
+            .get("cohort", {})
+            .get("recipe", {})
+            .get(part, {})
+        )
         new = cohort.recipe.get(part, {})
         differ = differing(old, new, {*old} & {*new})
         if differ:
@@ -389,29 +461,50 @@ def _materials(
     rows = examples.rows_of(cohort, trial, task)
     splits = {
         "train": examples.bring(
-            cohort, rows.train, task, trial.modality, rows.scale, device, f"train {trial.task} {trial.take}"
+            cohort,
+            rows.train,
+            task,
+            trial.modality,
+            rows.scale,
+            device,
+            f"train {trial.task} {trial.take}",
         ),
-        "val": examples.bring(cohort, rows.val, task, trial.modality, rows.scale, device, f"val {trial.task}"),
+        "val": examples.bring(
+            cohort, rows.val, task, trial.modality, rows.scale, device, f"val {trial.task}"
+        ),
     }
     return splits, rows.scale, rows.notes
 
 
 def _provenance(pack: Pack, judged: list[str], seconds: float, cohort: Cohort) -> dict[str, Any]:
     return {
-        **hardware.provenance(pack.device, pack.precision), "cohort": cohort.provenance,
-        "seconds": round(seconds, 3), "pack_size": len(pack.trials), "test_reads": judged.count("test"),
-    }  # fmt: skip
+        **hardware.provenance(pack.device, pack.precision),
+        "cohort": cohort.provenance,
+        "seconds": round(seconds, 3),
+        "pack_size": len(pack.trials),
+        "test_reads": judged.count("test"),
+    }
 
 
 def _result(
-    pack: Pack, e: int, task: Task, splits: dict[str, Split], answers: dict[str, np.ndarray], watch: Watch,
-    curve: pd.DataFrame, notes: dict[str, Any],
-) -> store.Finished:  # fmt: skip
+    pack: Pack,
+    e: int,
+    task: Task,
+    splits: dict[str, Split],
+    answers: dict[str, np.ndarray],
+    watch: Watch,
+    curve: pd.DataFrame,
+    notes: dict[str, Any],
+) -> store.Finished:
     """What member `e` leaves behind; without a single validation that is its status alone."""
     trial, known = pack.trials[e], watch.epoch[e] >= 0
     rows: list[tuple[str, str, float, int]] = []
     for split, found in answers.items():
-        values = examples.scores(splits[split].answers, found[e], task) if known else {task.metric: math.nan}
+        values = (
+            examples.scores(splits[split].answers, found[e], task)
+            if known
+            else {task.metric: math.nan}
+        )
         rows += [(split, name, value, len(found[e])) for name, value in values.items()]
     tables = [
         examples.predictions(split, splits[split].subjects, splits[split].answers, found[e], task)
@@ -420,9 +513,16 @@ def _result(
     weights = {}
     if trial.stage == "final" and known:  # those of a grid would fill the disk
         stacked = {**pack.params, **pack.buffers}
-        weights = {name: tensor[e].float().cpu().contiguous().numpy() for name, tensor in stacked.items()}
+        weights = {
+            name: tensor[e].float().cpu().contiguous().numpy() for name, tensor in stacked.items()
+        }
     return store.Finished(
-        trial=trial, status=watch.status[e], scores=tuple(rows), curve=curve,
+        trial=trial,
+        status=watch.status[e],
+        scores=tuple(rows),
+        curve=curve,
         predictions=pd.concat(tables, ignore_index=True) if known else None,
-        weights=weights, epoch=int(watch.epoch[e]), provenance=notes,
-    )  # fmt: skip
+        weights=weights,
+        epoch=int(watch.epoch[e]),
+        provenance=notes,
+    )

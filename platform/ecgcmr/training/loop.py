@@ -68,46 +68,82 @@ class Training:
 
 
 def prepare(
-    trial: Trial, per_epoch: int, device: torch.device, precision: torch.dtype, *, rank: int = 0, world: int = 1
+    trial: Trial,
+    per_epoch: int,
+    device: torch.device,
+    precision: torch.dtype,
+    *,
+    rank: int = 0,
+    world: int = 1,
 ) -> Training:
     """The trial at its first step: method with weights drawn from the seed, optimiser without memory."""
     hardware.keep_memory(device)
     method = build(trial)
     knobs = methods.knobs(method, dict(trial.knobs))
     method.to(device, torch.float64 if precision == torch.float64 else None)
-    method.to(memory_format=torch.channels_last)  # in which convolutions compute; in the other order they copy
+    method.to(
+        memory_format=torch.channels_last
+    )  # in which convolutions compute; in the other order they copy
     if compiled(device):
         method.compile(dynamic=False)
     replay = Replay(device, on=world == 1)  # workers average their gradients in between
-    return Training(trial, method, optimiser(method, knobs), knobs, device, precision, per_epoch, replay, rank, world)
+    return Training(
+        trial,
+        method,
+        optimiser(method, knobs),
+        knobs,
+        device,
+        precision,
+        per_epoch,
+        replay,
+        rank,
+        world,
+    )
 
 
 def build(trial: Trial) -> Any:
     """The trial's method, with weights drawn from its seed."""
     preset = presets.preset(trial.preset)
-    return methods.build(trial.method, trial.network, preset, modality=trial.modality, seed=trial.seed)
+    return methods.build(
+        trial.method, trial.network, preset, modality=trial.modality, seed=trial.seed
+    )
 
 
 def optimiser(method: Any, knobs: dict[str, float]) -> torch.optim.Optimizer:
     """AdamW, or Adam with coupled decay, as the method says; biases and the like are not decayed."""
     named = [(name, p) for name, p in method.named_parameters() if p.requires_grad]
     groups = [
-        {"params": [p for name, p in named if method.decays(name, p.ndim) == decayed], "weight_decay": decay}
+        {
+            "params": [p for name, p in named if method.decays(name, p.ndim) == decayed],
+            "weight_decay": decay,
+        }
         for decayed, decay in ((True, knobs["weight_decay"]), (False, 0.0))
     ]
     kinds = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
     device = named[0][1].device
     # On a GPU the rate is a tensor there and the step asks for no value, so that it can be recorded.
-    onto = {"lr": torch.zeros((), device=device), "capturable": True} if device.type == "cuda" else {"lr": 0.0}
+    onto = (
+        {"lr": torch.zeros((), device=device), "capturable": True}
+        if device.type == "cuda"
+        else {"lr": 0.0}
+    )
     return kinds[method.optimiser](groups, betas=method.betas, fused=True, **onto)
 
 
 def beginning() -> dict[str, Any]:
     """What a run knows beside weights and optimiser, before its first step; plain values and tensors only."""
     return {
-        "step": 0, "losses": torch.zeros((), dtype=torch.float64), "since": 0, "curve": [],
-        "best": math.inf, "epoch": -1, "kept": {}, "seconds": 0.0, "waited": 0.0, "rows": 0,
-    }  # fmt: skip
+        "step": 0,
+        "losses": torch.zeros((), dtype=torch.float64),
+        "since": 0,
+        "curve": [],
+        "best": math.inf,
+        "epoch": -1,
+        "kept": {},
+        "seconds": 0.0,
+        "waited": 0.0,
+        "rows": 0,
+    }
 
 
 def share(rows: dict[str, Tensor], training: Training) -> dict[str, Tensor]:
@@ -122,7 +158,9 @@ def drawn(training: Training, n: int, key: tuple[int, ...], augment: bool) -> di
     return share(training.method.noise(generator, n, augment=augment), training)
 
 
-def forward(training: Training, batch: Mapping[str, Tensor], noise: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def forward(
+    training: Training, batch: Mapping[str, Tensor], noise: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
     """The method's loss and scalars on this worker's rows of a batch."""
     dtype = torch.float64 if training.precision == torch.float64 else torch.float32
     with hardware.autocast(training.device, training.precision):
@@ -158,7 +196,10 @@ def step(training: Training, batch: dict[str, Tensor], number: int) -> Tensor:
         else:
             group["lr"] = rate(training, number)
     noise = drawn(training, training.trial.batch, (number,), augment=True)
-    given = {**{f"batch.{k}": x for k, x in batch.items()}, **{f"noise.{k}": x for k, x in noise.items()}}
+    given = {
+        **{f"batch.{k}": x for k, x in batch.items()},
+        **{f"noise.{k}": x for k, x in noise.items()},
+    }
     mean = training.replay(lambda given: descend(training, given), given)
     follow(training, number)
     return mean
@@ -169,7 +210,9 @@ def descend(training: Training, given: Mapping[str, Tensor]) -> Tensor:
     loss = forward(training, of_view(given, "batch"), of_view(given, "noise"))["loss"]
     learnt = [p for p in training.method.parameters() if p.requires_grad]
     # Not `backward`: what adds up gradients there is bound to one CUDA stream.
-    for p, gradient in zip(learnt, torch.autograd.grad(loss, learnt, allow_unused=True), strict=True):
+    for p, gradient in zip(
+        learnt, torch.autograd.grad(loss, learnt, allow_unused=True), strict=True
+    ):
         p.grad = gradient
     gradients = [p.grad for p in learnt if p.grad is not None]
     mean = loss.detach().to(gradients[0].dtype, copy=True)
@@ -182,12 +225,18 @@ def descend(training: Training, given: Mapping[str, Tensor]) -> Tensor:
 def follow(training: Training, number: int) -> None:
     """Let the trailing parts of the method follow their leaders (`trails`)."""
     for behind, ahead in training.method.trails.items():
-        copies, leaders = (list(training.method.get_submodule(name).parameters()) for name in (behind, ahead))
-        optim.trail(copies, leaders, optim.inertia(number, training.steps, training.knobs["momentum"]))
+        copies, leaders = (
+            list(training.method.get_submodule(name).parameters()) for name in (behind, ahead)
+        )
+        optim.trail(
+            copies, leaders, optim.inertia(number, training.steps, training.knobs["momentum"])
+        )
 
 
 @torch.no_grad()
-def validate(training: Training, batches: Iterable[tuple[int, dict[str, Tensor]]]) -> tuple[dict[str, float], int]:
+def validate(
+    training: Training, batches: Iterable[tuple[int, dict[str, Tensor]]]
+) -> tuple[dict[str, float], int]:
     """Mean loss and scalars over validation batches, and their rows; masks and views are the same every time.
 
     Args:
@@ -207,7 +256,9 @@ def validate(training: Training, batches: Iterable[tuple[int, dict[str, Tensor]]
     return {k: float(v) / count for k, v in sums.items()}, count
 
 
-def measure(training: Training, state: dict[str, Any], batches: Iterable[tuple[int, dict[str, Tensor]]]) -> None:
+def measure(
+    training: Training, state: dict[str, Any], batches: Iterable[tuple[int, dict[str, Tensor]]]
+) -> None:
     """Validate at the end of an epoch: one more row of the curve, and the weights kept if they are to be handed on."""
     scalars, state["rows"] = validate(training, batches)
     epoch = state["step"] // training.per_epoch - 1
@@ -266,7 +317,9 @@ def loop(
         measured = not inside and (epoch % trial.eval_every == 0 or epoch == trial.epochs)
         if measured or state["step"] % look == 0:
             if not torch.isfinite(state["losses"]):
-                log.error("%s: the loss is not finite at step %d; diverged", trial.name, state["step"])
+                log.error(
+                    "%s: the loss is not finite at step %d; diverged", trial.name, state["step"]
+                )
                 return "diverged"
             tell(float(loss))
         if measured:
@@ -287,7 +340,11 @@ def loop(
 
 def save(path: Path, training: Training, state: dict[str, Any], recipe: dict[str, Any]) -> None:
     """Write everything a run needs to go on; see `checkpoint.write`."""
-    parts = {"method": training.method.state_dict(), "optimiser": training.optimiser.state_dict(), "state": state}
+    parts = {
+        "method": training.method.state_dict(),
+        "optimiser": training.optimiser.state_dict(),
+        "state": state,
+    }
     checkpoint.write(path, recipe, parts)
 
 

@@ -25,8 +25,12 @@ class State:
 
 def start(params: Mapping[str, Tensor]) -> State:
     """The state before the first step."""
-    moments = [{k: torch.zeros_like(v, requires_grad=False) for k, v in params.items()} for _ in range(2)]
-    return State(torch.zeros((), dtype=torch.float64, device=next(iter(params.values())).device), *moments)
+    moments = [
+        {k: torch.zeros_like(v, requires_grad=False) for k, v in params.items()} for _ in range(2)
+    ]
+    return State(
+        torch.zeros((), dtype=torch.float64, device=next(iter(params.values())).device), *moments
+    )
 
 
 @torch.no_grad()
@@ -110,7 +114,9 @@ def schedule(step: Tensor | int, total: Tensor | int, warmup: Tensor | float) ->
     device = next((x.device for x in (step, total, warmup) if isinstance(x, Tensor)), None)
     s, t, w = (
         # Not `as_tensor` of a number, which a GPU would have to wait for.
-        x.double() if isinstance(x, Tensor) else torch.full((), x, dtype=torch.float64, device=device)
+        x.double()
+        if isinstance(x, Tensor)
+        else torch.full((), x, dtype=torch.float64, device=device)
         for x in (step, total, warmup)
     )
     rise = s / (w * t).clamp(min=1e-9)

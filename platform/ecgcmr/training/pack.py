@@ -60,7 +60,10 @@ class Layout:
     def of(cls, method: methods.Method) -> "Layout":
         """The layout of a method's parameters."""
         shapes = {name: p.shape for name, p in method.named_parameters()}
-        kind = {name: (method.depth_of(name), method.decays(name, len(shape))) for name, shape in shapes.items()}
+        kind = {
+            name: (method.depth_of(name), method.decays(name, len(shape)))
+            for name, shape in shapes.items()
+        }
         starts: dict[str, int] = {}
         groups: dict[tuple[int, bool], tuple[int, int]] = {}
         end = 0
@@ -136,7 +139,9 @@ class Pack:
     replay: Replay
 
 
-def assemble(trials: Sequence[Trial], task: Task, runs: Path, device: torch.device, precision: torch.dtype) -> Pack:
+def assemble(
+    trials: Sequence[Trial], task: Task, runs: Path, device: torch.device, precision: torch.dtype
+) -> Pack:
     """Build, start and stack the members.
 
     Raises:
@@ -155,23 +160,44 @@ def assemble(trials: Sequence[Trial], task: Task, runs: Path, device: torch.devi
     rows = layout.rows([dict(member.named_parameters()) for member in members])
     buffers = _stack([dict(member.named_buffers()) for member in members])
     given = [methods.knobs(method, dict(trial.knobs)) for trial in trials]
-    knobs = {k: torch.tensor([float(g[k]) for g in given], dtype=torch.float64, device=device) for k in given[0]}
+    knobs = {
+        k: torch.tensor([float(g[k]) for g in given], dtype=torch.float64, device=device)
+        for k in given[0]
+    }
     return Pack(
-        trials=list(trials), places=np.arange(len(trials)), method=method, layout=layout, rows=rows,
-        gradient=torch.zeros_like(rows), params=layout.params(rows), buffers=buffers, knobs=knobs,
+        trials=list(trials),
+        places=np.arange(len(trials)),
+        method=method,
+        layout=layout,
+        rows=rows,
+        gradient=torch.zeros_like(rows),
+        params=layout.params(rows),
+        buffers=buffers,
+        knobs=knobs,
         state=optim.start(layout.stretches(rows)),
         multiplier={str(g): knobs["layer_decay"] ** (method.depths - g[0]) for g in layout.groups},
         decays={str(g): g[1] for g in layout.groups},
         alive=torch.ones(len(trials), dtype=torch.bool, device=device),
-        best=rows.clone(), best_buffers={name: x.clone() for name, x in buffers.items()},
-        device=device, dtype=dtype, precision=precision, replay=Replay(device),
-    )  # fmt: skip
+        best=rows.clone(),
+        best_buffers={name: x.clone() for name, x in buffers.items()},
+        device=device,
+        dtype=dtype,
+        precision=precision,
+        replay=Replay(device),
+    )
 
 
 def build(trial: Trial, outputs: int) -> methods.Method:
     """The trial's network, with weights drawn from its seed."""
     preset = presets.preset(trial.preset)
-    return methods.build("supervised", trial.network, preset, outputs=outputs, modality=trial.modality, seed=trial.seed)
+    return methods.build(
+        "supervised",
+        trial.network,
+        preset,
+        outputs=outputs,
+        modality=trial.modality,
+        seed=trial.seed,
+    )
 
 
 def _member(trial: Trial, task: Task, runs: Path) -> methods.Method:
@@ -194,21 +220,36 @@ def compact(pack: Pack, kept: Sequence[int] | np.ndarray) -> Pack:
 
     rows = pack.rows[index]
     return replace(
-        pack, trials=[pack.trials[e] for e in kept], places=pack.places[np.asarray(kept)], rows=rows,
-        gradient=torch.zeros_like(rows), params=pack.layout.params(rows), buffers=take(pack.buffers),
-        knobs=take(pack.knobs), multiplier=take(pack.multiplier), alive=pack.alive[index], replay=Replay(pack.device),
+        pack,
+        trials=[pack.trials[e] for e in kept],
+        places=pack.places[np.asarray(kept)],
+        rows=rows,
+        gradient=torch.zeros_like(rows),
+        params=pack.layout.params(rows),
+        buffers=take(pack.buffers),
+        knobs=take(pack.knobs),
+        multiplier=take(pack.multiplier),
+        alive=pack.alive[index],
+        replay=Replay(pack.device),
         state=optim.State(pack.state.steps, take(pack.state.first), take(pack.state.second)),
-    )  # fmt: skip
+    )
 
 
 def some(pack: Pack, part: slice) -> Pack:
     """Some of the members as views: what is written to it in place is written to the pack. It takes no step of its own."""
     rows = pack.rows[part]
     return replace(
-        pack, trials=pack.trials[part], places=pack.places[part], rows=rows, gradient=pack.gradient[part],
-        params=pack.layout.params(rows), buffers=_of(pack.buffers, part), knobs=_of(pack.knobs, part),
-        multiplier=_of(pack.multiplier, part), alive=pack.alive[part],
-    )  # fmt: skip
+        pack,
+        trials=pack.trials[part],
+        places=pack.places[part],
+        rows=rows,
+        gradient=pack.gradient[part],
+        params=pack.layout.params(rows),
+        buffers=_of(pack.buffers, part),
+        knobs=_of(pack.knobs, part),
+        multiplier=_of(pack.multiplier, part),
+        alive=pack.alive[part],
+    )
 
 
 def _of(tensors: Mapping[str, Tensor], part: slice) -> dict[str, Tensor]:
@@ -244,16 +285,24 @@ def keep(pack: Pack, better: np.ndarray) -> None:
 
 def at_best(pack: Pack) -> Pack:
     """The pack that it began as, with every member's best weights."""
-    return replace(pack, rows=pack.best, params=pack.layout.params(pack.best), buffers=pack.best_buffers)
+    return replace(
+        pack, rows=pack.best, params=pack.layout.params(pack.best), buffers=pack.best_buffers
+    )
 
 
 def state_of(pack: Pack) -> dict[str, Any]:
     """Everything that changes in training, for a checkpoint."""
     return {
-        "places": pack.places.tolist(), "rows": pack.rows, "buffers": pack.buffers, "alive": pack.alive,
-        "steps": pack.state.steps, "first": pack.state.first, "second": pack.state.second,
-        "best": pack.best, "best_buffers": pack.best_buffers,
-    }  # fmt: skip
+        "places": pack.places.tolist(),
+        "rows": pack.rows,
+        "buffers": pack.buffers,
+        "alive": pack.alive,
+        "steps": pack.state.steps,
+        "first": pack.state.first,
+        "second": pack.state.second,
+        "best": pack.best,
+        "best_buffers": pack.best_buffers,
+    }
 
 
 def restored(whole: Pack, state: Mapping[str, Any]) -> Pack:
@@ -261,8 +310,11 @@ def restored(whole: Pack, state: Mapping[str, Any]) -> Pack:
     pack = compact(whole, state["places"])
     single = {"rows": pack.rows, "alive": pack.alive, "best": pack.best, "steps": pack.state.steps}
     named = {
-        "buffers": pack.buffers, "first": pack.state.first, "second": pack.state.second, "best_buffers": pack.best_buffers,
-    }  # fmt: skip
+        "buffers": pack.buffers,
+        "first": pack.state.first,
+        "second": pack.state.second,
+        "best_buffers": pack.best_buffers,
+    }
     for name, tensor in single.items():
         tensor.copy_(state[name])
     for name, tensors in named.items():
@@ -306,14 +358,21 @@ def order(seed: int, epoch: int, n: int, batch: int) -> np.ndarray:
     return np.resize(rows, (examples.steps_per_epoch(n, batch), batch))
 
 
-def orders(draws: Draws, epoch: int, n: int, trials: Sequence[Trial], device: torch.device) -> list[Tensor]:
+def orders(
+    draws: Draws, epoch: int, n: int, trials: Sequence[Trial], device: torch.device
+) -> list[Tensor]:
     """`order` of every distinct seed, on the device."""
-    return [torch.from_numpy(order(seed, epoch, n, trials[0].batch)).to(device) for seed in draws.seeds]
+    return [
+        torch.from_numpy(order(seed, epoch, n, trials[0].batch)).to(device) for seed in draws.seeds
+    ]
 
 
 def _noise(pack: Pack, seed: int, step: int, n: int) -> dict[str, Tensor]:
     drawn = pack.method.noise(hardware.generator(pack.device, seed, step), n)
-    return {name: tensor.to(pack.dtype) if tensor.is_floating_point() else tensor for name, tensor in drawn.items()}
+    return {
+        name: tensor.to(pack.dtype) if tensor.is_floating_point() else tensor
+        for name, tensor in drawn.items()
+    }
 
 
 # -- a step ------------------------------------------------------------------------------------------------------------
@@ -330,7 +389,9 @@ class Cast(TorchFunctionMode):
         super().__init__()
         self.dtype = dtype
 
-    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         """Call `function`; the operands of the two are cast first, and those of batch norm to its weights' float32."""
         low = self.dtype in (torch.bfloat16, torch.float16)
         if low and function in (F.linear, F.conv2d):
@@ -341,18 +402,26 @@ class Cast(TorchFunctionMode):
 
 
 def forward(
-    pack: Pack, batch: Mapping[str, Tensor], noise: Mapping[str, Tensor], axis: int | None, wanted: str
+    pack: Pack,
+    batch: Mapping[str, Tensor],
+    noise: Mapping[str, Tensor],
+    axis: int | None,
+    wanted: str,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """One output of the method for every member, and the buffers afterwards."""
 
-    def one(params: Any, buffers: Any, batch: Any, noise: Any, knobs: Any) -> tuple[Tensor, dict[str, Tensor]]:
+    def one(
+        params: Any, buffers: Any, batch: Any, noise: Any, knobs: Any
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         tensors = {**params, **buffers}
         found = torch.func.functional_call(pack.method, tensors, (batch, noise, knobs))[wanted]
         return found, {name: tensors[name] for name in buffers}
 
     knobs = {name: values.to(pack.dtype) for name, values in pack.knobs.items()}
     with hardware.autocast(pack.device, pack.precision), Cast(pack.precision):
-        return torch.func.vmap(one, in_dims=(0, 0, axis, axis, 0))(pack.params, pack.buffers, batch, noise, knobs)
+        return torch.func.vmap(one, in_dims=(0, 0, axis, axis, 0))(
+            pack.params, pack.buffers, batch, noise, knobs
+        )
 
 
 @functools.cache
@@ -361,34 +430,52 @@ def compiled_forward() -> Any:
     return torch.compile(forward, dynamic=False)
 
 
-def advance(pack: Pack, rows: Split, draws: Draws, chosen: list[Tensor], now: int, total: int) -> Tensor:
+def advance(
+    pack: Pack, rows: Split, draws: Draws, chosen: list[Tensor], now: int, total: int
+) -> Tensor:
     """Step `now` of `total` of the whole pack on the rows that `chosen` gives it.
 
     Returns:
         The losses before the step, (E,); on a GPU overwritten by the next step.
     """
     modality, place = pack.trials[0].modality, now % len(chosen[0])
-    batch, axis = draws.spread([examples.batch_of(rows, order[place], modality, pack.dtype) for order in chosen])
+    batch, axis = draws.spread(
+        [examples.batch_of(rows, order[place], modality, pack.dtype) for order in chosen]
+    )
     noise, _ = draws.spread([_noise(pack, seed, now, chosen[0].shape[1]) for seed in draws.seeds])
     return learn(pack, batch, noise, axis, now, total)
 
 
 def learn(
-    pack: Pack, batch: Mapping[str, Tensor], noise: Mapping[str, Tensor], axis: int | None, now: int, total: int
+    pack: Pack,
+    batch: Mapping[str, Tensor],
+    noise: Mapping[str, Tensor],
+    axis: int | None,
+    now: int,
+    total: int,
 ) -> Tensor:
     """`step` number `now` of `total`; recorded and replayed where that pays, so batch and noise keep their shapes."""
-    given = {**{f"batch.{k}": x for k, x in batch.items()}, **{f"noise.{k}": x for k, x in noise.items()}}
+    given = {
+        **{f"batch.{k}": x for k, x in batch.items()},
+        **{f"noise.{k}": x for k, x in noise.items()},
+    }
     given["now"] = torch.full((), now, dtype=torch.float64, device=pack.device)
 
     def work(given: Mapping[str, Tensor]) -> Tensor:
         batch, noise = (of_view(given, kind) for kind in ("batch", "noise"))
-        return step(pack, batch, noise, axis, optim.schedule(given["now"], total, pack.knobs["warmup"]))
+        return step(
+            pack, batch, noise, axis, optim.schedule(given["now"], total, pack.knobs["warmup"])
+        )
 
     return pack.replay(work, given)
 
 
 def step(
-    pack: Pack, batch: Mapping[str, Tensor], noise: Mapping[str, Tensor], axis: int | None, share: Tensor
+    pack: Pack,
+    batch: Mapping[str, Tensor],
+    noise: Mapping[str, Tensor],
+    axis: int | None,
+    share: Tensor,
 ) -> Tensor:
     """One optimiser step of every member that is alive, kernel by kernel; the losses before it, (E,).
 
@@ -405,18 +492,27 @@ def step(
 
     method, members = pack.method, len(pack.trials)
     cut = parts(members, in_cache(pack.trials[0]) if pack.device.type == "cpu" else members)
-    losses = torch.cat([_gradient(some(pack, part), seen(batch, part), seen(noise, part), axis) for part in cut])
+    losses = torch.cat(
+        [_gradient(some(pack, part), seen(batch, part), seen(noise, part), axis) for part in cut]
+    )
     optim.step(
-        pack.layout.stretches(pack.rows), pack.layout.stretches(pack.gradient), pack.state,
+        pack.layout.stretches(pack.rows),
+        pack.layout.stretches(pack.gradient),
+        pack.state,
         lr=pack.knobs["lr"] * method.lr_scale(pack.trials[0].batch) * share,
         weight_decay=pack.knobs["weight_decay"],
-        multiplier=pack.multiplier, decays=pack.decays,
-        betas=method.betas, coupled=method.optimiser == "adam", active=pack.alive,
-    )  # fmt: skip
+        multiplier=pack.multiplier,
+        decays=pack.decays,
+        betas=method.betas,
+        coupled=method.optimiser == "adam",
+        active=pack.alive,
+    )
     return losses
 
 
-def _gradient(pack: Pack, batch: Mapping[str, Tensor], noise: Mapping[str, Tensor], axis: int | None) -> Tensor:
+def _gradient(
+    pack: Pack, batch: Mapping[str, Tensor], noise: Mapping[str, Tensor], axis: int | None
+) -> Tensor:
     """Write every member's gradient, the buffers, and who is alive; the losses, (E,)."""
     params = list(pack.params.values())
     for tensor in params:
@@ -425,7 +521,9 @@ def _gradient(pack: Pack, batch: Mapping[str, Tensor], noise: Mapping[str, Tenso
     losses, buffers = found(pack, batch, noise, axis, "loss")
     # The members share no tensor that needs a gradient: the gradient of the sum is every member's own.
     grads = torch.autograd.grad(losses.sum(), params)
-    torch._foreach_copy_([pack.layout.params(pack.gradient)[name] for name in pack.params], list(grads))
+    torch._foreach_copy_(
+        [pack.layout.params(pack.gradient)[name] for name in pack.params], list(grads)
+    )
     losses = losses.detach()
     pack.alive &= losses.isfinite()
     _choose(pack.alive, buffers, pack.buffers)
@@ -463,7 +561,9 @@ def evaluate(pack: Pack, split: Split, task: Task, scale: Scale) -> Tensor:
     for rows in parts(len(split.subjects), together // members):
         batch = examples.batch_of(split, rows, modality, pack.dtype)
         del batch["target"]
-        found.append(torch.cat([forward(part, batch, {}, None, "logits")[0].double() for part in cut]))
+        found.append(
+            torch.cat([forward(part, batch, {}, None, "logits")[0].double() for part in cut])
+        )
     logits = torch.cat(found, dim=1)
     if task.kind == "binary":
         return logits.softmax(-1)[..., 1:]

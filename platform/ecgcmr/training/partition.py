@@ -32,7 +32,9 @@ def partition(trials: Iterable[Trial]) -> list[list[Trial]]:
     return list(parts.values())
 
 
-def packs(trials: Iterable[Trial], limit: Callable[[Trial], int] | None = None, at_once: int = 1) -> list[list[Trial]]:
+def packs(
+    trials: Iterable[Trial], limit: Callable[[Trial], int] | None = None, at_once: int = 1
+) -> list[list[Trial]]:
     """Cut trials into packs of nearly equal size.
 
     Args:
@@ -44,7 +46,9 @@ def packs(trials: Iterable[Trial], limit: Callable[[Trial], int] | None = None, 
     for part in partition(trials):
         size = limit(part[0]) if limit else pack_limit(part[0], device_bytes())
         count = min(len(part), max(-(-len(part) // size), at_once))
-        ordered = sorted(part, key=lambda trial: trial.seed)  # members of one seed share their batches
+        ordered = sorted(
+            part, key=lambda trial: trial.seed
+        )  # members of one seed share their batches
         cut += [[ordered[i] for i in rows] for rows in np.array_split(np.arange(len(part)), count)]
     return cut
 
@@ -67,7 +71,10 @@ def member_bytes(trial: Trial) -> int:
     net = trial.network
     if trial.modality == "cmr":
         share = (net.image_size / 224) ** 2 * net.image_width / 64 * sum(net.blocks) / 16
-        weights, activations = 23.5e6 * (net.image_width / 64) ** 2, 90e6 * share * trial.batch  # ResNet-50 at 224²
+        weights, activations = (
+            23.5e6 * (net.image_width / 64) ** 2,
+            90e6 * share * trial.batch,
+        )  # ResNet-50 at 224²
     else:
         tokens = 12 * (5000 // net.patch) + 1
         weights = 12 * net.width**2 * net.depth + 4 * net.width**2
@@ -80,7 +87,9 @@ def device_bytes() -> int | None:
     return torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_available() else None
 
 
-def train(trials: list[Trial], cohort: Cohort, runs: Path, device: str | None, precision: str, name: str) -> None:
+def train(
+    trials: list[Trial], cohort: Cohort, runs: Path, device: str | None, precision: str, name: str
+) -> None:
     """Fit a pack; one that does not fit into the GPU's memory is halved."""
     waiting = [trials] if trials else []
     while waiting:

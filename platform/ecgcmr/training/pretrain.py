@@ -47,7 +47,12 @@ CPUS = 0.25
 
 
 def validation_batches(
-    cohort: dataset.Cohort, needs: tuple[str, ...], batch: int, device: torch.device, rank: int = 0, world: int = 1
+    cohort: dataset.Cohort,
+    needs: tuple[str, ...],
+    batch: int,
+    device: torch.device,
+    rank: int = 0,
+    world: int = 1,
 ) -> Iterator[tuple[int, dict[str, Tensor]]]:
     """(rows of the whole batch, this worker's share of it) over the validation split, in file order.
 
@@ -69,7 +74,9 @@ def complete(cohort: dataset.Cohort, split: str, needs: tuple[str, ...]) -> pd.D
     return rows[rows[[f"has_{name}" for name in needs]].all(axis=1)]
 
 
-def train(trial: Trial, config: dict[str, Any], device: torch.device, rank: int, world: int) -> None:
+def train(
+    trial: Trial, config: dict[str, Any], device: torch.device, rank: int, world: int
+) -> None:
     """Pre-train one trial on this worker, from its checkpoint if it has one, and write its folder (rank 0)."""
     runs, cohort = Path(config["runs"]), dataset.open(Path(config["cohort"]))
     precision = hardware.precision(config["precision"], device)
@@ -82,13 +89,26 @@ def train(trial: Trial, config: dict[str, Any], device: torch.device, rank: int,
     path = store.folder(runs, trial.name) / CHECKPOINT
     state = loop.resume(path, run, recipe)
     agree(f"the step of {path}", state["step"], world)
-    progress = store.Progress(runs, trial.name, run.steps, "steps", done=state["step"]) if rank == 0 else None
+    progress = (
+        store.Progress(runs, trial.name, run.steps, "steps", done=state["step"])
+        if rank == 0
+        else None
+    )
     order = stream.plan(cohort, "train", needs, trial.batch, trial.seed, rank, world)
     cache = memory.place(config["cache"], order, trial.epochs, state["step"], device)
     feed = stream.batches(
-        cohort.path, split="train", needs=needs, batch=trial.batch, seed=trial.seed, epochs=trial.epochs,
-        start_step=state["step"], rank=rank, world=world, device=device, cache=cache,
-    )  # fmt: skip
+        cohort.path,
+        split="train",
+        needs=needs,
+        batch=trial.batch,
+        seed=trial.seed,
+        epochs=trial.epochs,
+        start_step=state["step"],
+        rank=rank,
+        world=world,
+        device=device,
+        cache=cache,
+    )
 
     def tell(loss: float) -> None:
         if progress is not None:
@@ -102,7 +122,9 @@ def train(trial: Trial, config: dict[str, Any], device: torch.device, rank: int,
         return validation_batches(cohort, needs, trial.batch, device, rank, world)
 
     with contextlib.closing(feed):  # type: ignore[type-var]  # a generator: ends Ray Data's execution
-        status = loop.loop(run, feed, validation, state, save=keep, tell=tell, every_s=config["every_s"])
+        status = loop.loop(
+            run, feed, validation, state, save=keep, tell=tell, every_s=config["every_s"]
+        )
     if rank == 0:
         store.write(runs, outcome(run, state, status, cohort, cache), cohort.fingerprint)
 
@@ -123,16 +145,22 @@ def agree(what: str, value: Any, world: int) -> None:
     first = [value]
     distributed.broadcast_object_list(first, src=0)
     if first[0] != value:
-        raise InputError(f"{what} is {value} here and {first[0]} on rank 0: --runs must be a folder all workers share")
+        raise InputError(
+            f"{what} is {value} here and {first[0]} on rank 0: --runs must be a folder all workers share"
+        )
 
 
-def outcome(run: Training, state: dict[str, Any], status: str, cohort: dataset.Cohort, cache: str) -> store.Finished:
+def outcome(
+    run: Training, state: dict[str, Any], status: str, cohort: dataset.Cohort, cache: str
+) -> store.Finished:
     """What the run leaves behind; a diverged one leaves no weights."""
     good = status == "finished"
     curve = pd.DataFrame(state["curve"])
     kept = curve[curve.epoch == state["epoch"]] if len(curve) else curve
     columns = [str(c) for c in kept if str(c).startswith("val_")]
-    scores = [("val", c.removeprefix("val_"), float(kept[c].iloc[0]), state["rows"]) for c in columns]
+    scores = [
+        ("val", c.removeprefix("val_"), float(kept[c].iloc[0]), state["rows"]) for c in columns
+    ]
     return store.Finished(
         trial=run.trial,
         status=status,
@@ -237,13 +265,20 @@ def run_all(
     if left:
         check_all(left, cohort_path, runs, workers)
         config = {
-            "trials": [trials.to_json(trial) for trial in left], "cohort": str(cohort_path), "runs": str(runs),
-            "fingerprint": cohort.fingerprint, "precision": precision, "every_s": every_s, "cache": cache,
-        }  # fmt: skip
+            "trials": [trials.to_json(trial) for trial in left],
+            "cohort": str(cohort_path),
+            "runs": str(runs),
+            "fingerprint": cohort.fingerprint,
+            "precision": precision,
+            "every_s": every_s,
+            "cache": cache,
+        }
         with cluster.running():
             launch(config, workers, on_gpu(device, workers), runs / ".train")
     tables = [pd.read_parquet(store.folder(runs, trial.name) / store.ROWS) for trial in ordered]
-    return [dict(zip(table.columns, row)) for table in tables for row in table.itertuples(index=False)]
+    return [
+        dict(zip(table.columns, row)) for table in tables for row in table.itertuples(index=False)
+    ]
 
 
 def in_order(todo: list[Trial]) -> list[Trial]:
@@ -291,20 +326,30 @@ def check(trial: Trial, before: set[str], cohort: dataset.Cohort, runs: Path, wo
     methods.knobs(method, dict(trial.knobs))
     needs = method.needs
     if trial.task != "+".join(needs):
-        raise InputError(f"task='{trial.task}' of trial '{trial.name}': {trial.method} needs task='{'+'.join(needs)}'")
+        raise InputError(
+            f"task='{trial.task}' of trial '{trial.name}': {trial.method} needs task='{'+'.join(needs)}'"
+        )
     if trial.batch % workers:
-        raise InputError(f"batch={trial.batch} of trial '{trial.name}' cannot be shared by {workers} workers equally")
+        raise InputError(
+            f"batch={trial.batch} of trial '{trial.name}' cannot be shared by {workers} workers equally"
+        )
     if trial.take != 1:
-        raise InputError(f"take={trial.take} of trial '{trial.name}': pre-training uses all rows; leave it at 1")
+        raise InputError(
+            f"take={trial.take} of trial '{trial.name}': pre-training uses all rows; leave it at 1"
+        )
     signals = " and ".join(needs)
     for split, least in (("train", trial.batch), ("val", workers)):
         n = len(complete(cohort, split, needs))
         if n < least:
-            raise InputError(f"{cohort.path} has {n} {split} rows with {signals}, trial '{trial.name}' needs {least}")
+            raise InputError(
+                f"{cohort.path} has {n} {split} rows with {signals}, trial '{trial.name}' needs {least}"
+            )
     for part, name in trial.starts:
         if name not in before:
             store.weights(runs, name, part)
-    checkpoint.read(store.folder(runs, trial.name) / CHECKPOINT, trials.recipe(trial, cohort.fingerprint))
+    checkpoint.read(
+        store.folder(runs, trial.name) / CHECKPOINT, trials.recipe(trial, cohort.fingerprint)
+    )
 
 
 def on_gpu(device: str | None, workers: int) -> bool:
@@ -319,7 +364,9 @@ def on_gpu(device: str | None, workers: int) -> bool:
     if device is not None and not device.startswith("cuda"):
         return False
     if device is not None and gpus < workers:
-        raise InputError(f"device '{device}': {workers} workers need a GPU each, Ray has {gpus:g}; use --device cpu")
+        raise InputError(
+            f"device '{device}': {workers} workers need a GPU each, Ray has {gpus:g}; use --device cpu"
+        )
     return bool(gpus >= workers)
 
 
@@ -337,11 +384,15 @@ def launch(config: dict[str, Any], workers: int, gpu: bool, storage: Path) -> No
         work,
         train_loop_config={**config, "gpu": gpu, "refusal": str(refusal)},
         scaling_config=ray.train.ScalingConfig(
-            num_workers=workers, use_gpu=gpu, resources_per_worker={"CPU": CPUS, **({"GPU": 1} if gpu else {})}
+            num_workers=workers,
+            use_gpu=gpu,
+            resources_per_worker={"CPU": CPUS, **({"GPU": 1} if gpu else {})},
         ),
         torch_config=ray.train.torch.TorchConfig(backend="nccl" if gpu else "gloo"),
         run_config=ray.train.RunConfig(
-            name=name, storage_path=str(storage), failure_config=ray.train.FailureConfig(max_failures=FAILURES)
+            name=name,
+            storage_path=str(storage),
+            failure_config=ray.train.FailureConfig(max_failures=FAILURES),
         ),
     )
     try:

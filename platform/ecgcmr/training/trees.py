@@ -43,7 +43,9 @@ def check(trial: Trial) -> None:
         InputError: not tabular, with a start, in batches or epochs, or with a knob that is unknown or out of range.
     """
     if trial.modality != MODALITY:
-        raise unknown(f"modality of '{trial.name}' with method '{METHOD}'", trial.modality, (MODALITY,))
+        raise unknown(
+            f"modality of '{trial.name}' with method '{METHOD}'", trial.modality, (MODALITY,)
+        )
     if trial.starts:
         raise InputError(f"start of '{trial.name}': trees start from nothing; leave 'starts' empty")
     if trial.batch != 0 or trial.epochs != 1:
@@ -55,7 +57,9 @@ def check(trial: Trial) -> None:
         if name not in KNOBS:
             raise unknown(f"knob of '{trial.name}'", name, KNOBS)
         if name in WHOLE and (value < 1 or not float(value).is_integer()):
-            raise InputError(f"knob {name}={value:g} of '{trial.name}': must be a whole number, at least 1")
+            raise InputError(
+                f"knob {name}={value:g} of '{trial.name}': must be a whole number, at least 1"
+            )
         if name not in WHOLE and not 0 < value <= 1:
             raise InputError(f"knob {name}={value:g} of '{trial.name}': must lie in (0, 1]")
 
@@ -82,7 +86,12 @@ def table(index: pd.DataFrame, task: Task, scale: Scale) -> Table:
     features = index[list(FEATURES)].to_numpy(dtype=np.float32, na_value=np.nan)
     features = np.where(np.isfinite(features), features, np.nan)  # XGBoost refuses infinity
     given = examples.answers(index, task)
-    return Table(index["subject"].to_numpy(), features, given, ((given - scale.mean) / scale.sd).astype(np.float32))
+    return Table(
+        index["subject"].to_numpy(),
+        features,
+        given,
+        ((given - scale.mean) / scale.sd).astype(np.float32),
+    )
 
 
 def grow(
@@ -110,10 +119,17 @@ def grow(
     binary, rounds = task.kind == "binary", int(knobs["rounds"])
     objective, metric = ("binary:logistic", "logloss") if binary else ("reg:squarederror", "rmse")
     parameters = {
-        "objective": objective, "eval_metric": metric, "tree_method": "hist", "device": "cpu", "nthread": 1,
-        "seed": seed, "verbosity": 0, "max_depth": int(knobs["max_depth"]), "learning_rate": knobs["lr"],
+        "objective": objective,
+        "eval_metric": metric,
+        "tree_method": "hist",
+        "device": "cpu",
+        "nthread": 1,
+        "seed": seed,
+        "verbosity": 0,
+        "max_depth": int(knobs["max_depth"]),
+        "learning_rate": knobs["lr"],
         "subsample": knobs["subsample"],
-    }  # fmt: skip
+    }
     forest, losses, counts = [], [], []
     for column in range(len(task.columns)):
         sides = [(_known(side, column), name) for side, name in ((train, "train"), (val, "val"))]
@@ -124,7 +140,9 @@ def grow(
         counts.append([[matrix.num_row()] * rounds for matrix, _ in sides])
     means = np.average(np.array(losses) ** (1 if binary else 2), axis=0, weights=counts)
     step = np.arange(1, rounds + 1)
-    return forest, pd.DataFrame({"step": step, "epoch": step - 1, "train_loss": means[0], "val_loss": means[1]})
+    return forest, pd.DataFrame(
+        {"step": step, "epoch": step - 1, "train_loss": means[0], "val_loss": means[1]}
+    )
 
 
 def _known(side: Table, column: int) -> "xgboost.DMatrix":
@@ -165,7 +183,9 @@ def fit(
     task = tasks.of(first.task, (first.task,))
     rows = examples.rows_of(cohort, first, task)
     train, val = (table(index, task, rows.scale) for index in (rows.train, rows.val))
-    examples.scores(val.answers, np.zeros_like(val.answers), task)  # what cannot be judged is refused before it learns
+    examples.scores(
+        val.answers, np.zeros_like(val.answers), task
+    )  # what cannot be judged is refused before it learns
     results = []
     for done, trial in enumerate(trials, 1):
         begun = time.monotonic()
@@ -175,7 +195,9 @@ def fit(
             index = examples.answerable(cohort, task, MODALITY, "test")
             store.log_test_read(runs, trial.name, len(index))
             splits["test"] = table(index, task, rows.scale)
-        answers = {split: answer(forest, side.features, rows.scale) for split, side in splits.items()}
+        answers = {
+            split: answer(forest, side.features, rows.scale) for split, side in splits.items()
+        }
         notes = {**rows.notes, **_provenance(splits, time.monotonic() - begun, cohort)}
         results.append(_result(trial, task, splits, answers, curve, notes))
         store.write(runs, results[-1], cohort.fingerprint)
@@ -189,16 +211,24 @@ def _provenance(splits: Mapping[str, Table], seconds: float, cohort: Cohort) -> 
 
     machine = hardware.provenance(torch.device("cpu"), torch.float32)
     return {
-        **machine, "versions": {**machine["versions"], "xgboost": xgboost.__version__}, "threads": 1,
-        "cohort": cohort.provenance, "seconds": round(seconds, 3), "pack_size": 1,
+        **machine,
+        "versions": {**machine["versions"], "xgboost": xgboost.__version__},
+        "threads": 1,
+        "cohort": cohort.provenance,
+        "seconds": round(seconds, 3),
+        "pack_size": 1,
         "test_reads": list(splits).count("test"),
-    }  # fmt: skip
+    }
 
 
 def _result(
-    trial: Trial, task: Task, splits: Mapping[str, Table], answers: Mapping[str, np.ndarray], curve: pd.DataFrame,
+    trial: Trial,
+    task: Task,
+    splits: Mapping[str, Table],
+    answers: Mapping[str, np.ndarray],
+    curve: pd.DataFrame,
     notes: dict[str, Any],
-) -> store.Finished:  # fmt: skip
+) -> store.Finished:
     """What a trial leaves behind; no weights, since nothing starts from trees and they can be grown again."""
     rows: list[tuple[str, str, float, int]] = []
     for split, found in answers.items():
@@ -209,8 +239,16 @@ def _result(
         examples.predictions(split, splits[split].subjects, splits[split].answers, found, task)
         for split, found in answers.items()
     ]
-    last = np.where(curve.step == len(curve), kept, np.nan)  # all rounds are kept: validation judges the whole forest
+    last = np.where(
+        curve.step == len(curve), kept, np.nan
+    )  # all rounds are kept: validation judges the whole forest
     return store.Finished(
-        trial=trial, status="finished", scores=tuple(rows), curve=curve.assign(**{f"val_{task.metric}": last}),
-        predictions=pd.concat(tables, ignore_index=True), weights={}, epoch=int(curve.epoch.iloc[-1]), provenance=notes,
-    )  # fmt: skip
+        trial=trial,
+        status="finished",
+        scores=tuple(rows),
+        curve=curve.assign(**{f"val_{task.metric}": last}),
+        predictions=pd.concat(tables, ignore_index=True),
+        weights={},
+        epoch=int(curve.epoch.iloc[-1]),
+        provenance=notes,
+    )

@@ -56,8 +56,14 @@ def disease(text: str) -> Disease:
     """
     name, equals, codes = text.partition("=")
     name = name.strip().lower()
-    if not equals or not re.fullmatch(r"[a-z][a-z0-9_]*", name) or name.endswith(("_past", "_future")):
-        raise InputError(f"--disease {text}: write NAME=CODES, e.g. hf=I50,I11.0,I42-I43; a name has a-z, 0-9 and _")
+    if (
+        not equals
+        or not re.fullmatch(r"[a-z][a-z0-9_]*", name)
+        or name.endswith(("_past", "_future"))
+    ):
+        raise InputError(
+            f"--disease {text}: write NAME=CODES, e.g. hf=I50,I11.0,I42-I43; a name has a-z, 0-9 and _"
+        )
     words = tuple(word.strip() for word in codes.split(",") if word.strip())
     if not words:
         raise InputError(f"--disease {text}: no codes after '='")
@@ -75,12 +81,23 @@ def expand(word: str) -> tuple[str, ...]:
     first, *rest = (clean(end) for end in re.split(r"[-–]", word))
     last = rest[0] if rest else first
     if first is None or last is None or len(rest) > 1:
-        raise InputError(f"'{word}' is no ICD-10 code such as I48 or I25.1 and no range such as I20-I25")
+        raise InputError(
+            f"'{word}' is no ICD-10 code such as I48 or I25.1 and no range such as I20-I25"
+        )
     if first == last:
         return (first,)
-    if first[0] != last[0] or len(first) != len(last) or not (first[1:] + last[1:]).isdigit() or first > last:
-        raise InputError(f"'{word}' is no range: write both ends with one letter and as many digits, e.g. I20-I25")
-    return tuple(f"{first[0]}{n:0{len(first) - 1}d}" for n in range(int(first[1:]), int(last[1:]) + 1))
+    if (
+        first[0] != last[0]
+        or len(first) != len(last)
+        or not (first[1:] + last[1:]).isdigit()
+        or first > last
+    ):
+        raise InputError(
+            f"'{word}' is no range: write both ends with one letter and as many digits, e.g. I20-I25"
+        )
+    return tuple(
+        f"{first[0]}{n:0{len(first) - 1}d}" for n in range(int(first[1:]), int(last[1:]) + 1)
+    )
 
 
 def clean(text: str) -> str | None:

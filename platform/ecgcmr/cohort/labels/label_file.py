@@ -27,11 +27,26 @@ KEYS = {
     "cmr": ("cmr",),
 }
 UNNAMED = ("", "Unnamed: 0", "__index_level_0__")  # how pandas writes an index: ukbb_cardiac's ids
-SEXES = {"f": 0.0, "female": 0.0, "w": 0.0, "m": 1.0, "male": 1.0, "0": 0.0, "1": 1.0, "0.0": 0.0, "1.0": 1.0}
+SEXES = {
+    "f": 0.0,
+    "female": 0.0,
+    "w": 0.0,
+    "m": 1.0,
+    "male": 1.0,
+    "0": 0.0,
+    "1": 1.0,
+    "0.0": 0.0,
+    "1.0": 1.0,
+}
 BODY = {"age": "years", "height": "cm", "weight": "kg"}
 UNITS = {**BODY, **tasks.UNITS}
 # As `tasks.LIMITS`: a value's lower and upper limit, then a median's. Metres, inches and days fall out.
-LIMITS = {"age": (0, 120, 1, 110), "height": (50, 250, 100, 220), "weight": (2, 400, 20, 250), **tasks.LIMITS}
+LIMITS = {
+    "age": (0, 120, 1, 110),
+    "height": (50, 250, 100, 220),
+    "weight": (2, 400, 20, 250),
+    **tasks.LIMITS,
+}
 KNOWN = ("sex", *BODY, *tasks.PHENOTYPES)
 
 
@@ -67,7 +82,13 @@ class Layout:
     @property
     def columns(self) -> list[str]:
         """What has to be read."""
-        groups = (self.keys.values(), *self.known.values(), self.plain, self.codes.values(), self.dates.values())
+        groups = (
+            self.keys.values(),
+            *self.known.values(),
+            self.plain,
+            self.codes.values(),
+            self.dates.values(),
+        )
         single = [name for name in (self.listed, self.visit) if name is not None]
         return list(dict.fromkeys([*(name for group in groups for name in group), *single]))
 
@@ -79,12 +100,16 @@ def layout_of(path: Path, visit: int, lists: str) -> Layout:
     rest = [name for name in names if name not in (*keys.values(), *UNNAMED)]
     fields = {name: column for name in rest if (column := ukbb_tables.column(name))}
     known: dict[str, list[str]] = {}
-    for name in sorted(rest, key=lambda n: fields[n].field != 50 if n in fields else False):  # 50 before 12144
+    for name in sorted(
+        rest, key=lambda n: fields[n].field != 50 if n in fields else False
+    ):  # 50 before 12144
         if meaning := _meaning(path, name, fields.get(name), visit):
             known.setdefault(meaning, []).append(name)
     ours = {name for group in known.values() for name in group}
     arrays = {
-        wanted: {c.array: name for name, c in fields.items() if c.field == wanted and c.array is not None}
+        wanted: {
+            c.array: name for name, c in fields.items() if c.field == wanted and c.array is not None
+        }
         for wanted in (ukbb_tables.CODES, ukbb_tables.DATES)
     }
     codes, dates = arrays[ukbb_tables.CODES], arrays[ukbb_tables.DATES]
@@ -94,15 +119,25 @@ def layout_of(path: Path, visit: int, lists: str) -> Layout:
     day = "visit_date" if "visit_date" in rest else next(attended, None)
     long = "icd10" in rest
     if dates and not codes and not listed:
-        raise InputError(f"{path}: dates of diagnoses (field 41280) without their codes (41270); export both together")
+        raise InputError(
+            f"{path}: dates of diagnoses (field 41280) without their codes (41270); export both together"
+        )
     if long:
         codes, dates = {0: "icd10"}, {0: "date"} if "date" in rest else {}
         known, ours, listed = {}, set(), None
     taken = {*ours, *codes.values(), *dates.values(), listed, day}
     others = [name for name in rest if name not in taken]
-    plain = [] if long else [name for name in others if name not in fields and not re.search(r"(^|_)id$", name, re.I)]
+    plain = (
+        []
+        if long
+        else [
+            name for name in others if name not in fields and not re.search(r"(^|_)id$", name, re.I)
+        ]
+    )
     left = [name for name in others if name not in plain]
-    return Layout(keys, known, plain, codes, dates, listed, bool(listed and not whole), long, day, left)
+    return Layout(
+        keys, known, plain, codes, dates, listed, bool(listed and not whole), long, day, left
+    )
 
 
 def _key_columns(path: Path, names: Sequence[str]) -> dict[str, str]:
@@ -110,12 +145,21 @@ def _key_columns(path: Path, names: Sequence[str]) -> dict[str, str]:
     for unit, spellings in KEYS.items():
         found = [name for name in spellings if name in names]
         if len(found) > 1:
-            raise InputError(f"{path}: columns '{found[0]}' and '{found[1]}' both name the {unit}; keep one")
+            raise InputError(
+                f"{path}: columns '{found[0]}' and '{found[1]}' both name the {unit}; keep one"
+            )
         if found:
             keys[unit] = found[0]
     unnamed = next((name for name in UNNAMED if name in names), None)
-    if not keys and unnamed is not None and any(re.fullmatch(r"\w+ \(.+\)", name) for name in names):
-        return {"subject": unnamed, "cmr": unnamed}  # ukbb_cardiac: the folder of the person's stack
+    if (
+        not keys
+        and unnamed is not None
+        and any(re.fullmatch(r"\w+ \(.+\)", name) for name in names)
+    ):
+        return {
+            "subject": unnamed,
+            "cmr": unnamed,
+        }  # ukbb_cardiac: the folder of the person's stack
     if not keys:
         raise InputError(
             f"{path}: no column 'subject', 'eid', 'ecg', 'record' or 'cmr' to join on; it has {_some(names)}"
@@ -131,7 +175,9 @@ def _meaning(path: Path, name: str, column: ukbb_tables.Column | None, visit: in
     if measured := re.fullmatch(r"(\w+) \((.+)\)", name):
         quantity, unit = measured.groups()
         if quantity in tasks.UNITS and unit.lower() != tasks.UNITS[quantity].lower():
-            raise InputError(f"{path}: column '{name}' is in {unit}; {quantity} is wanted in {tasks.UNITS[quantity]}")
+            raise InputError(
+                f"{path}: column '{name}' is in {unit}; {quantity} is wanted in {tasks.UNITS[quantity]}"
+            )
         return quantity if quantity in tasks.UNITS else None
     if name == "gender":
         return "sex"
@@ -177,7 +223,9 @@ class Part:
 
     def frame(self, unit: str) -> pd.DataFrame:
         """The numbers by key of a unit; of a key that stands twice (a CMR with two ECGs) the last row."""
-        frame = pd.DataFrame(self.numbers, index=pd.Index(self.keys[unit], dtype=object), dtype=np.float64)
+        frame = pd.DataFrame(
+            self.numbers, index=pd.Index(self.keys[unit], dtype=object), dtype=np.float64
+        )
         return frame[(frame.index != "") & ~frame.index.duplicated(keep="last")]
 
 
@@ -199,7 +247,9 @@ def read(path: Path, prefixes: tuple[str, ...], visit: int, lists: str) -> Part:
     for cells in tables.pieces(path, layout.columns):
         try:
             pieces.append(_piece(path, layout, cells, plain, prefixes))
-        except pa.ArrowException as error:  # a Parquet column of a kind that no key, number, date or code has
+        except (
+            pa.ArrowException
+        ) as error:  # a Parquet column of a kind that no key, number, date or code has
             raise tables.refusal(path, error) from error
         plain = [name for name in plain if name in pieces[-1].numbers]
     if not pieces:
@@ -212,7 +262,9 @@ def read(path: Path, prefixes: tuple[str, ...], visit: int, lists: str) -> Part:
     if left:
         log.warning("%s: left out, neither 0/1 nor a known number: %s", path.name, _some(left))
     if left and not part.numbers and part.visits is None and part.diagnoses is None:
-        raise InputError(f"{path}: no column of 0/1 labels, demographics or phenotypes; it has {_some(left)}")
+        raise InputError(
+            f"{path}: no column of 0/1 labels, demographics or phenotypes; it has {_some(left)}"
+        )
     if part.wrong * 2 > part.entries:
         raise InputError(
             f"{path}: {part.wrong:,} of {part.entries:,} entries are no ICD-10 codes such as I251 or I25.1"
@@ -220,9 +272,18 @@ def read(path: Path, prefixes: tuple[str, ...], visit: int, lists: str) -> Part:
     return part
 
 
-def _piece(path: Path, layout: Layout, cells: pa.RecordBatch, plain: Sequence[str], prefixes: tuple[str, ...]) -> Part:
+def _piece(
+    path: Path,
+    layout: Layout,
+    cells: pa.RecordBatch,
+    plain: Sequence[str],
+    prefixes: tuple[str, ...],
+) -> Part:
     keys = {name: _keys(cells[name]) for name in dict.fromkeys(layout.keys.values())}
-    numbers = {name: _number(path, name, [cells[c] for c in columns]) for name, columns in layout.known.items()}
+    numbers = {
+        name: _number(path, name, [cells[c] for c in columns])
+        for name, columns in layout.known.items()
+    }
     flags = {name: _flag(cells[name]) for name in plain}
     has_codes = bool(layout.codes or layout.listed)
     words, rows, dates, unlisted = _entries(path, layout, cells)
@@ -245,16 +306,28 @@ def _piece(path: Path, layout: Layout, cells: pa.RecordBatch, plain: Sequence[st
 
 def _joined(path: Path, read: Sequence[Part], columns: Sequence[str], long: bool) -> Part:
     """The pieces of a file as one; columns of known meaning are checked, columns that are blank throughout are dropped."""
-    numbers = {name: _checked(path, name, np.concatenate([p.numbers[name] for p in read])) for name in columns}
+    numbers = {
+        name: _checked(path, name, np.concatenate([p.numbers[name] for p in read]))
+        for name in columns
+    }
     starts = np.cumsum([0, *(len(p.covered) for p in read[:-1])])
     shared: dict[int, np.ndarray] = {}  # ukbb_cardiac's one column is two keys
-    keys = {u: shared.setdefault(id(k), np.concatenate([p.keys[u] for p in read])) for u, k in read[0].keys.items()}
-    told = [p.diagnoses.assign(row=p.diagnoses["row"] + at) for p, at in zip(read, starts) if p.diagnoses is not None]
+    keys = {
+        u: shared.setdefault(id(k), np.concatenate([p.keys[u] for p in read]))
+        for u, k in read[0].keys.items()
+    }
+    told = [
+        p.diagnoses.assign(row=p.diagnoses["row"] + at)
+        for p, at in zip(read, starts)
+        if p.diagnoses is not None
+    ]
     return Part(
         path,
         keys,
         {name: values for name, values in numbers.items() if not np.isnan(values).all()},
-        np.concatenate([p.visits for p in read if p.visits is not None]) if read[0].visits is not None else None,
+        np.concatenate([p.visits for p in read if p.visits is not None])
+        if read[0].visits is not None
+        else None,
         pd.concat(told, ignore_index=True) if told else None,
         np.concatenate([p.covered for p in read]),
         sum(p.entries for p in read),
@@ -281,7 +354,16 @@ def _by_key(part: Part) -> Part:
     diagnoses = part.diagnoses.assign(row=row[part.diagnoses["row"]])
     covered = np.ones(len(names), bool)
     return Part(
-        part.path, {unit: names}, {}, visits, diagnoses, covered, part.entries, part.wrong, part.latest, long=True
+        part.path,
+        {unit: names},
+        {},
+        visits,
+        diagnoses,
+        covered,
+        part.entries,
+        part.wrong,
+        part.latest,
+        long=True,
     )
 
 
@@ -320,7 +402,9 @@ def _number(path: Path, name: str, columns: Sequence[pa.Array]) -> np.ndarray:
 
 def _sex(path: Path, cells: pa.Array) -> np.ndarray:
     codes, words = pd.factorize(tables.keys(cells))
-    strange = [word for word in words if word.lower() not in SEXES and re.fullmatch(r"-?\d+(\.\d+)?", word)]
+    strange = [
+        word for word in words if word.lower() not in SEXES and re.fullmatch(r"-?\d+(\.\d+)?", word)
+    ]
     if strange:
         raise InputError(
             f"{path}: sex: {len(strange)} numbers other than 0 and 1; write 0 or F for women, 1 or M for men"
@@ -330,7 +414,11 @@ def _sex(path: Path, cells: pa.Array) -> np.ndarray:
 
 def _flag(cells: pa.Array) -> np.ndarray | None:
     """A column of 0, 1 and blanks; None if it holds anything else."""
-    if pa.types.is_nested(cells.type) or pa.types.is_temporal(cells.type) or pa.types.is_binary(cells.type):
+    if (
+        pa.types.is_nested(cells.type)
+        or pa.types.is_temporal(cells.type)
+        or pa.types.is_binary(cells.type)
+    ):
         return None
     values, failed = tables.numbers(cells)
     return values if not failed and np.isin(values[~np.isnan(values)], (0.0, 1.0)).all() else None
@@ -350,11 +438,20 @@ def _checked(path: Path, name: str, values: np.ndarray) -> np.ndarray:
     known = ~np.isnan(values)
     if (known & ~good).any():
         log.warning(
-            "%s: %s: %d values outside %g to %g count as unknown", path.name, name, (known & ~good).sum(), low, high
+            "%s: %s: %d values outside %g to %g count as unknown",
+            path.name,
+            name,
+            (known & ~good).sum(),
+            low,
+            high,
         )
     median = float(np.median(values[known & good])) if (known & good).any() else np.nan
     if known.any() and not least <= median <= most:
-        said = f"the median is {median:.3g}" if median == median else f"no value lies between {low:g} and {high:g}"
+        said = (
+            f"the median is {median:.3g}"
+            if median == median
+            else f"no value lies between {low:g} and {high:g}"
+        )
         raise InputError(
             f"{path}: {name}: {said}, expected {least:g} to {most:g} {UNITS[name]}; is it in another unit?"
         )
@@ -364,12 +461,16 @@ def _checked(path: Path, name: str, values: np.ndarray) -> np.ndarray:
 def _days(path: Path, cells: pa.RecordBatch, name: str) -> np.ndarray:
     days, failed = tables.days(cells[name])
     if failed:
-        raise InputError(f"{path}: column '{name}' holds {failed:,} entries that are no dates such as 2019-11-26")
+        raise InputError(
+            f"{path}: column '{name}' holds {failed:,} entries that are no dates such as 2019-11-26"
+        )
     days[np.isin(days, np.array(icd10.NO_DATES, "datetime64[D]"))] = np.datetime64("NaT")
     return days
 
 
-def _entries(path: Path, layout: Layout, cells: pa.RecordBatch) -> tuple[pa.Array, np.ndarray, np.ndarray, np.ndarray]:
+def _entries(
+    path: Path, layout: Layout, cells: pa.RecordBatch
+) -> tuple[pa.Array, np.ndarray, np.ndarray, np.ndarray]:
     """Every code of a piece, with its row and the date of the same array index; then (n,) which cells are no list."""
     if layout.listed:
         words, rows, places, wrong = tables.lists(cells[layout.listed])
@@ -388,7 +489,9 @@ def _entries(path: Path, layout: Layout, cells: pa.RecordBatch) -> tuple[pa.Arra
         at.append(rows)
         dates = np.full(len(rows), "NaT", "datetime64[D]")
         if place in layout.dates:
-            dates = _days(path, cells.select([layout.dates[place]]).take(pa.array(rows)), layout.dates[place])
+            dates = _days(
+                path, cells.select([layout.dates[place]]).take(pa.array(rows)), layout.dates[place]
+            )
         when.append(dates)
     none = np.zeros(cells.num_rows, bool)
     if not found:
@@ -401,13 +504,21 @@ def _wanted(
 ) -> tuple[pd.DataFrame, int]:
     """The diagnoses that are asked for, and how many words are no codes."""
     coded = words.dictionary_encode()
-    codes = np.array([icd10.clean(word or "") for word in coded.dictionary.to_pylist()], dtype=object)
+    codes = np.array(
+        [icd10.clean(word or "") for word in coded.dictionary.to_pylist()], dtype=object
+    )
     index = coded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
     known = np.array([code is not None for code in codes] + [False])  # the last stands for null
     asked = np.array([code is not None and code.startswith(prefixes) for code in codes] + [False])
     hits = asked[index]
-    taken = {"row": rows[hits], "code": codes[index[hits]] if hits.any() else [], "date": dates[hits]}
-    return pd.DataFrame(taken).astype({"code": object, "date": "datetime64[s]"}), int((~known[index]).sum())
+    taken = {
+        "row": rows[hits],
+        "code": codes[index[hits]] if hits.any() else [],
+        "date": dates[hits],
+    }
+    return pd.DataFrame(taken).astype({"code": object, "date": "datetime64[s]"}), int(
+        (~known[index]).sum()
+    )
 
 
 def _some(names: Iterable[Any]) -> str:

@@ -45,12 +45,22 @@ class Rules:
         """What differs from the default, in a line; "" for the default."""
         asked = [f"{d.name}={','.join(d.words)}" for d in self.diseases if d not in icd10.PAPER]
         plain = Rules()
-        others = [name for name in ("visit", "censored", "codes") if getattr(self, name) != getattr(plain, name)]
+        others = [
+            name
+            for name in ("visit", "censored", "codes")
+            if getattr(self, name) != getattr(plain, name)
+        ]
         return " ".join([*asked, *(f"{name}={getattr(self, name)}" for name in others)])
 
 
-def rules(diseases: Iterable[str] = (), *, visit: int = 2, censored: str | None = None, codes: str = "all_diag_hosp",
-          allow_empty: bool = False) -> Rules:  # fmt: skip
+def rules(
+    diseases: Iterable[str] = (),
+    *,
+    visit: int = 2,
+    censored: str | None = None,
+    codes: str = "all_diag_hosp",
+    allow_empty: bool = False,
+) -> Rules:
     """The rules of a command line; a disease that was asked for replaces the paper's of the same name.
 
     Raises:
@@ -58,9 +68,13 @@ def rules(diseases: Iterable[str] = (), *, visit: int = 2, censored: str | None 
     """
     asked = [icd10.disease(text) for text in diseases]
     names = [d.name for d in asked]
-    taken = [n for n in names if names.count(n) > 1 or n in (*DEMOGRAPHICS, *tasks.PHENOTYPES, *KEYS)]
+    taken = [
+        n for n in names if names.count(n) > 1 or n in (*DEMOGRAPHICS, *tasks.PHENOTYPES, *KEYS)
+    ]
     if taken:
-        raise InputError(f"--disease {taken[0]}: the name is taken; choose another, or give all its codes in one go")
+        raise InputError(
+            f"--disease {taken[0]}: the name is taken; choose another, or give all its codes in one go"
+        )
     try:
         day = date.fromisoformat(censored) if censored else None
     except ValueError as error:
@@ -79,7 +93,11 @@ class Numbers(Mapping[str, Mapping[str, float]]):
 
     def __getitem__(self, key: str) -> dict[str, float]:
         values = self._values[self._row[key]].tolist()
-        return {name: value for name, value in zip(self.frame.columns, values, strict=True) if value == value}
+        return {
+            name: value
+            for name, value in zip(self.frame.columns, values, strict=True)
+            if value == value
+        }
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._row)
@@ -133,7 +151,11 @@ def read_labels(paths: Sequence[Path], rules: Rules | None = None) -> Labels:
         person_of_ecg=_links(parts, "ecg", "subject"),
         person_of_cmr=_links(parts, "cmr", "subject"),
         ecg_of_cmr=_links(parts, "cmr", "ecg"),
-        audit={"files": [path.name for path in paths], "columns": counted, **({"icd10": audit} if audit else {})},
+        audit={
+            "files": [path.name for path in paths],
+            "columns": counted,
+            **({"icd10": audit} if audit else {}),
+        },
     )
 
 
@@ -154,10 +176,16 @@ def _onsets(parts: Sequence[Part], rules: Rules) -> tuple[dict[str, pd.DataFrame
         return {}, {}
     units = {part.units[0] for part in coded}
     if len(units) > 1:
-        raise InputError(f"ICD-10 codes by {' and by '.join(sorted(units))}: give files that speak of one of them")
+        raise InputError(
+            f"ICD-10 codes by {' and by '.join(sorted(units))}: give files that speak of one of them"
+        )
     (unit,) = units
     alike = [part for part in parts if part.units[0] == unit]
-    listed = [part for part in alike if part.diagnoses is not None or (part.visits is not None and _any_long(coded))]
+    listed = [
+        part
+        for part in alike
+        if part.diagnoses is not None or (part.visits is not None and _any_long(coded))
+    ]
     people = _union([part.keys[unit][part.covered | (part.diagnoses is None)] for part in listed])
     visits = _visits(alike, unit).reindex(people)
     found = pd.concat([_by_person(part, unit) for part in coded], ignore_index=True)
@@ -171,7 +199,10 @@ def _onsets(parts: Sequence[Part], rules: Rules) -> tuple[dict[str, pd.DataFrame
     for d in rules.diseases:
         mine = found[found["code"].str.startswith(tuple(d.prefixes))]
         onset = _onset(mine, people, visits, end)
-        columns |= {d.name + suffix: onset[suffix] for suffix in (("", "_past", "_future") if split else ("",))}
+        columns |= {
+            d.name + suffix: onset[suffix]
+            for suffix in (("", "_past", "_future") if split else ("",))
+        }
         accounts[d.name] = _account(d, mine, onset, visits, split)
     _refuse_unmatched(rules, accounts)
     audit = {
@@ -210,7 +241,9 @@ def _visits(parts: Sequence[Part], unit: str) -> pd.Series:
             ).dropna()
             days = days[days.index != ""]
             both = days.index.intersection(out.index)
-            _refuse_disagreement(part.path, None, "the visit's date", int((days[both] != out[both]).sum()))
+            _refuse_disagreement(
+                part.path, None, "the visit's date", int((days[both] != out[both]).sum())
+            )
             out = pd.concat([out, days.drop(both)])
     return out
 
@@ -218,11 +251,15 @@ def _visits(parts: Sequence[Part], unit: str) -> pd.Series:
 def _by_person(part: Part, unit: str) -> pd.DataFrame:
     assert part.diagnoses is not None
     keys = part.keys[unit][part.diagnoses["row"].to_numpy(np.int64)]
-    found = pd.DataFrame({"key": keys, "code": part.diagnoses["code"], "date": part.diagnoses["date"]}, dtype=object)
+    found = pd.DataFrame(
+        {"key": keys, "code": part.diagnoses["code"], "date": part.diagnoses["date"]}, dtype=object
+    )
     return found[found["key"] != ""].astype({"date": "datetime64[s]"})
 
 
-def _onset(found: pd.DataFrame, people: pd.Index, visits: pd.Series, end: Any) -> dict[str, pd.Series]:
+def _onset(
+    found: pd.DataFrame, people: pd.Index, visits: pd.Series, end: Any
+) -> dict[str, pd.Series]:
     """A disease by person: ever, by the visit ("_past"), first after it ("_future").
 
     Who has it by the visit cannot get it any more, so the future is unknown then, as it is without a visit, without a date
@@ -239,7 +276,11 @@ def _onset(found: pd.DataFrame, people: pd.Index, visits: pd.Series, end: Any) -
 
 
 def _account(
-    d: icd10.Disease, found: pd.DataFrame, onset: Mapping[str, pd.Series], visits: pd.Series, split: bool
+    d: icd10.Disease,
+    found: pd.DataFrame,
+    onset: Mapping[str, pd.Series],
+    visits: pd.Series,
+    split: bool,
 ) -> dict[str, Any]:
     """How many have a disease, since when, and by which codes."""
     has = onset[""] == 1
@@ -260,7 +301,9 @@ def _account(
         for code, n in found["key"].groupby(part).nunique().items()
     }
     every = set(codes)
-    unmatched = {prefix for prefix in d.prefixes if not any(code.startswith(prefix) for code in every)}
+    unmatched = {
+        prefix for prefix in d.prefixes if not any(code.startswith(prefix) for code in every)
+    }
     account["nobody"] = [icd10.dotted(prefix) for prefix in d.prefixes if prefix in unmatched]
     matched = {word for prefix, word in d.prefixes.items() if prefix not in unmatched}
     account["unmatched"] = [word for word in d.words if word not in matched]
@@ -279,7 +322,9 @@ def _refuse_unmatched(rules: Rules, accounts: Mapping[str, Mapping[str, Any]]) -
 # -- merging -----------------------------------------------------------------------------------------------------------
 
 
-def _merged(unit: str, parts: Sequence[Part], onsets: Mapping[str, pd.DataFrame]) -> pd.DataFrame | None:
+def _merged(
+    unit: str, parts: Sequence[Part], onsets: Mapping[str, pd.DataFrame]
+) -> pd.DataFrame | None:
     """All that the files know of a unit, in the order in which its keys appear; None where they know nothing."""
     frames = [(part.path.name, part.frame(unit)) for part in parts if unit in part.units]
     frames += [("the ICD-10 codes", onsets[unit])] if unit in onsets else []
@@ -302,7 +347,11 @@ def _merged(unit: str, parts: Sequence[Part], onsets: Mapping[str, pd.DataFrame]
 def _links(parts: Sequence[Part], of: str, to: str) -> dict[str, str] | None:
     """Key of one unit -> key of another, where a file names both."""
     out: dict[str, str] = {}
-    files = [part for part in parts if {of, to} <= part.keys.keys() and part.keys[of] is not part.keys[to]]
+    files = [
+        part
+        for part in parts
+        if {of, to} <= part.keys.keys() and part.keys[of] is not part.keys[to]
+    ]
     for part in files:
         new = {k: v for k, v in zip(part.keys[of], part.keys[to], strict=True) if k and v}
         clash = sum(out.get(k, v) != v for k, v in new.items())
@@ -313,8 +362,12 @@ def _links(parts: Sequence[Part], of: str, to: str) -> dict[str, str] | None:
 
 def _refuse_disagreement(one: object, other: object, what: str, people: int) -> None:
     if people:
-        files = f"{one} and {other}" if other and other != one else f"{one} and an earlier line or file"
-        raise InputError(f"{files} disagree on '{what}' of {people:,} people or recordings; correct one of them")
+        files = (
+            f"{one} and {other}" if other and other != one else f"{one} and an earlier line or file"
+        )
+        raise InputError(
+            f"{files} disagree on '{what}' of {people:,} people or recordings; correct one of them"
+        )
 
 
 # -- audit -------------------------------------------------------------------------------------------------------------
@@ -358,18 +411,35 @@ def audit_lines(audit: Mapping[str, Any]) -> list[str]:
 
 
 def _icd10_lines(found: Mapping[str, Any]) -> list[str]:
-    seen = f", {_shown(found['visited'])} with the date of their visit" if found["visited"] else ", no dates of visits"
-    end = f" Records end on {found['end']} ({found['end_is']})." if found["end"] else " The codes have no dates."
+    seen = (
+        f", {_shown(found['visited'])} with the date of their visit"
+        if found["visited"]
+        else ", no dates of visits"
+    )
+    end = (
+        f" Records end on {found['end']} ({found['end_is']})."
+        if found["end"]
+        else " The codes have no dates."
+    )
     lines = [f"ICD-10 codes of {_shown(found['n'])} {found['of']}{seen}.{end}"]
     if found["no_codes"] or found["after_end"]:
-        lines[0] += f" Left out: {_shown(found['no_codes'])} of {found['entries']:,} entries are no ICD-10 codes"
+        lines[0] += (
+            f" Left out: {_shown(found['no_codes'])} of {found['entries']:,} entries are no ICD-10 codes"
+        )
         lines[0] += f", {_shown(found['after_end'])} lie after the end."
     split = ("past", "future", "undated", "unvisited") if found["split"] else ()
-    heads = {"past": "by the visit", "future": "first after it", "undated": "no date", "unvisited": "no visit"}
+    heads = {
+        "past": "by the visit",
+        "future": "first after it",
+        "undated": "no date",
+        "unvisited": "no visit",
+    }
     lines += ["", "| disease | codes | ever |" + "".join(f" {heads[s]} |" for s in split)]
     lines += ["|---|---|--:|" + "--:|" * len(split)]
     for name, d in found["diseases"].items():
-        lines.append(f"| {name} | {', '.join(d['codes'])} | {' | '.join(_shown(d[key]) for key in ('n', *split))} |")
+        lines.append(
+            f"| {name} | {', '.join(d['codes'])} | {' | '.join(_shown(d[key]) for key in ('n', *split))} |"
+        )
     lines.append("")
     for name, d in found["diseases"].items():
         counted = ", ".join(f"{code} {_shown(n)}" for code, n in sorted(d["by_code"].items()))
@@ -404,8 +474,12 @@ def write_labels(out: Path, labels: Labels, inputs: Sequence[Path]) -> None:
     held = {"subject": labels.by_person, "ecg": labels.by_ecg, "cmr": labels.by_cmr}
     known = {unit: numbers for unit, numbers in held.items() if isinstance(numbers, Numbers)}
     unit, numbers = next(iter(known.items()))
-    if len(known) > 1 and not (list(known) == ["subject", "cmr"] and _within(known["cmr"].frame, numbers.frame)):
-        raise InputError(f"labels by {' and by '.join(known)} do not fit into one table; write them apart")
+    if len(known) > 1 and not (
+        list(known) == ["subject", "cmr"] and _within(known["cmr"].frame, numbers.frame)
+    ):
+        raise InputError(
+            f"labels by {' and by '.join(known)} do not fit into one table; write them apart"
+        )
     frame = numbers.frame.rename_axis(unit).reset_index()
     owner = {"ecg": labels.person_of_ecg, "cmr": labels.person_of_cmr}.get(unit)
     if owner:

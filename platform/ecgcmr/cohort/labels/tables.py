@@ -38,7 +38,11 @@ def names(path: Path) -> list[str]:
         found = pq.read_schema(path).names if path.suffix == ".parquet" else _header(path)
     except FAILURES as error:
         raise refusal(path, error) from error
-    twice = sorted({name for name in found if found.count(name) > 1}) if len({*found}) < len(found) else []
+    twice = (
+        sorted({name for name in found if found.count(name) > 1})
+        if len({*found}) < len(found)
+        else []
+    )
     if twice:
         raise InputError(f"{path}: column '{twice[0]}' stands twice; keep one")
     return found
@@ -56,9 +60,14 @@ def pieces(path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
                 yield from file.iter_batches(ROWS, columns=list(columns))
             return
         convert = pyarrow.csv.ConvertOptions(
-            include_columns=list(columns), column_types=dict.fromkeys(columns, pa.string()), strings_can_be_null=True
+            include_columns=list(columns),
+            column_types=dict.fromkeys(columns, pa.string()),
+            strings_can_be_null=True,
         )
-        read, parse = pyarrow.csv.ReadOptions(block_size=BLOCK), pyarrow.csv.ParseOptions(delimiter=_delimiter(path))
+        read, parse = (
+            pyarrow.csv.ReadOptions(block_size=BLOCK),
+            pyarrow.csv.ParseOptions(delimiter=_delimiter(path)),
+        )
         with pyarrow.csv.open_csv(path, read, parse, convert) as file:
             yield from file
     except FAILURES as error:
@@ -73,11 +82,19 @@ def keys(cells: pa.Array) -> np.ndarray:
 
 def numbers(cells: pa.Array) -> tuple[np.ndarray, int]:
     """Cells as (n,) float64 with NaN for blanks, and how many are no number; True and False are 1 and 0."""
-    if pa.types.is_boolean(cells.type) or pa.types.is_integer(cells.type) or pa.types.is_floating(cells.type):
-        return np.asarray(cells.cast(pa.float64()).to_numpy(zero_copy_only=False), dtype=np.float64), 0
+    if (
+        pa.types.is_boolean(cells.type)
+        or pa.types.is_integer(cells.type)
+        or pa.types.is_floating(cells.type)
+    ):
+        return np.asarray(
+            cells.cast(pa.float64()).to_numpy(zero_copy_only=False), dtype=np.float64
+        ), 0
     said = text(cells)
     try:
-        return np.asarray(said.cast(pa.float64()).to_numpy(zero_copy_only=False), dtype=np.float64), 0
+        return np.asarray(
+            said.cast(pa.float64()).to_numpy(zero_copy_only=False), dtype=np.float64
+        ), 0
     except pa.ArrowInvalid:
         words = said.to_pandas().replace({"True": "1", "False": "0", "TRUE": "1", "FALSE": "0"})
         found = pd.to_numeric(words, errors="coerce").to_numpy(np.float64)
@@ -87,14 +104,20 @@ def numbers(cells: pa.Array) -> tuple[np.ndarray, int]:
 def days(cells: pa.Array) -> tuple[np.ndarray, int]:
     """Cells as (n,) datetime64[D] with NaT for blanks, and how many are no date YYYY-MM-DD; a time of day is dropped."""
     if pa.types.is_date(cells.type) or pa.types.is_timestamp(cells.type):
-        return cells.cast(pa.timestamp("s"), safe=False).to_numpy(zero_copy_only=False).astype("datetime64[D]"), 0
+        return cells.cast(pa.timestamp("s"), safe=False).to_numpy(zero_copy_only=False).astype(
+            "datetime64[D]"
+        ), 0
     said = text(cells)
     shaped = pc.match_substring_regex(said, r"^\d{4}-\d{2}-\d{2}(?:[T ][\d:.+Z]*)?$")
     day = pc.if_else(shaped, pc.utf8_slice_codeunits(said, 0, 10), pa.scalar(None, pa.string()))
     found = pc.strptime(day, format="%Y-%m-%d", unit="s", error_is_null=True)
-    real = pc.equal(pc.strftime(found, format="%Y-%m-%d"), day)  # strptime makes 3 March of 31 February
+    real = pc.equal(
+        pc.strftime(found, format="%Y-%m-%d"), day
+    )  # strptime makes 3 March of 31 February
     found = pc.if_else(real, found, pa.scalar(None, found.type))
-    return found.to_numpy(zero_copy_only=False).astype("datetime64[D]"), found.null_count - said.null_count
+    return found.to_numpy(zero_copy_only=False).astype(
+        "datetime64[D]"
+    ), found.null_count - said.null_count
 
 
 def lists(cells: pa.Array) -> tuple[pa.Array, np.ndarray, np.ndarray, np.ndarray]:
@@ -109,7 +132,9 @@ def lists(cells: pa.Array) -> tuple[pa.Array, np.ndarray, np.ndarray, np.ndarray
         good = pc.or_(pc.invert(bracketed), pc.match_substring_regex(said, LIST)).fill_null(False)
         wrong = pc.and_(pc.invert(good), said.is_valid()).to_numpy(zero_copy_only=False)
         bare = pc.replace_substring_regex(said, r"""^\[\s*["']?|["']?\s*\]$""", "")
-        plain = pc.if_else(bracketed, pc.replace_substring_regex(bare, r"""["']\s*,\s*["']""", "|"), said)
+        plain = pc.if_else(
+            bracketed, pc.replace_substring_regex(bare, r"""["']\s*,\s*["']""", "|"), said
+        )
         empty = pc.equal(plain, "").fill_null(True)
         plain = pc.if_else(pc.and_(good, pc.invert(empty)), plain, pa.scalar(None, pa.string()))
         cells = pc.split_pattern(plain, "|")
@@ -154,6 +179,9 @@ def _delimiter(path: Path) -> str:
 def refusal(path: Path, error: Exception) -> InputError:
     """What to say of a table that cannot be read, without a word of its content."""
     shape = re.search(r"Expected \d+ columns, got \d+|invalid UTF8|straddling object", str(error))
-    words = {"invalid UTF8": "not UTF-8", "straddling object": f"a line of more than {BLOCK >> 20} MB"}
+    words = {
+        "invalid UTF8": "not UTF-8",
+        "straddling object": f"a line of more than {BLOCK >> 20} MB",
+    }
     said = f": {words.get(shape.group(), shape.group().lower())}" if shape else ""
     return InputError(f"{path}: cannot be read as a table{said}; export it again")

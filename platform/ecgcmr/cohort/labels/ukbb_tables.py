@@ -15,16 +15,24 @@ from dataclasses import dataclass
 
 from ecgcmr import tasks
 
-CODES, DATES, VISIT = 41270, 41280, 53  # ICD-10 diagnoses in hospital, the date of each first one, date of the visit
+CODES, DATES, VISIT = (
+    41270,
+    41280,
+    53,
+)  # ICD-10 diagnoses in hospital, the date of each first one, date of the visit
 
 _VENTRICLES = tasks.PHENOTYPES[:10]
 _NAMES = (*_VENTRICLES, *(None,) * 14, *tasks.PHENOTYPES[10:61])  # 24100 to 24174
 
 # Standing height was measured at recruitment and at imaging; 12144 is what imaging noted where the first is absent.
 FIELDS: dict[int, str] = {
-    31: "sex", 21003: "age", 50: "height", 12144: "height", 21002: "weight",
+    31: "sex",
+    21003: "age",
+    50: "height",
+    12144: "height",
+    21002: "weight",
     **{24100 + n: name for n, name in enumerate(_NAMES) if name},
-}  # fmt: skip
+}
 
 ONCE = {31, CODES, DATES}  # fields without repeat visits
 
@@ -48,6 +56,8 @@ def column(name: str) -> Column | None:
     """What a column's name says, or None if it is not UK Biobank's."""
     for spelling in _SPELLINGS:
         if found := spelling.fullmatch(name):
-            numbers = {key: None if text is None else int(text) for key, text in found.groupdict().items()}
+            numbers = {
+                key: None if text is None else int(text) for key, text in found.groupdict().items()
+            }
             return Column(numbers["field"] or 0, numbers["instance"], numbers["array"])
     return None

@@ -13,7 +13,10 @@ from typing import NamedTuple
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-SHAPE = (192, 208)  # rows, columns; UK Biobank stacks are 192 × 208 (Petersen et al. 2016, protocol)
+SHAPE = (
+    192,
+    208,
+)  # rows, columns; UK Biobank stacks are 192 × 208 (Petersen et al. 2016, protocol)
 SPACING_MM = 1.8
 # Planned place of the left ventricle. With the frame padded to 210 × 210, both ventricles together lie in the middle of the
 # box that the authors crop (rows 44-122, columns 68-146).
@@ -38,9 +41,13 @@ class _Contours(NamedTuple):
 
 def frames(h: Mapping[str, np.ndarray | float], random: np.random.Generator) -> np.ndarray:
     """Frames (3, 192, 208) float32 in scanner units: ES, mid, ED of the middle slice."""
-    place = (np.array(CENTRE) + random.normal(0, 3.0, 2)).tolist()  # the operator's planning, pixels
+    place = (
+        np.array(CENTRE) + random.normal(0, 3.0, 2)
+    ).tolist()  # the operator's planning, pixels
     turn = float(np.deg2rad(random.normal(0, 9.0)))
-    habit = random.standard_normal(16).tolist()  # plain floats: numpy scalars would turn every picture into float64
+    habit = random.standard_normal(
+        16
+    ).tolist()  # plain floats: numpy scalars would turn every picture into float64
     chest = _chest(h, place, habit, random)
     rows, columns = (slice(round(p) - _WINDOW // 2, round(p) + _WINDOW // 2) for p in place)
     rows = slice(max(rows.start, 0), rows.stop)
@@ -51,7 +58,9 @@ def frames(h: Mapping[str, np.ndarray | float], random: np.random.Generator) -> 
     blood = (_BLOOD * (1 + 0.04 * random.standard_normal((3, 2)))).tolist()
     grain = _texture(2, random)[: rows.stop - rows.start, : columns.stop - columns.start]
     for frame, share in enumerate(fill):
-        twist = turn + float(np.deg2rad(5.0)) * (1 - share)  # mid-ventricular rotation (Lorenz et al. 2000)
+        twist = turn + float(np.deg2rad(5.0)) * (
+            1 - share
+        )  # mid-ventricular rotation (Lorenz et al. 2000)
         bins = ((angle - twist) * (_BINS / (2 * np.pi))).astype(np.int32) % _BINS
         shape, window = contours(h, share, habit), painted[frame, rows, columns]
         window[:] = _heart(window, shape, radius, bins, blood[frame], grain)
@@ -59,7 +68,9 @@ def frames(h: Mapping[str, np.ndarray | float], random: np.random.Generator) -> 
     return _scan(painted, random)
 
 
-def contours(h: Mapping[str, np.ndarray | float], share: float, habit: Sequence[float] = (0.0,) * 16) -> _Contours:
+def contours(
+    h: Mapping[str, np.ndarray | float], share: float, habit: Sequence[float] = (0.0,) * 16
+) -> _Contours:
     """Contours while `share` of the stroke volume is in the ventricle: 0 end-systole, 1 end-diastole.
 
     The inner radius of a segment shortens in proportion to its contraction, r = r_ED (1 − k c), with k such that the
@@ -68,18 +79,28 @@ def contours(h: Mapping[str, np.ndarray | float], share: float, habit: Sequence[
     ring = slice(6, 12)
     slice_level = 0.97 + 0.02 * habit[0]  # the middle slice is not quite the widest
     angles = np.linspace(0, 2 * np.pi, _BINS, endpoint=False)
-    oval = 1 + 0.025 * np.cos(2 * (angles - 0.5 - 0.5 * habit[1])) + 0.01 * np.cos(3 * angles + habit[2])
+    oval = (
+        1
+        + 0.025 * np.cos(2 * (angles - 0.5 - 0.5 * habit[1]))
+        + 0.01 * np.cos(3 * angles + habit[2])
+    )
     base = slice_level * float(h["radius_ed"]) * oval
     motion = _around(np.asarray(h["contraction"])[ring])
-    area = (float(h["radius_es"]) ** 2 * (1 - share) + float(h["radius_ed"]) ** 2 * share) / float(h["radius_ed"]) ** 2
+    area = (float(h["radius_es"]) ** 2 * (1 - share) + float(h["radius_ed"]) ** 2 * share) / float(
+        h["radius_ed"]
+    ) ** 2
     # mean of base² (1 − k c)² = area · mean of base²: a quadratic in k.
     b0, b1, b2 = (base**2).mean(), (base**2 * motion).mean(), (base**2 * motion**2).mean()
     k = (b1 - np.sqrt(max(b1**2 - b2 * b0 * (1 - area), 0.0))) / b2
-    rough = 1 + 0.010 * np.cos(7 * angles + 3 * habit[11]) + 0.008 * np.cos(11 * angles + 3 * habit[12])  # trabeculae
+    rough = (
+        1 + 0.010 * np.cos(7 * angles + 3 * habit[11]) + 0.008 * np.cos(11 * angles + 3 * habit[12])
+    )  # trabeculae
     endo = base * rough * (1 - k * motion).clip(0.15)
     thick = np.asarray(h["wall_segments"])[ring]
     gain = (float(h["wall_es"]) / float(h["wall_ed"]) - 1) * (1 - share)
-    relative = np.asarray(h["contraction"])[ring] / max(float(np.mean(np.asarray(h["contraction"])[ring])), 0.2)
+    relative = np.asarray(h["contraction"])[ring] / max(
+        float(np.mean(np.asarray(h["contraction"])[ring])), 0.2
+    )
     epi = endo + _around(thick * (1 + gain * relative.clip(0, 1.4)))
     return _Contours(endo, epi, *_right(h, share, angles, epi, habit))
 
@@ -154,9 +175,14 @@ def _heart(image, c: _Contours, radius, bins, blood: Sequence[float], grain) -> 
     return image
 
 
-def _papillaries(image, c: _Contours, right, up, turn: float, share: float, habit, muscle) -> np.ndarray:
+def _papillaries(
+    image, c: _Contours, right, up, turn: float, share: float, habit, muscle
+) -> np.ndarray:
     """Anterolateral and posteromedial papillary muscle, in contact with the wall; they thicken in systole."""
-    for where, lean in ((np.deg2rad(35) + 0.12 * habit[7], habit[8]), (np.deg2rad(247) + 0.12 * habit[9], habit[10])):
+    for where, lean in (
+        (np.deg2rad(35) + 0.12 * habit[7], habit[8]),
+        (np.deg2rad(247) + 0.12 * habit[9], habit[10]),
+    ):
         wall = float(c.endo[int(where / (2 * np.pi) * _BINS) % _BINS])
         size = (4.2 + 0.5 * lean) * (1 + 0.12 * (1 - share))
         middle, toward = wall - 0.75 * size - 1.5 * share, float(where) + turn
@@ -191,7 +217,9 @@ def _grid() -> tuple[np.ndarray, np.ndarray]:
     )
 
 
-def _chest(h: Mapping, place: list[float], habit: list[float], random: np.random.Generator) -> np.ndarray:
+def _chest(
+    h: Mapping, place: list[float], habit: list[float], random: np.random.Generator
+) -> np.ndarray:
     """The chest around the heart (H, W): skin fat by BMI, wall with ribs, lungs, liver, spine and aorta."""
     columns, rows = _grid()
     x, y = columns - np.float32(place[1] * SPACING_MM), rows - np.float32(place[0] * SPACING_MM)
@@ -201,7 +229,9 @@ def _chest(h: Mapping, place: list[float], habit: list[float], random: np.random
     mid_x, mid_y = -22 + 5 * habit[0], half_y - 0.6 * fat - 58 - 0.6 * (float(h["radius_ed"]) - 25)
     u, v = (x - mid_x) / half_x, (y - mid_y) / half_y
     square = u * u * u * u + v * v * v * v  # rounder than a box, squarer than an ellipse
-    depth = (1 - np.sqrt(0.75 * (u * u + v * v) + 0.25 * np.sqrt(square))) * half_y  # mm under the skin, front and back
+    depth = (
+        1 - np.sqrt(0.75 * (u * u + v * v) + 0.25 * np.sqrt(square))
+    ) * half_y  # mm under the skin, front and back
     coarse, fine = _texture(3, random), _texture(1, random)
     image = _inside(depth) * _FAT * (1 + 0.05 * coarse)
     wall = depth - fat * (1 + 0.4 * v)  # thinner over the breastbone
@@ -226,7 +256,9 @@ def _organs(image, cavity, x, y, habit, coarse, fine) -> np.ndarray:
     # Both sides of the diaphragm, on which the inferior wall rests: liver on the left of the picture, stomach on its right.
     dome = y - (35 + 2 * habit[2]) - 0.0022 * (x + 25) ** 2
     liver = _LIVER * (1 + 0.05 * coarse + 0.05 * fine) + 0.35 * (fine - 1.7).clip(0, 1)
-    image = _over(image, cavity * _inside(dome) * _inside(36 + 8 * habit[3] - x - 0.4 * (y - 40)), liver)
+    image = _over(
+        image, cavity * _inside(dome) * _inside(36 + 8 * habit[3] - x - 0.4 * (y - 40)), liver
+    )
     left = (1 - np.sqrt(((x - 66 - 6 * habit[4]) / 52) ** 2 + ((y - 84) / 42) ** 2)) * 42
     image = _over(image, cavity * _inside(left), 0.46 * (1 + 0.20 * coarse + 0.06 * fine))
     middle = (1 - np.sqrt(((x + 26) / 36) ** 2 + ((y - 92) / 34) ** 2)) * 34

@@ -72,7 +72,11 @@ _LATERAL = np.cross(_APEX, _ANTERIOR) * np.sign(np.cross(_APEX, _ANTERIOR)[0])
 
 def _normals() -> np.ndarray:
     """Outward normals (16, 3) of the AHA segments: three rings that tilt towards the apex (Cerqueira et al. 2002)."""
-    rings = (((90, 150, 210, 270, 330, 30), -12), ((90, 150, 210, 270, 330, 30), 10), ((90, 180, 270, 0), 40))
+    rings = (
+        ((90, 150, 210, 270, 330, 30), -12),
+        ((90, 150, 210, 270, 330, 30), 10),
+        ((90, 180, 270, 0), 40),
+    )
     rows = []
     for angles, tilt in rings:
         around, up = np.deg2rad(angles), np.deg2rad(tilt)
@@ -87,10 +91,14 @@ _ANTERIOR_WALL = np.isin(np.arange(1, 17), (1, 7, 13))
 _ANTEROLATERAL = np.isin(np.arange(1, 17), (1, 6, 7, 12))
 
 # Mid-wall activation of the segments, ms after QRS onset (Durrer et al. 1970, total excitation of the human heart).
-_ACTIVATION = np.array([54, 30, 32, 62, 68, 62, 42, 20, 22, 48, 56, 50, 36, 20, 40, 42], dtype=float)
+_ACTIVATION = np.array(
+    [54, 30, 32, 62, 68, 62, 42, 20, 22, 48, 56, 50, 36, 20, 40, 42], dtype=float
+)
 # Peak dipoles in mV: a non-negative fit, at these times, to a loop of the form and size of normal adults (Draper et al.
 # 1964), then rounded so that normal recordings agree in each lead; the septum is weak because its two sides cancel.
-_STRENGTH = np.array([10, 8, 8, 34, 32, 16, 38, 10, 6, 58, 48, 34, 30, 8, 50, 56], dtype=float) / 100
+_STRENGTH = (
+    np.array([10, 8, 8, 34, 32, 16, 38, 10, 6, 58, 48, 34, 30, 8, 50, 56], dtype=float) / 100
+)
 _WIDTH = 9.0  # ms, the front's passage through the wall
 # Right ventricle: free wall to the right and forward (breakthrough at 25-30 ms), outflow tract last and upwards.
 _RIGHT_NORMALS = np.array([[-0.55, 0.20, -0.80], [-0.45, -0.80, 0.10]])
@@ -122,7 +130,9 @@ def record(h: Mapping[str, np.ndarray | float], random: np.random.Generator) -> 
         _draw_p(dipole, beats, h)
     dipole = float(h["voltage"]) * (rotation(h) @ dipole[:, _MARGIN:-_MARGIN])
     breath = _breathing(random)
-    leads = lead_vectors(random) @ (dipole * (1 + 0.04 * breath)) + _WIRING @ _nuisance(breath, random)
+    leads = lead_vectors(random) @ (dipole * (1 + 0.04 * breath)) + _WIRING @ _nuisance(
+        breath, random
+    )
     return twelve(leads)
 
 
@@ -137,20 +147,32 @@ def twelve(leads: np.ndarray) -> np.ndarray:
 def ventricles(h: Mapping[str, np.ndarray | float]) -> _Sources:
     """The dipoles of one QRS for this heart."""
     stretch = float(h["qrs"]) / 90
-    muscle = (float(h["mass"]) / 88) ** 0.55  # surface dipole of a growing shell; voltage criteria: Hancock et al. 2009
+    muscle = (
+        float(h["mass"]) / 88
+    ) ** 0.55  # surface dipole of a growing shell; voltage criteria: Hancock et al. 2009
     strength = _STRENGTH * muscle * (1 - 0.95 * np.asarray(h["scar"]))
     left, width, normals = _ACTIVATION * stretch, np.full(16, _WIDTH * stretch), NORMALS
-    right, right_strength, right_width = _RIGHT_ACTIVATION * stretch, _RIGHT_STRENGTH, np.full(2, _WIDTH * stretch)
-    if h["lafb"]:  # anterolateral wall reached late, from below: axis about -50° (Rosenbaum et al. 1970)
+    right, right_strength, right_width = (
+        _RIGHT_ACTIVATION * stretch,
+        _RIGHT_STRENGTH,
+        np.full(2, _WIDTH * stretch),
+    )
+    if h[
+        "lafb"
+    ]:  # anterolateral wall reached late, from below: axis about -50° (Rosenbaum et al. 1970)
         left = left + 16 * _ANTEROLATERAL - 3 * ~_ANTEROLATERAL
         strength = strength * np.where(_ANTEROLATERAL, 1.8, 0.75)
-    if h["lbbb"]:  # the septum fires from the right, unopposed; the free wall follows 40 ms later (Strauss et al. 2011)
+    if h[
+        "lbbb"
+    ]:  # the septum fires from the right, unopposed; the free wall follows 40 ms later (Strauss et al. 2011)
         left = np.where(_SEPTAL, 26 + 1.1 * left, 38 + 1.15 * left)
         strength = np.where(_SEPTAL, 2.7, np.where(_ANTERIOR_WALL, 0.4, 0.85)) * strength
         normals, width = np.where(_SEPTAL[:, None], -NORMALS, NORMALS), 2.0 * width
         right, right_strength = right * 0.6, right_strength * 0.8
     block = float(h["rbbb"])
-    right = right + block * np.array([58.0, 40.0])  # RBBB: last and unopposed (Surawicz et al. 2009)
+    right = right + block * np.array(
+        [58.0, 40.0]
+    )  # RBBB: last and unopposed (Surawicz et al. 2009)
     right_strength = right_strength * (1 + block * np.array([7.5, 0.5]))
     right_width = right_width * (1 + 0.6 * block)
     return _Sources(
@@ -167,7 +189,9 @@ def _individual(sources: _Sources, random: np.random.Generator) -> _Sources:
     """
     count = sources.centre.size
     gain = np.exp(0.25 * random.standard_normal((count, 1)))
-    return sources._replace(peak=gain * sources.peak, centre=sources.centre + 2.5 * random.standard_normal(count))
+    return sources._replace(
+        peak=gain * sources.peak, centre=sources.centre + 2.5 * random.standard_normal(count)
+    )
 
 
 def _reference() -> np.ndarray:
@@ -186,11 +210,15 @@ def _reference() -> np.ndarray:
 _QRS_AREA = _reference()
 # A wide beat from the ventricles: three slow fronts up the left-lower axis, T opposite (Surawicz & Knilans 2008).
 _ECTOPIC = _Sources(
-    np.array([[0.3, 0.5, 0.2], [0.5, 0.9, 0.5], [-0.2, 0.3, 0.4]]), np.array([45.0, 85.0, 125.0]), np.full(3, 24.0)
+    np.array([[0.3, 0.5, 0.2], [0.5, 0.9, 0.5], [-0.2, 0.3, 0.4]]),
+    np.array([45.0, 85.0, 125.0]),
+    np.full(3, 24.0),
 )
 
 
-def recovery(h: Mapping[str, np.ndarray | float], sources: _Sources) -> tuple[np.ndarray, np.ndarray]:
+def recovery(
+    h: Mapping[str, np.ndarray | float], sources: _Sources
+) -> tuple[np.ndarray, np.ndarray]:
     """Peaks (3,) in mV of ST and of T.
 
     Wilson's gradient G = ∫QRS + ∫T keeps its normal value whatever the order of activation: what QRS gains, T loses.
@@ -203,17 +231,26 @@ def recovery(h: Mapping[str, np.ndarray | float], sources: _Sources) -> tuple[np
     strain = np.clip((float(h["wall_ed"]) - 7.0) / 2.5, 0, 1)
     lateral = _unit(_APEX + _LATERAL)
     peak = _T_PEAK * float(h["t_amplitude"]) - excess / per_mv - 0.30 * strain * lateral
-    peak = peak - 0.20 * scar @ NORMALS - 0.07 * ischaemia @ NORMALS - 0.03 * ischaemia.sum() * _APEX
+    peak = (
+        peak - 0.20 * scar @ NORMALS - 0.07 * ischaemia @ NORMALS - 0.03 * ischaemia.sum() * _APEX
+    )
     level = (
         0.10 * peak * (1 + float(h["sex"])) / 1.5
     )  # the normal rise towards T, higher in men (Macfarlane et al. 2010)
-    level = level - 0.012 * ischaemia @ NORMALS - 0.022 * ischaemia.sum() * _APEX - 0.06 * strain * lateral
+    level = (
+        level
+        - 0.012 * ischaemia @ NORMALS
+        - 0.022 * ischaemia.sum() * _APEX
+        - 0.06 * strain * lateral
+    )
     return level + 0.012 * scar @ NORMALS, peak
 
 
 def rotation(h: Mapping[str, np.ndarray | float]) -> np.ndarray:
     """Turn (3, 3) of the heart in the chest: frontal (clockwise, axis to the right), horizontal and sagittal, degrees."""
-    frontal, horizontal, sagittal = (np.deg2rad(float(h[name])) for name in ("frontal", "horizontal", "sagittal"))
+    frontal, horizontal, sagittal = (
+        np.deg2rad(float(h[name])) for name in ("frontal", "horizontal", "sagittal")
+    )
     cos, sin = np.cos(frontal), np.sin(frontal)
     about_z = np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]])
     cos, sin = np.cos(horizontal), np.sin(horizontal)
@@ -250,18 +287,24 @@ def _beats(h: Mapping[str, np.ndarray | float], random: np.random.Generator) -> 
         rr = np.maximum(mean * np.exp(0.22 * white - 0.024), 300.0)
     else:
         seconds = np.arange(count) * mean / 1000
-        waves = np.sin(2 * np.pi * breath * seconds + phase[0]) + 0.8 * np.sin(0.2 * np.pi * seconds + phase[1])
+        waves = np.sin(2 * np.pi * breath * seconds + phase[0]) + 0.8 * np.sin(
+            0.2 * np.pi * seconds + phase[1]
+        )
         rr = mean + float(h["sdnn"]) * (0.95 * waves + 0.4 * white)
         kind = np.where(early < h["ectopy"], 1, np.where(early > 1 - h["ventricular_ectopy"], 2, 0))
         kind[1:][kind[:-1] > 0] = 0
         pause = np.concatenate([[0], kind[:-1]])
-        rr = rr * np.select([kind == 1, kind == 2, pause == 1, pause == 2], [0.70, 0.62, 1.12, 1.38], 1.0)
+        rr = rr * np.select(
+            [kind == 1, kind == 2, pause == 1, pause == 2], [0.70, 0.62, 1.12, 1.38], 1.0
+        )
     onset = np.cumsum(rr) - 900 - mean * random.random()
     keep = (onset > -_MARGIN * _STEP_MS + 420) & (onset < SAMPLES * _STEP_MS + 230)
     return _Beats(onset[keep], rr[keep], kind[keep])
 
 
-def _add(dipole: np.ndarray, onset: np.ndarray, span: tuple[float, float], centre, left, right, peak) -> None:
+def _add(
+    dipole: np.ndarray, onset: np.ndarray, span: tuple[float, float], centre, left, right, peak
+) -> None:
     """Add, per beat, the Gaussians with peaks (K, 3), centres (B, K) ms, flanks (B, K) ms, within `span` ms of the onset."""
     width = int((span[1] - span[0]) / _STEP_MS)
     first = np.floor((onset + span[0]) / _STEP_MS).astype(int)
@@ -282,14 +325,18 @@ def _draw_qrs(dipole: np.ndarray, beats: _Beats, sources: _Sources) -> None:
             _add(dipole, onset, (-40, 236), centre, width, width, which.peak)
 
 
-def _draw_recovery(dipole: np.ndarray, beats: _Beats, h: Mapping, sources: _Sources, own: np.ndarray) -> None:
+def _draw_recovery(
+    dipole: np.ndarray, beats: _Beats, h: Mapping, sources: _Sources, own: np.ndarray
+) -> None:
     """ST, the shoulder and the peak of T, and a small U, scaled with QT = QTc · RR^(1/3) (Fridericia 1920).
 
     `own` (3,) mV is what T has of its own, beyond what the heart's state explains.
     """
     level, peak = recovery(h, sources)
     peak = peak + own
-    memory = 0.75 * beats.rr.mean() + 0.25 * beats.rr  # QT follows RR with minutes of hysteresis (Pueyo et al. 2004)
+    memory = (
+        0.75 * beats.rr.mean() + 0.25 * beats.rr
+    )  # QT follows RR with minutes of hysteresis (Pueyo et al. 2004)
     wide = max(float((sources.centre + 2 * sources.width).max()) - 95, 0)
     for chosen, st, t, extra in (
         (beats.kind < 2, level, peak, 0.5 * wide),
@@ -302,8 +349,13 @@ def _draw_recovery(dipole: np.ndarray, beats: _Beats, h: Mapping, sources: _Sour
         top = (
             qt[:, None] - 2 * _T_RIGHT * scale
         )  # the tangent to the falling flank meets the baseline 2 sd after the peak
-        centre = np.concatenate([top - 205 * scale, top - 80 * scale, top, top + 165 * scale], axis=1)
-        left, right = np.array([38, 45, _T_LEFT, 32]) * scale, np.array([48, 50, _T_RIGHT, 38]) * scale
+        centre = np.concatenate(
+            [top - 205 * scale, top - 80 * scale, top, top + 165 * scale], axis=1
+        )
+        left, right = (
+            np.array([38, 45, _T_LEFT, 32]) * scale,
+            np.array([48, 50, _T_RIGHT, 38]) * scale,
+        )
         shoulder = 0.14 * t + np.array([0, 0, -0.02]) * np.linalg.norm(t)
         _add(dipole, onset, (-110, 770), centre, left, right, np.stack([st, shoulder, t, 0.04 * t]))
 
@@ -327,8 +379,14 @@ def _fibrillation(width: int, random: np.random.Generator) -> np.ndarray:
     for _ in range(2):
         rate, turns = random.uniform(5.0, 7.5), random.random(4)
         phase = 2 * np.pi * (rate * t + turns[0]) + 1.5 * np.sin(2 * np.pi * (0.25 * t + turns[1]))
-        swell = 1 + 0.35 * np.sin(2 * np.pi * (0.4 * t + turns[2])) + 0.2 * np.sin(2 * np.pi * (1.1 * t + turns[3]))
-        waves.append(size * swell * (np.sin(phase) + 0.45 * np.sin(2 * phase) + 0.2 * np.sin(3 * phase)))
+        swell = (
+            1
+            + 0.35 * np.sin(2 * np.pi * (0.4 * t + turns[2]))
+            + 0.2 * np.sin(2 * np.pi * (1.1 * t + turns[3]))
+        )
+        waves.append(
+            size * swell * (np.sin(phase) + 0.45 * np.sin(2 * phase) + 0.2 * np.sin(3 * phase))
+        )
     return _F_WAVE.T @ np.array(waves)
 
 
@@ -354,7 +412,11 @@ def _nuisance(breath: np.ndarray, random: np.random.Generator) -> np.ndarray:
     noise += 0.05 * random.standard_normal((9, 1)) * breath
     for wave, size in enumerate((0.10, 0.06, 0.03)):
         rate = np.array([0.05, 0.12, 0.35])[wave] * random.uniform(0.6, 1.4)
-        noise += size * random.standard_normal((9, 1)) * np.sin(2 * np.pi * rate * t + turns[:, wave + 1, None])
+        noise += (
+            size
+            * random.standard_normal((9, 1))
+            * np.sin(2 * np.pi * rate * t + turns[:, wave + 1, None])
+        )
     if random.random() < 0.04:
         bump = random.uniform(0.2, 0.7) * np.exp(-0.5 * ((t - random.uniform(0, 10)) / 0.12) ** 2)
         noise[random.integers(9)] += bump

@@ -21,11 +21,42 @@ THRESHOLD = {"cad": 1.4345, "af": 1.8046, "dm": 1.6564}
 
 _NORMALS = (
     *("height", "bmi", "pressure", "fitness", "metabolic", "coronary", "atrial", "arrhythmia"),
-    *("edv", "mass", "contraction", "cardiomyopathy", "sphericity", "shortening", "rv", "rv_stroke"),
-    *("rate", "af_rate", "cmr_rate", "pr", "qrs", "qtc", "variability", "t_wave", "voltage", "mid_share"),
+    *(
+        "edv",
+        "mass",
+        "contraction",
+        "cardiomyopathy",
+        "sphericity",
+        "shortening",
+        "rv",
+        "rv_stroke",
+    ),
+    *(
+        "rate",
+        "af_rate",
+        "cmr_rate",
+        "pr",
+        "qrs",
+        "qtc",
+        "variability",
+        "t_wave",
+        "voltage",
+        "mid_share",
+    ),
     *("frontal", "horizontal", "sagittal", "scar_size", "p_wave"),
 )
-_UNIFORMS = ("age", "sex", "scar", "scar_place", "ischaemia", "ischaemia_place", "lbbb", "rbbb", "lafb", "af_rhythm")
+_UNIFORMS = (
+    "age",
+    "sex",
+    "scar",
+    "scar_place",
+    "ischaemia",
+    "ischaemia_place",
+    "lbbb",
+    "rbbb",
+    "lafb",
+    "af_rhythm",
+)
 NORMAL_COUNT = len(_NORMALS) + 3 * SEGMENT_COUNT  # standard normals of one subject
 UNIFORM_COUNT = len(_UNIFORMS)
 
@@ -38,13 +69,19 @@ TERRITORY = np.array(
         [0.0, 0.0, 0.0, 0.3, 1.0, 0.8, 0.0, 0.0, 0.0, 0.3, 1.0, 0.9, 0.0, 0.0, 0.2, 0.8],
     ]
 )
-_TERRITORY_SHARE = np.cumsum([0.45, 0.35, 0.20])  # of infarcts: anterior, inferior, lateral (Stone et al. 1988)
+_TERRITORY_SHARE = np.cumsum(
+    [0.45, 0.35, 0.20]
+)  # of infarcts: anterior, inferior, lateral (Stone et al. 1988)
 
 # Wall thickness of a segment over the mean: septum thickest, apex and lateral wall thinner (Kawel et al. 2012, MESA).
-_THICKNESS = np.array([0.99, 1.14, 1.12, 1.03, 0.98, 0.98, 0.93, 1.06, 1.10, 1.00, 0.94, 0.95, 0.95, 0.98, 0.92, 0.92])
+_THICKNESS = np.array(
+    [0.99, 1.14, 1.12, 1.03, 0.98, 0.98, 0.93, 1.06, 1.10, 1.00, 0.94, 0.95, 0.95, 0.98, 0.92, 0.92]
+)
 _THICKNESS /= _THICKNESS.mean()
 # Circumferential shortening grows towards the apex and the free wall (Moore et al. 2000).
-_SHORTENING = np.array([0.95, 0.88, 0.86, 0.94, 1.02, 1.03, 1.02, 0.97, 0.93, 1.00, 1.06, 1.07, 1.08, 1.02, 1.06, 1.11])
+_SHORTENING = np.array(
+    [0.95, 0.88, 0.86, 0.94, 1.02, 1.03, 1.02, 0.97, 0.93, 1.00, 1.06, 1.07, 1.08, 1.02, 1.06, 1.11]
+)
 _SHORTENING /= _SHORTENING.mean()
 _SEPTAL = np.isin(np.arange(1, 17), (2, 3, 8, 9, 14)).astype(float)
 
@@ -59,7 +96,9 @@ class _Draws(NamedTuple):
 
 def generator(index: int, seed: int, stream: int) -> np.random.Generator:
     """The random numbers of one subject: stream 0 heart, 1 ECG, 2 CMR, 3 measurement."""
-    return np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, index], spawn_key=(stream,))))
+    return np.random.Generator(
+        np.random.PCG64(np.random.SeedSequence([seed, index], spawn_key=(stream,)))
+    )
 
 
 def draw(indices: Sequence[int] | np.ndarray, seed: int) -> dict[str, np.ndarray]:
@@ -81,7 +120,18 @@ def physiology(normal: np.ndarray, uniform: np.ndarray) -> dict[str, np.ndarray]
         normal[:, len(_NORMALS) :].reshape(-1, 3, SEGMENT_COUNT),
     )
     h: dict[str, np.ndarray] = {}
-    for step in (_body, _disease, _coronary, _rhythm, _conduction, _function, _shape, _strain, _right, _recovery):
+    for step in (
+        _body,
+        _disease,
+        _coronary,
+        _rhythm,
+        _conduction,
+        _function,
+        _shape,
+        _strain,
+        _right,
+        _recovery,
+    ):
         h |= step(h, draws)
     return h
 
@@ -94,14 +144,18 @@ def _body(h: dict[str, np.ndarray], d: _Draws) -> dict[str, np.ndarray]:
     height = 163.0 + 13.2 * sex + 6.4 * d.normal["height"] - 0.1 * (age - 64)  # cm
     bmi = np.exp(np.log(25.6) + 0.045 * sex + (0.17 - 0.03 * sex) * d.normal["bmi"]).clip(16, 55)
     weight = bmi * (height / 100) ** 2
-    pressure = (0.6 * (age - 64) + 0.9 * (bmi - 26.5) + 3 * (sex - 0.5) + 15.5 * d.normal["pressure"]) / 18
+    pressure = (
+        0.6 * (age - 64) + 0.9 * (bmi - 26.5) + 3 * (sex - 0.5) + 15.5 * d.normal["pressure"]
+    ) / 18
     return {
         "age": age,
         "sex": sex,
         "height": height,
         "weight": weight,
         "bmi": bmi,
-        "bsa": 0.007184 * height**0.725 * weight**0.425,  # m², Du Bois & Du Bois 1916, as Petersen et al. 2017 index
+        "bsa": 0.007184
+        * height**0.725
+        * weight**0.425,  # m², Du Bois & Du Bois 1916, as Petersen et al. 2017 index
         "systolic": 138 + 18 * pressure,  # mmHg
         "fitness": d.normal["fitness"],
     }
@@ -116,7 +170,14 @@ def _disease(h: dict[str, np.ndarray], d: _Draws) -> dict[str, np.ndarray]:
     age, male = (h["age"] - 64) / 7.8, 2 * h["sex"] - 1
     fat, pressure = d.normal["bmi"], (h["systolic"] - 138) / 18
     dm = 0.15 * age + 0.17 * male + 0.38 * fat + 0.12 * pressure + 0.85 * d.normal["metabolic"]
-    cad = 0.32 * age + 0.25 * male + 0.12 * fat + 0.17 * pressure + 0.15 * dm + 0.82 * d.normal["coronary"]
+    cad = (
+        0.32 * age
+        + 0.25 * male
+        + 0.12 * fat
+        + 0.17 * pressure
+        + 0.15 * dm
+        + 0.82 * d.normal["coronary"]
+    )
     af = 0.36 * age + 0.15 * male + 0.17 * fat + 0.15 * pressure + 0.10 * d.normal["height"]
     af = af + 0.45 * d.normal["atrial"] + 0.70 * d.normal["arrhythmia"]
     liability = {"cad": cad, "af": af, "dm": dm}
@@ -145,7 +206,8 @@ def _coronary(h: dict[str, np.ndarray], d: _Draws) -> dict[str, np.ndarray]:
     return {
         "scar": scar.clip(0, 1),
         "ischaemia": (ischaemic * depth)[:, None] * where(d.uniform["ischaemia_place"]),
-        "glycaemia": np.logaddexp(0, h["liability_dm"] / 0.4) * 0.4,  # graded: pre-diabetes counts a little
+        "glycaemia": np.logaddexp(0, h["liability_dm"] / 0.4)
+        * 0.4,  # graded: pre-diabetes counts a little
     }
 
 
@@ -156,7 +218,13 @@ def _rhythm(h: dict[str, np.ndarray], d: _Draws) -> dict[str, np.ndarray]:
     random 10 s recording (Chiang et al. 2012, RealiseAF; Charitos et al. 2012 for the low yield of spot recordings).
     """
     in_af = d.uniform["af_rhythm"] < np.where(h["af"] > 0, 0.25, 0.001)
-    sinus = 61.5 + 2 * (1 - h["sex"]) - 4.0 * h["fitness"] + 0.3 * (h["bmi"] - 26.5) + 6 * h["glycaemia"]
+    sinus = (
+        61.5
+        + 2 * (1 - h["sex"])
+        - 4.0 * h["fitness"]
+        + 0.3 * (h["bmi"] - 26.5)
+        + 6 * h["glycaemia"]
+    )
     sinus = sinus + 8.0 * d.normal["rate"]
     rate = np.where(in_af, 84 + 15 * d.normal["af_rate"], sinus).clip(40, 140)
     # Short-term SDNN falls by half from 45 to 80 years and in diabetes (Nunan et al. 2010; Benichou et al. 2018).
@@ -167,10 +235,13 @@ def _rhythm(h: dict[str, np.ndarray], d: _Draws) -> dict[str, np.ndarray]:
         "in_af": in_af.astype(float),
         "heart_rate": rate,  # beats/min at the ECG
         "cmr_rate": (rate + 3.0 * d.normal["cmr_rate"]).clip(38, 150),
-        "sdnn": (sdnn * 60 / rate.clip(45, 110)).clip(3, 110),  # ms; HRV rises with the RR interval (Sacha 2013)
+        "sdnn": (sdnn * 60 / rate.clip(45, 110)).clip(
+            3, 110
+        ),  # ms; HRV rises with the RR interval (Sacha 2013)
         # 1 = mean left atrial volume; enlarges with atrial myopathy, pressure and AF itself (Thomas & Abhayaratna 2017).
         "atrium": np.exp(stretched + 0.04 * d.normal["p_wave"]),
-        "ectopy": 0.012 * np.exp(0.7 * h["liability_af"].clip(-3, 2) + 1.0),  # share of beats (Conen et al. 2012)
+        "ectopy": 0.012
+        * np.exp(0.7 * h["liability_af"].clip(-3, 2) + 1.0),  # share of beats (Conen et al. 2012)
         "ventricular_ectopy": 0.003 * np.exp(0.03 * (h["age"] - 64) + 3 * h["scar"].mean(axis=1)),
     }
 
@@ -183,9 +254,18 @@ def _conduction(h: dict[str, np.ndarray], d: _Draws) -> dict[str, np.ndarray]:
     burden = h["scar"].mean(axis=1)
     lbbb = d.uniform["lbbb"] < expit(-5.0 + 0.08 * age + 2.5 * cardiomyopathy + 4 * burden)
     complete = expit(-4.3 + 0.06 * age + 0.8 * h["sex"])
-    rbbb = np.where(d.uniform["rbbb"] < complete, 1.0, np.where(d.uniform["rbbb"] < complete + 0.035, 0.4, 0.0))
+    rbbb = np.where(
+        d.uniform["rbbb"] < complete, 1.0, np.where(d.uniform["rbbb"] < complete + 0.035, 0.4, 0.0)
+    )
     lafb = d.uniform["lafb"] < expit(-3.9 + 0.05 * age + 0.5 * h["sex"])
-    pr = 161 + 0.35 * age + 4 * h["sex"] - 0.25 * (h["heart_rate"] - 62) + 6 * d.normal["atrial"] + 18 * d.normal["pr"]
+    pr = (
+        161
+        + 0.35 * age
+        + 4 * h["sex"]
+        - 0.25 * (h["heart_rate"] - 62)
+        + 6 * d.normal["atrial"]
+        + 18 * d.normal["pr"]
+    )
     return {
         "lbbb": lbbb.astype(float),
         "rbbb": np.where(lbbb, 0.0, rbbb),
@@ -204,7 +284,14 @@ def _function(h: dict[str, np.ndarray], d: _Draws) -> dict[str, np.ndarray]:
     contraction = (local * (1 - 0.35 * h["lbbb"][:, None] * _SEPTAL)).clip(-0.05, 1.25)
     # 3 %: systolic dysfunction without a scar (Davies et al. 2001, ECHOES).
     weak = (d.normal["cardiomyopathy"] - 1.9).clip(0)
-    healthy = 61 - 3 * h["sex"] + 4.4 * d.normal["contraction"] - 14 * weak - 5 * h["in_af"] - 0.5 * h["glycaemia"]
+    healthy = (
+        61
+        - 3 * h["sex"]
+        + 4.4 * d.normal["contraction"]
+        - 14 * weak
+        - 5 * h["in_af"]
+        - 0.5 * h["glycaemia"]
+    )
     return {
         "contraction": contraction,
         "weak": weak,
@@ -213,7 +300,11 @@ def _function(h: dict[str, np.ndarray], d: _Draws) -> dict[str, np.ndarray]:
         # Share of the stroke volume still to be ejected at half of systole, the paper's mid-phase: about a half, more when
         # activation is late or the wall weak (Hammermeister et al. 1974, ejection by thirds of systole).
         "mid_share": (
-            0.50 + 0.05 * d.normal["mid_share"] + 0.06 * h["lbbb"] + 0.10 * (1 - contraction.mean(axis=1)) + 0.04 * weak
+            0.50
+            + 0.05 * d.normal["mid_share"]
+            + 0.06 * h["lbbb"]
+            + 0.10 * (1 - contraction.mean(axis=1))
+            + 0.04 * weak
         ).clip(0.25, 0.8),
     }
 
@@ -226,16 +317,32 @@ def _shape(h: dict[str, np.ndarray], d: _Draws) -> dict[str, np.ndarray]:
     Diabetes shrinks the cavity and thickens the wall (Jensen et al. 2019).
     """
     loss = 1 - h["contraction"].mean(axis=1)
-    size = 0.145 * d.normal["edv"] + 0.05 * h["fitness"] - 0.005 * (h["age"] - 61) - 0.006 * (h["bmi"] - 26.5)
-    size = size + 0.5 * loss + 0.35 * h["weak"] - 0.03 * h["glycaemia"]  # remodelling: Pfeffer & Braunwald 1990
+    size = (
+        0.145 * d.normal["edv"]
+        + 0.05 * h["fitness"]
+        - 0.005 * (h["age"] - 61)
+        - 0.006 * (h["bmi"] - 26.5)
+    )
+    size = (
+        size + 0.5 * loss + 0.35 * h["weak"] - 0.03 * h["glycaemia"]
+    )  # remodelling: Pfeffer & Braunwald 1990
     edv = h["bsa"] * (73.5 + 11.5 * h["sex"]) * np.exp(size)
-    load = 0.07 * (h["systolic"] - 138) / 18 + 0.45 * size + 0.10 * d.normal["mass"] + 0.03 * h["glycaemia"]
+    load = (
+        0.07 * (h["systolic"] - 138) / 18
+        + 0.45 * size
+        + 0.10 * d.normal["mass"]
+        + 0.03 * h["glycaemia"]
+    )
     mass = h["bsa"] * (41.5 + 10.5 * h["sex"]) * np.exp(load) * (1 - 0.25 * h["scar"].mean(axis=1))
     esv = edv * (1 - h["ef"] / 100)
-    slender = 1.72 * np.exp(0.07 * d.normal["sphericity"] - 0.3 * size.clip(0))  # length over diameter
+    slender = 1.72 * np.exp(
+        0.07 * d.normal["sphericity"] - 0.3 * size.clip(0)
+    )  # length over diameter
     radius_ed = np.cbrt(1200 * edv / (2 * np.pi * slender))
     length_ed = 2 * slender * radius_ed
-    length_es = length_ed * (1 - 0.155 * h["ef"] / 60 * np.exp(0.1 * d.normal["shortening"]))  # MAPSE 13-15 mm
+    length_es = length_ed * (
+        1 - 0.155 * h["ef"] / 60 * np.exp(0.1 * d.normal["shortening"])
+    )  # MAPSE 13-15 mm
     radius_es = np.sqrt(1200 * esv / (np.pi * length_es))
     wall_ed = _wall(radius_ed, length_ed, mass)
     # Old infarcts are thin (Baer et al. 1995).
@@ -297,15 +404,22 @@ def _recovery(h: dict[str, np.ndarray], d: _Draws) -> dict[str, np.ndarray]:
     qtc = 406 + 9 * (1 - h["sex"])
     return {
         # Fridericia, ms: +9 in women, longer in diabetes (Rautaharju et al. 2014; Veglio et al. 2002).
-        "qtc": (qtc + 0.25 * (h["age"] - 64) + 6 * h["glycaemia"] + 15 * d.normal["qtc"]).clip(350, 500),
+        "qtc": (qtc + 0.25 * (h["age"] - 64) + 6 * h["glycaemia"] + 15 * d.normal["qtc"]).clip(
+            350, 500
+        ),
         # T flattens with age and in women (Macfarlane et al. 2010) and, as assumed here, a little in diabetes.
         "t_amplitude": np.exp(
-            0.20 * d.normal["t_wave"] + 0.12 * (h["sex"] - 0.5) - 0.12 * h["glycaemia"] - 0.006 * (h["age"] - 64)
+            0.20 * d.normal["t_wave"]
+            + 0.12 * (h["sex"] - 0.5)
+            - 0.12 * h["glycaemia"]
+            - 0.006 * (h["age"] - 64)
         ),
         # The axis turns left with age and fat, which lifts the diaphragm (Macfarlane et al. 2010; Alpert et al. 2000).
         "frontal": 18 * d.normal["frontal"] - 0.9 * (h["bmi"] - 26.5) - 0.3 * (h["age"] - 64),
         "horizontal": 16 * d.normal["horizontal"],
         "sagittal": 12 * d.normal["sagittal"],
         # Voltage falls with chest fat and age (Frank et al. 1986; Macfarlane et al. 2010).
-        "voltage": np.exp(0.20 * d.normal["voltage"] - 0.018 * (h["bmi"] - 26.5) - 0.004 * (h["age"] - 64)),
+        "voltage": np.exp(
+            0.20 * d.normal["voltage"] - 0.018 * (h["bmi"] - 26.5) - 0.004 * (h["age"] - 64)
+        ),
     }

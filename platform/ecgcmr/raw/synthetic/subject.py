@@ -17,12 +17,25 @@ from ecgcmr.raw.synthetic import heart as latent_heart
 
 # Standard deviations of repeated measurements: mL and g from the inter-observer study of Petersen et al. 2017 and the
 # repeat scans of Bhuva et al. 2019; mm and % by segment from the repeatability of ukbb_cardiac (Bai et al. 2018, 2020).
-_ERROR = {"LVEDV": 4.0, "LVESV": 3.5, "LVM": 4.0, "RVEDV": 5.5, "RVESV": 5.0, "WT": 0.25, "Ecc": 1.3, "Err": 4.0}
+_ERROR = {
+    "LVEDV": 4.0,
+    "LVESV": 3.5,
+    "LVM": 4.0,
+    "RVEDV": 5.5,
+    "RVESV": 5.0,
+    "WT": 0.25,
+    "Ecc": 1.3,
+    "Err": 4.0,
+}
 
 # What a cohort records of its origin; raise `model` when a change of the generator changes what it makes.
 RECIPE: dict[str, object] = {
     "model": 1,
-    "ecg": {"rate_hz": synthetic_ecg.RATE_HZ, "samples": synthetic_ecg.SAMPLES, "count_mv": synthetic_ecg.COUNT_MV},
+    "ecg": {
+        "rate_hz": synthetic_ecg.RATE_HZ,
+        "samples": synthetic_ecg.SAMPLES,
+        "count_mv": synthetic_ecg.COUNT_MV,
+    },
     "cmr": {"shape": list(synthetic_cmr.SHAPE), "spacing_mm": synthetic_cmr.SPACING_MM},
     "phenotyped": "one of each pair of subjects",
 }
@@ -94,15 +107,24 @@ def phenotyped(index: int, seed: int) -> bool:
 def measure(h: Mapping[str, float | np.ndarray], random: np.random.Generator) -> dict[str, float]:
     """The 61 phenotypes as an analyst would find them: volumes, mass, walls and strains with errors, the rest derived."""
     scalar = {"LVEDV": "edv", "LVESV": "esv", "LVM": "mass", "RVEDV": "rv_edv", "RVESV": "rv_esv"}
-    p = {name: float(h[latent]) + _ERROR[name] * random.standard_normal() for name, latent in scalar.items()}
+    p = {
+        name: float(h[latent]) + _ERROR[name] * random.standard_normal()
+        for name, latent in scalar.items()
+    }
     for side in ("LV", "RV"):
         # An observer may err, but not see more blood at end-systole than at end-diastole, or none.
         p[f"{side}ESV"] = float(np.clip(p[f"{side}ESV"], 5.0, 0.92 * p[f"{side}EDV"]))
         p[f"{side}SV"] = p[f"{side}EDV"] - p[f"{side}ESV"]
         p[f"{side}EF"] = 100 * p[f"{side}SV"] / p[f"{side}EDV"]
     p["LVCO"] = p["LVSV"] * float(h["cmr_rate"]) / 1000
-    for group, latent in (("WT", "wall_segments"), ("Ecc", "ecc_segments"), ("Err", "err_segments")):
-        segments = np.asarray(h[latent]) + _ERROR[group] * random.standard_normal(latent_heart.SEGMENT_COUNT)
+    for group, latent in (
+        ("WT", "wall_segments"),
+        ("Ecc", "ecc_segments"),
+        ("Err", "err_segments"),
+    ):
+        segments = np.asarray(h[latent]) + _ERROR[group] * random.standard_normal(
+            latent_heart.SEGMENT_COUNT
+        )
         if group == "WT":
             segments = segments.clip(1.5)
         values = (*segments.tolist(), float(segments.mean()))

@@ -25,13 +25,33 @@ PALETTE = ("#767b84", "#0072b2", "#e69f00", "#d55e00", "#009e73", "#cc79a7", "#5
 WORDS = {"auroc": "ROC AUC", "pearson": "Pearson's r", "loss": "loss", "lr": "learning rate"}
 
 STYLE: dict[str, Any] = {
-    **{"font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans"], "font.size": 9, "text.color": INK},
-    **{"axes.edgecolor": FAINT, "axes.labelcolor": INK, "axes.linewidth": 0.6, "axes.axisbelow": True},
+    **{
+        "font.family": "sans-serif",
+        "font.sans-serif": ["DejaVu Sans"],
+        "font.size": 9,
+        "text.color": INK,
+    },
+    **{
+        "axes.edgecolor": FAINT,
+        "axes.labelcolor": INK,
+        "axes.linewidth": 0.6,
+        "axes.axisbelow": True,
+    },
     **{"axes.titlesize": 9.5, "axes.titleweight": "bold", "axes.titlelocation": "left"},
     **{"axes.spines.top": False, "axes.spines.right": False, "axes.grid": True},
     **{"grid.color": GRID, "grid.linewidth": 0.6, "lines.linewidth": 1.4},
-    **{"xtick.color": FAINT, "ytick.color": FAINT, "xtick.labelcolor": INK, "ytick.labelcolor": INK},
-    **{"xtick.major.width": 0.6, "ytick.major.width": 0.6, "legend.frameon": False, "legend.fontsize": 8.5},
+    **{
+        "xtick.color": FAINT,
+        "ytick.color": FAINT,
+        "xtick.labelcolor": INK,
+        "ytick.labelcolor": INK,
+    },
+    **{
+        "xtick.major.width": 0.6,
+        "ytick.major.width": 0.6,
+        "legend.frameon": False,
+        "legend.fontsize": 8.5,
+    },
 }
 
 
@@ -58,7 +78,9 @@ def run(curve: Curve) -> Figure:
         # Laid out by hand: constrained layout makes up half of the cost, and Aim gets dozens of these.
         figure = Figure(figsize=(3.2 * len(groups), 2.3))
         axes: Any = figure.subplots(1, len(groups), squeeze=False)[0]
-        figure.subplots_adjust(left=0.2 / len(groups), right=0.98, bottom=0.2, top=0.95, wspace=0.25)
+        figure.subplots_adjust(
+            left=0.2 / len(groups), right=0.98, bottom=0.2, top=0.95, wspace=0.25
+        )
         for ax, group in zip(axes, groups):
             for name, colour in zip(group, PALETTE[1:]):
                 _line(ax, curve, name, color=colour, label=name.replace("_", " "))
@@ -81,7 +103,9 @@ def pretraining(curves: Mapping[str, Curve]) -> Figure:
     return figure
 
 
-def validation(curves: Mapping[str, Mapping[str, Sequence[Curve]]], metrics: Mapping[str, str]) -> Figure:
+def validation(
+    curves: Mapping[str, Mapping[str, Sequence[Curve]]], metrics: Mapping[str, str]
+) -> Figure:
     """One panel per task: the selecting metric on validation, one colour per system, one thin line per seed.
 
     Args:
@@ -94,18 +118,30 @@ def validation(curves: Mapping[str, Mapping[str, Sequence[Curve]]], metrics: Map
         for ax, (task, by) in zip(axes, curves.items()):
             for system, seeds in by.items():
                 for curve in seeds:
-                    _line(ax, curve, f"val_{metrics[task]}", alpha=0.75, linewidth=0.9, **_look(systems.index(system)))
+                    _line(
+                        ax,
+                        curve,
+                        f"val_{metrics[task]}",
+                        alpha=0.75,
+                        linewidth=0.9,
+                        **_look(systems.index(system)),
+                    )
             ax.set_title(task)
             ax.set_xlabel("epoch")
         axes[0].set_ylabel(WORDS.get(next(iter(metrics.values())), "validation"))
         named = [Line2D([], [], linewidth=2, **_look(i)) for i in range(len(systems))]
-        figure.legend(named, systems, loc="outside lower center", ncols=min(4, max(1, len(systems))))
+        figure.legend(
+            named, systems, loc="outside lower center", ncols=min(4, max(1, len(systems)))
+        )
     return figure
 
 
 def _look(place: int) -> dict[str, Any]:
     """Colour and dash of the system with this place: dashed once the colours begin anew."""
-    return {"color": PALETTE[place % len(PALETTE)], "linestyle": "-" if place < len(PALETTE) else (0, (3, 1.2))}
+    return {
+        "color": PALETTE[place % len(PALETTE)],
+        "linestyle": "-" if place < len(PALETTE) else (0, (3, 1.2)),
+    }
 
 
 def _panels(count: int) -> tuple[Figure, list[Axes]]:
@@ -113,7 +149,8 @@ def _panels(count: int) -> tuple[Figure, list[Axes]]:
     columns = 2 if count == 4 else max(1, min(3, count))
     lines = max(1, math.ceil(count / columns))
     figure = Figure(
-        figsize=(9.6, (2.6 if columns > 2 else 2.8) * lines + 0.3), layout=ConstrainedLayoutEngine(h_pad=0.12)
+        figsize=(9.6, (2.6 if columns > 2 else 2.8) * lines + 0.3),
+        layout=ConstrainedLayoutEngine(h_pad=0.12),
     )
     grid: Any = figure.subplots(lines, columns, squeeze=False)
     axes = list(grid.ravel())
@@ -128,7 +165,13 @@ def _line(ax: Axes, curve: Curve, column: str, **look: Any) -> None:
         return
     seen = curve[["epoch", column]].dropna()
     if len(seen):
-        ax.plot(seen.epoch + 1, seen[column], marker="o" if len(seen) < 3 else None, markersize=3, **look)
+        ax.plot(
+            seen.epoch + 1,
+            seen[column],
+            marker="o" if len(seen) < 3 else None,
+            markersize=3,
+            **look,
+        )
 
 
 def _legend(ax: Axes) -> None:

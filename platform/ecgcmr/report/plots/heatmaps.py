@@ -57,21 +57,29 @@ def figure6(cases: Sequence[Case]) -> Figure:
     Source: paper, Figure 6.
     """
     if not cases or not cases[0].maps:
-        raise InputError("figure 6: nothing to draw; give at least one case, with the map of at least one system")
+        raise InputError(
+            "figure 6: nothing to draw; give at least one case, with the map of at least one system"
+        )
     systems = list(cases[0].maps)
     for case in cases:
         if list(case.maps) != systems:
-            raise InputError(f"figure 6: case '{case.caption}' has maps of {list(case.maps)}, the first of {systems}")
+            raise InputError(
+                f"figure 6: case '{case.caption}' has maps of {list(case.maps)}, the first of {systems}"
+            )
     with curves.styled():
         figure, grid, beside = _panels(len(cases), len(systems))
         for (words, traces, picture, *panels), case in zip(grid, cases):
             _caption(words, case.caption)
             _ecg(traces, case)
             _frame(picture, case.frame)
-            shown = [_overlay(axes, case.frame, case.maps[name]) for axes, name in zip(panels, systems)]
+            shown = [
+                _overlay(axes, case.frame, case.maps[name]) for axes, name in zip(panels, systems)
+            ]
         _same_millivolts(grid[:, 1])
         _scale_bar(grid[-1, 1])
-        for axes, title in zip(grid[0, 1:], (f"ECG, leads {' and '.join(LEADS)}", "CMR, mid-phase", *systems)):
+        for axes, title in zip(
+            grid[0, 1:], (f"ECG, leads {' and '.join(LEADS)}", "CMR, mid-phase", *systems)
+        ):
             axes.set_title(title, loc="center", size=8.5)
         bar = figure.colorbar(shown[0], cax=beside, ticks=[-1, -0.5, 0, 0.5, 1])
         bar.set_label("cosine similarity")
@@ -94,7 +102,9 @@ def _panels(rows: int, systems: int) -> tuple[Figure, np.ndarray, Axes]:
         return figure.add_axes((left / width, bottom / height, wide / width, high / height))
 
     bottoms = [0.1 + (rows - 1 - row) * (_SIDE + _GAP) for row in range(rows)]
-    grid = np.array([[place(left, low, wide, _SIDE) for left, wide in zip(lefts, widths)] for low in bottoms])
+    grid = np.array(
+        [[place(left, low, wide, _SIDE) for left, wide in zip(lefts, widths)] for low in bottoms]
+    )
     for axes in grid.ravel():
         axes.set_axis_off()
     tall = height - 0.4 - _GAP  # of all rows
@@ -136,7 +146,13 @@ def _scale_bar(axes: Axes) -> None:
     line = {"color": curves.FAINT, "linewidth": 1.0, "clip_on": False, "gid": "scale"}
     axes.plot([x - _BAR_S, x, x], [y, y, y + _BAR_MV], **line)  # type: ignore[arg-type]
     axes.text(
-        x - _BAR_S - 0.08, y, f"{_BAR_S:g} s, {_BAR_MV:g} mV", ha="right", va="center", size=7, color=curves.FAINT
+        x - _BAR_S - 0.08,
+        y,
+        f"{_BAR_S:g} s, {_BAR_MV:g} mV",
+        ha="right",
+        va="center",
+        size=7,
+        color=curves.FAINT,
     )
 
 
@@ -147,5 +163,9 @@ def _frame(axes: Axes, frame: np.ndarray) -> None:
 def _overlay(axes: Axes, frame: np.ndarray, grid: np.ndarray) -> AxesImage:
     """The frame in grey under the similarities, resized bilinearly to its side."""
     _frame(axes, frame)
-    fine = augment.resize(torch.from_numpy(np.asarray(grid, dtype=np.float64)), frame.shape[-1]).numpy()
-    return axes.imshow(fine, cmap=COLOURS, vmin=LOW, vmax=HIGH, alpha=OPACITY, interpolation="nearest")
+    fine = augment.resize(
+        torch.from_numpy(np.asarray(grid, dtype=np.float64)), frame.shape[-1]
+    ).numpy()
+    return axes.imshow(
+        fine, cmap=COLOURS, vmin=LOW, vmax=HIGH, alpha=OPACITY, interpolation="nearest"
+    )

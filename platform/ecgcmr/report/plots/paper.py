@@ -30,7 +30,15 @@ SHARES = (0.01, 0.1, 1.0)  # of the training set: paper, section V-D
 ALPHA = 0.05
 _GREY, _STRONG = PALETTE[0], PALETTE[3]
 _OTHERS = tuple(colour for colour in PALETTE if colour not in (_GREY, _STRONG))
-_MARKERS = ("s", "^", "D", "v", "P", "X", "p")  # seven, for six colours: it takes 42 systems to repeat a pair
+_MARKERS = (
+    "s",
+    "^",
+    "D",
+    "v",
+    "P",
+    "X",
+    "p",
+)  # seven, for six colours: it takes 42 systems to repeat a pair
 _RISKS = (0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 1)  # ticks of a square-root axis
 
 
@@ -56,10 +64,14 @@ class Scatter:
     shown: np.ndarray
 
     def __post_init__(self) -> None:
-        n = _equally_long(f"figure 4: phenotype '{self.name}'", measured=self.measured, predicted=self.predicted)
+        n = _equally_long(
+            f"figure 4: phenotype '{self.name}'", measured=self.measured, predicted=self.predicted
+        )
         shown = np.asarray(self.shown)
         if shown.size and not (shown.min() >= 0 and shown.max() < n):
-            raise InputError(f"figure 4: phenotype '{self.name}': shown has a row outside 0 … {n - 1}; use choose({n})")
+            raise InputError(
+                f"figure 4: phenotype '{self.name}': shown has a row outside 0 … {n - 1}; use choose({n})"
+            )
 
 
 @dataclass(frozen=True)
@@ -156,10 +168,17 @@ def figure4(panels: Sequence[Scatter]) -> Figure:
             ax.set_ylabel("predicted" if place % columns == 0 else "")
         figure.align_ylabels(axes[::columns])
         measured = [panel for panel in panels if _known(panel).any()]
-        shown, everyone = _range(len(_shown(p)) for p in measured), _range(int(_known(p).sum()) for p in measured)
+        shown, everyone = (
+            _range(len(_shown(p)) for p in measured),
+            _range(int(_known(p).sum()) for p in measured),
+        )
         keys = {
-            f"{shown or 0} subjects": Line2D([], [], color=PALETTE[1], marker="o", markersize=4, linewidth=0),
-            f"regression, all {everyone or 0} test subjects": Line2D([], [], color=_STRONG, linewidth=2),
+            f"{shown or 0} subjects": Line2D(
+                [], [], color=PALETTE[1], marker="o", markersize=4, linewidth=0
+            ),
+            f"regression, all {everyone or 0} test subjects": Line2D(
+                [], [], color=_STRONG, linewidth=2
+            ),
             "identity": Line2D([], [], color=FAINT, linewidth=1, linestyle=(0, (4, 3))),
         }
         _legend_below(figure, keys)
@@ -178,10 +197,23 @@ def _phenotype(ax: Axes, panel: Scatter) -> None:
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_locator(MaxNLocator(3, min_n_ticks=2))
     ax.tick_params(labelsize=8, pad=2)
-    ax.plot((low, high), (low, high), color=FAINT, linewidth=0.8, linestyle=(0, (4, 3)), gid="identity", zorder=1.5)
+    ax.plot(
+        (low, high),
+        (low, high),
+        color=FAINT,
+        linewidth=0.8,
+        linestyle=(0, (4, 3)),
+        gid="identity",
+        zorder=1.5,
+    )
     rows = _shown(panel)
     ax.scatter(
-        *(panel.measured[rows], panel.predicted[rows]), s=6, color=PALETTE[1], alpha=0.45, linewidths=0, gid="subjects"
+        *(panel.measured[rows], panel.predicted[rows]),
+        s=6,
+        color=PALETTE[1],
+        alpha=0.45,
+        linewidths=0,
+        gid="subjects",
     )
     line = _regression(panel.measured[known], panel.predicted[known])
     if line:
@@ -205,7 +237,9 @@ def _shown(panel: Scatter) -> np.ndarray:
 def _limits(panel: Scatter) -> tuple[float, float]:
     """The span of a panel: the middle 99 % of measured and of predicted, and 4 % of it on either side."""
     known = _known(panel)
-    ends = [np.quantile(values[known], (0.005, 0.995)) for values in (panel.measured, panel.predicted)]
+    ends = [
+        np.quantile(values[known], (0.005, 0.995)) for values in (panel.measured, panel.predicted)
+    ]
     low, high = min(float(a) for a, _ in ends), max(float(b) for _, b in ends)
     pad = 0.04 * (high - low) or max(1.0, abs(low)) * 0.04
     return low - pad, high + pad
@@ -236,7 +270,11 @@ def figure5(panels: Mapping[str, Mapping[str, Sequence[Point]]], ours: str = "MM
     """
     if not panels:
         return _empty()
-    points = [(f"{disease}, {system}", line) for disease, by in panels.items() for system, line in by.items()]
+    points = [
+        (f"{disease}, {system}", line)
+        for disease, by in panels.items()
+        for system, line in by.items()
+    ]
     for where, line in points:
         _check_shares(where, line)
     shares = tuple(sorted({*SHARES, *(point.take for _, line in points for point in line)}))
@@ -248,7 +286,9 @@ def figure5(panels: Mapping[str, Mapping[str, Sequence[Point]]], ours: str = "MM
             ax.set_title(disease, fontsize=11)
             _share_axis(ax, shares, [point for line in by.values() for point in line])
             ax.axhline(50, color=FAINT, linewidth=1, linestyle=":", gid="chance")
-            drawn = [_system(ax, shares, line, looks[system], system) for system, line in by.items()]
+            drawn = [
+                _system(ax, shares, line, looks[system], system) for system, line in by.items()
+            ]
             if not any(drawn):
                 _nothing(ax)
         for ax in axes[::columns]:
@@ -256,7 +296,9 @@ def figure5(panels: Mapping[str, Mapping[str, Sequence[Point]]], ours: str = "MM
             ax.yaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 5, 10]))
         if looks:
             keys = {system: Line2D([], [], **look) for system, look in looks.items()}
-            _legend_below(figure, {**keys, "chance": Line2D([], [], color=FAINT, linewidth=1, linestyle=":")})
+            _legend_below(
+                figure, {**keys, "chance": Line2D([], [], color=FAINT, linewidth=1, linestyle=":")}
+            )
     return figure
 
 
@@ -267,7 +309,9 @@ def _check_shares(where: str, line: Sequence[Point]) -> None:
         if not 0 < take <= 1:
             raise InputError(f"figure 5: {where}: take is {take:g}, needs a share in (0, 1]")
         if takes.count(take) > 1:
-            raise InputError(f"figure 5: {where}: take {take:g} occurs {takes.count(take)} times; give one point each")
+            raise InputError(
+                f"figure 5: {where}: take {take:g} occurs {takes.count(take)} times; give one point each"
+            )
 
 
 def _looks(systems: Sequence[str], ours: str) -> dict[str, Look]:
@@ -276,12 +320,30 @@ def _looks(systems: Sequence[str], ours: str) -> dict[str, Look]:
     others = 0
     for system in systems:
         if system == ours:
-            looks[system] = {"color": _STRONG, "marker": "o", "linewidth": 2.8, "markersize": 7, "zorder": 4}
+            looks[system] = {
+                "color": _STRONG,
+                "marker": "o",
+                "linewidth": 2.8,
+                "markersize": 7,
+                "zorder": 4,
+            }
         elif system.lower().startswith("supervised"):
-            looks[system] = {"color": _GREY, "marker": "o", "linewidth": 1.6, "markersize": 5, "zorder": 2.5}
+            looks[system] = {
+                "color": _GREY,
+                "marker": "o",
+                "linewidth": 1.6,
+                "markersize": 5,
+                "zorder": 2.5,
+            }
         else:
             colour, marker = _OTHERS[others % len(_OTHERS)], _MARKERS[others % len(_MARKERS)]
-            looks[system] = {"color": colour, "marker": marker, "linewidth": 1.6, "markersize": 5.5, "zorder": 3}
+            looks[system] = {
+                "color": colour,
+                "marker": marker,
+                "linewidth": 1.6,
+                "markersize": 5.5,
+                "zorder": 3,
+            }
             others += 1
     return looks
 
@@ -293,7 +355,9 @@ def _share_axis(ax: Axes, shares: Sequence[float], points: Sequence[Point]) -> N
         sizes = {point.n_train for point in points if point.take == share}
         # Two labels of "100 %\n(4,000)" need this much of the axis; between them a tick stays without words.
         room = math.log10(last / share) >= 0.4
-        labels.append((f"{100 * share:g} %" + (f"\n({_range(sizes)})" if sizes else "")) if room else "")
+        labels.append(
+            (f"{100 * share:g} %" + (f"\n({_range(sizes)})" if sizes else "")) if room else ""
+        )
         last = share if room else last
     ax.set_xscale("log")
     ax.set_xlim(shares[0] / 1.6, shares[-1] * 1.6)
@@ -302,12 +366,16 @@ def _share_axis(ax: Axes, shares: Sequence[float], points: Sequence[Point]) -> N
     ax.set_xlabel("labels used (training rows)")
 
 
-def _system(ax: Axes, shares: Sequence[float], line: Sequence[Point], look: Look, name: str) -> bool:
+def _system(
+    ax: Axes, shares: Sequence[float], line: Sequence[Point], look: Look, name: str
+) -> bool:
     """One system's line and band in one panel; whether there was anything to draw."""
     by = {point.take: point for point in line}
     gap = Point(0, 0, math.nan, math.nan, math.nan)
     rows = [by.get(share, gap) for share in shares]
-    mean, low, high = (np.array([getattr(row, key) for row in rows]) for key in ("mean", "low", "high"))
+    mean, low, high = (
+        np.array([getattr(row, key) for row in rows]) for key in ("mean", "low", "high")
+    )
     known = np.isfinite(mean)
     if not known.any():
         return False
@@ -315,12 +383,24 @@ def _system(ax: Axes, shares: Sequence[float], line: Sequence[Point], look: Look
     ax.plot(shares, mean, markeredgecolor="white", markeredgewidth=0.7, gid=name, **look)
     sure = known & np.isfinite(low) & np.isfinite(high)
     ax.fill_between(
-        *(shares, low, high), where=sure, color=look["color"], alpha=0.24 if ours else 0.12, linewidth=0, gid=name
+        *(shares, low, high),
+        where=sure,
+        color=look["color"],
+        alpha=0.24 if ours else 0.12,
+        linewidth=0,
+        gid=name,
     )
     beside = np.r_[False, sure[:-1]] | np.r_[sure[1:], False]
     alone = sure & ~beside
     if alone.any():
-        ax.vlines(np.array(shares)[alone], low[alone], high[alone], color=look["color"], linewidth=1.6, alpha=0.6)
+        ax.vlines(
+            np.array(shares)[alone],
+            low[alone],
+            high[alone],
+            color=look["color"],
+            linewidth=1.6,
+            alpha=0.6,
+        )
     return True
 
 
@@ -337,12 +417,17 @@ def reliability(panels: Mapping[str, Sequence[ReliabilityCurve]]) -> Figure:
     if not panels:
         return _empty()
     curves = [curve for of in panels.values() for curve in of]
-    looks = {name: _bin_look(place) for place, name in enumerate(dict.fromkeys(curve.name for curve in curves))}
+    looks = {
+        name: _bin_look(place)
+        for place, name in enumerate(dict.fromkeys(curve.name for curve in curves))
+    }
     right, top = _reach(curve.predicted for curve in curves), _reach(curve.high for curve in curves)
     columns = min(3, len(panels))
     with styled(), _larger(10.5):
         # A panel is as high as its axes' equal scale asks for, with room for title and labels.
-        figure, axes = _grid(len(panels), columns, 2.7 * math.sqrt(top / right) + 1.15, WIDTH, sharey=True)
+        figure, axes = _grid(
+            len(panels), columns, 2.7 * math.sqrt(top / right) + 1.15, WIDTH, sharey=True
+        )
         for ax, (disease, of) in zip(axes, panels.items()):
             ax.set_title(disease, fontsize=11, pad=20)
             _risk_axes(ax, right, top)
@@ -351,7 +436,9 @@ def reliability(panels: Mapping[str, Sequence[ReliabilityCurve]]) -> Figure:
             ax.set_ylabel("observed share [%]")
         if looks:
             keys = {name: Line2D([], [], **look) for name, look in looks.items()}
-            keys["perfect calibration"] = Line2D([], [], color=FAINT, linewidth=1, linestyle=(0, (4, 3)))
+            keys["perfect calibration"] = Line2D(
+                [], [], color=FAINT, linewidth=1, linestyle=(0, (4, 3))
+            )
             keys["prevalence"] = Line2D([], [], color=INK, linewidth=1, linestyle=":")
             _legend_below(figure, keys)
     return figure
@@ -369,10 +456,21 @@ def _calibration(ax: Axes, curves: Sequence[ReliabilityCurve], looks: Mapping[st
     ax.axhline(prevalence, color=INK, linewidth=1, linestyle=":", gid="prevalence")
     for curve in curves:
         full, look = np.asarray(curve.n) > 0, looks[curve.name]
-        x, y, low, high = (np.asarray(v)[full] for v in (curve.predicted, curve.observed, curve.low, curve.high))
+        x, y, low, high = (
+            np.asarray(v)[full] for v in (curve.predicted, curve.observed, curve.low, curve.high)
+        )
         ax.vlines(x, low, high, color=look["color"], linewidth=1.4, alpha=0.6, gid=curve.name)
         # A bin without positives sits on the axis and is seen whole.
-        ax.plot(x, y, markeredgecolor="white", markeredgewidth=0.7, clip_on=False, zorder=3, gid=curve.name, **look)
+        ax.plot(
+            x,
+            y,
+            markeredgecolor="white",
+            markeredgewidth=0.7,
+            clip_on=False,
+            zorder=3,
+            gid=curve.name,
+            **look,
+        )
 
 
 def _risk_axes(ax: Axes, right: float, top: float) -> None:
@@ -408,7 +506,12 @@ def _prevalence(curves: Sequence[ReliabilityCurve]) -> float:
 def _bin_look(place: int) -> Look:
     """Colour and marker of the curve with this place among the names."""
     marker = ("o", *_MARKERS)[place % (1 + len(_MARKERS))]
-    return {"color": PALETTE[place % len(PALETTE)], "marker": marker, "linewidth": 1.6, "markersize": 5.5}
+    return {
+        "color": PALETTE[place % len(PALETTE)],
+        "marker": marker,
+        "linewidth": 1.6,
+        "markersize": 5.5,
+    }
 
 
 def forest(rows: Sequence[Difference], label: str = "difference, ours − other") -> Figure:
@@ -444,7 +547,10 @@ def forest(rows: Sequence[Difference], label: str = "difference, ours − other"
         _forest_frame(ax, rows)
         dot: Look = {"color": PALETTE[1], "marker": "o", "linewidth": 1.8, "markersize": 7}
         hollow = Line2D([], [], **dot, markerfacecolor="white")
-        keys = {f"p < {ALPHA:g} (Holm)": Line2D([], [], **dot), f"p ≥ {ALPHA:g}, or not tested": hollow}
+        keys = {
+            f"p < {ALPHA:g} (Holm)": Line2D([], [], **dot),
+            f"p ≥ {ALPHA:g}, or not tested": hollow,
+        }
         _legend_below(figure, keys)
     return figure
 
@@ -456,12 +562,26 @@ def _difference(ax: Axes, row: Difference, y: float, digits: int) -> None:
         return
     sure = math.isfinite(row.low) and math.isfinite(row.high)
     if sure:
-        ax.plot((row.low, row.high), (y, y), color=PALETTE[1], linewidth=1.8, solid_capstyle="butt", gid="interval")
+        ax.plot(
+            (row.low, row.high),
+            (y, y),
+            color=PALETTE[1],
+            linewidth=1.8,
+            solid_capstyle="butt",
+            gid="interval",
+        )
     face = PALETTE[1] if row.p < ALPHA else "white"
     ax.plot(
-        *([row.value], [y], "o"), color=PALETTE[1], markersize=7, markerfacecolor=face, markeredgewidth=1.5, gid="value"
+        *([row.value], [y], "o"),
+        color=PALETTE[1],
+        markersize=7,
+        markerfacecolor=face,
+        markeredgewidth=1.5,
+        gid="value",
     )
-    said = f"{row.value:+.{digits}f}" + (f" ({row.low:+.{digits}f} to {row.high:+.{digits}f})" if sure else "")
+    said = f"{row.value:+.{digits}f}" + (
+        f" ({row.low:+.{digits}f} to {row.high:+.{digits}f})" if sure else ""
+    )
     _beside(ax, y, said.replace("-", "−"), _p(row.p))
 
 
@@ -479,7 +599,11 @@ def _p(p: float) -> str:
 
 def _beside(ax: Axes, y: float, number: str, p: str, **look: Any) -> None:
     """Two columns right of the axes, at height y of the data."""
-    place: Look = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "va": "center_baseline"}
+    place: Look = {
+        "xycoords": ("axes fraction", "data"),
+        "textcoords": "offset points",
+        "va": "center_baseline",
+    }
     ax.annotate(number, (1, y), xytext=(14, 0), ha="left", **place, **look)
     ax.annotate(p, (1, y), xytext=(232, 0), ha="right", **place, **look)
 
@@ -500,7 +624,9 @@ def _forest_frame(ax: Axes, rows: Sequence[Difference]) -> None:
 @contextmanager
 def _larger(size: float) -> Iterator[None]:
     """Text and marks of this many points, for figures that a phone shows small."""
-    with matplotlib.rc_context({"font.size": size, "legend.fontsize": size, "lines.solid_joinstyle": "round"}):
+    with matplotlib.rc_context(
+        {"font.size": size, "legend.fontsize": size, "lines.solid_joinstyle": "round"}
+    ):
         yield
 
 
@@ -509,10 +635,15 @@ def _columns(count: int) -> int:
     return count if count < 4 else min((5, 4, 3), key=lambda columns: -count % columns)
 
 
-def _grid(count: int, columns: int, height: float, width: float, **shared: Any) -> tuple[Figure, list[Axes]]:
+def _grid(
+    count: int, columns: int, height: float, width: float, **shared: Any
+) -> tuple[Figure, list[Axes]]:
     """A figure of `count` panels, `height` inches a line; places beyond them stay white."""
     lines = math.ceil(count / columns)
-    figure = Figure(figsize=(width, height * lines + 0.5), layout=ConstrainedLayoutEngine(h_pad=0.07, w_pad=0.08))
+    figure = Figure(
+        figsize=(width, height * lines + 0.5),
+        layout=ConstrainedLayoutEngine(h_pad=0.07, w_pad=0.08),
+    )
     grid: Any = figure.subplots(lines, columns, squeeze=False, **shared)
     axes = list(grid.ravel())
     for ax in axes[count:]:
@@ -532,8 +663,17 @@ def _legend_below(figure: Figure, keys: Mapping[str, Artist]) -> None:
     """One legend for all panels: on one line if that holds it, else in even columns."""
     letter = 0.0085 * matplotlib.rcParams["legend.fontsize"]
     widths = [0.7 + letter * len(name) for name in keys]  # inches, a little generous
-    lines = 1 if sum(widths) <= figure.get_figwidth() else math.ceil(len(keys) * max(widths) / figure.get_figwidth())
-    figure.legend(list(keys.values()), list(keys), loc="outside lower center", ncols=math.ceil(len(keys) / lines))
+    lines = (
+        1
+        if sum(widths) <= figure.get_figwidth()
+        else math.ceil(len(keys) * max(widths) / figure.get_figwidth())
+    )
+    figure.legend(
+        list(keys.values()),
+        list(keys),
+        loc="outside lower center",
+        ncols=math.ceil(len(keys) / lines),
+    )
 
 
 def _range(numbers: Iterable[int]) -> str:
@@ -546,7 +686,16 @@ def _range(numbers: Iterable[int]) -> str:
 def _nothing(ax: Axes, bare: bool = False) -> None:
     """Say that a panel is empty for want of results; `bare` if its axes mean nothing either."""
     ground = {"facecolor": "white", "linewidth": 0, "pad": 3.0}
-    ax.text(0.5, 0.5, "nothing measured", transform=ax.transAxes, ha="center", va="center", color=FAINT, bbox=ground)
+    ax.text(
+        0.5,
+        0.5,
+        "nothing measured",
+        transform=ax.transAxes,
+        ha="center",
+        va="center",
+        color=FAINT,
+        bbox=ground,
+    )
     if bare:
         ax.grid(False)
         ax.tick_params(length=0, labelleft=False, labelbottom=False)
@@ -557,6 +706,8 @@ def _equally_long(where: str, **columns: np.ndarray) -> int:
     shapes = {name: np.shape(array) for name, array in columns.items()}
     if len(set(shapes.values())) > 1 or any(len(shape) != 1 for shape in shapes.values()):
         raise InputError(
-            f"{where}: " + ", ".join(f"{k} has shape {s}" for k, s in shapes.items()) + "; need (n,) alike"
+            f"{where}: "
+            + ", ".join(f"{k} has shape {s}" for k, s in shapes.items())
+            + "; need (n,) alike"
         )
     return next(iter(shapes.values()))[0]

@@ -33,16 +33,25 @@ LEADS = (
     "V5",
     "V6",
 )  # as ecg.LEADS, the rows of the input
-_LAYOUT = ((0, 3, 6, 9), (1, 4, 7, 10), (2, 5, 8, 11))  # rows and columns of the 4 × 3 print; lead II runs below
+_LAYOUT = (
+    (0, 3, 6, 9),
+    (1, 4, 7, 10),
+    (2, 5, 8, 11),
+)  # rows and columns of the 4 × 3 print; lead II runs below
 _INCH = 25.4
 _ROW_MM = 34.0
 _EDGE_MM = 5.0
 _PULSE_MM = 10.0  # room for the calibration pulse before each row
-_REACH_MM = (6.0, 25.0)  # above and below the median of a lead, where all twelve stand below each other
+_REACH_MM = (
+    6.0,
+    25.0,
+)  # above and below the median of a lead, where all twelve stand below each other
 _SCALE_MM = 13.0  # room below them for the scale
 _INK = "#1a1a1a"
 # From nothing to a strong blue, which the red of the paper does not hide.
-_ATTENTION = LinearSegmentedColormap.from_list("attention", [(0.16, 0.36, 0.80, 0.0), (0.16, 0.36, 0.80, 0.75)])
+_ATTENTION = LinearSegmentedColormap.from_list(
+    "attention", [(0.16, 0.36, 0.80, 0.0), (0.16, 0.36, 0.80, 0.75)]
+)
 _FINE, _COARSE = "#f6d5d2", "#e9a8a3"
 
 
@@ -59,7 +68,9 @@ def ecg_paper(ecg: np.ndarray, rate_hz: float, title: str = "") -> Figure:
     """
     ecg = np.asarray(ecg, dtype=float)
     if ecg.ndim != 2 or ecg.shape[0] != 12 or ecg.shape[1] < 2.5 * rate_hz:
-        raise InputError(f"figure: ecg has shape {ecg.shape}, needs (12, T) with T >= 2.5 s at {rate_hz:g} Hz")
+        raise InputError(
+            f"figure: ecg has shape {ecg.shape}, needs (12, T) with T >= 2.5 s at {rate_hz:g} Hz"
+        )
     seconds = min(10.0, ecg.shape[1] / rate_hz)
     width, height = 2 * _EDGE_MM + _PULSE_MM + MM_PER_S * seconds, 4 * _ROW_MM + 2 * _EDGE_MM + 8
     figure, axes = _paper(width, height)
@@ -74,16 +85,25 @@ def ecg_paper(ecg: np.ndarray, rate_hz: float, title: str = "") -> Figure:
             # The level of a printed lead is the median of what is shown; the paper has no absolute zero.
             y = middle + MM_PER_MV * (trace[lead, part] - np.median(trace[lead, part]))
             axes.plot(
-                x[part], np.clip(y, 0, height), color=_INK, linewidth=0.7, solid_joinstyle="round", gid=LEADS[lead]
+                x[part],
+                np.clip(y, 0, height),
+                color=_INK,
+                linewidth=0.7,
+                solid_joinstyle="round",
+                gid=LEADS[lead],
             )
-            axes.text(x[part][0] + 1, middle + 9, LEADS[lead], fontsize=7, color=_INK, fontweight="bold")
+            axes.text(
+                x[part][0] + 1, middle + 9, LEADS[lead], fontsize=7, color=_INK, fontweight="bold"
+            )
     axes.text(_EDGE_MM, height - _EDGE_MM - 2, title, fontsize=8, color=_INK, va="center")
     scale = f"{MM_PER_S:g} mm/s   {MM_PER_MV:g} mm/mV   {rate_hz:g} Hz"
     axes.text(width - _EDGE_MM, 2.0, scale, fontsize=6, color=_INK, ha="right", va="center")
     return figure
 
 
-def attended_ecg(ecg: np.ndarray, rate_hz: float, weights: np.ndarray, patch_s: float, title: str = "") -> Figure:
+def attended_ecg(
+    ecg: np.ndarray, rate_hz: float, weights: np.ndarray, patch_s: float, title: str = ""
+) -> Figure:
     """A 12-lead ECG on millimetre paper, leads below each other, with attention behind the traces.
 
     Patches of average weight or less are left clear; above, colour deepens with the logarithm of the weight up to the
@@ -101,7 +121,9 @@ def attended_ecg(ecg: np.ndarray, rate_hz: float, weights: np.ndarray, patch_s: 
     """
     ecg, weights = (np.asarray(values, dtype=float) for values in (ecg, weights))
     if ecg.ndim != 2 or ecg.shape[0] != 12 or weights.ndim != 2 or weights.shape[0] != 12:
-        raise InputError(f"figure: ecg {ecg.shape} and weights {weights.shape} need twelve rows each")
+        raise InputError(
+            f"figure: ecg {ecg.shape} and weights {weights.shape} need twelve rows each"
+        )
     seconds = min(10.0, ecg.shape[1] / rate_hz)
     trace = MM_PER_MV * (ecg - np.median(ecg, axis=1, keepdims=True))[:, : int(seconds * rate_hz)]
     rise, fall = (np.clip(reach + 1, *_REACH_MM) for reach in (trace.max(1), -trace.min(1)))
@@ -109,19 +131,44 @@ def attended_ecg(ecg: np.ndarray, rate_hz: float, weights: np.ndarray, patch_s: 
     top = _SCALE_MM + float((rise + fall).sum())
     figure, axes = _paper(right + _EDGE_MM, top + _EDGE_MM + 8)
     ratio = weights / weights.mean()
-    norm, seen = LogNorm(1, max(2.0, float(ratio.max()))), left + MM_PER_S * patch_s * weights.shape[1]
+    norm, seen = (
+        LogNorm(1, max(2.0, float(ratio.max()))),
+        left + MM_PER_S * patch_s * weights.shape[1],
+    )
     middles = top - np.cumsum(rise) - np.cumsum(fall) + fall
     x = left + MM_PER_S * np.arange(trace.shape[1]) / rate_hz
     for lead, y, middle, up, down, shown in zip(LEADS, trace, middles, rise, fall, ratio):
         picture = axes.imshow(
-            shown[None], extent=(left, seen, middle - down + 0.3, middle + up - 0.3), cmap=_ATTENTION, norm=norm,
-            aspect="auto", interpolation="nearest", zorder=0.5, gid=f"attention {lead}",
-        )  # fmt: skip
+            shown[None],
+            extent=(left, seen, middle - down + 0.3, middle + up - 0.3),
+            cmap=_ATTENTION,
+            norm=norm,
+            aspect="auto",
+            interpolation="nearest",
+            zorder=0.5,
+            gid=f"attention {lead}",
+        )
         y = middle + np.clip(y, 0.5 - down, up - 0.5)
         axes.plot(x, y, color=_INK, linewidth=0.7, solid_joinstyle="round", gid=lead)
-        axes.text(left - 2, middle, lead, fontsize=7, color=_INK, fontweight="bold", ha="right", va="center")
+        axes.text(
+            left - 2,
+            middle,
+            lead,
+            fontsize=7,
+            color=_INK,
+            fontweight="bold",
+            ha="right",
+            va="center",
+        )
     if seen < x[-1]:
-        axes.plot([seen, seen], [_SCALE_MM, top], color=_INK, linewidth=0.7, linestyle=(0, (4, 3)), gid="seen")
+        axes.plot(
+            [seen, seen],
+            [_SCALE_MM, top],
+            color=_INK,
+            linewidth=0.7,
+            linestyle=(0, (4, 3)),
+            gid="seen",
+        )
         axes.text(seen + 1, top + 1.5, "not seen by the model", fontsize=6, color=_INK, va="center")
     axes.set(xlim=(0, right + _EDGE_MM), ylim=(0, top + _EDGE_MM + 8))
     axes.text(_EDGE_MM, top + 6, title, fontsize=8, color=_INK, va="center")
@@ -139,7 +186,11 @@ def _attention_scale(figure: Figure, axes: Axes, picture: AxesImage, left: float
     bar.set_ticks([])
     beside.minorticks_off()
     bar.outline.set_linewidth(0.4)
-    words = {"1 or less": (0, "left"), f"{most**0.5:.1f}": (30, "center"), f"{most:.1f}": (60, "right")}
+    words = {
+        "1 or less": (0, "left"),
+        f"{most**0.5:.1f}": (30, "center"),
+        f"{most:.1f}": (60, "right"),
+    }
     axes.text(left + 62, 7.5, "times the average attention", fontsize=6, color=_INK, va="center")
     for text, (place, side) in words.items():
         axes.text(left + place, 4.3, text, fontsize=6, color=_INK, ha=side, va="center")
@@ -154,7 +205,9 @@ def _paper(width: float, height: float) -> tuple[Figure, Axes]:
     for step, colour, line in ((1, _FINE, 0.3), (5, _COARSE, 0.5)):
         upright = [((x, 0.0), (x, height)) for x in np.arange(0, width + 0.5, step)]
         level = [((0.0, y), (width, y)) for y in np.arange(0, height + 0.5, step)]
-        axes.add_collection(LineCollection(upright + level, colors=colour, linewidths=line, zorder=0), autolim=False)
+        axes.add_collection(
+            LineCollection(upright + level, colors=colour, linewidths=line, zorder=0), autolim=False
+        )
     return figure, axes
 
 
@@ -162,11 +215,19 @@ def _pulse(axes: Axes, left: float, middle: float) -> None:
     """The calibration pulse: 1 mV for 0.2 s."""
     step = MM_PER_S * 0.2
     x = left + np.array([0, 1, 1, 1 + step, 1 + step, 2 + step])
-    axes.plot(x, middle + MM_PER_MV * np.array([0, 0, 1, 1, 0, 0]), color=_INK, linewidth=0.7, gid="calibration")
+    axes.plot(
+        x,
+        middle + MM_PER_MV * np.array([0, 0, 1, 1, 0, 0]),
+        color=_INK,
+        linewidth=0.7,
+        gid="calibration",
+    )
 
 
 def frames(
-    cmr: np.ndarray, titles: Sequence[str] = ("end-systole", "mid-phase", "end-diastole"), title: str = ""
+    cmr: np.ndarray,
+    titles: Sequence[str] = ("end-systole", "mid-phase", "end-diastole"),
+    title: str = "",
 ) -> Figure:
     """The frames of one subject side by side, (frames, H, W), grey from the least to the greatest of all frames."""
     cmr = np.asarray(cmr)
@@ -191,7 +252,9 @@ def contact_sheet(subjects: Sequence[tuple[str, np.ndarray, np.ndarray]], rate_h
         for place, lead in enumerate((0, 1, 6, 10)):
             y = ecg[lead, shown] - np.median(ecg[lead, shown]) - 2.0 * place
             row[0].plot(t, y, color=_INK, linewidth=0.6)
-            row[0].text(-0.05, -2.0 * place, LEADS[lead], fontsize=6, ha="right", va="center", color=_INK)
+            row[0].text(
+                -0.05, -2.0 * place, LEADS[lead], fontsize=6, ha="right", va="center", color=_INK
+            )
         row[0].set(ylim=(-7.6, 2.2), xlim=(-0.3, 5))
         row[0].set_axis_off()
         row[0].set_title(caption, fontsize=7, loc="left", color=_INK, pad=1)
@@ -206,7 +269,12 @@ def save(figure: Figure, path: str | Path) -> Path:
     """Write the figure in the format of the path's ending (png, svg, pdf), 200 dpi, size as drawn; makes the folder."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=200, facecolor="white", metadata={"Software": None} if path.suffix == ".png" else None)
+    figure.savefig(
+        path,
+        dpi=200,
+        facecolor="white",
+        metadata={"Software": None} if path.suffix == ".png" else None,
+    )
     return path
 
 

@@ -28,12 +28,18 @@ from ecgcmr.tasks import PHENOTYPES, Task
 T = TypeVar("T")
 
 DRAWS = 2000  # bootstrap resamples
-RESAMPLING = 2023  # their seed: one for all, so that all systems on the same subjects see the same resamples
+RESAMPLING = (
+    2023  # their seed: one for all, so that all systems on the same subjects see the same resamples
+)
 FEWEST = 2  # subjects of either class, or values of a phenotype, that a score needs
 OURS, BASELINE = "mmcl", "supervised"  # whom subgroups are shown for
 SHOWN = 20  # panels of Figure 4
 SEXES = ((0.0, "women"), (1.0, "men"))
-AGES = ((-math.inf, 55.0, "below 55 years"), (55.0, 65.0, "55 to 64 years"), (65.0, math.inf, "65 years and above"))
+AGES = (
+    (-math.inf, 55.0, "below 55 years"),
+    (55.0, 65.0, "55 to 64 years"),
+    (65.0, math.inf, "65 years and above"),
+)
 
 
 @dataclass(frozen=True)
@@ -151,7 +157,9 @@ class Evidence:
     _kept: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def of(cls, runs: Path, space: str, rows: pd.DataFrame, *, seeds: int = SEEDS, draws: int = DRAWS) -> "Evidence":
+    def of(
+        cls, runs: Path, space: str, rows: pd.DataFrame, *, seeds: int = SEEDS, draws: int = DRAWS
+    ) -> "Evidence":
         """Of a search space.
 
         Args:
@@ -172,7 +180,9 @@ class Evidence:
 
     def labels(self, task: str, take: float = 1.0) -> list[str]:
         """The systems with a final run on a task, the paper's first."""
-        return finals.ordered([label for label, *cell in self.found if cell == [task, take]], list(TITLES))
+        return finals.ordered(
+            [label for label, *cell in self.found if cell == [task, take]], list(TITLES)
+        )
 
     def answers(self, label: str, task: str, take: float = 1.0) -> Answers | None:
         """The test predictions of a system's runs, aligned by subject; None without any."""
@@ -182,18 +192,25 @@ class Evidence:
     def _answers(self, label: str, task: str, take: float) -> Answers | str:
         cell = label, task, take
         return self._once(
-            ("answers", *cell), lambda: finals.read(self.runs, self.found.get(cell, Finals()), _task(task))
+            ("answers", *cell),
+            lambda: finals.read(self.runs, self.found.get(cell, Finals()), _task(task)),
         )
 
     def lack(self, label: str, task: str, take: float = 1.0) -> str:
         """What keeps a system from being compared, in words; empty for one whose seeds are all there."""
-        found, read = self.found.get((label, task, take), Finals()), self._answers(label, task, take)
+        found, read = (
+            self.found.get((label, task, take), Finals()),
+            self._answers(label, task, take),
+        )
         lack = found.lack or (read if isinstance(read, str) else "")
         return f"{TITLES.get(label, label)} for {asked(task, take)}: {lack}" if lack else ""
 
     def _provenance(self, label: str, task: str, take: float = 1.0) -> Mapping[str, Any]:
         cell = label, task, take
-        return self._once(("provenance", *cell), lambda: finals.provenance(self.runs, self.found.get(cell, Finals())))
+        return self._once(
+            ("provenance", *cell),
+            lambda: finals.provenance(self.runs, self.found.get(cell, Finals())),
+        )
 
     # -- scores and comparisons ----------------------------------------------------------------------------------------
 
@@ -211,7 +228,9 @@ class Evidence:
         """None where the subjects are too few."""
         if not judgeable(answers, task):
             return None
-        return _scored(per_seed(each(answers, task), task), self._mean_drawn(answers, task), answers, task)
+        return _scored(
+            per_seed(each(answers, task), task), self._mean_drawn(answers, task), answers, task
+        )
 
     def _mean_drawn(self, answers: Answers, task: Task) -> np.ndarray:
         """The mean over seeds (and phenotypes) in every resample, (draws,)."""
@@ -223,8 +242,12 @@ class Evidence:
         def draw() -> np.ndarray:
             counts = self._counts(answers, task)
             if task.kind == "binary":
-                return statistics.bootstrap_auroc(answers.outputs[..., 0], answers.targets[:, 0], counts, task.name)
-            drawn = statistics.bootstrap_pearson(answers.outputs, answers.targets, counts, task.columns)
+                return statistics.bootstrap_auroc(
+                    answers.outputs[..., 0], answers.targets[:, 0], counts, task.name
+                )
+            drawn = statistics.bootstrap_pearson(
+                answers.outputs, answers.targets, counts, task.columns
+            )
             # A constant output has no r in any resample; it orders nobody, and `metrics` calls that 0.
             drawn[:, (each(answers, task) == 0) & np.isnan(drawn).all(0)] = 0
             return drawn
@@ -269,7 +292,11 @@ class Evidence:
         effect = self._difference(*sides, task) if judgeable(sides[0], task) else NOTHING
         if math.isnan(effect.low + effect.high):
             return Comparison(
-                pair, n=n, reasons=(f"{versus(pair)}: the {n} subjects in common are too few for an interval",)
+                pair,
+                n=n,
+                reasons=(
+                    f"{versus(pair)}: the {n} subjects in common are too few for an interval",
+                ),
             )
         return Comparison(pair, effect, n)
 
@@ -289,14 +316,19 @@ class Evidence:
             self.contrast(layout.ours, system.label, task)
             for task in layout.tasks
             for system in layout.systems
-            if system.label != layout.ours and system.label in self.labels(task) and layout.ours in self.labels(task)
+            if system.label != layout.ours
+            and system.label in self.labels(task)
+            and layout.ours in self.labels(task)
         ]
         adjusted = statistics.holm([comparison.effect.p for comparison in found])
         return [replace(comparison, adjusted=float(p)) for comparison, p in zip(found, adjusted)]
 
     def verdicts(self, claims: Sequence[Claim] = CLAIMS) -> list[Verdict]:
         """Every claim of the paper, judged by the runs; see `judged`."""
-        return [judged(c, [self.contrast(x.better, x.worse, x.task, x.take) for x in c.contrasts]) for c in claims]
+        return [
+            judged(c, [self.contrast(x.better, x.worse, x.task, x.take) for x in c.contrasts])
+            for c in claims
+        ]
 
     # -- what a reviewer asks for --------------------------------------------------------------------------------------
 
@@ -318,7 +350,9 @@ class Evidence:
         known = np.isfinite(answers.targets).sum(0)
         low, high = statistics.interval(drawn)
         return {
-            column: Score(tuple(values[:, i].tolist()), float(low[i]), float(high[i]), int(known[i]))
+            column: Score(
+                tuple(values[:, i].tolist()), float(low[i]), float(high[i]), int(known[i])
+            )
             for i, column in enumerate(task.columns)
         }
 
@@ -333,13 +367,19 @@ class Evidence:
                 rs = each(answers, task) if answers else np.empty((0, 1))
                 fisher[label] = Score(tuple(statistics.fisher_mean(r) for r in rs), n=score.n)
             if plain:
-                found += [Line("mean of r", task.name, plain), Line("mean by Fisher's z", task.name, fisher)]
+                found += [
+                    Line("mean of r", task.name, plain),
+                    Line("mean by Fisher's z", task.name, fisher),
+                ]
         return found
 
     def secondary(self) -> list[Precision]:
         """Average precision of every system on every disease; bootstrap stratified by class, so prevalence stays."""
         return [
-            found for task in tasks.DISEASES for label in self.labels(task) if (found := self._precision(label, task))
+            found
+            for task in tasks.DISEASES
+            for label in self.labels(task)
+            if (found := self._precision(label, task))
         ]
 
     def _precision(self, label: str, name: str) -> Precision | None:
@@ -347,8 +387,12 @@ class Evidence:
         if answers is None or not judgeable(answers, task):
             return None
         scores, given = answers.outputs[..., 0], answers.targets[:, 0]
-        values = metrics.average_precision(torch.from_numpy(scores), torch.from_numpy(given), name).numpy()
-        drawn = statistics.bootstrap_average_precision(scores, given, self._counts(answers, task), name).mean(1)
+        values = metrics.average_precision(
+            torch.from_numpy(scores), torch.from_numpy(given), name
+        ).numpy()
+        drawn = statistics.bootstrap_average_precision(
+            scores, given, self._counts(answers, task), name
+        ).mean(1)
         return Precision(label, name, _scored(values, drawn, answers, task), float(given.mean()))
 
     def calibration(self) -> list[Calibrated]:
@@ -359,17 +403,25 @@ class Evidence:
         hence `Calibrated.single`.
         """
         return [
-            found for task in tasks.DISEASES for label in self.labels(task) if (found := self._calibrated(label, task))
+            found
+            for task in tasks.DISEASES
+            for label in self.labels(task)
+            if (found := self._calibrated(label, task))
         ]
 
     def _calibrated(self, label: str, name: str) -> Calibrated | None:
-        answers, (trained_at, population) = self.answers(label, name), self._prevalences(label, name)
+        answers, (trained_at, population) = (
+            self.answers(label, name),
+            self._prevalences(label, name),
+        )
         if answers is None or not judgeable(answers, _task(name)):
             return None
         given, chance = answers.targets[:, 0], _averaged(answers)
         corrected = None
         if not math.isnan(trained_at + population):
-            corrected = statistics.calibration(statistics.prior_corrected(chance, trained_at, population), given, name)
+            corrected = statistics.calibration(
+                statistics.prior_corrected(chance, trained_at, population), given, name
+            )
         single = tuple(statistics.calibration(p, given, name) for p in answers.outputs[..., 0])
         trained = statistics.calibration(chance, given, name)
         return Calibrated(label, name, trained, corrected, single, trained_at, population)
@@ -377,7 +429,9 @@ class Evidence:
     def _prevalences(self, label: str, task: str) -> tuple[float, float]:
         """Share of positives that the runs were trained at, and of the population; NaN if they do not say."""
         note = self._provenance(label, task)
-        trained, population = (float(note.get(name, math.nan)) for name in ("trained_prevalence", "prevalence"))
+        trained, population = (
+            float(note.get(name, math.nan)) for name in ("trained_prevalence", "prevalence")
+        )
         return trained, population
 
     def reliability(self, label: str, task: str) -> tuple[Bins, Bins | None] | None:
@@ -385,7 +439,10 @@ class Evidence:
 
         Of the mean over seeds of the logit, see `calibration`. None without answers.
         """
-        answers, (trained_at, population) = self.answers(label, task), self._prevalences(label, task)
+        answers, (trained_at, population) = (
+            self.answers(label, task),
+            self._prevalences(label, task),
+        )
         if answers is None:
             return None
         given, chance = answers.targets[:, 0], _averaged(answers)
@@ -395,28 +452,47 @@ class Evidence:
         moved = statistics.prior_corrected(chance, trained_at, population)
         return before, statistics.reliability(moved, given, name=task)
 
-    def subgroups(self, index: pd.DataFrame, labels: Sequence[str] = (OURS, BASELINE)) -> list[Subgroup]:
+    def subgroups(
+        self, index: pd.DataFrame, labels: Sequence[str] = (OURS, BASELINE)
+    ) -> list[Subgroup]:
         """Scores by sex and by age on every task that one of the systems answered.
 
         Args:
             index: `cohort.rows("test")`: subject, age [years], sex (0 female, 1 male). A subject's first visit counts.
             labels: systems.
         """
-        people = index.drop_duplicates("subject").set_index("subject").reindex(columns=["age", "sex"]).astype(float)
+        people = (
+            index.drop_duplicates("subject")
+            .set_index("subject")
+            .reindex(columns=["age", "sex"])
+            .astype(float)
+        )
         found = []
         for task in tasks.TASKS.values():
-            known = {label: answers for label in labels if (answers := self.answers(label, task.name)) is not None}
-            inside = {label: _inside(people.reindex(answers.subjects)) for label, answers in known.items()}
+            known = {
+                label: answers
+                for label in labels
+                if (answers := self.answers(label, task.name)) is not None
+            }
+            inside = {
+                label: _inside(people.reindex(answers.subjects)) for label, answers in known.items()
+            }
             for name in [name for _, name in SEXES] + [name for *_, name in AGES] if known else ():
                 parts = {label: answers.at(inside[label][name]) for label, answers in known.items()}
-                found.append(Subgroup(task.name, name, {k: self._score(part, task) for k, part in parts.items()}))
+                found.append(
+                    Subgroup(
+                        task.name, name, {k: self._score(part, task) for k, part in parts.items()}
+                    )
+                )
         return found
 
     # -- figures -------------------------------------------------------------------------------------------------------
 
     def low_label(self) -> list[Share]:
         """The points of Figure 5 (paper, section V-D) as far as runs exist: diseases, then systems, then shares."""
-        cells = [(s.label, task, take) for task in tasks.DISEASES for s in LOW_LABEL for take in TAKES]
+        cells = [
+            (s.label, task, take) for task in tasks.DISEASES for s in LOW_LABEL for take in TAKES
+        ]
         return [self._share(*cell, self.found[cell]) for cell in cells if cell in self.found]
 
     def _share(self, label: str, task: str, take: float, found: Finals) -> Share:
@@ -430,8 +506,12 @@ class Evidence:
         Volumes, masses and fractions of both ventricles first, then the global wall thickness and strains, then segments,
         each in the order of tasks.PHENOTYPES. r is the mean over seeds; the prediction is that of the seeds' mean.
         """
-        order = sorted(PHENOTYPES, key=lambda name: 2 if "_AHA_" in name else 1 if "_" in name else 0)
-        found = {panel.name: panel for task in _regressions() for panel in self._panels(label, task)}
+        order = sorted(
+            PHENOTYPES, key=lambda name: 2 if "_AHA_" in name else 1 if "_" in name else 0
+        )
+        found = {
+            panel.name: panel for task in _regressions() for panel in self._panels(label, task)
+        }
         return [found[name] for name in order if name in found][:SHOWN]
 
     def _panels(self, label: str, task: Task) -> list[Measured]:
@@ -441,7 +521,13 @@ class Evidence:
         r, predicted = each(answers, task).mean(0), answers.outputs.mean(0)
         known = np.isfinite(answers.targets)
         return [
-            Measured(name, tasks.UNITS[name], answers.targets[known[:, i], i], predicted[known[:, i], i], float(r[i]))
+            Measured(
+                name,
+                tasks.UNITS[name],
+                answers.targets[known[:, i], i],
+                predicted[known[:, i], i],
+                float(r[i]),
+            )
             for i, name in enumerate(task.columns)
         ]
 

@@ -81,7 +81,9 @@ class Finals(PerSeed):
             return ""
         if not self.started:
             return "no finished run"
-        return f"{len(self.values)} of {self.wanted} seeds" + (f", {self.diverged} diverged" if self.diverged else "")
+        return f"{len(self.values)} of {self.wanted} seeds" + (
+            f", {self.diverged} diverged" if self.diverged else ""
+        )
 
 
 Cell = tuple[str, str, float]  # label, task, share of the labels
@@ -102,13 +104,18 @@ def of_space(rows: pd.DataFrame, space: str, seeds: int = SEEDS) -> dict[Cell, F
     found = {}
     for cell, group in _by_cell(final):
         chosen, note = one_point(group, tried.get(cell, mine.head(0)))
-        good = chosen[(chosen.status != "diverged") & chosen.value.map(math.isfinite)].sort_values("seed")
+        good = chosen[(chosen.status != "diverged") & chosen.value.map(math.isfinite)].sort_values(
+            "seed"
+        )
         found[cell] = Finals(
-            values=tuple(float(value) for value in good.value), names=tuple(good.trial),
-            seeds=tuple(int(seed) for seed in good.seed), wanted=max(seeds, len(good)),
+            values=tuple(float(value) for value in good.value),
+            names=tuple(good.trial),
+            seeds=tuple(int(seed) for seed in good.seed),
+            wanted=max(seeds, len(good)),
             diverged=int(chosen.seed.nunique() - good.seed.nunique()),
-            subjects=tuple(sorted({int(n) for n in chosen.n})), note=" ".join(filter(None, (note, halved(chosen)))),
-        )  # fmt: skip
+            subjects=tuple(sorted({int(n) for n in chosen.n})),
+            note=" ".join(filter(None, (note, halved(chosen)))),
+        )
     return found
 
 
@@ -119,7 +126,11 @@ def _by_cell(rows: pd.DataFrame) -> Iterator[tuple[Cell, pd.DataFrame]]:
 def halved(final: pd.DataFrame) -> str:
     """A note if the point was chosen under successive halving; else empty."""
     found = any("asha=" in point for point in final.point)
-    return "its point was chosen by successive halving, not by the whole grid as in the paper." if found else ""
+    return (
+        "its point was chosen by successive halving, not by the whole grid as in the paper."
+        if found
+        else ""
+    )
 
 
 def one_point(final: pd.DataFrame, tried: pd.DataFrame) -> tuple[pd.DataFrame, str]:
@@ -135,10 +146,21 @@ def one_point(final: pd.DataFrame, tried: pd.DataFrame) -> tuple[pd.DataFrame, s
     points = sorted(final.point.unique())
     if len(points) < 2:
         return final, ""
-    scores = tried[tried.point.isin(points)].groupby("point").value.agg(lambda v: v.mean(skipna=False)).dropna()
+    scores = (
+        tried[tried.point.isin(points)]
+        .groupby("point")
+        .value.agg(lambda v: v.mean(skipna=False))
+        .dropna()
+    )
     best = min(points, key=lambda point: (-scores.get(point, -math.inf), point))
-    why = "best on validation" if len(scores) else "the first by name, as no grid rows tell which is best on validation"
-    return final[final.point == best], f"final runs of {len(points)} points exist; shown is {best}, {why}."
+    why = (
+        "best on validation"
+        if len(scores)
+        else "the first by name, as no grid rows tell which is best on validation"
+    )
+    return final[
+        final.point == best
+    ], f"final runs of {len(points)} points exist; shown is {best}, {why}."
 
 
 # -- answers -----------------------------------------------------------------------------------------------------------
@@ -172,12 +194,19 @@ class Answers:
     @cached_property
     def mark(self) -> int:
         """Equal for equal answers of equal subjects; what was computed from them is kept under it."""
-        return hash((*self.subjects, self.visits.tobytes(), self.targets.tobytes(), self.outputs.tobytes()))
+        return hash(
+            (*self.subjects, self.visits.tobytes(), self.targets.tobytes(), self.outputs.tobytes())
+        )
 
     def at(self, rows: np.ndarray) -> "Answers":
         """Some of the rows: places or a mask, (n,)."""
         return Answers(
-            self.subjects[rows], self.visits[rows], self.targets[rows], self.outputs[:, rows], self.seeds, self.columns
+            self.subjects[rows],
+            self.visits[rows],
+            self.targets[rows],
+            self.outputs[:, rows],
+            self.seeds,
+            self.columns,
         )
 
 
@@ -213,7 +242,9 @@ def _answers(table: pd.DataFrame, seed: int, task: Task) -> Answers:
         for kind in ("target", "output")
     )
     visits = rows.groupby("subject").cumcount().to_numpy()
-    return Answers(rows.subject.to_numpy(object), visits, targets, outputs[None], (seed,), task.columns)
+    return Answers(
+        rows.subject.to_numpy(object), visits, targets, outputs[None], (seed,), task.columns
+    )
 
 
 def shared(one: Answers, other: Answers) -> tuple[Answers, Answers] | str:

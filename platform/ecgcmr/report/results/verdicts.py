@@ -104,12 +104,19 @@ def judged(claim: Claim, found: Sequence[Comparison]) -> Verdict:
 
 
 def _verdict(
-    claim: Claim, word: str, least: Comparison | None, p: float, reason: str, found: Sequence[Comparison]
+    claim: Claim,
+    word: str,
+    least: Comparison | None,
+    p: float,
+    reason: str,
+    found: Sequence[Comparison],
 ) -> Verdict:
     """The words and the numbers of one contrast, which is named if the claim has several."""
     effect, metric = (least.effect, _metric(least.contrast.task)) if least else (NOTHING, "")
     shown = f". Shown: {_listed([least], claim)}" if least and len(found) > 1 else ""
-    return Verdict(claim, word, effect.value, effect.low, effect.high, p, metric, reason + shown, tuple(found))
+    return Verdict(
+        claim, word, effect.value, effect.low, effect.high, p, metric, reason + shown, tuple(found)
+    )
 
 
 def _metric(task: str) -> str:
@@ -146,7 +153,11 @@ def _doubts(undecided: Sequence[Comparison], missing: Sequence[str], claim: Clai
 
 def _all_exceed(claim: Claim) -> str:
     of = len(claim.contrasts)
-    return f"all {of} intervals are above {_bar(claim)}" if of > 1 else f"the interval is above {_bar(claim)}"
+    return (
+        f"all {of} intervals are above {_bar(claim)}"
+        if of > 1
+        else f"the interval is above {_bar(claim)}"
+    )
 
 
 def _bar(claim: Claim) -> str:
@@ -157,11 +168,18 @@ def _bar(claim: Claim) -> str:
 def _listed(found: Sequence[Comparison], claim: Claim) -> str:
     """`MMCL − MAE for CAD, AF; MMCL − BYOL for AF`, in the claim's order; `CAD, AF` if it is about one pair of systems."""
     by: dict[tuple[str, str], list[str]] = {}
-    for contrast in sorted((comparison.contrast for comparison in found), key=claim.contrasts.index):
+    for contrast in sorted(
+        (comparison.contrast for comparison in found), key=claim.contrasts.index
+    ):
         by.setdefault((contrast.better, contrast.worse), []).append(SHORT[contrast.task])
     if len({(contrast.better, contrast.worse) for contrast in claim.contrasts}) == 1:
         return ", ".join(name for of in by.values() for name in of)
-    return _some([f"{TITLES[better]} − {TITLES[worse]} for {', '.join(of)}" for (better, worse), of in by.items()])
+    return _some(
+        [
+            f"{TITLES[better]} − {TITLES[worse]} for {', '.join(of)}"
+            for (better, worse), of in by.items()
+        ]
+    )
 
 
 def _some(words: Sequence[str], most: int = 3) -> str:

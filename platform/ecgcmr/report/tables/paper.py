@@ -60,7 +60,9 @@ def every(
         sheets = [of_layout(found, layout, own, labels=labels, paper=paper) for layout in shown]
         for sheet in [*sheets, *(reviewer.every(own, shown, people) if own else [])]:
             if len(names) > 1:
-                sheet = replace(sheet, stem=f"{sheet.stem}-{space}", title=f"{sheet.title} [{space}]")
+                sheet = replace(
+                    sheet, stem=f"{sheet.stem}-{space}", title=f"{sheet.title} [{space}]"
+                )
             made[sheet.stem] = sheet
     return made
 
@@ -75,7 +77,9 @@ def comparable(manifest: Mapping[str, Any]) -> bool:
         manifest: the content of `_cohort.json`.
     """
     counts = {step["step"]: step["n"] for step in manifest["flow"]}
-    labelled = all("positive" in manifest["labels"].get(name, {}).get("test", {}) for name in tasks.DISEASES)
+    labelled = all(
+        "positive" in manifest["labels"].get(name, {}).get("test", {}) for name in tasks.DISEASES
+    )
     paired = 2 * counts.get("paired", 0) >= sum(manifest["rows"].values())
     real = not str(manifest["source"]).startswith("synthetic")
     return real and manifest["rows"]["test"] >= LEAST and paired and labelled
@@ -87,9 +91,15 @@ def layouts(found: Mapping[Cell, Finals]) -> list[Layout]:
     shown = [
         layout
         for layout in LAYOUTS.values()
-        if 2 * sum(any((s.label, task) in ran for task in layout.tasks) for s in layout.systems) > len(layout.systems)
+        if 2 * sum(any((s.label, task) in ran for task in layout.tasks) for s in layout.systems)
+        > len(layout.systems)
     ]
-    left = ran - {(system.label, task) for layout in shown for system in layout.systems for task in layout.tasks}
+    left = ran - {
+        (system.label, task)
+        for layout in shown
+        for system in layout.systems
+        for task in layout.tasks
+    }
     for stem, title, names in (
         ("others", "Diseases: runs beside the paper's tables.", tasks.DISEASES),
         ("others-phenotypes", "CMR phenotypes: runs beside the paper's tables.", GROUPS),
@@ -98,7 +108,9 @@ def layouts(found: Mapping[Cell, Finals]) -> list[Layout]:
         labels = finals.ordered([label for label, task in left if task in names], list(TITLES))
         if labels:
             columns = tuple(name for name in names if any(task == name for _, task in left))
-            shown.append(Layout(stem, title, tuple(System(s, TITLES.get(s, s)) for s in labels), columns, ""))
+            shown.append(
+                Layout(stem, title, tuple(System(s, TITLES.get(s, s)) for s in labels), columns, "")
+            )
     return shown
 
 
@@ -135,20 +147,32 @@ class _Field:
         if self.paper:
             mean, sd = self.paper
             small.append(f"paper {mean:.2f}" if sd is None else f"paper {mean_sd(mean, sd)}")
-        return Word(mean_sd(self.scale * self.found.mean, self.scale * self.found.sd), self.place, tuple(small))
+        return Word(
+            mean_sd(self.scale * self.found.mean, self.scale * self.found.sd),
+            self.place,
+            tuple(small),
+        )
 
     def record(self, counts: "_Counts") -> dict[str, Any]:
         """The same in full precision, in the unit of the table."""
         used = counts.subjects[self.task.name]
         means = self.found.mean, self.found.sd, self.low, self.high
         return {
-            "label": self.system.label, "model": self.system.title, "task": self.task.name,
+            "label": self.system.label,
+            "model": self.system.title,
+            "task": self.task.name,
             "unit": METRICS[self.task.metric][0],
-            **{name: self.scale * value for name, value in zip(("mean", "sd", "low", "high"), means)},
-            "seeds": len(self.found.values), "seeds_wanted": self.found.wanted, "diverged": self.found.diverged,
-            "place": self.place or None, "test_subjects": "–".join(map(str, sorted({*used[:1], *used[-1:]}))),
+            **{
+                name: self.scale * value
+                for name, value in zip(("mean", "sd", "low", "high"), means)
+            },
+            "seeds": len(self.found.values),
+            "seeds_wanted": self.found.wanted,
+            "diverged": self.found.diverged,
+            "place": self.place or None,
+            "test_subjects": "–".join(map(str, sorted({*used[:1], *used[-1:]}))),
             "test_positives": counts.positives.get(self.task.name),
-        }  # fmt: skip
+        }
 
 
 @dataclass(frozen=True)
@@ -177,34 +201,59 @@ def of_layout(
         paper: show the paper's numbers too.
     """
     columns = [tasks.of(name, (name,)) for name in layout.tasks]
-    ranked = [_ranked([_field(found, s, t, layout, evidence, paper) for s in layout.systems]) for t in columns]
+    ranked = [
+        _ranked([_field(found, s, t, layout, evidence, paper) for s in layout.systems])
+        for t in columns
+    ]
     fields = list(zip(*(column for column, _ in ranked)))  # a tuple per system
     notes = [*(note for column, lacking in ranked for note in (*_pointed(column), lacking) if note)]
     counts = _counts([column for column, _ in ranked], labels or {})
     schemed = any(system.mdm is not None for system in layout.systems)
     marks = [(Word(SIGNS[s.mdm]), Word(SIGNS[s.mmcl])) if schemed else () for s in layout.systems]
     foot = _foot(columns, counts, 2 if schemed else 0)
-    unit, seeds = METRICS[columns[0].metric][0], max(field.found.wanted for line in fields for field in line)
+    unit, seeds = (
+        METRICS[columns[0].metric][0],
+        max(field.found.wanted for line in fields for field in line),
+    )
     return Sheet(
         stem=layout.stem,
         title=layout.title,
-        header=("Model", *(("MDM", "MMCL") if schemed else ()), *(SHORT.get(t.name, t.title) for t in columns)),
+        header=(
+            "Model",
+            *(("MDM", "MMCL") if schemed else ()),
+            *(SHORT.get(t.name, t.title) for t in columns),
+        ),
         kind=("name", *(("mark", "mark") if schemed else ()), *("number" for _ in columns)),
-        rows=(*((Word(s.title), *mark, *(field.word() for field in line))
-                for s, mark, line in zip(layout.systems, marks, fields)), *foot),
+        rows=(
+            *(
+                (Word(s.title), *mark, *(field.word() for field in line))
+                for s, mark, line in zip(layout.systems, marks, fields)
+            ),
+            *foot,
+        ),
         foot=len(foot),
-        notes=(f"{unit} on the test set, mean ± sd over {seeds} seeds.", *notes,
-               *_general([field for line in fields for field in line], evidence)),
+        notes=(
+            f"{unit} on the test set, mean ± sd over {seeds} seeds.",
+            *notes,
+            *_general([field for line in fields for field in line], evidence),
+        ),
         records=tuple(field.record(counts) for line in fields for field in line),
-    )  # fmt: skip
+    )
 
 
 def _field(
-    found: Mapping[Cell, Finals], system: System, task: Task, layout: Layout, evidence: Evidence | None, paper: bool
+    found: Mapping[Cell, Finals],
+    system: System,
+    task: Task,
+    layout: Layout,
+    evidence: Evidence | None,
+    paper: bool,
 ) -> _Field:
     low, high = evidence.interval(system.label, task.name) if evidence else (math.nan, math.nan)
     printed = layout.numbers.get((system.label, task.name)) if paper else None
-    return _Field(system, task, found.get((system.label, task.name, 1.0), Finals()), low, high, printed)
+    return _Field(
+        system, task, found.get((system.label, task.name, 1.0), Finals()), low, high, printed
+    )
 
 
 def _ranked(column: list[_Field]) -> tuple[list[_Field], str]:
@@ -216,14 +265,21 @@ def _ranked(column: list[_Field]) -> tuple[list[_Field], str]:
         return column, f"{title} is not ranked: seeds are missing for {', '.join(lacking)}."
     if len(rivals) < 2:
         return column, ""
-    places = {field.system.label: 1 + sum(other.shown > field.shown for other in rivals) for field in rivals}
-    return [replace(f, place=p if (p := places.get(f.system.label, 0)) <= 2 else 0) for f in column], ""
+    places = {
+        field.system.label: 1 + sum(other.shown > field.shown for other in rivals)
+        for field in rivals
+    }
+    return [
+        replace(f, place=p if (p := places.get(f.system.label, 0)) <= 2 else 0) for f in column
+    ], ""
 
 
 def _pointed(column: Sequence[_Field]) -> list[str]:
     """Notes on systems of which final runs of several points exist."""
     title = SHORT.get(column[0].task.name, column[0].task.title)
-    return [f"{title}, {field.system.title}: {field.found.note}" for field in column if field.found.note]
+    return [
+        f"{title}, {field.system.title}: {field.found.note}" for field in column if field.found.note
+    ]
 
 
 def _counts(columns: Sequence[Sequence[_Field]], labels: Mapping[str, Any]) -> _Counts:
@@ -241,10 +297,18 @@ def _counts(columns: Sequence[Sequence[_Field]], labels: Mapping[str, Any]) -> _
 def _foot(columns: Sequence[Task], counts: _Counts, marks: int) -> list[tuple[Word, ...]]:
     """The lines under the systems."""
     blank = [Word("")] * marks
-    lines = [(Word("Test subjects"), *blank, *(Word(span(counts.subjects[task.name])) for task in columns))]
+    lines = [
+        (
+            Word("Test subjects"),
+            *blank,
+            *(Word(span(counts.subjects[task.name])) for task in columns),
+        )
+    ]
     if counts.positives:
         known = [counts.positives.get(task.name) for task in columns]
-        lines.append((Word("Positives"), *blank, *(Word(NONE if n is None else f"{n:,}") for n in known)))
+        lines.append(
+            (Word("Positives"), *blank, *(Word(NONE if n is None else f"{n:,}") for n in known))
+        )
     return lines
 
 

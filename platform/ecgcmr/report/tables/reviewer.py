@@ -44,22 +44,46 @@ def claims(evidence: Evidence) -> Sheet:
         title="The paper's claims, judged by these runs.",
         header=("Section", "Claim", "Verdict", "Difference", "95 % interval", "p", "Why"),
         kind=("name", "text", "name", "number", "number", "number", "text"),
-        rows=tuple((Word(v.claim.section), Word(v.claim.text), Word(v.verdict),
-                    *_effect(Effect(v.value, v.low, v.high, v.p), v.metric), Word(v.reason)) for v in found),
+        rows=tuple(
+            (
+                Word(v.claim.section),
+                Word(v.claim.text),
+                Word(v.verdict),
+                *_effect(Effect(v.value, v.low, v.high, v.p), v.metric),
+                Word(v.reason),
+            )
+            for v in found
+        ),
         notes=(
             "Difference (points of ROC AUC, or r), interval and two-sided p: of the contrast that supports a claim least.",
             "A claim holds if the 95 % interval of every one of its contrasts lies above 0 (or above the margin that it "
             "names); it does not hold if one lies below, after Holm's adjustment; else these runs cannot decide it.",
         ),
-        records=tuple({"section": v.claim.section, "claim": v.claim.text, "verdict": v.verdict, "metric": v.metric,
-                       "difference": v.value, "low": v.low, "high": v.high, "p": v.p, "margin": v.claim.margin,
-                       "contrasts": len(v.comparisons), "reason": v.reason} for v in found),
-    )  # fmt: skip
+        records=tuple(
+            {
+                "section": v.claim.section,
+                "claim": v.claim.text,
+                "verdict": v.verdict,
+                "metric": v.metric,
+                "difference": v.value,
+                "low": v.low,
+                "high": v.high,
+                "p": v.p,
+                "margin": v.claim.margin,
+                "contrasts": len(v.comparisons),
+                "reason": v.reason,
+            }
+            for v in found
+        ),
+    )
 
 
 def comparisons(evidence: Evidence, layout: Layout) -> Sheet:
     """A table's own system minus each of the others, per task."""
-    found, titles = evidence.comparisons(layout), {system.label: system.title for system in layout.systems}
+    found, titles = (
+        evidence.comparisons(layout),
+        {system.label: system.title for system in layout.systems},
+    )
     binary = tasks.TASKS[layout.tasks[0]].kind == "binary"
     test, unit = ("DeLong's test", "points of ROC AUC") if binary else ("a paired bootstrap", "r")
     return Sheet(
@@ -73,16 +97,37 @@ def comparisons(evidence: Evidence, layout: Layout) -> Sheet:
             "about other subjects, not other seeds.",
             f"Holm's adjustment is over the {sum(not c.reasons for c in found)} comparisons of this table.",
         ),
-        records=tuple({"task": c.contrast.task, "ours": c.contrast.better, "other": c.contrast.worse,
-                       "difference": c.effect.value, "low": c.effect.low, "high": c.effect.high, "p": c.effect.p,
-                       "p_holm": c.adjusted, "n": c.n, "reason": c.reason} for c in found),
-    )  # fmt: skip
+        records=tuple(
+            {
+                "task": c.contrast.task,
+                "ours": c.contrast.better,
+                "other": c.contrast.worse,
+                "difference": c.effect.value,
+                "low": c.effect.low,
+                "high": c.effect.high,
+                "p": c.effect.p,
+                "p_holm": c.adjusted,
+                "n": c.n,
+                "reason": c.reason,
+            }
+            for c in found
+        ),
+    )
 
 
 def _compared(comparison: Comparison, titles: Mapping[str, str]) -> tuple[Word, ...]:
-    task, other = comparison.contrast.task, Word(titles[comparison.contrast.worse], 0, comparison.reasons)
+    task, other = (
+        comparison.contrast.task,
+        Word(titles[comparison.contrast.worse], 0, comparison.reasons),
+    )
     effect = _effect(comparison.effect, tasks.TASKS[task].metric)
-    return Word(SHORT[task]), other, *effect, Word(p_value(comparison.adjusted)), _count(comparison.n or None)
+    return (
+        Word(SHORT[task]),
+        other,
+        *effect,
+        Word(p_value(comparison.adjusted)),
+        _count(comparison.n or None),
+    )
 
 
 def _effect(effect: Effect, metric: str) -> list[Word]:
@@ -102,20 +147,44 @@ def figure5(evidence: Evidence) -> Sheet:
     """The numbers of Figure 5: AUROC by share of the labels; empty if only the full training sets have run."""
     points = {(p.task, p.label, p.take): p for p in evidence.low_label()}
     takes = [take for take in TAKES if any(key[2] == take for key in points)]
-    lines = list(dict.fromkeys((task, label) for task, label, _ in points)) if set(takes) - {1.0} else []
+    lines = (
+        list(dict.fromkeys((task, label) for task, label, _ in points))
+        if set(takes) - {1.0}
+        else []
+    )
     return Sheet(
         stem="figure5",
         title="Figure 5 in numbers: few labels.",
         header=("Disease", "Model", *(f"{100 * take:g} %" for take in takes)),
         kind=("name", "name", *("number" for _ in takes)),
-        rows=tuple((Word(SHORT[task]), Word(_title(label)), *(_share(points.get((task, label, take))) for take in takes))
-                   for task, label in lines),
-        notes=("ROC AUC [%] on the test set by share of the labels used for training, mean ± sd over seeds.",
-               "In brackets: 95 % interval of the mean over seeds (Student's t). n: rows trained on."),
-        records=tuple({"task": p.task, "label": p.label, "take": p.take, "n_train": p.n_train or None,
-                       "mean": 100 * p.mean, "sd": 100 * p.sd, "low": 100 * p.low, "high": 100 * p.high,
-                       "seeds": len(p.values), "lack": p.lack} for p in points.values()),
-    )  # fmt: skip
+        rows=tuple(
+            (
+                Word(SHORT[task]),
+                Word(_title(label)),
+                *(_share(points.get((task, label, take))) for take in takes),
+            )
+            for task, label in lines
+        ),
+        notes=(
+            "ROC AUC [%] on the test set by share of the labels used for training, mean ± sd over seeds.",
+            "In brackets: 95 % interval of the mean over seeds (Student's t). n: rows trained on.",
+        ),
+        records=tuple(
+            {
+                "task": p.task,
+                "label": p.label,
+                "take": p.take,
+                "n_train": p.n_train or None,
+                "mean": 100 * p.mean,
+                "sd": 100 * p.sd,
+                "low": 100 * p.low,
+                "high": 100 * p.high,
+                "seeds": len(p.values),
+                "lack": p.lack,
+            }
+            for p in points.values()
+        ),
+    )
 
 
 def _share(point: Share | None) -> Word:
@@ -127,7 +196,9 @@ def _share(point: Share | None) -> Word:
 
 def phenotypes(evidence: Evidence) -> Sheet:
     """Pearson's r of all 61 phenotypes for every system that has run on them, with both means of each group below."""
-    labels = finals.ordered([label for task in GROUPS for label in evidence.labels(task)], list(TITLES))
+    labels = finals.ordered(
+        [label for task in GROUPS for label in evidence.labels(task)], list(TITLES)
+    )
     lines, means = evidence.phenotypes(labels), evidence.means(labels)
 
     def row(line: Line, name: str, unit: str) -> tuple[Word, ...]:
@@ -138,23 +209,45 @@ def phenotypes(evidence: Evidence) -> Sheet:
         title="CMR phenotypes one by one.",
         header=("Phenotype", "Unit", *map(_title, labels)),
         kind=("name", "name", *("number" for _ in labels)),
-        rows=(*(row(line, line.name, tasks.UNITS[line.name]) for line in lines),
-              *(row(line, f"{SHORT[line.task]}, {line.name}", "") for line in means)),
+        rows=(
+            *(row(line, line.name, tasks.UNITS[line.name]) for line in lines),
+            *(row(line, f"{SHORT[line.task]}, {line.name}", "") for line in means),
+        ),
         foot=len(means),
-        notes=("Pearson's r on the test set, mean ± sd over seeds.", BRACKETS,
-               "The paper's Table IV gives the mean of r; the mean by Fisher's z gives strong correlations more weight."),
-        records=tuple({"phenotype": line.name, "task": line.task, "label": label, "r": score.mean, "sd": score.sd,
-                       "low": score.low, "high": score.high, "n": score.n}
-                      for line in (*lines, *means) for label, score in line.scores.items()),
-    )  # fmt: skip
+        notes=(
+            "Pearson's r on the test set, mean ± sd over seeds.",
+            BRACKETS,
+            "The paper's Table IV gives the mean of r; the mean by Fisher's z gives strong correlations more weight.",
+        ),
+        records=tuple(
+            {
+                "phenotype": line.name,
+                "task": line.task,
+                "label": label,
+                "r": score.mean,
+                "sd": score.sd,
+                "low": score.low,
+                "high": score.high,
+                "n": score.n,
+            }
+            for line in (*lines, *means)
+            for label, score in line.scores.items()
+        ),
+    )
 
 
 def secondary(evidence: Evidence) -> Sheet:
     """Average precision of every system on the diseases, with the prevalence that it has to be read against."""
     found = {(line.label, line.task): line for line in evidence.secondary()}
     labels = finals.ordered([label for label, _ in found], list(TITLES))
-    shares = {task: sorted(x.prevalence for x in found.values() if x.task == task) for task in tasks.DISEASES}
-    ends = ["–".join(dict.fromkeys(f"{100 * x:.2f}" for x in (*of[:1], *of[-1:]))) or NONE for of in shares.values()]
+    shares = {
+        task: sorted(x.prevalence for x in found.values() if x.task == task)
+        for task in tasks.DISEASES
+    }
+    ends = [
+        "–".join(dict.fromkeys(f"{100 * x:.2f}" for x in (*of[:1], *of[-1:]))) or NONE
+        for of in shares.values()
+    ]
     foot = ((Word("Prevalence"), *map(Word, ends)),) if found else ()
 
     def score(label: str, task: str) -> Word:
@@ -165,14 +258,34 @@ def secondary(evidence: Evidence) -> Sheet:
         title="Average precision beside the prevalence.",
         header=("Model", *(SHORT[task] for task in tasks.DISEASES)),
         kind=("name", *("number" for _ in tasks.DISEASES)),
-        rows=(*((Word(_title(label)), *(score(label, task) for task in tasks.DISEASES)) for label in labels), *foot),
+        rows=(
+            *(
+                (Word(_title(label)), *(score(label, task) for task in tasks.DISEASES))
+                for label in labels
+            ),
+            *foot,
+        ),
         foot=len(foot),
-        notes=("Average precision (AUPRC) [%] on the test set, mean ± sd over seeds.", BRACKETS,
-               "Prevalence [%]: positives among the test subjects, which a random order would reach."),
-        records=tuple({"label": x.label, "task": x.task, "auprc": x.score.mean, "sd": x.score.sd, "low": x.score.low,
-                       "high": x.score.high, "prevalence": x.prevalence, "n": x.score.n, "positives": x.score.positives}
-                      for x in found.values()),
-    )  # fmt: skip
+        notes=(
+            "Average precision (AUPRC) [%] on the test set, mean ± sd over seeds.",
+            BRACKETS,
+            "Prevalence [%]: positives among the test subjects, which a random order would reach.",
+        ),
+        records=tuple(
+            {
+                "label": x.label,
+                "task": x.task,
+                "auprc": x.score.mean,
+                "sd": x.score.sd,
+                "low": x.score.low,
+                "high": x.score.high,
+                "prevalence": x.prevalence,
+                "n": x.score.n,
+                "positives": x.score.positives,
+            }
+            for x in found.values()
+        ),
+    )
 
 
 def calibration(evidence: Evidence) -> Sheet:
@@ -182,8 +295,17 @@ def calibration(evidence: Evidence) -> Sheet:
     return Sheet(
         stem="calibration",
         title="Calibration: as trained on balanced sets, and corrected for prevalence.",
-        header=("Disease", "Model", "Slope", "Intercept", "Brier", "ECE", "Intercept, corrected", "Brier, corrected",
-                "ECE, corrected"),
+        header=(
+            "Disease",
+            "Model",
+            "Slope",
+            "Intercept",
+            "Brier",
+            "ECE",
+            "Intercept, corrected",
+            "Brier, corrected",
+            "ECE, corrected",
+        ),
         kind=("name", "name", *("number",) * 7),
         rows=tuple(_calibrated(x) for x in found),
         notes=(
@@ -191,10 +313,16 @@ def calibration(evidence: Evidence) -> Sheet:
             "Calibrated is slope 1 and intercept 0. ECE: expected calibration error in ten bins of equally many subjects.",
             "Corrected: logit p + logit(prevalence in the training split) − logit(share of positives trained on); it keeps "
             "order and slope.",
-            *([f"Not corrected, as the runs do not say at which prevalence they were trained: {silent}."] if silent else []),
+            *(
+                [
+                    f"Not corrected, as the runs do not say at which prevalence they were trained: {silent}."
+                ]
+                if silent
+                else []
+            ),
         ),
         records=tuple(_calibration_record(x) for x in found),
-    )  # fmt: skip
+    )
 
 
 def _calibrated(x: Calibrated) -> tuple[Word, ...]:
@@ -203,7 +331,9 @@ def _calibrated(x: Calibrated) -> tuple[Word, ...]:
         small = (f"runs {mean_sd(single.mean, single.sd)}",) if len(runs) > 1 else ()
         if math.isnan(effect.value):
             return Word(NONE, 0, small)
-        return Word(signed(effect.value, ".2f"), 0, (interval(effect.low, effect.high, ".2f"), *small))
+        return Word(
+            signed(effect.value, ".2f"), 0, (interval(effect.low, effect.high, ".2f"), *small)
+        )
 
     slope = sure(x.trained.slope, [single.slope for single in x.single])
     words = [
@@ -212,7 +342,13 @@ def _calibrated(x: Calibrated) -> tuple[Word, ...]:
     ]
     if x.corrected:
         words += [sure(x.corrected.intercept), *_errors(x.corrected.brier, x.corrected.ece)]
-    return (Word(SHORT[x.task]), Word(_title(x.label)), slope, *words, *[Word(NONE)] * (6 - len(words)))
+    return (
+        Word(SHORT[x.task]),
+        Word(_title(x.label)),
+        slope,
+        *words,
+        *[Word(NONE)] * (6 - len(words)),
+    )
 
 
 def _errors(*values: float) -> list[Word]:
@@ -226,13 +362,18 @@ def _calibration_record(x: Calibrated) -> dict[str, Any]:
         return {f"{name}{end}": value for end, value in zip(ends, values)}
 
     return {
-        "label": x.label, "task": x.task, "trained_at": x.trained_at, "prevalence": x.population,
-        **of("slope", x.trained.slope), **of("intercept", x.trained.intercept),
-        "brier": x.trained.brier, "ece": x.trained.ece,
+        "label": x.label,
+        "task": x.task,
+        "trained_at": x.trained_at,
+        "prevalence": x.population,
+        **of("slope", x.trained.slope),
+        **of("intercept", x.trained.intercept),
+        "brier": x.trained.brier,
+        "ece": x.trained.ece,
         **of("intercept_corrected", x.corrected.intercept if x.corrected else None),
         "brier_corrected": x.corrected.brier if x.corrected else None,
         "ece_corrected": x.corrected.ece if x.corrected else None,
-    }  # fmt: skip
+    }
 
 
 def subgroups(evidence: Evidence, people: pd.DataFrame) -> Sheet:
@@ -249,7 +390,12 @@ def subgroups(evidence: Evidence, people: pd.DataFrame) -> Sheet:
         known = next((score for score in scores.values() if score), Score())
         scale = METRICS[tasks.TASKS[task].metric][1]
         counts = _count(known.n or None), _count(known.positives)
-        return Word(SHORT[task]), Word(name), *counts, *(_scored(scores.get(label), scale) for label in labels)
+        return (
+            Word(SHORT[task]),
+            Word(name),
+            *counts,
+            *(_scored(scores.get(label), scale) for label in labels),
+        )
 
     return Sheet(
         stem="subgroups",
@@ -257,12 +403,28 @@ def subgroups(evidence: Evidence, people: pd.DataFrame) -> Sheet:
         header=("Task", "Subgroup", "Subjects", "Positives", *map(_title, labels)),
         kind=("name", "name", "number", "number", *("number" for _ in labels)),
         rows=tuple(row(group.task, group.name, group.scores) for group in found),
-        notes=("ROC AUC [%] of diseases, mean r of phenotypes, on the test set, mean ± sd over seeds.", BRACKETS,
-               f"{NONE}: fewer than two subjects of either class, or a phenotype without two values."),
-        records=tuple({"task": group.task, "subgroup": group.name, "label": label, "mean": score.mean, "sd": score.sd,
-                       "low": score.low, "high": score.high, "n": score.n, "positives": score.positives}
-                      for group in found for label, score in group.scores.items() if score),
-    )  # fmt: skip
+        notes=(
+            "ROC AUC [%] of diseases, mean r of phenotypes, on the test set, mean ± sd over seeds.",
+            BRACKETS,
+            f"{NONE}: fewer than two subjects of either class, or a phenotype without two values.",
+        ),
+        records=tuple(
+            {
+                "task": group.task,
+                "subgroup": group.name,
+                "label": label,
+                "mean": score.mean,
+                "sd": score.sd,
+                "low": score.low,
+                "high": score.high,
+                "n": score.n,
+                "positives": score.positives,
+            }
+            for group in found
+            for label, score in group.scores.items()
+            if score
+        ),
+    )
 
 
 # -- words -------------------------------------------------------------------------------------------------------------

@@ -14,7 +14,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-KINDS = ("name", "mark", "number", "text")  # of columns: left, centred, right, and left with line breaks
+KINDS = (
+    "name",
+    "mark",
+    "number",
+    "text",
+)  # of columns: left, centred, right, and left with line breaks
 WRAP = 48  # characters of a line in a column of kind "text", on the terminal
 NARROW = 88  # characters that notes may take below a narrower table
 LONG = 30  # rows that LaTeX may break over pages
@@ -24,10 +29,29 @@ LEGEND = {1: "¹ best", 2: "² second best"}
 
 # What a table may hold beyond ASCII, as LaTeX writes it.
 SIGNS = {
-    "±": r"$\pm$", "✓": r"\checkmark", "✗": r"$\times$", "—": "---", "–": "--", "−": "$-$", "≥": r"$\geq$", "≤": r"$\leq$",
-    "<": "$<$", ">": "$>$", "…": r"\dots{}", "×": r"$\times$", "’": "'", "·": r"$\cdot$", "\u00a0": "~",
-}  # fmt: skip
-COMMANDS = {**{sign: f"\\{sign}" for sign in "&%$#_{}"}, "\\": r"\textbackslash{}", "^": r"\^{}", "~": r"\~{}", **SIGNS}
+    "±": r"$\pm$",
+    "✓": r"\checkmark",
+    "✗": r"$\times$",
+    "—": "---",
+    "–": "--",
+    "−": "$-$",
+    "≥": r"$\geq$",
+    "≤": r"$\leq$",
+    "<": "$<$",
+    ">": "$>$",
+    "…": r"\dots{}",
+    "×": r"$\times$",
+    "’": "'",
+    "·": r"$\cdot$",
+    "\u00a0": "~",
+}
+COMMANDS = {
+    **{sign: f"\\{sign}" for sign in "&%$#_{}"},
+    "\\": r"\textbackslash{}",
+    "^": r"\^{}",
+    "~": r"\~{}",
+    **SIGNS,
+}
 
 
 @dataclass(frozen=True)
@@ -92,7 +116,9 @@ class Sheet:
         foot = [line for block in shown[1 + len(self.body) :] for line in block]
         legend = [", ".join(LEGEND[place] for place in self.places)] if self.places else []
         ruled = [*shown[0], rule, *body, *([rule, *foot] if foot else [])]
-        notes = [line for note in self.notes for line in textwrap.wrap(note, max(len(rule), NARROW))]
+        notes = [
+            line for note in self.notes for line in textwrap.wrap(note, max(len(rule), NARROW))
+        ]
         return "\n".join([self.title, "", *ruled, "", *legend, *notes]).rstrip()
 
     def markdown(self) -> str:
@@ -109,8 +135,15 @@ class Sheet:
             [rules[kind] for kind in self.kind],
             *([field(w) for w in row] for row in self.rows),
         ]
-        lines = ["| " + " | ".join(word.replace("|", "\\|") for word in row) + " |" for row in table]
-        return "\n".join([f"**{self.title}**", "", *lines, "", *(f"{note}  " for note in self.notes)]).rstrip() + "\n"
+        lines = [
+            "| " + " | ".join(word.replace("|", "\\|") for word in row) + " |" for row in table
+        ]
+        return (
+            "\n".join(
+                [f"**{self.title}**", "", *lines, "", *(f"{note}  " for note in self.notes)]
+            ).rstrip()
+            + "\n"
+        )
 
     def latex(self) -> str:
         """LaTeX for booktabs and amssymb, a `longtable` if it may not fit a page: best bold, second best underlined."""
@@ -124,7 +157,13 @@ class Sheet:
         if len(self.rows) > LONG:
             begin = [rf"\begin{{longtable}}{{{columns}}}", caption + r" \\", *head, r"\endhead"]
             return "\n".join([*begin, *ruled, r"\end{longtable}", ""])
-        begin = [r"\begin{table}", r"\centering", caption, rf"\begin{{tabular}}{{{columns}}}", *head]
+        begin = [
+            r"\begin{table}",
+            r"\centering",
+            caption,
+            rf"\begin{{tabular}}{{{columns}}}",
+            *head,
+        ]
         return "\n".join([*begin, *ruled, r"\end{tabular}", r"\end{table}", ""])
 
     def csv(self) -> str:
@@ -151,15 +190,24 @@ def _lines(row: Sequence[Word], kind: Sequence[str], ranked: Sequence[bool]) -> 
     for word, of, marked in zip(row, kind, ranked):
         first = textwrap.wrap(word.text, WRAP) or [""] if of == "text" else [word.text]
         lines = [*first, *word.small]
-        fields.append([line + (PLACES[word.place] or " ") if marked and not i else line + " " * marked
-                       for i, line in enumerate(lines)])  # fmt: skip
-    return [[lines[i] if i < len(lines) else "" for lines in fields] for i in range(max(map(len, fields)))]
+        fields.append(
+            [
+                line + (PLACES[word.place] or " ") if marked and not i else line + " " * marked
+                for i, line in enumerate(lines)
+            ]
+        )
+    return [
+        [lines[i] if i < len(lines) else "" for lines in fields]
+        for i in range(max(map(len, fields)))
+    ]
 
 
 def _aligned(line: Sequence[str], widths: Sequence[int], kind: Sequence[str]) -> str:
     """One line of a terminal: names left, marks centred, numbers right."""
     placed = {"name": str.ljust, "text": str.ljust, "mark": str.center, "number": str.rjust}
-    return "  ".join(placed[of](word, width) for word, width, of in zip(line, widths, kind)).rstrip()
+    return "  ".join(
+        placed[of](word, width) for word, width, of in zip(line, widths, kind)
+    ).rstrip()
 
 
 def _latex_lines(row: Sequence[Word]) -> list[str]:
@@ -167,7 +215,12 @@ def _latex_lines(row: Sequence[Word]) -> list[str]:
     marks = {0: "{}", 1: r"\textbf{{{}}}", 2: r"\underline{{{}}}"}
     lines = [[marks[word.place].format(latex(word.text)) if word.text else "" for word in row]]
     for i in range(max(len(word.small) for word in row)):
-        lines.append([rf"{{\footnotesize {latex(word.small[i])}}}" if i < len(word.small) else "" for word in row])
+        lines.append(
+            [
+                rf"{{\footnotesize {latex(word.small[i])}}}" if i < len(word.small) else ""
+                for word in row
+            ]
+        )
     return [" & ".join(words) + r" \\" for words in lines]
 
 
