@@ -13,18 +13,15 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "platform" / "ecgcmr"
 
-PRONOUNS = set(
-    "it that this these those they them one each own mine other others both some any none all "
-    "what who which whose".split()
-)
-PARTICIPLES = set(
-    "found made given said kept told taken left held seen known got drawn done written shown cut "
-    "begun built meant sent bound met brought chosen broken hidden lost grown read".split()
-)
+_PRONOUNS = """it that this these those they them one each own mine other others both some any none
+all what who which whose"""
+PRONOUNS = set(_PRONOUNS.split())
+_PARTICIPLES = """found made given said kept told taken left held seen known got drawn done written shown cut
+begun built meant sent bound met brought chosen broken hidden lost grown read"""
+PARTICIPLES = set(_PARTICIPLES.split())
 # The field's own words, and words that only end like a participle.
-NAMES = set(
-    "seed speed feed embed predicted measured observed fitted masked labelled expected".split()
-)
+_NAMES = "seed speed feed embed predicted measured observed fitted masked labelled expected"
+NAMES = set(_NAMES.split())
 
 # Percent of the names that a package assigns; a file at the top level counts under its own name.
 VAGUE = {

@@ -31,7 +31,7 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
 from ecgcmr import store  # noqa: E402
-from ecgcmr.cohort import dataset  # noqa: E402
+from ecgcmr.cohort import build, dataset, prepare, staging  # noqa: E402
 from ecgcmr.data import cache, sampler, stream  # noqa: E402
 from ecgcmr.runtime import hardware  # noqa: E402
 from ecgcmr.search import spaces, study  # noqa: E402
@@ -43,18 +43,16 @@ ROWS = 512  # read at once
 
 
 def make_cohort(path: Path, subjects: int, jobs: int) -> None:
-    """Make the synthetic cohort with processes where `dataset.synth` has Ray Data."""
+    """Make the synthetic cohort with processes where `build.synth` has Ray Data."""
     with multiprocessing.get_context("fork").Pool(jobs) as pool:
 
         def each(todo: Any, out: Path) -> Iterator[dict[str, Any]]:
             rows = [{"job": json.dumps(job), "out": str(out.resolve())} for job in todo]
-            for row in pool.imap_unordered(dataset._work, rows):
+            for row in pool.imap_unordered(prepare.work, rows):
                 yield json.loads(row["part"])
 
-        dataset._each = each
-        dataset.synth(
-            path, subjects=subjects, shard_rows=dataset.SHARD_ROWS if subjects > 2000 else 64
-        )
+        staging._each = each
+        build.synth(path, subjects=subjects, shard_rows=build.SHARD_ROWS if subjects > 2000 else 64)
 
 
 def pre_train(trial: Trial, listed: list[Trial], cohort_path: Path, runs: Path, name: str) -> float:

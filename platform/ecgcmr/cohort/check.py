@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ecgcmr import tasks
-from ecgcmr.cohort import dataset, linkage, shards
+from ecgcmr.cohort import dataset, linkage, shards, staging
 from ecgcmr.errors import InputError
 from ecgcmr.signals import ecg
 
@@ -91,7 +91,7 @@ def _manifest(cohort: dataset.Cohort, index: pd.DataFrame) -> Iterator[Fault]:
     for name, counts in {**said["labels"], **said.get("flags", {})}.items():
         if name not in index:
             yield Fault(dataset.INDEX, None, f"no column '{name}', which the manifest counts")
-        elif dataset.counts(index, [name]).get(name) != counts:
+        elif staging.counts(index, [name]).get(name) != counts:
             yield Fault(dataset.MANIFEST, None, f"labels of '{name}' are not those of the index")
     listed = {entry["path"] for entry in said["shards"]}
     for file in sorted(cohort.path.glob("*/*.parquet")):

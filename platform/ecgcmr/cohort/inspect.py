@@ -162,11 +162,12 @@ def _ecg(source: str, name: str, record: raw.EcgRecord) -> Seen:
     faults = tuple(ecg.quality(settled))
     if faults:
         return dataclasses.replace(seen, faults=faults, picture=np.nan_to_num(settled))
-    _, words = ecg.prepare(record.signal, record.rate_hz, record.leads, cleaned=record.cleaned)
+    changes = ecg.repairs(record.signal.shape[1], record.rate_hz, record.leads)
+    _, words = ecg.prepare_settled(settled, cleaned=record.cleaned)
     cleaning = () if record.cleaned else ("clipped and freed of its baseline",)
     return dataclasses.replace(
         seen,
-        repairs=(*record.repairs, *words, *cleaning),
+        repairs=(*record.repairs, *changes, *words, *cleaning),
         flags=_suspicions(settled),
         picture=np.nan_to_num(settled),
     )

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -80,6 +80,13 @@ class Linked:
     link: list[dict[str, str]]  # pseudonym, kind, key: for the builder alone
 
 
+class SortedOut(NamedTuple):
+    """Recordings that can serve, and those that failed or repeat another."""
+
+    usable: list[Found]
+    failed: list[Found]
+
+
 def splits(persons: int, seed: int) -> np.ndarray:
     """The split of each of `persons`, 70 / 15 / 15, a pure function of the seed: floor(0.7 n), then halves."""
     train = persons * 7 // 10
@@ -99,21 +106,17 @@ def pseudonym(secret: bytes, person: str) -> str:
 # -- linking -----------------------------------------------------------------------------------------------------------
 
 
-def link(found: Sequence[Found], labels: Labels, secret: bytes, seed: int) -> Linked:
-    """Turn what was found into rows: without duplicates, paired by person, split by person, labelled.
+def link(recordings: SortedOut, labels: Labels, secret: bytes, seed: int) -> Linked:
+    """Turn recordings into rows: paired by person, split by person, labelled.
 
     Args:
-        found: every recording, in the order of its source; of two equal ones the first stays.
+        recordings: of `sort_out`.
         labels: of the labels files.
         secret: key of the pseudonyms.
         seed: of the split.
-
-    Raises:
-        InputError: nothing can serve.
     """
-    usable, failed = sort_out(found)
-    usable = _told_apart(usable)
-    visits = _by_patient(_visits(usable, labels), labels)
+    usable, failed = _told_apart(recordings.usable), recordings.failed
+    visits = sorted(_by_patient(_visits(usable, labels), labels), key=_order)
     persons = sorted({person for person, _, _ in visits})
     split_of = dict(zip(persons, splits(len(persons), seed), strict=True))
     name_of = {person: pseudonym(secret, person) for person in persons}
@@ -123,7 +126,7 @@ def link(found: Sequence[Found], labels: Labels, secret: bytes, seed: int) -> Li
     return Linked(
         rows=rows,
         labels=held,
-        flow=_flow(found, failed, rows),
+        flow=_flow([*usable, *failed], failed, rows),
         exclusions=[{"key": name, "reason": f"{f.kind}: {f.reason}"} for f, name in unknown],
         repairs=[
             {"key": name_of[p], "what": f"{f.kind}: {what}"}
@@ -145,8 +148,8 @@ def link(found: Sequence[Found], labels: Labels, secret: bytes, seed: int) -> Li
     )
 
 
-def sort_out(found: Sequence[Found]) -> tuple[list[Found], list[Found]]:
-    """(those that can serve, those that failed or repeat another).
+def sort_out(found: Sequence[Found]) -> SortedOut:
+    """Divide recordings, given in the order of their sources; of two equal ones the first can serve.
 
     Raises:
         InputError: nothing can serve; says why.
@@ -167,7 +170,7 @@ def sort_out(found: Sequence[Found]) -> tuple[list[Found], list[Found]]:
             f"{n} {reason}" for reason, n in Counter(f.reason for f in failed).most_common()
         )
         raise InputError(f"none of {len(found)} recordings can serve: {reasons}")
-    return usable, failed
+    return SortedOut(usable, failed)
 
 
 def _named(recording: Found, labels: Labels) -> str | None:
@@ -249,7 +252,7 @@ def _visits(usable: Sequence[Found], labels: Labels) -> list[Visit]:
     for cmr in (f for f in usable if f.kind == "cmr"):
         joined = partner.get(id(cmr))
         pairs.append((_person(joined or cmr, labels), joined, cmr))
-    return sorted(pairs, key=_order)
+    return pairs
 
 
 def _by_patient(visits: Sequence[Visit], labels: Labels) -> list[Visit]:
@@ -274,7 +277,7 @@ def _by_patient(visits: Sequence[Visit], labels: Labels) -> list[Visit]:
             out.append((person, ecg, cmr))
         else:  # a person who is named first, else the first name
             out.append((min(members[g])[1], _noted(ecg, SAME_PATIENT), _noted(cmr, SAME_PATIENT)))
-    return sorted(out, key=_order)
+    return out
 
 
 def _trusted(visits: Sequence[Visit], named: Sequence[bool]) -> set[str]:

@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 
 from ecgcmr import store
-from ecgcmr.cohort import dataset, linkage, shards
+from ecgcmr.cohort import dataset, linkage, shards, staging
 from ecgcmr.cohort.dataset import Cohort
 from ecgcmr.errors import InputError
 from ecgcmr.signals import quality_flags
@@ -87,13 +87,13 @@ def withdraw(
         "replaces": cohort.fingerprint,
         "withdrawn": dataset.digest([cohort.fingerprint, *sorted(gone)]),
     }
-    if not dataset.ready(out, request):
-        with dataset.building(out, request):
+    if not staging.ready(out, request):
+        with staging.building(out, request):
             columns = _columns(cohort)
-            parts = dataset.run_jobs(out, _jobs(cohort, index, stays, columns), "rows")
+            parts = staging.run_jobs(out, _jobs(cohort, index, stays, columns), "rows")
             account = _account(cohort, index[stays], gone)
             labels = [name for name in columns if name not in quality_flags.FLAGS]
-            dataset.finish(out, request, cohort.recipe, parts, labels, account)
+            staging.finish(out, request, cohort.recipe, parts, labels, account)
     _hand_on(old, out, known, gone, Path(key) if key else None)
     return dataset.open(out)
 

@@ -27,7 +27,7 @@ def synth(args: argparse.Namespace, screen: Screen) -> int:
     subjects = args.subjects or SUBJECTS[args.scale]
     with screen.display.stage(f"Cohort of {subjects:,} synthetic subjects") as notes:
         screen.need_ray()
-        made = door("cohort.dataset").synth(args.cohort, subjects=subjects, seed=args.seed)
+        made = door("cohort.build").synth(args.cohort, subjects=subjects, seed=args.seed)
         notes.append(rows_of(made))
     screen.say(f"{args.cohort}: {flow_of(made)}")
     return 0
@@ -37,7 +37,7 @@ def build(args: argparse.Namespace, screen: Screen) -> int:
     """Make a cohort of real recordings."""
     with screen.display.stage("Cohort of recordings") as notes:
         screen.need_ray()
-        made = door("cohort.dataset").build(
+        made = door("cohort.build").build(
             args.cohort,
             ecg=args.ecg,
             cmr=args.cmr,

@@ -159,13 +159,29 @@ def prepare(
     Raises:
         Excluded: it cannot be settled, or `quality` finds fault; the first fault is the reason.
     """
-    settled = settle(signal, rate_hz, leads)
+    trace, words = prepare_settled(settle(signal, rate_hz, leads), cleaned=cleaned)
+    return trace, (*repairs(signal.shape[1], rate_hz, leads), *words)
+
+
+def prepare_settled(
+    settled: np.ndarray, *, cleaned: bool = False
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Check and clean a recording that is settled.
+
+    Args:
+        settled: (12, 5000) mV, see `settle`.
+        cleaned: see `prepare`.
+
+    Returns:
+        (12, 5000) float32, mV, cleaned; and what was changed, in words.
+
+    Raises:
+        Excluded: `quality` finds fault; the first fault is the reason.
+    """
     faults = quality(settled)
     if faults:
         raise Excluded(faults[0])
-    words = repairs(signal.shape[1], rate_hz, leads)
-    if np.isnan(settled).any():
-        words = (*words, "missing samples set to 0")
+    words = ("missing samples set to 0",) if np.isnan(settled).any() else ()
     return (np.nan_to_num(settled) if cleaned else clean(settled)), words
 
 
