@@ -16,7 +16,7 @@ from ecgcmr.report.tables import paper as tables
 def table(runs, stem="table3", **options):
     """One table of the paper from what lies under `runs`."""
     return tables.of_layout(
-        finals.of_space(store.rows(runs), "toy"), paper.LAYOUTS[stem], **options
+        finals.of_space(store.rows(runs), "toy", runs), paper.LAYOUTS[stem], **options
     )
 
 
@@ -131,16 +131,16 @@ def test_of_equal_points_the_first_by_name_stands_as_in_the_sweep(tmp_path):
 
 def test_several_spaces_are_told_apart(tmp_path):
     handmade.fill(tmp_path, tasks=("af",))
-    assert set(tables.every(store.rows(tmp_path))) == {"table3"}
+    assert set(tables.every(store.rows(tmp_path), tmp_path)) == {"table3"}
     handmade.finish(tmp_path, label="mmcl", space="other")
-    made = tables.every(store.rows(tmp_path))
+    made = tables.every(store.rows(tmp_path), tmp_path)
     assert set(made) == {"table3-toy", "others-other"}
     assert made["table3-toy"].stem == "table3-toy"
     assert "[other]" in made["others-other"].title
 
 
 def test_no_runs_make_no_tables(tmp_path):
-    assert tables.every(store.rows(tmp_path)) == {}
+    assert tables.every(store.rows(tmp_path), tmp_path) == {}
 
 
 def test_positives_only_where_the_manifest_counts_the_same_subjects(tmp_path):
@@ -191,13 +191,13 @@ def test_a_table_shows_what_more_than_half_of_its_systems_ran(tmp_path):
     handmade.fill(
         tmp_path
     )  # the four of Table III: two of Table I's four, three of Table II's seven
-    assert set(tables.every(store.rows(tmp_path))) == {"table3"}
+    assert set(tables.every(store.rows(tmp_path), tmp_path)) == {"table3"}
     for label in ("simclr", "clocs"):
         handmade.finish(tmp_path, label=label)
-    assert set(tables.every(store.rows(tmp_path))) == {"table2", "table3"}
+    assert set(tables.every(store.rows(tmp_path), tmp_path)) == {"table2", "table3"}
     handmade.finish(tmp_path, label="xgboost", method="xgboost")
     handmade.finish(tmp_path, label="cmr-mmcl")
-    made = tables.every(store.rows(tmp_path))
+    made = tables.every(store.rows(tmp_path), tmp_path)
     assert set(made) == {"table1", "table2", "table3", "others"}
     assert [row[0].text for row in made["table1"].body] == ["ECG", "Tabular", "CMR", "ECG (MMCL)"]
     assert [record["label"] for record in made["others"].records] == ["cmr-mmcl"]
@@ -208,7 +208,7 @@ def test_whatever_no_table_of_the_paper_shows_gets_one_of_its_own(tmp_path):
         handmade.finish(tmp_path, label=label, task="snomed_164889003", value=0.9)
         handmade.finish(tmp_path, label=label, task="lv", scores=(("test", "pearson", 0.6, 240),))
         handmade.finish(tmp_path, label=label, task="af")
-    made = tables.every(store.rows(tmp_path))
+    made = tables.every(store.rows(tmp_path), tmp_path)
     assert set(made) == {"labels", "others-phenotypes", "others"}
     assert [row[0].text for row in made["labels"].body] == ["Supervised ViT", "MAE", "own-label_1"]
     assert cell(made["labels"], "mae", "snomed_164889003")["mean"] == pytest.approx(90.0)
@@ -227,7 +227,7 @@ def test_table_4_is_in_r_and_its_reference_is_not_ranked(tmp_path):
                 seed=seed,
                 scores=(("test", "pearson", 0.5 + 0.05 * i, 240),),
             )
-    sheet = tables.every(store.rows(tmp_path), paper=True)["table4"]
+    sheet = tables.every(store.rows(tmp_path), tmp_path, paper=True)["table4"]
     assert sheet.header == ("Model", "MDM", "MMCL", "LV", "RV", "WT", "Ecc", "Err")
     assert word(sheet, "CMR (reference)", "LV").place == 0
     assert (word(sheet, "MMCL", "LV").text, word(sheet, "MMCL", "LV").place) == ("0.65 ± 0.00", 1)
@@ -283,7 +283,9 @@ def planted(tmp_path_factory):
             "sex": np.arange(400) % 2,
         }
     )
-    return tables.every(rows, {"toy": Evidence.of(runs, "toy", rows, draws=200)}, people=people)
+    return tables.every(
+        rows, runs, {"toy": Evidence.of(runs, "toy", rows, draws=200)}, people=people
+    )
 
 
 def test_every_table_is_there_and_renders(planted):

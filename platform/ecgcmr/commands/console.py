@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ecgcmr import store
+from ecgcmr import files, store
 from ecgcmr.commands import progress
 
 
@@ -57,7 +57,7 @@ def counted(
             yield shown.update
         finally:
             shown.close()
-            store.vacate([shown.path.parent])
+            files.vacate([shown.path.parent])
 
 
 def command(

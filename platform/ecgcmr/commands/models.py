@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from ecgcmr import store
+from ecgcmr import files
 from ecgcmr.commands.console import Screen, command, counted, door, whole
 from ecgcmr.errors import InputError
 
@@ -62,9 +62,9 @@ def write_predictions(args: argparse.Namespace, model: Any, found: list[Any]) ->
     predicting = door("inference.predict")
     if args.csv:
         table = predicting.table(found)
-        store.write_whole(args.csv, lambda aside: table.to_csv(aside, index=False))
+        files.write_whole(args.csv, lambda aside: table.to_csv(aside, index=False))
     if args.json:
-        store.write_json(args.json, predicting.record(model.about, found))
+        files.write_json(args.json, predicting.record(model.about, found))
 
 
 def ecgs(n: int) -> str:
@@ -128,17 +128,14 @@ def explain(args: argparse.Namespace, screen: Screen) -> int:
 
 def explain_pair(args: argparse.Namespace, screen: Screen) -> int:
     """The similarity map of an ECG and a CMR image."""
-    opened = door("inference.model").open_run(args.model, args.runs)
-    caution(args, screen, opened.folder)
+    run = door("inference.model").find(args.model, args.runs)
+    caution(args, screen, run.folder)
     if args.subject:
-        found = door("inference.explain").pair(
-            opened.runs, opened.name, door("cohort.dataset").open(args.cohort), args.subject
-        )
+        cohort = door("cohort.dataset").open(args.cohort)
+        pair = door("inference.explain").pair(run, cohort, args.subject)
     else:
-        found = door("inference.explain").pair_of_files(
-            opened.runs, opened.name, args.ecg, args.cmr
-        )
-    drawn = door("report.explained").pair(found, opened.trial.label, args.subject or args.ecg.stem)
+        pair = door("inference.explain").pair_of_files(run, args.ecg, args.cmr)
+    drawn = door("report.explained").pair(pair, run.trial.label, args.subject or args.ecg.stem)
     screen.say(f"{door('report.plots.recordings').save(drawn, args.out)}")
     return 0
 
@@ -149,7 +146,7 @@ def explain_ecgs(args: argparse.Namespace, screen: Screen) -> int:
         door("inference.model").open_run(args.model, args.runs),
         door("report.explained"),
     )
-    caution(args, screen, opened.folder)
+    caution(args, screen, opened.run.folder)
     refused: list[str] = []
 
     def refuse(key: str, reason: str) -> None:
@@ -170,7 +167,7 @@ def explain_ecgs(args: argparse.Namespace, screen: Screen) -> int:
 
 def export(args: argparse.Namespace, screen: Screen) -> int:
     """Write what a run learnt to a file for elsewhere."""
-    caution(args, screen, store.folder(*door("inference.model").find(args.model, args.runs)))
+    caution(args, screen, door("inference.model").find(args.model, args.runs).folder)
     for line in door("inference.export").write(
         args.model, args.out, args.format, runs=args.runs, part=args.part
     ):

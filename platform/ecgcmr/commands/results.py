@@ -9,6 +9,8 @@ from typing import Any
 from ecgcmr import store
 from ecgcmr.commands import progress
 from ecgcmr.commands.console import Screen, command, door
+from ecgcmr.runs import all_runs, withdrawn_since
+from ecgcmr.trial import name_parts
 
 SHOWN = ("table", "others", "labels")  # of the report's tables, those that a terminal shows whole
 EXAMPLES = {
@@ -25,6 +27,8 @@ def report(args: argparse.Namespace, screen: Screen) -> int:
     with screen.display.stage("Report"):
         written = page.write(args.runs, args.cohort, folder)
         mirror(args)
+    for line in door("evaluation.selection").contradictions(args.runs):
+        screen.note(f"ecgcmr: {line}")
     for sheet in written.sheets:
         if sheet.stem.startswith(SHOWN):
             screen.say(f"{sheet.text()}\n")
@@ -70,7 +74,7 @@ def track_rebuild(args: argparse.Namespace, screen: Screen) -> int:
 def status(args: argparse.Namespace, screen: Screen) -> int:
     """Say what has finished and what runs."""
     rows = store.rows(args.runs)
-    folders = ["/".join(name.split("/")[:4]) for name in rows.trial.unique()]
+    folders = [name_parts(name).system_folder for name in rows.trial.unique()]
     for folder in sorted(set(folders)):
         screen.say(f"finished  {folder}  {folders.count(folder):,} trials")
     for line in stale_of(args.runs):
@@ -91,11 +95,9 @@ def stale_of(runs: Path) -> list[str]:
     """A line for each study with trials that were made with people who have withdrawn since."""
     since = store.withdrawn(runs)
     found: collections.Counter[tuple[str, int]] = collections.Counter()
-    for folder, record in store.records(runs) if since else ():
-        if people := store.stale(
-            runs, record["recipe"]["cohort"], record["trial"]["starts"], since
-        ):
-            found["/".join(folder.relative_to(runs).parts[:4]), people] += 1
+    for run in all_runs(runs) if since else ():
+        if people := withdrawn_since(runs, run.cohort, run.trial.starts, since):
+            found[run.trial.system_folder, people] += 1
     return [
         f"stale     {study}  {n:,} trials: from their cohort {people:,} people have withdrawn since; run them again"
         for (study, people), n in sorted(found.items())

@@ -29,7 +29,7 @@ def load(args: argparse.Namespace, stage: str | None = None) -> list[Trial]:
 
 def grid_of(args: argparse.Namespace, screen: Screen) -> list[Trial]:
     """The grid of a search space as this cohort can run it: starts named, and what it is too small for said and left out."""
-    listed = door("search.study").resolved(load(args), args.runs)
+    listed = door("search.study").resolved(load(args), args.runs, again=args.choose_again)
     kept, left_out = door("search.spaces").feasible(
         [trial for trial in listed if trial.stage == "grid"],
         door("cohort.dataset").open(args.cohort),
@@ -48,19 +48,15 @@ def pretrain(args: argparse.Namespace, screen: Screen) -> int:
             raise InputError(
                 f"--only {' '.join(args.only)}: no pre-training of that label in {args.space}"
             )
-    fingerprint = door("cohort.dataset").open(args.cohort).fingerprint
-    todo = [trial for trial in trials if not store.finished(args.runs, trial, fingerprint)]
-    if todo:
-        door("training.pretrain").check_all(todo, args.cohort, args.runs, args.workers)
-        with screen.display.stage(
-            f"Pre-training: {', '.join(dict.fromkeys(trial.label for trial in todo))}"
-        ) as notes:
+    checked = door("training.pretrain").check_all(trials, args.cohort, args.runs, args.workers)
+    if checked.todo:
+        labels = ", ".join(dict.fromkeys(trial.label for trial in checked.todo))
+        with screen.display.stage(f"Pre-training: {labels}") as notes:
             screen.need_ray()
-            options = {
-                name: getattr(args, name) for name in ("workers", "device", "precision", "cache")
-            }
             with door("report.track").following(args.runs, args.runs / "aim"):
-                rows = door("training.pretrain").run_all(trials, args.cohort, args.runs, **options)
+                rows = door("training.pretrain").run_checked(
+                    checked, device=args.device, precision=args.precision, cache=args.cache
+                )
             losses = [row for row in rows if row["metric"] == "loss" and row["split"] == "val"]
             notes.append(", ".join(f"{row['label']} {row['value']:.3f}" for row in losses))
     screen.say(f"{len(trials)} pre-trainings finished under {args.runs}")
@@ -71,21 +67,21 @@ def run_trials(
     args: argparse.Namespace, screen: Screen, title: str, trials: list[Trial], budget: int | None
 ) -> int:
     """Run what is not finished of `trials`, in packs; how many were run."""
-    sweep, cohort = door("search.sweep"), door("cohort.dataset").open(args.cohort)
-    todo = [trial for trial in trials if not store.finished(args.runs, trial, cohort.fingerprint)]
-    if todo:
-        door("search.spaces").check(todo, cohort, args.runs)
-        with screen.display.stage(f"{title}: {len(todo)} of {len(trials)} trials") as notes:
+    checked = door("search.sweep").check(trials, args.cohort, args.runs)
+    count = len(checked.todo)
+    if count:
+        with screen.display.stage(f"{title}: {count} of {len(trials)} trials") as notes:
             screen.need_ray()
             with door("report.track").following(args.runs, args.runs / "aim"):
-                options = {
-                    "device": args.device,
-                    "precision": args.precision,
-                    "concurrency": args.packs,
-                }
-                sweep.run(trials, args.cohort, args.runs, budget=budget, **options)
-            notes.append(f"{len(todo)} trials")
-    return len(todo)
+                door("search.sweep").run_checked(
+                    checked,
+                    budget=budget,
+                    device=args.device,
+                    precision=args.precision,
+                    concurrency=args.packs,
+                )
+            notes.append(f"{count} trials")
+    return count
 
 
 def sweep(args: argparse.Namespace, screen: Screen) -> int:
@@ -100,12 +96,19 @@ def sweep(args: argparse.Namespace, screen: Screen) -> int:
 
 def seeds(args: argparse.Namespace, screen: Screen) -> int:
     """Run each best point with five seeds; these runs alone read the test set."""
-    finals = door("search.spaces").finals(grid_of(args, screen), args.runs, budget=args.budget)
+    finals = finals_of(args, grid_of(args, screen))
     ran = run_trials(args, screen, "Five seeds", finals, None)
     screen.say(f"{ran} trials run, {len(finals) - ran} of {len(finals)} were finished")
     for line in summary(args.runs, finals):
         screen.say(line)
     return 0
+
+
+def finals_of(args: argparse.Namespace, grid: list[Trial]) -> list[Trial]:
+    """The best point of every system and task of a grid, with five seeds."""
+    return door("search.spaces").finals(
+        grid, args.runs, budget=args.budget, again=args.choose_again
+    )
 
 
 def summary(runs: Path, finals: list[Trial]) -> list[str]:
@@ -135,7 +138,7 @@ def reproduce(args: argparse.Namespace, screen: Screen) -> int:
         pretrain(args, screen)
     grid = grid_of(args, screen)
     run_trials(args, screen, "Grid", grid, args.budget)
-    finals = door("search.spaces").finals(grid, args.runs, budget=args.budget)
+    finals = finals_of(args, grid)
     run_trials(args, screen, "Five seeds", finals, None)
     return results.report(args, screen)
 
@@ -187,6 +190,11 @@ def grammar(commands: Any) -> None:
             "--budget",
             type=whole,
             help="points per system and task, by TPE (default: the whole grid)",
+        )
+        made.add_argument(
+            "--choose-again",
+            action="store_true",
+            help="replace a written choice that finished runs contradict, e.g. of a grid widened since",
         )
         words = "stop trials early: at each of three rungs the best one in N goes on (the paper runs all; results say so)"
         made.add_argument("--asha", type=whole, metavar="N", help=words)

@@ -16,19 +16,19 @@ from typing import Any
 import jinja2
 import pandas as pd
 
-from ecgcmr import __version__, store, trial
+from ecgcmr import __version__, files, store, trial
 from ecgcmr.cohort import dataset
 from ecgcmr.cohort.dataset import Cohort
 from ecgcmr.paper import LAYOUTS
 from ecgcmr.report import appendix
 from ecgcmr.report import figures as drawings
-from ecgcmr.report.appendix import Run
 from ecgcmr.report.figures import Drawing
 from ecgcmr.report.plots import curves
 from ecgcmr.report.results.evidence import Evidence
 from ecgcmr.report.results.verdicts import FAILS, HOLDS, OPEN
 from ecgcmr.report.tables import paper as tables
 from ecgcmr.report.tables.sheet import Sheet
+from ecgcmr.runs import Run, withdrawn_since
 
 PAGE, DATA = "index.html", "rows.csv"
 LOOKS = {
@@ -128,7 +128,7 @@ def _put(path: Path, content: bytes) -> Path:
     def fill(aside: Path) -> None:
         aside.write_bytes(content)
 
-    store.write_whole(path, fill)
+    files.write_whole(path, fill)
     return path
 
 
@@ -205,13 +205,15 @@ def _parts(runs: Path, opened: Cohort, found: Sequence[Run], rows: pd.DataFrame)
     """One part per search space that has final runs or multimodal pre-trainings."""
     evidence = {space: Evidence.of(runs, space, rows) for space in tables.spaces(rows)}
     paper, labels = tables.comparable(opened.manifest), opened.manifest["labels"]
-    made = tables.every(rows, evidence, labels=labels, paper=paper, people=opened.rows("test"))
+    made = tables.every(
+        rows, runs, evidence, labels=labels, paper=paper, people=opened.rows("test")
+    )
     spaces = sorted({*evidence, *(run.trial.space for run in found if run.trial.method == "mmcl")})
     parts = []
     for space in spaces:
         ending = f"-{space}" if len(spaces) > 1 else ""
         own = _of_space(made, space, list(evidence))
-        sixth = drawings.figure6(runs, opened, found, rows, space, ending)
+        sixth = drawings.figure6(opened, found, space, ending)
         parts.append(_part(space, own, evidence.get(space), ending, sixth))
     return parts
 
@@ -316,16 +318,14 @@ def _words(runs: Path, opened: Cohort, found: Sequence[Run], rows: pd.DataFrame)
     """Everything the template says but tables and pictures."""
     manifest = opened.manifest
     since = {**store.withdrawn(runs), **opened.replaced}
-    people = [
-        store.stale(runs, run.record["recipe"]["cohort"], run.trial.starts, since) for run in found
-    ]
+    people = [withdrawn_since(runs, run.cohort, run.trial.starts, since) for run in found]
     stale = [n for n in people if n]
     return {
         "version": __version__,
         "manifest": manifest,
         "synthetic": manifest["source"] == "synthetic",
         "stages": {stage: sum(run.trial.stage == stage for run in found) for stage in trial.STAGES},
-        "strangers": sum(run.record["recipe"]["cohort"] != opened.fingerprint for run in found),
+        "strangers": sum(run.cohort != opened.fingerprint for run in found),
         "stale": len(stale),
         "withdrawn": max(stale, default=0),
         "subjects": opened.rows().subject.nunique(),

@@ -29,8 +29,10 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from ecgcmr import store
+from ecgcmr import trial as trials
 from ecgcmr.errors import InputError
 from ecgcmr.report.plots import curves
+from ecgcmr.runs import Run, all_runs
 
 log = logging.getLogger(__name__)
 
@@ -77,9 +79,9 @@ def digest(folder: Path) -> str:
     return whole.hexdigest()[:16]
 
 
-def read(runs: Path, folder: Path, record: dict[str, Any]) -> Entry:
+def read(runs: Path, run: Run) -> Entry:
     """The entry of one finished trial."""
-    name = folder.relative_to(runs).as_posix()
+    folder, name = run.folder, run.folder.relative_to(runs).as_posix()
     # A third of the time that data frames take, and a study has tens of thousands of these.
     rows = pq.read_table(folder / store.ROWS).to_pylist()
     curve = pq.read_table(folder / store.CURVE).to_pydict()
@@ -89,12 +91,16 @@ def read(runs: Path, folder: Path, record: dict[str, Any]) -> Entry:
             "value": number(row["value"]),
             "n": row["n"],
         }
-    trial, epoch = record["trial"], int(rows[0]["epoch"]) if rows else -1
+    epoch = int(rows[0]["epoch"]) if rows else -1
     # `knobs` as a mapping too: Aim's query language reads run.knobs.lr, not a list of pairs.
     params = {
-        **record,
+        "trial": trials.to_json(run.trial),
+        "recipe": run.recipe,
+        "fingerprint": run.fingerprint,
+        "status": run.status,
+        "provenance": run.provenance,
         "name": name,
-        "knobs": dict(trial["knobs"]),
+        "knobs": dict(run.trial.knobs),
         "score": score,
         "kept_epoch": epoch,
     }
@@ -106,11 +112,11 @@ def read(runs: Path, folder: Path, record: dict[str, Any]) -> Entry:
     }
     return Entry(
         name=name,
-        experiment="/".join(trial[k] for k in ("space", "stage", "task")),
+        experiment=run.trial.task_folder,
         params=plain(params),
         points=_points(curve) | kept,
         figures=("curve",)
-        if (trial["stage"], trial["seed"]) in DRAWN and curve.get("step")
+        if (run.trial.stage, run.trial.seed) in DRAWN and curve.get("step")
         else (),
     )
 
@@ -159,7 +165,7 @@ def canonical(entry: Entry) -> dict[str, Any]:
 
 def truth(runs: Path) -> dict[str, Any]:
     """What `content` has to be, from the files under `runs`."""
-    return {e.name: canonical(e) for e in (read(runs, *found) for found in store.records(runs))}
+    return {e.name: canonical(e) for e in (read(runs, run) for run in all_runs(runs))}
 
 
 # -- the repository ----------------------------------------------------------------------------------------------------
@@ -213,9 +219,8 @@ def _follow(runs: Path, repo: Path, ended: Any, parent: int) -> None:
     rest = REST_S[0]
     while os.getppid() == parent:
         last = ended.is_set()
-        waiting = any(
-            True for _ in store.records(runs, known)
-        )  # without any, not even the folder is made
+        # Without any, not even the folder is made.
+        waiting = any(True for _ in all_runs(runs, known))
         rest = REST_S[0] if waiting and mirror(runs, repo, known) else min(2 * rest, REST_S[1])
         if last:
             return
@@ -350,20 +355,16 @@ def _indexed(opened: Any) -> set[str]:
 
 def _copy_missing(runs: Path, repo: Path, known: set[str]) -> int:
     """Write the trials that the repository does not hold as they are on disk; see `mirror`."""
-    found = {
-        folder.relative_to(runs).as_posix(): (folder, record)
-        for folder, record in store.records(runs, known)
-    }
+    found = {run.folder.relative_to(runs).as_posix(): run for run in all_runs(runs, known)}
     opened = _open(repo)
     if not known:
         _index(repo)  # runs that a killed writer left
         known |= _held(opened, found)
     missing = sorted(found.keys() - known)
     for name in missing:
-        folder, record = found[name]
-        entry = read(runs, folder, record)
+        entry = read(runs, found[name])
         picture = (
-            curves.png(curves.run(pd.read_parquet(folder / store.CURVE)), dpi=100)
+            curves.png(curves.run(pd.read_parquet(found[name].folder / store.CURVE)), dpi=100)
             if entry.figures
             else None
         )
@@ -373,7 +374,7 @@ def _copy_missing(runs: Path, repo: Path, known: set[str]) -> int:
     return len(missing)
 
 
-def _held(opened: Any, found: dict[str, tuple[Path, dict[str, Any]]]) -> set[str]:
+def _held(opened: Any, found: dict[str, Run]) -> set[str]:
     """The names of `found` that the repository holds as they are; what it holds otherwise is deleted."""
     good: set[str] = set()
     for key, (name, written) in {
@@ -383,7 +384,7 @@ def _held(opened: Any, found: dict[str, tuple[Path, dict[str, Any]]]) -> set[str
             name not in good
             and written is not None
             and name in found
-            and written == digest(found[name][0])
+            and written == digest(found[name].folder)
         ):
             good.add(name)
         elif (

@@ -8,6 +8,7 @@ This file lays out words. Which runs count is `finals`' matter, intervals are `e
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -32,6 +33,7 @@ def spaces(rows: pd.DataFrame) -> list[str]:
 
 def every(
     rows: pd.DataFrame,
+    runs: Path,
     evidence: Mapping[str, Evidence] | None = None,
     *,
     labels: Mapping[str, Any] | None = None,
@@ -47,6 +49,7 @@ def every(
 
     Args:
         rows: `store.rows(runs)`.
+        runs: the folder of runs.
         evidence: by search space; without it there are no intervals and no tables from predictions.
         labels: of the cohort's manifest, for the number of positives.
         paper: show the paper's numbers beside ours; only for a cohort that is `comparable`.
@@ -55,7 +58,7 @@ def every(
     """
     made: dict[str, Sheet] = {}
     for space in (names := spaces(rows)):
-        found, own = finals.of_space(rows, space, seeds), (evidence or {}).get(space)
+        found, own = finals.of_space(rows, space, runs, seeds), (evidence or {}).get(space)
         shown = layouts(found)
         sheets = [of_layout(found, layout, own, labels=labels, paper=paper) for layout in shown]
         for sheet in [*sheets, *(reviewer.every(own, shown, people) if own else [])]:
