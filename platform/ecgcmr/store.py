@@ -164,14 +164,14 @@ def weights(runs: Path, name: str, part: str) -> dict[str, Any]:
             f"start '{name}' has no {ENCODER} under {runs}; run its pre-training first (ecgcmr pretrain)"
         )
     prefix = f"{part}."
-    found = {
+    tensors = {
         key.removeprefix(prefix): value
         for key, value in load_file(path).items()
         if key.startswith(prefix)
     }
-    if not found:
+    if not tensors:
         raise InputError(f"start '{name}' has no '{part}' encoder in {path}")
-    return found
+    return tensors
 
 
 def log_test_read(runs: Path, trial_name: str, rows: int) -> None:
@@ -204,17 +204,17 @@ def test_reads(runs: Path) -> list[dict[str, Any]]:
     Raises:
         InputError: a line of the log is damaged.
     """
-    path, found = runs / TEST_READS, []
+    path, reads = runs / TEST_READS, []
     if not path.exists():
         return []
     for number, line in enumerate(path.read_text().splitlines(), 1):
         try:
-            found.append(json.loads(line))
+            reads.append(json.loads(line))
         except json.JSONDecodeError as error:
             raise InputError(
                 f"{path}:{number}: not a JSON record; restore the file, it is the log of test reads"
             ) from error
-    return found
+    return reads
 
 
 def note_withdrawn(runs: Path, since: Mapping[str, int]) -> None:
@@ -269,10 +269,10 @@ class Progress:
 
 def running(runs: Path) -> list[dict[str, Any]]:
     """The progress records under `runs`, oldest first; a killed run leaves its last one."""
-    found = []
+    records = []
     for path in runs.glob(f"**/{PROGRESS}"):
         try:
-            found.append(json.loads(path.read_text()))
+            records.append(json.loads(path.read_text()))
         except (OSError, json.JSONDecodeError):  # removed or replaced between the two calls
             continue
-    return sorted(found, key=lambda record: record["started"])
+    return sorted(records, key=lambda record: record["started"])

@@ -8,9 +8,11 @@ import pandas as pd
 import pytest
 
 from ecgcmr import paper, store
+from ecgcmr.errors import InputError
 from ecgcmr.report.results import finals
 from ecgcmr.report.results.evidence import Evidence
 from ecgcmr.report.tables import paper as tables
+from ecgcmr.search import spaces
 
 
 def table(runs, stem="table3", **options):
@@ -102,31 +104,46 @@ def test_what_reads_equal_is_ranked_equal(tmp_path):
     }  # two first places leave no second
 
 
+def choose(runs, trials):
+    """As `ecgcmr seeds` does: of a grid, and written beside the runs."""
+    return spaces.finals(trials, runs, seeds=(0,))
+
+
 def test_seeds_of_two_points_are_never_pooled(tmp_path):
     low, high = (("lr", 1e-5),), (("lr", 1e-4),)
     for knobs, value in ((low, 0.9), (high, 0.7)):
         for seed in range(5):
             handmade.finish(tmp_path, label="mmcl", seed=seed, value=value, knobs=knobs)
-    assert any("first by name" in note for note in table(tmp_path).notes)
-    handmade.finish(tmp_path, label="mmcl", stage="grid", value=0.6, knobs=low)
-    handmade.finish(
-        tmp_path, label="mmcl", stage="grid", value=0.8, knobs=high
-    )  # validation prefers it, test does not
+    with pytest.raises(InputError, match=r"final runs of 2 configurations and no choice\.json"):
+        table(tmp_path)
+    # Validation prefers what test does not.
+    grid = [
+        handmade.finish(tmp_path, label="mmcl", stage="grid", value=value, knobs=knobs)
+        for knobs, value in ((low, 0.6), (high, 0.8))
+    ]
+    choose(tmp_path, grid)
     sheet = table(tmp_path)
     assert cell(sheet, "mmcl", "af")["mean"] == pytest.approx(70.0)
     assert any("2 points" in note and "lr=0.0001" in note for note in sheet.notes)
 
 
 def test_of_equal_points_the_first_by_name_stands_as_in_the_sweep(tmp_path):
+    grid = []
     for lr, value in ((1e-4, 0.7), (1e-5, 0.9)):
-        handmade.finish(tmp_path, label="mmcl", value=value, knobs=(("lr", lr),))
-        handmade.finish(tmp_path, label="mmcl", stage="grid", value=0.8, knobs=(("lr", lr),))
-    handmade.finish(tmp_path, label="mmcl", value=0.1, knobs=(("lr", 1e-6),))
-    handmade.finish(tmp_path, label="mmcl", stage="grid", value=float("nan"), knobs=(("lr", 1e-6),))
-    handmade.finish(tmp_path, label="mmcl", stage="grid", value=0.99, seed=1, knobs=(("lr", 1e-6),))
-    assert cell(table(tmp_path), "mmcl", "af")["mean"] == pytest.approx(
-        70.0
-    )  # lr=0.0001 before lr=1e-05
+        knobs = (("lr", lr),)
+        handmade.finish(tmp_path, label="mmcl", value=value, knobs=knobs)
+        grid.append(handmade.finish(tmp_path, label="mmcl", stage="grid", value=0.8, knobs=knobs))
+    knobs = (("lr", 1e-6),)
+    handmade.finish(tmp_path, label="mmcl", value=0.1, knobs=knobs)
+    for seed, value in ((0, float("nan")), (1, 0.99)):
+        grid.append(
+            handmade.finish(
+                tmp_path, label="mmcl", stage="grid", value=value, seed=seed, knobs=knobs
+            )
+        )
+    choose(tmp_path, grid)
+    # lr=0.0001 before lr=1e-05
+    assert cell(table(tmp_path), "mmcl", "af")["mean"] == pytest.approx(70.0)
 
 
 def test_several_spaces_are_told_apart(tmp_path):
