@@ -77,7 +77,7 @@ def pre_train(trial: Trial, listed: list[Trial], cohort_path: Path, runs: Path, 
         held.take(piece)
     feed = (held.take(sampler.mine(held.order, step)) for step in range(run.steps))
     judged = list(pretrain.validation_batches(cohort, needs, trial.batch, device))
-    state = loop.beginning()
+    state = loop.State()
     status = loop.loop(run, feed, lambda: judged, state)
     store.write(runs, pretrain.outcome(run, state, status, cohort, "device"), cohort.fingerprint)
     return time.monotonic() - begun

@@ -90,14 +90,12 @@ def train(
     recipe = trials.recipe(trial, cohort.fingerprint)
     path = store.folder(runs, trial.name) / CHECKPOINT
     state = loop.resume(path, run, recipe)
-    agree(f"the step of {path}", state["step"], world)
+    agree(f"the step of {path}", state.step, world)
     progress = (
-        store.Progress(runs, trial.name, run.steps, "steps", done=state["step"])
-        if rank == 0
-        else None
+        store.Progress(runs, trial.name, run.steps, "steps", done=state.step) if rank == 0 else None
     )
     order = stream.plan(cohort, "train", needs, trial.batch, trial.seed, rank, world)
-    cache = memory.place(config["cache"], order, trial.epochs, state["step"], device)
+    cache = memory.place(config["cache"], order, trial.epochs, state.step, device)
     feed = stream.batches(
         cohort.path,
         split="train",
@@ -105,7 +103,7 @@ def train(
         batch=trial.batch,
         seed=trial.seed,
         epochs=trial.epochs,
-        start_step=state["step"],
+        start_step=state.step,
         rank=rank,
         world=world,
         device=device,
@@ -114,7 +112,7 @@ def train(
 
     def tell(loss: float) -> None:
         if progress is not None:
-            progress.update(state["step"], **{"loss": loss, "samples/s": speed(run, state)})
+            progress.update(state.step, **{"loss": loss, "samples/s": speed(run, state)})
 
     def keep() -> None:
         if rank == 0:
@@ -131,9 +129,9 @@ def train(
         store.write(runs, outcome(run, state, status, cohort, cache), cohort.fingerprint)
 
 
-def speed(run: Training, state: dict[str, Any]) -> float:
+def speed(run: Training, state: loop.State) -> float:
     """Samples per second so far, validation and checkpoints included."""
-    return state["step"] * run.trial.batch / max(state["seconds"], 1e-9)
+    return state.step * run.trial.batch / max(state.seconds, 1e-9)
 
 
 def agree(what: str, value: Any, world: int) -> None:
@@ -153,37 +151,35 @@ def agree(what: str, value: Any, world: int) -> None:
 
 
 def outcome(
-    run: Training, state: dict[str, Any], status: str, cohort: dataset.Cohort, cache: str
+    run: Training, state: loop.State, status: str, cohort: dataset.Cohort, cache: str
 ) -> store.Finished:
     """What the run leaves behind; a diverged one leaves no weights."""
     good = status == "finished"
-    curve = pd.DataFrame(state["curve"])
-    kept = curve[curve.epoch == state["epoch"]] if len(curve) else curve
+    curve = pd.DataFrame(state.curve)
+    kept = curve[curve.epoch == state.epoch] if len(curve) else curve
     columns = [str(c) for c in kept if str(c).startswith("val_")]
-    scores = [
-        ("val", c.removeprefix("val_"), float(kept[c].iloc[0]), state["rows"]) for c in columns
-    ]
+    scores = [("val", c.removeprefix("val_"), float(kept[c].iloc[0]), state.rows) for c in columns]
     return store.Finished(
         trial=run.trial,
         status=status,
-        scores=tuple(scores) if good else (("val", "loss", math.nan, state["rows"]),),
+        scores=tuple(scores) if good else (("val", "loss", math.nan, state.rows),),
         curve=curve,
         predictions=None,
-        weights={name: value.numpy() for name, value in state["kept"].items()} if good else {},
-        epoch=state["epoch"],
+        weights={name: value.numpy() for name, value in state.kept.items()} if good else {},
+        epoch=state.epoch,
         provenance={**provenance(run, state, cohort), "cache": cache},
     )
 
 
-def provenance(run: Training, state: dict[str, Any], cohort: dataset.Cohort) -> dict[str, Any]:
+def provenance(run: Training, state: loop.State, cohort: dataset.Cohort) -> dict[str, Any]:
     """Where, with what and how fast; `seconds` add up over resumes and leave out what starting took."""
     return {
         **hardware.provenance(run.device, run.precision),
         "cohort": cohort.provenance,
-        "seconds": round(state["seconds"], 3),
-        "steps": state["step"],
+        "seconds": round(state.seconds, 3),
+        "steps": state.step,
         "samples_per_s": round(speed(run, state), 3),
-        "data_wait_share": round(state["waited"] / max(state["seconds"], 1e-9), 5),
+        "data_wait_share": round(state.waited / max(state.seconds, 1e-9), 5),
         "workers": run.world,
     }
 
