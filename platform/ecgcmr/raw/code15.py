@@ -119,7 +119,7 @@ def _tracings(hdf5: h5py.File) -> h5py.Dataset:
 
 
 def _own_dataset(hdf5: h5py.File, name: str) -> h5py.Dataset:
-    """A dataset of the file itself: links and external storage could name any file of this machine."""
+    """A dataset of the file itself: links and external storage could name any file here."""
     if name not in hdf5:
         raise Excluded(f"no dataset {name}")
     if not isinstance(hdf5.get(name, getlink=True), h5py.HardLink):

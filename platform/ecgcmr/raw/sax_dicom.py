@@ -336,7 +336,8 @@ def _like(model: list[Image], phases: list[Image]) -> list[Image]:
     if len(phases) == len(model):
         return phases
     if not (_timed(model) and _timed(phases)):
-        return [phases[i] for i in np.linspace(0, len(phases) - 1, len(model)).round().astype(int)]
+        places = np.linspace(0, len(phases) - 1, len(model)).round().astype(int)
+        return [phases[place] for place in places]
     times = np.array([image.when[0] for image in phases])
     return [phases[int(np.abs(times - image.when[0]).argmin())] for image in model]
 

@@ -45,7 +45,7 @@ def find(path: str) -> list[str]:
 
 
 def suits(file: Path, head: bytes) -> bool:
-    """Whether a file begins with SCP-ECG's section 0, whose first pointer is to itself at byte 7."""
+    """Whether a file begins with SCP-ECG's section 0; its first pointer is to itself at byte 7."""
     return head[8:10] == b"\0\0" and head[22:24] == b"\0\0" and head[28:32] == b"\7\0\0\0"
 
 

@@ -64,7 +64,9 @@ def _sources(file: Path, *, alone: bool) -> list[str]:
         recordings = _open(file)
     except Excluded as error:
         return [str(file)] if alone or str(error) != OTHER else []
-    return [str(file)] if len(recordings) == 1 else [f"{file}#{i}" for i in range(len(recordings))]
+    if len(recordings) == 1:
+        return [str(file)]
+    return [f"{file}#{number}" for number in range(len(recordings))]
 
 
 def suits(file: Path, head: bytes) -> bool:

@@ -96,12 +96,12 @@ def expand(word: str) -> tuple[str, ...]:
         or first > last
     ):
         raise InputError(
-            f"'{word}' is no range: write both ends with one letter and as many digits, e.g. "
-            "I20-I25"
+            f"'{word}' is no range: "
+            "write both ends with one letter and as many digits, e.g. I20-I25"
         )
-    return tuple(
-        f"{first[0]}{n:0{len(first) - 1}d}" for n in range(int(first[1:]), int(last[1:]) + 1)
-    )
+    letter, digits = first[0], len(first) - 1
+    numbers = range(int(first[1:]), int(last[1:]) + 1)
+    return tuple(f"{letter}{number:0{digits}d}" for number in numbers)
 
 
 def clean(text: str) -> str | None:

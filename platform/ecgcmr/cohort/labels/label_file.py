@@ -227,7 +227,7 @@ class Section:
     def units(self) -> tuple[str, ...]:
         """Whom its rows speak of: recordings where it names them, else people.
 
-        Ukbb_cardiac's id may be either.
+        An id of ukbb_cardiac may be either.
         """
         if len(self.keys) == 2 and self.keys.get("cmr") is self.keys.get("subject"):
             return ("subject", "cmr")
@@ -282,8 +282,8 @@ def read(path: Path, prefixes: tuple[str, ...], visit: int, lists: str) -> Secti
         )
     if section.invalid * 2 > section.entries:
         raise InputError(
-            f"{path}: {section.invalid:,} of {section.entries:,} entries are no ICD-10 codes such "
-            "as I251 or I25.1"
+            f"{path}: {section.invalid:,} of {section.entries:,} entries "
+            "are no ICD-10 codes such as I251 or I25.1"
         )
     return section
 
@@ -326,31 +326,33 @@ def _joined(path: Path, pieces: Sequence[Section], columns: Sequence[str], long:
     Columns of known meaning are checked, columns that are blank throughout are dropped.
     """
     numbers = {
-        name: _checked(path, name, np.concatenate([p.numbers[name] for p in pieces]))
+        name: _checked(path, name, np.concatenate([piece.numbers[name] for piece in pieces]))
         for name in columns
     }
-    starts = np.cumsum([0, *(len(p.complete) for p in pieces[:-1])])
+    starts = np.cumsum([0, *(len(piece.complete) for piece in pieces[:-1])])
     key_arrays: dict[int, np.ndarray] = {}  # ukbb_cardiac's one column is two keys
     keys = {
-        u: key_arrays.setdefault(id(k), np.concatenate([p.keys[u] for p in pieces]))
-        for u, k in pieces[0].keys.items()
+        unit: key_arrays.setdefault(
+            id(array), np.concatenate([piece.keys[unit] for piece in pieces])
+        )
+        for unit, array in pieces[0].keys.items()
     }
     diagnoses = [
-        p.diagnoses.assign(row=p.diagnoses["row"] + at)
-        for p, at in zip(pieces, starts)
-        if p.diagnoses is not None
+        piece.diagnoses.assign(row=piece.diagnoses["row"] + start)
+        for piece, start in zip(pieces, starts)
+        if piece.diagnoses is not None
     ]
-    visits = [p.visits for p in pieces if p.visits is not None]
+    visits = [piece.visits for piece in pieces if piece.visits is not None]
     return Section(
         path=path,
         keys=keys,
         numbers={name: values for name, values in numbers.items() if not np.isnan(values).all()},
         visits=np.concatenate(visits) if visits else None,
         diagnoses=pd.concat(diagnoses, ignore_index=True) if diagnoses else None,
-        complete=np.concatenate([p.complete for p in pieces]),
-        entries=sum(p.entries for p in pieces),
-        invalid=sum(p.invalid for p in pieces),
-        latest=pd.Series([p.latest for p in pieces], dtype="datetime64[s]").max(),
+        complete=np.concatenate([piece.complete for piece in pieces]),
+        entries=sum(piece.entries for piece in pieces),
+        invalid=sum(piece.invalid for piece in pieces),
+        latest=pd.Series([piece.latest for piece in pieces], dtype="datetime64[s]").max(),
         long=long,
     )
 
@@ -485,8 +487,8 @@ def _days(path: Path, cells: pa.RecordBatch, name: str) -> np.ndarray:
     days, invalid = tables.days(cells[name])
     if invalid:
         raise InputError(
-            f"{path}: column '{name}' holds {invalid:,} entries that are no dates such as "
-            "2019-11-26"
+            f"{path}: column '{name}' holds {invalid:,} entries "
+            "that are no dates such as 2019-11-26"
         )
     days[np.isin(days, np.array(icd10.NO_DATES, "datetime64[D]"))] = np.datetime64("NaT")
     return days

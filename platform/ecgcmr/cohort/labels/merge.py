@@ -457,17 +457,17 @@ def _icd10_lines(account: Mapping[str, Any]) -> list[str]:
     if account["no_codes"] or account["after_end"]:
         lines[0] += f" Left out: {_shown(account['no_codes'])} of {account['entries']:,} entries"
         lines[0] += f" are no ICD-10 codes, {_shown(account['after_end'])} lie after the end."
-    split = ("past", "future", "undated", "unvisited") if account["split"] else ()
+    times = ("past", "future", "undated", "unvisited") if account["split"] else ()
     heads = {
         "past": "by the visit",
         "future": "first after it",
         "undated": "no date",
         "unvisited": "no visit",
     }
-    lines += ["", "| disease | codes | ever |" + "".join(f" {heads[s]} |" for s in split)]
-    lines += ["|---|---|--:|" + "--:|" * len(split)]
+    lines += ["", "| disease | codes | ever |" + "".join(f" {heads[time]} |" for time in times)]
+    lines += ["|---|---|--:|" + "--:|" * len(times)]
     for name, numbers in account["diseases"].items():
-        cells = " | ".join(_shown(numbers[column]) for column in ("n", *split))
+        cells = " | ".join(_shown(numbers[column]) for column in ("n", *times))
         lines.append(f"| {name} | {', '.join(numbers['codes'])} | {cells} |")
     lines.append("")
     for name, numbers in account["diseases"].items():
@@ -483,8 +483,8 @@ def _within(frame: pd.DataFrame, whole: pd.DataFrame) -> bool:
     """Whether a table adds nothing to another: ukbb_cardiac's, read as one of stacks, beside the
     same of people.
     """
-    here = frame.index.isin(whole.index).all() and frame.columns.isin(whole.columns).all()
-    return bool(here) and frame.equals(whole.loc[frame.index, frame.columns])
+    is_inside = frame.index.isin(whole.index).all() and frame.columns.isin(whole.columns).all()
+    return bool(is_inside) and frame.equals(whole.loc[frame.index, frame.columns])
 
 
 def _shown(n: int) -> str:

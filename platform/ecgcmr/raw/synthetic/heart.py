@@ -119,7 +119,7 @@ def draw(indices: Sequence[int] | np.ndarray, seed: int) -> dict[str, np.ndarray
 
 
 def physiology(normal: np.ndarray, uniform: np.ndarray) -> dict[str, np.ndarray]:
-    """Latents from (n, NORMAL_COUNT) independent standard normals and (n, UNIFORM_COUNT) uniforms."""
+    """Latents from (n, NORMAL_COUNT) standard normals and (n, UNIFORM_COUNT) uniforms."""
     draws = _Draws(
         dict(zip(_NORMALS, normal.T)),
         dict(zip(_UNIFORMS, uniform.T)),
