@@ -35,7 +35,7 @@ VAGUE = {
     "methods": 10.5,
     "nn": 8,
     "paper": 2.5,
-    "raw": 9,
+    "raw": 0.5,
     "report": 12.5,
     "runtime": 15,
     "search": 12,

@@ -1,4 +1,6 @@
-"""Raw recordings: one file per format, each with `find`, `read` and `suits`, and the registry of them by kind."""
+"""Raw recordings: one file per format, each with `find`, `read` and `suits`, and the registry of
+them by kind.
+"""
 
 from ecgcmr.errors import Excluded
 from ecgcmr.raw import (
@@ -32,6 +34,6 @@ READERS: dict[str, dict[str, Reader]] = {
     "cmr": {"nifti": sax_nifti, "dicom": sax_dicom},
 }
 
-ASKED_FOR = {"normalised"}  # taken by name alone: nothing in such a file tells it from another
+ASKED_FOR = {"normalised"}  # read by name alone: nothing in such a file tells it from another
 
 __all__ = ["ASKED_FOR", "READERS", "CmrRecord", "EcgRecord", "Excluded", "Reader", "key"]
