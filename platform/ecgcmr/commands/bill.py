@@ -34,9 +34,9 @@ def _summary(estimate: Estimate) -> str:
     )
 
 
-def _line(line: plan.Line, timed: bool) -> str:
+def _line(line: plan.Line, has_times: bool) -> str:
     counts = f"{line.stage:9s}{line.task:10s}{line.trials:8,}{line.packs:7,}{line.steps:12,}"
-    return f"{counts}{_size(line.bytes):>10s}{duration(line.seconds) if timed else '—':>16s}"
+    return f"{counts}{_size(line.bytes):>10s}{duration(line.seconds) if has_times else '—':>16s}"
 
 
 def _time(estimate: Estimate) -> str:

@@ -1,4 +1,6 @@
-"""Cohorts: made of synthetic subjects or of recordings, labelled, checked, reduced; and what a recording holds."""
+"""Cohorts: made of synthetic subjects or of recordings, labelled, checked, reduced; and what a
+recording holds.
+"""
 
 import argparse
 import itertools
@@ -7,7 +9,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ecgcmr.commands.console import Screen, command, door, whole
+from ecgcmr.commands.console import Console, command, lazy, whole
 from ecgcmr.errors import InputError
 
 SUBJECTS = {"toy": 1600, "small": 5000, "full": 40_044}
@@ -22,22 +24,22 @@ EXAMPLES = {
 }
 
 
-def synth(args: argparse.Namespace, screen: Screen) -> int:
+def synth(args: argparse.Namespace, console: Console) -> int:
     """Make a synthetic paired cohort."""
     subjects = args.subjects or SUBJECTS[args.scale]
-    with screen.display.stage(f"Cohort of {subjects:,} synthetic subjects") as notes:
-        screen.need_ray()
-        made = door("cohort.build").synth(args.cohort, subjects=subjects, seed=args.seed)
-        notes.append(rows_of(made))
-    screen.say(f"{args.cohort}: {flow_of(made)}")
+    with console.display.stage(f"Cohort of {subjects:,} synthetic subjects") as notes:
+        console.need_ray()
+        cohort = lazy("cohort.build").synth(args.cohort, subjects=subjects, seed=args.seed)
+        notes.append(rows_of(cohort))
+    console.say(f"{args.cohort}: {flow_of(cohort)}")
     return 0
 
 
-def build(args: argparse.Namespace, screen: Screen) -> int:
+def build(args: argparse.Namespace, console: Console) -> int:
     """Make a cohort of real recordings."""
-    with screen.display.stage("Cohort of recordings") as notes:
-        screen.need_ray()
-        made = door("cohort.build").build(
+    with console.display.stage("Cohort of recordings") as notes:
+        console.need_ray()
+        cohort = lazy("cohort.build").build(
             args.cohort,
             ecg=args.ecg,
             cmr=args.cmr,
@@ -47,59 +49,59 @@ def build(args: argparse.Namespace, screen: Screen) -> int:
             key=args.key,
             crop=args.crop,
         )
-        notes.append(rows_of(made))
-    screen.say(f"{args.cohort}: {flow_of(made)}")
-    if "audit" in made.manifest:
-        for line in ["", *door("cohort.labels.merge").audit_lines(made.manifest["audit"])]:
-            screen.say(line)
+        notes.append(rows_of(cohort))
+    console.say(f"{args.cohort}: {flow_of(cohort)}")
+    if "audit" in cohort.manifest:
+        for line in ["", *lazy("cohort.labels.merge").audit_lines(cohort.manifest["audit"])]:
+            console.say(line)
     return 0
 
 
-def labels(args: argparse.Namespace, screen: Screen) -> int:
+def labels(args: argparse.Namespace, console: Console) -> int:
     """Read labels files, say what they hold, and write them as one table; no recordings are touched."""
-    labels = door("cohort.labels.merge")
-    found = labels.read_labels(args.files, rules_of(args))
+    merge = lazy("cohort.labels.merge")
+    label_table = merge.read_labels(args.files, rules_of(args))
     if args.out:
-        labels.write_labels(args.out, found, args.files)
-    for line in labels.audit_lines(found.audit):
-        screen.say(line)
+        merge.write_labels(args.out, label_table, args.files)
+    for line in merge.audit_lines(label_table.audit):
+        console.say(line)
     return 0
 
 
 def rules_of(args: argparse.Namespace) -> Any:
     """How labels files are to be read."""
-    asked = {name: getattr(args, name) for name in ("visit", "censored", "codes", "allow_empty")}
-    return door("cohort.labels.merge").rules(args.disease, **asked)
+    options = {name: getattr(args, name) for name in ("visit", "censored", "codes", "allow_empty")}
+    return lazy("cohort.labels.merge").rules(args.disease, **options)
 
 
-def withdraw(args: argparse.Namespace, screen: Screen) -> int:
+def withdraw(args: argparse.Namespace, console: Console) -> int:
     """Make a cohort without the people on a list; no recording is read again. Then delete the old cohort yourself."""
-    withdraw = door("cohort.withdraw")
-    with screen.display.stage(f"Withdrawal from {args.cohort}") as notes:
+    withdrawal = lazy("cohort.withdraw")
+    with console.display.stage(f"Withdrawal from {args.cohort}") as notes:
         options = {"key": args.key, "ignore_unknown": args.ignore_unknown}
-        made = withdraw.withdraw(args.cohort, args.out, args.list, **options)
-        notes.append(rows_of(made))
-    one, stale = made.manifest["replaces"][0], withdraw.mark(args.runs, made)
-    people = f"{one['people']:,} {'person' if one['people'] == 1 else 'people'}"
-    screen.say(f"{args.out}: {people} ({one['rows']:,} rows) fewer than {args.cohort}")
-    screen.say(
+        cohort = withdrawal.withdraw(args.cohort, args.out, args.list, **options)
+        notes.append(rows_of(cohort))
+    replacement, stale = cohort.manifest["replaces"][0], withdrawal.mark(args.runs, cohort)
+    people = f"{replacement['people']:,} {'person' if replacement['people'] == 1 else 'people'}"
+    console.say(f"{args.out}: {people} ({replacement['rows']:,} rows) fewer than {args.cohort}")
+    console.say(
         f"{stale:,} trials under {args.runs} were made with them: run them again"
         if stale
         else "no trial is stale"
     )
-    screen.say(
+    console.say(
         f"Delete when nothing needs it any more: {args.cohort}, {args.cohort}.link.csv, {args.cohort}.key"
     )
     return 0
 
 
-def check(args: argparse.Namespace, screen: Screen) -> int:
+def check(args: argparse.Namespace, console: Console) -> int:
     """Verify a cohort; every fault is a line."""
-    with screen.display.stage(f"Check of {args.cohort}"):
-        faults = door("cohort.check").check(args.cohort)
+    with console.display.stage(f"Check of {args.cohort}"):
+        faults = lazy("cohort.check").check(args.cohort)
     for fault in faults:
-        screen.say(f"  {fault}")
-    screen.say(f"{args.cohort}: {len(faults)} faults" if faults else f"{args.cohort}: clean")
+        console.say(f"  {fault}")
+    console.say(f"{args.cohort}: {len(faults)} faults" if faults else f"{args.cohort}: clean")
     return 2 if faults else 0
 
 
@@ -113,68 +115,78 @@ def flow_of(cohort: Any) -> str:
     words = []
     for step in cohort.manifest["flow"]:
         reasons = ", ".join(f"{n} {reason}" for reason, n in step.get("reasons", {}).items())
-        lost = "less" if step.get("unit") == "recordings" else "the rest"
-        words.append(f"{step['step']} {step['n']:,}" + (f" ({lost} {reasons})" if reasons else ""))
+        excluded_as = "less" if step.get("unit") == "recordings" else "the rest"
+        words.append(
+            f"{step['step']} {step['n']:,}" + (f" ({excluded_as} {reasons})" if reasons else "")
+        )
     return " → ".join(words)
 
 
-def inspect(args: argparse.Namespace, screen: Screen) -> int:
+def inspect(args: argparse.Namespace, console: Console) -> int:
     """Say what a reader sees in files of any format, and what a cohort would do with them; writes nothing but plots."""
-    inspect, told, failed = door("cohort.inspect"), [], 0
+    inspecting, records, failures = lazy("cohort.inspect"), [], 0
     for path in args.files:
-        claims = inspect.find(path)
-        one = len(claims) == 1
-        for seen in itertools.islice(inspect.look(claims), args.limit):
-            failed += bool(seen.error)
-            if seen.error:
-                screen.note(f"ecgcmr: {seen.source} ({seen.format}): {seen.error}")
+        claims = inspecting.find(path)
+        alone = len(claims) == 1
+        for recording in itertools.islice(inspecting.look(claims), args.limit):
+            failures += bool(recording.error)
+            if recording.error:
+                console.note(f"ecgcmr: {recording.source} ({recording.format}): {recording.error}")
             elif not args.json:
-                screen.say("\n".join(lines_of(seen)) if one else line_of(seen, path))
-            told.append(inspect.as_json(seen))
-            if args.plot and seen.picture is not None:
-                screen.note(f"drawn: {draw(seen, args.plot, len(told))}")
+                console.say("\n".join(lines_of(recording)) if alone else line_of(recording, path))
+            records.append(inspecting.as_json(recording))
+            if args.plot and recording.picture is not None:
+                console.note(f"drawn: {draw(recording, args.plot, len(records))}")
         if len(claims) > args.limit:
-            screen.note(
+            console.note(
                 f"{path}: the first {args.limit:,} of {len(claims):,} recordings; see more with --limit"
             )
     if args.json:
-        screen.say(json.dumps(told, indent=1))
-    return 2 if failed else 0
+        console.say(json.dumps(records, indent=1))
+    return 2 if failures else 0
 
 
-def lines_of(seen: Any) -> list[str]:
+def lines_of(recording: Any) -> list[str]:
     """A recording in a few lines."""
-    said = {
-        "format": f"{seen.format} ({seen.kind.upper()})",
-        **seen.facts,
-        "flags": "; ".join(seen.flags) or "none",
-        "changes": "; ".join(seen.repairs) or "none",
-        "cohort": "keeps it" if seen.kept else f"leaves it out: {'; '.join(seen.faults)}",
+    words = {
+        "format": f"{recording.format} ({recording.kind.upper()})",
+        **recording.facts,
+        "flags": "; ".join(recording.flags) or "none",
+        "changes": "; ".join(recording.repairs) or "none",
+        "cohort": "keeps it" if recording.kept else f"leaves it out: {'; '.join(recording.faults)}",
     }
-    return [seen.source, *(f"  {name:8s} {words}" for name, words in said.items())]
+    return [recording.source, *(f"  {name:8s} {text}" for name, text in words.items())]
 
 
-def line_of(seen: Any, above: Path) -> str:
+def line_of(recording: Any, above: Path) -> str:
     """A recording of many in one line."""
-    name = os.path.relpath(seen.source, above if above.is_dir() else above.parent)
-    size = [seen.facts[word] for word in ("rate", "length", "stack", "cycle") if word in seen.facts]
-    verdict = "kept" if seen.kept else f"left out: {seen.faults[0]}"
-    return "  ".join([name, f"{seen.format} {seen.kind.upper()}", *size, verdict, *seen.flags])
-
-
-def draw(seen: Any, place: Path, number: int) -> Path:
-    """Draw a recording into a folder, or into the image file that is named."""
-    figures, stem = door("report.plots.recordings"), Path(seen.source).name
-    title = "  ".join([stem, *seen.flags, *seen.faults])
-    figure = (
-        figures.ecg_paper(seen.picture, 500, title)
-        if seen.kind == "ecg"
-        else figures.frames(seen.picture, title=title)
+    name = os.path.relpath(recording.source, above if above.is_dir() else above.parent)
+    size = [
+        recording.facts[word]
+        for word in ("rate", "length", "stack", "cycle")
+        if word in recording.facts
+    ]
+    verdict = "kept" if recording.kept else f"left out: {recording.faults[0]}"
+    return "  ".join(
+        [name, f"{recording.format} {recording.kind.upper()}", *size, verdict, *recording.flags]
     )
-    named = place.suffix.lower() in (".png", ".svg", ".pdf")
-    if named and number > 1:
-        raise InputError(f"{place}: one image for several recordings; name a folder")
-    path: Path = figures.save(figure, place if named else place / f"{number:03d}-{stem}.png")
+
+
+def draw(recording: Any, destination: Path, number: int) -> Path:
+    """Draw a recording into a folder, or into the image file that is named."""
+    figures, stem = lazy("report.plots.recordings"), Path(recording.source).name
+    title = "  ".join([stem, *recording.flags, *recording.faults])
+    figure = (
+        figures.ecg_paper(recording.picture, 500, title)
+        if recording.kind == "ecg"
+        else figures.frames(recording.picture, title=title)
+    )
+    is_image = destination.suffix.lower() in (".png", ".svg", ".pdf")
+    if is_image and number > 1:
+        raise InputError(f"{destination}: one image for several recordings; name a folder")
+    path: Path = figures.save(
+        figure, destination if is_image else destination / f"{number:03d}-{stem}.png"
+    )
     return path
 
 
@@ -256,30 +268,30 @@ def grammar(commands: Any) -> None:
     )
 
 
-def label_rules(made: argparse.ArgumentParser) -> None:
+def label_rules(parser: argparse.ArgumentParser) -> None:
     """The options that say how labels files are read (docs/labels.md)."""
-    made.add_argument(
+    parser.add_argument(
         "--disease",
         action="append",
         default=[],
         metavar="NAME=CODES",
         help="a disease besides cad, af and dm; may be repeated",
     )
-    made.add_argument(
+    parser.add_argument(
         "--visit",
         type=int,
         default=2,
         help="UK Biobank's instance: 2 imaging (default), 3 repeat imaging",
     )
-    made.add_argument(
+    parser.add_argument(
         "--censored", metavar="DATE", help="end of the records (default: the latest date seen)"
     )
-    made.add_argument(
+    parser.add_argument(
         "--codes",
         default="all_diag_hosp",
         metavar="COLUMN",
         help="column with lists of ICD-10 codes",
     )
-    made.add_argument(
+    parser.add_argument(
         "--allow-empty", action="store_true", help="take codes of --disease that nobody has"
     )

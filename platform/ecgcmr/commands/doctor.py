@@ -1,4 +1,6 @@
-"""What this machine, its packages, Ray and Aim can do, found out by trying; each finding is one line with its cure."""
+"""What this machine, its packages, Ray and Aim can do, found out by trying; each finding is one
+line with its cure.
+"""
 
 import importlib.metadata
 import os
@@ -37,7 +39,7 @@ class Finding:
     """One thing looked at: whether it is good, what it is, and what was found."""
 
     good: bool
-    what: str
+    name: str
     text: str
 
 
@@ -52,17 +54,17 @@ def examine(runs: Path, cohort: Path) -> list[Finding]:
         "ray": ray,
         "aim": aim,
     }
-    found = []
-    for what, look in looks.items():
+    findings = []
+    for name, look in looks.items():
         try:
-            found.append(look())
+            findings.append(look())
         except Exception as error:  # a look that fails is a finding
-            found.append(
+            findings.append(
                 Finding(
-                    False, what, f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+                    False, name, f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
                 )
             )
-    return found
+    return findings
 
 
 def machine() -> Finding:
