@@ -63,8 +63,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def parsed(argv: list[str] | None) -> argparse.Namespace:
-    """The arguments. A reader of the help who has left is no error, and Python would find it only
-    at its end.
+    """The arguments.
+
+    A reader of the help who has left is no error, and Python would find it only at its end.
     """
     try:
         return parser().parse_args(argv)
@@ -105,9 +106,7 @@ def run(args: argparse.Namespace, out: progress.Streams) -> int:
 
 
 def worked(args: argparse.Namespace, console: Console) -> bool:
-    """Whether a refused command has finished a cohort or a trial before: then its log tells of
-    something.
-    """
+    """Whether a refused command has finished a cohort or a trial before, which its log tells of."""
     if not console.ray:  # neither is made without, and a search of all runs may take seconds
         return False
     outputs = [args.cohort / "_cohort.json", *args.runs.glob(f"**/seed=*/{store.RECORD}")]
@@ -126,7 +125,10 @@ def os_words(error: OSError) -> str:
         where = error.filename or "the output folder"
         return f"no space left on the disk of {where}; free some and run the same command again"
     if error.errno in (errno.EACCES, errno.EROFS):
-        return f"{error.filename}: not allowed to write or read there; choose another --runs or --cohort"
+        return (
+            f"{error.filename}: not allowed to write or read there; "
+            "choose another --runs or --cohort"
+        )
     return f"{error.filename or 'a file'}: {error.strerror or error}"
 
 

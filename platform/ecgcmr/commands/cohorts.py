@@ -18,7 +18,9 @@ EXAMPLES = {
     "cohort synth": "ecgcmr cohort synth --subjects 2000 --scale toy --cohort cohorts/synthetic",
     "cohort build": "ecgcmr cohort build --ecg wfdb:recordings --cohort cohorts/cinc",
     "cohort labels": "ecgcmr cohort labels diagnoses.csv --disease hf=I50,I11.0 --out labels.csv",
-    "cohort withdraw": "ecgcmr cohort withdraw --list withdrawn.csv --cohort cohorts/ukbb --out cohorts/ukbb-2",
+    "cohort withdraw": (
+        "ecgcmr cohort withdraw --list withdrawn.csv --cohort cohorts/ukbb --out cohorts/ukbb-2"
+    ),
     "cohort check": "ecgcmr cohort check --cohort cohorts/cinc",
     "inspect": "ecgcmr inspect recordings/A0002.hea --plot A0002.png",
 }
@@ -81,16 +83,17 @@ def withdraw(args: argparse.Namespace, console: Console) -> int:
         options = {"key": args.key, "ignore_unknown": args.ignore_unknown}
         cohort = withdrawal.withdraw(args.cohort, args.out, args.list, **options)
         notes.append(rows_of(cohort))
-    replacement, stale = cohort.manifest["replaces"][0], withdrawal.mark(args.runs, cohort)
-    people = f"{replacement['people']:,} {'person' if replacement['people'] == 1 else 'people'}"
-    console.say(f"{args.out}: {people} ({replacement['rows']:,} rows) fewer than {args.cohort}")
+    predecessor, stale = cohort.manifest["replaces"][0], withdrawal.mark(args.runs, cohort)
+    people = f"{predecessor['people']:,} {'person' if predecessor['people'] == 1 else 'people'}"
+    console.say(f"{args.out}: {people} ({predecessor['rows']:,} rows) fewer than {args.cohort}")
     console.say(
         f"{stale:,} trials under {args.runs} were made with them: run them again"
         if stale
         else "no trial is stale"
     )
     console.say(
-        f"Delete when nothing needs it any more: {args.cohort}, {args.cohort}.link.csv, {args.cohort}.key"
+        "Delete when nothing needs it any more: "
+        f"{args.cohort}, {args.cohort}.link.csv, {args.cohort}.key"
     )
     return 0
 
@@ -139,7 +142,8 @@ def inspect(args: argparse.Namespace, console: Console) -> int:
                 console.note(f"drawn: {draw(recording, args.plot, len(records))}")
         if len(claims) > args.limit:
             console.note(
-                f"{path}: the first {args.limit:,} of {len(claims):,} recordings; see more with --limit"
+                f"{path}: the first {args.limit:,} of {len(claims):,} recordings; "
+                "see more with --limit"
             )
     if args.json:
         console.say(json.dumps(records, indent=1))
@@ -195,12 +199,26 @@ def grammar(commands: Any) -> None:
     actions = commands.add_parser("cohort", help="make or check one").add_subparsers(
         required=True, metavar="ACTION"
     )
-    made = command(actions, "cohort synth", synth, "make a synthetic paired cohort", EXAMPLES)
-    made.add_argument("--subjects", type=whole, help="how many (default: by scale)")
-    made.add_argument("--scale", choices=SCALES, default="toy")
-    made.add_argument("--seed", type=int, default=0)
-    built = command(actions, "cohort build", build, "make a cohort of recordings", EXAMPLES)
-    for kind, form, what in (
+    synth_grammar(actions)
+    build_grammar(actions)
+    labels_grammar(actions)
+    withdraw_grammar(actions)
+    command(actions, "cohort check", check, "verify a cohort; faults by file and row", EXAMPLES)
+    inspect_grammar(commands)
+
+
+def synth_grammar(actions: Any) -> None:
+    """Add `cohort synth`."""
+    parser = command(actions, "cohort synth", synth, "make a synthetic paired cohort", EXAMPLES)
+    parser.add_argument("--subjects", type=whole, help="how many (default: by scale)")
+    parser.add_argument("--scale", choices=SCALES, default="toy")
+    parser.add_argument("--seed", type=int, default=0)
+
+
+def build_grammar(actions: Any) -> None:
+    """Add `cohort build`."""
+    parser = command(actions, "cohort build", build, "make a cohort of recordings", EXAMPLES)
+    for kind, form, where in (
         (
             "ecg",
             "[FORMAT:]PATH",
@@ -208,62 +226,72 @@ def grammar(commands: Any) -> None:
         ),
         ("cmr", "FORMAT:PATH", "short-axis stacks lie, e.g. dicom:stacks"),
     ):
-        built.add_argument(
-            f"--{kind}", metavar=form, action="append", default=[], help=f"where {what}; repeatable"
-        )
-    built.add_argument(
+        text = f"where {where}; repeatable"
+        parser.add_argument(f"--{kind}", metavar=form, action="append", default=[], help=text)
+    parser.add_argument(
         "--labels",
         type=Path,
         action="append",
         metavar="FILE",
         help="table of labels; may be repeated",
     )
-    built.add_argument(
+    parser.add_argument(
         "--key",
         type=Path,
         help="file with the key of the pseudonyms (made if absent; keep it outside)",
     )
     words = "cut images to the heart, to the authors' one box, or not (default: heart)"
-    built.add_argument("--crop", choices=("heart", "fixed", "none"), default="heart", help=words)
-    built.add_argument("--seed", type=int, default=0)
-    table = command(
+    parser.add_argument("--crop", choices=("heart", "fixed", "none"), default="heart", help=words)
+    parser.add_argument("--seed", type=int, default=0)
+    label_rules(parser)
+
+
+def labels_grammar(actions: Any) -> None:
+    """Add `cohort labels`."""
+    parser = command(
         actions, "cohort labels", labels, "count what labels files hold, and merge them", EXAMPLES
     )
-    table.add_argument(
+    parser.add_argument(
         "files", type=Path, nargs="+", metavar="FILE", help="table of labels, as for `cohort build`"
     )
-    table.add_argument(
+    parser.add_argument(
         "--out", type=Path, metavar="FILE", help="write the merged labels here, as CSV or Parquet"
     )
-    for each in (built, table):
-        label_rules(each)
-    leave = command(
+    label_rules(parser)
+
+
+def withdraw_grammar(actions: Any) -> None:
+    """Add `cohort withdraw`."""
+    parser = command(
         actions, "cohort withdraw", withdraw, "make one without the people on a list", EXAMPLES
     )
-    leave.add_argument(
+    parser.add_argument(
         "--list",
         type=Path,
         required=True,
         help="one id a line: participant, recording or pseudonym",
     )
-    leave.add_argument("--out", type=Path, required=True, help="the new cohort's folder")
-    leave.add_argument(
+    parser.add_argument("--out", type=Path, required=True, help="the new cohort's folder")
+    parser.add_argument(
         "--key", type=Path, help="file with the key of the pseudonyms, if not beside the cohort"
     )
-    leave.add_argument(
+    parser.add_argument(
         "--ignore-unknown", action="store_true", help="pass over ids that are not in the data"
     )
-    command(actions, "cohort check", check, "verify a cohort; faults by file and row", EXAMPLES)
+
+
+def inspect_grammar(commands: Any) -> None:
+    """Add `inspect`."""
     text = "what a file of any format holds, and whether a cohort keeps it"
-    see = command(commands, "inspect", inspect, text, EXAMPLES, folders=False)
-    see.add_argument(
+    parser = command(commands, "inspect", inspect, text, EXAMPLES, folders=False)
+    parser.add_argument(
         "files", type=Path, nargs="+", metavar="FILE", help="recordings, or folders of them"
     )
-    see.add_argument(
+    parser.add_argument(
         "--plot", type=Path, metavar="DIR", help="draw what can be drawn into a folder, or FILE.png"
     )
-    see.add_argument("--json", action="store_true", help="print JSON instead of text")
-    see.add_argument(
+    parser.add_argument("--json", action="store_true", help="print JSON instead of text")
+    parser.add_argument(
         "--limit", type=whole, default=1000, help="recordings of a folder (default: 1000)"
     )
 

@@ -37,8 +37,9 @@ class Console:
         print(text, file=self.out.person, flush=True)
 
     def need_ray(self) -> None:
-        """Join the cluster at hand, or start Ray on this machine, once per command; finished work
-        never starts it.
+        """Join the cluster at hand, or start Ray on this machine, once per command.
+
+        Finished work never starts it.
         """
         if not self.ray:
             lazy("runtime.cluster").start(cpus=self.cpus)
@@ -54,7 +55,7 @@ class Console:
 def counted(
     args: argparse.Namespace, console: Console, title: str, total: int, unit: str = "ECGs"
 ) -> Iterator[Callable[[int], None]]:
-    """Show a stage of so many ECGs or rows; the function that is yielded is told how many are done."""
+    """Show a stage of so many ECGs or rows; the function that is yielded gets how many are done."""
     record = store.Progress(args.runs, args.name, total, unit)
     with console.display.stage(title):
         try:
@@ -75,15 +76,17 @@ def command(
     trains: bool = False,
     folders: bool = True,
 ) -> argparse.ArgumentParser:
-    """Add a command with what all commands share; one without `folders` knows neither cohort nor
-    runs and leaves no log.
+    """Add a command with what all commands share.
+
+    One without `folders` knows neither cohort nor runs and leaves no log.
     """
     parser: argparse.ArgumentParser = commands.add_parser(
         name.split()[-1],
         help=text,
         description=function.__doc__,
         epilog=f"example:\n  {examples[name]}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,  # an example has to survive being copied
+        # An example has to survive being copied.
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.set_defaults(function=function, name=name)
     if space:

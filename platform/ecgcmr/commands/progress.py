@@ -68,6 +68,13 @@ def describe(record: dict[str, Any]) -> dict[str, str]:
     }
 
 
+def _columns(record: dict[str, Any]) -> list[str]:
+    """Name, count, rate, time left and numbers of one progress record; empty what it lacks."""
+    words = describe(record)
+    time_left = f"{words['left']} left" if words["left"] else ""
+    return [words["name"], words["count"], words["rate"], time_left, words["shown"]]
+
+
 class Display:
     """Stages, one after another, each with what runs inside it.
 
@@ -83,7 +90,7 @@ class Display:
 
     @contextlib.contextmanager
     def stage(self, title: str) -> Iterator[list[str]]:
-        """Show a stage while its body runs; what the body appends to the list is said at its end."""
+        """Show a stage while its body runs; its end shows what the body appends to the list."""
         notes: list[str] = []
         start, stop = time.monotonic(), threading.Event()
         watch = self._redraw if self.live else self._lines
@@ -114,30 +121,16 @@ class Display:
     def _drawing(self, title: str, seconds: float) -> Group:
         table = Table.grid(padding=(0, 2))
         for record in self._records():
-            words = describe(record)
+            name, *columns = _columns(record)
             bar = ProgressBar(total=max(record["total"], 1), completed=record["done"], width=24)
-            time_left = f"{words['left']} left" if words["left"] else ""
-            table.add_row(
-                f"  {words['name']}", bar, words["count"], words["rate"], time_left, words["shown"]
-            )
+            table.add_row(f"  {name}", bar, *columns)
         return Group(Text(f"▸ {title}  {duration(seconds)}", style="bold"), table)
 
     def _lines(self, title: str, start: float, stop: threading.Event) -> None:
         while not stop.wait(LINE_EVERY_S):
             for record in self._records():
-                words = describe(record)
-                time_left = f"{words['left']} left" if words["left"] else ""
-                columns = [
-                    f"  {title}:",
-                    words["name"],
-                    words["count"],
-                    words["rate"],
-                    time_left,
-                    words["shown"],
-                ]
-                self.console.print(
-                    "  ".join(column for column in columns if column), markup=False, soft_wrap=True
-                )
+                columns = [f"  {title}:", *filter(None, _columns(record))]
+                self.console.print("  ".join(columns), markup=False, soft_wrap=True)
 
 
 class Outlet(io.FileIO):
@@ -179,8 +172,9 @@ class Streams:
 
 @contextlib.contextmanager
 def captured(log: Path) -> Iterator[Streams]:
-    """Send everything written to stdout and stderr, by whomever, to `log`; yield streams to what
-    the two were before.
+    """Send everything written to stdout and stderr, by whomever, to `log`.
+
+    Yield streams to what the two were before.
 
     Ray and its native parts write to the process's descriptors directly, so the descriptors
     themselves are moved.

@@ -94,12 +94,12 @@ def stale_of(runs: Path) -> list[str]:
     since = store.withdrawn(runs)
     stale_trials: collections.Counter[tuple[str, int]] = collections.Counter()
     for folder, record in store.records(runs) if since else ():
-        if people := store.stale(
-            runs, record["recipe"]["cohort"], record["trial"]["starts"], since
-        ):
+        cohort, starts = record["recipe"]["cohort"], record["trial"]["starts"]
+        if people := store.stale(runs, cohort, starts, since):
             stale_trials["/".join(folder.relative_to(runs).parts[:4]), people] += 1
     return [
-        f"stale     {study}  {n:,} trials: from their cohort {people:,} people have withdrawn since; run them again"
+        f"stale     {study}  {n:,} trials: from their cohort {people:,} people have withdrawn "
+        "since; run them again"
         for (study, people), n in sorted(stale_trials.items())
     ]
 

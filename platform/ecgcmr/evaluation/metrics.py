@@ -15,10 +15,13 @@ from ecgcmr.errors import InputError
 
 
 def auroc(scores: Tensor, labels: Tensor, name: str = "label") -> Tensor:
-    """Area under the receiver operating characteristic: the chance that a positive scores above a
-    negative.
+    """Area under the receiver operating characteristic.
 
-        A = [Σ_{positives} rank − P (P + 1) / 2] / (P N),      ties share their mean rank (count one half)
+    It is the chance that a positive scores above a negative:
+
+        A = [Σ_{positives} rank − P (P + 1) / 2] / (P N)
+
+    Ties share their mean rank (count one half).
 
     Args:
         scores: (…, n), larger means more likely positive.
@@ -69,8 +72,7 @@ def average_precision(scores: Tensor, labels: Tensor, name: str = "label") -> Te
 
 
 def pearson(outputs: Tensor, targets: Tensor, names: Sequence[str] = ()) -> Tensor:
-    """Pearson's correlation coefficient of every output with its target, over the rows whose target
-    is known.
+    """Pearson's r of every output with its target, over the rows whose target is known.
 
     Args:
         outputs: (…, n, k).
@@ -88,13 +90,11 @@ def pearson(outputs: Tensor, targets: Tensor, names: Sequence[str] = ()) -> Tens
     a = _centre(torch.where(mask, outputs, 0), mask)
     b = _centre(targets, mask)
     size = a.square().sum(-2).sqrt()
-    # Rounding leaves a constant a spread of some ulps of its value; without this its r would be
-    # noise.
+    # Rounding leaves a constant a spread of some ulps of its value, and its r would be noise.
     level = torch.where(mask, outputs, 0).abs().amax(-2) * mask.sum(0).sqrt()
     constant = size <= 1e-12 * level
     r = (a * b).sum(-2) / (torch.where(constant, 1, size) * b.square().sum(-2).sqrt())
-    # A constant's a is rounding noise, so its quotient has to be replaced and not trusted to be
-    # small.
+    # A constant's a is rounding noise: its quotient is replaced and not trusted to be small.
     return _numbers(torch.where(constant, 0, r).clamp(-1, 1), outputs.sum(-1))
 
 
@@ -115,8 +115,9 @@ def rmse(outputs: Tensor, targets: Tensor, names: Sequence[str] = ()) -> Tensor:
 
 
 def r2(outputs: Tensor, targets: Tensor, names: Sequence[str] = ()) -> Tensor:
-    """Coefficient of determination per output, 1 − Σ (y − ŷ)² / Σ (y − ȳ)², over the rows whose
-    target is known.
+    """Coefficient of determination per output, over the rows whose target is known.
+
+        R² = 1 − Σ (y − ŷ)² / Σ (y − ȳ)²
 
     Args:
         outputs: (…, n, k).
@@ -160,8 +161,7 @@ def binary(answers: ArrayLike, probability: ArrayLike, name: str = "label") -> d
 
 
 def regression(answers: ArrayLike, outputs: ArrayLike, columns: Sequence[str]) -> dict[str, float]:
-    """Every metric of one member on a group of phenotypes: group means, then Pearson's r of each
-    phenotype.
+    """Every metric of one member on a group of phenotypes: group means, then r of each phenotype.
 
     Args:
         answers: (n, k), NaN where missing.
@@ -187,7 +187,8 @@ def _two_classes(labels: Tensor, name: str) -> Tensor:
     if not positive.any() or positive.all():
         only = 1 if len(labels) and positive.all() else 0
         raise InputError(
-            f"label '{name}': all {len(labels)} rows are {only}; its metrics need both classes, take a larger cohort"
+            f"label '{name}': all {len(labels)} rows are {only}; "
+            "its metrics need both classes, take a larger cohort"
         )
     return positive
 
@@ -212,8 +213,9 @@ def _centre(x: Tensor, mask: Tensor) -> Tensor:
 
 
 def _numbers(score: Tensor, outputs: Tensor) -> Tensor:
-    """NaN for the members whose outputs are not all numbers: sorting puts NaN somewhere, and a
-    score would result.
+    """NaN for the members whose outputs are not all numbers.
+
+    Sorting puts NaN somewhere, and a score would result.
     """
     bad = ~outputs.isfinite().all(-1)
     return torch.where(bad.reshape(bad.shape + (1,) * (score.dim() - bad.dim())), torch.nan, score)

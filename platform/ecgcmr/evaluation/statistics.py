@@ -19,13 +19,12 @@ from scipy import special
 from ecgcmr.errors import InputError
 
 LEVEL = 0.95
-CHUNK = (
-    2**21
-)  # counts taken at once: 16 MB in float64, a few times that with the intermediate results
-CLIP = 1e-7  # probabilities nearer to 0 or 1 are claims that no cohort can check, and their logit would rule the fit
-ROUNDING = (
-    1e-12  # metrics are of order one, so a smaller difference is that of two orders of summation
-)
+CHUNK = 2**21  # counts at once: 16 MB in float64, a few times that with what comes between
+# Probabilities nearer to 0 or 1 are claims that no cohort can check, and their logit would rule the
+# fit.
+CLIP = 1e-7
+# Metrics are of order one, so a smaller difference is that of two orders of summation.
+ROUNDING = 1e-12
 
 Metric = Callable[[np.ndarray], np.ndarray]  # counts (draws, n) -> (draws,)
 
@@ -42,8 +41,9 @@ class Effect:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Whether probabilities mean what they say: intercept 0 and slope 1 do. `p` of each is against
-    that.
+    """Whether probabilities mean what they say: intercept 0 and slope 1 do.
+
+    `p` of each is against that.
     """
 
     intercept: Effect
@@ -72,7 +72,9 @@ class Recalibration:
     def risk(self, logits: ArrayLike) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The risk by the mean logit of several seeds, with its 95 % interval.
 
-            η = a + b m̄,   half width² = (z σ_calibration)² + (t b s / √k)²;   m̄, s: mean and spread of k logits
+            η = a + b m̄,   half width² = (z σ_calibration)² + (t b s / √k)²
+
+        m̄ and s are mean and spread of k logits.
 
         It covers that other seeds were drawn and that other subjects calibrated. It does not cover
         another training set, another population, or that a risk is a share of many people and no
@@ -117,7 +119,8 @@ def delong(
     """AUROCs of several members on the same subjects, and how they vary together when other
     subjects are drawn.
 
-        V10_i = mean over negatives j of [x_i > y_j] + ½ [x_i = y_j],   V01_j = the same mean over positives i
+        V10_i = mean over negatives j of [x_i > y_j] + ½ [x_i = y_j]
+        V01_j = the same mean over positives i
         A = mean V10,   S = cov(V10) / P + cov(V01) / N
 
     Args:
@@ -204,20 +207,17 @@ def resamples(n: int, draws: int, seed: int, strata: ArrayLike | None = None) ->
     """
     if n < 1 or draws < 1:
         raise InputError(f"resamples: {draws} of {n} subjects; both must be at least 1")
-    groups = (
-        np.zeros(n, int)
-        if strata is None
-        else np.unique(np.asarray(strata), return_inverse=True)[1]
-    )
+    groups = np.zeros(n, int)
+    if strata is not None:
+        groups = np.unique(np.asarray(strata), return_inverse=True)[1]
     if groups.shape != (n,):
         raise InputError(f"strata {groups.shape}: give one class for each of the {n} subjects")
     random, counts = np.random.default_rng(seed), np.zeros((draws, n), np.float32)
     for group in range(groups.max() + 1):
         subjects = np.flatnonzero(groups == group)
         for row in counts:
-            row[subjects] = np.bincount(
-                random.integers(len(subjects), size=len(subjects)), minlength=len(subjects)
-            )
+            places = random.integers(len(subjects), size=len(subjects))
+            row[subjects] = np.bincount(places, minlength=len(subjects))
     return counts
 
 
@@ -265,8 +265,7 @@ def bootstrap_average_precision(
 def bootstrap_pearson(
     outputs: ArrayLike, targets: ArrayLike, counts: ArrayLike, names: Sequence[str] = ()
 ) -> np.ndarray:
-    """Pearson's r of every output of every member in every resample, over the rows whose target is
-    known.
+    """Pearson's r of every output of every member in every resample, over rows of known target.
 
     Args:
         outputs: (m, n, k).
@@ -341,8 +340,7 @@ def paired(observed: float, distribution: ArrayLike) -> Effect:
     if np.isnan(observed) or not len(differences):
         return Effect(float(observed), np.nan, np.nan, np.nan)
     low, high = interval(differences)
-    # Identical systems differ by rounding; taken for a difference of one sign it would be
-    # significant.
+    # Identical systems differ by rounding; as a difference of one sign it would be significant.
     least = min(int((differences <= ROUNDING).sum()), int((differences >= -ROUNDING).sum()))
     return Effect(
         float(observed), float(low), float(high), min(1.0, 2 * (1 + least) / (1 + len(differences)))
@@ -427,11 +425,9 @@ def fisher_mean(r: ArrayLike) -> float:
     Source: Silver & Dunlap 1987, doi:10.1037/0021-9010.72.1.146.
     """
     coefficients, edge = _numbers(r), np.nextafter(1, 0)
-    return (
-        float(np.tanh(np.arctanh(np.clip(coefficients, -edge, edge)).mean()))
-        if len(coefficients)
-        else np.nan
-    )
+    if not len(coefficients):
+        return np.nan
+    return float(np.tanh(np.arctanh(np.clip(coefficients, -edge, edge)).mean()))
 
 
 def prior_corrected(probability: ArrayLike, trained: float, true: float) -> np.ndarray:
@@ -468,8 +464,11 @@ def prior_corrected(probability: ArrayLike, trained: float, true: float) -> np.n
 def calibration(probability: ArrayLike, labels: ArrayLike, name: str = "label") -> Calibration:
     """Calibration of one member's probabilities.
 
-        intercept a:  logit P(y = 1) = a + logit p          0 if the mean is right; above if risk is understated
-        slope b:      logit P(y = 1) = c + b logit p        1 if the spread is right; below if predictions are too extreme
+        intercept a:  logit P(y = 1) = a + logit p
+        slope b:      logit P(y = 1) = c + b logit p
+
+    The intercept is 0 if the mean is right, above if risk is understated; the slope is 1 if the
+    spread is right, below if predictions are too extreme.
 
     Args:
         probability: (n,) in [0, 1]; taken as at least 1e-7 and at most 1 − 1e-7.
@@ -500,10 +499,8 @@ def calibration(probability: ArrayLike, labels: ArrayLike, name: str = "label") 
     intercept, slope = _normal(*_last(*_logistic(ones[:, None], y, logits))), nothing
     if not _separated(logits, y):
         # Centred, the columns are independent; the slope is the same.
-        slope = _normal(
-            *_last(*_logistic(np.column_stack((ones, logits - logits.mean())), y, 0 * ones)),
-            against=1,
-        )
+        design = np.column_stack((ones, logits - logits.mean()))
+        slope = _normal(*_last(*_logistic(design, y, 0 * ones)), against=1)
     bins = reliability(chance, y)
     ece = (bins.n * np.abs(bins.observed - bins.predicted)).sum() / len(y)
     return Calibration(intercept, slope, float(((chance - y) ** 2).mean()), float(ece))
@@ -532,16 +529,14 @@ def recalibration(logits: ArrayLike, labels: ArrayLike, name: str = "label") -> 
     if not _separated(x, y):
         beta, covariance = _logistic(np.column_stack((ones, x - middle)), y, 0 * y)
         if beta[1] > 0:
-            back = np.array(
-                [[1, -middle], [0, 1]]
-            )  # from the centred columns, which are independent
+            # Back from the centred columns, which are independent.
+            back = np.array([[1, -middle], [0, 1]])
             intercept, slope = back @ beta
             return Recalibration(
                 float(intercept), float(slope), back @ covariance @ back.T, "intercept and slope"
             )
-    flat = (
-        x[y == 1].mean() <= x[y == 0].mean()
-    )  # the slope's sign; the best of those allowed is then 0
+    # The slope's sign; the best of those allowed is then 0.
+    flat = x[y == 1].mean() <= x[y == 0].mean()
     (intercept,), ((variance,),) = _logistic(ones, y, 0 * y if flat else x)
     rule = "prevalence" if flat else "intercept"
     return Recalibration(float(intercept), float(not flat), np.diag([variance, 0.0]), rule)
@@ -617,7 +612,8 @@ def _labels(labels: ArrayLike, name: str) -> np.ndarray:
     classes = np.asarray(labels, float)
     if classes.ndim != 1 or not np.isin(classes, (0, 1)).all():
         raise InputError(
-            f"label '{name}' {classes.shape}: must be one row of 0 and 1; leave out subjects without a label"
+            f"label '{name}' {classes.shape}: must be one row of 0 and 1; "
+            "leave out subjects without a label"
         )
     return classes
 
@@ -627,7 +623,8 @@ def _two_classes(labels: ArrayLike, name: str) -> np.ndarray:
     if not classes.any() or classes.all():
         only = 1 if len(classes) and classes.all() else 0
         raise InputError(
-            f"label '{name}': all {len(classes)} rows are {only}; its statistics need both classes, take a larger cohort"
+            f"label '{name}': all {len(classes)} rows are {only}; "
+            "its statistics need both classes, take a larger cohort"
         )
     return classes
 
@@ -637,7 +634,8 @@ def _scored(scores: ArrayLike, labels: ArrayLike, name: str) -> tuple[np.ndarray
     positive, member_scores = _two_classes(labels, name) == 1, np.asarray(scores, float)
     if member_scores.ndim != 2 or member_scores.shape[1] != len(positive):
         raise InputError(
-            f"scores {member_scores.shape}: must be (members, {len(positive)}), as label '{name}' has rows"
+            f"scores {member_scores.shape}: must be (members, {len(positive)}), "
+            f"as label '{name}' has rows"
         )
     return member_scores, positive
 
@@ -646,7 +644,8 @@ def _counts(counts: ArrayLike, n: int) -> np.ndarray:
     drawn_counts = np.asarray(counts)
     if drawn_counts.ndim != 2 or drawn_counts.shape[1] != n:
         raise InputError(
-            f"counts {drawn_counts.shape}: must be (draws, {n}), one for each subject; take them from resamples"
+            f"counts {drawn_counts.shape}: must be (draws, {n}), one for each subject; "
+            "take them from resamples"
         )
     return drawn_counts
 
@@ -681,9 +680,8 @@ def _placements(scores: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray, n
 
 def _share_below(values: np.ndarray, reference: np.ndarray) -> np.ndarray:
     ascending = np.sort(reference)
-    return (np.searchsorted(ascending, values) + np.searchsorted(ascending, values, "right")) / (
-        2 * len(reference)
-    )
+    below, not_above = (np.searchsorted(ascending, values, side) for side in ("left", "right"))
+    return (below + not_above) / (2 * len(reference))
 
 
 def _of_mean(samples: np.ndarray) -> np.ndarray:
@@ -698,8 +696,9 @@ def _of_mean(samples: np.ndarray) -> np.ndarray:
 
 
 def _normal(value: float, error: float, against: float = 0) -> Effect:
-    """Normal interval and two-sided p of the hypothesis that the value is `against`; an error of 0
-    is certainty.
+    """Normal interval and two-sided p of the hypothesis that the value is `against`.
+
+    An error of 0 is certainty.
     """
     if error == 0:
         return Effect(value, value, value, float(abs(value - against) <= ROUNDING))
@@ -793,8 +792,9 @@ def _running(counts: np.ndarray) -> np.ndarray:
 
 
 def _standard(values: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Columns (n, k) with mean 0 and spread 1 over the known rows, and 0 elsewhere; all 0 for a
-    constant column.
+    """Columns (n, k) with mean 0 and spread 1 over the known rows, and 0 elsewhere.
+
+    All 0 for a constant column.
 
     Sums of squares in resamples lose no digits then.
     """
@@ -816,8 +816,9 @@ def _sums(counts: np.ndarray, *columns: np.ndarray) -> list[np.ndarray]:
 
 
 def _spread(size: np.ndarray, total: np.ndarray, squares: np.ndarray) -> np.ndarray:
-    """Sum of squared deviations from the resample's mean; NaN where nothing but rounding is left of
-    it.
+    """Sum of squared deviations from the resample's mean.
+
+    NaN where nothing but rounding is left of it.
     """
     spread = squares - total**2 / size
     return np.where(spread > ROUNDING * squares, spread, np.nan)

@@ -32,20 +32,13 @@ from ecgcmr.report.tables import paper as paper_tables
 from ecgcmr.report.tables.table import Table
 
 PAGE, DATA = "index.html", "rows.csv"
-LOOKS = {
-    HOLDS: ("yes", "✓"),
-    FAILS: ("no", "✗"),
-    OPEN: ("open", "○"),
-}  # class and sign of a verdict
+# Class and sign of a verdict.
+LOOKS = {HOLDS: ("yes", "✓"), FAILS: ("no", "✗"), OPEN: ("open", "○")}
 ONE = {HOLDS: "holds", FAILS: "does not hold", OPEN: "is not decidable"}
 MANY = {HOLDS: "hold", FAILS: "do not hold", OPEN: "are not decidable"}
 UNITS = {"auroc": "points", "pearson": "in r", "": ""}
-STATISTICS = (
-    "secondary",
-    "calibration",
-    "subgroups",
-    "phenotypes",
-)  # tables for a reviewer, in the order of the page
+# Tables for a reviewer, in the order of the page.
+STATISTICS = ("secondary", "calibration", "subgroups", "phenotypes")
 SECTIONS = {  # the paper's own headings
     "V-A": "CMR-level disease classification from the ECG only",
     "V-B": "Masked data modelling against other pre-training strategies",
@@ -141,9 +134,7 @@ def _address(picture: bytes) -> str:
 
 
 def _data(rows: pd.DataFrame) -> bytes:
-    """Every measured number as CSV, in an order that does not depend on the disk: what the page's
-    hash is of.
-    """
+    """Every measured number as CSV, in the same order on every disk: what the page's hash is of."""
     sorted_rows = rows.sort_values(["trial", "split", "metric"], kind="stable")
     return sorted_rows.to_csv(index=False, lineterminator="\n").encode()
 

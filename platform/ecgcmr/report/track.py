@@ -1,4 +1,4 @@
-"""The window: every finished run in an Aim repository. The only door of Aim.
+"""The window: every finished run in an Aim repository. The only file that imports Aim.
 
 Rows on disk are the truth. One process at a time copies what is missing: `mirror` once, `following`
 beside a sweep, so that its runs can be watched. `rebuild` makes the repository anew and compares it
@@ -40,10 +40,8 @@ LOCK_WAIT_S = 60.0
 INDEX_TRIES = 20  # a tenth of a second apart
 REST_S = (5.0, 60.0)  # between two looks of a follower: after one that found runs, and at most
 LAST_S = 600.0  # a follower may take so long after its sweep, for what is still to be copied
-DRAWN = (
-    ("pretrain", 0),
-    ("final", 0),
-)  # stage and seed: a figure costs 0.3 s, and Aim draws the curves of all runs itself
+# Stage and seed: a figure costs 0.3 s, and Aim draws the curves of all runs itself.
+DRAWN = (("pretrain", 0), ("final", 0))
 
 Points = dict[str, dict[int, tuple[int, float]]]  # "name [subset]" -> step -> (epoch, value)
 
@@ -160,17 +158,18 @@ def canonical(entry: Entry) -> dict[str, Any]:
 
 def truth(runs: Path) -> dict[str, Any]:
     """What `content` has to be, from the files under `runs`."""
-    return {e.name: canonical(e) for e in (read(runs, *found) for found in store.records(runs))}
+    entries = (read(runs, folder, record) for folder, record in store.records(runs))
+    return {entry.name: canonical(entry) for entry in entries}
 
 
 # -- the repository --------------------------------------------------------------------------------
 
 
 def mirror(runs: Path, repo: Path, up_to_date: set[str] | None = None) -> int:
-    """Copy every finished trial that the repository lacks or holds in another version; how many
-    were copied.
+    """Copy every finished trial that the repository lacks or holds in another version.
 
-    Trouble with Aim is logged with its cure and never raised: results do not depend on it.
+    Returns how many were copied. Trouble with Aim is logged with its cure and never raised: results
+    do not depend on it.
 
     Args:
         runs: where finished trials lie.
@@ -182,7 +181,8 @@ def mirror(runs: Path, repo: Path, up_to_date: set[str] | None = None) -> int:
             return _copy_missing(runs, repo, set() if up_to_date is None else up_to_date)
     except Exception as error:  # Aim, RocksDB and SQLite raise dozens of unrelated types
         log.warning(
-            "Aim repository %s is behind (%s: %s); results under %s are whole; remake it: ecgcmr track rebuild --runs %s",
+            "Aim repository %s is behind (%s: %s); results under %s are whole; "
+            "remake it: ecgcmr track rebuild --runs %s",
             repo,
             type(error).__name__,
             error,
@@ -197,9 +197,8 @@ def following(runs: Path, repo: Path) -> Iterator[None]:
     """While the block runs, copy finished trials in a process of its own, and what is left when it
     ends.
     """
-    spawn = multiprocessing.get_context(
-        "spawn"
-    )  # a fork would take Ray's threads and connections along, half alive
+    # A fork would take Ray's threads and connections along, half alive.
+    spawn = multiprocessing.get_context("spawn")
     stop = spawn.Event()
     child = spawn.Process(target=_follow, args=(runs, repo, stop, os.getpid()), daemon=True)
     child.start()
@@ -211,17 +210,17 @@ def following(runs: Path, repo: Path) -> Iterator[None]:
 
 
 def _follow(runs: Path, repo: Path, stop: Any, parent: int) -> None:
-    """Copy until told to end, then once more; without the process that asked for it there is
-    nothing to wait for.
+    """Copy until told to end, then once more.
+
+    Without the process that asked for it there is nothing to wait for.
     """
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C is the parent's to explain
     up_to_date: set[str] = set()
     rest = REST_S[0]
     while os.getppid() == parent:
         last = stop.is_set()
-        waiting = any(
-            True for _ in store.records(runs, up_to_date)
-        )  # without any, not even the folder is made
+        # Without any, not even the folder is made.
+        waiting = any(True for _ in store.records(runs, up_to_date))
         rest = REST_S[0] if waiting and mirror(runs, repo, up_to_date) else min(2 * rest, REST_S[1])
         if last:
             return
@@ -239,9 +238,8 @@ def rebuild(runs: Path, repo: Path) -> int:
     with writer(repo):
         for leftover in repo.glob(".rebuild-*"):  # of a rebuild that was killed
             shutil.rmtree(leftover)
-        fresh = Path(
-            tempfile.mkdtemp(prefix=".rebuild-", dir=repo)
-        )  # Aim caches by path: never twice the same
+        # Aim caches by path: never twice the same.
+        fresh = Path(tempfile.mkdtemp(prefix=".rebuild-", dir=repo))
         try:
             count = _copy_missing(runs, fresh, set())
             wrong = differences(content(fresh), truth(runs))
@@ -326,7 +324,10 @@ def writer(repo: Path) -> Iterator[None]:
 
 
 def _open(repo: Path) -> Any:
-    """The repository, made if absent. Imported here: Aim takes 1.4 s, and only those who track pay."""
+    """The repository, made if absent.
+
+    Imported here: Aim takes 1.4 s, and only those who track pay.
+    """
     aim = importlib.import_module("aim")
     logging.getLogger("aim").setLevel(logging.WARNING)  # three lines a run otherwise
     repo.mkdir(parents=True, exist_ok=True)
@@ -334,10 +335,12 @@ def _open(repo: Path) -> Any:
 
 
 def _index(repo: Path) -> None:
-    """Let readers see all runs: Aim's writers do not update the index that every read goes through."""
+    """Let readers see all runs: Aim's writers do not update the index of every read."""
     manager = importlib.import_module("aim.sdk.index_manager").RepoIndexManager(_open(repo))
     for _ in range(INDEX_TRIES):
-        gc.collect()  # Aim reads a snapshot for as long as anything holds it, and skips a run whose writer still lives
+        # Aim reads a snapshot for as long as anything holds it, and skips a run whose writer still
+        # lives.
+        gc.collect()
         aim_repo = _open(repo)
         missing = set(aim_repo.list_all_runs()) - _indexed(aim_repo)
         if not missing:
@@ -345,8 +348,8 @@ def _index(repo: Path) -> None:
         kept_open = aim_repo._get_index_tree(
             "meta", 0
         )  # Aim would open its index anew for every run
-        for key in sorted(missing):
-            manager.index(key)
+        for run_hash in sorted(missing):
+            manager.index(run_hash)
         del kept_open
         time.sleep(0.05)
 
@@ -383,24 +386,19 @@ def _copy_missing(runs: Path, repo: Path, up_to_date: set[str]) -> int:
 
 
 def _held(aim_repo: Any, on_disk: dict[str, tuple[Path, dict[str, Any]]]) -> set[str]:
-    """The names of `on_disk` that the repository holds as they are; what it holds otherwise is
-    deleted.
+    """The names of `on_disk` that the repository holds as they are.
+
+    What it holds otherwise is deleted.
     """
     current: set[str] = set()
-    for key, (name, stored_digest) in {
-        run.hash: (run.name, run.get("digest")) for run in aim_repo.iter_runs()
-    }.items():
-        if (
-            name not in current
-            and stored_digest is not None
-            and name in on_disk
-            and stored_digest == digest(on_disk[name][0])
-        ):
+    runs = {run.hash: (run.name, run.get("digest")) for run in aim_repo.iter_runs()}
+    for run_hash, (name, stored_digest) in runs.items():
+        is_new = name not in current and stored_digest is not None and name in on_disk
+        if is_new and stored_digest == digest(on_disk[name][0]):
             current.add(name)
-        elif (
-            stored_digest is None or name in on_disk
-        ):  # half-written, twice, or of an older run of this name
-            aim_repo.delete_run(key)
+        # Half-written, twice, or of an older run of this name.
+        elif stored_digest is None or name in on_disk:
+            aim_repo.delete_run(run_hash)
     return current
 
 

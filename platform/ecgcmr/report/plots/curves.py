@@ -76,8 +76,7 @@ def run(curve: Curve) -> Figure:
     losses = [c for c in ("train_loss", "val_loss", "loss") if c in curve.columns]
     groups = [group for group in (losses, val_metrics) if group] or [[]]
     with styled():
-        # Laid out by hand: constrained layout makes up half of the cost, and Aim gets dozens of
-        # these.
+        # Laid out by hand: constrained layout is half of the cost, and Aim gets dozens of these.
         figure = Figure(figsize=(3.2 * len(groups), 2.3))
         axes: Any = figure.subplots(1, len(groups), squeeze=False)[0]
         figure.subplots_adjust(
@@ -108,8 +107,7 @@ def pretraining(curves: Mapping[str, Curve]) -> Figure:
 def validation(
     curves: Mapping[str, Mapping[str, Sequence[Curve]]], metrics: Mapping[str, str]
 ) -> Figure:
-    """One panel per task: the selecting metric on validation, one colour per system, one thin line
-    per seed.
+    """A panel per task: the selecting metric on validation, a colour per system, a line per seed.
 
     Args:
         curves: task title -> system title -> the seeds' curves.

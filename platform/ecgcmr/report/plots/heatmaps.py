@@ -20,7 +20,8 @@ from ecgcmr.report.plots import curves
 from ecgcmr.signals import augment, ecg
 
 LEADS = ("II", "V2")  # one limb lead, one chest lead; below each other
-SECONDS = 5.0  # of ECG shown: what the encoder sees of a record in evaluation, with the paper's crop of 0.5
+# Of ECG shown: what the encoder sees of a record in evaluation, with the paper's crop of 0.5.
+SECONDS = 5.0
 COLOURS, LOW, HIGH, OPACITY = "RdBu_r", -1.0, 1.0, 0.5  # the authors' code, plot_localization
 _MARGIN_MV = 0.3
 _BAR_MV, _BAR_S = 1.0, 0.5
@@ -68,7 +69,8 @@ def figure6(cases: Sequence[Case]) -> Figure:
     for case in cases:
         if list(case.maps) != systems:
             raise InputError(
-                f"figure 6: case '{case.caption}' has maps of {list(case.maps)}, the first of {systems}"
+                f"figure 6: case '{case.caption}' has maps of {list(case.maps)}, "
+                f"the first of {systems}"
             )
     with curves.styled():
         figure, grid, beside = _panels(len(cases), len(systems))
@@ -137,9 +139,7 @@ def _ecg(axes: Axes, case: Case) -> None:
 
 
 def _same_millivolts(column: Iterable[Axes]) -> None:
-    """Give all ECG panels the height, in mV, of the one that needs most, so that amplitudes
-    compare.
-    """
+    """Give all ECG panels the height, in mV, of the one that needs most: amplitudes compare."""
     limits = {axes: axes.dataLim.intervaly for axes in column}
     most = max(high - low for low, high in limits.values()) + 2 * _MARGIN_MV
     for axes, (low, high) in limits.items():

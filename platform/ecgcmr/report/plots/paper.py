@@ -72,7 +72,8 @@ class Scatter:
         rows = np.asarray(self.shown)
         if rows.size and not (rows.min() >= 0 and rows.max() < n):
             raise InputError(
-                f"figure 4: phenotype '{self.name}': shown has a row outside 0 … {n - 1}; use choose({n})"
+                f"figure 4: phenotype '{self.name}': shown has a row outside 0 … {n - 1}; "
+                f"use choose({n})"
             )
 
 
@@ -154,8 +155,7 @@ def choose(n: int, count: int = SHOWN, seed: int = 0) -> np.ndarray:
 
 
 def figure4(panels: Sequence[Scatter]) -> Figure:
-    """Phenotypes predicted from the ECG against those measured from CMR, one small square panel
-    each.
+    """Phenotypes predicted from the ECG against those measured from CMR, one square panel each.
 
     Points are the `shown` subjects; the line is the least-squares regression of predicted on
     measured over all subjects. A panel spans the 0.5 to 99.5 % quantiles of both quantities, alike
@@ -242,9 +242,7 @@ def _shown(panel: Scatter) -> np.ndarray:
 
 
 def _limits(panel: Scatter) -> tuple[float, float]:
-    """The span of a panel: the middle 99 % of measured and of predicted, and 4 % of it on either
-    side.
-    """
+    """The span of a panel: the middle 99 % of measured and of predicted, and 4 % on either side."""
     complete = _known(panel)
     ends = [
         np.quantile(values[complete], (0.005, 0.995))
@@ -256,8 +254,9 @@ def _limits(panel: Scatter) -> tuple[float, float]:
 
 
 def _regression(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-    """Ends of the least-squares line of y on x, from the least to the greatest x; None if x has no
-    spread.
+    """Ends of the least-squares line of y on x, from the least to the greatest x.
+
+    None if x has no spread.
     """
     spread = np.square(x - x.mean()).sum()
     if spread == 0:
@@ -268,8 +267,7 @@ def _regression(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray] |
 
 
 def figure5(panels: Mapping[str, Mapping[str, Sequence[Point]]], ours: str = "MMCL") -> Figure:
-    """ROC AUC against the share of labels used for training, one panel per disease, one line per
-    system.
+    """ROC AUC against the share of labels trained on, a panel per disease, a line per system.
 
     Bands are the 95 % intervals. Only neighbouring shares are joined: the paper's 1, 10 and 100 %
     and any other that occurs. A point that stands alone shows its interval as a bar. Source: paper,
@@ -285,14 +283,14 @@ def figure5(panels: Mapping[str, Mapping[str, Sequence[Point]]], ours: str = "MM
     """
     if not panels:
         return _empty()
-    points = [
+    lines = [
         (f"{disease}, {system}", line)
         for disease, by_system in panels.items()
         for system, line in by_system.items()
     ]
-    for where, line in points:
+    for where, line in lines:
         _check_shares(where, line)
-    shares = tuple(sorted({*SHARES, *(point.take for _, line in points for point in line)}))
+    shares = tuple(sorted({*SHARES, *(point.take for _, line in lines for point in line)}))
     looks = _looks(
         list(dict.fromkeys(system for by_system in panels.values() for system in by_system)), ours
     )
@@ -328,7 +326,8 @@ def _check_shares(where: str, line: Sequence[Point]) -> None:
             raise InputError(f"figure 5: {where}: take is {take:g}, needs a share in (0, 1]")
         if takes.count(take) > 1:
             raise InputError(
-                f"figure 5: {where}: take {take:g} occurs {takes.count(take)} times; give one point each"
+                f"figure 5: {where}: take {take:g} occurs {takes.count(take)} times; "
+                "give one point each"
             )
 
 
@@ -631,9 +630,7 @@ def _beside(ax: Axes, y: float, number: str, p: str, **look: Any) -> None:
 
 
 def _forest_frame(ax: Axes, rows: Sequence[Difference]) -> None:
-    """The line of no difference, limits that hold it and all intervals, and the heads of the
-    columns.
-    """
+    """The line of no difference, limits that hold it and all intervals, and the columns' heads."""
     ends = [end for row in rows for end in _ends(row)]
     low, high = min([0.0, *ends]), max([0.0, *ends])
     pad = 0.06 * (high - low) or 1.0
@@ -655,9 +652,7 @@ def _larger(size: float) -> Iterator[None]:
 
 
 def _columns(count: int) -> int:
-    """Columns for small square panels: five, four or three, whichever leaves the fewest places
-    empty.
-    """
+    """Columns for small square panels: five, four or three, whichever fills the last line best."""
     return count if count < 4 else min((5, 4, 3), key=lambda columns: -count % columns)
 
 

@@ -8,6 +8,7 @@ is one millivolt. Draws; computes nothing.
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -86,8 +87,7 @@ def ecg_paper(ecg: np.ndarray, rate_hz: float, title: str = "") -> Figure:
         for slot, lead in enumerate(_LAYOUT[row] if row < 3 else (1,)):
             span = column if row < 3 else seconds
             samples = slice(round(slot * span * rate_hz), round((slot + 1) * span * rate_hz))
-            # The level of a printed lead is the median of what is shown; the paper has no absolute
-            # zero.
+            # A printed lead's level is the median of what is shown; paper has no absolute zero.
             y = middle + MM_PER_MV * (trace[lead, samples] - np.median(trace[lead, samples]))
             axes.plot(
                 x[samples],
@@ -139,55 +139,56 @@ def attended_ecg(
     seconds = min(10.0, ecg.shape[1] / rate_hz)
     trace = MM_PER_MV * (ecg - np.median(ecg, axis=1, keepdims=True))[:, : int(seconds * rate_hz)]
     rise, fall = (np.clip(reach + 1, *_REACH_MM) for reach in (trace.max(1), -trace.min(1)))
-    left, right = _EDGE_MM + 10, _EDGE_MM + 10 + MM_PER_S * seconds
+    x_start, x_end = _EDGE_MM + 10, _EDGE_MM + 10 + MM_PER_S * seconds
     top = _SCALE_MM + float((rise + fall).sum())
-    figure, axes = _paper(right + _EDGE_MM, top + _EDGE_MM + 8)
+    figure, axes = _paper(x_end + _EDGE_MM, top + _EDGE_MM + 8)
     ratio = weights / weights.mean()
-    norm, seen = (
-        LogNorm(1, max(2.0, float(ratio.max()))),
-        left + MM_PER_S * patch_s * weights.shape[1],
-    )
+    norm = LogNorm(1, max(2.0, float(ratio.max())))
+    x_seen = x_start + MM_PER_S * patch_s * weights.shape[1]
     middles = top - np.cumsum(rise) - np.cumsum(fall) + fall
-    x = left + MM_PER_S * np.arange(trace.shape[1]) / rate_hz
-    for lead, y, middle, up, down, shown in zip(LEADS, trace, middles, rise, fall, ratio):
-        picture = axes.imshow(
-            shown[None],
-            extent=(left, seen, middle - down + 0.3, middle + up - 0.3),
-            cmap=_ATTENTION,
-            norm=norm,
-            aspect="auto",
-            interpolation="nearest",
-            zorder=0.5,
-            gid=f"attention {lead}",
-        )
+    x = x_start + MM_PER_S * np.arange(trace.shape[1]) / rate_hz
+    for lead, y, middle, up, down, attention in zip(LEADS, trace, middles, rise, fall, ratio):
+        extent = (x_start, x_seen, middle - down + 0.3, middle + up - 0.3)
+        picture = _attention(axes, attention, extent, norm, lead)
         y = middle + np.clip(y, 0.5 - down, up - 0.5)
         axes.plot(x, y, color=_INK, linewidth=0.7, solid_joinstyle="round", gid=lead)
-        axes.text(
-            left - 2,
-            middle,
-            lead,
-            fontsize=7,
-            color=_INK,
-            fontweight="bold",
-            ha="right",
-            va="center",
-        )
-    if seen < x[-1]:
-        axes.plot(
-            [seen, seen],
-            [_SCALE_MM, top],
-            color=_INK,
-            linewidth=0.7,
-            linestyle=(0, (4, 3)),
-            gid="seen",
-        )
-        axes.text(seen + 1, top + 1.5, "not seen by the model", fontsize=6, color=_INK, va="center")
-    axes.set(xlim=(0, right + _EDGE_MM), ylim=(0, top + _EDGE_MM + 8))
+        name: dict[str, Any] = {"fontsize": 7, "fontweight": "bold", "ha": "right"}
+        axes.text(x_start - 2, middle, lead, color=_INK, va="center", **name)
+    if x_seen < x[-1]:
+        _end_of_sight(axes, x_seen, top)
+    axes.set(xlim=(0, x_end + _EDGE_MM), ylim=(0, top + _EDGE_MM + 8))
     axes.text(_EDGE_MM, top + 6, title, fontsize=8, color=_INK, va="center")
     scale = f"{MM_PER_S:g} mm/s   {MM_PER_MV:g} mm/mV   {rate_hz:g} Hz"
-    axes.text(right, 2.0, scale, fontsize=6, color=_INK, ha="right", va="center")
-    _attention_scale(figure, axes, picture, left)
+    axes.text(x_end, 2.0, scale, fontsize=6, color=_INK, ha="right", va="center")
+    _attention_scale(figure, axes, picture, x_start)
     return figure
+
+
+def _attention(
+    axes: Axes,
+    attention: np.ndarray,
+    extent: tuple[float, float, float, float],
+    norm: LogNorm,
+    lead: str,
+) -> AxesImage:
+    """The attention to one lead, (times,), behind its trace."""
+    return axes.imshow(
+        attention[None],
+        extent=extent,
+        cmap=_ATTENTION,
+        norm=norm,
+        aspect="auto",
+        interpolation="nearest",
+        zorder=0.5,
+        gid=f"attention {lead}",
+    )
+
+
+def _end_of_sight(axes: Axes, x_seen: float, top: float) -> None:
+    """A dashed line where the part of the record that the model saw ends."""
+    look: dict[str, Any] = {"color": _INK, "linewidth": 0.7, "linestyle": (0, (4, 3))}
+    axes.plot([x_seen, x_seen], [_SCALE_MM, top], gid="seen", **look)
+    axes.text(x_seen + 1, top + 1.5, "not seen by the model", fontsize=6, color=_INK, va="center")
 
 
 def _attention_scale(figure: Figure, axes: Axes, picture: AxesImage, x_start: float) -> None:

@@ -30,9 +30,8 @@ from ecgcmr.tasks import PHENOTYPES, Task
 T = TypeVar("T")
 
 DRAWS = 2000  # bootstrap resamples
-RESAMPLING = (
-    2023  # their seed: one for all, so that all systems on the same subjects see the same resamples
-)
+# Their seed: one for all, so that all systems on the same subjects see the same resamples.
+RESAMPLING = 2023
 FEWEST = 2  # subjects of either class, or values of a phenotype, that a score needs
 OURS, BASELINE = "mmcl", "supervised"  # whom subgroups are shown for
 SHOWN = 20  # panels of Figure 4
@@ -64,7 +63,7 @@ class Score(PerSeed):
 
 @dataclass(frozen=True)
 class Line:
-    """One phenotype, or the mean of a group of them, for several systems; r by the system's label."""
+    """One phenotype, or the mean of a group of them, for several systems; r by system's label."""
 
     name: str
     task: str
@@ -108,8 +107,9 @@ class Calibrated:
 
 @dataclass(frozen=True)
 class Subgroup:
-    """Scores of a part of the test subjects, by the system's label; None where they are too few to
-    be scored.
+    """Scores of a part of the test subjects, by the system's label.
+
+    None where they are too few to be scored.
     """
 
     task: str
@@ -189,7 +189,7 @@ class Evidence:
             self._cache[key] = make()
         return self._cache[key]
 
-    # -- what there is -------------------------------------------------------------------------------------------------
+    # -- what there is -----------------------------------------------------------------------------
 
     def labels(self, task: str, take: float = 1.0) -> list[str]:
         """The systems with a final run on a task, the paper's first."""
@@ -210,13 +210,12 @@ class Evidence:
         )
 
     def lack(self, label: str, task: str, take: float = 1.0) -> str:
-        """What keeps a system from being compared, in words; empty for one whose seeds are all
-        there.
+        """What keeps a system from being compared, in words.
+
+        Empty for one whose seeds are all there.
         """
-        runs, answers = (
-            self.by_cell.get((label, task, take), Finals()),
-            self._answers(label, task, take),
-        )
+        runs = self.by_cell.get((label, task, take), Finals())
+        answers = self._answers(label, task, take)
         lack = runs.lack or (answers if isinstance(answers, str) else "")
         return f"{TITLES.get(label, label)} for {asked(task, take)}: {lack}" if lack else ""
 
@@ -227,7 +226,7 @@ class Evidence:
             lambda: finals.provenance(self.runs, self.by_cell.get(cell, Finals())),
         )
 
-    # -- scores and comparisons ----------------------------------------------------------------------------------------
+    # -- scores and comparisons --------------------------------------------------------------------
 
     def score(self, label: str, task: str, take: float = 1.0) -> Score | None:
         """AUROC, or the group's mean r, of the seeds there are, with its interval over test
@@ -245,18 +244,15 @@ class Evidence:
         """None where the subjects are too few."""
         if not evaluable(answers, task):
             return None
-        return _scored(
-            per_seed(each(answers, task), task), self._mean_drawn(answers, task), answers, task
-        )
+        values = per_seed(each(answers, task), task)
+        return _scored(values, self._mean_drawn(answers, task), answers, task)
 
     def _mean_drawn(self, answers: Answers, task: Task) -> np.ndarray:
         """The mean over seeds (and phenotypes) in every resample, (draws,)."""
         return per_seed(self._drawn(answers, task), task).mean(1)
 
     def _drawn(self, answers: Answers, task: Task) -> np.ndarray:
-        """The metric in every resample: (draws, m) AUROCs or (draws, m, k) correlation
-        coefficients.
-        """
+        """The metric in every resample: (draws, m) AUROCs or (draws, m, k) correlations."""
 
         def draw() -> np.ndarray:
             counts = self._counts(answers, task)
@@ -267,8 +263,7 @@ class Evidence:
             correlations = statistics.bootstrap_pearson(
                 answers.outputs, answers.targets, counts, task.columns
             )
-            # A constant output has no r in any resample; it orders nobody, and `metrics` calls that
-            # 0.
+            # A constant output has no r in any resample; it orders nobody: 0, as in `metrics`.
             correlations[:, (each(answers, task) == 0) & np.isnan(correlations).all(0)] = 0
             return correlations
 
@@ -316,13 +311,8 @@ class Evidence:
         n = len(sides[0].subjects)
         effect = self._difference(*sides, task) if evaluable(sides[0], task) else NOTHING
         if math.isnan(effect.low + effect.high):
-            return Comparison(
-                pair,
-                n=n,
-                reasons=(
-                    f"{versus(pair)}: the {n} subjects in common are too few for an interval",
-                ),
-            )
+            reason = f"{versus(pair)}: the {n} subjects in common are too few for an interval"
+            return Comparison(pair, n=n, reasons=(reason,))
         return Comparison(pair, effect, n)
 
     def _difference(self, better: Answers, worse: Answers, task: Task) -> Effect:
@@ -336,8 +326,9 @@ class Evidence:
         return statistics.paired(observed[0] - observed[1], distributions[0] - distributions[1])
 
     def comparisons(self, layout: Layout) -> list[Comparison]:
-        """A table's own system against every other that has run, per task; p adjusted by Holm over
-        all of them.
+        """A table's own system against every other that has run, per task.
+
+        p adjusted by Holm over all of them.
         """
         comparisons = [
             self.contrast(layout.ours, system.label, task)
@@ -359,12 +350,10 @@ class Evidence:
             for c in claims
         ]
 
-    # -- what a reviewer asks for --------------------------------------------------------------------------------------
+    # -- what a reviewer asks for ------------------------------------------------------------------
 
     def phenotypes(self, labels: Sequence[str]) -> list[Line]:
-        """Pearson's r of every phenotype that some system answered, in the order of
-        tasks.PHENOTYPES.
-        """
+        """Pearson's r of every phenotype that some system answered, as tasks.PHENOTYPES go."""
         lines: dict[str, Line] = {}
         for task in _regressions():
             for label in labels:
@@ -407,8 +396,9 @@ class Evidence:
         return lines
 
     def secondary(self) -> list[Precision]:
-        """Average precision of every system on every disease; bootstrap stratified by class, so
-        prevalence stays.
+        """Average precision of every system on every disease.
+
+        Bootstrap stratified by class, so prevalence stays.
         """
         return [
             precision
@@ -448,25 +438,23 @@ class Evidence:
         ]
 
     def _calibrated(self, label: str, name: str) -> Calibrated | None:
-        answers, (trained_at, population) = (
-            self.answers(label, name),
-            self._prevalences(label, name),
-        )
+        answers = self.answers(label, name)
+        trained_at, population = self._prevalences(label, name)
         if answers is None or not evaluable(answers, _task(name)):
             return None
         targets, chance = answers.targets[:, 0], _averaged(answers)
         prior_corrected = None
         if not math.isnan(trained_at + population):
-            prior_corrected = statistics.calibration(
-                statistics.prior_corrected(chance, trained_at, population), targets, name
-            )
+            population_chance = statistics.prior_corrected(chance, trained_at, population)
+            prior_corrected = statistics.calibration(population_chance, targets, name)
         single = tuple(statistics.calibration(p, targets, name) for p in answers.outputs[..., 0])
         as_trained = statistics.calibration(chance, targets, name)
         return Calibrated(label, name, as_trained, prior_corrected, single, trained_at, population)
 
     def _prevalences(self, label: str, task: str) -> tuple[float, float]:
-        """Share of positives that the runs were trained at, and of the population; NaN if they do
-        not say.
+        """Share of positives that the runs were trained at, and of the population.
+
+        NaN if they do not say.
         """
         note = self._provenance(label, task)
         trained_at, population = (
@@ -480,10 +468,8 @@ class Evidence:
 
         Of the mean over seeds of the logit, see `calibration`. None without answers.
         """
-        answers, (trained_at, population) = (
-            self.answers(label, task),
-            self._prevalences(label, task),
-        )
+        answers = self.answers(label, task)
+        trained_at, population = self._prevalences(label, task)
         if answers is None:
             return None
         targets, chance = answers.targets[:, 0], _averaged(answers)
@@ -503,42 +489,20 @@ class Evidence:
                 first visit counts.
             labels: systems.
         """
-        people = (
-            index.drop_duplicates("subject")
-            .set_index("subject")
-            .reindex(columns=["age", "sex"])
-            .astype(float)
-        )
+        first_visits = index.drop_duplicates("subject").set_index("subject")
+        people = first_visits.reindex(columns=["age", "sex"]).astype(float)
         groups = []
         for task in tasks.TASKS.values():
-            by_label = {
-                label: answers
-                for label in labels
-                if (answers := self.answers(label, task.name)) is not None
-            }
-            inside = {
-                label: _inside(people.reindex(answers.subjects))
-                for label, answers in by_label.items()
-            }
-            for name in (
-                [name for _, name in SEXES] + [name for *_, name in AGES] if by_label else ()
-            ):
-                group_answers = {
-                    label: answers.at(inside[label][name]) for label, answers in by_label.items()
-                }
-                groups.append(
-                    Subgroup(
-                        task.name,
-                        name,
-                        {
-                            k: self._score(rows_answers, task)
-                            for k, rows_answers in group_answers.items()
-                        },
-                    )
-                )
+            scores: dict[str, dict[str, Score | None]] = {}  # by subgroup, then by label
+            for label in labels:
+                answers = self.answers(label, task.name)
+                if answers is not None:
+                    for name, rows in _inside(people.reindex(answers.subjects)).items():
+                        scores.setdefault(name, {})[label] = self._score(answers.at(rows), task)
+            groups += [Subgroup(task.name, name, by_label) for name, by_label in scores.items()]
         return groups
 
-    # -- figures -------------------------------------------------------------------------------------------------------
+    # -- figures -----------------------------------------------------------------------------------
 
     def low_label(self) -> list[Share]:
         """The points of Figure 5 (paper, section V-D) as far as runs exist: diseases, then systems,
@@ -611,8 +575,9 @@ def each(answers: Answers, task: Task) -> np.ndarray:
 
 
 def per_seed(values: np.ndarray, task: Task) -> np.ndarray:
-    """(…, m) AUROCs as they are; of (…, m, k) correlation coefficients the mean over phenotypes, as
-    in Table IV.
+    """(…, m) AUROCs as they are.
+
+    Of (…, m, k) correlation coefficients the mean over phenotypes, as in Table IV.
     """
     return values if task.kind == "binary" else values.mean(-1)
 
@@ -639,8 +604,9 @@ def _regressions() -> list[Task]:
 
 
 def _inside(people: pd.DataFrame) -> dict[str, np.ndarray]:
-    """Name of a subgroup -> which rows of (age, sex) belong to it, (n,) bool; unknown belongs to
-    none.
+    """Name of a subgroup -> which rows of (age, sex) belong to it, (n,) bool.
+
+    Unknown belongs to none.
     """
     age, sex = people["age"].to_numpy(), people["sex"].to_numpy()
     by_sex = {name: sex == value for value, name in SEXES}

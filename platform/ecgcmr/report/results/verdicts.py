@@ -48,8 +48,9 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the runs say on a claim; see `evaluated`. Numbers in the metric's unit, NaN where there
-    are none.
+    """What the runs say on a claim; see `evaluated`.
+
+    Numbers in the metric's unit, NaN where there are none.
 
     Attributes:
         claim: of the paper.
@@ -143,8 +144,9 @@ def _metric(task: str) -> str:
 
 
 def _p(effect: Effect, bar: float) -> float:
-    """Two-sided p of the hypothesis that the effect is `bar`; for one other than 0 by the normal
-    width of its interval.
+    """Two-sided p of the hypothesis that the effect is `bar`.
+
+    For one other than 0 by the normal width of its interval.
     """
     if bar == 0 or math.isnan(effect.p):
         return effect.p
@@ -167,11 +169,15 @@ def _support(effect: Effect, bar: float) -> float:
 def _doubts(inconclusive: Sequence[Comparison], missing: Sequence[str], claim: Claim) -> str:
     """What keeps a claim from holding."""
     total = len(claim.contrasts)
-    count = f"{len(inconclusive)} of {total} intervals are not above {_bar(claim)}: {_listed(inconclusive, claim)}"
-    words = (
-        [count if total > 1 else f"the interval is not above {_bar(claim)}"] if inconclusive else []
-    )
-    return "; ".join([*words, *([f"missing: {_some(missing)}"] if missing else [])])
+    words = []
+    if inconclusive and total > 1:
+        count = f"{len(inconclusive)} of {total} intervals are not above {_bar(claim)}"
+        words.append(f"{count}: {_listed(inconclusive, claim)}")
+    elif inconclusive:
+        words.append(f"the interval is not above {_bar(claim)}")
+    if missing:
+        words.append(f"missing: {_some(missing)}")
+    return "; ".join(words)
 
 
 def _all_exceed(claim: Claim) -> str:
@@ -189,13 +195,13 @@ def _bar(claim: Claim) -> str:
 
 
 def _listed(comparisons: Sequence[Comparison], claim: Claim) -> str:
-    """`MMCL − MAE for CAD, AF; MMCL − BYOL for AF`, in the claim's order; `CAD, AF` if it is about
-    one pair of systems.
+    """`MMCL − MAE for CAD, AF; MMCL − BYOL for AF`, in the claim's order.
+
+    `CAD, AF` if it is about one pair of systems.
     """
     tasks_by_pair: dict[tuple[str, str], list[str]] = {}
-    for contrast in sorted(
-        (comparison.contrast for comparison in comparisons), key=claim.contrasts.index
-    ):
+    contrasts = [comparison.contrast for comparison in comparisons]
+    for contrast in sorted(contrasts, key=claim.contrasts.index):
         tasks_by_pair.setdefault((contrast.better, contrast.worse), []).append(SHORT[contrast.task])
     if len({(contrast.better, contrast.worse) for contrast in claim.contrasts}) == 1:
         return ", ".join(name for names in tasks_by_pair.values() for name in names)

@@ -57,16 +57,16 @@ def every(
     """
     tables: dict[str, Table] = {}
     for space in (names := spaces(rows)):
-        by_cell, space_evidence = finals.of_space(rows, space, seeds), (evidence or {}).get(space)
+        by_cell = finals.of_space(rows, space, seeds)
+        space_evidence = (evidence or {}).get(space)
         space_layouts = layouts(by_cell)
         space_tables = [
             of_layout(by_cell, layout, space_evidence, label_counts=label_counts, paper=paper)
             for layout in space_layouts
         ]
-        for table in [
-            *space_tables,
-            *(reviewer.every(space_evidence, space_layouts, people) if space_evidence else []),
-        ]:
+        if space_evidence:
+            space_tables += reviewer.every(space_evidence, space_layouts, people)
+        for table in space_tables:
             if len(names) > 1:
                 table = replace(
                     table, stem=f"{table.stem}-{space}", title=f"{table.title} [{space}]"
@@ -96,37 +96,30 @@ def comparable(manifest: Mapping[str, Any]) -> bool:
 
 
 def layouts(by_cell: Mapping[Cell, Finals]) -> list[Layout]:
-    """The paper's tables of whose systems more than half have run, then tables for the runs that
-    these leave out.
-    """
+    """The paper's tables of whose systems more than half have run, then tables of other runs."""
     ran = {(label, task) for label, task, take in by_cell if take == 1}
-    run_layouts = [
-        layout
-        for layout in LAYOUTS.values()
-        if 2 * sum(any((s.label, task) in ran for task in layout.tasks) for s in layout.systems)
-        > len(layout.systems)
-    ]
+    run_layouts = []
+    for layout in LAYOUTS.values():
+        n_ran = sum(any((s.label, task) in ran for task in layout.tasks) for s in layout.systems)
+        if 2 * n_ran > len(layout.systems):
+            run_layouts.append(layout)
     leftover = ran - {
         (system.label, task)
         for layout in run_layouts
         for system in layout.systems
         for task in layout.tasks
     }
+    left_tasks = {task for _, task in leftover}
     for stem, title, names in (
         ("others", "Diseases: runs beside the paper's tables.", tasks.DISEASES),
         ("others-phenotypes", "CMR phenotypes: runs beside the paper's tables.", GROUPS),
-        (
-            "labels",
-            "Labels of this cohort.",
-            sorted({task for _, task in leftover} - set(tasks.TASKS)),
-        ),
+        ("labels", "Labels of this cohort.", sorted(left_tasks - set(tasks.TASKS))),
     ):
         labels = finals.ordered([label for label, task in leftover if task in names], list(TITLES))
         if labels:
-            columns = tuple(name for name in names if any(task == name for _, task in leftover))
-            run_layouts.append(
-                Layout(stem, title, tuple(System(s, TITLES.get(s, s)) for s in labels), columns, "")
-            )
+            systems = tuple(System(label, TITLES.get(label, label)) for label in labels)
+            columns = tuple(name for name in names if name in left_tasks)
+            run_layouts.append(Layout(stem, title, systems, columns, ""))
     return run_layouts
 
 
@@ -228,49 +221,45 @@ def of_layout(
         _ranked([_field(by_cell, s, t, layout, evidence, paper) for s in layout.systems])
         for t in columns
     ]
-    fields = list(zip(*(column for column, _ in ranked_columns)))  # a tuple per system
-    notes = [
-        *(
-            note
-            for column, lacking in ranked_columns
-            for note in (*_pointed(column), lacking)
-            if note
-        )
-    ]
+    lines = list(zip(*(column for column, _ in ranked_columns)))  # a tuple per system
+    fields = [field for line in lines for field in line]
     counts = _counts([column for column, _ in ranked_columns], label_counts or {})
-    has_schemes = any(system.mdm is not None for system in layout.systems)
-    marks = [
-        (Word(SIGNS[s.mdm]), Word(SIGNS[s.mmcl])) if has_schemes else () for s in layout.systems
-    ]
-    foot = _foot(columns, counts, 2 if has_schemes else 0)
-    unit, seeds = (
-        METRICS[columns[0].metric][0],
-        max(field.runs.wanted for line in fields for field in line),
-    )
+    schemes = ("MDM", "MMCL") if any(s.mdm is not None for s in layout.systems) else ()
+    foot = _foot(columns, counts, len(schemes))
     return Table(
         stem=layout.stem,
         title=layout.title,
-        header=(
-            "Model",
-            *(("MDM", "MMCL") if has_schemes else ()),
-            *(SHORT.get(t.name, t.title) for t in columns),
-        ),
-        kind=("name", *(("mark", "mark") if has_schemes else ()), *("number" for _ in columns)),
+        header=("Model", *schemes, *(SHORT.get(t.name, t.title) for t in columns)),
+        kind=("name", *("mark" for _ in schemes), *("number" for _ in columns)),
         rows=(
             *(
-                (Word(s.title), *mark, *(field.word() for field in line))
-                for s, mark, line in zip(layout.systems, marks, fields)
+                (Word(s.title), *(_marks(s) if schemes else ()), *(field.word() for field in line))
+                for s, line in zip(layout.systems, lines)
             ),
             *foot,
         ),
         foot=len(foot),
-        notes=(
-            f"{unit} on the test set, mean ± sd over {seeds} seeds.",
-            *notes,
-            *_general([field for line in fields for field in line], evidence),
-        ),
-        records=tuple(field.record(counts) for line in fields for field in line),
+        notes=_notes(ranked_columns, fields, evidence),
+        records=tuple(field.record(counts) for field in fields),
     )
+
+
+def _marks(system: System) -> tuple[Word, Word]:
+    """Whether a system was pre-trained by masked modelling, and with the image."""
+    return Word(SIGNS[system.mdm]), Word(SIGNS[system.mmcl])
+
+
+def _notes(
+    ranked_columns: Sequence[tuple[Sequence[_Field], str]],
+    fields: Sequence[_Field],
+    evidence: Evidence | None,
+) -> tuple[str, ...]:
+    """The unit, what columns lack, and what is said of every table of this form."""
+    unit, seeds = METRICS[fields[0].task.metric][0], max(field.runs.wanted for field in fields)
+    notes = [f"{unit} on the test set, mean ± sd over {seeds} seeds."]
+    for column, lacking in ranked_columns:
+        notes += [note for note in (*_pointed(column), lacking) if note]
+    return (*notes, *_general(fields, evidence))
 
 
 def _field(
@@ -294,8 +283,9 @@ def _field(
 
 
 def _ranked(column: list[_Field]) -> tuple[list[_Field], str]:
-    """The column with its best and second best, equal as printed equal in place; a note instead if
-    seeds are missing.
+    """The column with its best and second best, equal as printed equal in place.
+
+    A note instead if seeds are missing.
     """
     rivals = [field for field in column if field.runs.started and not field.system.reference]
     lacking = [field.system.title for field in rivals if not field.runs.complete]
@@ -357,7 +347,8 @@ def _general(fields: Sequence[_Field], evidence: Evidence | None) -> list[str]:
     notes = [f"{NONE}: no finished run."] if any(has_runs) and not all(has_runs) else []
     if evidence and any(not math.isnan(field.low) for field in fields):
         notes.append(
-            f"In brackets: 95 % interval of the mean for other test subjects, from {evidence.draws:,} bootstrap resamples."
+            "In brackets: 95 % interval of the mean for other test subjects, "
+            f"from {evidence.draws:,} bootstrap resamples."
         )
     if any(field.paper for field in fields):
         notes.append("paper: the paper's number, on 6,007 subjects of the UK Biobank.")

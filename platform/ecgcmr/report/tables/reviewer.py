@@ -63,9 +63,11 @@ def claims(evidence: Evidence) -> Table:
             for verdict in verdicts
         ),
         notes=(
-            "Difference (points of ROC AUC, or r), interval and two-sided p: of the contrast that supports a claim least.",
-            "A claim holds if the 95 % interval of every one of its contrasts lies above 0 (or above the margin that it "
-            "names); it does not hold if one lies below, after Holm's adjustment; else these runs cannot decide it.",
+            "Difference (points of ROC AUC, or r), interval and two-sided p: of the contrast that "
+            "supports a claim least.",
+            "A claim holds if the 95 % interval of every one of its contrasts lies above 0 (or "
+            "above the margin that it names); it does not hold if one lies below, after Holm's "
+            "adjustment; else these runs cannot decide it.",
         ),
         records=tuple(
             {
@@ -88,22 +90,22 @@ def claims(evidence: Evidence) -> Table:
 
 def comparisons(evidence: Evidence, layout: Layout) -> Table:
     """A table's own system minus each of the others, per task."""
-    table_comparisons, titles = (
-        evidence.comparisons(layout),
-        {system.label: system.title for system in layout.systems},
-    )
+    table_comparisons = evidence.comparisons(layout)
+    titles = {system.label: system.title for system in layout.systems}
+    number = layout.title.split(".")[0]
+    n_tests = sum(not c.reasons for c in table_comparisons)
     binary = tasks.TASKS[layout.tasks[0]].kind == "binary"
     test, unit = ("DeLong's test", "points of ROC AUC") if binary else ("a paired bootstrap", "r")
     return Table(
         stem=f"comparisons-{layout.stem}",
-        title=f"{layout.title.split('.')[0]}, comparisons: {titles[layout.ours]} minus each other system.",
+        title=f"{number}, comparisons: {titles[layout.ours]} minus each other system.",
         header=("Task", "Minus", "Difference", "95 % interval", "p", "p (Holm)", "Subjects"),
         kind=("name", "name", "number", "number", "number", "number", "number"),
         rows=tuple(_compared(comparison, titles) for comparison in table_comparisons),
         notes=(
-            f"Difference of the means over seeds in {unit}, on the test subjects of both; interval and p, by {test}, are "
-            "about other subjects, not other seeds.",
-            f"Holm's adjustment is over the {sum(not c.reasons for c in table_comparisons)} comparisons of this table.",
+            f"Difference of the means over seeds in {unit}, on the test subjects of both; interval "
+            f"and p, by {test}, are about other subjects, not other seeds.",
+            f"Holm's adjustment is over the {n_tests} comparisons of this table.",
         ),
         records=tuple(
             {
@@ -124,10 +126,8 @@ def comparisons(evidence: Evidence, layout: Layout) -> Table:
 
 
 def _compared(comparison: Comparison, titles: Mapping[str, str]) -> tuple[Word, ...]:
-    task, worse = (
-        comparison.contrast.task,
-        Word(titles[comparison.contrast.worse], 0, comparison.reasons),
-    )
+    task = comparison.contrast.task
+    worse = Word(titles[comparison.contrast.worse], 0, comparison.reasons)
     effect = _effect(comparison.effect, tasks.TASKS[task].metric)
     return (
         Word(SHORT[task]),
@@ -152,16 +152,15 @@ def _effect(effect: Effect, metric: str) -> list[Word]:
 
 
 def figure5(evidence: Evidence) -> Table:
-    """The numbers of Figure 5: AUROC by share of the labels; empty if only the full training sets
-    have run.
+    """The numbers of Figure 5: AUROC by share of the labels.
+
+    Empty if only the full training sets have run.
     """
     points = {(p.task, p.label, p.take): p for p in evidence.low_label()}
-    takes = [take for take in TAKES if any(key[2] == take for key in points)]
-    lines = (
-        list(dict.fromkeys((task, label) for task, label, _ in points))
-        if set(takes) - {1.0}
-        else []
-    )
+    takes = [take for take in TAKES if any(share == take for _, _, share in points)]
+    lines = []
+    if set(takes) - {1.0}:
+        lines = list(dict.fromkeys((task, label) for task, label, _ in points))
     return Table(
         stem="figure5",
         title="Figure 5 in numbers: few labels.",
@@ -176,7 +175,8 @@ def figure5(evidence: Evidence) -> Table:
             for task, label in lines
         ),
         notes=(
-            "ROC AUC [%] on the test set by share of the labels used for training, mean ± sd over seeds.",
+            "ROC AUC [%] on the test set by share of the labels used for training, mean ± sd over "
+            "seeds.",
             "In brackets: 95 % interval of the mean over seeds (Student's t). n: rows trained on.",
         ),
         records=tuple(
@@ -229,7 +229,8 @@ def phenotypes(evidence: Evidence) -> Table:
         notes=(
             "Pearson's r on the test set, mean ± sd over seeds.",
             BRACKETS,
-            "The paper's Table IV gives the mean of r; the mean by Fisher's z gives strong correlations more weight.",
+            "The paper's Table IV gives the mean of r; the mean by Fisher's z gives strong "
+            "correlations more weight.",
         ),
         records=tuple(
             {
@@ -327,13 +328,16 @@ def calibration(evidence: Evidence) -> Table:
         kind=("name", "name", *("number",) * 7),
         rows=tuple(_calibrated(x) for x in calibrations),
         notes=(
-            "On the test set, of the mean over seeds of the logit, with 95 % intervals (Wald); runs: one by one, mean ± sd.",
-            "Calibrated is slope 1 and intercept 0. ECE: expected calibration error in ten bins of equally many subjects.",
-            "Corrected: logit p + logit(prevalence in the training split) − logit(share of positives trained on); it keeps "
-            "order and slope.",
+            "On the test set, of the mean over seeds of the logit, with 95 % intervals (Wald); "
+            "runs: one by one, mean ± sd.",
+            "Calibrated is slope 1 and intercept 0. ECE: expected calibration error in ten bins of "
+            "equally many subjects.",
+            "Corrected: logit p + logit(prevalence in the training split) − logit(share of "
+            "positives trained on); it keeps order and slope.",
             *(
                 [
-                    f"Not corrected, as the runs do not say at which prevalence they were trained: {silent}."
+                    "Not corrected, as the runs do not say at which prevalence they were trained: "
+                    f"{silent}."
                 ]
                 if silent
                 else []

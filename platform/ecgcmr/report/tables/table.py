@@ -16,12 +16,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-KINDS = (
-    "name",
-    "mark",
-    "number",
-    "text",
-)  # of columns: left, centred, right, and left with line breaks
+# Of columns: left, centred, right, and left with line breaks.
+KINDS = ("name", "mark", "number", "text")
 WRAP = 48  # characters of a line in a column of kind "text", on the terminal
 NARROW = 88  # characters that notes may take below a narrower table
 LONG = 30  # rows that LaTeX may break over pages
@@ -107,8 +103,9 @@ class Table:
         return tuple(sorted({word.place for row in self.rows for word in row} - {0}))
 
     def text(self) -> str:
-        """For a terminal: aligned; best and second best marked ¹ and ², small print on lines of its
-        own.
+        """For a terminal: aligned.
+
+        Best and second best marked ¹ and ², small print on lines of its own.
         """
         columns = range(len(self.header))
         has_places = [any(row[i].place for row in self.rows) for i in columns]
