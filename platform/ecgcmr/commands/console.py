@@ -12,9 +12,7 @@ from ecgcmr.commands import progress
 
 
 def lazy(name: str) -> Any:
-    """A module of the package, imported when a command needs it: Ray and Aim take seconds to
-    import.
-    """
+    """A module of the package, imported when a command needs it: Ray and Aim take seconds."""
     return importlib.import_module(f"ecgcmr.{name}")
 
 

@@ -51,9 +51,7 @@ def write(path: Path, predictions: Sequence[Prediction], model: Model) -> None:
 
 def _shown(prediction: Prediction) -> dict[str, Any]:
     assert prediction.ecg is not None
-    picture = base64.b64encode(
-        curves.png(recordings.ecg_paper(prediction.ecg, ecg.RATE_HZ), DPI)
-    ).decode()
+    image = curves.png(recordings.ecg_paper(prediction.ecg, ecg.RATE_HZ), DPI)
     groups: dict[str, list[dict[str, Any]]] = {}
     for answer in prediction.phenotypes.values():
         title = TASK[answer.name].title if answer.name in TASK else "Phenotypes"
@@ -64,7 +62,7 @@ def _shown(prediction: Prediction) -> dict[str, Any]:
     risks = [_risk(answer) for answer in prediction.risks.values()]
     return {
         "key": prediction.key,
-        "picture": picture,
+        "picture": base64.b64encode(image).decode(),
         "repairs": prediction.repairs,
         "risks": risks,
         "groups": groups,

@@ -175,10 +175,8 @@ def figure4(panels: Sequence[Scatter]) -> Figure:
             ax.set_ylabel("predicted" if place % columns == 0 else "")
         figure.align_ylabels(axes[::columns])
         measured = [panel for panel in panels if _known(panel).any()]
-        drawn_count, subject_count = (
-            _range(len(_shown(p)) for p in measured),
-            _range(int(_known(p).sum()) for p in measured),
-        )
+        drawn_count = _range(len(_shown(panel)) for panel in measured)
+        subject_count = _range(int(_known(panel).sum()) for panel in measured)
         keys = {
             f"{drawn_count or 0} subjects": Line2D(
                 [], [], color=PALETTE[1], marker="o", markersize=4, linewidth=0
