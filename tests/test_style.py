@@ -30,7 +30,7 @@ VAGUE = {
     "commands": 9.5,
     "data": 12,
     "errors": 25,
-    "evaluation": 0,
+    "evaluation": 3.5,
     "inference": 20,
     "methods": 10.5,
     "nn": 8,

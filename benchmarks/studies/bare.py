@@ -33,6 +33,7 @@ import torch  # noqa: E402
 from ecgcmr import store  # noqa: E402
 from ecgcmr.cohort import build, dataset, prepare, staging  # noqa: E402
 from ecgcmr.data import cache, sampler, stream  # noqa: E402
+from ecgcmr.runs import is_finished  # noqa: E402
 from ecgcmr.runtime import hardware  # noqa: E402
 from ecgcmr.search import spaces, study  # noqa: E402
 from ecgcmr.training import loop, partition, pretrain, trees  # noqa: E402
@@ -58,7 +59,7 @@ def make_cohort(path: Path, subjects: int, jobs: int) -> None:
 def pre_train(trial: Trial, listed: list[Trial], cohort_path: Path, runs: Path, name: str) -> float:
     """One pre-training from memory; its seconds. A start may be the best of a sweep that has finished."""
     begun, cohort, device = time.monotonic(), dataset.open(cohort_path), torch.device(name)
-    if store.finished(runs, trial, cohort.fingerprint):
+    if is_finished(runs, trial, cohort.fingerprint):
         return 0.0
     trial = study.resolved([trial, *(t for t in listed if starts(trial, t.name))], runs)[0]
     needs = loop.build(trial).needs
@@ -134,7 +135,7 @@ def packs(trials: list[Trial], cohort: dataset.Cohort, runs: Path) -> list[list[
     todo = [
         t
         for t in trials
-        if t.method != trees.METHOD and not store.finished(runs, t, cohort.fingerprint)
+        if t.method != trees.METHOD and not is_finished(runs, t, cohort.fingerprint)
     ]
     return sorted(partition.packs(todo), key=lambda pack: -pack[0].epochs * len(pack))
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from conftest import LABELS, heart_rows, write_cohort
 
-from ecgcmr import cli, store, trial
+from ecgcmr import cli, files, store, trial
 from ecgcmr.data import examples
 from ecgcmr.errors import InputError
 from ecgcmr.inference import embed, ensemble, model, predict, weights
@@ -135,7 +135,7 @@ def test_a_cohort_is_embedded_shard_by_shard_and_goes_on_where_it_was(
     kept, lost = (out / cohort.rows(split).shard.iloc[0] for split in ("train", "val"))
     manifest = json.loads((out / embed.MANIFEST).read_text())
     (out / embed.MANIFEST).unlink()
-    store.write_json(
+    files.write_json(
         out / embed.REQUEST, {k: v for k, v in manifest.items() if k not in ("rows", "width")}
     )
     before, old = kept.stat().st_mtime_ns, lost.read_bytes()
@@ -164,7 +164,7 @@ def test_finished_embeddings_start_no_ray_and_others_are_refused(
         "rows": 7,
         "width": 8,
     }
-    store.write_json(out / embed.MANIFEST, held)
+    files.write_json(out / embed.MANIFEST, held)
     monkeypatch.setattr(embed, "_mapped", lambda *_: pytest.fail("started"))
     assert embed.of_cohort(final, cohort.path, out) == held
     other = next((study[1] / "t/final/lv/mmcl").rglob("seed=0"))
@@ -258,7 +258,7 @@ def test_many_files_are_embedded_in_parts_by_ray_and_go_on_where_they_were(
     manifest = json.loads((out / embed.MANIFEST).read_text())
     (out / embed.MANIFEST).unlink()
     (out / names[1]).unlink()
-    store.write_json(
+    files.write_json(
         out / embed.REQUEST, {k: v for k, v in manifest.items() if k not in ("rows", "width")}
     )
     before = (out / names[0]).stat().st_mtime_ns

@@ -11,6 +11,7 @@ from ecgcmr import store, tasks
 from ecgcmr.data import examples
 from ecgcmr.errors import InputError
 from ecgcmr.nn import Network
+from ecgcmr.runs import is_finished
 from ecgcmr.runtime import hardware
 from ecgcmr.training import finetune
 from ecgcmr.training import pack as packs
@@ -366,7 +367,7 @@ def test_a_grid_trial_leaves_validation_scores_and_no_weights(cohort, tmp_path):
         progress="t/grid/af/pack-0",
     )
     folder = store.folder(tmp_path, result.trial.name)
-    assert store.finished(tmp_path, result.trial, "tiny")
+    assert is_finished(tmp_path, result.trial, "tiny")
     rows = pd.read_parquet(folder / store.ROWS)
     assert set(rows.split) == {"val"}
     assert rows[rows.metric == "auroc"].n.item() == len(

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ecgcmr import raw, store
+from ecgcmr import files, raw
 from ecgcmr.cohort import linkage, shards
 from ecgcmr.cohort.dataset import BUILD
 from ecgcmr.errors import Excluded, InputError
@@ -27,7 +27,7 @@ def work(row: dict[str, Any]) -> dict[str, Any]:
     try:
         part = {"survey": _survey}.get(job["work"], _shard)(job, out)
         part |= {"part": job["part"], "rows": job["rows"]}
-        store.write_json(out / BUILD / job["part"], part)
+        files.write_json(out / BUILD / job["part"], part)
     except InputError as error:
         part = {"error": str(error)}
     except Excluded as error:

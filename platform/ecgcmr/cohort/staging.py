@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ecgcmr import store
+from ecgcmr import files, store
 from ecgcmr.cohort import dataset, linkage, prepare, shards
 from ecgcmr.cohort.dataset import BUILD, INDEX, MANIFEST, Cohort, digest
 from ecgcmr.errors import InputError, differing
@@ -51,9 +51,9 @@ def ready(out: Path, request: dict[str, Any]) -> bool:
 @contextlib.contextmanager
 def building(out: Path, request: dict[str, Any]) -> Iterator[None]:
     """Surround a build: note the request first, clear leftovers of a killed one, leave nothing of a refused one."""
-    made = store.absent(out.parent)
+    made = files.absent(out.parent)
     try:
-        store.write_json(out / BUILD / "request.json", request)
+        files.write_json(out / BUILD / "request.json", request)
         for left in out.glob("*/.shard-*"):
             left.unlink(missing_ok=True)
         yield
@@ -64,7 +64,7 @@ def building(out: Path, request: dict[str, Any]) -> Iterator[None]:
             out.glob("*/*.parquet")
         ):  # refused before the first row: there is nothing to go on from
             shutil.rmtree(out / BUILD, ignore_errors=True)
-            store.vacate([out, *made])
+            files.vacate([out, *made])
         raise
     finally:
         (out / store.PROGRESS).unlink(missing_ok=True)
@@ -164,7 +164,7 @@ def finish(
 ) -> Cohort:
     """Write the index and then the manifest: from here on it is a cohort."""
     index = pd.concat([_index_of(out, part) for part in parts], ignore_index=True)
-    store.write_whole(out / INDEX, lambda aside: index.to_parquet(aside, index=False))
+    files.write_whole(out / INDEX, lambda aside: index.to_parquet(aside, index=False))
     listed = [
         {"path": part["path"], "rows": part["rows"], "sha256": part["sha256"]} for part in parts
     ]
@@ -183,7 +183,7 @@ def finish(
         "shards": listed,
         "fingerprint": digest({"recipe": request["recipe_hash"], "shards": listed}),
     }
-    store.write_json(out / MANIFEST, manifest)
+    files.write_json(out / MANIFEST, manifest)
     shutil.rmtree(out / BUILD)
     return dataset.open(out)
 

@@ -16,10 +16,11 @@ from typing import Any
 
 import pandas as pd
 
-from ecgcmr import store
+from ecgcmr import files, store
 from ecgcmr.cohort import dataset, linkage, shards, staging
 from ecgcmr.cohort.dataset import Cohort
 from ecgcmr.errors import InputError
+from ecgcmr.runs import all_runs, withdrawn_since
 from ecgcmr.signals import quality_flags
 
 FIELD = re.compile(r"(?<=^\d{7})_\d{4,6}_\d+_\d+$")  # of UK Biobank's file names: <eid>_20205_2_0
@@ -101,13 +102,12 @@ def withdraw(
 def mark(runs: Path, cohort: Cohort) -> int:
     """Note in `runs` that cohorts which `cohort` replaces are stale; how many finished trials were made from them."""
     since = cohort.replaced
-    made = sum(
-        store.stale(runs, record["recipe"]["cohort"], record["trial"]["starts"], since) > 0
-        for _, record in store.records(runs)
+    stale = sum(
+        withdrawn_since(runs, run.cohort, run.trial.starts, since) > 0 for run in all_runs(runs)
     )
-    if made:
+    if stale:
         store.note_withdrawn(runs, since)
-    return made
+    return stale
 
 
 # -- who ---------------------------------------------------------------------------------------------------------------
@@ -241,7 +241,7 @@ def _hand_on(old: Path, out: Path, known: Known, gone: set[str], key: Path | Non
     """Link file and key beside the new cohort, so that the old one can be deleted with all that belongs to it."""
     if known.link is not None:
         left = known.link[~known.link["subject"].isin(gone)]
-        store.write_whole(
+        files.write_whole(
             out.with_name(out.name + ".link.csv"), lambda aside: left.to_csv(aside, index=False)
         )
     held, mine = _beside(old, ".key"), out.with_name(out.name + ".key")

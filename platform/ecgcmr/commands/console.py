@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ecgcmr import store
+from ecgcmr import files, store
 from ecgcmr.commands import progress
 
 
@@ -60,7 +60,7 @@ def counted(
             yield record.update
         finally:
             record.close()
-            store.vacate([record.path.parent])
+            files.vacate([record.path.parent])
 
 
 def command(

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from ecgcmr import store
+from ecgcmr import files
 from ecgcmr.commands.console import Console, command, counted, lazy, whole
 from ecgcmr.errors import InputError
 
@@ -62,9 +62,9 @@ def write_predictions(args: argparse.Namespace, model: Any, found: list[Any]) ->
     predicting = lazy("inference.predict")
     if args.csv:
         table = predicting.table(found)
-        store.write_whole(args.csv, lambda aside: table.to_csv(aside, index=False))
+        files.write_whole(args.csv, lambda aside: table.to_csv(aside, index=False))
     if args.json:
-        store.write_json(args.json, predicting.record(model.about, found))
+        files.write_json(args.json, predicting.record(model.about, found))
 
 
 def ecgs(n: int) -> str:
@@ -128,17 +128,14 @@ def explain(args: argparse.Namespace, console: Console) -> int:
 
 def explain_pair(args: argparse.Namespace, console: Console) -> int:
     """The similarity map of an ECG and a CMR image."""
-    opened = lazy("inference.model").open_run(args.model, args.runs)
-    caution(args, console, opened.folder)
+    run = lazy("inference.model").find(args.model, args.runs)
+    caution(args, console, run.folder)
     if args.subject:
-        found = lazy("inference.explain").pair(
-            opened.runs, opened.name, lazy("cohort.dataset").open(args.cohort), args.subject
-        )
+        cohort = lazy("cohort.dataset").open(args.cohort)
+        pair = lazy("inference.explain").pair(run, cohort, args.subject)
     else:
-        found = lazy("inference.explain").pair_of_files(
-            opened.runs, opened.name, args.ecg, args.cmr
-        )
-    drawn = lazy("report.explained").pair(found, opened.trial.label, args.subject or args.ecg.stem)
+        pair = lazy("inference.explain").pair_of_files(run, args.ecg, args.cmr)
+    drawn = lazy("report.explained").pair(pair, run.trial.label, args.subject or args.ecg.stem)
     console.say(f"{lazy('report.plots.recordings').save(drawn, args.out)}")
     return 0
 
@@ -149,7 +146,7 @@ def explain_ecgs(args: argparse.Namespace, console: Console) -> int:
         lazy("inference.model").open_run(args.model, args.runs),
         lazy("report.explained"),
     )
-    caution(args, console, opened.folder)
+    caution(args, console, opened.run.folder)
     refused: list[str] = []
 
     def refuse(key: str, reason: str) -> None:
@@ -170,7 +167,7 @@ def explain_ecgs(args: argparse.Namespace, console: Console) -> int:
 
 def export(args: argparse.Namespace, console: Console) -> int:
     """Write what a run learnt to a file for elsewhere."""
-    caution(args, console, store.folder(*lazy("inference.model").find(args.model, args.runs)))
+    caution(args, console, lazy("inference.model").find(args.model, args.runs).folder)
     for line in lazy("inference.export").write(
         args.model, args.out, args.format, runs=args.runs, part=args.part
     ):

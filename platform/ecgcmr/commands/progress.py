@@ -24,7 +24,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from ecgcmr import store
+from ecgcmr import files, store
 
 LINE_EVERY_S = 15.0  # without a terminal
 STALE_S = 120.0  # a record this old belongs to a killed run
@@ -167,7 +167,7 @@ class Streams:
     def discard(self) -> None:
         """Remove the log, and the folders made for it as far as nothing else is in them."""
         self.log.unlink(missing_ok=True)
-        store.vacate(self.new_folders)
+        files.vacate(self.new_folders)
 
 
 @contextlib.contextmanager
@@ -179,7 +179,7 @@ def captured(log: Path) -> Iterator[Streams]:
     Ray and its native parts write to the process's descriptors directly, so the descriptors
     themselves are moved.
     """
-    new_folders = store.absent(log.parent)
+    new_folders = files.absent(log.parent)
     log.parent.mkdir(parents=True, exist_ok=True)
     sys.stdout.flush()
     sys.stderr.flush()

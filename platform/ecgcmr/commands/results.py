@@ -9,6 +9,8 @@ from typing import Any
 from ecgcmr import store
 from ecgcmr.commands import progress
 from ecgcmr.commands.console import Console, command, lazy
+from ecgcmr.runs import all_runs, withdrawn_since
+from ecgcmr.trial import name_parts
 
 SHOWN = ("table", "others", "labels")  # of the report's tables, those that a terminal shows whole
 EXAMPLES = {
@@ -25,6 +27,8 @@ def report(args: argparse.Namespace, console: Console) -> int:
     with console.display.stage("Report"):
         output = page.write(args.runs, args.cohort, folder)
         mirror(args)
+    for line in lazy("evaluation.selection").contradictions(args.runs):
+        console.note(f"ecgcmr: {line}")
     for table in output.tables:
         if table.stem.startswith(SHOWN):
             console.say(f"{table.text()}\n")
@@ -34,9 +38,8 @@ def report(args: argparse.Namespace, console: Console) -> int:
     console.say(f"Report page   {output.files[page.PAGE]}   open it in a browser")
     console.say(f"Tables        {folder}/*.md *.csv *.tex")
     console.say(f"Figures       {folder}/*.png")
-    console.say(
-        f"Aim           {args.runs / 'aim'}   open with:  aim up --repo {args.runs / 'aim'}"
-    )
+    aim = args.runs / "aim"
+    console.say(f"Aim           {aim}   open with:  aim up --repo {aim}")
     return 0
 
 
@@ -72,7 +75,7 @@ def track_rebuild(args: argparse.Namespace, console: Console) -> int:
 def status(args: argparse.Namespace, console: Console) -> int:
     """Say what has finished and what runs."""
     rows = store.rows(args.runs)
-    folders = ["/".join(name.split("/")[:4]) for name in rows.trial.unique()]
+    folders = [name_parts(name).system_folder for name in rows.trial.unique()]
     for folder in sorted(set(folders)):
         console.say(f"finished  {folder}  {folders.count(folder):,} trials")
     for line in stale_of(args.runs):
@@ -93,10 +96,9 @@ def stale_of(runs: Path) -> list[str]:
     """A line for each study with trials that were made with people who have withdrawn since."""
     since = store.withdrawn(runs)
     stale_trials: collections.Counter[tuple[str, int]] = collections.Counter()
-    for folder, record in store.records(runs) if since else ():
-        cohort, starts = record["recipe"]["cohort"], record["trial"]["starts"]
-        if people := store.stale(runs, cohort, starts, since):
-            stale_trials["/".join(folder.relative_to(runs).parts[:4]), people] += 1
+    for run in all_runs(runs) if since else ():
+        if people := withdrawn_since(runs, run.cohort, run.trial.starts, since):
+            stale_trials[run.trial.system_folder, people] += 1
     return [
         f"stale     {study}  {n:,} trials: from their cohort {people:,} people have withdrawn "
         "since; run them again"

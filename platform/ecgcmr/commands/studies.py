@@ -29,7 +29,7 @@ def load(args: argparse.Namespace, stage: str | None = None) -> list[Trial]:
 
 def grid_of(args: argparse.Namespace, console: Console) -> list[Trial]:
     """The grid of a search space as this cohort can run it: starts named, and what it is too small for said and left out."""
-    listed = lazy("search.study").resolved(load(args), args.runs)
+    listed = lazy("search.study").resolved(load(args), args.runs, again=args.choose_again)
     kept, left_out = lazy("search.spaces").feasible(
         [trial for trial in listed if trial.stage == "grid"],
         lazy("cohort.dataset").open(args.cohort),
@@ -48,19 +48,15 @@ def pretrain(args: argparse.Namespace, console: Console) -> int:
             raise InputError(
                 f"--only {' '.join(args.only)}: no pre-training of that label in {args.space}"
             )
-    fingerprint = lazy("cohort.dataset").open(args.cohort).fingerprint
-    todo = [trial for trial in trials if not store.finished(args.runs, trial, fingerprint)]
-    if todo:
-        lazy("training.pretrain").check_all(todo, args.cohort, args.runs, args.workers)
-        with console.display.stage(
-            f"Pre-training: {', '.join(dict.fromkeys(trial.label for trial in todo))}"
-        ) as notes:
+    checked = lazy("training.pretrain").check_all(trials, args.cohort, args.runs, args.workers)
+    if checked.todo:
+        labels = ", ".join(dict.fromkeys(trial.label for trial in checked.todo))
+        with console.display.stage(f"Pre-training: {labels}") as notes:
             console.need_ray()
-            options = {
-                name: getattr(args, name) for name in ("workers", "device", "precision", "cache")
-            }
             with lazy("report.track").following(args.runs, args.runs / "aim"):
-                rows = lazy("training.pretrain").run_all(trials, args.cohort, args.runs, **options)
+                rows = lazy("training.pretrain").run_checked(
+                    checked, device=args.device, precision=args.precision, cache=args.cache
+                )
             losses = [row for row in rows if row["metric"] == "loss" and row["split"] == "val"]
             notes.append(", ".join(f"{row['label']} {row['value']:.3f}" for row in losses))
     console.say(f"{len(trials)} pre-trainings finished under {args.runs}")
@@ -71,21 +67,21 @@ def run_trials(
     args: argparse.Namespace, console: Console, title: str, trials: list[Trial], budget: int | None
 ) -> int:
     """Run what is not finished of `trials`, in packs; how many were run."""
-    sweep, cohort = lazy("search.sweep"), lazy("cohort.dataset").open(args.cohort)
-    todo = [trial for trial in trials if not store.finished(args.runs, trial, cohort.fingerprint)]
-    if todo:
-        lazy("search.spaces").check(todo, cohort, args.runs)
-        with console.display.stage(f"{title}: {len(todo)} of {len(trials)} trials") as notes:
+    checked = lazy("search.sweep").check(trials, args.cohort, args.runs)
+    count = len(checked.todo)
+    if count:
+        with console.display.stage(f"{title}: {count} of {len(trials)} trials") as notes:
             console.need_ray()
             with lazy("report.track").following(args.runs, args.runs / "aim"):
-                options = {
-                    "device": args.device,
-                    "precision": args.precision,
-                    "concurrency": args.packs,
-                }
-                sweep.run(trials, args.cohort, args.runs, budget=budget, **options)
-            notes.append(f"{len(todo)} trials")
-    return len(todo)
+                lazy("search.sweep").run_checked(
+                    checked,
+                    budget=budget,
+                    device=args.device,
+                    precision=args.precision,
+                    concurrency=args.packs,
+                )
+            notes.append(f"{count} trials")
+    return count
 
 
 def sweep(args: argparse.Namespace, console: Console) -> int:
@@ -100,12 +96,19 @@ def sweep(args: argparse.Namespace, console: Console) -> int:
 
 def seeds(args: argparse.Namespace, console: Console) -> int:
     """Run each best point with five seeds; these runs alone read the test set."""
-    finals = lazy("search.spaces").finals(grid_of(args, console), args.runs, budget=args.budget)
+    finals = finals_of(args, grid_of(args, console))
     ran = run_trials(args, console, "Five seeds", finals, None)
     console.say(f"{ran} trials run, {len(finals) - ran} of {len(finals)} were finished")
     for line in summary(args.runs, finals):
         console.say(line)
     return 0
+
+
+def finals_of(args: argparse.Namespace, grid: list[Trial]) -> list[Trial]:
+    """The best point of every system and task of a grid, with five seeds."""
+    return lazy("search.spaces").finals(
+        grid, args.runs, budget=args.budget, again=args.choose_again
+    )
 
 
 def summary(runs: Path, finals: list[Trial]) -> list[str]:
@@ -135,7 +138,7 @@ def reproduce(args: argparse.Namespace, console: Console) -> int:
         pretrain(args, console)
     grid = grid_of(args, console)
     run_trials(args, console, "Grid", grid, args.budget)
-    finals = lazy("search.spaces").finals(grid, args.runs, budget=args.budget)
+    finals = finals_of(args, grid)
     run_trials(args, console, "Five seeds", finals, None)
     return results.report(args, console)
 
@@ -187,6 +190,11 @@ def grammar(commands: Any) -> None:
             "--budget",
             type=whole,
             help="points per system and task, by TPE (default: the whole grid)",
+        )
+        made.add_argument(
+            "--choose-again",
+            action="store_true",
+            help="replace a written choice that finished runs contradict, e.g. of a grid widened since",
         )
         words = "stop trials early: at each of three rungs the best one in N goes on (the paper runs all; results say so)"
         made.add_argument("--asha", type=whole, metavar="N", help=words)

@@ -20,12 +20,15 @@ from ecgcmr import presets, store
 from ecgcmr.cohort import dataset, shards
 from ecgcmr.data import examples
 from ecgcmr.errors import InputError, differing, unknown
+from ecgcmr.files import write_json, write_whole
 from ecgcmr.inference import ensemble, model, predict
 from ecgcmr.inference.model import Model
 from ecgcmr.inference.predict import Prepared, Refused
 from ecgcmr.methods import trunk
 from ecgcmr.raw import search
+from ecgcmr.runs import check_prepared_alike
 from ecgcmr.runtime import cluster, hardware
+from ecgcmr.signals import ecg
 
 REFUSED = b"refused"  # key of a part's metadata: [[source, reason], …]
 MANIFEST, REQUEST = (
@@ -107,8 +110,8 @@ def encoder(folder: Path | str, modality: str | None = None, device: str | None 
     held = {name: part for name, part in (("ecg", run.ecg), ("cmr", run.cmr)) if part}
     modality = modality or next(iter(held))
     if modality not in held:
-        raise unknown(f"modality of the encoders in {run.folder}", modality, held)
-    dtype = ensemble.dtype(run.record["provenance"])
+        raise unknown(f"modality of the encoders in {run.run.folder}", modality, held)
+    dtype = ensemble.dtype(run.run.provenance)
     for part in (held[modality], run.head):
         if part:
             part.to(place, dtype)
@@ -143,17 +146,17 @@ def write_parquet(path: Path, tables: Iterator[pa.Table]) -> int:
                 writer.write_table(one)
                 rows += len(one)
 
-    store.write_whole(path, fill)
+    write_whole(path, fill)
     return rows
 
 
 def described(made: Encoder) -> dict[str, Any]:
     """What all embeddings of an encoder have in common."""
-    trial, recipe = made.run.trial, made.run.recipe
+    trial, recipe = made.run.trial, made.run.run.signal_recipes
     return {
         "format": 1,
         "model": trial.name,
-        "weights": shards.sha256(made.run.folder / store.ENCODER),
+        "weights": shards.sha256(made.run.run.folder / store.ENCODER),
         "modality": made.modality,
         "pooling": made.pooling,
         "recipe_hash": dataset.digest(recipe) if recipe else "unknown",
@@ -191,19 +194,14 @@ def of_cohort(
         InputError: see `encoder`; signals of another recipe; `out` holds something else; a damaged shard.
     """
     made, opened = encoder(folder, modality, "cpu"), dataset.open(cohort_path)
-    ensemble.check_recipe(
-        str(made.run.folder),
-        made.run.record["provenance"],
-        made.modality,
-        opened.recipe[made.modality],
-    )
+    check_prepared_alike(made.run.run, opened.recipe, (made.modality,), where=str(opened.path))
     request = {**described(made), "cohort": opened.fingerprint}
     if ready(out, request):
         return json.loads((out / MANIFEST).read_text())
-    store.write_json(out / REQUEST, request)
+    write_json(out / REQUEST, request)
     jobs = [{"part": shard["path"], "rows": shard["rows"]} for shard in opened.manifest["shards"]]
     given = {
-        "folder": str(made.run.folder.resolve()),
+        "folder": str(made.run.run.folder.resolve()),
         "cohort": str(opened.path.resolve()),
         "out": str(out.resolve()),
         "modality": made.modality,
@@ -252,7 +250,7 @@ def _do(
 
 
 def _finish(out: Path, manifest: dict[str, Any]) -> dict[str, Any]:
-    store.write_json(out / MANIFEST, manifest)
+    write_json(out / MANIFEST, manifest)
     (out / REQUEST).unlink(missing_ok=True)
     return manifest
 
@@ -353,7 +351,7 @@ def of_files(
         InputError: see `encoder`; signals of another recipe; `out` holds something else.
     """
     made = encoder(folder, "ecg", device)
-    ensemble.check_recipe(str(made.run.folder), made.run.record["provenance"])
+    check_prepared_alike(made.run.run, {"ecg": ecg.RECIPE}, ("ecg",))
     refused = [one for one in listed if isinstance(one, Refused)]
     files = [one for one in listed if not isinstance(one, Refused)]
     request = {
@@ -364,13 +362,13 @@ def of_files(
     parts = [files[at : at + PART] for at in range(0, len(files), PART)]
     names = [FILE] if len(parts) == 1 else [FILES.format(n) for n in range(len(parts))]
     if not ready(out, request) and files:
-        store.write_json(out / REQUEST, request)
+        write_json(out / REQUEST, request)
         jobs = [
             {"part": n, "rows": len(part), "files": part}
             for n, part in zip(names, parts, strict=True)
         ]
         given = {
-            "folder": str(made.run.folder.resolve()),
+            "folder": str(made.run.run.folder.resolve()),
             "cohort": "",
             "out": str(out.resolve()),
             "modality": "ecg",
@@ -417,7 +415,7 @@ def write_files(
         done += len(batch)
         tick(done)
     whole = pa.concat_tables(tables).replace_schema_metadata({REFUSED: json.dumps(refused)})
-    store.write_whole(path, lambda aside: pq.write_table(whole, aside))
+    write_whole(path, lambda aside: pq.write_table(whole, aside))
 
 
 def _stamp(source: str) -> list[str | int]:

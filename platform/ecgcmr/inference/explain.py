@@ -9,8 +9,7 @@ map is seen.
 Source: paper, sections III-C and V-E; attention rollout is of Abnar & Zuidema 2020, arXiv:2005.00928.
 """
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,21 +21,20 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ecgcmr import raw, store, tasks
-from ecgcmr import trial as trials
 from ecgcmr.cohort import shards
 from ecgcmr.cohort.dataset import Cohort
 from ecgcmr.data import examples
-from ecgcmr.errors import Excluded, InputError, differing
+from ecgcmr.errors import Excluded, InputError
 from ecgcmr.inference import predict
 from ecgcmr.inference.model import Model
 from ecgcmr.methods.mmcl import MMCL
 from ecgcmr.nn import load as loading
 from ecgcmr.nn.vit import LEADS
 from ecgcmr.raw import search
+from ecgcmr.runs import Run, check_prepared_alike
 from ecgcmr.signals import cmr as images
 from ecgcmr.signals import ecg as signals
 from ecgcmr.training import loop
-from ecgcmr.trial import Trial
 
 SIGNALS = ("ecg", "cmr")
 CASES = 4  # as many as Figure 6 has
@@ -54,47 +52,33 @@ UNRULED = "Next in file order"
 # -- similarity --------------------------------------------------------------------------------------------------------
 
 
-def load(runs: Path, name: str) -> tuple[MMCL, Trial]:
+def load(run: Run) -> MMCL:
     """The method of a finished multimodal pre-training with the weights it kept, projectors included, for evaluation.
 
-    Args:
-        runs: where finished trials lie.
-        name: of the trial.
-
     Raises:
-        InputError: it has not finished or has diverged, is of another method, or kept no projectors.
+        InputError: it has diverged, is of another method, or kept no projectors.
     """
-    record = _record(runs, name)
-    trial, folder = trials.from_json(record["trial"]), store.folder(runs, name)
+    trial, runs = run.trial, run.home
     if trial.method != "mmcl":
         raise InputError(
-            f"trial '{name}' is of method '{trial.method}'; similarity maps need one of method 'mmcl'"
+            f"trial '{run.name}' is of method '{trial.method}'; similarity maps need one of method 'mmcl'"
         )
-    if record["status"] == "diverged":
+    if run.diverged:
         raise InputError(
-            f"trial '{name}' diverged and left no weights; delete {folder} and pre-train with a lower lr"
+            f"trial '{run.name}' diverged and left no weights; delete {run.folder} and pre-train with a lower lr"
         )
     method: MMCL = loop.build(trial)
     for part in method.parts:
-        method.load(part, store.weights(runs, name, part))
+        method.load(part, store.weights(runs, run.name, part))
     try:
-        projectors = store.weights(runs, name, "head")
+        projectors = store.weights(runs, run.name, "head")
     except InputError as error:
         raise InputError(
-            f"trial '{name}' was made before projectors were kept; delete {folder} and pre-train it again "
+            f"trial '{run.name}' was made before projectors were kept; delete {run.folder} and pre-train it again "
             "(ecgcmr pretrain)"
         ) from error
     loading.into(method.head, projectors, "head")
-    return method.eval(), trial
-
-
-def _record(runs: Path, name: str) -> dict[str, Any]:
-    path = store.folder(runs, name) / store.RECORD
-    if not path.exists():
-        raise InputError(
-            f"trial '{name}' has not finished under {runs}; run it first (ecgcmr pretrain)"
-        )
-    return json.loads(path.read_text())
+    return method.eval()
 
 
 @torch.no_grad()
@@ -123,15 +107,12 @@ def similarity(method: MMCL, ecg: Tensor, cmr: Tensor) -> Tensor:
     return F.cosine_similarity(local, signal[:, None, None], dim=-1).clamp(-1, 1)
 
 
-def maps_for(
-    runs: Path, cohort: Cohort, names: Sequence[str], index: pd.DataFrame
-) -> dict[str, np.ndarray]:
+def maps_for(runs: Sequence[Run], cohort: Cohort, index: pd.DataFrame) -> dict[str, np.ndarray]:
     """Similarity maps of the same subjects by several systems.
 
     Args:
-        runs: where finished trials lie.
+        runs: multimodal pre-trainings, one per system.
         cohort: the subjects' cohort.
-        names: of multimodal pre-trainings, one per system.
         index: rows of `cohort.rows()` with both signals, a few: all are computed at once.
 
     Returns:
@@ -145,13 +126,17 @@ def maps_for(
         raise InputError(
             f"{cohort.path}: {len(lacking)} of the {len(index)} chosen rows lack ECG or CMR; leave them out"
         )
-    for name in names:
-        _check_recipe(name, _record(runs, name), cohort.recipe, str(cohort.path))
+    for run in runs:
+        check_prepared_alike(
+            run,
+            cohort.recipe,
+            SIGNALS,
+            where=str(cohort.path),
+            advice="give the cohort that it learnt from",
+        )
     arrays = cohort.load(index, SIGNALS)
     batch = _batch(arrays)
-    return {
-        name: similarity(load(runs, name)[0], batch["ecg"], batch["cmr"]).numpy() for name in names
-    }
+    return {run.name: similarity(load(run), batch["ecg"], batch["cmr"]).numpy() for run in runs}
 
 
 def _batch(arrays: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
@@ -159,26 +144,6 @@ def _batch(arrays: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
     return examples.to_model(
         {signal: torch.from_numpy(values) for signal, values in arrays.items()}
     )
-
-
-def _check_recipe(
-    name: str,
-    record: Mapping[str, Any],
-    given: Mapping[str, Any],
-    where: str,
-    of: Iterable[str] = SIGNALS,
-) -> None:
-    """Refuse a system that learnt from signals prepared in another way."""
-    recipe = record["provenance"].get("cohort", {}).get("recipe", {})
-    old, new = (
-        {f"{signal}.{name}": value for signal in of for name, value in one.get(signal, {}).items()}
-        for one in (recipe, given)
-    )
-    if differ := differing(old, new, {*old} & {*new}):
-        raise InputError(
-            f"trial '{name}' learnt from signals of another recipe than {where}: {differ}; "
-            "give the cohort that it learnt from"
-        )
 
 
 # -- one pair, or one ECG ----------------------------------------------------------------------------------------------
@@ -199,7 +164,7 @@ class Pair:
     similarity: np.ndarray
 
 
-def pair(runs: Path, name: str, cohort: Cohort, subject: str) -> Pair:
+def pair(run: Run, cohort: Cohort, subject: str) -> Pair:
     """The similarity map of a subject of a cohort, of the first visit that has both signals.
 
     One of the test split is logged as read (`store.log_test_read`).
@@ -216,26 +181,29 @@ def pair(runs: Path, name: str, cohort: Cohort, subject: str) -> Pair:
         raise InputError(
             f"{cohort.path}: subject '{subject}' lacks ECG or CMR; a similarity map needs both"
         )
-    found = maps_for(runs, cohort, [name], index)[name][0]
+    (similarities,) = maps_for([run], cohort, index).values()
     if index["split"].iloc[0] == "test":
-        store.log_test_read(runs, name, 1)
+        store.log_test_read(run.home, run.name, 1)
     arrays = cohort.load(index, SIGNALS)
-    return Pair(arrays["ecg"][0].astype(np.float32), arrays["cmr"][0], found)
+    return Pair(arrays["ecg"][0].astype(np.float32), arrays["cmr"][0], similarities[0])
 
 
-def pair_of_files(runs: Path, name: str, ecg_file: Path, cmr_file: Path) -> Pair:
+def pair_of_files(run: Run, ecg_file: Path, cmr_file: Path) -> Pair:
     """The similarity map of an ECG file and a short-axis stack, prepared as the run's cohort was.
 
     Raises:
         InputError: a file cannot serve, the run's signals were prepared in a way that files no longer are; see `load`.
     """
-    method, _ = load(runs, name)
-    record = _record(runs, name)
-    crop = (
-        record["provenance"].get("cohort", {}).get("recipe", {}).get("cmr", {}).get("crop", "heart")
+    method = load(run)
+    crop = run.signal_recipes.get("cmr", {}).get("crop", "heart")
+    as_files_are = {"ecg": signals.RECIPE, "cmr": {**images.RECIPE, "crop": crop}}
+    check_prepared_alike(
+        run,
+        as_files_are,
+        SIGNALS,
+        where="files are now",
+        advice="give the cohort that it learnt from",
     )
-    given = {"ecg": signals.RECIPE, "cmr": {**images.RECIPE, "crop": crop}}
-    _check_recipe(name, record, given, "files are given now")
     trace = _trace(ecg_file)
     frames = _frames(cmr_file, crop)
     stored = {
@@ -296,8 +264,12 @@ def attention(model: Model, ecg: np.ndarray) -> np.ndarray:
         tokens (mask ratio 0) and so give weights to wrong leads and times; here tokens keep their order.
     """
     encoder = model.ecg_encoder
-    _check_recipe(
-        model.name, model.record, {"ecg": signals.RECIPE}, "files are given now", ("ecg",)
+    check_prepared_alike(
+        model.run,
+        {"ecg": signals.RECIPE},
+        ("ecg",),
+        where="files are now",
+        advice="give the cohort that it learnt from",
     )
     x = _batch({"ecg": ecg})["ecg"][..., : model.samples]
     taken = _pooling(model, x)

@@ -24,8 +24,9 @@ from ecgcmr.cohort import dataset
 from ecgcmr.data import examples
 from ecgcmr.errors import Excluded, InputError
 from ecgcmr.inference import ensemble
-from ecgcmr.inference.ensemble import Disease, Meaning, Phenotype, Run
+from ecgcmr.inference.ensemble import Disease, Meaning, Phenotype
 from ecgcmr.raw import search
+from ecgcmr.runs import Run, check_prepared_alike
 from ecgcmr.runtime import hardware
 from ecgcmr.signals import ecg
 from ecgcmr.tasks import Task
@@ -281,13 +282,13 @@ def load(folder: Path | str, system: str | None = None, device: str | None = Non
         device: "cpu", "cuda" …; by default a GPU if there is one.
 
     Raises:
-        InputError: see `runs_in`, `of_system`, `check_recipe`, `network`, `meaning` of `ensemble`; tasks of several cohorts.
+        InputError: see `runs_in`, `of_system`, `network`, `meaning` of `ensemble`; tasks of several cohorts.
     """
     folder, place = Path(folder), hardware.device(device)
     chosen = ensemble.of_system(ensemble.runs_in(folder), system)
     every = [run for seeds in chosen.values() for run in seeds]
     for run in every:
-        ensemble.check_recipe(str(run.folder), run.provenance)
+        check_prepared_alike(run, {"ecg": ecg.RECIPE}, ("ecg",))
     cohorts = sorted({str(run.provenance["cohort"]["fingerprint"]) for run in every})
     if len(cohorts) > 1:
         raise InputError(

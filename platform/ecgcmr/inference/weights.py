@@ -18,7 +18,7 @@ from safetensors.numpy import save_file
 from torch import Tensor
 
 from ecgcmr.errors import InputError
-from ecgcmr.store import write_whole
+from ecgcmr.files import write_whole
 
 PARTS = ("ecg", "cmr")
 LIMIT = 1 << 30  # numbers in a file; ResNet-50 and the ECG transformer have 24 and 5 million

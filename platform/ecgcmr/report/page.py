@@ -17,19 +17,19 @@ from typing import Any
 import jinja2
 import pandas as pd
 
-from ecgcmr import __version__, store, trial
+from ecgcmr import __version__, files, store, trial
 from ecgcmr.cohort import dataset
 from ecgcmr.cohort.dataset import Cohort
 from ecgcmr.paper import LAYOUTS
 from ecgcmr.report import appendix
 from ecgcmr.report import figures as drawings
-from ecgcmr.report.appendix import Run
 from ecgcmr.report.figures import Drawing
 from ecgcmr.report.plots import curves
 from ecgcmr.report.results.evidence import Evidence
 from ecgcmr.report.results.verdicts import FAILS, HOLDS, OPEN
 from ecgcmr.report.tables import paper as paper_tables
 from ecgcmr.report.tables.table import Table
+from ecgcmr.runs import Run, withdrawn_since
 
 PAGE, DATA = "index.html", "rows.csv"
 # Class and sign of a verdict.
@@ -125,7 +125,7 @@ def _put(path: Path, content: bytes) -> Path:
     def fill(aside: Path) -> None:
         aside.write_bytes(content)
 
-    store.write_whole(path, fill)
+    files.write_whole(path, fill)
     return path
 
 
@@ -205,8 +205,9 @@ def _parts(
     """One part per search space that has final runs or multimodal pre-trainings."""
     evidence = {space: Evidence.of(runs, space, rows) for space in paper_tables.spaces(rows)}
     comparable, label_counts = paper_tables.comparable(cohort.manifest), cohort.manifest["labels"]
+    people = cohort.rows("test")
     tables = paper_tables.every(
-        rows, evidence, label_counts=label_counts, paper=comparable, people=cohort.rows("test")
+        rows, runs, evidence, label_counts=label_counts, paper=comparable, people=people
     )
     multimodal = {run.trial.space for run in finished_runs if run.trial.method == "mmcl"}
     spaces = sorted({*evidence, *multimodal})
@@ -214,7 +215,7 @@ def _parts(
     for space in spaces:
         ending = f"-{space}" if len(spaces) > 1 else ""
         space_tables = _of_space(tables, space, list(evidence))
-        figure6 = drawings.figure6(runs, cohort, finished_runs, rows, space, ending)
+        figure6 = drawings.figure6(cohort, finished_runs, space, ending)
         parts.append(_part(space, space_tables, evidence.get(space), ending, figure6))
     return parts
 
@@ -332,18 +333,16 @@ def _words(
     manifest = cohort.manifest
     since = {**store.withdrawn(runs), **cohort.replaced}
     people_gone = [
-        store.stale(runs, run.record["recipe"]["cohort"], run.trial.starts, since)
-        for run in finished_runs
+        withdrawn_since(runs, run.cohort, run.trial.starts, since) for run in finished_runs
     ]
     stale = [people for people in people_gone if people]
     stages = Counter(run.trial.stage for run in finished_runs)
-    cohorts = [run.record["recipe"]["cohort"] for run in finished_runs]
     return {
         "version": __version__,
         "manifest": manifest,
         "synthetic": manifest["source"] == "synthetic",
         "stages": {stage: stages[stage] for stage in trial.STAGES},
-        "other_cohort": sum(fingerprint != cohort.fingerprint for fingerprint in cohorts),
+        "other_cohort": sum(run.cohort != cohort.fingerprint for run in finished_runs),
         "stale": len(stale),
         "withdrawn": max(stale, default=0),
         "subjects": cohort.rows().subject.nunique(),

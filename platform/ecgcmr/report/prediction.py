@@ -12,7 +12,7 @@ from typing import Any
 
 import jinja2
 
-from ecgcmr import store, tasks
+from ecgcmr import files, tasks
 from ecgcmr.inference.predict import NOTE, Answer, Model, Prediction
 from ecgcmr.report.plots import curves, recordings
 from ecgcmr.signals import ecg
@@ -46,7 +46,7 @@ def write(path: Path, predictions: Sequence[Prediction], model: Model) -> None:
         "synthetic": model.about["reader"] == "synthetic",
     }
     text = settings.get_template("prediction.html.jinja").render(words)
-    store.write_whole(path, lambda aside: aside.write_text(text, encoding="utf-8"))
+    files.write_whole(path, lambda aside: aside.write_text(text, encoding="utf-8"))
 
 
 def _shown(prediction: Prediction) -> dict[str, Any]:

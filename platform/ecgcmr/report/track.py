@@ -30,8 +30,10 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from ecgcmr import store
+from ecgcmr import trial as trials
 from ecgcmr.errors import InputError
 from ecgcmr.report.plots import curves
+from ecgcmr.runs import Run, all_runs
 
 log = logging.getLogger(__name__)
 
@@ -76,9 +78,9 @@ def digest(folder: Path) -> str:
     return whole.hexdigest()[:16]
 
 
-def read(runs: Path, folder: Path, record: dict[str, Any]) -> Entry:
+def read(runs: Path, run: Run) -> Entry:
     """The entry of one finished trial."""
-    name = folder.relative_to(runs).as_posix()
+    folder, name = run.folder, run.folder.relative_to(runs).as_posix()
     # A third of the time that data frames take, and a study has tens of thousands of these.
     rows = pq.read_table(folder / store.ROWS).to_pylist()
     curve = pq.read_table(folder / store.CURVE).to_pydict()
@@ -88,12 +90,16 @@ def read(runs: Path, folder: Path, record: dict[str, Any]) -> Entry:
             "value": number(row["value"]),
             "n": row["n"],
         }
-    trial, epoch = record["trial"], int(rows[0]["epoch"]) if rows else -1
+    epoch = int(rows[0]["epoch"]) if rows else -1
     # `knobs` as a mapping too: Aim's query language reads run.knobs.lr, not a list of pairs.
     params = {
-        **record,
+        "trial": trials.to_json(run.trial),
+        "recipe": run.recipe,
+        "fingerprint": run.fingerprint,
+        "status": run.status,
+        "provenance": run.provenance,
         "name": name,
-        "knobs": dict(trial["knobs"]),
+        "knobs": dict(run.trial.knobs),
         "score": score,
         "kept_epoch": epoch,
     }
@@ -105,11 +111,11 @@ def read(runs: Path, folder: Path, record: dict[str, Any]) -> Entry:
     }
     return Entry(
         name=name,
-        experiment="/".join(trial[k] for k in ("space", "stage", "task")),
+        experiment=run.trial.task_folder,
         params=plain(params),
         points=_points(curve) | kept_points,
         figures=("curve",)
-        if (trial["stage"], trial["seed"]) in DRAWN and curve.get("step")
+        if (run.trial.stage, run.trial.seed) in DRAWN and curve.get("step")
         else (),
     )
 
@@ -158,7 +164,7 @@ def canonical(entry: Entry) -> dict[str, Any]:
 
 def truth(runs: Path) -> dict[str, Any]:
     """What `content` has to be, from the files under `runs`."""
-    entries = (read(runs, folder, record) for folder, record in store.records(runs))
+    entries = (read(runs, run) for run in all_runs(runs))
     return {entry.name: canonical(entry) for entry in entries}
 
 
@@ -220,7 +226,7 @@ def _follow(runs: Path, repo: Path, stop: Any, parent: int) -> None:
     while os.getppid() == parent:
         last = stop.is_set()
         # Without any, not even the folder is made.
-        waiting = any(True for _ in store.records(runs, up_to_date))
+        waiting = any(True for _ in all_runs(runs, up_to_date))
         rest = REST_S[0] if waiting and mirror(runs, repo, up_to_date) else min(2 * rest, REST_S[1])
         if last:
             return
@@ -362,20 +368,16 @@ def _indexed(aim_repo: Any) -> set[str]:
 
 def _copy_missing(runs: Path, repo: Path, up_to_date: set[str]) -> int:
     """Write the trials that the repository does not hold as they are on disk; see `mirror`."""
-    on_disk = {
-        folder.relative_to(runs).as_posix(): (folder, record)
-        for folder, record in store.records(runs, up_to_date)
-    }
+    on_disk = {run.folder.relative_to(runs).as_posix(): run for run in all_runs(runs, up_to_date)}
     aim_repo = _open(repo)
     if not up_to_date:
         _index(repo)  # runs that a killed writer left
         up_to_date |= _held(aim_repo, on_disk)
     missing = sorted(on_disk.keys() - up_to_date)
     for name in missing:
-        folder, record = on_disk[name]
-        entry = read(runs, folder, record)
+        entry = read(runs, on_disk[name])
         picture = (
-            curves.png(curves.run(pd.read_parquet(folder / store.CURVE)), dpi=100)
+            curves.png(curves.run(pd.read_parquet(on_disk[name].folder / store.CURVE)), dpi=100)
             if entry.figures
             else None
         )
@@ -385,7 +387,7 @@ def _copy_missing(runs: Path, repo: Path, up_to_date: set[str]) -> int:
     return len(missing)
 
 
-def _held(aim_repo: Any, on_disk: dict[str, tuple[Path, dict[str, Any]]]) -> set[str]:
+def _held(aim_repo: Any, on_disk: dict[str, Run]) -> set[str]:
     """The names of `on_disk` that the repository holds as they are.
 
     What it holds otherwise is deleted.
@@ -394,7 +396,7 @@ def _held(aim_repo: Any, on_disk: dict[str, tuple[Path, dict[str, Any]]]) -> set
     runs = {run.hash: (run.name, run.get("digest")) for run in aim_repo.iter_runs()}
     for run_hash, (name, stored_digest) in runs.items():
         is_new = name not in current and stored_digest is not None and name in on_disk
-        if is_new and stored_digest == digest(on_disk[name][0]):
+        if is_new and stored_digest == digest(on_disk[name].folder):
             current.add(name)
         # Half-written, twice, or of an older run of this name.
         elif stored_digest is None or name in on_disk:

@@ -18,6 +18,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,13 @@ import pandas as pd
 import torch
 from torch import Tensor, distributed
 
-from ecgcmr import methods, store
+from ecgcmr import files, methods, store
 from ecgcmr import trial as trials
 from ecgcmr.cohort import dataset, shards
 from ecgcmr.data import cache as memory
 from ecgcmr.data import sampler, stream
 from ecgcmr.errors import InputError, unknown
+from ecgcmr.runs import is_finished
 from ecgcmr.runtime import cluster, hardware
 from ecgcmr.training import checkpoint, loop
 from ecgcmr.training.checkpoint import EVERY_S
@@ -199,7 +201,7 @@ def work(config: dict[str, Any]) -> None:
         return
     with told(refusal, runs):
         for trial in map(trials.from_json, config["trials"]):
-            done = store.finished(runs, trial, config["fingerprint"])
+            done = is_finished(runs, trial, config["fingerprint"])
             agree(f"whether {trial.name} has finished", done, world)
             if not done:
                 train(trial, config, device, rank, world)
@@ -214,11 +216,30 @@ def told(refusal: Path, runs: Path) -> Iterator[None]:
     except (InputError, OSError) as error:
         reason = shards.disk_full(error, runs) if isinstance(error, OSError) else error
         if isinstance(reason, InputError):
-            store.write_json(refusal, str(reason))
+            files.write_json(refusal, str(reason))
         raise
 
 
 # -- the driver --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class CheckedPretrainings:
+    """Pre-trainings that every worker can serve, and which of them are finished.
+
+    Attributes:
+        trials: all of them, each after those that it starts from.
+        todo: those that are not finished, in that order.
+        cohort: they run on it.
+        runs: the folder of runs, absolute.
+        workers: that share each batch.
+    """
+
+    trials: list[Trial]
+    todo: list[Trial]
+    cohort: dataset.Cohort
+    runs: Path
+    workers: int
 
 
 def run(trial: Trial, cohort_path: Path, runs: Path, **options: Any) -> list[dict[str, Any]]:
@@ -227,11 +248,15 @@ def run(trial: Trial, cohort_path: Path, runs: Path, **options: Any) -> list[dic
 
 
 def run_all(
-    todo: list[Trial],
-    cohort_path: Path,
-    runs: Path,
+    pretrainings: list[Trial], cohort_path: Path, runs: Path, *, workers: int = 1, **options: Any
+) -> list[dict[str, Any]]:
+    """Check and pre-train trials; see `check_all` and `run_checked`."""
+    return run_checked(check_all(pretrainings, cohort_path, runs, workers), **options)
+
+
+def run_checked(
+    checked: CheckedPretrainings,
     *,
-    workers: int = 1,
     device: str | None = None,
     precision: str = "auto",
     every_s: float = EVERY_S,
@@ -242,10 +267,7 @@ def run_all(
     All go through one call of Ray Train, whose start takes 10 to 18 s on two cores whatever it runs (measured).
 
     Args:
-        todo: trials of methods without a target.
-        cohort_path: the cohort's folder, which every worker reaches.
-        runs: likewise.
-        workers: processes, one per GPU if `device` is one; each takes batch/workers rows.
+        checked: of `check_all`.
         device: "cpu", "cuda"; by default GPUs if the cluster has as many as workers.
         precision: a name that `hardware.precision` knows.
         every_s: seconds between two checkpoints.
@@ -255,27 +277,24 @@ def run_all(
         The measured numbers of every trial, as in `rows.parquet`.
 
     Raises:
-        InputError: something that no run could serve, before or while it runs.
+        InputError: something that no run could serve, met while it runs.
     """
     memory.check(cache)
-    cohort_path, runs = Path(cohort_path).resolve(), Path(runs).resolve()
-    cohort = dataset.open(cohort_path)
-    ordered = in_order(todo)
-    left = [trial for trial in ordered if not store.finished(runs, trial, cohort.fingerprint)]
-    if left:
-        check_all(left, cohort_path, runs, workers)
+    runs, workers = checked.runs, checked.workers
+    if checked.todo:
         config = {
-            "trials": [trials.to_json(trial) for trial in left],
-            "cohort": str(cohort_path),
+            "trials": [trials.to_json(trial) for trial in checked.todo],
+            "cohort": str(checked.cohort.path),
             "runs": str(runs),
-            "fingerprint": cohort.fingerprint,
+            "fingerprint": checked.cohort.fingerprint,
             "precision": precision,
             "every_s": every_s,
             "cache": cache,
         }
         with cluster.running():
             launch(config, workers, on_gpu(device, workers), runs / ".train")
-    tables = [pd.read_parquet(store.folder(runs, trial.name) / store.ROWS) for trial in ordered]
+    folders = [store.folder(runs, trial.name) for trial in checked.trials]
+    tables = [pd.read_parquet(folder / store.ROWS) for folder in folders]
     return [
         dict(zip(table.columns, row)) for table in tables for row in table.itertuples(index=False)
     ]
@@ -297,17 +316,28 @@ def in_order(todo: list[Trial]) -> list[Trial]:
     return list(ordered.values())
 
 
-def check_all(todo: list[Trial], cohort_path: Path, runs: Path, workers: int = 1) -> None:
-    """Refuse what no worker could serve, before Ray starts.
+def check_all(
+    pretrainings: list[Trial], cohort_path: Path, runs: Path, workers: int = 1
+) -> CheckedPretrainings:
+    """Refuse what no worker could serve; Ray need not run yet.
+
+    Args:
+        pretrainings: trials of methods without a target.
+        cohort_path: the cohort's folder, which every worker reaches.
+        runs: likewise.
+        workers: processes, one per GPU if they run on GPUs; each takes batch/workers rows.
 
     Raises:
-        InputError: see `check`; or a shard is damaged.
+        InputError: see `check`; or a shard is damaged, or a folder was made by another recipe.
     """
-    cohort = dataset.open(cohort_path)
+    cohort, runs = dataset.open(Path(cohort_path).resolve()), Path(runs).resolve()
+    ordered = in_order(pretrainings)
+    todo = [trial for trial in ordered if not is_finished(runs, trial, cohort.fingerprint)]
     for trial in todo:
         check(trial, {t.name for t in todo}, cohort, runs, workers)
     for needs in dict.fromkeys(tuple(trial.task.split("+")) for trial in todo):
         sampler.check(stream.plan(cohort, "train", needs, workers, world=workers))
+    return CheckedPretrainings(ordered, todo, cohort, runs, workers)
 
 
 def check(trial: Trial, before: set[str], cohort: dataset.Cohort, runs: Path, workers: int) -> None:

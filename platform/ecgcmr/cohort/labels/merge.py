@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ecgcmr import store, tasks
+from ecgcmr import files, tasks
 from ecgcmr.cohort.labels import icd10, label_file
 from ecgcmr.cohort.labels.label_file import KEYS, Part
 from ecgcmr.cohort.shards import DEMOGRAPHICS
@@ -460,7 +460,7 @@ def _shown(n: int) -> str:
 
 def write_audit(path: Path, audit: Mapping[str, Any]) -> None:
     """Write the audit as Markdown."""
-    store.write_whole(path, lambda aside: aside.write_text("\n".join(audit_lines(audit)) + "\n"))
+    files.write_whole(path, lambda aside: aside.write_text("\n".join(audit_lines(audit)) + "\n"))
 
 
 def write_labels(out: Path, labels: Labels, inputs: Sequence[Path]) -> None:
@@ -485,6 +485,6 @@ def write_labels(out: Path, labels: Labels, inputs: Sequence[Path]) -> None:
     if owner:
         frame.insert(1, "subject", frame[unit].map(owner))
     if out.suffix == ".parquet":
-        store.write_whole(out, lambda aside: frame.to_parquet(aside, index=False))
+        files.write_whole(out, lambda aside: frame.to_parquet(aside, index=False))
     else:
-        store.write_whole(out, lambda aside: frame.to_csv(aside, index=False, float_format="%.10g"))
+        files.write_whole(out, lambda aside: frame.to_csv(aside, index=False, float_format="%.10g"))

@@ -182,7 +182,7 @@ class Evidence:
             seeds: how many belong to a system.
             draws: bootstrap resamples.
         """
-        return cls(runs, space, finals.of_space(rows, space, seeds), draws)
+        return cls(runs, space, finals.of_space(rows, space, runs, seeds), draws)
 
     def _once(self, key: tuple[Any, ...], make: Callable[[], T]) -> T:
         if key not in self._cache:

@@ -9,6 +9,7 @@ ranked only when all that stands in it is complete. This file lays out words. Wh
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -33,6 +34,7 @@ def spaces(rows: pd.DataFrame) -> list[str]:
 
 def every(
     rows: pd.DataFrame,
+    runs: Path,
     evidence: Mapping[str, Evidence] | None = None,
     *,
     label_counts: Mapping[str, Any] | None = None,
@@ -49,6 +51,7 @@ def every(
 
     Args:
         rows: `store.rows(runs)`.
+        runs: the folder of runs.
         evidence: by search space; without it there are no intervals and no tables from predictions.
         label_counts: of the cohort's manifest, for the number of positives.
         paper: show the paper's numbers beside ours; only for a cohort that is `comparable`.
@@ -57,7 +60,7 @@ def every(
     """
     tables: dict[str, Table] = {}
     for space in (names := spaces(rows)):
-        by_cell = finals.of_space(rows, space, seeds)
+        by_cell = finals.of_space(rows, space, runs, seeds)
         space_evidence = (evidence or {}).get(space)
         space_layouts = layouts(by_cell)
         space_tables = [
