@@ -25,18 +25,18 @@ NAMES = set(_NAMES.split())
 
 # Percent of the names that a package assigns; a file at the top level counts under its own name.
 VAGUE = {
-    "cli": 10,
+    "cli": 0,
     "cohort": 15,
-    "commands": 20,
+    "commands": 9.5,
     "data": 12,
     "errors": 25,
-    "evaluation": 17,
+    "evaluation": 3.5,
     "inference": 20,
     "methods": 10.5,
     "nn": 8,
     "paper": 2.5,
     "raw": 0.5,
-    "report": 12.5,
+    "report": 4,
     "runtime": 15,
     "search": 12,
     "signals": 8.5,

@@ -133,7 +133,7 @@ def test_tables_and_figures_lie_beside_the_page(whole):
     runs, _, written, _ = whole
     names = {path.name for path in (runs / "report").iterdir()}
     assert names == {path.name for path in written.values()}
-    sheets = {
+    tables = {
         *(f"table{i}" for i in range(1, 6)),
         "claims",
         "comparisons-table2",
@@ -141,7 +141,7 @@ def test_tables_and_figures_lie_beside_the_page(whole):
         "phenotypes",
         "calibration",
     }
-    assert {f"{stem}.{ending}" for stem in sheets for ending in ("md", "csv", "tex")} <= names
+    assert {f"{stem}.{ending}" for stem in tables for ending in ("md", "csv", "tex")} <= names
     pictures = {
         "figure4",
         "figure5",

@@ -166,7 +166,7 @@ def test_positives_only_where_the_manifest_counts_the_same_subjects(tmp_path):
         "af": {"test": {"n": 240, "positive": 7}},
         "cad": {"test": {"n": 239, "positive": 17}},
     }
-    foot = [[w.text for w in row] for row in table(tmp_path, labels=labels).rows[-2:]]
+    foot = [[w.text for w in row] for row in table(tmp_path, label_counts=labels).rows[-2:]]
     assert foot == [
         ["Test subjects", "", "", "240", "240", "240"],
         ["Positives", "", "", "—", "7", "—"],
