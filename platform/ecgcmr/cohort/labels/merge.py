@@ -47,7 +47,9 @@ class Rules:
     def words(self) -> str:
         """What differs from the default, in a line; "" for the default."""
         disease_words = [
-            f"{d.name}={','.join(d.words)}" for d in self.diseases if d not in icd10.PAPER
+            f"{disease.name}={','.join(disease.words)}"
+            for disease in self.diseases
+            if disease not in icd10.PAPER
         ]
         default = Rules()
         options = [
@@ -73,7 +75,7 @@ def rules(
         InputError: a disease is defined badly or twice, or a date is none.
     """
     extra_diseases = [icd10.disease(text) for text in diseases]
-    extra_names = [d.name for d in extra_diseases]
+    extra_names = [disease.name for disease in extra_diseases]
     other_columns = (*DEMOGRAPHICS, *tasks.PHENOTYPES, *KEYS)
     taken_names = [
         name for name in extra_names if extra_names.count(name) > 1 or name in other_columns
@@ -87,7 +89,7 @@ def rules(
         day = date.fromisoformat(censored) if censored else None
     except ValueError as error:
         raise InputError(f"--censored {censored}: not a date such as 2022-10-31") from error
-    paper_diseases = tuple(d for d in icd10.PAPER if d.name not in extra_names)
+    paper_diseases = tuple(disease for disease in icd10.PAPER if disease.name not in extra_names)
     return Rules((*paper_diseases, *extra_diseases), visit, day, codes, allow_empty)
 
 
@@ -152,7 +154,7 @@ def read_labels(paths: Sequence[Path], rules: Rules | None = None) -> Labels:
     if not paths:
         return Labels()
     rules = rules or Rules()
-    prefixes = tuple(prefix for d in rules.diseases for prefix in d.prefixes)
+    prefixes = tuple(prefix for disease in rules.diseases for prefix in disease.prefixes)
     sections = [label_file.read(path, prefixes, rules.visit, rules.codes) for path in paths]
     onsets, audit = _onsets(sections, rules)
     frames = {unit: _merged(unit, sections, onsets) for unit in KEYS}
@@ -187,7 +189,7 @@ def _onsets(
             files disagree on visits.
     """
     with_codes = [section for section in sections if section.diagnoses is not None]
-    extra_names = [d.name for d in rules.diseases if d.from_user]
+    extra_names = [disease.name for disease in rules.diseases if disease.from_user]
     if not with_codes:
         if extra_names:
             raise InputError(
@@ -220,12 +222,12 @@ def _onsets(
     split = bool(visits.notna().any() and diagnoses["date"].notna().any())
     columns: dict[str, pd.Series] = {}
     accounts = {}
-    for d in rules.diseases:
-        disease_rows = diagnoses[diagnoses["code"].str.startswith(tuple(d.prefixes))]
+    for disease in rules.diseases:
+        disease_rows = diagnoses[diagnoses["code"].str.startswith(tuple(disease.prefixes))]
         onset = _onset(disease_rows, people, visits, end)
         suffixes = ("", "_past", "_future") if split else ("",)
-        columns |= {d.name + suffix: onset[suffix] for suffix in suffixes}
-        accounts[d.name] = _account(d, disease_rows, onset, visits, split)
+        columns |= {disease.name + suffix: onset[suffix] for suffix in suffixes}
+        accounts[disease.name] = _account(disease, disease_rows, onset, visits, split)
     _refuse_unmatched(rules, accounts)
     audit = {
         "of": "people" if unit == "subject" else "recordings",
@@ -292,7 +294,7 @@ def _onset(
 
 
 def _account(
-    d: icd10.Disease,
+    disease: icd10.Disease,
     diagnoses: pd.DataFrame,
     onset: Mapping[str, pd.Series],
     visits: pd.Series,
@@ -300,7 +302,7 @@ def _account(
 ) -> dict[str, Any]:
     """How many have a disease, since when, and by which codes."""
     has = onset[""] == 1
-    account: dict[str, Any] = {"codes": list(d.words), "n": int(has.sum())}
+    account: dict[str, Any] = {"codes": list(disease.words), "n": int(has.sum())}
     if split:
         has_visit = has & visits.notna()
         account |= {
@@ -318,24 +320,26 @@ def _account(
     }
     person_codes = set(codes)
     unmatched_prefixes = {
-        prefix for prefix in d.prefixes if not any(code.startswith(prefix) for code in person_codes)
+        prefix
+        for prefix in disease.prefixes
+        if not any(code.startswith(prefix) for code in person_codes)
     }
     account["nobody"] = [
-        icd10.dotted(prefix) for prefix in d.prefixes if prefix in unmatched_prefixes
+        icd10.dotted(prefix) for prefix in disease.prefixes if prefix in unmatched_prefixes
     ]
     matched_words = {
-        word for prefix, word in d.prefixes.items() if prefix not in unmatched_prefixes
+        word for prefix, word in disease.prefixes.items() if prefix not in unmatched_prefixes
     }
-    account["unmatched"] = [word for word in d.words if word not in matched_words]
+    account["unmatched"] = [word for word in disease.words if word not in matched_words]
     return account
 
 
 def _refuse_unmatched(rules: Rules, accounts: Mapping[str, Mapping[str, Any]]) -> None:
-    for d in rules.diseases:
-        words = accounts[d.name]["unmatched"]
-        if d.from_user and words and not rules.allow_empty:
+    for disease in rules.diseases:
+        words = accounts[disease.name]["unmatched"]
+        if disease.from_user and words and not rules.allow_empty:
             raise InputError(
-                f"--disease {d.name}: {', '.join(words)} matches nobody; "
+                f"--disease {disease.name}: {', '.join(words)} matches nobody; "
                 "correct it, or add --allow-empty if that may be"
             )
 
