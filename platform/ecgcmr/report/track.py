@@ -332,6 +332,7 @@ def _index(repo: Path) -> None:
     for _ in range(INDEX_TRIES):
         gc.collect()  # Aim reads a snapshot for as long as anything holds it, and skips a run whose writer still lives
         opened = _open(repo)
+        opened._all_run_hashes.cache_clear()  # Aim's list of runs may be half a second old
         left = set(opened.list_all_runs()) - _indexed(opened)
         if not left:
             return
