@@ -1,6 +1,7 @@
 """Shared by all tests: a small cohort on disk, written without Ray from arrays, and one Ray for the whole session."""
 
 import gc
+import multiprocessing
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -92,6 +93,18 @@ def ray_session():
     cluster.start(cpus=2, gpus=0, object_store_mb=512)
     yield
     cluster.stop()
+
+
+@pytest.fixture(scope="session")
+def forking():
+    """How to start processes that have imported what two of them would each import for four seconds.
+
+    They are forked from a server that does nothing else, so no thread or state of the tests is in them.
+    """
+    multiprocessing.get_context("forkserver").set_forkserver_preload(
+        ["pytest", "conftest", "torch._dynamo", "ecgcmr.training.pretrain", "ecgcmr.methods"]
+    )
+    return "forkserver"
 
 
 def pytest_collection_finish():
