@@ -305,12 +305,12 @@ def suspects(content, wanted):
     seconds = [int.from_bytes(coded[2:4], "little") for _, coded in wanted]
     begins = np.zeros(1 << 16, bool)
     begins[firsts] = True
-    there = set()
+    pairs_met = set()
     for start in (0, 1):
         pairs = np.frombuffer(content, "<u2", (len(content) - start) // 2, start)
-        at = np.flatnonzero(begins[pairs[:-1]])
-        there |= set(zip(pairs[at].tolist(), pairs[at + 1].tolist()))
-    return [one for one, *pair in zip(wanted, firsts, seconds) if tuple(pair) in there]
+        places = np.flatnonzero(begins[pairs[:-1]])
+        pairs_met |= set(zip(pairs[places].tolist(), pairs[places + 1].tolist()))
+    return [needle for needle, *pair in zip(wanted, firsts, seconds) if tuple(pair) in pairs_met]
 
 
 def leaks(*folders):

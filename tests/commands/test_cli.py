@@ -100,9 +100,9 @@ def helped(tmp_path_factory):
 
 @pytest.mark.parametrize("name", sorted({name.split()[0] for name in COMMANDS} - ANYWHERE))
 def test_every_command_has_a_job_that_is_the_same_function(name, helped):
-    code, said = helped[str(REPOSITORY / "jobs" / f"{name}.py")]
+    code, text = helped[str(REPOSITORY / "jobs" / f"{name}.py")]
     assert code == 0
-    assert said.startswith(f"usage: ecgcmr {name}")
+    assert text.startswith(f"usage: ecgcmr {name}")
 
 
 @pytest.mark.parametrize(

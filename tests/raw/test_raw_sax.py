@@ -101,7 +101,11 @@ def plain_stack() -> tuple[bytes, ...]:
 
 def stack(**changes) -> list[bytes]:
     """All images in random order."""
-    images = plain_stack() if not changes else [stored(image(s, p, **changes)) for s in range(SLICES) for p in range(PHASES)]
+    images = (
+        plain_stack()
+        if not changes
+        else [stored(image(s, p, **changes)) for s in range(SLICES) for p in range(PHASES)]
+    )
     return [images[i] for i in np.random.default_rng(0).permutation(len(images))]
 
 

@@ -113,9 +113,7 @@ def test_a_run_half_written_by_a_killed_process_is_written_again(runs):
     assert track.content(repo) == track.truth(runs)
 
 
-def test_rebuild_replaces_what_is_there_only_by_what_equals_the_disk(
-    runs, migrated, monkeypatch
-):
+def test_rebuild_replaces_what_is_there_only_by_what_equals_the_disk(runs, migrated, monkeypatch):
     repo = runs / "aim"
     track.mirror(runs, repo)
     shutil.rmtree(runs / "toy/final/af/mmcl/batch=32,lr=1e-05/seed=0")
