@@ -1,5 +1,7 @@
 """Shared by all tests: a small cohort on disk, written without Ray from arrays, and one Ray for the whole session."""
 
+import gc
+import multiprocessing
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -93,8 +95,28 @@ def ray_session():
     cluster.stop()
 
 
+@pytest.fixture(scope="session")
+def forking():
+    """How to start processes that have imported what two of them would each import for four seconds.
+
+    They are forked from a server that does nothing else, so no thread or state of the tests is in them.
+    """
+    multiprocessing.get_context("forkserver").set_forkserver_preload(
+        ["pytest", "conftest", "torch._dynamo", "ecgcmr.training.pretrain", "ecgcmr.methods"]
+    )
+    return "forkserver"
+
+
+def pytest_collection_finish():
+    """What is imported stays: no collection of garbage looks at it again, and Aim asks for dozens of them."""
+    gc.collect()
+    gc.freeze()
+
+
 def pytest_collection_modifyitems(items):
-    """Tests that need an accelerator are skipped where there is none."""
+    """Files that need Ray come last, as it idles at a tenth of a core; what needs a GPU is skipped where there is none."""
+    with_ray = {item.path for item in items if "ray_session" in item.fixturenames}
+    items.sort(key=lambda item: item.path in with_ray)
     if not torch.cuda.is_available():
         for item in items:
             if item.get_closest_marker("gpu"):

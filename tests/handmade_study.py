@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from ecgcmr import store, tasks
-from ecgcmr.cohort import shards
+from ecgcmr.cohort import dataset, shards
 from ecgcmr.data import examples
 from ecgcmr.report import page
 from ecgcmr.search import study
@@ -94,7 +94,7 @@ def leave(runs, trial, scores, cohort, table=None, weights=None):
     if trial.task in tasks.DISEASES:
         note |= {
             "trained_prevalence": 0.5,
-            "prevalence": float((cohort.rows("train")[trial.task] == 1).mean()),
+            "prevalence": float((people(cohort.path, "train")[trial.task] == 1).mean()),
         }
     result = store.Finished(trial, "finished", scores, curve(trial), table, weights or {}, 3, note)
     store.write(runs, result, cohort.fingerprint)
@@ -117,10 +117,16 @@ def curve(trial, steps=8):
     return pd.DataFrame(table)
 
 
+@functools.cache
+def people(path, split):
+    """The rows of one split of a cohort, which many trials ask for; nobody changes them."""
+    return dataset.open(path).rows(split)
+
+
 def answered(cohort, trial):
     """Predictions of a final run and the scores of these: the truth, a noise that all systems share, and the seed's own."""
     task = tasks.TASKS[trial.task]
-    rows = cohort.rows("test")
+    rows = people(cohort.path, "test")
     given = examples.answers(rows, task)
     rows, given = rows[np.isfinite(given).any(axis=1)], given[np.isfinite(given).any(axis=1)]
     strength = STRENGTH[trial.label] * trial.take**0.15
@@ -143,6 +149,6 @@ def reported(base):
     """The page of the whole study, made once in a session's folder: (runs, cohort, what `page.write` wrote)."""
     folder = base / "study"
     folder.mkdir()
-    people, runs = cohort(folder / "cohort"), folder / "runs"
-    fill(runs, people)
-    return runs, people, page.write(runs, people.path, runs / "report").files
+    everyone, runs = cohort(folder / "cohort"), folder / "runs"
+    fill(runs, everyone)
+    return runs, everyone, page.write(runs, everyone.path, runs / "report").files

@@ -31,9 +31,8 @@ def people(n=90):
         }
 
 
-@pytest.fixture
-def old(tmp_path):
-    made = write_cohort(tmp_path / "old", people(), shard_rows=16)
+def write_old(folder):
+    made = write_cohort(folder / "old", people(), shard_rows=16)
     index = made.rows()
     link = [
         {"subject": subject, "kind": "ecg", "key": f"{person}_20205_2_0", "excluded": ""}
@@ -46,16 +45,29 @@ def old(tmp_path):
         "key": "1000007_20205_3_0",
     }
     pd.DataFrame([*link, {**lost, "excluded": "unreadable"}]).to_csv(
-        tmp_path / "old.link.csv", index=False
+        folder / "old.link.csv", index=False
     )
-    (tmp_path / "old.key").write_bytes(SECRET + b"\n")
+    (folder / "old.key").write_bytes(SECRET + b"\n")
     manifest = {
         **made.manifest,
         "exclusions": [{"key": lost["subject"], "reason": "ecg: unreadable"}],
         "repairs": [{"key": s, "what": "ecg: cropped"} for s in index["subject"].unique()],
     }
     files.write_json(made.path / dataset.MANIFEST, manifest)
-    return dataset.open(made.path)
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """The folder in which the old cohort lies with its link and key; each test gets a copy."""
+    folder = tmp_path_factory.mktemp("old")
+    write_old(folder)
+    return folder
+
+
+@pytest.fixture
+def old(written, tmp_path):
+    shutil.copytree(written, tmp_path, dirs_exist_ok=True)
+    return dataset.open(tmp_path / "old")
 
 
 def listed(tmp_path, *ids):

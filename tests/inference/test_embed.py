@@ -113,6 +113,12 @@ def test_several_runs_or_another_modality_are_refused(study, final, pretrained):
         embed.encoder(study[1] / "nowhere")
 
 
+@pytest.fixture
+def one_worker(monkeypatch):
+    """Ray as if of one CPU, for tests that ask nothing of several workers: each takes five seconds to start."""
+    monkeypatch.setattr(embed.cluster, "cpus", lambda: 1)
+
+
 # -- of a cohort
 
 
@@ -145,7 +151,9 @@ def test_a_cohort_is_embedded_shard_by_shard_and_goes_on_where_it_was(
     assert not (out / embed.REQUEST).exists()
 
 
-def test_images_of_those_who_have_one_are_embedded(ray_session, paired, pretrained, tmp_path):
+def test_images_of_those_who_have_one_are_embedded(
+    ray_session, one_worker, paired, pretrained, tmp_path
+):
     made = embed.of_cohort(
         pretrained[0], paired.path, tmp_path / "out", modality="cmr", device="cpu"
     )
@@ -227,7 +235,7 @@ def test_files_are_embedded_as_their_cohort_is(study, final, tmp_path, capfd):
 
 
 def test_many_files_are_embedded_in_parts_by_ray_and_go_on_where_they_were(
-    ray_session, study, final, tmp_path, monkeypatch
+    ray_session, one_worker, study, final, tmp_path, monkeypatch
 ):
     cohort, _, raw = study
     keys = sorted(cohort.rows("test").subject[:5])

@@ -81,9 +81,9 @@ def work(rank, folder):
 
 
 @pytest.fixture(scope="module")
-def spread(tmp_path_factory):
+def spread(forking, tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
-    mp.spawn(work, (str(folder),), nprocs=WORLD)
+    mp.start_processes(work, (str(folder),), nprocs=WORLD, start_method=forking)
     return [pickle.loads((folder / f"{rank}.pkl").read_bytes()) for rank in range(WORLD)]
 
 

@@ -73,6 +73,18 @@ def whole(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def rows(whole):
+    """Every score of the whole study."""
+    return store.rows(whole[0])
+
+
+@pytest.fixture(scope="module")
+def trials(whole):
+    """Every finished trial of the whole study, as the appendix reads it."""
+    return appendix.read(whole[0])
+
+
+@pytest.fixture(scope="module")
 def report(tmp_path_factory, small_cohort):
     """The page of four systems on AF without predictions, one of them a seed short, and one pre-training."""
     runs = tmp_path_factory.mktemp("page") / "runs"
@@ -181,9 +193,9 @@ def test_the_hash_is_that_of_every_measured_number(report, small_cohort, tmp_pat
 # -- results
 
 
-def test_every_claim_is_a_line_with_its_verdict(whole):
+def test_every_claim_is_a_line_with_its_verdict(whole, rows):
     runs, _, written, read = whole
-    found = Evidence.of(runs, "toy", store.rows(runs)).verdicts()
+    found = Evidence.of(runs, "toy", rows).verdicts()
     assert len(found) == len(CLAIMS)
     verdicts = [verdict.verdict for verdict in found]
     assert {"holds", "not decidable"} <= set(verdicts)
@@ -252,10 +264,8 @@ def test_several_spaces_each_have_their_own(small_cohort, tmp_path):
 # -- figures
 
 
-def test_figure_6_shows_the_run_of_a_sweep_that_was_chosen(whole):
-    runs, _, _, _ = whole
-    found, rows = appendix.read(runs), store.rows(runs)
-    names = {label: run.name for label, run in figures.mapped_systems(found, "toy").items()}
+def test_figure_6_shows_the_run_of_a_sweep_that_was_chosen(trials, rows):
+    names = {label: run.name for label, run in figures.mapped_systems(trials, "toy").items()}
     assert list(names) == ["mmcl-wo-mdm", "mmcl"]
     losses = rows[(rows.stage == "pretrain") & (rows.metric == "loss")]
     for label, name in names.items():
@@ -264,9 +274,9 @@ def test_figure_6_shows_the_run_of_a_sweep_that_was_chosen(whole):
         assert len(mine) == len(study.TOY.pretraining[label].rates)
 
 
-def test_runs_without_projectors_leave_a_note_instead_of_a_figure(whole, tmp_path):
+def test_runs_without_projectors_leave_a_note_instead_of_a_figure(whole, trials, rows, tmp_path):
     runs, cohort, _, _ = whole
-    systems = figures.mapped_systems(appendix.read(runs), "toy")
+    systems = figures.mapped_systems(trials, "toy")
     for name in (run.name for run in systems.values()):
         shutil.copytree(runs / name, tmp_path / "runs" / name)
         (tmp_path / "runs" / name / store.ENCODER).unlink()
@@ -424,9 +434,8 @@ def test_without_a_cohort_there_is_one_line(tmp_path):
 # -- training, test reads, configuration
 
 
-def test_the_chosen_rate_of_a_sweep_is_marked(whole):
-    runs, *_ = whole
-    lines = appendix.pretrainings(appendix.read(runs), store.rows(runs))
+def test_the_chosen_rate_of_a_sweep_is_marked(trials, rows):
+    lines = appendix.pretrainings(trials, rows)
     assert len(lines) == 14
     for label in ("MMCL", "MMCL w/o MDM"):
         swept = [line for line in lines if line["title"] == f"{label}, ECG + CMR"]
@@ -439,9 +448,8 @@ def test_the_chosen_rate_of_a_sweep_is_marked(whole):
     }
 
 
-def test_the_starts_of_fine_tuning_name_the_chosen_rate(whole):
-    runs, *_ = whole
-    starts = {(line[2], line[6]) for line in appendix.points(appendix.read(runs))}
+def test_the_starts_of_fine_tuning_name_the_chosen_rate(trials):
+    starts = {(line[2], line[6]) for line in appendix.points(trials)}
     assert ("MMCL", "ECG: MMCL (lr=0.01)") in starts
     assert ("MMCL (CMR)", "CMR: MMCL (lr=0.01)") in starts
     assert ("MAE", "ECG: MAE") in starts

@@ -375,7 +375,14 @@ def test_a_pack_is_handed_to_what_is_given(ray_session, small_cohort, tmp_path):
 
     trials = a_grid({"lr": (1e-4, 3e-4, 1e-3)}, starts={"mae": ()})
     ran = sweep.run(
-        trials, small_cohort.path, tmp_path, limit=2, device="cpu", precision="float32", train=note
+        trials,
+        small_cohort.path,
+        tmp_path,
+        limit=2,
+        concurrency=1,
+        device="cpu",
+        precision="float32",
+        train=note,
     )
     assert ran == 0  # nothing has left rows
     lines = [path.read_text().splitlines() for path in tmp_path.glob("t-grid-af-pack-*.txt")]
@@ -403,8 +410,9 @@ def test_what_a_worker_refuses_is_refused_here_and_the_others_finish(
         )
     assert not (tmp_path / sweep.TUNE).exists()  # all were refused: the one line says it
     trials = a_grid({"lr": (1e-4,)}, starts={"supervised": (), **alone}, take=0.4)
+    one_worker = {"limit": 1, "concurrency": 1}
     with pytest.raises(InputError, match="encoder differ"):
-        sweep.run(trials, small_cohort.path, tmp_path, device="cpu", limit=1)
+        sweep.run(trials, small_cohort.path, tmp_path, device="cpu", **one_worker)
     assert len(times(tmp_path)) == 1
     assert "InputError" in next((tmp_path / sweep.TUNE).glob("failed-*.txt")).read_text()
 

@@ -102,15 +102,20 @@ def test_the_wall_of_a_shell_is_as_thick_as_it_is(wall, spacing):
     )
 
 
+@pytest.fixture(scope="module")
+def plain():
+    """The thickness of a wall without a thick segment."""
+    return phenotypes.wall_thickness(heart(), SPACING, from_apex=True)
+
+
 @pytest.mark.parametrize("segment", range(1, 17))
 @pytest.mark.parametrize(("quarter", "flip"), [(0, False), (1, False), (2, True), (3, True)])
 def test_a_thick_segment_is_found_under_its_number_however_the_image_is_turned(
-    segment, quarter, flip
+    segment, quarter, flip, plain
 ):
     labels = turned(heart(thick=segment), quarter)
     labels = labels[:, ::-1] if flip else labels  # a mirrored image is one seen from the base
     found = phenotypes.wall_thickness(labels, SPACING, from_apex=not flip)
-    plain = phenotypes.wall_thickness(heart(), SPACING, from_apex=True)
     more = {k: found[f"WT_AHA_{k}"] - plain[f"WT_AHA_{k}"] for k in range(1, 17)}
     assert max(more, key=more.get) == segment
     assert more.pop(segment) > 2

@@ -137,10 +137,12 @@ def work_on_half(rank: int, trial: Trial, folder: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["mmcl"])
-def test_two_workers_with_half_the_batch_each_end_like_one(method, tmp_path):
+def test_two_workers_with_half_the_batch_each_end_like_one(method, forking, tmp_path):
     trial = tiny(method)
     one, alone, _ = trained(trial)
-    multiprocessing.spawn(work_on_half, (trial, str(tmp_path)), nprocs=2)
+    multiprocessing.start_processes(
+        work_on_half, (trial, str(tmp_path)), nprocs=2, start_method=forking
+    )
     for rank in range(2):
         weights, state = torch.load(tmp_path / f"rank{rank}.pt")
         for name, value in one.method.state_dict().items():

@@ -321,7 +321,7 @@ def test_a_grid_and_its_finals_run_through_the_same_packs(ray_session, small_coh
     assert sweep.run(trials, small_cohort.path, tmp_path, limit=4, concurrency=2, device="cpu") == 8
     assert sweep.run(trials, small_cohort.path, tmp_path) == 0
     finals = spaces.finals(trials, tmp_path, seeds=(0, 101))
-    assert sweep.run(finals, small_cohort.path, tmp_path, device="cpu") == 2
+    assert sweep.run(finals, small_cohort.path, tmp_path, device="cpu", concurrency=1) == 2
     rows = store.rows(tmp_path)
     assert set(rows.status) == {"finished"}
     assert (rows[rows.metric == "auroc"].value == 1).all()

@@ -348,6 +348,7 @@ def _index(repo: Path) -> None:
         # lives.
         gc.collect()
         aim_repo = _open(repo)
+        aim_repo._all_run_hashes.cache_clear()  # Aim's list of runs may be half a second old
         missing = set(aim_repo.list_all_runs()) - _indexed(aim_repo)
         if not missing:
             return
