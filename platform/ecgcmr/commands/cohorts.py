@@ -9,6 +9,7 @@ from typing import Any
 
 from ecgcmr.commands.console import Screen, command, door, whole
 from ecgcmr.errors import InputError
+from ecgcmr.signals import ALWAYS, SIGNALS
 
 SUBJECTS = {"toy": 1600, "small": 5000, "full": 40_044}
 SCALES = tuple(SUBJECTS)
@@ -41,6 +42,7 @@ def build(args: argparse.Namespace, screen: Screen) -> int:
             args.cohort,
             ecg=args.ecg,
             cmr=args.cmr,
+            others={name: getattr(args, name) for name in SIGNALS if name not in ALWAYS},
             labels=args.labels,
             rules=rules_of(args),
             seed=args.seed,
@@ -145,7 +147,7 @@ def inspect(args: argparse.Namespace, screen: Screen) -> int:
 def lines_of(seen: Any) -> list[str]:
     """A recording in a few lines."""
     said = {
-        "format": f"{seen.format} ({seen.kind.upper()})",
+        "format": f"{seen.format} ({SIGNALS[seen.kind].title})",
         **seen.facts,
         "flags": "; ".join(seen.flags) or "none",
         "changes": "; ".join(seen.repairs) or "none",
@@ -159,18 +161,16 @@ def line_of(seen: Any, above: Path) -> str:
     name = os.path.relpath(seen.source, above if above.is_dir() else above.parent)
     size = [seen.facts[word] for word in ("rate", "length", "stack", "cycle") if word in seen.facts]
     verdict = "kept" if seen.kept else f"left out: {seen.faults[0]}"
-    return "  ".join([name, f"{seen.format} {seen.kind.upper()}", *size, verdict, *seen.flags])
+    return "  ".join(
+        [name, f"{seen.format} {SIGNALS[seen.kind].title}", *size, verdict, *seen.flags]
+    )
 
 
 def draw(seen: Any, place: Path, number: int) -> Path:
     """Draw a recording into a folder, or into the image file that is named."""
     figures, stem = door("report.plots.recordings"), Path(seen.source).name
     title = "  ".join([stem, *seen.flags, *seen.faults])
-    figure = (
-        figures.ecg_paper(seen.picture, 500, title)
-        if seen.kind == "ecg"
-        else figures.frames(seen.picture, title=title)
-    )
+    figure = figures.stored(seen.kind, seen.picture, title)
     named = place.suffix.lower() in (".png", ".svg", ".pdf")
     if named and number > 1:
         raise InputError(f"{place}: one image for several recordings; name a folder")
@@ -195,6 +195,11 @@ def grammar(commands: Any) -> None:
             "ECGs lie, e.g. wfdb:recordings; without a format each file's own is taken",
         ),
         ("cmr", "FORMAT:PATH", "short-axis stacks lie, e.g. dicom:stacks"),
+        *(
+            (name, "FORMAT:PATH", f"recordings of {SIGNALS[name].title} lie")
+            for name in SIGNALS
+            if name not in ALWAYS
+        ),
     ):
         built.add_argument(
             f"--{kind}", metavar=form, action="append", default=[], help=f"where {what}; repeatable"
