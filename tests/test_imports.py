@@ -13,6 +13,7 @@ PACKAGE = ROOT / "platform" / "ecgcmr"
 # From the bottom up; a name is a file or a folder of the package. Imports go downwards, or stay within a folder.
 LAYERS = (
     ("errors",),
+    ("plugins",),
     ("files", "presets", "tasks"),
     ("paper",),
     ("runtime",),

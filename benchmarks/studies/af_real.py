@@ -32,7 +32,7 @@ from torch import Tensor
 from ecgcmr import methods, presets, store, tasks
 from ecgcmr import trial as trials
 from ecgcmr.cohort import dataset
-from ecgcmr.data import examples
+from ecgcmr.data import examples, sampler
 from ecgcmr.evaluation import statistics
 from ecgcmr.runs import all_runs
 from ecgcmr.search import sweep
@@ -288,7 +288,7 @@ class Learner:
         device, scale = torch.device("cpu"), examples.Scale(np.zeros(1), np.ones(1))
         pack = finetune.assemble(members, TASK, Path(), device, torch.float32)
         rows, draws = self.split(train, answers), finetune.draws_of(members, device)
-        per_epoch = examples.steps_per_epoch(len(train), self.trial.batch)
+        per_epoch = sampler.permuted_steps(len(train), self.trial.batch)
         for epoch in range(self.trial.epochs):
             chosen = finetune.orders(draws, epoch, len(train), members, device)
             for now in range(epoch * per_epoch, (epoch + 1) * per_epoch):

@@ -14,7 +14,7 @@ import torch
 from conftest import LABELS, heart_rows, write_cohort
 
 from ecgcmr import cli, files, store, trial
-from ecgcmr.data import examples
+from ecgcmr.data import inputs
 from ecgcmr.errors import InputError
 from ecgcmr.inference import embed, ensemble, model, predict, weights
 from ecgcmr.inference.predict import Refused
@@ -83,7 +83,7 @@ def test_the_logits_of_a_final_run_are_linear_in_its_embeddings(study, final):
     logits = torch.from_numpy(made.of(signals)) @ head.weight.T + head.bias
     cpu = torch.device("cpu")
     network = ensemble.network(ensemble.records(final)[0], cpu)
-    expected = network({"ecg": examples.seen(signals, "ecg", cpu).float()}, {}, {})["logits"]
+    expected = network({"ecg": inputs.held(signals, "ecg", cpu).float()}, {}, {})["logits"]
     torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-5)
     assert made.pooling == "what the last layer reads"
 
@@ -96,7 +96,7 @@ def test_a_pretrained_encoder_gives_its_mean_token_and_its_pooled_features(paire
     assert (ecg.modality, ecg.pooling) == ("ecg", "mean token")
     assert ecg.of(signals["ecg"]).shape == (3, handmade_model.TINY.width)
     cmr = embed.encoder(runs, "cmr", "cpu")
-    image = method.cmr_view(torch.from_numpy(signals["cmr"].copy()).float() / 255, {})
+    image = method.views["cmr"](torch.from_numpy(signals["cmr"].copy()).float() / 255, {})
     np.testing.assert_allclose(
         cmr.of(signals["cmr"]), method.cmr(image, False).detach().numpy(), rtol=1e-5, atol=1e-6
     )

@@ -91,7 +91,7 @@ def test_similarity_is_the_cosine_of_every_locations_own_projection(preset):
     with torch.no_grad():
         found = explain.similarity(method, ecg, cmr)
         whole, _ = method.project({"ecg": ecg, "cmr": cmr}, {})
-        maps = method.cmr.maps(method.cmr_view(cmr, {}), False)
+        maps = method.cmr.maps(method.views["cmr"](cmr, {}), False)
         for i in range(3):
             for row in range(3):
                 for column in range(3):
@@ -106,7 +106,9 @@ def test_similarity_is_the_cosine_of_every_locations_own_projection(preset):
 def test_a_location_whose_projection_is_the_ecgs_has_similarity_one_and_the_opposite_minus_one():
     method, (ecg, cmr) = mmcl(), signals(1)
     with torch.no_grad():
-        planted = method.head["cmr"](method.cmr.maps(method.cmr_view(cmr, {}), False)[0, :, 0, 2])
+        planted = method.head["cmr"](
+            method.cmr.maps(method.views["cmr"](cmr, {}), False)[0, :, 0, 2]
+        )
         method.head["ecg"].layers[2].weight.zero_()
         for sign in (1, -1):
             method.head["ecg"].layers[2].bias.copy_(sign * 3 * planted)  # a cosine knows no length
@@ -262,7 +264,7 @@ def test_a_pair_of_a_cohort_is_its_map_and_a_look_at_the_test_split_is_logged(
             found.similarity,
             explain.maps_for([read_run(tmp_path / RUN.name)], small_cohort, index)[RUN.name][0],
         )
-        np.testing.assert_array_equal(found.cmr, small_cohort.load(index, ("cmr",))["cmr"][0])
+        np.testing.assert_array_equal(found.image, small_cohort.load(index, ("cmr",))["cmr"][0])
         assert len(store.test_reads(tmp_path)) == reads
     with pytest.raises(InputError, match="no subject 'nobody'"):
         explain.pair(read_run(tmp_path / RUN.name), small_cohort, "nobody")
@@ -287,7 +289,7 @@ def test_a_pair_of_files_is_prepared_as_the_runs_cohort_was(tmp_path, crop):
     record = wfdb.read(trace)
     prepared = ecg.prepare(record.signal, record.rate_hz, record.leads)[0]
     frames = cmr.prepare(sax_nifti.read(str(stack)), crop)[0]
-    np.testing.assert_array_equal(found.cmr, frames)
+    np.testing.assert_array_equal(found.image, frames)
     np.testing.assert_array_equal(found.ecg, prepared)
     method = explain.load(read_run(tmp_path / RUN.name))
     signal = ecg.normalise(torch.from_numpy(prepared.astype(np.float16))[None])

@@ -13,7 +13,7 @@ from test_cli import called
 from test_raw_wfdb import beats, write
 
 from ecgcmr import store
-from ecgcmr.data import examples
+from ecgcmr.data import inputs
 from ecgcmr.errors import InputError
 from ecgcmr.inference import explain, model
 from ecgcmr.nn import Network, heads, vit
@@ -83,7 +83,7 @@ def test_rollout_is_the_formula(fine_tuned):
     encoder, head = networks()
     head = head if fine_tuned else None
     found = explain.attention(opened(encoder, head), noise())
-    x = examples.to_model({"ecg": torch.from_numpy(noise())})["ecg"]
+    x = inputs.to_model({"ecg": torch.from_numpy(noise())})["ecg"]
     for i in range(2):
         np.testing.assert_allclose(found[i], rolled(encoder, head, x[i : i + 1]), atol=1e-6)
     assert found.sum((1, 2)) == pytest.approx([1, 1])
@@ -142,7 +142,7 @@ def test_what_is_most_attended_to_matters_most_in_a_trained_model(small_cohort, 
     trained = model.open_run(trial.name, tmp_path)
     signal = small_cohort.load(small_cohort.rows("val"), ("ecg",))["ecg"].astype(np.float32)
     order = torch.from_numpy(explain.attention(trained, signal)).flatten(1).argsort(1)
-    x = examples.to_model({"ecg": torch.from_numpy(signal)})["ecg"]
+    x = inputs.to_model({"ecg": torch.from_numpy(signal)})["ecg"]
 
     def moves(keep):
         return float(

@@ -7,20 +7,20 @@ build survives an interruption in `staging`.
 
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from ecgcmr import raw
+from ecgcmr import raw, signals
 from ecgcmr.cohort import dataset, linkage, shards, staging
 from ecgcmr.cohort.dataset import Cohort, digest
 from ecgcmr.cohort.labels.merge import Rules, read_labels, write_audit
 from ecgcmr.errors import Excluded, InputError, unknown
 from ecgcmr.raw import search
 from ecgcmr.raw.synthetic import subject as synthetic
-from ecgcmr.signals import cmr, ecg, quality_flags
+from ecgcmr.signals import ALWAYS, HEART, SIGNALS, Options
 
 SHARD_ROWS = 256  # 65 MB: small enough for a display that moves and a resume that loses little
 SURVEY = 64  # recordings judged by one task
@@ -50,7 +50,7 @@ def synth(out: Path | str, *, subjects: int, seed: int = 0, shard_rows: int = SH
         {"subject": f"synth-{i + 1:07d}", "split": split[i], "index": i} for i in range(subjects)
     ]
     labels = shards.default_labels()
-    shared = {"work": "synthetic", "seed": seed, "labels": labels}
+    shared = {"work": "synthetic", "seed": seed, "labels": labels, "signals": ALWAYS}
     flow: list[dict[str, Any]] = [
         {"step": step, "n": subjects, "unit": "rows", "reasons": {}} for step in ("found", "kept")
     ]
@@ -66,6 +66,7 @@ def build(
     *,
     ecg: str | Sequence[str] = (),
     cmr: str | Sequence[str] = (),
+    others: Mapping[str, str | Sequence[str]] = {},
     labels: Path | str | Sequence[Path | str] | None = None,
     rules: Rules | None = None,
     seed: int = 0,
@@ -82,6 +83,7 @@ def build(
         out: its folder.
         ecg: where ECGs lie, "PATH", "reader:PATH" or several of them, e.g. "wfdb:PATH"; formats may be mixed.
         cmr: where short-axis stacks lie, e.g. "nifti:PATH", "dicom:PATH".
+        others: likewise, by the name of any other registered signal.
         labels: files of labels, see `merge.read_labels`; their audit is written to `<out>.audit.md`.
         rules: how they are to be read.
         seed: of the split.
@@ -96,20 +98,18 @@ def build(
     out = Path(out)
     files = [Path(file) for file in ([labels] if isinstance(labels, (str, Path)) else labels or ())]
     table = read_labels(files, rules)
-    given = {
-        "ecg": [ecg] if isinstance(ecg, str) else ecg,
-        "cmr": [cmr] if isinstance(cmr, str) else cmr,
-    }
+    places = {"ecg": ecg, "cmr": cmr, **others}
+    listed = {kind: [named] if isinstance(named, str) else named for kind, named in places.items()}
     sources = {
-        kind: [s for path in paths for s in find(kind, path)]
-        for kind, paths in given.items()
+        kind: [source for path in paths for source in find(kind, path)]
+        for kind, paths in listed.items()
         if paths
     }
     if not sources:
         raise InputError(
             "a cohort needs recordings: give --ecg wfdb:PATH, --cmr nifti:PATH or --cmr dicom:PATH"
         )
-    if taken := table.columns & set(quality_flags.FLAGS):
+    if taken := table.columns & set(signals.flags(SIGNALS)):
         raise InputError(
             f"--labels: column '{min(taken)}' is a flag that the build makes itself; rename it"
         )
@@ -119,19 +119,23 @@ def build(
         ).strip()
         or "none"
     )
-    recipe, request = _requested(sources, {"labels": told, "crop": crop}, seed, shard_rows)
+    options = {"crop": crop}
+    recipe, request = _requested(sources, {"labels": told, **options}, seed, shard_rows)
     if staging.ready(out, request):
         return dataset.open(out)
     with staging.building(out, request):
-        judged = survey(out, sources, crop)
+        judged = survey(out, sources, options)
         sorted_out = linkage.sort_out(judged)  # refuses before a key is made
         linked = linkage.link(sorted_out, table, secret(out, Path(key) if key else None), seed)
         pd.DataFrame(linked.link).to_csv(out.with_name(out.name + ".link.csv"), index=False)
         columns = tuple(dict.fromkeys((*shards.default_labels(), *linked.labels)))
-        held = (*columns, *quality_flags.FLAGS) if "ecg" in sources else columns
-        parts = staging.write_shards(
-            out, linked.rows, {"work": "recordings", "crop": crop, "labels": held}, shard_rows
-        )
+        shared = {
+            "work": "recordings",
+            "options": options,
+            "labels": (*columns, *signals.flags(sources)),
+            "signals": tuple(dict.fromkeys((*ALWAYS, *sources))),
+        }
+        parts = staging.write_shards(out, linked.rows, shared, shard_rows)
         account = {name: getattr(linked, name) for name in ("flow", "exclusions", "repairs")}
         if table.audit:
             account["audit"] = table.audit
@@ -147,7 +151,9 @@ def _requested(
         kind: "+".join(dict.fromkeys(s.partition(":")[0] for s in found))
         for kind, found in sources.items()
     }
-    recipe = recipe_of("+".join(readers.values()), {"readers": readers}, choices["crop"])
+    recipe = recipe_of(
+        "+".join(readers.values()), {"readers": readers}, {"crop": choices["crop"]}, sources
+    )
     return recipe, {
         "source": recipe["reader"],
         **{f"{kind} recordings": len(found) for kind, found in sources.items()},
@@ -157,16 +163,26 @@ def _requested(
     }
 
 
-def recipe_of(reader: str, notes: dict[str, Any], crop: str = "heart") -> dict[str, Any]:
+def recipe_of(
+    reader: str,
+    notes: dict[str, Any],
+    options: Options = HEART,
+    kinds: Iterable[str] = (),
+) -> dict[str, Any]:
     """How signals come to their form; whatever changes an array's content is in it.
 
+    Args:
+        reader: of the recordings, or "synthetic".
+        notes: what else there is to say.
+        options: choices of the build.
+        kinds: signals that the cohort is built of, beside those that every cohort has columns for.
+
     Raises:
-        InputError: another `crop` than those of `cmr.CROPS`.
+        InputError: a signal knows no such option.
     """
-    if crop not in cmr.CROPS:
-        raise unknown("crop", crop, cmr.CROPS)
-    images = {**cmr.RECIPE, "crop": crop}
-    return {"format": shards.FORMAT, "ecg": ecg.RECIPE, "cmr": images, "reader": reader, **notes}
+    names = dict.fromkeys((*ALWAYS, *kinds))
+    recipes = {name: SIGNALS[name].recipe(options) for name in names}
+    return {"format": shards.FORMAT, **recipes, "reader": reader, **notes}
 
 
 def _common(recipe: dict[str, Any], seed: int, shard_rows: int) -> dict[str, Any]:
@@ -180,13 +196,16 @@ def find(kind: str, given: str) -> list[str]:
         InputError: unknown reader, no such place, or nothing there; for images the reader must be named, because whether a
             folder is one person or many is the reader's to say.
     """
+    if kind not in SIGNALS:
+        raise unknown("signal", kind, SIGNALS)
     name, colon, path = given.partition(":")
-    readers = raw.READERS[kind]
-    if (name not in readers or not colon) and kind == "ecg" and (not colon or Path(given).exists()):
+    readers = raw.READERS.get(kind, {})
+    by_content = SIGNALS[kind].by_content and (not colon or Path(given).exists())
+    if (name not in readers or not colon) and by_content:
         try:
             return [f"{reader}:{source}" for reader, source in search.recordings(kind, Path(given))]
         except Excluded as error:
-            raise InputError(f"--ecg {given}: {error}") from error
+            raise InputError(f"--{kind} {given}: {error}") from error
     if name not in readers or not colon:
         raise unknown(f"reader of --{kind}", name, readers)
     return [f"{name}:{source}" for source in readers[name].find(path)]
@@ -215,14 +234,16 @@ def secret(out: Path, key: Path | None) -> bytes:
     return held
 
 
-def survey(out: Path, sources: dict[str, list[str]], crop: str = "heart") -> list[linkage.Found]:
+def survey(
+    out: Path, sources: dict[str, list[str]], options: Options = HEART
+) -> list[linkage.Found]:
     """Judge every recording, in parallel; ECGs first, each kind in the order of its sources."""
     jobs = [
         {
             "work": "survey",
             "kind": kind,
             "sources": found[start : start + SURVEY],
-            "crop": crop,
+            "options": options,
             "rows": len(found[start : start + SURVEY]),
             "part": f"survey-{kind}-{start // SURVEY:05d}.json",
         }

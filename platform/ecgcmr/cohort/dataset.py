@@ -75,7 +75,7 @@ class Cohort:
             ) from error
 
     def rows(self, split: str | None = None) -> pd.DataFrame:
-        """Every column but the signals, in the order of the shards, with `shard`, `row`, `has_ecg` and `has_cmr`."""
+        """Every column but the signals, in the order of the shards, with `shard` and `row`; see `presence` for signals."""
         if split is not None and split not in linkage.SPLITS:
             raise unknown("split", split, linkage.SPLITS)
         return self._index if split is None else self._index[self._index["split"] == split]
@@ -85,10 +85,10 @@ class Cohort:
 
         Args:
             index: rows of `rows()`, any order.
-            columns: "ecg", "cmr" or both.
+            columns: names of signals.
 
         Returns:
-            ecg (n, 12, 5000) float16 in mV, cmr (n, 3, 210, 210) uint8, in the order of `index`.
+            (n, *shape) each as stored, e.g. ecg (n, 12, 5000) float16 in mV, in the order of `index`.
 
         Raises:
             InputError: a shard is damaged, or a wanted signal is absent.

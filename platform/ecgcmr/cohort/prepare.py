@@ -12,19 +12,20 @@ from typing import Any
 
 import numpy as np
 
-from ecgcmr import files, raw
+from ecgcmr import files, plugins, raw
 from ecgcmr.cohort import linkage, shards
 from ecgcmr.cohort.dataset import BUILD
 from ecgcmr.errors import Excluded, InputError
 from ecgcmr.raw.synthetic import cmr as synthetic_cmr
 from ecgcmr.raw.synthetic import subject as synthetic
-from ecgcmr.signals import cmr, ecg, quality_flags
+from ecgcmr.signals import SIGNALS, Options, cmr, ecg
 
 
 def work(row: dict[str, Any]) -> dict[str, Any]:
     """One job: survey some recordings, or write one shard; its part is written last. Bad input comes back as words."""
     job, out = json.loads(row["job"]), Path(row["out"])
     try:
+        plugins.load(json.loads(row["plugins"]))
         part = {"survey": _survey}.get(job["work"], _shard)(job, out)
         part |= {"part": job["part"], "rows": job["rows"]}
         files.write_json(out / BUILD / job["part"], part)
@@ -44,7 +45,7 @@ def work(row: dict[str, Any]) -> dict[str, Any]:
 
 def _shard(job: dict[str, Any], out: Path) -> dict[str, Any]:
     """Write one shard."""
-    has: dict[str, list[str]] = {name: [] for name in shards.SIGNALS}
+    has: dict[str, list[str]] = {name: [] for name in job["signals"]}
 
     def noted(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         for row in rows:
@@ -53,7 +54,7 @@ def _shard(job: dict[str, Any], out: Path) -> dict[str, Any]:
             yield row
 
     rows = {"synthetic": _synthetic, "recordings": _recorded, "copied": _copied}[job["work"]](job)
-    summary = shards.write_shard(out / job["path"], noted(rows), job["labels"])
+    summary = shards.write_shard(out / job["path"], noted(rows), job["labels"], job["signals"])
     return {
         **summary,
         "path": job["path"],
@@ -65,14 +66,14 @@ def _synthetic(job: dict[str, Any]) -> Iterator[dict[str, Any]]:
     for item in job["items"]:
         subject = synthetic.subject(item["index"], job["seed"])
         numbers = {**subject.diseases, **(subject.phenotypes if subject.phenotyped else {})}
-        frames = cmr.prepare_frames(
+        image = cmr.prepare_frames(
             subject.cmr, spacing_mm=(synthetic_cmr.SPACING_MM, synthetic_cmr.SPACING_MM)
         )
         yield {
             "subject": item["subject"],
             "split": item["split"],
             "ecg": ecg.clean(subject.ecg).astype(np.float16),
-            "cmr": frames,
+            "cmr": image,
             **{name: float(getattr(subject, name)) for name in shards.DEMOGRAPHICS},
             **numbers,
         }
@@ -86,9 +87,10 @@ def _recorded(job: dict[str, Any]) -> Iterator[dict[str, Any]]:
             **item["numbers"],
             **item["flags"],
         }
-        for kind in shards.SIGNALS:
-            if item[kind]:
-                row[kind] = _prepare(kind, _read(kind, item[kind]), job["crop"]).array
+        for kind in job["signals"]:
+            if item.get(kind):
+                record = _read(kind, item[kind])
+                row[kind] = SIGNALS[kind].prepare(record, job["options"]).array
         yield row
 
 
@@ -103,41 +105,17 @@ def _read(kind: str, source: str) -> raw.EcgRecord | raw.CmrRecord:
     return raw.READERS[kind][reader].read(path)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Prepared:
-    """A recording in its stored form.
-
-    Attributes:
-        array: as a shard holds it.
-        repairs: what was changed, in words.
-        settled: an ECG before cleaning, which its flags are judged on; else None.
-    """
-
-    array: np.ndarray
-    repairs: tuple[str, ...]
-    settled: np.ndarray | None = None
-
-
-def _prepare(kind: str, record: Any, crop: str) -> Prepared:
-    if kind == "cmr":
-        return Prepared(*cmr.prepare(record, crop))
-    settled = ecg.settle(record.signal, record.rate_hz, record.leads)
-    trace, words = ecg.prepare_settled(settled, cleaned=record.cleaned)
-    changes = ecg.repairs(record.signal.shape[1], record.rate_hz, record.leads)
-    return Prepared(trace.astype(np.float16), (*changes, *words), settled)
-
-
 def _survey(job: dict[str, Any], out: Path) -> dict[str, Any]:
     """Judge recordings: what is known of each, or the step at which it failed and why."""
     return {
         "found": [
-            dataclasses.asdict(_judge(job["kind"], source, job["crop"]))
+            dataclasses.asdict(_judge(job["kind"], source, job["options"]))
             for source in job["sources"]
         ]
     }
 
 
-def _judge(kind: str, source: str, crop: str) -> linkage.Found:
+def _judge(kind: str, source: str, options: Options) -> linkage.Found:
     blank = linkage.Found(kind, source, raw.key(source.partition(":")[2]))
     try:
         record = _read(kind, source)
@@ -147,17 +125,16 @@ def _judge(kind: str, source: str, crop: str) -> linkage.Found:
         blank, key=record.key, person=record.person, visit=record.visit, patient=record.patient
     )
     try:
-        prepared = _prepare(kind, record, crop)
+        prepared = SIGNALS[kind].prepare(record, options)
     except Excluded as error:
         return dataclasses.replace(whose, step="plausible", reason=str(error))
     known = {
         n: float(v) for n in shards.DEMOGRAPHICS if (v := getattr(record, n, None)) is not None
     }
-    suspicions = {} if prepared.settled is None else quality_flags.flags(prepared.settled)
     return dataclasses.replace(
         whose,
         digest=hashlib.sha256(prepared.array.tobytes()).hexdigest(),
         numbers=record.labels | known,
-        flags=suspicions,
+        flags=prepared.suspicions(),
         repairs=(*record.repairs, *prepared.repairs),
     )

@@ -15,14 +15,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ecgcmr import files, store
-from ecgcmr.cohort import dataset, linkage, prepare, shards
+from ecgcmr import files, plugins, signals, store
+from ecgcmr.cohort import dataset, linkage, prepare, presence, shards
 from ecgcmr.cohort.dataset import BUILD, INDEX, MANIFEST, Cohort, digest
 from ecgcmr.errors import InputError, differing
 from ecgcmr.runtime import cluster
-from ecgcmr.signals import quality_flags
-
-ROW_BYTES = sum(signal.width for signal in shards.SIGNALS.values())
 
 
 def ready(out: Path, request: dict[str, Any]) -> bool:
@@ -75,6 +72,12 @@ def write_shards(
 ) -> list[dict[str, Any]]:
     """Write the shards that are not yet there, in parallel; the summaries of all, in order.
 
+    Args:
+        out: the cohort's folder.
+        rows: what becomes a row each, with its `split`.
+        shared: what all jobs have in common; `signals` are the shards' signal columns.
+        shard_rows: rows of one shard.
+
     Raises:
         InputError: the disk has no room for them.
     """
@@ -95,9 +98,10 @@ def write_shards(
             )
     left = sum(job["rows"] for job in jobs if not (out / BUILD / job["part"]).exists())
     free = shutil.disk_usage(out).free
-    if left * ROW_BYTES > free:
+    needed = left * sum(shards.SIGNALS[name].width for name in shared["signals"])
+    if needed > free:
         raise InputError(
-            f"{out}: disk too small, {left * ROW_BYTES / 2**30:.1f} GiB are needed and {free / 2**30:.1f} free; "
+            f"{out}: disk too small, {needed / 2**30:.1f} GiB are needed and {free / 2**30:.1f} free; "
             "free space or choose another folder"
         )
     return run_jobs(out, jobs, "rows")
@@ -143,7 +147,8 @@ def _each(jobs: Sequence[dict[str, Any]], out: Path) -> Iterator[dict[str, Any]]
 
     with cluster.running():
         # JSON both ways: Ray Data makes Arrow columns of rows, and jobs of one map need not have the same fields.
-        items = [{"job": json.dumps(job), "out": str(out.resolve())} for job in jobs]
+        shared = {"out": str(out.resolve()), "plugins": json.dumps(plugins.carried())}
+        items = [{"job": json.dumps(job), **shared} for job in jobs]
         found = ray.data.from_items(items, override_num_blocks=len(items)).map(
             prepare.work, num_cpus=1
         )
@@ -175,7 +180,7 @@ def finish(
         "seed": request["seed"],
         "rows": {split: int((index["split"] == split).sum()) for split in linkage.SPLITS},
         "labels": counts(index, labels),
-        "flags": counts(index, [name for name in quality_flags.FLAGS if name in index]),
+        "flags": counts(index, [name for name in signals.flags(signals.SIGNALS) if name in index]),
         **account,
         "recipe": recipe,
         "recipe_hash": request["recipe_hash"],
@@ -190,12 +195,13 @@ def finish(
 
 def _index_of(out: Path, part: dict[str, Any]) -> pd.DataFrame:
     file = shards.open_shard(out / part["path"])
-    names = [name for name in file.schema_arrow.names if name not in shards.SIGNALS]
+    stored = shards.signals_of(file.schema_arrow, out / part["path"])
+    names = [name for name in file.schema_arrow.names if name not in stored]
     frame = file.read(columns=names).to_pandas()
     frame["shard"] = part["path"]
     frame["row"] = np.arange(len(frame), dtype=np.int64)
-    for name in shards.SIGNALS:
-        frame[f"has_{name}"] = [mark == "1" for mark in part["has"][name]]
+    for name in stored:
+        presence.mark(frame, name, [mark == "1" for mark in part["has"][name]])
     return frame
 
 

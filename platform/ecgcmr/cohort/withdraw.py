@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 
-from ecgcmr import files, store
-from ecgcmr.cohort import dataset, linkage, shards, staging
+from ecgcmr import files, signals, store
+from ecgcmr.cohort import dataset, linkage, presence, shards, staging
 from ecgcmr.cohort.dataset import Cohort
 from ecgcmr.errors import InputError
 from ecgcmr.runs import all_runs, withdrawn_since
-from ecgcmr.signals import quality_flags
+from ecgcmr.signals import ALWAYS, SIGNALS
 
 FIELD = re.compile(r"(?<=^\d{7})_\d{4,6}_\d+_\d+$")  # of UK Biobank's file names: <eid>_20205_2_0
 
@@ -93,7 +94,7 @@ def withdraw(
             columns = _columns(cohort)
             parts = staging.run_jobs(out, _jobs(cohort, index, stays, columns), "rows")
             account = _account(cohort, index[stays], gone)
-            labels = [name for name in columns if name not in quality_flags.FLAGS]
+            labels = [name for name in columns if name not in signals.flags(SIGNALS)]
             staging.finish(out, request, cohort.recipe, parts, labels, account)
     _hand_on(old, out, known, gone, Path(key) if key else None)
     return dataset.open(out)
@@ -175,19 +176,23 @@ def _ids(listed: Path) -> dict[int, str]:
 
 def _columns(cohort: Cohort) -> list[str]:
     """The number columns of its shards beyond the demographics."""
-    with shards.open_shard(cohort.path / cohort.manifest["shards"][0]["path"]) as file:
-        names = file.schema_arrow.names
-    return [
-        name
-        for name in names
-        if name not in (*shards.SIGNALS, *shards.DEMOGRAPHICS, "subject", "split")
-    ]
+    form, stored = _form(cohort)
+    known = {*stored, *shards.DEMOGRAPHICS, "subject", "split"}
+    return [name for name in form.names if name not in known]
+
+
+def _form(cohort: Cohort) -> tuple[pa.Schema, list[str]]:
+    """The columns of its shards, and which of them are signals."""
+    path = cohort.path / cohort.manifest["shards"][0]["path"]
+    with shards.open_shard(path) as file:
+        return file.schema_arrow, shards.signals_of(file.schema_arrow, path)
 
 
 def _jobs(
     cohort: Cohort, index: pd.DataFrame, stays: pd.Series, columns: Sequence[str]
 ) -> list[dict[str, Any]]:
     """A job for each shard of which something is left."""
+    _, stored = _form(cohort)
     jobs = []
     for entry in cohort.manifest["shards"]:
         mine = index["shard"] == entry["path"]
@@ -201,6 +206,7 @@ def _jobs(
                     "items": rows,
                     "rows": len(rows),
                     "labels": list(columns),
+                    "signals": stored,
                     "part": entry["path"].replace("/", "-") + ".json",
                 }
             )
@@ -214,7 +220,7 @@ def _account(cohort: Cohort, left: pd.DataFrame, gone: Iterable[str]) -> dict[st
     away = len(index) - len(left)
     labels = [name for name in said["labels"] if name in left]
     now = {
-        "paired": int((left["has_ecg"] & left["has_cmr"]).sum()),
+        "paired": int(presence.has(left, *_paired(cohort)).sum()),
         "labelled": int(left[labels].notna().any(axis=1).sum()),
         "kept": len(left),
     }
@@ -235,6 +241,12 @@ def _account(cohort: Cohort, left: pd.DataFrame, gone: Iterable[str]) -> dict[st
             *said.get("replaces", []),
         ],
     }
+
+
+def _paired(cohort: Cohort) -> Sequence[str]:
+    """The signals that a row of it must have to be called paired."""
+    request = cohort.manifest["request"]
+    return [name for name in SIGNALS if f"{name} recordings" in request] or ALWAYS
 
 
 def _hand_on(old: Path, out: Path, known: Known, gone: set[str], key: Path | None) -> None:

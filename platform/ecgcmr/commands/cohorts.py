@@ -11,6 +11,7 @@ from typing import Any
 
 from ecgcmr.commands.console import Console, command, lazy, whole
 from ecgcmr.errors import InputError
+from ecgcmr.signals import ALWAYS, SIGNALS
 
 SUBJECTS = {"toy": 1600, "small": 5000, "full": 40_044}
 SCALES = tuple(SUBJECTS)
@@ -45,6 +46,7 @@ def build(args: argparse.Namespace, console: Console) -> int:
             args.cohort,
             ecg=args.ecg,
             cmr=args.cmr,
+            others={name: getattr(args, name) for name in SIGNALS if name not in ALWAYS},
             labels=args.labels,
             rules=rules_of(args),
             seed=args.seed,
@@ -153,7 +155,7 @@ def inspect(args: argparse.Namespace, console: Console) -> int:
 def lines_of(recording: Any) -> list[str]:
     """A recording in a few lines."""
     words = {
-        "format": f"{recording.format} ({recording.kind.upper()})",
+        "format": f"{recording.format} ({SIGNALS[recording.kind].title})",
         **recording.facts,
         "flags": "; ".join(recording.flags) or "none",
         "changes": "; ".join(recording.repairs) or "none",
@@ -171,20 +173,15 @@ def line_of(recording: Any, above: Path) -> str:
         if word in recording.facts
     ]
     verdict = "kept" if recording.kept else f"left out: {recording.faults[0]}"
-    return "  ".join(
-        [name, f"{recording.format} {recording.kind.upper()}", *size, verdict, *recording.flags]
-    )
+    kind = f"{recording.format} {SIGNALS[recording.kind].title}"
+    return "  ".join([name, kind, *size, verdict, *recording.flags])
 
 
 def draw(recording: Any, destination: Path, number: int) -> Path:
     """Draw a recording into a folder, or into the image file that is named."""
     figures, stem = lazy("report.plots.recordings"), Path(recording.source).name
     title = "  ".join([stem, *recording.flags, *recording.faults])
-    figure = (
-        figures.ecg_paper(recording.picture, 500, title)
-        if recording.kind == "ecg"
-        else figures.frames(recording.picture, title=title)
-    )
+    figure = figures.stored(recording.kind, recording.picture, title)
     is_image = destination.suffix.lower() in (".png", ".svg", ".pdf")
     if is_image and number > 1:
         raise InputError(f"{destination}: one image for several recordings; name a folder")
@@ -225,6 +222,11 @@ def build_grammar(actions: Any) -> None:
             "ECGs lie, e.g. wfdb:recordings; without a format each file's own is taken",
         ),
         ("cmr", "FORMAT:PATH", "short-axis stacks lie, e.g. dicom:stacks"),
+        *(
+            (name, "FORMAT:PATH", f"recordings of {SIGNALS[name].title} lie")
+            for name in SIGNALS
+            if name not in ALWAYS
+        ),
     ):
         text = f"where {where}; repeatable"
         parser.add_argument(f"--{kind}", metavar=form, action="append", default=[], help=text)

@@ -7,8 +7,8 @@ from typing import Any
 from ecgcmr import files
 from ecgcmr.commands.console import Console, command, counted, lazy, whole
 from ecgcmr.errors import InputError
+from ecgcmr.signals import SIGNALS
 
-PARTS = ("ecg", "cmr")
 EXAMPLES = {
     "predict": "ecgcmr predict --model runs/toy/final --csv risks.csv --page page.html ecgs/00001_hr.hea",
     "embed": "ecgcmr embed --model runs/toy/pretrain/ecg/mae --cohort cohorts/ukbb --out embeddings/mae",
@@ -74,9 +74,9 @@ def ecgs(n: int) -> str:
 
 def embed(args: argparse.Namespace, console: Console) -> int:
     """Write embeddings of a cohort, or of ECG files, as Parquet. A file that cannot be served is a line and exit code 2."""
-    if args.file and args.modality == "cmr":
+    if args.file and args.modality not in (None, "ecg"):
         raise InputError(
-            "--modality cmr: images are embedded from a cohort; name one with --cohort, and no file"
+            f"--modality {args.modality}: only ECGs are embedded from files; name a cohort with --cohort, and no file"
         )
     caution(args, console, args.model)
     if args.file:
@@ -120,8 +120,9 @@ def explain(args: argparse.Namespace, console: Console) -> int:
 
     A file that cannot be served is a line and exit code 2.
     """
-    ecgs, pair = bool(args.files), bool(args.ecg or args.cmr)
-    if ecgs + pair + bool(args.subject) != 1 or (pair and not (args.ecg and args.cmr)):
+    image = image_of(args)
+    ecgs, pair = bool(args.files), bool(args.ecg or image)
+    if ecgs + pair + bool(args.subject) != 1 or (pair and not (args.ecg and image)):
         raise InputError("give ECG files, or --subject, or --ecg with --cmr")
     return explain_ecgs(args, console) if ecgs else explain_pair(args, console)
 
@@ -134,10 +135,15 @@ def explain_pair(args: argparse.Namespace, console: Console) -> int:
         cohort = lazy("cohort.dataset").open(args.cohort)
         pair = lazy("inference.explain").pair(run, cohort, args.subject)
     else:
-        pair = lazy("inference.explain").pair_of_files(run, args.ecg, args.cmr)
+        pair = lazy("inference.explain").pair_of_files(run, args.ecg, image_of(args))
     drawn = lazy("report.explained").pair(pair, run.trial.label, args.subject or args.ecg.stem)
     console.say(f"{lazy('report.plots.recordings').save(drawn, args.out)}")
     return 0
+
+
+def image_of(args: argparse.Namespace) -> Path | None:
+    """The file that is to be compared with an ECG's."""
+    return next((file for name in SIGNALS if name != "ecg" and (file := getattr(args, name))), None)
 
 
 def explain_ecgs(args: argparse.Namespace, console: Console) -> int:
@@ -215,7 +221,7 @@ def grammar(commands: Any) -> None:
     )
     vectors.add_argument("--out", type=Path, required=True, help="the folder to write")
     vectors.add_argument(
-        "--modality", choices=PARTS, help="which encoder (default: the only one, or ecg)"
+        "--modality", choices=tuple(SIGNALS), help="which encoder (default: the only one, or ecg)"
     )
     vectors.add_argument("--cpus", type=whole, help="cores for a local Ray (default: all)")
     for made in (answer, vectors):
@@ -247,7 +253,10 @@ def weights_grammar(commands: Any) -> None:
     seen.add_argument(
         "--ecg", type=Path, metavar="FILE", help="with --cmr: similarity of the two files"
     )
-    seen.add_argument("--cmr", type=Path, metavar="FILE", help="short-axis stack")
+    images = {"cmr": "short-axis stack"}
+    for name in [name for name in SIGNALS if name != "ecg"]:
+        words = images.get(name, SIGNALS[name].title)
+        seen.add_argument(f"--{name}", type=Path, metavar="FILE", help=words)
     gone = command(commands, "export", export, "write a run's weights for elsewhere", EXAMPLES)
     gone.add_argument("--format", required=True, choices=("safetensors", "authors", "onnx"))
     for made, what in ((seen, "folder for attention, file.png for a pair"), (gone, "file")):
@@ -269,7 +278,7 @@ def weights_grammar(commands: Any) -> None:
     came.add_argument("--label", required=True, help="word for the system, e.g. mmcl")
     came.add_argument("--heads", type=whole, help="attention heads, where the file does not tell")
     for made, needed in ((gone, False), (came, True)):
-        made.add_argument("--part", choices=PARTS, required=needed, help="which encoder")
+        made.add_argument("--part", choices=tuple(SIGNALS), required=needed, help="which encoder")
 
 
 def serving(made: argparse.ArgumentParser, several: bool = True) -> argparse.ArgumentParser:

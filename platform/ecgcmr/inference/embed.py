@@ -8,6 +8,7 @@ load the encoder once each; one part needs no Ray. `_embeddings.json` comes last
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from ecgcmr import presets, store
+from ecgcmr import plugins, presets, store
 from ecgcmr.cohort import dataset, shards
-from ecgcmr.data import examples
+from ecgcmr.data import inputs
 from ecgcmr.errors import InputError, differing, unknown
 from ecgcmr.files import write_json, write_whole
 from ecgcmr.inference import ensemble, model, predict
 from ecgcmr.inference.model import Model
 from ecgcmr.inference.predict import Prepared, Refused
-from ecgcmr.methods import trunk
+from ecgcmr.methods import encodings
 from ecgcmr.raw import search
 from ecgcmr.runs import check_prepared_alike
 from ecgcmr.runtime import cluster, hardware
@@ -37,7 +38,6 @@ MANIFEST, REQUEST = (
 )  # readers of Parquet folders pass over names with an underscore
 FILE, FILES = "embeddings.parquet", "embeddings-{:05d}.parquet"  # of one part, and of several
 PART = 256  # recordings; some seconds of work
-POOLING = {"pretrain": "mean token", "ecg": "what the last layer reads", "cmr": "pooled features"}
 
 
 # -- the encoder -------------------------------------------------------------------------------------------------------
@@ -49,7 +49,7 @@ class Encoder:
 
     Attributes:
         run: whose it is.
-        modality: "ecg" or "cmr".
+        modality: the signal that it reads.
         device: where it is.
         dtype: of its weights: float32, or float64 if it was trained so.
     """
@@ -62,7 +62,8 @@ class Encoder:
     @property
     def pooling(self) -> str:
         """What an embedding is, in words."""
-        return POOLING["cmr" if self.modality == "cmr" else "ecg" if self.run.head else "pretrain"]
+        answers = self.run.head is not None and self.modality == "ecg"
+        return "what the last layer reads" if answers else encodings.of(self.modality).pooling
 
     @torch.no_grad()
     def of(self, signals: np.ndarray) -> np.ndarray:
@@ -73,20 +74,27 @@ class Encoder:
         reads, so logits are a linear function of it. Of an image it is what the ResNet pools.
 
         Args:
-            signals: (n, 12, 5000) float16 mV, or (n, 3, 210, 210) uint8.
+            signals: (n, *shape), e.g. (n, 12, 5000) float16 mV.
 
         Returns:
             (n, width) float32.
         """
-        x = examples.seen(signals, self.modality, self.device).to(self.dtype)
-        if self.run.cmr and self.modality == "cmr":
-            trial = self.run.trial
-            view = trunk.cmr_view(trial.network, presets.preset(trial.preset), 0.0)
-            found = self.run.cmr(view(x / 255, {}), False)
+        x = inputs.held(signals, self.modality, self.device)
+        x = self._view(inputs.of_held(x, self.modality, self.dtype), {})
+        encoding, network = encodings.of(self.modality), self.run.encoders[self.modality]
+        if self.run.head is not None and self.modality == "ecg":
+            embeddings = self.run.head.embedding(encoding.features(network, x, None, 0.0, False))
         else:
-            tokens = self.run.ecg_encoder(x[..., : self.run.samples])
-            found = self.run.head.embedding(tokens) if self.run.head else tokens[:, 1:].mean(1)
-        return found.float().cpu().numpy()
+            embeddings = encoding.embed(network, x, None, 0.0, False)
+        return embeddings.float().cpu().numpy()
+
+    @cached_property
+    def _view(self) -> encodings.View:
+        """What fine-tuning shows in evaluation: an ECG from its beginning, an image resized."""
+        trial = self.run.trial
+        samples = self.run.samples if self.run.ecg else 0
+        preset = presets.preset(trial.preset)
+        return encodings.of(self.modality).view(trial.network, preset, samples, rate=0.0)
 
     @property
     def width(self) -> int:
@@ -100,20 +108,20 @@ def encoder(folder: Path | str, modality: str | None = None, device: str | None 
 
     Args:
         folder: of a pre-training or a final run, or one above it that holds no other.
-        modality: "ecg" or "cmr"; None for the only one there is, or "ecg".
+        modality: the signal; None for the only one there is, or "ecg".
         device: "cpu", "cuda" …; by default a GPU if there is one.
 
     Raises:
         InputError: see `model.open_run`; or the run has no such encoder.
     """
     run, place = model.open_run(folder), hardware.device(device)
-    held = {name: part for name, part in (("ecg", run.ecg), ("cmr", run.cmr)) if part}
+    held = run.encoders
     modality = modality or next(iter(held))
     if modality not in held:
         raise unknown(f"modality of the encoders in {run.run.folder}", modality, held)
     dtype = ensemble.dtype(run.run.provenance)
     for part in (held[modality], run.head):
-        if part:
+        if part is not None:
             part.to(place, dtype)
     return Encoder(run, modality, place, dtype)
 
@@ -274,7 +282,7 @@ def _mapped(
         work: Any = Worker
         found = ray.data.from_items(list(jobs), override_num_blocks=len(jobs)).map(
             work,
-            fn_constructor_kwargs=given,
+            fn_constructor_kwargs={**given, "named": plugins.carried()},
             compute=ray.data.ActorPoolStrategy(size=workers),
             num_cpus=1,
             num_gpus=1 if gpus else 0,
@@ -290,8 +298,15 @@ class Worker:
     """One process of the map: loads the encoder once, then embeds a shard or some files per call."""
 
     def __init__(
-        self, folder: str, cohort: str, out: str, modality: str, device: str | None
+        self,
+        folder: str,
+        cohort: str,
+        out: str,
+        modality: str,
+        device: str | None,
+        named: Sequence[str] = (),
     ) -> None:
+        plugins.load(named)
         self.encoder = encoder(folder, modality, device)
         self.cohort, self.out = Path(cohort), Path(out)
 

@@ -9,7 +9,7 @@ map is seen.
 Source: paper, sections III-C and V-E; attention rollout is of Abnar & Zuidema 2020, arXiv:2005.00928.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ecgcmr import raw, store, tasks
-from ecgcmr.cohort import shards
+from ecgcmr.cohort import presence
 from ecgcmr.cohort.dataset import Cohort
-from ecgcmr.data import examples
+from ecgcmr.data import inputs
 from ecgcmr.errors import Excluded, InputError
 from ecgcmr.inference import predict
 from ecgcmr.inference.model import Model
@@ -32,11 +32,11 @@ from ecgcmr.nn import load as loading
 from ecgcmr.nn.vit import LEADS
 from ecgcmr.raw import search
 from ecgcmr.runs import Run, check_prepared_alike
-from ecgcmr.signals import cmr as images
+from ecgcmr.signals import ALWAYS, SIGNALS, Options
 from ecgcmr.signals import ecg as signals
 from ecgcmr.training import loop
+from ecgcmr.trial import Trial
 
-SIGNALS = ("ecg", "cmr")
 CASES = 4  # as many as Figure 6 has
 # (caption, phenotypes, sign): the row where sign · phenotype is greatest; sign 0 asks for the row nearest the medians.
 RULES = (
@@ -58,11 +58,7 @@ def load(run: Run) -> MMCL:
     Raises:
         InputError: it has diverged, is of another method, or kept no projectors.
     """
-    trial, runs = run.trial, run.home
-    if trial.method != "mmcl":
-        raise InputError(
-            f"trial '{run.name}' is of method '{trial.method}'; similarity maps need one of method 'mmcl'"
-        )
+    trial, runs = _multimodal(run), run.home
     if run.diverged:
         raise InputError(
             f"trial '{run.name}' diverged and left no weights; delete {run.folder} and pre-train with a lower lr"
@@ -81,18 +77,35 @@ def load(run: Run) -> MMCL:
     return method.eval()
 
 
+def _multimodal(run: Run) -> Trial:
+    """The trial of a multimodal pre-training, whose task names two signals.
+
+    Raises:
+        InputError: it is of another method.
+    """
+    if run.trial.method != "mmcl":
+        raise InputError(
+            f"trial '{run.name}' is of method '{run.trial.method}'; similarity maps need one of method 'mmcl'"
+        )
+    return run.trial
+
+
 @torch.no_grad()
-def similarity(method: MMCL, ecg: Tensor, cmr: Tensor) -> Tensor:
-    """Cosine of every local image projection and the projection of the whole ECG.
+def similarity(method: MMCL, ecg: Tensor, image: Tensor) -> Tensor:
+    """Cosine of every local projection of an image and the projection of the whole ECG.
 
         s_p = z_i^p · z_s / (|z_i^p| |z_s|),   z_i^p = g_i(f_i(x_i)_p),   z_s = g_s(f_s(x_s))
 
     f_i(x_i)_p is the last feature map of the image encoder at location p, before pooling. Views are those of evaluation.
 
     Args:
-        method: trained; its batch norms use the statistics they tracked, so a row depends on its own subject alone.
-        ecg: x_s, (n, 12, time), standardised as `ecg.normalise` does.
-        cmr: x_i, (n, 3, side, side), in [0, 1].
+        method: trained on these two signals; its batch norms use the statistics they tracked, so that a row depends on its
+            own subject alone.
+        ecg: x_s, of the method's first signal, as networks read it (`inputs.to_model`), e.g. (n, 12, time).
+        image: x_i, likewise of its second, e.g. (n, 3, side, side).
+
+    Raises:
+        InputError: the second signal's encoder has no feature maps.
 
     Returns:
         (n, h, w) in [−1, 1]; 7 × 7 for 210 pixels. Row 0 is the top of the image.
@@ -101,9 +114,11 @@ def similarity(method: MMCL, ecg: Tensor, cmr: Tensor) -> Tensor:
         neither is in the text.
     """
     # The image is encoded twice, once for nothing: for a few subjects cheaper than a second way to project an ECG.
-    signal, _ = method.project({"ecg": ecg, "cmr": cmr}, {})
-    maps = method.cmr.maps(method.cmr_view(cmr, {}), False)
-    local = method.head["cmr"](maps.movedim(1, -1))
+    first, second = method.needs
+    signal, _ = method.project({first: ecg, second: image}, {})
+    seen = method.views[second](image, {})
+    maps = method.encodings[second].maps(method.get_submodule(second), seen)
+    local = method.head[second](maps.movedim(1, -1))
     return F.cosine_similarity(local, signal[:, None, None], dim=-1).clamp(-1, 1)
 
 
@@ -113,7 +128,7 @@ def maps_for(runs: Sequence[Run], cohort: Cohort, index: pd.DataFrame) -> dict[s
     Args:
         runs: multimodal pre-trainings, one per system.
         cohort: the subjects' cohort.
-        index: rows of `cohort.rows()` with both signals, a few: all are computed at once.
+        index: rows of `cohort.rows()` with the signals of every system, a few: all are computed at once.
 
     Returns:
         name -> (n, h, w) float32, in the order of `index`.
@@ -121,29 +136,36 @@ def maps_for(runs: Sequence[Run], cohort: Cohort, index: pd.DataFrame) -> dict[s
     Raises:
         InputError: see `load`; a system learnt from signals prepared otherwise; a row lacks a signal.
     """
-    lacking = index[~(index["has_ecg"] & index["has_cmr"])]
+    pairs = {run.name: _multimodal(run).task.split("+") for run in runs}
+    needs = list(dict.fromkeys(need for pair in pairs.values() for need in pair))
+    lacking = index[~presence.has(index, *needs)]
     if len(lacking):
         raise InputError(
-            f"{cohort.path}: {len(lacking)} of the {len(index)} chosen rows lack ECG or CMR; leave them out"
+            f"{cohort.path}: {len(lacking)} of the {len(index)} chosen rows lack {_titles(needs)}; leave them out"
         )
-    for run in runs:
+    for run, pair in zip(runs, pairs.values(), strict=True):
         check_prepared_alike(
             run,
             cohort.recipe,
-            SIGNALS,
+            pair,
             where=str(cohort.path),
             advice="give the cohort that it learnt from",
         )
-    arrays = cohort.load(index, SIGNALS)
-    batch = _batch(arrays)
-    return {run.name: similarity(load(run), batch["ecg"], batch["cmr"]).numpy() for run in runs}
+    batch = _batch(cohort.load(index, needs))
+    return {
+        run.name: similarity(load(run), *(batch[need] for need in pairs[run.name])).numpy()
+        for run in runs
+    }
+
+
+def _titles(names: Iterable[str], between: str = " or ") -> str:
+    """`ECG or CMR`."""
+    return between.join(SIGNALS[name].title for name in names)
 
 
 def _batch(arrays: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
     """What networks read, of signals as shards hold them."""
-    return examples.to_model(
-        {signal: torch.from_numpy(values) for signal, values in arrays.items()}
-    )
+    return inputs.to_model({signal: torch.from_numpy(values) for signal, values in arrays.items()})
 
 
 # -- one pair, or one ECG ----------------------------------------------------------------------------------------------
@@ -151,16 +173,16 @@ def _batch(arrays: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """An ECG and a CMR image with their similarities.
+    """An ECG and an image with their similarities.
 
     Attributes:
         ecg: (12, 5000) mV.
-        cmr: (3, 210, 210) uint8: end-systole, mid-phase, end-diastole.
+        image: as stored, e.g. a CMR's (3, 210, 210) uint8: end-systole, mid-phase, end-diastole.
         similarity: (h, w), see `similarity`.
     """
 
     ecg: np.ndarray
-    cmr: np.ndarray
+    image: np.ndarray
     similarity: np.ndarray
 
 
@@ -176,43 +198,41 @@ def pair(run: Run, cohort: Cohort, subject: str) -> Pair:
     mine = rows[rows["subject"] == subject]
     if mine.empty:
         raise InputError(f"{cohort.path}: no subject '{subject}'; index.parquet lists them")
-    index = mine[mine["has_ecg"] & mine["has_cmr"]].head(1)
+    first, second = needs = _multimodal(run).task.split("+")
+    index = mine[presence.has(mine, *needs)].head(1)
     if index.empty:
         raise InputError(
-            f"{cohort.path}: subject '{subject}' lacks ECG or CMR; a similarity map needs both"
+            f"{cohort.path}: subject '{subject}' lacks {_titles(needs)}; a similarity map needs both"
         )
     (similarities,) = maps_for([run], cohort, index).values()
     if index["split"].iloc[0] == "test":
         store.log_test_read(run.home, run.name, 1)
-    arrays = cohort.load(index, SIGNALS)
-    return Pair(arrays["ecg"][0].astype(np.float32), arrays["cmr"][0], similarities[0])
+    arrays = cohort.load(index, needs)
+    return Pair(arrays[first][0].astype(np.float32), arrays[second][0], similarities[0])
 
 
-def pair_of_files(run: Run, ecg_file: Path, cmr_file: Path) -> Pair:
-    """The similarity map of an ECG file and a short-axis stack, prepared as the run's cohort was.
+def pair_of_files(run: Run, ecg_file: Path, image_file: Path) -> Pair:
+    """The similarity map of an ECG file and an image's, e.g. a short-axis stack, prepared as the run's cohort was.
 
     Raises:
         InputError: a file cannot serve, the run's signals were prepared in a way that files no longer are; see `load`.
     """
     method = load(run)
-    crop = run.signal_recipes.get("cmr", {}).get("crop", "heart")
-    as_files_are = {"ecg": signals.RECIPE, "cmr": {**images.RECIPE, "crop": crop}}
+    first, second = method.needs
+    options = {"crop": run.signal_recipes.get(second, {}).get("crop", "heart")}
     check_prepared_alike(
         run,
-        as_files_are,
-        SIGNALS,
+        {need: SIGNALS[need].recipe(options) for need in method.needs},
+        method.needs,
         where="files are now",
         advice="give the cohort that it learnt from",
     )
     trace = _trace(ecg_file)
-    frames = _frames(cmr_file, crop)
-    stored = {
-        "ecg": trace.astype(shards.SIGNALS["ecg"].dtype)[None],
-        "cmr": frames[None],
-    }  # as a cohort would hold them
-    batch = _batch(stored)
-    found = similarity(method, batch["ecg"], batch["cmr"])[0].numpy()
-    return Pair(trace, frames, found)
+    image = _image(second, image_file, options)
+    stored = {first: trace.astype(SIGNALS[first].dtype), second: image}  # as a cohort holds them
+    batch = _batch({need: array[None] for need, array in stored.items()})
+    found = similarity(method, batch[first], batch[second])[0].numpy()
+    return Pair(trace, image, found)
 
 
 def _trace(file: Path) -> np.ndarray:
@@ -225,13 +245,13 @@ def _trace(file: Path) -> np.ndarray:
     return found.ecg
 
 
-def _frames(file: Path, crop: str) -> np.ndarray:
+def _image(signal: str, file: Path, options: Options) -> np.ndarray:
     try:
-        sources = search.recordings("cmr", file)
+        sources = search.recordings(signal, file)
         if len(sources) > 1:
             raise InputError(f"{file}: {len(sources)} stacks where one is needed; name one file")
         reader, source = sources[0]
-        return images.prepare(raw.READERS["cmr"][reader].read(source), crop)[0]  # type: ignore[arg-type]
+        return SIGNALS[signal].prepare(raw.READERS[signal][reader].read(source), options).array
     except Excluded as error:
         raise InputError(f"{file}: {error}; this stack cannot serve") from error
 
@@ -326,7 +346,7 @@ def cases(cohort: Cohort, split: str = "val") -> pd.DataFrame:
     Source: the kinds are ours; the paper's Figure 6 shows occlusion, motion and extreme morphology, chosen by eye.
     """
     rows = cohort.rows(split)
-    left = rows[rows["has_ecg"] & rows["has_cmr"]]
+    left = rows[presence.has(rows, *ALWAYS)]
     if left.empty:
         raise InputError(
             f"{cohort.path}: no row of '{split}' has both ECG and CMR; similarity maps need both"

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ecgcmr import files, store, tasks, trial
 from ecgcmr.cohort import dataset
+from ecgcmr.data import inputs
 from ecgcmr.errors import InputError, unknown
 from ecgcmr.inference import model, weights
 from ecgcmr.inference.model import Model
@@ -61,13 +62,13 @@ def write(
         chosen = [part] if part else parts
         weights.write(out, {name: held.encoder(name) for name in chosen}, notes(opened))
         return [f"{name}: {len(held.encoder(name))} tensors" for name in chosen]
-    encoders = [name for name in parts if name in weights.PARTS]
+    encoders = [name for name in parts if name in weights.PUBLISHED]
     if not part and len(encoders) > 1:
         raise InputError(
             f"run '{opened.run.name}' has encoders {' and '.join(encoders)}; choose one with --part"
         )
     chosen_part = part or encoders[0]
-    if chosen_part not in weights.PARTS:
+    if chosen_part not in weights.PUBLISHED:
         raise InputError(
             f"--part {chosen_part}: the published layout is of encoders; choose one of {', '.join(encoders)}"
         )
@@ -125,7 +126,7 @@ class Graph(nn.Module):
             The mean token, (n, width). Of a fine-tuned run what its last layer reads, and the probability of the disease,
             (n, 1), not calibrated, or phenotypes in their units, (n, phenotypes).
         """
-        tokens = self.encoder(ecg.normalise(ecg_mv)[..., : self.samples])
+        tokens = self.encoder(inputs.to_model({"ecg": ecg_mv})["ecg"][..., : self.samples])
         if self.task is None or self.head is None:
             return (tokens[:, 1:].mean(1),)
         embedding = self.head.embedding(tokens)

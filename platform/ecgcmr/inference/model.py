@@ -25,7 +25,7 @@ from ecgcmr.nn import Network, load, resnet, vit
 from ecgcmr.nn.heads import EcgHead
 from ecgcmr.runs import Run, folders_of, read_run
 from ecgcmr.runtime import hardware
-from ecgcmr.signals import ecg
+from ecgcmr.signals import SIGNALS, ecg
 from ecgcmr.trial import Trial
 
 HEADS = {384: 6}  # attention heads of the published width; no tensor's shape tells them
@@ -44,12 +44,14 @@ class Model:
             with the preset `authors` for their first half, and without a final norm. None if it has none.
         cmr: its image encoder, or None.
         head: what answers from the ECG encoder's tokens, in a fine-tuned run; else None.
+        encoders: every encoder, by its signal.
     """
 
     run: Run
     ecg: vit.ViT | None
     cmr: resnet.ResNet | None
     head: EcgHead | None
+    encoders: Mapping[str, torch.nn.Module]
 
     @property
     def trial(self) -> Trial:
@@ -134,15 +136,14 @@ def open_run(word: str | Path, runs: Path = Path("runs")) -> Model:
     answers = trial.stage != "pretrain"  # a pre-training's head is its projectors
     head = file.encoder("head") if answers else {}
     built = {
-        part: _network(part, file.encoder(part), trial, head)
-        for part in weights.PARTS
-        if part in held
+        part: _network(part, file.encoder(part), trial, head) for part in SIGNALS if part in held
     }
     return Model(
         run,
         ecg=built["ecg"].ecg if "ecg" in built else None,
         cmr=built["cmr"].cmr if "cmr" in built else None,
         head=built["ecg"].head if "ecg" in built and answers else None,
+        encoders={part: network.get_submodule(part) for part, network in built.items()},
     )
 
 

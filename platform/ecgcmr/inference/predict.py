@@ -21,7 +21,7 @@ import torch
 
 from ecgcmr import __version__, methods, raw, tasks
 from ecgcmr.cohort import dataset
-from ecgcmr.data import examples
+from ecgcmr.data import examples, inputs
 from ecgcmr.errors import Excluded, InputError
 from ecgcmr.inference import ensemble
 from ecgcmr.inference.ensemble import Disease, Meaning, Phenotype
@@ -158,7 +158,7 @@ class Model:
         Returns:
             (seeds, n, columns) float64: the probability at balanced classes, or phenotypes in their units.
         """
-        x = examples.seen(np.asarray(ecgs, np.float16), "ecg", self.device)
+        x = inputs.held(np.asarray(ecgs, np.float16), "ecg", self.device)
         return {
             one.task.name: np.stack(
                 [self._answer(one, *pair, x) for pair in zip(one.runs, one.networks)]
@@ -167,9 +167,8 @@ class Model:
         }
 
     def _answer(self, one: Asked, run: Run, network: methods.Method, x: torch.Tensor) -> np.ndarray:
-        logits = (
-            network({"ecg": x.to(ensemble.dtype(run.provenance))}, {}, {})["logits"].double().cpu()
-        )
+        batch = {"ecg": inputs.of_held(x, "ecg", ensemble.dtype(run.provenance))}
+        logits = network(batch, {}, {})["logits"].double().cpu()
         if one.task.kind == "binary":
             return logits.softmax(-1)[:, 1:].numpy()
         return logits.numpy() * one.scale.sd + one.scale.mean

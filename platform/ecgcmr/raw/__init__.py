@@ -2,6 +2,7 @@
 them by kind.
 """
 
+from ecgcmr import plugins
 from ecgcmr.errors import Excluded
 from ecgcmr.raw import (
     aecg,
@@ -36,4 +37,24 @@ READERS: dict[str, dict[str, Reader]] = {
 
 ASKED_FOR = {"normalised"}  # read by name alone: nothing in such a file tells it from another
 
-__all__ = ["ASKED_FOR", "READERS", "CmrRecord", "EcgRecord", "Excluded", "Reader", "key"]
+
+def register(kind: str, name: str, reader: Reader) -> None:
+    """Add a reader of a kind of signal, from a plugin.
+
+    Raises:
+        InputError: the name is taken.
+    """
+    readers = READERS.setdefault(kind, {})
+    plugins.register(readers, f"reader of {kind}", name, reader)
+
+
+__all__ = [
+    "ASKED_FOR",
+    "READERS",
+    "CmrRecord",
+    "EcgRecord",
+    "Excluded",
+    "Reader",
+    "key",
+    "register",
+]

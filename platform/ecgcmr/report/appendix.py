@@ -16,8 +16,9 @@ from typing import Any
 
 import pandas as pd
 
-from ecgcmr import __version__, paper, presets, store, tasks
+from ecgcmr import __version__, paper, presets, signals, store, tasks
 from ecgcmr import trial as trials
+from ecgcmr.cohort import presence
 from ecgcmr.cohort.dataset import Cohort
 from ecgcmr.cohort.linkage import SPLITS
 from ecgcmr.paper import SHORT
@@ -156,12 +157,12 @@ def splits(opened: Cohort) -> list[tuple[str, int, list[tuple[str, int]]]]:
     found = []
     for split in SPLITS:
         rows = index[index.split == split]
-        both = int((rows.has_ecg & rows.has_cmr).sum())
+        both = int(presence.has(rows, *signals.ALWAYS).sum())
         held = [
-            ("with ECG", int(rows.has_ecg.sum())),
-            ("with CMR", int(rows.has_cmr.sum())),
-            ("with both", both),
+            (f"with {signals.SIGNALS[name].title}", int(presence.has(rows, name).sum()))
+            for name in signals.ALWAYS
         ]
+        held.append(("with both", both))
         found.append((SPLIT_TITLES[split], len(rows), [("people", rows.subject.nunique()), *held]))
     return found
 

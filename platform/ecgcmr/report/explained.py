@@ -30,7 +30,7 @@ def pair(found: explain.Pair, label: str, caption: str) -> Figure:
     )
     maps = {TITLES.get(label, label): found.similarity}
     return heatmaps.figure6(
-        [heatmaps.Case(f"{caption}\n{span}", found.ecg, ecg.RATE_HZ, found.cmr[1], maps)]
+        [heatmaps.Case(f"{caption}\n{span}", found.ecg, ecg.RATE_HZ, found.image[1], maps)]
     )
 
 

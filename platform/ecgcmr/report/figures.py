@@ -11,6 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from ecgcmr import store, tasks
+from ecgcmr.cohort import presence
 from ecgcmr.cohort.dataset import Cohort
 from ecgcmr.errors import InputError
 from ecgcmr.evaluation import selection
@@ -253,16 +254,17 @@ def training(found: Sequence[Run]) -> list[Drawing]:
 def example(opened: Cohort) -> list[Drawing]:
     """One subject of the validation split, with CMR if anyone has it; no name, no age: a picture is enough."""
     index = opened.rows("val")
-    index = index[index.has_ecg]
-    chosen = index[index.has_cmr].head(1) if index.has_cmr.any() else index.head(1)
+    index = index[presence.has(index, "ecg")]
+    imaged = presence.has(index, "cmr")
+    chosen = index[imaged].head(1) if imaged.any() else index.head(1)
     if chosen.empty:
         return []
-    names = ("ecg", "cmr") if bool(chosen.has_cmr.iloc[0]) else ("ecg",)
+    names = ("ecg", "cmr") if imaged.any() else ("ecg",)
     signals = opened.load(chosen, names)
-    printed = recordings.ecg_paper(signals["ecg"][0].astype(float), ecg.RATE_HZ)
+    printed = recordings.stored("ecg", signals["ecg"][0].astype(float))
     words = "A 12-lead ECG of the validation split, as prepared and before group normalisation."
     drawn = [Drawing("example-ecg", "", words, printed)]
     if "cmr" in signals:
         words = "The same subject’s short-axis frames, as the image encoder gets them."
-        drawn.append(Drawing("example-cmr", "", words, recordings.frames(signals["cmr"][0])))
+        drawn.append(Drawing("example-cmr", "", words, recordings.stored("cmr", signals["cmr"][0])))
     return drawn

@@ -22,7 +22,7 @@ from ecgcmr.data import examples
 from ecgcmr.evaluation import selection
 from ecgcmr.runtime import cuda_graph, hardware
 from ecgcmr.search import spaces, study, sweep
-from ecgcmr.signals import ecg
+from ecgcmr.signals import SIGNALS
 from ecgcmr.training import finetune, loop, trees
 from ecgcmr.training import pack as packs
 from ecgcmr.trial import Trial
@@ -323,8 +323,8 @@ def _wait(device: torch.device) -> None:
 
 
 def _batch(n: int, columns: Iterable[str], device: torch.device) -> dict[str, Tensor]:
-    shapes = {"ecg": (n, len(ecg.LEADS), ecg.SAMPLES), "cmr": (n, 3, 210, 210)}
-    return {name: torch.rand(shapes[name], device=device) for name in columns if name in shapes}
+    signals = [SIGNALS[name] for name in columns if name in SIGNALS]
+    return {signal.name: torch.rand((n, *signal.shape), device=device) for signal in signals}
 
 
 Step = Callable[[int], object]

@@ -25,10 +25,10 @@ from optuna.trial import TrialState
 from ray import tune
 from ray.tune.search import Searcher
 
-from ecgcmr import store, tasks
+from ecgcmr import plugins, store, tasks
 from ecgcmr import trial as trials_
-from ecgcmr.cohort import dataset
-from ecgcmr.data import examples
+from ecgcmr.cohort import dataset, presence
+from ecgcmr.data import examples, sampler
 from ecgcmr.errors import InputError
 from ecgcmr.evaluation import selection
 from ecgcmr.runs import is_finished
@@ -87,10 +87,9 @@ def plan(trials: Iterable[Trial], cohort: dataset.Cohort, at_once: int = 1) -> l
 
 def _steps_per_epoch(trial: Trial, cohort: dataset.Cohort) -> int:
     if trial.stage != "pretrain":
-        return examples.steps_per_epoch(
-            len(examples.training_rows(cohort, trial).index), trial.batch
-        )
-    return max(1, _holding(trial, cohort, "train") // trial.batch)
+        rows = len(examples.training_rows(cohort, trial).index)
+        return sampler.permuted_steps(rows, trial.batch)
+    return max(1, sampler.streamed_steps(_paired(trial, cohort, "train"), trial.batch))
 
 
 def _rows_per_step(trial: Trial, cohort: dataset.Cohort) -> int:
@@ -101,7 +100,7 @@ def _judged(members: list[Trial], cohort: dataset.Cohort) -> int:
     """Rows answered without learning: in every validation, then by the kept weights, of a final trial on test too."""
     first = members[0]
     if first.stage == "pretrain":
-        return sum(_validations(trial) * _holding(trial, cohort, "val") for trial in members)
+        return sum(_validations(trial) * _paired(trial, cohort, "val") for trial in members)
     task, splits = (
         tasks.of(first.task, (first.task,)),
         ("val", "test") if first.stage == "final" else ("val",),
@@ -122,14 +121,9 @@ def _validations(trial: Trial) -> int:
     return -(-trial.epochs // trial.eval_every)
 
 
-def _holding(trial: Trial, cohort: dataset.Cohort, split: str) -> int:
+def _paired(trial: Trial, cohort: dataset.Cohort, split: str) -> int:
     """Rows of a split that have every signal of a pre-training."""
-    rows = cohort.rows(split)
-    return int(
-        np.logical_and.reduce(
-            [rows[f"has_{part}"].to_numpy(bool) for part in trial.task.split("+")]
-        ).sum()
-    )
+    return int(presence.has(cohort.rows(split), *trial.task.split("+")).sum())
 
 
 # -- Optuna ------------------------------------------------------------------------------------------------------------
@@ -438,6 +432,7 @@ def run_checked(
         device=device,
         precision=precision,
         train=train,
+        named=plugins.carried(),
     )
     failures = _tune(work, searcher, resources, at_once, runs)
     ran = sum(is_finished(runs, trial, checked.cohort.fingerprint) for trial in todo)
@@ -550,6 +545,7 @@ def _work(
     device: str | None,
     precision: str,
     train: Callable[..., object],
+    named: Sequence[str],
 ) -> None:
     """One Tune trial: fit a pack, and report once. Never raises, so that the process lives on for the next pack."""
     report: dict[str, Any] = {
@@ -559,6 +555,7 @@ def _work(
         "best": float("nan"),
     }
     try:
+        plugins.load(named)
         cohort, given = _cohort(cohort_path), [_trials(listed)[i] for i in config["members"]]
         members = [trial for trial in given if not is_finished(runs, trial, cohort.fingerprint)]
         place = members[0].task_folder if members else ""

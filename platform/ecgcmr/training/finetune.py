@@ -24,7 +24,7 @@ from torch import Tensor
 
 from ecgcmr import methods, presets, store, tasks
 from ecgcmr import trial as trials_
-from ecgcmr.data import examples
+from ecgcmr.data import examples, sampler
 from ecgcmr.data.examples import Cohort, Scale, Split
 from ecgcmr.errors import InputError, unknown
 from ecgcmr.runs import check_prepared_alike, read_run
@@ -257,7 +257,7 @@ def train(
         rungs: where members are compared with the rest of their grid.
     """
     trial, n, watch = course.pack.trials[0], len(rows.subjects), course.watch
-    per_epoch = examples.steps_per_epoch(n, trial.batch)
+    per_epoch = sampler.permuted_steps(n, trial.batch)
     shown: dict[str, float] = {}
     saved, cost, judged = time.monotonic(), 0.0, course.epoch
     while course.epoch < trial.epochs:
@@ -358,7 +358,7 @@ def fit(
     _check_prepared_alike(trials, cohort, runs)
     splits, scale, notes = _materials(cohort, first, task, place)
     pack = packs.assemble(trials, task, runs, place, hardware.precision(precision, place))
-    steps = first.epochs * examples.steps_per_epoch(len(splits["train"].subjects), first.batch)
+    steps = first.epochs * sampler.permuted_steps(len(splits["train"].subjects), first.batch)
     path, recipe = _checkpoint(trials, cohort, runs, pack.precision)
     course = _begun(pack, path, recipe)
     with _displayed(runs, progress, steps, "steps") as shown:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, distributed
 
 from ecgcmr import methods, presets
-from ecgcmr.data import examples
+from ecgcmr.data import inputs
 from ecgcmr.methods.contract import of_view
 from ecgcmr.runtime import hardware
 from ecgcmr.runtime.cuda_graph import Replay, compiled
@@ -104,9 +104,9 @@ def prepare(
 def build(trial: Trial) -> Any:
     """The trial's method, with weights drawn from its seed."""
     preset = presets.preset(trial.preset)
-    return methods.build(
-        trial.method, trial.network, preset, modality=trial.modality, seed=trial.seed
-    )
+    # One of several signals says by its task which they are; its field `modality` can name only one.
+    modality = trial.task if "+" in trial.task else trial.modality
+    return methods.build(trial.method, trial.network, preset, modality=modality, seed=trial.seed)
 
 
 def optimiser(method: Any, knobs: dict[str, float]) -> torch.optim.Optimizer:
@@ -177,7 +177,7 @@ def forward(
     """The method's loss and scalars on this worker's rows of a batch."""
     dtype = torch.float64 if training.precision == torch.float64 else torch.float32
     with hardware.autocast(training.device, training.precision):
-        return training.method(examples.to_model(batch, dtype), noise, training.knobs)
+        return training.method(inputs.to_model(batch, dtype), noise, training.knobs)
 
 
 def average(values: list[Tensor], world: int) -> None:

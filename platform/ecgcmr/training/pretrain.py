@@ -26,9 +26,9 @@ import pandas as pd
 import torch
 from torch import Tensor, distributed
 
-from ecgcmr import files, methods, store
+from ecgcmr import files, methods, plugins, store
 from ecgcmr import trial as trials
-from ecgcmr.cohort import dataset, shards
+from ecgcmr.cohort import dataset, presence, shards
 from ecgcmr.data import cache as memory
 from ecgcmr.data import sampler, stream
 from ecgcmr.errors import InputError, unknown
@@ -58,22 +58,18 @@ def validation_batches(
 ) -> Iterator[tuple[int, dict[str, Tensor]]]:
     """(rows of the whole batch, this worker's share of it) over the validation split, in file order.
 
-    Batches of one size, since a contrastive loss grows with it: the largest up to `batch` that leaves least rows out.
     A plain read: one per epoch through Ray Data would wait for its start each time.
     """
     rows = complete(cohort, "val", needs)
-    count = math.ceil(len(rows) / batch)
-    size = max(len(rows) // count // world, 1) * world
-    for start in range(0, min(count, len(rows) // size) * size, size):
-        mine = rows.iloc[start + rank * (size // world) : start + (rank + 1) * (size // world)]
-        arrays = cohort.load(mine, needs)
+    for size, share in sampler.validated(len(rows), batch, rank, world):
+        arrays = cohort.load(rows.iloc[share], needs)
         yield size, {name: torch.from_numpy(values).to(device) for name, values in arrays.items()}
 
 
 def complete(cohort: dataset.Cohort, split: str, needs: tuple[str, ...]) -> pd.DataFrame:
     """The rows of a split that have every signal a method needs."""
     rows = cohort.rows(split)
-    return rows[rows[[f"has_{name}" for name in needs]].all(axis=1)]
+    return rows[presence.has(rows, *needs)]
 
 
 def train(
@@ -196,6 +192,7 @@ def work(config: dict[str, Any]) -> None:
     if refusal.exists():  # an earlier attempt met input that no further attempt can serve
         return
     with told(refusal, runs):
+        plugins.load(config["plugins"])
         for trial in map(trials.from_json, config["trials"]):
             done = is_finished(runs, trial, config["fingerprint"])
             agree(f"whether {trial.name} has finished", done, world)
@@ -286,6 +283,7 @@ def run_checked(
             "precision": precision,
             "every_s": every_s,
             "cache": cache,
+            "plugins": plugins.carried(),
         }
         with cluster.running():
             launch(config, workers, on_gpu(device, workers), runs / ".train")

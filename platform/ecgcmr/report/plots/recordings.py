@@ -6,7 +6,8 @@ threads share no state. Lengths are millimetres on paper: at any dpi, 25 mm is o
 is one millivolt. Draws; computes nothing.
 """
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ from matplotlib.colors import LinearSegmentedColormap, LogNorm
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
-from ecgcmr.errors import InputError
+from ecgcmr import plugins
+from ecgcmr.errors import InputError, unknown
+from ecgcmr.signals import SIGNALS
 
 MM_PER_S = 25.0
 MM_PER_MV = 10.0
@@ -280,6 +283,45 @@ def contact_sheet(subjects: Sequence[tuple[str, np.ndarray, np.ndarray]], rate_h
             axes.set_title(name, fontsize=6, color=_INK, pad=1)
     figure.subplots_adjust(0.01, 0.01, 0.99, 1 - 0.17 / (1.55 * rows), 0.02, 0.12)
     return figure
+
+
+def stored(signal: str, array: np.ndarray, title: str = "") -> Figure:
+    """One recording as a shard holds it, drawn as the signal's entry says.
+
+    Raises:
+        InputError: its entry names no drawing.
+    """
+    drawing = SIGNALS[signal].drawing
+    if drawing not in DRAWINGS:
+        raise unknown(f"drawing of signal '{signal}'", drawing, DRAWINGS)
+    return DRAWINGS[drawing](signal, array, title)
+
+
+def _on_paper(signal: str, array: np.ndarray, title: str) -> Figure:
+    return ecg_paper(array, float(SIGNALS[signal].metadata["rate_hz"]), title)
+
+
+def _in_frames(signal: str, array: np.ndarray, title: str) -> Figure:
+    names = json.loads(SIGNALS[signal].metadata.get("frames", "[]"))
+    titles = [PHASES.get(name, name) for name in names] or [""] * len(array)
+    return frames(array, titles, title)
+
+
+PHASES = {"ES": "end-systole", "mid": "mid-phase", "ED": "end-diastole"}
+# Kind of drawing -> what draws a stored array of a signal, with a title.
+DRAWINGS: dict[str, Callable[[str, np.ndarray, str], Figure]] = {
+    "ecg paper": _on_paper,
+    "frames": _in_frames,
+}
+
+
+def register(name: str, drawing: Callable[[str, np.ndarray, str], Figure]) -> None:
+    """Add a kind of drawing, from a plugin.
+
+    Raises:
+        InputError: the name is taken.
+    """
+    plugins.register(DRAWINGS, "drawing", name, drawing)
 
 
 def save(figure: Figure, path: str | Path) -> Path:
