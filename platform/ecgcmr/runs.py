@@ -81,7 +81,8 @@ def read_run(folder: Path) -> Run:
     path = folder / store.RECORD
     if not path.exists():
         raise InputError(
-            f"{folder}: no finished run; run it first (ecgcmr pretrain, sweep or seeds)"
+            f"run '{folder.name}' has not finished under {folder.parent}; run it first "
+            "(ecgcmr pretrain, sweep or seeds)"
         )
     try:
         record = json.loads(path.read_text())
@@ -94,8 +95,8 @@ def read_run(folder: Path) -> Run:
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
-            f"{path}: damaged, or the record of a run of another version ({type(error).__name__}); "
-            "restore the folder, or delete it and train it again"
+            f"{path} is damaged, or not the record of a run of this version ({type(error).__name__}); restore the folder, "
+            "or delete it and train it again"
         ) from error
 
 
@@ -178,20 +179,25 @@ def check_prepared_alike(
     """
     if "imported" in run.provenance and not run.signal_recipes:
         return
+    learnt_from = {name: run.signal_recipes.get(name) for name in signals}
+    told = [name for name, recipe in learnt_from.items() if recipe]
+    # As JSON has it: tuples are lists in a record.
+    fields = json.loads(json.dumps({name: present.get(name, {}) for name in told}))
     trained_with = run.provenance.get("versions", {}).get("ecgcmr", "?")
     advice = advice or f"prepare them as it did (it was trained with ecgcmr {trained_with})"
-    for signal in signals:
-        learnt_from = run.signal_recipes.get(signal)
-        if not learnt_from:
-            raise InputError(
-                f"run '{run.name}' does not say how its {signal} signals were prepared; train it on a cohort of this version"
-            )
-        # As JSON has it: tuples are lists in a record.
-        fields = json.loads(json.dumps(present.get(signal, {})))
-        if differ := differing(learnt_from, fields):
-            raise InputError(
-                f"run '{run.name}' learnt from {signal} signals prepared otherwise than {where}: {differ}; {advice}"
-            )
+    if differ := differing(_by_field(learnt_from, told), _by_field(fields, told)):
+        raise InputError(
+            f"run {run.folder} learnt from signals of another recipe than {where}: {differ}; {advice}"
+        )
+    if untold := [name for name in learnt_from if name not in told]:
+        raise InputError(
+            f"run {run.folder} does not say how its {untold[0]} signals were prepared; train it on a cohort of this version"
+        )
+
+
+def _by_field(recipes: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """`ecg.rate_hz` and so on: the fields of some recipes in one mapping."""
+    return {f"{name}.{field}": value for name in names for field, value in recipes[name].items()}
 
 
 def withdrawn_since(

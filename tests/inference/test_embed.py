@@ -191,7 +191,7 @@ def test_signals_of_another_recipe_are_refused(study, final, tmp_path):
     record = json.loads((folder / store.RECORD).read_text())
     record["provenance"]["cohort"]["recipe"]["ecg"]["rate_hz"] = 250
     (folder / store.RECORD).write_text(json.dumps(record))
-    with pytest.raises(InputError, match="otherwise than these: rate_hz 250 → 500"):
+    with pytest.raises(InputError, match=r"another recipe than .*: ecg\.rate_hz 250 → 500"):
         embed.of_cohort(folder, study[0].path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -318,7 +318,7 @@ def test_an_import_that_says_nothing_of_its_signals_is_used_with_a_word_and_a_ru
         tmp_path / "stated.safetensors", tmp_path / "runs", part="ecg", space="p", label="stated"
     )
     listed = predict.recordings([tmp_path / "ecgs"])
-    with pytest.raises(InputError, match=r"prepared otherwise than these: .*rate_hz 250 → 500"):
+    with pytest.raises(InputError, match=r"another recipe than .*: .*rate_hz 250 → 500"):
         embed.of_files(tmp_path / "runs" / other, listed, tmp_path / "no")
     path = next(shutil.copytree(pretrained[0], tmp_path / "own").rglob(store.RECORD))
     record = json.loads(path.read_text())

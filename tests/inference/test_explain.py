@@ -69,12 +69,15 @@ def signals(n=3, seed=0):
     return ecg, torch.rand(n, 3, 210, 210, generator=generator, dtype=torch.float64)
 
 
-def leave(runs, trial=RUN, *, parts=("ecg", "cmr", "head"), status="finished", recipe=None):
+ALIKE = {"ecg": ecg.RECIPE, "cmr": {**cmr.RECIPE, "crop": "heart"}}
+
+
+def leave(runs, trial=RUN, *, parts=("ecg", "cmr", "head"), status="finished", recipe=ALIKE):
     """A finished run whose weights are not those that its seed draws; the method they are of."""
     method = loop.build(dataclasses.replace(trial, seed=7))
     weights = {name: value.numpy() for name, value in loop.handed_on(method).items()}
     kept = {name: value for name, value in weights.items() if name.split(".")[0] in parts}
-    provenance = {"cohort": {"recipe": recipe}} if recipe else {}
+    provenance = {"cohort": {"recipe": recipe}}
     found = store.Finished(
         trial, status, (("val", "loss", 1.0, 4),), pd.DataFrame(), None, kept, 1, provenance
     )

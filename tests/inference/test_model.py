@@ -121,7 +121,12 @@ def test_a_pre_training_opens_as_it_was_left(tmp_path):
     )  # as fine-tuning begins
     assert torch.equal(opened.ecg.blocks[0].attn.qkv.weight, method.ecg.blocks[0].attn.qkv.weight)
     assert torch.equal(opened.cmr(image, False), method.cmr(image, False))
-    assert (opened.samples, opened.patch_s, opened.head, opened.recipe) == (5000, 0.2, None, RECIPE)
+    assert (opened.samples, opened.patch_s, opened.head, opened.run.signal_recipes) == (
+        5000,
+        0.2,
+        None,
+        RECIPE,
+    )
 
 
 @pytest.mark.parametrize(("preset", "samples"), [("paper", 5000), ("authors", 500)])

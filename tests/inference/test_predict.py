@@ -172,7 +172,7 @@ def test_a_seed_that_diverged_is_left_out(copied):
     [
         (
             lambda r: r["provenance"]["cohort"]["recipe"]["ecg"].update(clip_sd=3.0),
-            "otherwise than these: clip_sd 3.0 → 4.0",
+            "another recipe than these: ecg.clip_sd 3.0 → 4.0",
         ),
         (
             lambda r: r["provenance"]["cohort"]["recipe"].pop("ecg"),

@@ -88,7 +88,7 @@ def _read(folder: Path) -> Run:
     run = read_run(folder)
     if run.trial.task != Path(run.trial.task).name:  # it names a folder in `share`
         raise InputError(
-            f"{folder / store.RECORD}: task '{run.trial.task}' is a path; train it again"
+            f"{folder / store.RECORD}: not the record of a run of this version: task '{run.trial.task}' is a path"
         )
     return run
 

@@ -224,7 +224,7 @@ def pair_of_files(run: Run, ecg_file: Path, image_file: Path) -> Pair:
         run,
         {need: SIGNALS[need].recipe(options) for need in method.needs},
         method.needs,
-        where="files are now",
+        where="files are given now",
         advice="give the cohort that it learnt from",
     )
     trace = _trace(ecg_file)
@@ -288,7 +288,7 @@ def attention(model: Model, ecg: np.ndarray) -> np.ndarray:
         model.run,
         {"ecg": signals.RECIPE},
         ("ecg",),
-        where="files are now",
+        where="files are given now",
         advice="give the cohort that it learnt from",
     )
     x = _batch({"ecg": ecg})["ecg"][..., : model.samples]

@@ -106,7 +106,8 @@ def find(word: str | Path, runs: Path) -> Run:
     inside = [read_run(folder) for folder in folders]
     of_sweep = {run.trial.stage for run in inside} == {"pretrain"}
     if of_sweep and len({folder.parents[1] for folder in folders}) == 1:
-        standing = selection.standing_pretraining(inside)
+        chosen = selection.read_choice(folders[0].parents[1])
+        standing = selection.standing_pretraining(inside) if chosen else None
         if standing:
             return standing
     listed = ", ".join(str(folder) for folder in folders[:2])
