@@ -43,19 +43,19 @@ def written_out(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """`attention` as its formula stands, two products and a softmax, some samples at a time."""
     bytes_each = q.shape[1] * q.shape[2] * k.shape[2] * q.element_size()
     parts = [x.split(max(1, CACHE // bytes_each)) for x in (q, k, v)]
-    found = [weights(q, k) @ v for q, k, v in zip(*parts)]
-    return found[0] if len(found) == 1 else torch.cat(found)
+    outputs = [weights(q, k) @ v for q, k, v in zip(*parts)]
+    return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
 
 @torch.library.register_vmap("ecgcmr::attention")
 def _pack(info, in_dims: tuple[int | None, ...], *qkv: Tensor) -> tuple[Tensor, int]:
     members = info.batch_size
-    stacked = (
+    by_member = (
         t.expand(members, *t.shape) if d is None else t.movedim(d, 0) for t, d in zip(qkv, in_dims)
     )
-    q, k, v = (t.flatten(0, 1) for t in stacked)
-    found = _attend(q, k, v)
-    return found.reshape(members, -1, *found.shape[1:]), 0
+    q, k, v = (t.flatten(0, 1) for t in by_member)
+    output = _attend(q, k, v)
+    return output.reshape(members, -1, *output.shape[1:]), 0
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

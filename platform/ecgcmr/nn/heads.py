@@ -67,12 +67,9 @@ class AttentionPool(nn.Module):
 
     def _split(self, tokens: Tensor) -> list[Tensor]:
         width = tokens.shape[-1]
-        query = F.linear(
-            tokens.mean(1, keepdim=True), self.in_proj_weight[:width], self.in_proj_bias[:width]
-        )
-        key, value = F.linear(tokens, self.in_proj_weight[width:], self.in_proj_bias[width:]).chunk(
-            2, -1
-        )
+        weight, bias = self.in_proj_weight, self.in_proj_bias
+        query = F.linear(tokens.mean(1, keepdim=True), weight[:width], bias[:width])
+        key, value = F.linear(tokens, weight[width:], bias[width:]).chunk(2, -1)
         return [split_heads(part, self.heads) for part in (query, key, value)]
 
 
@@ -93,8 +90,8 @@ class EcgHead(nn.Module):
 
     def embedding(self, tokens: Tensor) -> Tensor:
         """What the linear layer reads: (n, 1 + tokens, width) -> (n, width)."""
-        pooled = self.fc_norm(self.attention_pool(tokens[:, 1:]))
-        return self.fc_norm(pooled) if self.double_norm else pooled
+        embedding = self.fc_norm(self.attention_pool(tokens[:, 1:]))
+        return self.fc_norm(embedding) if self.double_norm else embedding
 
 
 class CmrHead(nn.Module):

@@ -44,9 +44,8 @@ class _Standardise(torch.autograd.Function):
         normal = (x - mean[:, None, None]) * scale[:, None, None]
         first = _sum_channels(grads[0]) / ctx.count
         second = _sum_channels(grads[0] * normal) / ctx.count
-        return (grads[0] - first[:, None, None] - normal * second[:, None, None]) * scale[
-            :, None, None
-        ], None
+        gradient = grads[0] - first[:, None, None] - normal * second[:, None, None]
+        return gradient * scale[:, None, None], None
 
 
 def _sum_channels(x: Tensor) -> Tensor:

@@ -59,8 +59,8 @@ def normed(x: Tensor, norm: nn.LayerNorm, linear: nn.Linear) -> Tensor:
         (n, tokens, out).
     """
     plain = F.layer_norm(x, norm.normalized_shape, eps=norm.eps)
-    scaled, shifted = linear.weight * norm.weight, linear.weight * norm.bias
-    return F.linear(plain, scaled, linear.bias + shifted.sum(-1))
+    weight, bias = linear.weight * norm.weight, linear.bias + (linear.weight * norm.bias).sum(-1)
+    return F.linear(plain, weight, bias)
 
 
 class PatchEmbed(nn.Module):
@@ -184,24 +184,24 @@ class ViT(nn.Module):
         Returns:
             (n, 1 + tokens, width).
         """
-        tokens = self._embedded(x, keep)
+        tokens = self._embed(x, keep)
         last = max(len(self.blocks) - 1, 1)
         for i, block in enumerate(self.blocks):
-            pair = (
-                (drops[:, i, 0], drops[:, i, 1]) if i and drops is not None else None
-            )  # the first drops nothing
+            # The first block drops nothing.
+            pair = (drops[:, i, 0], drops[:, i, 1]) if i and drops is not None else None
             tokens = block(tokens, pair, rate * (i / last))
         return tokens if self.norm is None else self.norm(tokens)
 
     def weights(self, x: Tensor) -> list[Tensor]:
         """The attention of every block for ECGs (n, 12, patch · times), each (n, heads, 1 + tokens, 1 + tokens)."""
-        tokens, found = self._embedded(x, None), []
+        tokens, by_block = self._embed(x, None), []
         for block in self.blocks:
-            found.append(block.weights(tokens))  # type: ignore[operator]  # a ModuleList knows no blocks
+            # A ModuleList knows no blocks.
+            by_block.append(block.weights(tokens))  # type: ignore[operator]
             tokens = block(tokens)
-        return found
+        return by_block
 
-    def _embedded(self, x: Tensor, keep: Tensor | None) -> Tensor:
+    def _embed(self, x: Tensor, keep: Tensor | None) -> Tensor:
         patches = patchify(x, self.patch)
         places = self.pos_embed[:, 1:].expand(x.shape[0], -1, -1)
         if keep is not None:  # before the embedding: masked patches then cost nothing

@@ -63,7 +63,9 @@ def start(
     if ray.is_initialized():
         return
     if os.environ.get("RAY_ADDRESS") or JOB in os.environ:
-        ray.init(log_to_driver=False, logging_level=logging.ERROR, runtime_env=_submitted())
+        ray.init(
+            log_to_driver=False, logging_level=logging.ERROR, runtime_env=_worker_environment()
+        )
     else:
         _start_local(cpus, gpus, object_store_mb or _share_of_memory())
     _ours = True
@@ -131,20 +133,21 @@ def _start_local(cpus: int | None, gpus: int | None, object_store_mb: int) -> No
 def _short_folder() -> str:
     # Ray puts sockets below it, whose whole path may have 107 bytes; TMPDIR of a test run is longer than the rest allows.
     folder = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
-    return (
-        folder if len(folder) < 40 and "RAY_TMPDIR" in os.environ else f"/tmp/ecgcmr-{os.getuid()}"
-    )
+    if len(folder) < 40 and "RAY_TMPDIR" in os.environ:
+        return folder
+    return f"/tmp/ecgcmr-{os.getuid()}"
 
 
 def _share_of_memory() -> int:
     return int(min(max(psutil.virtual_memory().total / 20 / MIB, 512), 8192))
 
 
-def _submitted() -> dict[str, Any]:
+def _worker_environment() -> dict[str, Any]:
     """What every worker of the cluster gets: this package as it is here, and the quiet environment."""
-    given = json.loads(os.environ.get(JOB, "{}")).get("runtime_env") or {}
-    named = given.get("env_vars") or {}
-    ours: dict[str, Any] = {"env_vars": {k: os.environ[k] for k in QUIET if k not in named}}
-    if "py_modules" not in given:
-        ours["py_modules"] = [str(Path(__file__).resolve().parents[1])]
-    return ours
+    of_job = json.loads(os.environ.get(JOB, "{}")).get("runtime_env") or {}
+    job_variables = of_job.get("env_vars") or {}
+    variables = {k: os.environ[k] for k in QUIET if k not in job_variables}
+    environment: dict[str, Any] = {"env_vars": variables}
+    if "py_modules" not in of_job:
+        environment["py_modules"] = [str(Path(__file__).resolve().parents[1])]
+    return environment

@@ -34,13 +34,13 @@ def device(name: str | None = None) -> torch.device:
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        found = torch.device(name)
-        torch.empty(0, device=found)
+        place = torch.device(name)
+        torch.empty(0, device=place)
     except (RuntimeError, AssertionError) as error:
         raise InputError(
             f"device '{name}' is not usable here ({str(error).splitlines()[0]}); use cpu or cuda"
         ) from error
-    return found
+    return place
 
 
 def generator(device: torch.device | str, *key: int) -> torch.Generator:
@@ -65,13 +65,11 @@ def precision(name: str, device: torch.device | str) -> torch.dtype:
     if name != "auto":
         raise unknown("precision", name, {"auto", *PRECISIONS})
     if torch.device(device).type == "cuda":
-        return (
-            torch.bfloat16
-            if torch.cuda.is_bf16_supported(including_emulation=False)
-            else torch.float32
-        )
-    found = torch.cpu.get_capabilities()
-    return torch.bfloat16 if found.get("avx512_bf16") or found.get("amx_bf16") else torch.float32
+        computes_in_it = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        capabilities = torch.cpu.get_capabilities()
+        computes_in_it = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
+    return torch.bfloat16 if computes_in_it else torch.float32
 
 
 def autocast(device: torch.device | str, dtype: torch.dtype) -> contextlib.AbstractContextManager:
@@ -88,12 +86,9 @@ def keep_memory(device: torch.device) -> None:
     Blocks above 32 MiB are still mapped one by one: kept as well, they would leave holes, and the process would grow with
     every step. Other allocators are left alone.
     """
-    mallopt = (
-        getattr(ctypes.CDLL(None), "mallopt", None)
-        if device.type == "cpu" and os.name == "posix"
-        else None
-    )
-    if mallopt:
+    if device.type != "cpu" or os.name != "posix":
+        return
+    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
         mallopt(_MMAP_THRESHOLD, 32 * 2**20)  # the largest that glibc takes
         mallopt(_TRIM_THRESHOLD, -1)
 
@@ -114,7 +109,7 @@ def host_memory(group: Path = Path("/sys/fs/cgroup")) -> int:
     """
     free = int(psutil.virtual_memory().available)
     try:
-        limit, used = (
+        limit, usage = (
             (group / name).read_text().strip() for name in ("memory.max", "memory.current")
         )
         pages = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
@@ -122,19 +117,16 @@ def host_memory(group: Path = Path("/sys/fs/cgroup")) -> int:
         return free
     if limit == "max":
         return free
-    cached = int(pages.get("active_file", 0)) + int(
-        pages.get("inactive_file", 0)
-    )  # given back when it is wanted
-    return max(0, min(free, int(limit) - int(used) + cached))
+    # File pages are given back when memory is wanted.
+    file_pages = int(pages.get("active_file", 0)) + int(pages.get("inactive_file", 0))
+    return max(0, min(free, int(limit) - int(usage) + file_pages))
 
 
 def name(device: torch.device) -> str:
     """The accelerator's model, or the processor's architecture: no host name."""
-    return (
-        torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else f"cpu ({platform.machine()})"
-    )
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"cpu ({platform.machine()})"
 
 
 def provenance(device: torch.device, precision: torch.dtype) -> dict[str, Any]:

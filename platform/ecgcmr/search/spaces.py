@@ -38,35 +38,32 @@ def load(path: Path) -> list[Trial]:
         spec.loader.exec_module(module)  # type: ignore[union-attr]
         if not callable(getattr(module, "trials", None)):
             raise InputError(f"{path}: defines no function trials() -> list[Trial]")
-        found = list(module.trials())
+        trials = list(module.trials())
     except InputError as error:
         raise InputError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from error
     except Exception as error:
         raise InputError(
             f"{path}:{_line(path, error)}: {type(error).__name__}: {one_line(error)}"
         ) from error
-    return _checked(path, found)
+    return _all_different(path, trials)
 
 
-def _checked(path: Path, found: list[Any]) -> list[Trial]:
-    if not found:
+def _all_different(path: Path, trials: list[Any]) -> list[Trial]:
+    """What a file lists, if it is trials and no two are of one name."""
+    if not trials:
         raise InputError(f"{path}: trials() returns no trials")
-    strangers = [item for item in found if not isinstance(item, Trial)]
+    strangers = [item for item in trials if not isinstance(item, Trial)]
     if strangers:
         raise InputError(
             f"{path}: trials() returns a {type(strangers[0]).__name__}; every item must be a Trial"
         )
-    names = [trial.name for trial in found]
-    twice = (
-        next((name for name in names if names.count(name) > 1), None)
-        if len(set(names)) < len(names)
-        else None
-    )
-    if twice:
+    names = [trial.name for trial in trials]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
         raise InputError(
             f"{path}: two trials are named '{twice}'; make label, knobs, take or seed differ"
         )
-    return found
+    return trials
 
 
 def _line(path: Path, error: BaseException) -> int:
@@ -131,9 +128,9 @@ def feasible(trials: Iterable[Trial], cohort: dataset.Cohort) -> tuple[list[Tria
                 examples.training_rows(cohort, trial)
             except InputError as error:
                 reasons[key] = str(error)
-    kept = [trial for trial in trials if not reasons[trial.task, trial.modality, trial.take]]
+    can_run = [trial for trial in trials if not reasons[trial.task, trial.modality, trial.take]]
     left_out = Counter(reasons[trial.task, trial.modality, trial.take] for trial in trials)
-    return kept, {reason: n for reason, n in left_out.items() if reason}
+    return can_run, {reason: n for reason, n in left_out.items() if reason}
 
 
 def halving(trials: Iterable[Trial], keep: int) -> list[Trial]:
@@ -148,7 +145,8 @@ def _check_starts(trials: Iterable[Trial], runs: Path) -> None:
     for name in sorted({name for trial in trials for _, name in trial.starts}):
         if not (store.folder(runs, name) / store.ENCODER).exists():
             raise InputError(
-                f"start '{name}' has no encoder under {runs}; run its pre-training first (ecgcmr pretrain)"
+                f"start '{name}' has no encoder under {runs}; run its pre-training first "
+                "(ecgcmr pretrain)"
             )
 
 
@@ -183,14 +181,13 @@ def finals(
             groups[selection.question(trial)].append(trial)
     missing = [name for group in groups.values() for name in _missing(group, runs, budget)]
     if missing:
-        listed = ", ".join(missing[:5]) + (
-            f" and {len(missing) - 5} more" if len(missing) > 5 else ""
-        )
+        more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
         raise InputError(
-            f"{len(missing)} grid trials have no rows under {runs}: {listed}; run ecgcmr sweep first"
+            f"{len(missing)} grid trials have no rows under {runs}: {', '.join(missing[:5])}{more}; "
+            "run ecgcmr sweep first"
         )
-    chosen = [selection.chosen_configuration(group, runs, again=again) for group in groups.values()]
-    return [replace(trial, stage="final", seed=seed) for trial in chosen for seed in seeds]
+    best = [selection.chosen_configuration(group, runs, again=again) for group in groups.values()]
+    return [replace(trial, stage="final", seed=seed) for trial in best for seed in seeds]
 
 
 def _missing(group: list[Trial], runs: Path, budget: int | None) -> list[str]:
@@ -199,5 +196,5 @@ def _missing(group: list[Trial], runs: Path, budget: int | None) -> list[str]:
         for trial in group
         if not (store.folder(runs, trial.name) / store.RECORD).exists()
     ]
-    needed = len(group) if budget is None else min(budget, len(group))
-    return absent if len(group) - len(absent) < needed else []
+    suffices = len(group) if budget is None else min(budget, len(group))
+    return absent if len(group) - len(absent) < suffices else []

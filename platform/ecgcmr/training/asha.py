@@ -46,16 +46,15 @@ class Rungs:
         lines = "".join(f"{json.dumps([name, value])}\n" for name, value in values.items())
         file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
         try:
-            os.write(
-                file, lines.encode()
-            )  # one write: lines of other processes come before or after
+            # One write: lines of other processes come before or after.
+            os.write(file, lines.encode())
         finally:
             os.close(file)
-        reported = dict(
-            json.loads(line) for line in path.read_text().splitlines()
-        )  # of a resumed trial the last counts
-        last = sorted(reported.values(), reverse=True)[-(-len(reported) // self.keep) - 1]
-        return {name for name in values if reported[name] >= last}
+        # Of a resumed trial the last line counts.
+        value_of = dict(json.loads(line) for line in path.read_text().splitlines())
+        count = -(-len(value_of) // self.keep)
+        least = sorted(value_of.values(), reverse=True)[count - 1]
+        return {name for name in values if value_of[name] >= least}
 
 
 def of(trial: Trial, runs: Path, cohort_fingerprint: str) -> Rungs | None:
@@ -70,6 +69,5 @@ def of(trial: Trial, runs: Path, cohort_fingerprint: str) -> Rungs | None:
         f"take={trial.take:g},{trial.preset},seed={trial.seed}",
     )
     folder = runs / FOLDER / cohort_fingerprint / question
-    return Rungs(
-        folder, trial.halving, tuple(sorted(step for step in steps if step < trial.epochs))
-    )
+    epochs = tuple(sorted(step for step in steps if step < trial.epochs))
+    return Rungs(folder, trial.halving, epochs)

@@ -15,29 +15,33 @@ from torch import Tensor
 
 
 @dataclass
-class State:
-    """What Adam remembers: the number of steps taken, () float64, and the two moments of every parameter, shaped like it."""
+class AdamState:
+    """What Adam remembers: the number of steps taken and the two moments of every parameter.
+
+    Attributes:
+        steps: () float64.
+        first, second: by the parameter's name, shaped like it.
+    """
 
     steps: Tensor
     first: dict[str, Tensor]
     second: dict[str, Tensor]
 
 
-def start(params: Mapping[str, Tensor]) -> State:
+def start(params: Mapping[str, Tensor]) -> AdamState:
     """The state before the first step."""
-    moments = [
+    device = next(iter(params.values())).device
+    first, second = (
         {k: torch.zeros_like(v, requires_grad=False) for k, v in params.items()} for _ in range(2)
-    ]
-    return State(
-        torch.zeros((), dtype=torch.float64, device=next(iter(params.values())).device), *moments
     )
+    return AdamState(torch.zeros((), dtype=torch.float64, device=device), first, second)
 
 
 @torch.no_grad()
 def step(
     params: Mapping[str, Tensor],
     grads: Mapping[str, Tensor],
-    state: State,
+    state: AdamState,
     *,
     lr: Tensor,
     weight_decay: Tensor,
@@ -76,14 +80,14 @@ def step(
     for k, p in params.items():
         g, m, v = grads[k], state.first[k], state.second[k]
         rate = lr * (multiplier or {}).get(k, 1.0)
-        decayed = (decays or {}).get(k, True)
-        if coupled and decayed:
+        has_decay = (decays or {}).get(k, True)
+        if coupled and has_decay:
             g = g + _like(weight_decay, p) * p
         m.lerp_(g, 1 - betas[0])
         v.mul_(betas[1]).addcmul_(g, g, value=1 - betas[1])
         move = m / (v.sqrt() + (eps * root).to(v.dtype))
         move.mul_(_like(-rate * correction, p))
-        if decayed and not coupled:
+        if has_decay and not coupled:
             move.sub_(_like(rate * weight_decay, p) * p)
         if active is not None:
             move.copy_(torch.where(_like(active, p), move, 0))
@@ -112,16 +116,18 @@ def schedule(step: Tensor | int, total: Tensor | int, warmup: Tensor | float) ->
     Source: section IV-C.2; per step and not per epoch as in the authors' util/lr_sched.py.
     """
     device = next((x.device for x in (step, total, warmup) if isinstance(x, Tensor)), None)
-    s, t, w = (
-        # Not `as_tensor` of a number, which a GPU would have to wait for.
-        x.double()
-        if isinstance(x, Tensor)
-        else torch.full((), x, dtype=torch.float64, device=device)
-        for x in (step, total, warmup)
-    )
+    s, t, w = (_double(x, device) for x in (step, total, warmup))
     rise = s / (w * t).clamp(min=1e-9)
-    fall = 0.5 * (1 + torch.cos(torch.pi * ((s - w * t) / (t - w * t).clamp(min=1e-9)).clamp(0, 1)))
+    elapsed_share = ((s - w * t) / (t - w * t).clamp(min=1e-9)).clamp(0, 1)
+    fall = 0.5 * (1 + torch.cos(torch.pi * elapsed_share))
     return torch.where(s < w * t, rise, fall)
+
+
+def _double(x: Tensor | float, device: torch.device | None) -> Tensor:
+    if isinstance(x, Tensor):
+        return x.double()
+    # Not `as_tensor` of a number, which a GPU would have to wait for.
+    return torch.full((), x, dtype=torch.float64, device=device)
 
 
 def inertia(step: int, total: int, start: float) -> float:

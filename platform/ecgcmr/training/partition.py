@@ -28,7 +28,7 @@ def partition(trials: Iterable[Trial]) -> list[list[Trial]]:
     """Trials that can share a pack, by what changes shapes or data; in order of first appearance."""
     parts: dict[Any, list[Trial]] = defaultdict(list)
     for trial in trials:
-        parts[finetune.shared(trial)].append(trial)
+        parts[finetune.pack_key(trial)].append(trial)
     return list(parts.values())
 
 
@@ -42,15 +42,14 @@ def packs(
         limit: members of a pack of such trials at most; by default what the memory of this machine's device holds.
         at_once: packs that run side by side; a partition is cut at least so often.
     """
-    cut = []
+    packs_of_trials = []
     for part in partition(trials):
         size = limit(part[0]) if limit else pack_limit(part[0], device_bytes())
         count = min(len(part), max(-(-len(part) // size), at_once))
-        ordered = sorted(
-            part, key=lambda trial: trial.seed
-        )  # members of one seed share their batches
-        cut += [[ordered[i] for i in rows] for rows in np.array_split(np.arange(len(part)), count)]
-    return cut
+        by_seed = sorted(part, key=lambda trial: trial.seed)  # one seed, one stream of batches
+        places = np.array_split(np.arange(len(part)), count)
+        packs_of_trials += [[by_seed[i] for i in pack] for pack in places]
+    return packs_of_trials
 
 
 def pack_limit(trial: Trial, memory: int | None) -> int:
@@ -71,10 +70,9 @@ def member_bytes(trial: Trial) -> int:
     net = trial.network
     if trial.modality == "cmr":
         share = (net.image_size / 224) ** 2 * net.image_width / 64 * sum(net.blocks) / 16
-        weights, activations = (
-            23.5e6 * (net.image_width / 64) ** 2,
-            90e6 * share * trial.batch,
-        )  # ResNet-50 at 224²
+        # Those of ResNet-50 at 224².
+        weights = 23.5e6 * (net.image_width / 64) ** 2
+        activations = 90e6 * share * trial.batch
     else:
         tokens = 12 * (5000 // net.patch) + 1
         weights = 12 * net.width**2 * net.depth + 4 * net.width**2
