@@ -1,12 +1,12 @@
 """Scaled-dot-product attention that stays fast for a pack of members.
 
-The one idea: attention has no weights, so members fold into the batch. `torch.func.vmap` has no rule of its own for
-`F.scaled_dot_product_attention` and would loop over the members; this operator brings one. Its solo form is the plain
-call, so autograd outside vmap is the ordinary one in both.
+The one idea: attention has no weights, so members fold into the batch. `torch.func.vmap` has no
+rule of its own for `F.scaled_dot_product_attention` and would loop over the members; this operator
+brings one. Its solo form is the plain call, so autograd outside vmap is the ordinary one in both.
 
-In bfloat16 on a CPU the plain call is not the fast one: its backward computes in small float32 pieces. Products and a
-softmax take a fifth to two thirds of its time there, as many samples at once as a cache holds, and in float32 longer
-(benchmarks/attention.py).
+In bfloat16 on a CPU the plain call is not the fast one: its backward computes in small float32
+pieces. Products and a softmax take a fifth to two thirds of its time there, as many samples at once
+as a cache holds, and in float32 longer (benchmarks/attention.py).
 """
 
 import math
@@ -35,7 +35,9 @@ def whole(q: Tensor) -> bool:
 
 
 def weights(q: Tensor, k: Tensor) -> Tensor:
-    """softmax(q kᵀ / √d), (n, heads, queries, tokens): what `attention` weighs v by, for those who want to see it."""
+    """softmax(q kᵀ / √d), (n, heads, queries, tokens): what `attention` weighs v by,
+    for those who want to see it.
+    """
     return (q / math.sqrt(q.shape[-1]) @ k.transpose(-2, -1)).softmax(-1)
 
 

@@ -1,7 +1,8 @@
-"""Start an encoder from another's weights: positions are resized, heads left behind, anything else must fit by name.
+"""Start an encoder from another's weights: positions are resized, heads left behind,
+anything else must fit by name.
 
-The one idea: an encoder is handed on between methods that put different things on top of it, so what belongs to a head
-may be missing or left over; what belongs to the encoder may not.
+The one idea: an encoder is handed on between methods that put different things on top of it, so
+what belongs to a head may be missing or left over; what belongs to the encoder may not.
 """
 
 from collections.abc import Mapping
@@ -13,7 +14,8 @@ from torch import Tensor, nn
 
 from ecgcmr.errors import InputError
 
-# Left over in a file by what sat on the encoder: MAE's decoder and norm, pooling, classifiers, other projectors.
+# Left over in a file by what sat on the encoder: MAE's decoder and norm, pooling, classifiers,
+# other projectors.
 _ON_TOP = (
     "norm.",
     "fc_norm.",
@@ -36,7 +38,8 @@ def into(module: nn.Module, weights: Mapping[str, np.ndarray | Tensor], part: st
         part: "ecg" or "cmr", for the error.
 
     Raises:
-        InputError: the names or shapes differ; lists `- in the file only`, `+ in the model only`, `~ of another shape`.
+        InputError: the names or shapes differ; lists `- in the file only`, `+ in the model only`,
+        `~ of another shape`.
     """
     model = module.state_dict()
     file = {

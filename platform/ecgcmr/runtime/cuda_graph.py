@@ -1,10 +1,12 @@
 """A step of fixed shapes recorded once as a CUDA graph and replayed from then on.
 
-The one idea: a step is a pure function of tensors, so its kernels are the same every time; launched one by one from Python
-they keep a GPU waiting whenever batch or network is small. Recorded, they start together. Elsewhere than on a GPU the
-function is simply called. This file does not know what a step computes.
+The one idea: a step is a pure function of tensors, so its kernels are the same every time; launched
+one by one from Python they keep a GPU waiting whenever batch or network is small. Recorded, they
+start together. Elsewhere than on a GPU the function is simply called. This file does not know what
+a step computes.
 
-`ECGCMR_GRAPHS=off` in the environment switches it off; `ECGCMR_COMPILE=on` lets torch.compile merge a step's kernels first.
+`ECGCMR_GRAPHS=off` in the environment switches it off; `ECGCMR_COMPILE=on` lets torch.compile merge
+a step's kernels first.
 """
 
 import logging
@@ -37,8 +39,9 @@ def compiled(device: torch.device) -> bool:
 class Replay:
     """Calls a function of tensors, on a GPU by recording it after a few calls.
 
-    What the function changes in place (weights, moments) must stay the same tensors from call to call, and so must every
-    tensor it reads beside its arguments; it may not ask the device for a value.
+    What the function changes in place (weights, moments) must stay the same tensors from call to
+    call, and so must every tensor it reads beside its arguments; it may not ask the device for a
+    value.
     """
 
     def __init__(self, device: torch.device, on: bool = True) -> None:

@@ -1,8 +1,9 @@
-"""What the machine offers: the device, the precision it is fast in, and random streams keyed by numbers.
+"""What the machine offers: the device, the precision it is fast in,
+and random streams keyed by numbers.
 
-The one idea: a stream is named, not carried. `generator(device, seed, step)` gives the same numbers whenever it is
-asked, so nothing random has to be saved, and a trial draws the same alone, in a pack and after a resume. This file does
-not place tensors and does not know Ray.
+The one idea: a stream is named, not carried. `generator(device, seed, step)` gives the same numbers
+whenever it is asked, so nothing random has to be saved, and a trial draws the same alone, in a pack
+and after a resume. This file does not place tensors and does not know Ray.
 """
 
 import contextlib
@@ -46,16 +47,19 @@ def device(name: str | None = None) -> torch.device:
 def generator(device: torch.device | str, *key: int) -> torch.Generator:
     """A fresh random stream on `device`, fixed by `key`, e.g. (seed, step).
 
-    The key is hashed: (1, 2), (2, 1), (12,) and neighbouring steps give unrelated streams. CPU and GPU differ.
+    The key is hashed: (1, 2), (2, 1), (12,) and neighbouring steps give unrelated streams. CPU and
+    GPU differ.
     """
     digest = hashlib.blake2b(",".join(str(int(k)) for k in key).encode(), digest_size=8).digest()
     return torch.Generator(device).manual_seed(int.from_bytes(digest, "little") >> 1)
 
 
 def precision(name: str, device: torch.device | str) -> torch.dtype:
-    """The dtype that matrix products run in; "auto" is bfloat16 where the device computes in it, else float32.
+    """The dtype that matrix products run in; "auto" is bfloat16 where the device computes in it,
+    else float32.
 
-    A CPU that merely emulates bfloat16 (no avx512_bf16, no AMX) is slower in it than in float32, hence float32.
+    A CPU that merely emulates bfloat16 (no avx512_bf16, no AMX) is slower in it than in float32,
+    hence float32.
 
     Raises:
         InputError: neither "auto" nor one of PRECISIONS.
@@ -73,18 +77,23 @@ def precision(name: str, device: torch.device | str) -> torch.dtype:
 
 
 def autocast(device: torch.device | str, dtype: torch.dtype) -> contextlib.AbstractContextManager:
-    """Run matrix products in `dtype` while weights stay as they are; does nothing for float32 and float64."""
+    """Run matrix products in `dtype` while weights stay as they are.
+
+    Does nothing for float32 and float64.
+    """
     if dtype in (torch.bfloat16, torch.float16):
         return torch.autocast(torch.device(device).type, dtype)
     return contextlib.nullcontext()
 
 
 def keep_memory(device: torch.device) -> None:
-    """On a CPU, let this process keep memory that tensors gave back instead of asking the system for it anew.
+    """On a CPU, let this process keep memory that tensors gave back instead of asking
+    the system for it anew.
 
-    glibc returns what lies free at its heap's end, and a training step then waits for thousands of pages to be zeroed again.
-    Blocks above 32 MiB are still mapped one by one: kept as well, they would leave holes, and the process would grow with
-    every step. Other allocators are left alone.
+    glibc returns what lies free at its heap's end, and a training step then waits for thousands of
+    pages to be zeroed again.
+    Blocks above 32 MiB are still mapped one by one: kept as well, they would leave holes, and the
+    process would grow with every step. Other allocators are left alone.
     """
     if device.type != "cpu" or os.name != "posix":
         return
@@ -102,7 +111,8 @@ def device_memory(device: torch.device) -> int | None:
 
 
 def host_memory(group: Path = Path("/sys/fs/cgroup")) -> int:
-    """Bytes that may still be taken of the machine's memory, and of its container's limit where one is set.
+    """Bytes that may still be taken of the machine's memory,
+    and of its container's limit where one is set.
 
     Args:
         group: the control group's folder (version 2); a container sees its own there.

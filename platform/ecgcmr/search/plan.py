@@ -1,7 +1,9 @@
-"""The bill before anything starts: trials, packs, steps, bytes, and time from a few steps timed on this machine.
+"""The bill before anything starts: trials, packs, steps, bytes,
+and time from a few steps timed on this machine.
 
-The steps are those of the real engines on random numbers of the right shapes, with as many cores as the work will have.
-Early stopping makes a grid shorter than this says; reading shards, starting Ray and a busy machine make it longer.
+The steps are those of the real engines on random numbers of the right shapes, with as many cores as
+the work will have. Early stopping makes a grid shorter than this says; reading shards, starting Ray
+and a busy machine make it longer.
 """
 
 import os
@@ -36,7 +38,9 @@ ROW_BYTES = 60_000  # of a finished trial without weights, measured on the demo'
 
 @dataclass(frozen=True)
 class Cost:
-    """What a trial of a kind takes: seconds per subject learnt from, per subject judged, and bytes that it leaves."""
+    """What a trial of a kind takes: seconds per subject learnt from, per subject judged,
+    and bytes that it leaves.
+    """
 
     learn: float
     judge: float
@@ -237,7 +241,9 @@ def cost(trial: Trial, bill: sweep.Bill, at_once: int, cores: int, calibrate: bo
 
 
 def _weight_bytes(trial: Trial, task: tasks.Task | None) -> int:
-    """Of the weights that a trial leaves: none of a grid's, the parts that are handed on of a pre-training's."""
+    """Of the weights that a trial leaves: none of a grid's,
+    the parts that are handed on of a pre-training's.
+    """
     preset, outputs = presets.preset(trial.preset), task.outputs if task else 0
     # Built for a grid too: a network that cannot be is refused here.
     method = methods.build(
@@ -293,7 +299,9 @@ def _seconds(trial: Trial, task: tasks.Task | None, pack: int, cores: int) -> tu
 
 
 def _tabular_seconds(task: tasks.Task, n: int) -> tuple[float, float]:
-    """Per subject, learning from n random ones and judging them, by trees in the middle of the paper's grid."""
+    """Per subject, learning from n random ones and judging them,
+    by trees in the middle of the paper's grid.
+    """
     draw, cpu, columns = np.random.default_rng(0), torch.device("cpu"), len(task.columns)
     targets = (
         draw.integers(0, 2, (n, columns))

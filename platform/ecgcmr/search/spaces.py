@@ -1,6 +1,8 @@
-"""Search spaces: the trials that a file lists, which of them can run, and which point of a grid is best.
+"""Search spaces: the trials that a file lists, which of them can run,
+and which point of a grid is best.
 
-The one idea: a grid is a list of trials, and rows on disk say the rest. This file reads labels and rows; it starts nothing.
+The one idea: a grid is a list of trials, and rows on disk say the rest. This file reads labels and
+rows; it starts nothing.
 """
 
 import importlib.util
@@ -20,14 +22,15 @@ from ecgcmr.search import study
 from ecgcmr.training import finetune, trees
 from ecgcmr.trial import Trial
 
-# -- files ------------------------------------------------------------------------------------------------------------
+# -- files -----------------------------------------------------------------------------------------
 
 
 def load(path: Path) -> list[Trial]:
     """The trials of a search-space file: a Python file that defines `trials() -> list[Trial]`.
 
     Raises:
-        InputError: no such file, no `trials`, an exception inside it (named by line), no trials, or two of one name.
+        InputError: no such file, no `trials`, an exception inside it (named by line), no trials, or
+        two of one name.
     """
     path = Path(path)
     if not path.is_file():
@@ -83,7 +86,7 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split())[:300] or type(error).__name__
 
 
-# -- what can run ------------------------------------------------------------------------------------------------------
+# -- what can run ----------------------------------------------------------------------------------
 
 
 def check(trials: Sequence[Trial], cohort: dataset.Cohort, runs: Path) -> None:
@@ -112,7 +115,9 @@ def check_labels(trials: Iterable[Trial], cohort: dataset.Cohort, splits: Sequen
 
 
 def feasible(trials: Iterable[Trial], cohort: dataset.Cohort) -> tuple[list[Trial], dict[str, int]]:
-    """The trials whose share of the labels leaves somebody to learn from; for the others, the reason and how many.
+    """The trials whose share of the labels leaves somebody to learn from.
+
+    For the others, the reason and how many.
 
     Raises:
         InputError: see `check_labels`.
@@ -134,7 +139,10 @@ def feasible(trials: Iterable[Trial], cohort: dataset.Cohort) -> tuple[list[Tria
 
 
 def halving(trials: Iterable[Trial], keep: int) -> list[Trial]:
-    """The same trials under successive halving (`asha`); trees are left as they are, as they have no epochs."""
+    """The same trials under successive halving (`asha`).
+
+    Trees are left as they are, as they have no epochs.
+    """
     return [
         trial if trial.method == trees.METHOD else replace(trial, halving=keep) for trial in trials
     ]
@@ -150,7 +158,7 @@ def _check_starts(trials: Iterable[Trial], runs: Path) -> None:
             )
 
 
-# -- the choice --------------------------------------------------------------------------------------------------------
+# -- the choice ------------------------------------------------------------------------------------
 
 
 def finals(
@@ -161,7 +169,8 @@ def finals(
     budget: int | None = None,
     again: bool = False,
 ) -> list[Trial]:
-    """The best point by validation of every system and task, with every seed: the only trials that see the test set.
+    """The best point by validation of every system and task, with every seed:
+    the only trials that see the test set.
 
     What is best, `selection.chosen_configuration` decides and writes down.
 
@@ -173,7 +182,8 @@ def finals(
         again: whether a choice that finished runs contradict may be replaced.
 
     Raises:
-        InputError: grid rows are missing, no point of a system has a finite value, or another choice stands.
+        InputError: grid rows are missing, no point of a system has a finite value, or another
+        choice stands.
     """
     groups: dict[Any, list[Trial]] = defaultdict(list)
     for trial in trials:
@@ -183,8 +193,8 @@ def finals(
     if missing:
         more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
         raise InputError(
-            f"{len(missing)} grid trials have no rows under {runs}: {', '.join(missing[:5])}{more}; "
-            "run ecgcmr sweep first"
+            f"{len(missing)} grid trials have no rows under {runs}: "
+            f"{', '.join(missing[:5])}{more}; run ecgcmr sweep first"
         )
     best = [selection.chosen_configuration(group, runs, again=again) for group in groups.values()]
     return [replace(trial, stage="final", seed=seed) for trial in best for seed in seeds]

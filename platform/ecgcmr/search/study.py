@@ -1,8 +1,10 @@
-"""The whole study as a list of trials: every system, task and share of the labels of the paper, at a scale.
+"""The whole study as a list of trials: every system, task and share of the labels of the paper,
+at a scale.
 
-The one idea: a scale says how large things are (network, batch, epochs, rates, grids), this file says which things run, so
-`toy`, `small` and `full` differ in numbers only. A fine-tuning may start from a *sweep* of pre-trainings; `resolved` then
-names the one of least validation loss. Nothing here runs anything.
+The one idea: a scale says how large things are (network, batch, epochs, rates, grids), this file
+says which things run, so `toy`, `small` and `full` differ in numbers only. A fine-tuning may start
+from a *sweep* of pre-trainings; `resolved` then names the one of least validation loss. Nothing
+here runs anything.
 """
 
 import itertools
@@ -39,7 +41,8 @@ PAPER_GRID: Grid = {  # section IV-C.2: 3 · 2 · 3 · 3 · 3 · 4 = 648 points
 PHENOTYPE_GRID: Grid = {
     name: values for name, values in PAPER_GRID.items() if name != "label_smoothing"
 }
-# The text gives no grid for the image encoder. It has neither drop path nor layer decay; the rates are ours.
+# The text gives no grid for the image encoder. It has neither drop path nor layer decay; the rates
+# are ours.
 IMAGE_GRID: Grid = {
     "batch": (8, 16, 32),
     "label_smoothing": (0.0, 0.1, 0.2),
@@ -57,7 +60,9 @@ RATES = (3e-5, 1e-4, 3e-4, 1e-3)  # of MMCL's sweep, section IV-C.2
 
 @dataclass(frozen=True)
 class Pretraining:
-    """What a pre-training is: its modality (the trial's task), its method, and whose encoders it starts from."""
+    """What a pre-training is: its modality (the trial's task), its method,
+    and whose encoders it starts from.
+    """
 
     task: str
     method: str
@@ -100,7 +105,10 @@ PARTS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[float, ...]]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How one kind of run is trained: its batch, its length, its rate (several: a sweep) and other knobs."""
+    """How one kind of run is trained: its batch, its length, its rate and other knobs.
+
+    Several rates are a sweep.
+    """
 
     batch: int
     epochs: int
@@ -118,7 +126,8 @@ class StudyScale:
         preset: "paper" or "authors".
         network: every size that fixes a shape.
         pretraining: a recipe for every label of PRETRAININGS.
-        disease, phenotype, image: recipes of fine-tuning: the ECG encoder on either kind of task, and the image encoder.
+        disease, phenotype, image: recipes of fine-tuning: the ECG encoder on either kind of task,
+            and the image encoder.
         grid, phenotype_grid, image_grid: the points tried for each of these.
         trees: the points of XGBoost.
     """
@@ -261,7 +270,7 @@ def finetuning(
     return points
 
 
-# -- which run of a sweep is meant ---------------------------------------------------------------------------------------
+# -- which run of a sweep is meant -----------------------------------------------------------------
 
 
 def resolved(trials: Sequence[Trial], runs: Path, *, again: bool = False) -> list[Trial]:
@@ -292,14 +301,14 @@ def resolved(trials: Sequence[Trial], runs: Path, *, again: bool = False) -> lis
     ]
 
 
-# -- the three scales ----------------------------------------------------------------------------------------------------
+# -- the three scales ------------------------------------------------------------------------------
 
 
 FULL = StudyScale(
     space="full",
     pretraining={
-        # Section IV-C.2 and IV-D.1. Batch and epochs of the rivals, and all of the image encoder's SimCLR, are those of the
-        # authors' runs, where the text is silent.
+        # Section IV-C.2 and IV-D.1. Batch and epochs of the rivals, and all of the image encoder's
+        # SimCLR, are those of the authors' runs, where the text is silent.
         "mae": Recipe(batch=128, epochs=400, rates=(1e-5,), knobs=(("weight_decay", 0.15),)),
         "simclr": Recipe(batch=256, epochs=300, rates=(3e-3,)),
         "clocs": Recipe(batch=768, epochs=300, rates=(3e-4,)),
@@ -314,7 +323,8 @@ FULL = StudyScale(
     image=Recipe(batch=32, epochs=400),
 )
 
-# Small networks learn at rates a hundred times the paper's; BYOL's copy follows faster in a run this short.
+# Small networks learn at rates a hundred times the paper's; BYOL's copy follows faster in a run
+# this short.
 TOY = StudyScale(
     space="toy",
     network=Network(
@@ -353,9 +363,9 @@ TOY = StudyScale(
     trees={"rounds": (50,), "max_depth": (3, 6), "lr": (0.1,), "subsample": (0.5, 1.0)},
 )
 
-# Hours on two cores: 5,000 synthetic subjects, a network a fiftieth of the paper's. MAE and its rivals train for epochs in
-# the paper's ratio, 400 to 300. MMCL's rate is the best of those tried for 15 epochs (search_spaces/small.py), as a sweep
-# over 60 would double the cost of the whole.
+# Hours on two cores: 5,000 synthetic subjects, a network a fiftieth of the paper's. MAE and its
+# rivals train for epochs in the paper's ratio, 400 to 300. MMCL's rate is the best of those tried
+# for 15 epochs (search_spaces/small.py), as a sweep over 60 would double the cost of the whole.
 SMALL = StudyScale(
     space="small",
     network=Network(

@@ -1,8 +1,11 @@
-"""Grids and seeds: the only door of Ray Tune and Optuna. Optuna says which points, Tune says when and where.
+"""Grids and seeds: the only door of Ray Tune and Optuna.
 
-One Tune trial is a *pack*, a list of our trials that `fit` trains together, so that a grid of 648 points is a few dozen
-Tune trials. Rows on disk are the only memory: a run enumerates anew what is not finished, and tells Optuna the rest.
-Tune's own restore is not used. This file does not know how a pack is trained.
+Optuna says which points, Tune says when and where.
+
+One Tune trial is a *pack*, a list of our trials that `fit` trains together, so that a grid of 648
+points is a few dozen Tune trials. Rows on disk are the only memory: a run enumerates anew what is
+not finished, and tells Optuna the rest. Tune's own restore is not used. This file does not know how
+a pack is trained.
 """
 
 import logging
@@ -37,7 +40,8 @@ from ecgcmr.trial import Trial, recipe
 
 log = logging.getLogger(__name__)
 
-CPU_PACKS = 4  # at once on a node without GPU: single threads beside each other beat threads within one small pack
+# At once on a node without GPU: single threads beside each other beat threads in one small pack.
+CPU_PACKS = 4
 TUNE = ".tune"  # under runs: what Tune keeps while it runs, and the tracebacks of failed packs
 TUNE_ENVIRONMENT = {
     # CSV, JSON and TensorBoard files that nobody reads.
@@ -70,7 +74,9 @@ class Bill:
 
 
 def plan(trials: Iterable[Trial], cohort: dataset.Cohort, at_once: int = 1) -> list[Bill]:
-    """What the trials amount to on a cohort, before anything starts: one bill per stage and task."""
+    """What the trials amount to on a cohort, before anything starts:
+    one bill per stage and task.
+    """
     bills = []
     groups: dict[tuple[str, str], list[Trial]] = defaultdict(list)
     for trial in trials:
@@ -108,7 +114,9 @@ def _rows_per_step(trial: Trial, cohort: dataset.Cohort) -> int:
 
 
 def _evaluations(members: list[Trial], cohort: dataset.Cohort) -> int:
-    """Rows answered without learning: in every validation, then by the kept weights, of a final trial on test too."""
+    """Rows answered without learning: in every validation, then by the kept weights,
+    of a final trial on test too.
+    """
     first = members[0]
     if first.stage == "pretrain":
         return sum(_validations(trial) * _holding(trial, cohort, "val") for trial in members)
@@ -140,11 +148,13 @@ def _holding(trial: Trial, cohort: dataset.Cohort, split: str) -> int:
     )
 
 
-# -- Optuna ------------------------------------------------------------------------------------------------------------
+# -- Optuna ----------------------------------------------------------------------------------------
 
 
 class QuestionStudy:
-    """One Optuna study over the enumerated points of one question; each point is asked and told once.
+    """One Optuna study over the enumerated points of one question.
+
+    Each point is asked and told once.
 
     Args:
         points: the trials, by their place in the whole list.
@@ -169,7 +179,8 @@ class QuestionStudy:
         self.open = dict.fromkeys(points)  # an ordered set: not finished, not asked
         # Points to be asked yet.
         self.remaining = len(points) if budget is None else min(budget, len(points))
-        # Equally near points are taken in a random, fixed order: the first in the list would favour the lowest values.
+        # Equally near points are taken in a random, fixed order: the first in the list would favour
+        # the lowest values.
         order = np.random.default_rng(seed).permutation(len(points))
         self.rank = dict(zip(points, order.tolist()))
         self.proposals: dict[int, optuna.trial.Trial] = {}
@@ -229,7 +240,8 @@ def _scalar(value: Any) -> Any:
 
 
 class Packed(Searcher):
-    """Gives every Tune trial a pack: asks the studies for its members, and tells them what rows say afterwards.
+    """Gives every Tune trial a pack: asks the studies for its members,
+    and tells them what rows say afterwards.
 
     Args:
         trials: all trials, finished or not.
@@ -286,7 +298,10 @@ class Packed(Searcher):
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Tell the studies what the members' rows say, which the worker has read; a member without rows has failed."""
+        """Tell the studies what the members' rows say, which the worker has read.
+
+        A member without rows has failed.
+        """
         points = self.packs.pop(trial_id, [])
         values = (result or {}).get("values")  # absent where the pack failed, or its worker died
         if values is None:
@@ -342,7 +357,7 @@ class Packed(Searcher):
         return [point for point in points if finetune.pack_key(self.trials[point]) == key]
 
 
-# -- Ray Tune ----------------------------------------------------------------------------------------------------------
+# -- Ray Tune --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -408,8 +423,8 @@ def run_checked(
         trials: of `check`.
         budget: points per system and task, proposed by TPE; `None` is every point.
         seed: of Optuna's sampler.
-        concurrency: packs at once; by default one per GPU; without GPUs CPU_PACKS per node, or its cores. More than there
-            are GPUs share them, and each other's memory.
+        concurrency: packs at once; by default one per GPU; without GPUs CPU_PACKS per node, or its
+            cores. More than there are GPUs share them, and each other's memory.
         limit: members of a pack at most; by default what the memory that a pack gets holds.
         device: as for `finetune.fit`.
         precision: as for `finetune.fit`.
@@ -459,7 +474,9 @@ def run_checked(
 
 
 def _forget_stopped(trials: Iterable[Trial], runs: Path) -> None:
-    """Remove what a killed run has left: progress records, folders half-written aside, Tune's own."""
+    """Remove what a killed run has left: progress records,
+    folders half-written aside, Tune's own.
+    """
     shutil.rmtree(runs / TUNE, ignore_errors=True)
     for folder in {store.folder(runs, t.task_folder) for t in trials}:
         for path in folder.glob("pack-*"):
@@ -552,7 +569,10 @@ def _work(
     precision: str,
     train: Callable[..., object],
 ) -> None:
-    """One Tune trial: fit a pack, and report once. Never raises, so that the process lives on for the next pack."""
+    """One Tune trial: fit a pack, and report once.
+
+    Never raises, so that the process lives on for the next pack.
+    """
     report: dict[str, Any] = {
         "pack": config["pack"],
         "error": "",

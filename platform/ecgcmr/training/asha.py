@@ -1,9 +1,12 @@
-"""Asynchronous successive halving: at a rung, a grid's trial trains on only if it is among the best that reached it.
+"""Asynchronous successive halving: at a rung, a grid's trial trains on only if it is among
+the best that reached it.
 
-The paper runs its whole grid and so does this platform by default; a trial that ran under this rule says so in its name.
-Rungs are files that any process appends to, so packs and nodes share them. Nothing is promoted later: who ends, ends.
+The paper runs its whole grid and so does this platform by default; a trial that ran under this rule
+says so in its name. Rungs are files that any process appends to, so packs and nodes share them.
+Nothing is promoted later: who ends, ends.
 
-Source: Li et al., A System for Massively Parallel Hyperparameter Tuning, MLSys 2020, in its stopping form.
+Source: Li et al., A System for Massively Parallel Hyperparameter Tuning, MLSys 2020, in its
+stopping form.
 """
 
 import json
@@ -33,13 +36,17 @@ class Rungs:
     epochs: tuple[int, ...]
 
     def reached(self, before: int, now: int) -> int | None:
-        """The last rung between two numbers of finished epochs, the first exclusive; None if there is none."""
+        """The last rung between two numbers of finished epochs, the first exclusive.
+
+        None if there is none.
+        """
         return max((rung for rung in self.epochs if before < rung <= now), default=None)
 
     def survivors(self, rung: int, values: Mapping[str, float]) -> set[str]:
         """Report the best values so far of trials at a rung, by name; who of them goes on.
 
-        A trial goes on if it is among the best ⌈n / keep⌉ of the n that have reported there, equal values included.
+        A trial goes on if it is among the best ⌈n / keep⌉ of the n that have reported there, equal
+        values included.
         """
         path = self.folder / f"{rung}.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)

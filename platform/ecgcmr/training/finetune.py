@@ -1,8 +1,10 @@
-"""The pack engine: trains supervised trials together, as one program over stacked weights, and judges them.
+"""The pack engine: trains supervised trials together, as one program over stacked weights,
+and judges them.
 
-A pack is what may share a program: everything that fixes a shape or the data is equal (`SHARED`), while start, seed and
-knobs differ. Each member ends as it would have alone; one that diverges or stops early leaves the pack, so that no step is
-spent on it. How a pack computes is in `pack`. This file knows nothing of Ray, and does not choose what to run.
+A pack is what may share a program: everything that fixes a shape or the data is equal (`SHARED`),
+while start, seed and knobs differ. Each member ends as it would have alone; one that diverges or
+stops early leaves the pack, so that no step is spent on it. A pack itself is in `pack`. This
+file knows nothing of Ray, and does not choose what to run.
 """
 
 import contextlib
@@ -52,7 +54,7 @@ CHECKPOINTS = ".packs"  # below runs
 LEAVE = 8  # a pack is made smaller once one in so many of its members has ended
 
 
-# -- which trials ------------------------------------------------------------------------------------------------------
+# -- which trials ----------------------------------------------------------------------------------
 
 
 def pack_key(trial: Trial) -> tuple[Any, ...]:
@@ -97,7 +99,7 @@ def check_pack(trials: Sequence[Trial]) -> None:
             raise InputError(f"a pack needs trials of one shape; they differ in {name}: {text}")
 
 
-# -- training ----------------------------------------------------------------------------------------------------------
+# -- training --------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -108,7 +110,8 @@ class Watch:
         best: the best validation metric, −∞ before the first.
         epoch: when that was, from 0; −1 before the first.
         good: the last epoch that came within `max_delta` of the best.
-        status: "" while it trains, then "finished", "early-stopped", "halted" (at a rung) or "diverged".
+        status: "" while it trains, then "finished", "early-stopped", "halted" (at a rung) or
+            "diverged".
     """
 
     best: np.ndarray
@@ -134,8 +137,9 @@ class Watch:
     ) -> np.ndarray:
         """Take in a validation of the members at `places`, by default of all.
 
-        Patience counts epochs since the metric last came within `slack` of the best (authors' util/callbacks.py).
-        A member that is no longer alive, or whose metric is not a number, has diverged.
+        Patience counts epochs since the metric last came within `slack` of the best (authors'
+        util/callbacks.py). A member that is no longer alive, or whose metric is not a number, has
+        diverged.
 
         Returns:
             Who reached a new best, (E,) bool.
@@ -168,7 +172,8 @@ class Curves:
 
     Attributes:
         points: per member that the pack began with, its rows so far.
-        sums: of the losses since the last validation, (E,) float64 on the device; members that have left stay behind.
+        sums: of the losses since the last validation, (E,) float64 on the device; members that have
+            left stay behind.
         steps: how many those are.
     """
 
@@ -262,7 +267,8 @@ def train(
         course: where it stands; changed in place.
         task, rows, val, scale: what it learns and is judged by.
         progress: is told the steps.
-        save: writes a checkpoint; called after validations, so that this takes at most SAVE_SHARE of the time.
+        save: writes a checkpoint; called after validations, so that this takes at most SAVE_SHARE
+            of the time.
         rungs: where members are compared with the rest of their grid.
     """
     trial, n, watch = course.pack.trials[0], len(rows.subjects), course.watch
@@ -335,7 +341,7 @@ def validate(
     return values
 
 
-# -- the verb ----------------------------------------------------------------------------------------------------------
+# -- the verb --------------------------------------------------------------------------------------
 
 
 def fit(
@@ -347,7 +353,8 @@ def fit(
     precision: str = "auto",
     progress: str | None = None,
 ) -> list[store.Finished]:
-    """Train a pack of supervised trials, networks together and trees in turn, and write each one's folder.
+    """Train a pack of supervised trials, networks together and trees in turn,
+    and write each one's folder.
 
     Args:
         trials: of one shape; see MAY_DIFFER. None of them finished.
@@ -358,7 +365,8 @@ def fit(
         progress: the name under which the display shows the pack.
 
     Raises:
-        InputError: a mixed pack, an unknown knob, a missing start or column, a label with one class.
+        InputError: a mixed pack, an unknown knob, a missing start or column, a label with one
+        class.
     """
     check(trials)
     check_pack(trials)
@@ -414,7 +422,9 @@ def _test_split(
     scale: Scale,
     device: torch.device,
 ) -> Split:
-    """The test rows, which every trial is noted to have read: the only place where test signals are read."""
+    """The test rows, which every trial is noted to have read:
+    the only place where test signals are read.
+    """
     modality = trials[0].modality
     index = examples.answerable(cohort, task, modality, "test")
     for trial in trials:

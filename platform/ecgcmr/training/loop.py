@@ -1,10 +1,13 @@
-"""One pre-training in plain torch: a step, a validation, the loop around them, and the checkpoint it goes on from.
+"""One pre-training in plain torch: a step, a validation, the loop around them,
+and the checkpoint it goes on from.
 
-The one idea: a step is a pure function of (weights, step number), because batches and noise are keyed by (seed, step).
-A checkpoint is therefore the weights, the optimiser and a number, and a killed run that goes on ends with the weights
-of an undisturbed one. Workers share a batch: each takes its rows, and gradients are averaged over them.
+The one idea: a step is a pure function of (weights, step number), because batches and noise are
+keyed by (seed, step). A checkpoint is therefore the weights, the optimiser and a number, and a
+killed run that goes on ends with the weights of an undisturbed one. Workers share a batch: each
+takes its rows, and gradients are averaged over them.
 
-This file does not know Ray, does not read cohorts (batches are handed in) and does not pack trials (that is `pack`).
+This file does not know Ray, does not read cohorts (batches are handed in) and does not pack trials
+(that is `pack`).
 """
 
 import logging
@@ -32,7 +35,7 @@ log = logging.getLogger(__name__)
 LOOK = 10  # steps between two readings of the loss from a GPU, each of which drains its queue
 
 
-# -- a step ------------------------------------------------------------------------------------------------------------
+# -- a step ----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,9 @@ def prepare(
     rank: int = 0,
     world: int = 1,
 ) -> Training:
-    """The trial at its first step: method with weights drawn from the seed, optimiser without memory."""
+    """The trial at its first step: method with weights drawn from the seed,
+    optimiser without memory.
+    """
     hardware.keep_memory(device)
     method = build(trial)
     knobs = methods.knobs(method, dict(trial.knobs))
@@ -109,7 +114,10 @@ def build(trial: Trial) -> Any:
 
 
 def optimiser(method: Any, knobs: dict[str, float]) -> torch.optim.Optimizer:
-    """AdamW, or Adam with coupled decay, as the method says; biases and the like are not decayed."""
+    """AdamW, or Adam with coupled decay, as the method says.
+
+    Biases and the like are not decayed.
+    """
     params = [(name, p) for name, p in method.named_parameters() if p.requires_grad]
     groups = [
         {
@@ -120,7 +128,8 @@ def optimiser(method: Any, knobs: dict[str, float]) -> torch.optim.Optimizer:
     ]
     kinds = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
     device = params[0][1].device
-    # On a GPU the rate is a tensor there and the step asks for no value, so that it can be recorded.
+    # On a GPU the rate is a tensor there and the step asks for no value, so that it can be
+    # recorded.
     options: dict[str, Any] = {"lr": 0.0}
     if device.type == "cuda":
         options = {"lr": torch.zeros((), device=device), "capturable": True}
@@ -129,7 +138,9 @@ def optimiser(method: Any, knobs: dict[str, float]) -> torch.optim.Optimizer:
 
 @dataclass
 class State:
-    """What a run knows beside weights and optimiser; plain values and tensors only, as a checkpoint holds them.
+    """What a run knows beside weights and optimiser.
+
+    Plain values and tensors only, as a checkpoint holds them.
 
     Attributes:
         step: the next one.
@@ -191,7 +202,10 @@ def average(values: list[Tensor], world: int) -> None:
 
 
 def rate(training: Training, number: int) -> float:
-    """The learning rate of a step: linear warm-up, then half a cosine to 0 (paper, section IV-C.2)."""
+    """The learning rate of a step: linear warm-up, then half a cosine to 0.
+
+    Source: section IV-C.2.
+    """
     knobs = training.knobs
     share = float(optim.schedule(number, training.steps, knobs["warmup"]))
     return knobs["lr"] * training.method.lr_scale(training.trial.batch) * share
@@ -247,7 +261,9 @@ def follow(training: Training, number: int) -> None:
 def validate(
     training: Training, batches: Iterable[tuple[int, dict[str, Tensor]]]
 ) -> tuple[dict[str, float], int]:
-    """Mean loss and scalars over validation batches, and their rows; masks and views are the same every time.
+    """Mean loss and scalars over validation batches, and their rows.
+
+    Masks and views are the same every time.
 
     Args:
         training: the trial.
@@ -285,7 +301,9 @@ def measure(
 
 
 def handed_on(method: Any) -> dict[str, Tensor]:
-    """The encoders a method hands on, `ecg.*` and `cmr.*`, and what it keeps beside them, copied."""
+    """The encoders a method hands on, `ecg.*` and `cmr.*`,
+    and what it keeps beside them, copied.
+    """
     submodules = {**method.parts, **method.beside}
     parts = {part: method.get_submodule(name).state_dict() for part, name in submodules.items()}
     return {
@@ -310,9 +328,11 @@ def loop(
     Args:
         training: the trial; its method and optimiser are changed in place.
         feed: this worker's share of the batches from that step on, as `stream.batches` gives them.
-        validation: called at the end of every `eval_every`-th epoch and of the last, for the validation batches.
+        validation: called at the end of every `eval_every`-th epoch and of the last, for the
+            validation batches.
         state: a new one, or what a checkpoint holds; changed in place.
-        save: writes a checkpoint. Called every `every_s`, and after a validation if that costs little.
+        save: writes a checkpoint. Called every `every_s`, and after a validation if that costs
+            little.
         tell: is told the loss now and then.
         every_s: seconds between two checkpoints.
     """
@@ -347,7 +367,7 @@ def loop(
     return "finished"
 
 
-# -- checkpoints -------------------------------------------------------------------------------------------------------
+# -- checkpoints -----------------------------------------------------------------------------------
 
 
 def save(path: Path, training: Training, state: State, recipe: dict[str, Any]) -> None:
@@ -361,7 +381,9 @@ def save(path: Path, training: Training, state: State, recipe: dict[str, Any]) -
 
 
 def resume(path: Path, training: Training, recipe: dict[str, Any]) -> State:
-    """Put weights and optimiser back as the checkpoint holds them and return its state; a new one if there is none.
+    """Put weights and optimiser back as the checkpoint holds them and return its state.
+
+    Without a checkpoint, a new state.
 
     Raises:
         InputError: see `checkpoint.read`.

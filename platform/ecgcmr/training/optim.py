@@ -1,7 +1,9 @@
-"""AdamW, Adam and the learning-rate schedule for packs: tensors have a leading member axis E, every rate may differ.
+"""AdamW, Adam and the learning-rate schedule for packs: tensors have a leading member axis E,
+every rate may differ.
 
-The one idea: the update is elementwise, so members never mix; one that diverges or stops is masked out and the others
-do not notice. A single trial is a pack of one. This file does not compute gradients.
+The one idea: the update is elementwise, so members never mix; one that diverges or stops is masked
+out and the others do not notice. A single trial is a pack of one. This file does not compute
+gradients.
 
 Source: Kingma & Ba 2015, arXiv:1412.6980; Loshchilov & Hutter 2019, arXiv:1711.05101.
 """
@@ -54,7 +56,8 @@ def step(
 ) -> None:
     """Take one step of AdamW (or, `coupled`, of Adam with L2 decay) in place.
 
-        m ← β₁m + (1−β₁)g,   v ← β₂v + (1−β₂)g²,   θ ← θ(1 − ηκλ) − ηκ · m/(1−β₁ᵗ) / (√(v/(1−β₂ᵗ)) + ε)
+        m ← β₁m + (1−β₁)g,   v ← β₂v + (1−β₂)g²,
+        θ ← θ(1 − ηκλ) − ηκ · m/(1−β₁ᵗ) / (√(v/(1−β₂ᵗ)) + ε)
 
     With `coupled` the decay enters g ← g + λθ instead of the factor of θ.
 
@@ -68,13 +71,13 @@ def step(
         decays: by name whether λ applies; yes where absent.
         betas: β₁ and β₂.
         coupled: Adam instead of AdamW.
-        active: (E,) bool. Weights of the others stay bit for bit as they are; their moments are given up, so a member
-            that was masked out stays out.
+        active: (E,) bool. Weights of the others stay bit for bit as they are; their moments are
+            given up, so a member that was masked out stays out.
         eps: ε.
     """
     state.steps += 1
-    # Both corrections enter rate and ε: θ moves by −ηκ √(1−β₂ᵗ)/(1−β₁ᵗ) · m / (√v + ε √(1−β₂ᵗ)). They are tensors, so that
-    # a recorded step counts on.
+    # Both corrections enter rate and ε: θ moves by −ηκ √(1−β₂ᵗ)/(1−β₁ᵗ) · m / (√v + ε √(1−β₂ᵗ)).
+    # They are tensors, so that a recorded step counts on.
     root = (1 - betas[1] ** state.steps).sqrt()
     correction = root / (1 - betas[0] ** state.steps)
     for k, p in params.items():
@@ -101,7 +104,8 @@ def _like(rate: Tensor, x: Tensor) -> Tensor:
 
 
 def schedule(step: Tensor | int, total: Tensor | int, warmup: Tensor | float) -> Tensor:
-    """The share of the learning rate that step `step` uses: linear warm-up, then half a cosine to zero.
+    """The share of the learning rate that step `step` uses: linear warm-up,
+    then half a cosine to zero.
 
         s < wT:  s / (wT),      else  ½ [1 + cos π (s − wT) / (T − wT)]
 
@@ -131,7 +135,8 @@ def _double(x: Tensor | float, device: torch.device | None) -> Tensor:
 
 
 def inertia(step: int, total: int, start: float) -> float:
-    """How much of itself a trailing copy keeps at a step: τ = 1 − (1 − τ₀) (cos(π s / T) + 1) / 2, rising to 1.
+    """How much of itself a trailing copy keeps at a step: τ = 1 − (1 − τ₀) (cos(π s / T) + 1) / 2,
+    rising to 1.
 
     Source: Grill et al. 2020, arXiv:2006.07733, section 3.2.
     """

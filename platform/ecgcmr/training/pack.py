@@ -1,11 +1,12 @@
 """A pack: trials of one shape whose weights are stacked, (E, …), to be trained as one program.
 
-Each member's weights lie in one row, ordered by how they are updated, so that the optimiser is a few operations on
-stretches of rows and not some on every parameter. A member that diverges or stops is frozen by a mask and leaves the pack
-at the next `compact`; its neighbours do not notice. How a pack takes a step is in `pack_step`, how it is judged in
-`pack_judge`.
+Each member's weights lie in one row, ordered by how they are updated, so that the optimiser is a
+few operations on stretches of rows and not some on every parameter. A member that diverges or stops
+is frozen by a mask and leaves the pack at the next `compact`; its neighbours do not notice. How a
+pack takes a step is in `pack_step`, how it is judged in `pack_judge`.
 
-This file does not know Ray, does not read cohorts and does not decide when a member has had enough (that is `finetune`).
+This file does not know Ray, does not read cohorts and does not decide when a member has had enough
+(that is `finetune`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,14 +25,16 @@ from ecgcmr.tasks import Task
 from ecgcmr.training import optim
 from ecgcmr.trial import Trial
 
-# On a CPU so many members take a step together as keep the largest result of a layer in the caches (docs/performance.md).
+# On a CPU so many members take a step together as keep the largest result of a layer in the caches
+# (docs/performance.md).
 CPU_BYTES = 16 * 2**20
 ALIGN = 32  # numbers between which a parameter begins in a row: 128 bytes, what a GPU reads at once
 
 
 @dataclass(frozen=True)
 class WeightLayout:
-    """Where the parameters lie in a member's row: those of one layer-decay depth and kind of decay side by side.
+    """Where the parameters lie in a member's row:
+    those of one layer-decay depth and kind of decay side by side.
 
     Attributes:
         shapes: of every parameter, by name.
@@ -97,7 +100,8 @@ class Pack:
         buffers: by name, (E, …).
         knobs: by name, (E,) float64 on the device.
         state: the optimiser's.
-        multiplier, decays: by group, layer decay's factor of the rate, (E,), and whether weight decay applies.
+        multiplier, decays: by group, layer decay's factor of the rate, (E,), and whether weight
+            decay applies.
         alive: (E,) bool on the device; a member that is not is frozen.
         best, best_buffers: at the best validation, of all members that the pack began with.
         device, dtype, precision: where, dtype of the weights, dtype of matrix products.
@@ -263,7 +267,9 @@ def parts(members: int, size: int) -> list[slice]:
 
 
 def in_cache(trial: Trial) -> int:
-    """How many such members take a step together before a layer's largest result is more than a CPU's caches hold."""
+    """How many such members take a step together before a layer's largest result is more
+    than a CPU's caches hold.
+    """
     return max(1, CPU_BYTES // widest(trial))
 
 

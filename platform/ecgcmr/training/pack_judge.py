@@ -18,7 +18,9 @@ FORWARD = {"cuda": 4096, "cpu": 512}  # members × subjects evaluated at once, a
 
 
 def at_once(pack: Pack) -> int:
-    """Members × subjects that are evaluated at once: on a CPU as many as its caches hold without a gradient."""
+    """Members × subjects that are evaluated at once:
+    on a CPU as many as its caches hold without a gradient.
+    """
     trial = pack.trials[0]
     if pack.device.type != "cpu":
         return FORWARD[pack.device.type]

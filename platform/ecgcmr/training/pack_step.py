@@ -1,7 +1,7 @@
 """A step of a pack: which rows and noise its members see, their losses, and the optimiser's move.
 
-The one idea: the step is `vmap` of the method over the member axis with autograd outside, so every layer is one batched
-product, and members never mix.
+The one idea: the step is `vmap` of the method over the member axis with autograd outside, so every
+layer is one batched product, and members never mix.
 """
 
 import functools
@@ -57,7 +57,9 @@ def draws_of(trials: Sequence[Trial], device: torch.device) -> Draws:
 
 
 def order(seed: int, epoch: int, n: int, batch: int) -> np.ndarray:
-    """Rows of an epoch as (steps, batch): a permutation fixed by (seed, epoch), filled up from its own beginning."""
+    """Rows of an epoch as (steps, batch): a permutation fixed by (seed, epoch),
+    filled up from its own beginning.
+    """
     batch = min(batch, n)
     rows = np.random.default_rng((seed, epoch)).permutation(n)
     return np.resize(rows, (examples.steps_per_epoch(n, batch), batch))
@@ -83,8 +85,9 @@ def _noise(pack: Pack, seed: int, step: int, n: int) -> dict[str, Tensor]:
 class Cast(TorchFunctionMode):
     """Give linear layers and convolutions operands of one dtype, as autocast does outside vmap.
 
-    Under `torch.func.vmap` autocast reaches matrix products but neither F.linear with a bias nor F.conv2d, which vmap
-    takes apart first (torch 2.13, tried): a pack would run in float32 and a single trial in bfloat16.
+    Under `torch.func.vmap` autocast reaches matrix products but neither F.linear with a bias nor
+    F.conv2d, which vmap takes apart first (torch 2.13, tried): a pack would run in float32 and a
+    single trial in bfloat16.
     """
 
     def __init__(self, dtype: torch.dtype) -> None:
@@ -185,7 +188,7 @@ def step(
     axis: int | None,
     share: Tensor,
 ) -> Tensor:
-    """One optimiser step of every member that is alive, kernel by kernel; the losses before it, (E,).
+    """One optimiser step of every member that is alive, kernel by kernel.
 
     Args:
         pack: changed in place. A member whose loss is not finite is frozen before the step.
@@ -193,6 +196,9 @@ def step(
         noise: of `Draws.spread`.
         axis: the member axis of both, or none.
         share: of the learning rate by the schedule, (E,).
+
+    Returns:
+        The losses before the step, (E,).
     """
 
     def part_of(tensors: Mapping[str, Tensor], part: slice) -> Mapping[str, Tensor]:
@@ -230,7 +236,8 @@ def _gradient(
         tensor.requires_grad_(True)
     run_forward = compiled_forward() if cuda_graph.compiled(pack.device) else forward
     losses, buffers = run_forward(pack, batch, noise, axis, "loss")
-    # The members share no tensor that needs a gradient: the gradient of the sum is every member's own.
+    # The members share no tensor that needs a gradient: the gradient of the sum is every member's
+    # own.
     grads = torch.autograd.grad(losses.sum(), params)
     rows = pack.layout.params(pack.gradient)
     torch._foreach_copy_([rows[name] for name in pack.params], list(grads))

@@ -25,7 +25,10 @@ TABULAR_PACK = 64  # trees need no device and run in turn: a pack shares the rea
 
 
 def partition(trials: Iterable[Trial]) -> list[list[Trial]]:
-    """Trials that can share a pack, by what changes shapes or data; in order of first appearance."""
+    """Trials that can share a pack, by what changes shapes or data.
+
+    In order of first appearance.
+    """
     parts: dict[Any, list[Trial]] = defaultdict(list)
     for trial in trials:
         parts[finetune.pack_key(trial)].append(trial)
@@ -39,7 +42,8 @@ def packs(
 
     Args:
         trials: supervised trials.
-        limit: members of a pack of such trials at most; by default what the memory of this machine's device holds.
+        limit: members of a pack of such trials at most; by default what the memory of this
+            machine's device holds.
         at_once: packs that run side by side; a partition is cut at least so often.
     """
     packs_of_trials = []
@@ -53,7 +57,10 @@ def packs(
 
 
 def pack_limit(trial: Trial, memory: int | None) -> int:
-    """How many such trials fit on a device of so many bytes; `None` is a CPU. Trees use no device."""
+    """How many such trials fit on a device of so many bytes; `None` is a CPU.
+
+    Trees use no device.
+    """
     if trial.method == trees.METHOD:
         return TABULAR_PACK
     if memory is None:
@@ -62,10 +69,13 @@ def pack_limit(trial: Trial, memory: int | None) -> int:
 
 
 def member_bytes(trial: Trial) -> int:
-    """Bytes that one more member needs: weights with gradient, two moments, best and a copy; activations of a batch.
+    """Bytes that one more member needs.
 
-    Activations of a transformer block in 16 bit are about 34 · tokens · width · batch bytes (Korthikanti et al. 2022,
-    eq. 1, without the attention matrix, which fused attention does not keep); doubled, as norms run in 32 bit.
+    These are weights with gradient, two moments, best and a copy, and the activations of a batch.
+
+    Activations of a transformer block in 16 bit are about 34 · tokens · width · batch bytes
+    (Korthikanti et al. 2022, eq. 1, without the attention matrix, which fused attention does not
+    keep); doubled, as norms run in 32 bit.
     """
     net = trial.network
     if trial.modality == "cmr":

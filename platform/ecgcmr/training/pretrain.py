@@ -1,12 +1,13 @@
-"""Pre-training: one trial at a time over N workers, started by Ray Train, fed by Ray Data, restartable at any instant.
+"""Pre-training: one trial at a time over N workers, started by Ray Train, fed by Ray Data,
+restartable at any instant.
 
-`loop` holds the steps; this file is the door to Ray Train around it: which trials, which workers, which feed, and
-what a run leaves behind.
+`loop` holds the steps; this file is the door to Ray Train around it: which trials, which workers,
+which feed, and what a run leaves behind.
 
-Checkpoints are our own file in the trial's folder, not `ray.train.report`'s: a reported checkpoint is lost when the
-worker dies within one poll of the controller (measured with Ray 2.60), every report waits for that poll, and what to
-resume would hang on a run's name. Ray Train places the workers, joins them in a process group and starts them again
-when they die.
+Checkpoints are our own file in the trial's folder, not `ray.train.report`'s: a reported checkpoint
+is lost when the worker dies within one poll of the controller (measured with Ray 2.60), every
+report waits for that poll, and what to resume would hang on a run's name. Ray Train places the
+workers, joins them in a process group and starts them again when they die.
 
 This file never sees labels.
 """
@@ -40,11 +41,12 @@ from ecgcmr.trial import Trial, from_json, recipe, to_json
 
 CHECKPOINT = "checkpoint.pt"
 FAILURES = 3  # of workers that a run survives; our own defects are tried as often before they show
-# Of Ray's count, per worker: whole ones would leave Ray Data none on a small machine. `work` sets the threads apart.
+# Of Ray's count, per worker: whole ones would leave Ray Data none on a small machine. `work` sets
+# the threads apart.
 CPUS = 0.25
 
 
-# -- workers -----------------------------------------------------------------------------------------------------------
+# -- workers ---------------------------------------------------------------------------------------
 
 
 def validation_batches(
@@ -55,9 +57,11 @@ def validation_batches(
     rank: int = 0,
     world: int = 1,
 ) -> Iterator[tuple[int, dict[str, Tensor]]]:
-    """(rows of the whole batch, this worker's share of it) over the validation split, in file order.
+    """(rows of the whole batch, this worker's share of it) over the validation split,
+    in file order.
 
-    Batches of one size, since a contrastive loss grows with it: the largest up to `batch` that leaves least rows out.
+    Batches of one size, since a contrastive loss grows with it: the largest up to `batch` that
+    leaves least rows out.
     A plain read: one per epoch through Ray Data would wait for its start each time.
     """
     rows = complete(cohort, "val", needs)
@@ -79,7 +83,9 @@ def complete(cohort: dataset.Cohort, split: str, needs: tuple[str, ...]) -> pd.D
 def train(
     trial: Trial, config: dict[str, Any], device: torch.device, rank: int, world: int
 ) -> None:
-    """Pre-train one trial on this worker, from its checkpoint if it has one, and write its folder (rank 0)."""
+    """Pre-train one trial on this worker, from its checkpoint if it has one,
+    and write its folder (rank 0).
+    """
     runs, cohort = Path(config["runs"]), dataset.open(Path(config["cohort"]))
     precision = hardware.precision(config["precision"], device)
     needs = loop.build(trial).needs
@@ -121,7 +127,8 @@ def train(
     def validation() -> Iterable[tuple[int, dict[str, Tensor]]]:
         return validation_batches(cohort, needs, trial.batch, device, rank, world)
 
-    with contextlib.closing(feed):  # type: ignore[type-var]  # a generator: ends Ray Data's execution
+    # A generator, whose end ends Ray Data's execution.
+    with contextlib.closing(feed):  # type: ignore[type-var]
         status = loop.loop(
             run, feed, validation, state, save=keep, tell=tell, every_s=config["every_s"]
         )
@@ -173,7 +180,10 @@ def outcome(
 
 
 def provenance(run: Training, state: loop.State, cohort: dataset.Cohort) -> dict[str, Any]:
-    """Where, with what and how fast; `seconds` add up over resumes and leave out what starting took."""
+    """Where, with what and how fast.
+
+    `seconds` add up over resumes and leave out what starting took.
+    """
     return {
         **hardware.provenance(run.device, run.precision),
         "cohort": cohort.provenance,
@@ -220,7 +230,7 @@ def leaves_refusal(refusal: Path, runs: Path) -> Iterator[None]:
         raise
 
 
-# -- the driver --------------------------------------------------------------------------------------------------------
+# -- the driver ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -262,16 +272,20 @@ def run_checked(
     every_s: float = EVERY_S,
     cache: str = "auto",
 ) -> list[dict[str, Any]]:
-    """Pre-train trials, each after those it starts from, on `workers` workers; what has finished is skipped.
+    """Pre-train trials, each after those it starts from, on `workers` workers.
 
-    All go through one call of Ray Train, whose start takes 10 to 18 s on two cores whatever it runs (measured).
+    What has finished is skipped.
+
+    All go through one call of Ray Train, whose start takes 10 to 18 s on two cores whatever it runs
+    (measured).
 
     Args:
         pretrainings: of `check_all`.
         device: "cpu", "cuda"; by default GPUs if the cluster has as many as workers.
         precision: a name that `hardware.precision` knows.
         every_s: seconds between two checkpoints.
-        cache: where rows stay after the first epoch, a word that `cache.choose` knows; no result depends on it.
+        cache: where rows stay after the first epoch, a word that `cache.choose` knows; no result
+            depends on it.
 
     Returns:
         The measured numbers of every trial, as in `rows.parquet`.

@@ -1,8 +1,9 @@
 """Trees on age, sex, height and weight: the paper's tabular baseline, and the only door of XGBoost.
 
-The one idea: four numbers are a modality. A trial of trees takes its rows from `examples`, is judged by the same metrics
-and leaves the same folder as a network's, so that grids, seeds and tables need not know which is which. Trees differ in
-two ways: they see all rows at once (`batch=0`), and a boosting round is their step. This file chooses nothing to run.
+The one idea: four numbers are a modality. A trial of trees takes its rows from `examples`, is
+judged by the same metrics and leaves the same folder as a network's, so that grids, seeds and
+tables need not know which is which. Trees differ in two ways: they see all rows at once
+(`batch=0`), and a boosting round is their step. This file chooses nothing to run.
 """
 
 import time
@@ -31,7 +32,8 @@ METHOD = "xgboost"  # the word in a trial's field `method`
 MODALITY = "tabular"
 FEATURES = shards.DEMOGRAPHICS  # age, sex, height, weight (section IV-D.1)
 
-# Defaults: the middle of the paper's grid (section IV-D.1); of its depths 3 to 8 the one that is XGBoost's own.
+# Defaults: the middle of the paper's grid (section IV-D.1); of its depths 3 to 8 the one that is
+# XGBoost's own.
 KNOBS: dict[str, float] = {"rounds": 100, "max_depth": 6, "lr": 0.2, "subsample": 0.75}
 WHOLE = ("rounds", "max_depth")
 
@@ -40,7 +42,8 @@ def check(trial: Trial) -> None:
     """Refuse a trial that trees could not run.
 
     Raises:
-        InputError: not tabular, with a start, in batches or epochs, or with a knob that is unknown or out of range.
+        InputError: not tabular, with a start, in batches or epochs, or with a knob that is unknown
+        or out of range.
     """
     if trial.modality != MODALITY:
         raise unknown(
@@ -72,8 +75,8 @@ class TabularSplit:
         subjects: pseudonyms, (n,).
         features: FEATURES in years, 0/1, cm and kg, (n, 4) float32, NaN where missing.
         targets: as in the cohort, in units, (n, columns) float64, NaN where missing.
-        labels: what the trees fit: 0/1, or targets z-scored by training statistics, (n, columns) float32, NaN where
-            missing.
+        labels: what the trees fit: 0/1, or targets z-scored by training statistics, (n, columns)
+            float32, NaN where missing.
     """
 
     subjects: np.ndarray
@@ -96,8 +99,9 @@ def grow(
 ) -> tuple[list["xgboost.Booster"], pd.DataFrame]:
     """Boost the trees of every column of a task, each on the rows where its target is known.
 
-    Binary tasks minimise the cross-entropy, regressions the squared error of z-scored targets (section IV-D.1), by the
-    histogram method, on one thread: packs run side by side, and the sums do not depend on the machine's cores.
+    Binary tasks minimise the cross-entropy, regressions the squared error of z-scored targets
+    (section IV-D.1), by the histogram method, on one thread: packs run side by side, and the sums
+    do not depend on the machine's cores.
 
     Args:
         knobs: every one of KNOBS.
@@ -106,8 +110,9 @@ def grow(
         train, val: every column has a known target in both.
 
     Returns:
-        One booster per column, and the curve: `step` is the number of rounds so far, and a round sees every row, so
-        `epoch` counts rounds from 0. `train_loss` and `val_loss` are means over all known targets.
+        One booster per column, and the curve: `step` is the number of rounds so far, and a round
+        sees every row, so `epoch` counts rounds from 0. `train_loss` and `val_loss` are means over
+        all known targets.
 
     Source: Chen & Guestrin 2016, doi:10.1145/2939672.2939785.
     """
@@ -173,7 +178,9 @@ def predict(forest: Sequence["xgboost.Booster"], features: np.ndarray, scale: Sc
 def fit(
     trials: Sequence[Trial], cohort: Cohort, runs: Path, progress: store.Progress | None = None
 ) -> list[store.Finished]:
-    """Train tabular trials in turn and write each one's folder as soon as it has ended; `finetune.fit` calls it.
+    """Train tabular trials in turn and write each one's folder as soon as it has ended.
+
+    `finetune.fit` calls it.
 
     Args:
         trials: of one task, stage and `take`; checked.
@@ -235,7 +242,10 @@ def _result(
     curve: pd.DataFrame,
     notes: dict[str, Any],
 ) -> store.Finished:
-    """What a trial leaves behind; no weights, since nothing starts from trees and they can be grown again."""
+    """What a trial leaves behind.
+
+    No weights, since nothing starts from trees and they can be grown again.
+    """
     rows: list[tuple[str, str, float, int]] = []
     tables = []
     for name, outputs in predictions.items():
