@@ -21,7 +21,7 @@ from ecgcmr.nn import Network
 from ecgcmr.presets import PRESETS, Preset
 from ecgcmr.signals import ecg
 from ecgcmr.training import finetune, loop
-from ecgcmr.training import pack as packs
+from ecgcmr.training.pack import assemble
 from ecgcmr.trial import Trial
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -161,7 +161,7 @@ def test_the_task_is_fine_tuned_from_its_encoder(vicreg, registered, small_cohor
         epochs=1,
         knobs=(("lr", 1e-3),),
     )
-    pack = packs.assemble([trial], tasks.of("ef"), tmp_path, torch.device("cpu"), torch.float32)
+    pack = assemble([trial], tasks.of("ef"), tmp_path, torch.device("cpu"), torch.float32)
     kept = torch.from_numpy(store.weights(tmp_path, start.name, "ecg")["blocks.0.attn.qkv.weight"])
     assert torch.equal(pack.params["ecg.blocks.0.attn.qkv.weight"][0], kept)
     assert (kept - fresh).abs().max() > 1e-3

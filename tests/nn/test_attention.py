@@ -60,7 +60,7 @@ def noise(n=2, seed=0):
 
 def rolled(encoder, head, x):
     """Rollout of one record, head by head and token by token as the formula stands."""
-    tokens = encoder._embedded(x, None)[0]
+    tokens = encoder._embed(x, None)[0]
     total = torch.eye(len(tokens))
     for block in encoder.blocks:
         q, k, _ = block.attn.qkv(block.norm1(tokens)).chunk(3, -1)
