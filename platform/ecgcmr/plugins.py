@@ -8,6 +8,7 @@ before a worker starts. This file knows no registry.
 """
 
 import contextlib
+import functools
 import importlib
 import importlib.metadata
 import importlib.util
@@ -62,7 +63,7 @@ def load(names: Iterable[str] = ()) -> None:
         if not name.endswith(".py"):
             _import(name)
         else:
-            file(_there(name))
+            _file(name)
 
 
 def carried() -> list[str]:
@@ -94,31 +95,48 @@ def file(path: Path) -> ModuleType:
         return _modules[name]
     spec = importlib.util.spec_from_file_location(f"ecgcmr_plugin_{path.stem}", path)
     module = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
+    sys.modules[module.__name__] = module  # it may name itself, and what it defines can be pickled
     with _as_plugin(name):
         spec.loader.exec_module(module)  # type: ignore[union-attr]
-    sys.modules[module.__name__] = module  # what it defines can be pickled
     _modules[name], _contents[name] = module, content
     return module
 
 
 def _named() -> list[str]:
     """What the environment and installed packages name."""
-    words = os.environ.get(VARIABLE, "").replace(",", " ").split()
-    return [*words, *(point.value for point in importlib.metadata.entry_points(group=GROUP))]
+    return [*os.environ.get(VARIABLE, "").replace(",", " ").split(), *_installed()]
+
+
+@functools.cache
+def _installed() -> tuple[str, ...]:
+    return tuple(point.value for point in importlib.metadata.entry_points(group=GROUP))
 
 
 def _import(name: str) -> None:
     if name in _modules:
         return
+    with _refusing(name), _as_plugin(name):
+        _modules[name] = importlib.import_module(name)
+
+
+def _file(name: str) -> None:
+    path = _there(name)
+    with _refusing(name):
+        file(path)
+
+
+@contextlib.contextmanager
+def _refusing(name: str) -> Iterator[None]:
+    """Say in one line that a plugin fails, and where."""
     try:
-        with _as_plugin(name):
-            _modules[name] = importlib.import_module(name)
+        yield
     except InputError as error:
         raise InputError(f"plugin '{name}': {error}") from error
     except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise InputError(
-            f"plugin '{name}' cannot be imported on {socket.gethostname()}: {type(error).__name__}: {error}; install it on "
-            f"every node or submit it with the job, or take it out of {VARIABLE}"
+            f"plugin '{name}' cannot be imported on {socket.gethostname()}: {reason}; mend it, install it on every node, or "
+            f"take it out of {VARIABLE}"
         ) from error
 
 

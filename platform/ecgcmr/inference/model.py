@@ -170,6 +170,11 @@ def open_run(run: str | Path, runs: Path = Path("runs")) -> Model:
         )
     file = weights.open_file(folder / store.ENCODER)
     held = {tensor.split(".")[0] for tensor in file.tensors}
+    if not held & {*SIGNALS}:
+        raise InputError(
+            f"run '{name}' kept {', '.join(sorted(held))}, and none of these is a registered signal; name the module that "
+            "registers it in ECGCMR_PLUGINS"
+        )
     answers = trial.stage != "pretrain"  # a pre-training's head is its projectors
     head = file.encoder("head") if answers else {}
     built = {

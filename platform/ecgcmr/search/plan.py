@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ecgcmr import methods, presets, tasks
+from ecgcmr import methods, plugins, presets, tasks
 from ecgcmr.cohort import dataset
 from ecgcmr.data import examples
 from ecgcmr.runtime import cuda_graph, hardware
@@ -109,6 +109,7 @@ def estimate(
     Raises:
         InputError: no cohort there, or trials that could not run on it.
     """
+    plugins.carried()  # what no worker could know is refused here, too
     cohort = dataset.open(cohort_path)
     tuned = [trial for trial in trials if trial.stage != "pretrain"]
     finetune.check(tuned)
