@@ -21,7 +21,7 @@ import test_methods
 import torch
 
 from ecgcmr import methods, plugins, raw, signals, store, tasks
-from ecgcmr.cohort import build, check, dataset, presence, shards
+from ecgcmr.cohort import build, check, presence, shards
 from ecgcmr.errors import Excluded, InputError
 from ecgcmr.inference import embed, explain
 from ecgcmr.methods import losses

@@ -1,10 +1,11 @@
-"""Methods, tasks, signals, encoders and readers from outside the package: modules and files that register them.
+"""Methods, tasks, signals and readers from outside the package: modules that register them.
 
-The one idea: what registers is code that runs when it is imported, so whoever knows the names of such modules can import
-them too. The driver takes names from `ECGCMR_PLUGINS`, from installed packages (entry points of the group `ecgcmr.plugins`)
-and from search-space files, and hands those that have registered something to every worker, which imports them before
-anything else (`load(names)`). What was registered otherwise, by hand in a notebook, no worker could know: it is refused
-before a worker starts. This file knows no registry.
+The one idea: what registers is code that runs when it is imported, so whoever knows the names of
+such modules can import them too. The driver takes names from `ECGCMR_PLUGINS`, from installed
+packages (entry points of the group `ecgcmr.plugins`) and from search-space files, and hands those
+that have registered something to every worker, which imports them before anything else
+(`load(names)`). What was registered otherwise, by hand in a notebook, no worker could know: it is
+refused before a worker starts. This file knows no registry.
 """
 
 import contextlib
@@ -50,7 +51,7 @@ def register(registry: dict[str, Any], kind: str, name: str, value: Any) -> None
 
 
 def load(names: Iterable[str] = ()) -> None:
-    """Import these plugins, and those that the environment and installed packages name; each once per process.
+    """Import these plugins, and those that environment and packages name; each once.
 
     Args:
         names: modules, or paths of Python files.
@@ -58,8 +59,7 @@ def load(names: Iterable[str] = ()) -> None:
     Raises:
         InputError: one is not there, or fails.
     """
-    listed = [*_named(), *names]
-    for name in dict.fromkeys(listed):
+    for name in dict.fromkeys([*_named(), *names]):
         if not name.endswith(".py"):
             _import(name)
         else:
@@ -67,7 +67,7 @@ def load(names: Iterable[str] = ()) -> None:
 
 
 def carried() -> list[str]:
-    """The plugins that a worker has to import, in the order of the driver's imports: those that registered something.
+    """The plugins that a worker has to import: those that registered something, in order.
 
     Raises:
         InputError: something was registered outside any plugin.
@@ -141,7 +141,7 @@ def _refusing(name: str) -> Iterator[None]:
 
 
 def _there(name: str) -> Path:
-    """The plugin's file as this node has it: where the driver has it, or the same below this process's folder.
+    """The plugin's file as this node has it: at its path, or at an end of it below this folder.
 
     Raises:
         InputError: it has none.

@@ -140,8 +140,8 @@ def _shard(
 def _form(name: str, file: pq.ParquetFile, said: int, indexed: int) -> Iterator[Fault]:
     """Columns, types, signal metadata and counts."""
     form = file.schema_arrow
-    stored = shards.signals_of(form, Path(name))
-    wanted = shards.schema((), list(dict.fromkeys((*ALWAYS, *stored))))
+    arrays = shards.signals_of(form, Path(name))
+    wanted = shards.schema((), list(dict.fromkeys((*ALWAYS, *arrays))))
     for field in wanted:
         if field.name not in form.names:
             yield Fault(name, None, f"no column '{field.name}'")
