@@ -11,7 +11,6 @@ refused before a worker starts. This file knows no registry.
 import contextlib
 import functools
 import importlib
-import importlib.metadata
 import importlib.util
 import os
 import socket
@@ -50,20 +49,21 @@ def register(registry: dict[str, Any], kind: str, name: str, value: Any) -> None
     registry[name], _owners[kind, name] = value, owner
 
 
-def load(names: Iterable[str] = ()) -> None:
-    """Import these plugins, and those that environment and packages name; each once.
+def load(names: Iterable[str] | None = None) -> None:
+    """Import plugins, each once per process.
 
     Args:
-        names: modules, or paths of Python files.
+        names: modules, or paths of Python files; by default those that the environment and
+            installed packages name.
 
     Raises:
         InputError: one is not there, or fails.
     """
-    for name in dict.fromkeys([*_named(), *names]):
-        if not name.endswith(".py"):
-            _import(name)
-        else:
+    for name in dict.fromkeys(_named() if names is None else names):
+        if name.endswith(".py"):
             _file(name)
+        else:
+            _import(name)
 
 
 def carried() -> list[str]:
@@ -109,7 +109,9 @@ def _named() -> list[str]:
 
 @functools.cache
 def _installed() -> tuple[str, ...]:
-    return tuple(point.value for point in importlib.metadata.entry_points(group=GROUP))
+    from importlib import metadata  # not above: every process imports this file, few ask
+
+    return tuple(point.value for point in metadata.entry_points(group=GROUP))
 
 
 def _import(name: str) -> None:

@@ -39,7 +39,7 @@ def recordings(kind: str, path: Path) -> list[tuple[str, str]]:
             for one in _inside(kind, inside)
         ]
     if not found:
-        known = ", ".join(name for name in raw.READERS[kind] if name not in raw.ASKED_FOR)
+        known = ", ".join(name for name in raw.READERS.get(kind, {}) if name not in raw.ASKED_FOR)
         raise Excluded(f"no {kind.upper()} in a format that can be read ({known})")
     return [
         one for one in dict.fromkeys(found) if one[0]
@@ -55,7 +55,9 @@ def file_of(source: str) -> Path:
 
 def whose(kind: str, file: Path) -> str:
     """The first reader that takes a file or folder for its own; "" if none does."""
-    return next((name for name, reader in raw.READERS[kind].items() if takes(reader, file)), "")
+    return next(
+        (name for name, reader in raw.READERS.get(kind, {}).items() if takes(reader, file)), ""
+    )
 
 
 def takes(reader: raw.Reader, file: Path) -> bool:

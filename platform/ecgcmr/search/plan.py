@@ -224,7 +224,7 @@ def cost(trial: Trial, found: sweep.Bill, at_once: int, cores: int, calibrate: b
     outputs = task.outputs if task else 0
     preset = presets.preset(trial.preset)
     method = methods.build(
-        trial.method, trial.network, preset, outputs=outputs, modality=trial.modality
+        trial.method, trial.network, preset, outputs=outputs, modality=loop.modality_of(trial)
     )
     kept = (
         [method]

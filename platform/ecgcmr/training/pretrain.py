@@ -255,6 +255,7 @@ def run_all(
         InputError: something that no run could serve, before or while it runs.
     """
     memory.check(cache)
+    named = plugins.carried()  # refuses what no worker could know
     cohort_path, runs = Path(cohort_path).resolve(), Path(runs).resolve()
     cohort = dataset.open(cohort_path)
     ordered = in_order(todo)
@@ -269,7 +270,7 @@ def run_all(
             "precision": precision,
             "every_s": every_s,
             "cache": cache,
-            "plugins": plugins.carried(),
+            "plugins": named,
         }
         with cluster.running():
             launch(config, workers, on_gpu(device, workers), runs / ".train")
