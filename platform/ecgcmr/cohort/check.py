@@ -133,7 +133,8 @@ def _shard(
                 faults += _repeats(name, start, table, seen)
                 start += len(table)
     except InputError as error:
-        faults.append(Fault(name, None, str(error).removeprefix(f"{path}: ").partition(";")[0]))
+        what = str(error).removeprefix(f"{path}: ").removeprefix(f"{name}: ")
+        faults.append(Fault(name, None, what.partition(";")[0]))
     return faults
 
 

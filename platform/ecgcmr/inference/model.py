@@ -8,7 +8,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,7 @@ class Model:
     ecg: vit.ViT | None
     cmr: resnet.ResNet | None
     head: EcgHead | None
-    encoders: Mapping[str, torch.nn.Module]
+    encoders: Mapping[str, torch.nn.Module] = field(default_factory=dict)
 
     @property
     def folder(self) -> Path:
