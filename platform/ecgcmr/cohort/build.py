@@ -99,10 +99,12 @@ def build(
     files = [Path(file) for file in ([labels] if isinstance(labels, (str, Path)) else labels or ())]
     table = read_labels(files, rules)
     places = {"ecg": ecg, "cmr": cmr, **others}
-    listed = {kind: [named] if isinstance(named, str) else named for kind, named in places.items()}
+    paths_of = {
+        kind: [place] if isinstance(place, str) else place for kind, place in places.items()
+    }
     sources = {
         kind: [source for path in paths for source in find(kind, path)]
-        for kind, paths in listed.items()
+        for kind, paths in paths_of.items()
         if paths
     }
     if not sources:

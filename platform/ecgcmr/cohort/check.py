@@ -133,15 +133,16 @@ def _shard(
                 faults += _repeats(name, start, table, seen)
                 start += len(table)
     except InputError as error:
-        faults.append(Fault(name, None, str(error).removeprefix(f"{path}: ").partition(";")[0]))
+        what = str(error).removeprefix(f"{path}: ").removeprefix(f"{name}: ")
+        faults.append(Fault(name, None, what.partition(";")[0]))
     return faults
 
 
 def _form(name: str, file: pq.ParquetFile, said: int, indexed: int) -> Iterator[Fault]:
     """Columns, types, signal metadata and counts."""
     form = file.schema_arrow
-    stored = shards.signals_of(form, Path(name))
-    wanted = shards.schema((), list(dict.fromkeys((*ALWAYS, *stored))))
+    arrays = shards.signals_of(form, Path(name))
+    wanted = shards.schema((), list(dict.fromkeys((*ALWAYS, *arrays))))
     for field in wanted:
         if field.name not in form.names:
             yield Fault(name, None, f"no column '{field.name}'")

@@ -176,8 +176,8 @@ def sort_out(found: Sequence[Found]) -> SortedOut:
 
 def _named(recording: Found, labels: Labels) -> str | None:
     """Whose a recording is, as the labels file or the recording itself says."""
-    named = {"ecg": labels.person_of_ecg, "cmr": labels.person_of_cmr}.get(recording.kind)
-    return (named or {}).get(recording.key) or recording.person
+    persons = {"ecg": labels.person_of_ecg, "cmr": labels.person_of_cmr}.get(recording.kind)
+    return (persons or {}).get(recording.key) or recording.person
 
 
 def _person(recording: Found, labels: Labels) -> str:
@@ -246,17 +246,18 @@ def _joined(
     for at, first in enumerate(map(_first, visits)):
         if _certain(first, labels):
             of_person.setdefault(_person(first, labels), []).append(at)
-    place: dict[int, int] = {}  # recording -> visit
+    visit_of: dict[int, int] = {}  # by recording
 
     def join(choose: Callable[[Found], Iterable[int | None]]) -> None:
         for n, recording in enumerate(recordings):
-            if n not in place:
+            if n not in visit_of:
                 at = next(
-                    (at for at in choose(recording) if at is not None and at not in taken), None
+                    (at for at in choose(recording) if at is not None and at not in recording_of),
+                    None,
                 )
                 if at is not None:
-                    place[n] = at
-                    taken[at] = recording
+                    visit_of[n] = at
+                    recording_of[at] = recording
 
     def same(recording: Found) -> list[tuple[int, str | None]]:
         if not _certain(recording, labels):
@@ -265,19 +266,19 @@ def _joined(
             (at, _first(visits[at]).visit) for at in of_person.get(_person(recording, labels), [])
         ]
 
-    taken: dict[int, Found] = {}  # visit -> recording
+    recording_of: dict[int, Found] = {}  # by visit
     join(lambda f: [by_key.get(_partner_key(f, labels))])
     join(lambda f: (at for at, visit in same(f) if f.visit and visit == f.visit))
     join(lambda f: (at for at, visit in same(f) if not f.visit or not visit))
-    rest = [visit for at, visit in enumerate(visits) if at not in taken]
-    paired = (visits[place[n]] if n in place else {} for n in range(len(recordings)))
-    return [*rest, *({**visit, f.kind: f} for visit, f in zip(paired, recordings))]
+    rest = [visit for at, visit in enumerate(visits) if at not in recording_of]
+    partners = (visits[visit_of[n]] if n in visit_of else {} for n in range(len(recordings)))
+    return [*rest, *({**visit, f.kind: f} for visit, f in zip(partners, recordings))]
 
 
 def _partner_key(recording: Found, labels: Labels) -> str:
     """The key of the recording that this one belongs to: as the labels file says, or its own."""
-    named = labels.ecg_of_cmr if recording.kind == "cmr" else None
-    return (named or {}).get(recording.key, recording.key)
+    ecgs = labels.ecg_of_cmr if recording.kind == "cmr" else None
+    return (ecgs or {}).get(recording.key, recording.key)
 
 
 def _by_patient(visits: Sequence[Visit], labels: Labels) -> list[Visit]:

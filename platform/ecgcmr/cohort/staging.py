@@ -98,10 +98,10 @@ def write_shards(
             )
     left = sum(job["rows"] for job in jobs if not (out / BUILD / job["part"]).exists())
     free = shutil.disk_usage(out).free
-    needed = left * sum(shards.SIGNALS[name].width for name in shared["signals"])
-    if needed > free:
+    size = left * sum(shards.SIGNALS[name].width for name in shared["signals"])
+    if size > free:
         raise InputError(
-            f"{out}: disk too small, {needed / 2**30:.1f} GiB are needed and {free / 2**30:.1f} free; "
+            f"{out}: disk too small, {size / 2**30:.1f} GiB are needed and {free / 2**30:.1f} free; "
             "free space or choose another folder"
         )
     return run_jobs(out, jobs, "rows")
@@ -195,12 +195,12 @@ def finish(
 
 def _index_of(out: Path, part: dict[str, Any]) -> pd.DataFrame:
     file = shards.open_shard(out / part["path"])
-    stored = shards.signals_of(file.schema_arrow, out / part["path"])
-    names = [name for name in file.schema_arrow.names if name not in stored]
+    arrays = shards.signals_of(file.schema_arrow, out / part["path"])
+    names = [name for name in file.schema_arrow.names if name not in arrays]
     frame = file.read(columns=names).to_pandas()
     frame["shard"] = part["path"]
     frame["row"] = np.arange(len(frame), dtype=np.int64)
-    for name in stored:
+    for name in arrays:
         presence.mark(frame, name, [mark == "1" for mark in part["has"][name]])
     return frame
 

@@ -176,9 +176,9 @@ def _ids(listed: Path) -> dict[int, str]:
 
 def _columns(cohort: Cohort) -> list[str]:
     """The number columns of its shards beyond the demographics."""
-    form, stored = _form(cohort)
-    known = {*stored, *shards.DEMOGRAPHICS, "subject", "split"}
-    return [name for name in form.names if name not in known]
+    form, arrays = _form(cohort)
+    numberless = {*arrays, *shards.DEMOGRAPHICS, "subject", "split"}
+    return [name for name in form.names if name not in numberless]
 
 
 def _form(cohort: Cohort) -> tuple[pa.Schema, list[str]]:
@@ -192,7 +192,7 @@ def _jobs(
     cohort: Cohort, index: pd.DataFrame, stays: pd.Series, columns: Sequence[str]
 ) -> list[dict[str, Any]]:
     """A job for each shard of which something is left."""
-    _, stored = _form(cohort)
+    _, arrays = _form(cohort)
     jobs = []
     for entry in cohort.manifest["shards"]:
         mine = index["shard"] == entry["path"]
@@ -206,7 +206,7 @@ def _jobs(
                     "items": rows,
                     "rows": len(rows),
                     "labels": list(columns),
-                    "signals": stored,
+                    "signals": arrays,
                     "part": entry["path"].replace("/", "-") + ".json",
                 }
             )

@@ -1,10 +1,11 @@
-"""Every order of rows, a pure function of (seed, epoch): of a stream, of rows that lie on the device, of a validation.
+"""Every order of rows, a pure function of (seed, epoch): streamed, on the device, validated.
 
-The one idea of the stream: row groups of the whole cohort are permuted, about eight of them are mixed, and the mix is
-dealt into global batches. Inside a batch the rows are then sorted by row group: that changes no loss, but the r-th of
-`world` parts of every batch touches only its share of the row groups, so ranks divide the reading instead of each reading
-everything; what does not fill a batch waits for another epoch. Fine-tuning has few rows, all on the device: it permutes
-them and leaves none out. No Ray and no PyTorch here: the tasks of Ray Data import this file.
+The one idea of the stream: row groups of the whole cohort are permuted, about eight of them are
+mixed, and the mix is dealt into global batches. Inside a batch the rows are then sorted by row
+group: that changes no loss, but the r-th of `world` parts of every batch touches only its share of
+the row groups, so ranks divide the reading instead of each reading everything; what does not fill a
+batch waits for another epoch. Fine-tuning has few rows, all on the device: it permutes them and
+leaves none out. No Ray and no PyTorch here: the tasks of Ray Data import this file.
 """
 
 from collections.abc import Iterator, Sequence
@@ -95,12 +96,12 @@ def streamed_steps(rows: int, batch: int) -> int:
 
 
 def permuted_steps(rows: int, batch: int) -> int:
-    """Steps of an epoch of `permuted` rows, of which none is left out; a batch of 0 is all of them."""
+    """Steps of an epoch of `permuted` rows; none is left out, and a batch of 0 is all."""
     return -(-rows // min(batch or rows, rows))
 
 
 def permuted(seed: int, epoch: int, rows: int, batch: int) -> np.ndarray:
-    """Rows of an epoch as (steps, batch): a permutation fixed by (seed, epoch), filled up from its own beginning."""
+    """Rows of an epoch as (steps, batch): a permutation, filled up from its own beginning."""
     batch = min(batch, rows)
     order = np.random.default_rng((seed, epoch)).permutation(rows)
     return np.resize(order, (permuted_steps(rows, batch), batch))
@@ -109,7 +110,8 @@ def permuted(seed: int, epoch: int, rows: int, batch: int) -> np.ndarray:
 def validated(rows: int, batch: int, rank: int, world: int) -> Iterator[tuple[int, slice]]:
     """(rows of the whole batch, this rank's share of them), in file order.
 
-    Batches of one size, since a contrastive loss grows with it: the largest up to `batch` that leaves least rows out.
+    Batches of one size, since a contrastive loss grows with it: the largest up to `batch` that
+        leaves least rows out.
     """
     count = -(-rows // batch)
     size = max(rows // count // world, 1) * world
@@ -198,7 +200,8 @@ def check(order: Order) -> None:
     """Look at every shard's footer, so that a damaged cohort fails here and not in the middle of a run.
 
     Raises:
-        InputError: fewer rows than one batch, a batch that ranks cannot share, or a shard without a column or truncated.
+        InputError: fewer rows than one batch, a batch that ranks cannot share, or a shard without a
+            column or truncated.
     """
     if order.batch % order.world:
         raise InputError(

@@ -8,7 +8,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,7 @@ class Model:
     ecg: vit.ViT | None
     cmr: resnet.ResNet | None
     head: EcgHead | None
-    encoders: Mapping[str, torch.nn.Module]
+    encoders: Mapping[str, torch.nn.Module] = field(default_factory=dict)
 
     @property
     def trial(self) -> Trial:
@@ -134,6 +134,11 @@ def open_run(word: str | Path, runs: Path = Path("runs")) -> Model:
         )
     file = weights.open_file(folder / store.ENCODER)
     held = {tensor.split(".")[0] for tensor in file.tensors}
+    if not held & {*SIGNALS}:
+        raise InputError(
+            f"run '{run.name}' kept {', '.join(sorted(held))}, and none of these is a registered signal; name the module that "
+            "registers it in ECGCMR_PLUGINS"
+        )
     answers = trial.stage != "pretrain"  # a pre-training's head is its projectors
     head = file.encoder("head") if answers else {}
     built = {

@@ -1,7 +1,8 @@
-"""How a kind of network reads a signal: one entry per kind, named by the signal's own entry (`Signal.encoder`).
+"""How a kind of network reads a signal: one entry per kind, which the signal's entry names.
 
-The one idea: what a method needs to know of a modality is here, so that no method asks which it is. An ECG goes through the
-transformer, images through the ResNet; a third signal names one of them, or a plugin's own kind.
+The one idea: what a method needs to know of a modality is here, so that no method asks which it is.
+An ECG goes through the transformer, images through the ResNet; a third signal names one of them, or
+a plugin's own kind.
 """
 
 from abc import ABC, abstractmethod
@@ -37,17 +38,17 @@ class Encoding(ABC):
     Attributes:
         drops: whether its blocks take drop path, (n, network.depth, 2) uniforms.
         layer_normed: whether a projector layer-normalises its embedding first.
-        located: whether it has feature maps by location (`maps`).
+        has_maps: whether it has feature maps by location (`maps`).
         pooling: what an embedding is, in words.
-        undecayed: tensors of more than one axis to which no weight decay applies.
+        no_decay: tensors of more than one axis to which no weight decay applies.
         knobs: method -> its hyperparameters beside those that all signals share.
     """
 
     drops: ClassVar[bool] = False
     layer_normed: ClassVar[bool] = False
-    located: ClassVar[bool] = False
+    has_maps: ClassVar[bool] = False
     pooling: ClassVar[str]
-    undecayed: ClassVar[tuple[str, ...]] = ()
+    no_decay: ClassVar[tuple[str, ...]] = ()
     knobs: ClassVar[Mapping[str, Mapping[str, float]]]
 
     @abstractmethod
@@ -60,7 +61,7 @@ class Encoding(ABC):
 
     @abstractmethod
     def view(self, network: Network, preset: Preset, samples: int, **strength: Any) -> View:
-        """An augmented view of pre-training's strength unless told otherwise; `rate` is the share that is augmented."""
+        """An augmented view, of pre-training's strength unless told otherwise."""
 
     @abstractmethod
     def view_of_two(
@@ -100,7 +101,7 @@ class Encoding(ABC):
         rate: Tensor | float,
         learns: bool,
     ) -> Tensor:
-        """The embedding that contrastive learning compares, (n, width); arguments as for `features`."""
+        """What contrastive learning compares, (n, width); arguments as for `features`."""
 
     @abstractmethod
     def head(self, network: Network, preset: Preset, outputs: int) -> nn.Module:
@@ -141,7 +142,7 @@ class Transformer(Encoding):
     drops = True
     layer_normed = True
     pooling = "mean token"
-    undecayed = ("pos_embed", "cls_token")  # BEiT's rule
+    no_decay = ("pos_embed", "cls_token")  # BEiT's rule
     # Supervised: centres of the paper's grid. SimCLR: the paper's ECG baseline.
     knobs = {
         "supervised": {
@@ -170,8 +171,8 @@ class Transformer(Encoding):
         self, network: Network, preset: Preset, samples: int, rate: float, **strength: Any
     ) -> View:
         """With flips, and gaps in the spectrum as the preset has them."""
-        own = {"flips": 0.5, "spectrum": preset.spec_augment, **strength}
-        return trunk.ecg_view(preset, samples, rate=rate, **own)
+        strengths = {"flips": 0.5, "spectrum": preset.spec_augment, **strength}
+        return trunk.ecg_view(preset, samples, rate=rate, **strengths)
 
     def tuning_view(self, network: Network, preset: Preset, samples: int) -> View:
         """Weaker jitter and surrogates (section IV-C.2)."""
@@ -225,7 +226,8 @@ class Transformer(Encoding):
     def bytes_of(self, network: Network, batch: int) -> tuple[float, float]:
         """Activations of a block in 16 bit are about 34 · tokens · width · batch bytes; doubled, as norms run in 32 bit.
 
-        Source: Korthikanti et al. 2022, eq. 1, without the attention matrix, which fused attention does not keep.
+        Source: Korthikanti et al. 2022, eq. 1, without the attention matrix, which fused attention
+            does not keep.
         """
         width, depth = network.width, network.depth
         weights = 12 * width**2 * depth + 4 * width**2
@@ -241,7 +243,7 @@ def _tokens(network: Network) -> int:
 class ResNet(Encoding):
     """The image encoder: three frames."""
 
-    located = True
+    has_maps = True
     pooling = "pooled features"
     # The paper gives no rates for the image baseline; these are ours. SimCLR's is in the authors' run.sh only.
     knobs = {
@@ -264,11 +266,11 @@ class ResNet(Encoding):
     def view_of_two(
         self, network: Network, preset: Preset, samples: int, rate: float, **strength: Any
     ) -> View:
-        """Alike."""
+        """The view of pre-training."""
         return trunk.cmr_view(network, preset, rate)
 
     def tuning_view(self, network: Network, preset: Preset, samples: int) -> View:
-        """Alike."""
+        """The view of pre-training."""
         return trunk.cmr_view(network, preset, preset.augment_rate)
 
     def features(

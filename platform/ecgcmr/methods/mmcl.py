@@ -1,7 +1,8 @@
-"""Multimodal contrastive learning: two signals of the same subject attract, an ECG and its CMR image (paper, section III-B).
+"""Multimodal contrastive learning: an ECG and the CMR image of its subject attract (section III-B).
 
-Both encoders learn; afterwards the ECG encoder answers alone. Averaging the tokens is this stage's pooling; attention
-pooling replaces it in fine-tuning (section IV-C.2). Any two signals may take the places of ECG and image.
+Both encoders learn; afterwards the ECG encoder answers alone. Averaging the tokens is this stage's
+pooling; attention pooling replaces it in fine-tuning (section IV-C.2). Any two signals may take the
+places of ECG and image.
 """
 
 import torch
@@ -89,7 +90,7 @@ class MMCL(Method):
         return first, second
 
     def _embed(self, name: str, x: Tensor, noise: Tensors, drop_path: Tensor | float) -> Tensor:
-        own = of_view(noise, name)
-        seen, learns = self.views[name](x, own), self.training and bool(noise)
-        drops = own.get("drop_path")
-        return self.encodings[name].embed(getattr(self, name), seen, drops, drop_path, learns)
+        numbers = of_view(noise, name)
+        view, learns = self.views[name](x, numbers), self.training and bool(noise)
+        drops = numbers.get("drop_path")
+        return self.encodings[name].embed(getattr(self, name), view, drops, drop_path, learns)

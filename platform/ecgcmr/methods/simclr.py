@@ -1,6 +1,7 @@
-"""SimCLR: two augmented views of a subject attract, the views of all others repel; of CMR images, of ECGs, of any signal.
+"""SimCLR: two augmented views of a subject attract, those of all others repel; of any signal.
 
-Source: Chen et al. 2020, arXiv:2002.05709; for CMR images section IV-C.1, for ECGs the baseline of section IV-D.1.
+Source: Chen et al. 2020, arXiv:2002.05709; for CMR images section IV-C.1, for ECGs the baseline of
+section IV-D.1.
 """
 
 from torch import Tensor
@@ -26,15 +27,15 @@ class SimCLR(two_views.TwoViews):
         self.parts = {modality: modality}
         self.add_module(modality, self.encoding.build(network, preset, samples))
         hidden, out = network.hidden, network.projection
-        if preset.wide_image_projector and self.encoding.located:  # 2048, 2048, 256
+        if preset.wide_image_projector and self.encoding.has_maps:  # 2048, 2048, 256
             hidden, out = self.encoding.width(network), 2 * out
         self.head = self.encoding.projector(network, hidden, out)
 
     @staticmethod
     def defaults(preset: Preset, modality: str = "cmr") -> dict[str, float]:
         """Every knob of that modality."""
-        shared = {"weight_decay": 1e-4, "warmup": 0.1, "temperature": 0.1}
-        return {**shared, **encodings.of(modality).knobs["simclr"]}
+        common = {"weight_decay": 1e-4, "warmup": 0.1, "temperature": 0.1}
+        return {**common, **encodings.of(modality).knobs["simclr"]}
 
     def forward(self, batch: Tensors, noise: Tensors | None, knobs: Knobs) -> dict[str, Tensor]:
         """Contrast two views of the modality's entry of the batch."""

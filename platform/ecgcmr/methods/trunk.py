@@ -1,6 +1,7 @@
 """The encoders of ECGs and of images, their augmentations and the pooled embedding of an ECG.
 
-A method of ECGs alone takes the functions that it needs; one of any signal asks `encodings` for them.
+A method of ECGs alone takes the functions that it needs; one of any signal asks `encodings` for
+them.
 """
 
 from typing import Any

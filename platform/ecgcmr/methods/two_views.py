@@ -21,9 +21,11 @@ class TwoViews(Method):
     """Two augmented views of every subject, encoded alike. Left to a method are encoder, projector and loss.
 
     Attributes:
-        passes: axes of `drop_path` between subjects and blocks: one row per view, for each encoder that sees it.
+        passes: axes of `drop_path` between subjects and blocks: one row per view, for each encoder
+            that sees it.
         views: the augmentation of either view.
-        encoding: of the modality; the method builds the encoder under the modality's name, e.g. `self.ecg`.
+        encoding: of the modality; the method builds the encoder under the modality's name, e.g.
+            `self.ecg`.
     """
 
     modalities: ClassVar[Sequence[str]] = ("ecg",)

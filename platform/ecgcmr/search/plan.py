@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ecgcmr import methods, presets, tasks
+from ecgcmr import methods, plugins, presets, tasks
 from ecgcmr.cohort import dataset
 from ecgcmr.data import examples
 from ecgcmr.evaluation import selection
@@ -114,6 +114,7 @@ def estimate(
     Raises:
         InputError: no cohort there, or trials that could not run on it.
     """
+    plugins.carried()  # what no worker could know is refused here, too
     cohort = dataset.open(cohort_path)
     pretrainings = [trial for trial in trials if trial.stage == "pretrain"]
     finetunings = [trial for trial in trials if trial.stage != "pretrain"]
@@ -247,7 +248,7 @@ def _weight_bytes(trial: Trial, task: tasks.Task | None) -> int:
     preset, outputs = presets.preset(trial.preset), task.outputs if task else 0
     # Built for a grid too: a network that cannot be is refused here.
     method = methods.build(
-        trial.method, trial.network, preset, outputs=outputs, modality=trial.modality
+        trial.method, trial.network, preset, outputs=outputs, modality=loop.modality_of(trial)
     )
     if trial.stage == "grid":
         return 0

@@ -5,7 +5,6 @@ The one idea: a grid is a list of trials, and rows on disk say the rest. This fi
 rows; it starts nothing.
 """
 
-import importlib.util
 import traceback
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -13,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ecgcmr import store, tasks
+from ecgcmr import plugins, store, tasks
 from ecgcmr.cohort import dataset
 from ecgcmr.data import examples
 from ecgcmr.errors import InputError
@@ -36,9 +35,7 @@ def load(path: Path) -> list[Trial]:
     if not path.is_file():
         raise InputError(f"{path}: no such search-space file; see search_spaces/")
     try:
-        spec = importlib.util.spec_from_file_location(f"search_space_{path.stem}", path)
-        module = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
-        spec.loader.exec_module(module)  # type: ignore[union-attr]
+        module = plugins.file(path)  # it may register methods and tasks of its own
         if not callable(getattr(module, "trials", None)):
             raise InputError(f"{path}: defines no function trials() -> list[Trial]")
         trials = list(module.trials())

@@ -223,7 +223,7 @@ def _grids(
             "eval_every": recipe.eval_every,
         }
         starts = ((modality, _start(scale, start)),) if start else ()
-        fields["common_knobs"] = recipe.knobs
+        fields["fixed"] = recipe.knobs
         points += finetuning(scale.space, [name], {label: starts}, grid, **fields)
     return points
 
@@ -244,7 +244,7 @@ def finetuning(
     starts: Mapping[str, tuple[tuple[str, str], ...]],
     grid: Grid,
     *,
-    common_knobs: tuple[tuple[str, float], ...] = (),
+    fixed: tuple[tuple[str, float], ...] = (),
     **fields: Any,
 ) -> list[Trial]:
     """Every point of a grid for every task and system.
@@ -254,7 +254,7 @@ def finetuning(
         tasks: names of tasks or label columns.
         starts: label of a system -> what its encoder starts from; () is the supervised baseline.
         grid: values per knob; the words `batch` and `take` set the trial's fields.
-        common_knobs: knobs that every point has.
+        fixed: knobs that every point has.
         fields: the other fields of every trial.
     """
     points = []
@@ -266,7 +266,7 @@ def finetuning(
             name: knobs.pop(name) for name in ("batch", "take") if name in knobs
         }
         rest: dict[str, Any] = {"method": "supervised", **fields, **of_point}
-        rest["knobs"] = (*knobs.items(), *common_knobs)
+        rest["knobs"] = (*knobs.items(), *fixed)
         point = Trial(space=space, stage="grid", task=task, label=label, starts=start, **rest)
         points.append(point)
     return points

@@ -388,6 +388,7 @@ def check(trials: Sequence[Trial], cohort_path: Path, runs: Path) -> CheckedTria
     Raises:
         InputError: see `spaces.check`; or a folder was made by another recipe.
     """
+    plugins.carried()  # refuses what no worker could know
     runs, cohort = Path(runs).absolute(), dataset.open(Path(cohort_path).absolute())
     finetunings = [trial for trial in trials if trial.stage != "pretrain"]
     finished_names = {t.name for t in finetunings if is_finished(runs, t, cohort.fingerprint)}

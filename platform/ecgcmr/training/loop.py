@@ -108,9 +108,14 @@ def prepare(
 def build(trial: Trial) -> Any:
     """The trial's method, with weights drawn from its seed."""
     preset = presets.preset(trial.preset)
-    # One of several signals says by its task which they are; its field `modality` can name only one.
-    modality = trial.task if "+" in trial.task else trial.modality
-    return methods.build(trial.method, trial.network, preset, modality=modality, seed=trial.seed)
+    return methods.build(
+        trial.method, trial.network, preset, modality=modality_of(trial), seed=trial.seed
+    )
+
+
+def modality_of(trial: Trial) -> str:
+    """What a pre-training reads: of several signals its task says which, as `modality` names one."""
+    return trial.task if "+" in trial.task else trial.modality
 
 
 def optimiser(method: Any, knobs: dict[str, float]) -> torch.optim.Optimizer:

@@ -340,6 +340,7 @@ def check_all(
     Raises:
         InputError: see `check`; or a shard is damaged, or a folder was made by another recipe.
     """
+    plugins.carried()  # refuses what no worker could know
     cohort, runs = dataset.open(Path(cohort_path).resolve()), Path(runs).resolve()
     trials = in_order(pretrainings)
     todo = [trial for trial in trials if not is_finished(runs, trial, cohort.fingerprint)]
