@@ -24,7 +24,7 @@ ANYWHERE = {
     "inspect"
 }  # needs neither cohort nor runs, nor a job: jobs/inspect.py would hide the standard library's module
 SPACE = """
-from ecgcmr import study
+from ecgcmr.search import study
 
 
 def trials():
