@@ -27,12 +27,12 @@ import numpy as np
 import psutil
 import wfdb
 
-from ecgcmr.cohort import dataset
+from ecgcmr.cohort import build
 from ecgcmr.raw.synthetic import subject
 from ecgcmr.signals import ecg
 
 HEARTS = 40
-ROWS = {"survey": dataset.SURVEY, "train-shard": dataset.SHARD_ROWS}  # of one part
+ROWS = {"survey": build.SURVEY, "train-shard": build.SHARD_ROWS}  # of one part
 SHORT, COPY = 49, 48  # of every fifty, which is cut and which repeats the one before
 
 
@@ -216,7 +216,7 @@ def main() -> None:
         third = undisturbed(work / "third", work / "c" / "third", work / "third.key")
         key = work / "all.key"
         whole = undisturbed(work / "all", work / "a" / "made", key)
-        surveys = args.recordings / dataset.SURVEY
+        surveys = args.recordings / build.SURVEY
         kills = {
             "survey": killed(work / "all", work / "b" / "made", key, "survey", 0.5 * surveys),
             "writing": killed(
@@ -224,7 +224,7 @@ def main() -> None:
                 work / "d" / "made",
                 key,
                 "train-shard",
-                0.35 * args.recordings / dataset.SHARD_ROWS,
+                0.35 * args.recordings / build.SHARD_ROWS,
             ),
         }
         same = tree(work / "a" / "made")

@@ -41,7 +41,7 @@ from pretrain_step import product, timed
 from torch.utils.flop_counter import FlopCounterMode
 
 from ecgcmr import tasks
-from ecgcmr.data import examples
+from ecgcmr.data import examples, sampler
 from ecgcmr.nn import Network
 from ecgcmr.report import track
 from ecgcmr.runtime import cluster, hardware
@@ -281,7 +281,7 @@ def part(
     if members not in judged:
         judged[members] = judge(bench, members, device, args.steps)
     judge_s, judge_flop = judged[members]
-    steps = examples.steps_per_epoch(args.rows, batch)
+    steps = sampler.permuted_steps(args.rows, batch)
     return {
         "pack": members,
         "step_s": step,

@@ -198,7 +198,7 @@ def wait_share(
     trial = Trial(
         space="bench", stage="pretrain", task="ecg", label="mae", method="mae", batch=n, epochs=1
     )
-    run, state = loop.prepare(trial, steps, device, precision), loop.beginning()
+    run, state = loop.prepare(trial, steps, device, precision), loop.State()
     epochs = math.ceil(
         steps / stream.steps_per_epoch(dataset.open(args.loop), "train", ("ecg",), n)
     )
@@ -209,7 +209,7 @@ def wait_share(
         loop.loop(run, feed, lambda: [(1, batch_of(("ecg",), 1, device))], state)
         for _ in feed:  # to its end: Ray Data's own threads outlive a stream that is left, and Ray's end then kills us
             pass
-    return {"data_wait_share": round(state["waited"] / state["seconds"], 5), "steps": args.steps}
+    return {"data_wait_share": round(state.waited / state.seconds, 5), "steps": args.steps}
 
 
 def main() -> None:

@@ -34,7 +34,7 @@ import pyarrow.parquet as pq
 import torch
 
 from ecgcmr import nn
-from ecgcmr.cohort import dataset, shards
+from ecgcmr.cohort import build, dataset, shards, staging
 from ecgcmr.data import cache as memory
 from ecgcmr.data import stream
 from ecgcmr.runtime import cluster, hardware
@@ -66,11 +66,11 @@ class Memory:
 def make(out: Path, rows: int) -> dataset.Cohort:
     """A cohort of noise: reading does not depend on what the bytes mean."""
     rng, parts = np.random.default_rng(0), []
-    recipe = dataset.recipe_of("noise", {})
+    recipe = build.recipe_of("noise", {})
     request = {"source": "noise", "seed": 0, "recipe_hash": dataset.digest(recipe)}
     ecg = rng.standard_normal((64, 12, 5000)).astype(np.float16)
     cmr = rng.integers(0, 255, (64, 3, 210, 210), np.uint8)
-    with dataset.building(out, request):
+    with staging.building(out, request):
         for n, start in enumerate(range(0, rows, 512)):
             count, path = min(512, rows - start), f"train/shard-{n:05d}.parquet"
             body = (
@@ -84,7 +84,7 @@ def make(out: Path, rows: int) -> dataset.Cohort:
             )
             summary = shards.write_shard(out / path, body, ())
             parts.append({**summary, "path": path, "has": {"ecg": "1" * count, "cmr": "1" * count}})
-        return dataset.finish(
+        return staging.finish(
             out, request, recipe, parts, (), {"flow": [], "exclusions": [], "repairs": []}
         )
 

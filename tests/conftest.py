@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from ecgcmr.cohort import dataset, linkage, shards
+from ecgcmr.cohort import build, dataset, linkage, shards, staging
 from ecgcmr.runtime import cluster
 
 LABELS = ("cad", "af", "dm", "LVEF", "LVEDV")
@@ -59,10 +59,10 @@ def write_cohort(out, rows, shard_rows=64, labels=LABELS):
     request = {
         "source": "test",
         "seed": 0,
-        "recipe_hash": dataset.digest(dataset.recipe_of("test", {})),
+        "recipe_hash": dataset.digest(build.recipe_of("test", {})),
     }
     rows, parts = list(rows), []
-    with dataset.building(out, request):
+    with staging.building(out, request):
         for split in linkage.SPLITS:
             mine = [row for row in rows if row["split"] == split]
             for n, start in enumerate(range(0, len(mine), shard_rows)):
@@ -78,7 +78,7 @@ def write_cohort(out, rows, shard_rows=64, labels=LABELS):
             "exclusions": [],
             "repairs": [],
         }
-        return dataset.finish(out, request, dataset.recipe_of("test", {}), parts, labels, account)
+        return staging.finish(out, request, build.recipe_of("test", {}), parts, labels, account)
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ PACKAGE = ROOT / "platform" / "ecgcmr"
 # From the bottom up; a name is a file or a folder of the package. Imports go downwards, or stay within a folder.
 LAYERS = (
     ("errors",),
+    ("plugins",),
     ("files", "presets", "tasks"),
     ("paper",),
     ("runtime",),
@@ -39,13 +40,13 @@ DOORS = {
     "ray": (
         "runtime/cluster",
         "data/stream",
-        "cohort/dataset",
+        "cohort/staging",
         "inference/embed",
         "training/pretrain",
         "search/sweep",
     ),
     # three maps over shards: to the device, to disk, through an encoder
-    "ray.data": ("data/stream", "cohort/dataset", "inference/embed"),
+    "ray.data": ("data/stream", "cohort/staging", "inference/embed"),
     "ray.train": ("training/pretrain",),
     "ray.tune": ("search/sweep",),
     "optuna": ("search/sweep",),
@@ -228,7 +229,7 @@ def test_what_uses_the_package_says_what_it_is_for(folder):
         (
             "training/finetune",
             "from ray import data",
-            "only data/stream.py or cohort/dataset.py or inference/embed.py may import ray.data; move the call there",
+            "only data/stream.py or cohort/staging.py or inference/embed.py may import ray.data; move the call there",
         ),
         (
             "store",

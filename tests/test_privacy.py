@@ -31,8 +31,9 @@ from scipy.signal import resample_poly
 from test_explain import RUN, leave
 from test_raw_sax import COLUMNS, PHASES, ROWS, SLICES, image, stored
 
-from ecgcmr import cli, raw, store
+from ecgcmr import cli, raw
 from ecgcmr.cohort import dataset, shards
+from ecgcmr.runs import all_runs
 from ecgcmr.runtime import cluster
 from ecgcmr.signals import ecg
 from ecgcmr.training import finetune
@@ -460,7 +461,7 @@ def test_no_identifier_is_written(recordings, tmp_path, one_ray, capfd):
     refused = ("cohort", "build", "--ecg", f"wfdb:{recordings}", "--cohort", new, "--runs", runs)
     assert run(*refused) == 2  # in words
     assert any((runs / "logs").iterdir())
-    assert len(list(store.records(runs))) == 2
+    assert len(list(all_runs(runs))) == 2
     assert leaks(out, new, runs, tmp_path / "shared", tmp_path / "vectors", files) == set()
     assert words_in(capfd.readouterr()) == set()
     link = (out.with_name("c.link.csv")).read_text()

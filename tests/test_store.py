@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ecgcmr import store
+from ecgcmr import files, store
 from ecgcmr.errors import InputError
+from ecgcmr.runs import all_runs, is_finished
 from ecgcmr.trial import Trial
 
 TRIAL = Trial(
@@ -49,7 +50,7 @@ def finished(trial=TRIAL, value=0.75):
 
 def test_what_was_written_is_read_back(tmp_path):
     store.write(tmp_path, finished(), "cohort")
-    assert store.finished(tmp_path, TRIAL, "cohort")
+    assert is_finished(tmp_path, TRIAL, "cohort")
     row = store.rows(tmp_path).iloc[0]
     assert (row.trial, row.split, row.metric, row.value, row.n) == (
         TRIAL.name,
@@ -79,9 +80,9 @@ def test_a_group_may_read_what_is_written(tmp_path):
 def test_a_folder_of_another_recipe_is_refused_with_the_fields(tmp_path):
     store.write(tmp_path, finished(), "cohort")
     with pytest.raises(InputError, match=r"another recipe: epochs 400 → 10"):
-        store.finished(tmp_path, dataclasses.replace(TRIAL, epochs=10), "cohort")
+        is_finished(tmp_path, dataclasses.replace(TRIAL, epochs=10), "cohort")
     with pytest.raises(InputError, match=r"cohort cohort → other"):
-        store.finished(tmp_path, TRIAL, "other")
+        is_finished(tmp_path, TRIAL, "other")
 
 
 def test_missing_starts_are_named(tmp_path):
@@ -95,9 +96,9 @@ def test_missing_starts_are_named(tmp_path):
 def test_an_unfinished_folder_gives_way_to_the_finished_one(tmp_path):
     progress = store.Progress(tmp_path, TRIAL.name, 10, "steps")
     progress.update(10)
-    assert not store.finished(tmp_path, TRIAL, "cohort")
+    assert not is_finished(tmp_path, TRIAL, "cohort")
     store.write(tmp_path, finished(), "cohort")
-    assert store.finished(tmp_path, TRIAL, "cohort")
+    assert is_finished(tmp_path, TRIAL, "cohort")
     assert store.running(tmp_path) == []
     assert [path.name for path in store.folder(tmp_path, TRIAL.name).parent.iterdir()] == ["seed=0"]
 
@@ -120,9 +121,9 @@ def test_a_writer_killed_at_any_moment_leaves_nothing_half_written(tmp_path):
         time.sleep(wait)
         process.send_signal(signal.SIGKILL)
         process.wait()
-        for folder, record in store.records(tmp_path):
-            assert record["status"] == "finished"
-            assert len(pd.read_parquet(folder / store.ROWS)) == 1
+        for run in all_runs(tmp_path):
+            assert run.status == "finished"
+            assert len(pd.read_parquet(run.folder / store.ROWS)) == 1
             assert len(store.weights(tmp_path, TRIAL.name, "ecg")) == 1
 
 
@@ -168,8 +169,8 @@ def test_a_damaged_log_of_reads_is_named_with_its_line(tmp_path):
 
 def test_write_json_leaves_the_old_file_when_writing_fails(tmp_path):
     path = tmp_path / "a.json"
-    store.write_json(path, {"a": 1})
+    files.write_json(path, {"a": 1})
     with pytest.raises(TypeError):
-        store.write_json(path, {"a": object()})
+        files.write_json(path, {"a": object()})
     assert json.loads(path.read_text()) == {"a": 1}
     assert os.listdir(tmp_path) == ["a.json"]

@@ -32,8 +32,9 @@ from torch import Tensor
 from ecgcmr import methods, presets, store, tasks
 from ecgcmr import trial as trials
 from ecgcmr.cohort import dataset
-from ecgcmr.data import examples
+from ecgcmr.data import examples, sampler
 from ecgcmr.evaluation import statistics
+from ecgcmr.runs import all_runs
 from ecgcmr.search import sweep
 from ecgcmr.signals import ecg
 from ecgcmr.training import finetune
@@ -195,8 +196,8 @@ def finals(opened: dataset.Cohort, runs: Path, space: str, stated: pd.Series) ->
     outputs: dict[str, dict[tuple[str, int], pd.Series]] = {"val": {}, "test": {}}
     epochs: dict[str, list[int]] = {}
     trained, repeated = set(), []
-    for folder, record in store.records(runs):
-        trial = trials.from_json(record["trial"])
+    for run in all_runs(runs):
+        trial, folder = run.trial, run.folder
         if (trial.space, trial.stage, trial.task) != (space, "final", TASK.name):
             continue
         table = pd.read_parquet(folder / store.PREDICTIONS).set_index("subject")
@@ -205,7 +206,7 @@ def finals(opened: dataset.Cohort, runs: Path, space: str, stated: pd.Series) ->
         epochs.setdefault(trial.label, []).append(
             int(pd.read_parquet(folder / store.ROWS).epoch.iloc[0])
         )
-        trained.add(int(record["provenance"]["n_train"]))
+        trained.add(int(run.provenance["n_train"]))
         repeated.append(again(opened, folder, trial, outputs["test"][trial.label, trial.seed]))
     fits, errors = zip(*repeated)
     result: dict[str, Any] = {
@@ -287,7 +288,7 @@ class Learner:
         device, scale = torch.device("cpu"), examples.Scale(np.zeros(1), np.ones(1))
         pack = finetune.assemble(members, TASK, Path(), device, torch.float32)
         rows, draws = self.split(train, answers), finetune.draws_of(members, device)
-        per_epoch = examples.steps_per_epoch(len(train), self.trial.batch)
+        per_epoch = sampler.permuted_steps(len(train), self.trial.batch)
         for epoch in range(self.trial.epochs):
             chosen = finetune.orders(draws, epoch, len(train), members, device)
             for now in range(epoch * per_epoch, (epoch + 1) * per_epoch):

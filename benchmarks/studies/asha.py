@@ -23,6 +23,7 @@ import pandas as pd
 
 from ecgcmr import store, tasks
 from ecgcmr.cohort import dataset
+from ecgcmr.evaluation import selection
 from ecgcmr.search import spaces, study
 from ecgcmr.training import partition
 from ecgcmr.trial import Trial
@@ -70,7 +71,7 @@ def search(trials: list[Trial], cohort: dataset.Cohort, runs: Path) -> dict[str,
         "seconds": round(seconds, 1),
         "halted": int((rows.drop_duplicates("trial").status == "halted").sum()),
         "winner": finals[0].point,
-        "val": round(spaces.value(runs, best), 4),
+        "val": round(selection.value(runs, best), 4),
         "test": [round(float(value), 4) for value in test],
     }
 

@@ -53,10 +53,10 @@ def trained(
     )
     for part, name in trial.starts:
         run.method.load(part, store.weights(runs, name, part))
-    state = loop.beginning()
+    state = loop.State()
     judged = partial(pretrain.validation_batches, opened, NEEDS, trial.batch, device, 0, 1)
     loop.loop(run, shuffled(data, trial), judged, state)
-    return state["curve"]
+    return state.curve
 
 
 def main() -> None:

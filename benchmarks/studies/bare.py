@@ -31,8 +31,9 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
 from ecgcmr import store  # noqa: E402
-from ecgcmr.cohort import dataset  # noqa: E402
+from ecgcmr.cohort import build, dataset, prepare, staging  # noqa: E402
 from ecgcmr.data import cache, sampler, stream  # noqa: E402
+from ecgcmr.runs import is_finished  # noqa: E402
 from ecgcmr.runtime import hardware  # noqa: E402
 from ecgcmr.search import spaces, study  # noqa: E402
 from ecgcmr.training import loop, partition, pretrain, trees  # noqa: E402
@@ -43,24 +44,22 @@ ROWS = 512  # read at once
 
 
 def make_cohort(path: Path, subjects: int, jobs: int) -> None:
-    """Make the synthetic cohort with processes where `dataset.synth` has Ray Data."""
+    """Make the synthetic cohort with processes where `build.synth` has Ray Data."""
     with multiprocessing.get_context("fork").Pool(jobs) as pool:
 
         def each(todo: Any, out: Path) -> Iterator[dict[str, Any]]:
             rows = [{"job": json.dumps(job), "out": str(out.resolve())} for job in todo]
-            for row in pool.imap_unordered(dataset._work, rows):
+            for row in pool.imap_unordered(prepare.work, rows):
                 yield json.loads(row["part"])
 
-        dataset._each = each
-        dataset.synth(
-            path, subjects=subjects, shard_rows=dataset.SHARD_ROWS if subjects > 2000 else 64
-        )
+        staging._each = each
+        build.synth(path, subjects=subjects, shard_rows=build.SHARD_ROWS if subjects > 2000 else 64)
 
 
 def pre_train(trial: Trial, listed: list[Trial], cohort_path: Path, runs: Path, name: str) -> float:
     """One pre-training from memory; its seconds. A start may be the best of a sweep that has finished."""
     begun, cohort, device = time.monotonic(), dataset.open(cohort_path), torch.device(name)
-    if store.finished(runs, trial, cohort.fingerprint):
+    if is_finished(runs, trial, cohort.fingerprint):
         return 0.0
     trial = study.resolved([trial, *(t for t in listed if starts(trial, t.name))], runs)[0]
     needs = loop.build(trial).needs
@@ -78,7 +77,7 @@ def pre_train(trial: Trial, listed: list[Trial], cohort_path: Path, runs: Path, 
         held.take(piece)
     feed = (held.take(sampler.mine(held.order, step)) for step in range(run.steps))
     judged = list(pretrain.validation_batches(cohort, needs, trial.batch, device))
-    state = loop.beginning()
+    state = loop.State()
     status = loop.loop(run, feed, lambda: judged, state)
     store.write(runs, pretrain.outcome(run, state, status, cohort, "device"), cohort.fingerprint)
     return time.monotonic() - begun
@@ -136,7 +135,7 @@ def packs(trials: list[Trial], cohort: dataset.Cohort, runs: Path) -> list[list[
     todo = [
         t
         for t in trials
-        if t.method != trees.METHOD and not store.finished(runs, t, cohort.fingerprint)
+        if t.method != trees.METHOD and not is_finished(runs, t, cohort.fingerprint)
     ]
     return sorted(partition.packs(todo), key=lambda pack: -pack[0].epochs * len(pack))
 

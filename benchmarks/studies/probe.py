@@ -22,7 +22,7 @@ import torch
 
 from ecgcmr import presets, store, tasks
 from ecgcmr.cohort import dataset, shards
-from ecgcmr.data import examples
+from ecgcmr.data import inputs
 from ecgcmr.methods import trunk
 from ecgcmr.search import spaces, study
 from ecgcmr.training import loop
@@ -41,7 +41,7 @@ def embedded(trial: Trial, runs: Path, signals: dict[str, np.ndarray]) -> dict[s
         method.load(part, store.weights(runs, trial.name, part))
         rows = []
         for i in range(0, len(signals[part]), BATCH):
-            batch = examples.to_model(
+            batch = inputs.to_model(
                 {part: torch.from_numpy(np.array(signals[part][i : i + BATCH]))}
             )
             encoder = method.get_submodule(method.parts[part])

@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from ecgcmr import tasks
-from ecgcmr.cohort import check, dataset, linkage, shards
+from ecgcmr.cohort import build, check, dataset, linkage, shards, staging
 from ecgcmr.runtime import cluster
 from ecgcmr.search import study
 from ecgcmr.training import finetune, pretrain
@@ -66,10 +66,10 @@ def pool(out: Path, real: dataset.Cohort, synthetic: dataset.Cohort) -> dataset.
     index = synthetic.rows()
     others = index[index["LVEDV"].notna()].groupby("split").head(POOL // len(linkage.SPLITS))
     rows = [*rows_of(real, mine), *rows_of(synthetic, others)]
-    recipe = dataset.recipe_of("sunnybrook+synthetic", {})
+    recipe = build.recipe_of("sunnybrook+synthetic", {})
     request = {"source": "sunnybrook+synthetic", "seed": 0, "recipe_hash": dataset.digest(recipe)}
     parts = []
-    with dataset.building(out, request):
+    with staging.building(out, request):
         for split in linkage.SPLITS:
             chunk = [row for row in rows if row["split"] == split]
             path = f"{split}/shard-00000.parquet"
@@ -78,7 +78,7 @@ def pool(out: Path, real: dataset.Cohort, synthetic: dataset.Cohort) -> dataset.
                 {**summary, "path": path, "has": {"ecg": "0" * len(chunk), "cmr": "1" * len(chunk)}}
             )
         account: dict[str, Any] = {"flow": [], "exclusions": [], "repairs": []}
-        return dataset.finish(out, request, recipe, parts, shards.default_labels(), account)
+        return staging.finish(out, request, recipe, parts, shards.default_labels(), account)
 
 
 def trials() -> tuple[Trial, Trial]:
@@ -121,7 +121,7 @@ def main() -> None:
     args.work.mkdir(parents=True, exist_ok=True)
     known = labels(args.patients, args.statistics, args.work / "labels.csv")
     with cluster.running():
-        real = dataset.build(args.work / "real", cmr=f"dicom:{args.stacks}", labels=known)
+        real = build.build(args.work / "real", cmr=f"dicom:{args.stacks}", labels=known)
         faults = [str(fault) for fault in check.check(real.path)]
         pooled = pool(args.work / "pooled", real, dataset.open(args.synthetic))
         before, after = trials()

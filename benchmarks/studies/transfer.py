@@ -19,8 +19,8 @@ from typing import Any
 import pandas as pd
 
 from ecgcmr import paper, store
-from ecgcmr import trial as trials
 from ecgcmr.report.results.evidence import Evidence
+from ecgcmr.runs import all_runs
 
 PAIRS = ("mae:supervised", "mmcl:mae", "mmcl:mmcl-wo-mdm", "cmr-supervised:mmcl")
 CONTRASTIVE = ("simclr", "mmcl", "clocs")
@@ -34,16 +34,16 @@ def rounded(*numbers: float) -> list[float | None]:
 def pretrainings(runs: Path, space: str) -> dict[str, Any]:
     """First and last validation loss by trial, beside log(batch), where a contrastive loss of two modalities starts."""
     found = {}
-    for folder, record in store.records(runs):
-        trial = trials.from_json(record["trial"])
+    for run in all_runs(runs):
+        trial, folder = run.trial, run.folder
         if trial.space != space or trial.stage != "pretrain":
             continue
         curve = pd.read_parquet(folder / store.CURVE)
         name = f"{trial.task} {trial.label} {trial.point}"
         found[name] = {
             "val_loss": rounded(curve.val_loss.iloc[0], curve.val_loss.iloc[-1]),
-            "status": record["status"],
-            "minutes": round(record["provenance"]["seconds"] / 60, 1),
+            "status": run.status,
+            "minutes": round(run.provenance["seconds"] / 60, 1),
         }
         if "val_top1" in curve:
             found[name]["val_top1"] = rounded(curve.val_top1.iloc[-1])[0]

@@ -1,8 +1,9 @@
 """The command line: `ecgcmr <command>` here, `python jobs/<command>.py` on a cluster.
 
-A command (`commands/`) checks its arguments, opens what it needs, calls one function of the layer below and says in a few
-lines what came of it. Results go to stdout, the rest to stderr. Bad input is one line and exit code 2, and leaves nothing
-behind; whatever else goes wrong is one line, a log file and exit code 1.
+A command (`commands/`) checks its arguments, opens what it needs, calls one function of the layer
+below and says in a few lines what came of it. Results go to stdout, the rest to stderr. Bad input
+is one line and exit code 2, and leaves nothing behind; whatever else goes wrong is one line, a log
+file and exit code 1.
 """
 
 import argparse
@@ -18,7 +19,7 @@ from pathlib import Path
 
 from ecgcmr import store
 from ecgcmr.commands import cohorts, models, progress, results, studies
-from ecgcmr.commands.console import Screen
+from ecgcmr.commands.console import Console
 from ecgcmr.errors import InputError
 
 KINDS = (cohorts, studies, results, models)  # in the order of the help
@@ -45,15 +46,15 @@ def main(argv: list[str] | None = None) -> int:
     for name in ("runs", "cohort"):
         if hasattr(args, name):
             setattr(args, name, getattr(args, name).expanduser().resolve())
-    kept = hasattr(args, "runs")
-    folder = args.runs / "logs" if kept else Path(tempfile.mkdtemp(prefix="ecgcmr-"))
+    has_runs = hasattr(args, "runs")
+    folder = args.runs / "logs" if has_runs else Path(tempfile.mkdtemp(prefix="ecgcmr-"))
     log = (
         folder / f"{args.name.replace(' ', '-')}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
     )
     try:
         with progress.captured(log) as out:
             code = run(args, out)
-        if not kept and code != 1:  # 1 tells where the log is
+        if not has_runs and code != 1:  # 1 tells where the log is
             shutil.rmtree(folder, ignore_errors=True)
         return code
     except OSError as error:
@@ -62,7 +63,10 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def parsed(argv: list[str] | None) -> argparse.Namespace:
-    """The arguments. A reader of the help who has left is no error, and Python would find it only at its end."""
+    """The arguments.
+
+    A reader of the help who has left is no error, and Python would find it only at its end.
+    """
     try:
         return parser().parse_args(argv)
     finally:
@@ -75,38 +79,38 @@ def parsed(argv: list[str] | None) -> argparse.Namespace:
 def run(args: argparse.Namespace, out: progress.Streams) -> int:
     """Call the command's function and turn what it raises into a line and an exit code."""
     logger = logging.getLogger("ecgcmr")
-    screen = Screen(args, out)
+    console = Console(args, out)
     try:
-        return args.function(args, screen)
+        return args.function(args, console)
     except InputError as error:
         logger.info("refused: %s", error)
-        screen.note(f"ecgcmr: {' '.join(str(error).split())}")
-        if not worked(args, screen):
+        console.note(f"ecgcmr: {' '.join(str(error).split())}")
+        if not worked(args, console):
             out.discard()
         return 2
     except (KeyboardInterrupt, SystemExit):  # Ray Train turns the first into the second
-        screen.note("ecgcmr: stopped; the same command goes on where this one was")
+        console.note("ecgcmr: stopped; the same command goes on where this one was")
         return 130
     except OSError as error:
         logger.error(traceback.format_exc())
-        screen.note(f"ecgcmr: {os_words(error)}")
+        console.note(f"ecgcmr: {os_words(error)}")
         return 2
     except Exception as error:
         logger.error(traceback.format_exc())
-        screen.note(
+        console.note(
             f"ecgcmr: {type(error).__name__}: {first_line(error)}; the whole story is in {out.log}"
         )
         return 1
     finally:
-        screen.close()
+        console.close()
 
 
-def worked(args: argparse.Namespace, screen: Screen) -> bool:
-    """Whether a refused command has finished a cohort or a trial before: then its log tells of something."""
-    if not screen.ray:  # neither is made without, and a search of all runs may take seconds
+def worked(args: argparse.Namespace, console: Console) -> bool:
+    """Whether a refused command has finished a cohort or a trial before, which its log tells of."""
+    if not console.ray:  # neither is made without, and a search of all runs may take seconds
         return False
-    made = [args.cohort / "_cohort.json", *args.runs.glob(f"**/seed=*/{store.RECORD}")]
-    return any(path.exists() and path.stat().st_mtime >= screen.out.since for path in made)
+    outputs = [args.cohort / "_cohort.json", *args.runs.glob(f"**/seed=*/{store.RECORD}")]
+    return any(path.exists() and path.stat().st_mtime >= console.out.since for path in outputs)
 
 
 def first_line(error: BaseException) -> str:
@@ -121,7 +125,10 @@ def os_words(error: OSError) -> str:
         where = error.filename or "the output folder"
         return f"no space left on the disk of {where}; free some and run the same command again"
     if error.errno in (errno.EACCES, errno.EROFS):
-        return f"{error.filename}: not allowed to write or read there; choose another --runs or --cohort"
+        return (
+            f"{error.filename}: not allowed to write or read there; "
+            "choose another --runs or --cohort"
+        )
     return f"{error.filename or 'a file'}: {error.strerror or error}"
 
 

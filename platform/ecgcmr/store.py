@@ -6,13 +6,12 @@ written is written aside and renamed, so a killed run leaves no half file. A run
 `withdrawn.json` which cohorts people have withdrawn from since.
 """
 
-import contextlib
 import json
 import os
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,9 +20,10 @@ from typing import Any
 import pandas as pd
 from safetensors.numpy import load_file, save_file
 
+from ecgcmr import files
 from ecgcmr import trial as trials
-from ecgcmr.errors import InputError, differing
-from ecgcmr.trial import Trial
+from ecgcmr.errors import InputError
+from ecgcmr.trial import SEED_FOLDERS, Trial
 
 RECORD = "trial.json"
 ROWS = "rows.parquet"
@@ -80,56 +80,9 @@ class Finished:
     provenance: dict[str, Any]
 
 
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Call `write` with a path aside and rename it to `path`: readers see all of it or nothing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        write(aside)
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
-
-
-def absent(folder: Path) -> list[Path]:
-    """The folder and those above it, innermost first, as far as they are not there yet."""
-    return [path for path in (folder, *folder.parents) if not path.exists()]
-
-
-def vacate(folders: Iterable[Path]) -> None:
-    """Remove empty folders, given innermost first, up to the first that is not empty."""
-    with contextlib.suppress(OSError):
-        for path in folders:
-            path.rmdir()
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write canonical, readable JSON, whole or not at all."""
-    write_whole(
-        path, lambda aside: aside.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n")
-    )
-
-
 def folder(runs: Path, name: str) -> Path:
     """The folder of the trial of that name."""
     return runs / name
-
-
-def finished(runs: Path, trial: Trial, cohort_fingerprint: str) -> bool:
-    """Whether the trial was already run, by this recipe.
-
-    Raises:
-        InputError: a folder of this name was made by another recipe; names the fields that differ.
-    """
-    path = folder(runs, trial.name) / RECORD
-    if not path.exists():
-        return False
-    old = json.loads(path.read_text())["recipe"]
-    if differ := differing(old, trials.recipe(trial, cohort_fingerprint)):
-        raise InputError(
-            f"{path.parent} was made by another recipe: {differ}; use another --runs or delete the folder"
-        )
-    return True
 
 
 def write(runs: Path, result: Finished, cohort_fingerprint: str) -> list[dict[str, Any]]:
@@ -186,16 +139,14 @@ def write(runs: Path, result: Finished, cohort_fingerprint: str) -> list[dict[st
     return rows
 
 
-def records(runs: Path, without: Collection[str] = ()) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """(folder, content of trial.json) of every finished trial but those named, in the order of their names."""
-    for path in sorted(runs.glob(f"**/seed=*/{RECORD}")):
-        if path.parent.relative_to(runs).as_posix() not in without:
-            yield path.parent, json.loads(path.read_text())
+def finished_folders(runs: Path) -> list[Path]:
+    """The folders of all finished trials below a folder, by name."""
+    return sorted(path.parent for path in runs.glob(f"{SEED_FOLDERS}/{RECORD}"))
 
 
 def rows(runs: Path) -> pd.DataFrame:
     """Every measured number under `runs`, one row each; empty if nothing has finished."""
-    tables = [pd.read_parquet(folder / ROWS) for folder, _ in records(runs)]
+    tables = [pd.read_parquet(path / ROWS) for path in finished_folders(runs)]
     return (
         pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=list(ROW_COLUMNS))
     )
@@ -213,14 +164,14 @@ def weights(runs: Path, name: str, part: str) -> dict[str, Any]:
             f"start '{name}' has no {ENCODER} under {runs}; run its pre-training first (ecgcmr pretrain)"
         )
     prefix = f"{part}."
-    found = {
+    tensors = {
         key.removeprefix(prefix): value
         for key, value in load_file(path).items()
         if key.startswith(prefix)
     }
-    if not found:
+    if not tensors:
         raise InputError(f"start '{name}' has no '{part}' encoder in {path}")
-    return found
+    return tensors
 
 
 def log_test_read(runs: Path, trial_name: str, rows: int) -> None:
@@ -253,22 +204,22 @@ def test_reads(runs: Path) -> list[dict[str, Any]]:
     Raises:
         InputError: a line of the log is damaged.
     """
-    path, found = runs / TEST_READS, []
+    path, reads = runs / TEST_READS, []
     if not path.exists():
         return []
     for number, line in enumerate(path.read_text().splitlines(), 1):
         try:
-            found.append(json.loads(line))
+            reads.append(json.loads(line))
         except json.JSONDecodeError as error:
             raise InputError(
                 f"{path}:{number}: not a JSON record; restore the file, it is the log of test reads"
             ) from error
-    return found
+    return reads
 
 
 def note_withdrawn(runs: Path, since: Mapping[str, int]) -> None:
     """Note of cohorts, by fingerprint, how many people have withdrawn since; what was made from them is stale."""
-    write_json(runs / WITHDRAWN, {**withdrawn(runs), **since})
+    files.write_json(runs / WITHDRAWN, {**withdrawn(runs), **since})
 
 
 def withdrawn(runs: Path) -> dict[str, int]:
@@ -286,26 +237,6 @@ def withdrawn(runs: Path) -> dict[str, int]:
         raise InputError(
             f"{path}: damaged; withdraw again with this --runs, it says which runs are stale"
         ) from error
-
-
-def stale(
-    runs: Path, cohort: str, starts: Iterable[Sequence[str]], since: Mapping[str, int]
-) -> int:
-    """How many people have withdrawn since from a trial's cohort, or from that of a run that it started from.
-
-    Args:
-        runs: where those runs lie; one that is not there counts for nobody.
-        cohort: fingerprint of the trial's own.
-        starts: (part, name) of the runs that it started from.
-        since: of `withdrawn`.
-    """
-    people = [since.get(cohort, 0)]
-    for _, name in starts if since else ():
-        path = folder(runs, name) / RECORD
-        if path.exists():
-            record = json.loads(path.read_text())
-            people.append(stale(runs, record["recipe"]["cohort"], record["trial"]["starts"], since))
-    return max(people)
 
 
 class Progress:
@@ -328,7 +259,7 @@ class Progress:
         """Set how many units are done, with a few numbers to show beside."""
         self.record.update(done=done, shown=shown, now=time.time())
         if self.record["now"] - self.written >= self.every or done >= self.record["total"]:
-            write_json(self.path, self.record)
+            files.write_json(self.path, self.record)
             self.written = self.record["now"]
 
     def close(self) -> None:
@@ -338,10 +269,10 @@ class Progress:
 
 def running(runs: Path) -> list[dict[str, Any]]:
     """The progress records under `runs`, oldest first; a killed run leaves its last one."""
-    found = []
+    records = []
     for path in runs.glob(f"**/{PROGRESS}"):
         try:
-            found.append(json.loads(path.read_text()))
+            records.append(json.loads(path.read_text()))
         except (OSError, json.JSONDecodeError):  # removed or replaced between the two calls
             continue
-    return sorted(found, key=lambda record: record["started"])
+    return sorted(records, key=lambda record: record["started"])

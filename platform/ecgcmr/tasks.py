@@ -5,6 +5,7 @@ Any other 0/1 column of a cohort (a SNOMED CT or SCP diagnosis, a column of the 
 
 from dataclasses import dataclass
 
+from ecgcmr import plugins
 from ecgcmr.errors import unknown
 
 SEGMENTS = (
@@ -104,6 +105,15 @@ TASKS: dict[str, Task] = {
         _group("Err", "Radial strain"),
     )
 }
+
+
+def register(task: Task) -> None:
+    """Add a task, from a plugin.
+
+    Raises:
+        InputError: the name is taken.
+    """
+    plugins.register(TASKS, "task", task.name, task)
 
 
 def of(name: str, columns: tuple[str, ...] = ()) -> Task:

@@ -8,7 +8,8 @@ import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from ecgcmr import __version__
 from ecgcmr.errors import InputError
@@ -93,9 +94,57 @@ class Trial:
         return ",".join(words) or "default"
 
     @property
+    def task_folder(self) -> str:
+        """`<space>/<stage>/<task>`: what the trials of a task have in common."""
+        return f"{self.space}/{self.stage}/{self.task}"
+
+    @property
+    def system_folder(self) -> str:
+        """`<space>/<stage>/<task>/<label>`: what the points of one system have in common."""
+        return f"{self.task_folder}/{self.label}"
+
+    @property
     def name(self) -> str:
         """`<space>/<stage>/<task>/<label>/<point>/seed=<s>`: the trial's folder under `runs/`."""
-        return f"{self.space}/{self.stage}/{self.task}/{self.label}/{self.point}/seed={self.seed}"
+        return f"{self.system_folder}/{self.point}/seed={self.seed}"
+
+
+# -- the grammar of a name, which is a path ----------------------------------------------------------------------------
+
+SEED_FOLDERS = "**/seed=*"  # below a folder of runs: where trials lie
+DEPTH = 6  # folders of a name
+
+
+class NameParts(NamedTuple):
+    """The folders of a trial's name, or of what it shares with others; "" where it has none."""
+
+    space: str = ""
+    stage: str = ""
+    task: str = ""
+    label: str = ""
+    point: str = ""
+    seed: str = ""
+
+    @property
+    def system_folder(self) -> str:
+        """`<space>/<stage>/<task>/<label>`."""
+        return "/".join(self[:4])
+
+
+def name_parts(name: str) -> NameParts:
+    """The folders of a trial's name, of a sweep of pre-trainings (`Trial.system_folder`), or of any folder above it."""
+    return NameParts(*name.split("/")[:DEPTH])
+
+
+def take_of(point: str) -> float:
+    """The share of the labels that a point's folder tells of."""
+    shares = [word.removeprefix("take=") for word in point.split(",") if word.startswith("take=")]
+    return float(shares[0]) if shares else 1.0
+
+
+def runs_above(folder: Path) -> Path:
+    """The folder of runs that a trial's own folder lies in."""
+    return folder.parents[DEPTH - 1]
 
 
 def to_json(trial: Trial) -> dict[str, Any]:

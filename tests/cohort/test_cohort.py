@@ -18,7 +18,7 @@ import test_raw_sax
 from conftest import heart_rows, write_cohort
 
 from ecgcmr import raw, tasks
-from ecgcmr.cohort import check, dataset, linkage, shards
+from ecgcmr.cohort import build, check, dataset, linkage, shards
 from ecgcmr.cohort.labels.merge import Labels, read_labels
 from ecgcmr.cohort.linkage import Found
 from ecgcmr.errors import InputError
@@ -63,7 +63,9 @@ def test_the_form_of_a_shard_is_what_ecg_and_cmr_make():
 
 
 def test_reading_tasks_do_without_pytorch():
-    code = "import sys, ecgcmr.order; sys.exit('torch' in sys.modules or 'ray' in sys.modules)"
+    code = (
+        "import sys, ecgcmr.data.sampler; sys.exit('torch' in sys.modules or 'ray' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
 
 
@@ -155,12 +157,12 @@ def test_opening_what_is_no_cohort(tmp_path, small_cohort):
 def test_a_folder_with_something_else_is_left_alone(tmp_path, small_cohort):
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(InputError, match="not empty and no cohort"):
-        dataset.synth(tmp_path, subjects=10)
+        build.synth(tmp_path, subjects=10)
     with pytest.raises(
         InputError,
         match=r"holds a cohort made otherwise: .*source test → synthetic.*subjects None → 10",
     ):
-        dataset.synth(small_cohort.path, subjects=10)
+        build.synth(small_cohort.path, subjects=10)
 
 
 # -- pairing -----------------------------------------------------------------------------------------------------------
@@ -181,14 +183,16 @@ def test_splits_are_the_paper_s_and_a_function_of_the_seed():
 
 def test_repeat_visits_share_person_and_split():
     visits = [found("ecg", f"e{i}", person=f"p{i // 3}") for i in range(60)]
-    rows = pd.DataFrame(linkage.link(visits, Labels(), SECRET, 0).rows)
+    rows = pd.DataFrame(linkage.link(linkage.sort_out(visits), Labels(), SECRET, 0).rows)
     assert rows["subject"].nunique() == 20
     assert (rows.groupby("subject")["split"].nunique() == 1).all()
 
 
 def test_pseudonyms_follow_the_key_and_hide_the_file():
     rows = [
-        linkage.link([found("ecg", "JOHN-DOE")], Labels(), s, 0).rows[0]["subject"]
+        linkage.link(linkage.sort_out([found("ecg", "JOHN-DOE")]), Labels(), s, 0).rows[0][
+            "subject"
+        ]
         for s in (SECRET, SECRET, b"x")
     ]
     assert rows[0] == rows[1] != rows[2]
@@ -197,7 +201,9 @@ def test_pseudonyms_follow_the_key_and_hide_the_file():
 
 def test_the_first_of_equal_recordings_stays():
     linked = linkage.link(
-        [found("ecg", "a", digest="d"), found("ecg", "b", digest="d"), found("ecg", "c")],
+        linkage.sort_out(
+            [found("ecg", "a", digest="d"), found("ecg", "b", digest="d"), found("ecg", "c")]
+        ),
         Labels(),
         SECRET,
         0,
@@ -217,13 +223,15 @@ def test_ecg_and_cmr_join_by_key_then_by_labels_file(tmp_path):
         found("cmr", "S9"),
         found("cmr", "S7"),
     ]
-    plain = linkage.link(recordings, Labels(), SECRET, 0)
+    plain = linkage.link(linkage.sort_out(recordings), Labels(), SECRET, 0)
     assert sum(bool(r["ecg"] and r["cmr"]) for r in plain.rows) == 1
     assert len(plain.rows) == 5
     (tmp_path / "l.csv").write_text(
         "subject,ecg,cmr,cad\nann,records/2.hea,S9,1\nbob,3,,0\nann,,S7,\n"
     )
-    linked = linkage.link(recordings, read_labels([tmp_path / "l.csv"]), SECRET, 0)
+    linked = linkage.link(
+        linkage.sort_out(recordings), read_labels([tmp_path / "l.csv"]), SECRET, 0
+    )
     by = {(r["ecg"] or "", r["cmr"] or ""): r for r in linked.rows}
     pair = by["/raw/2.ecg", "/raw/S9.cmr"]
     assert pair["subject"] == linkage.pseudonym(SECRET, "ann")
@@ -248,7 +256,10 @@ def test_two_files_of_one_name_do_not_hide_each_other(tmp_path, caplog):
     (tmp_path / "l.csv").write_text("ecg,cad\n0001,1\n0002,1\n")
     ecgs = [named("ecg", "a/0001"), named("ecg", "b/0001"), named("ecg", "a/0002")]
     linked = linkage.link(
-        [*ecgs, named("cmr", "c/0001")], read_labels([tmp_path / "l.csv"]), SECRET, 0
+        linkage.sort_out([*ecgs, named("cmr", "c/0001")]),
+        read_labels([tmp_path / "l.csv"]),
+        SECRET,
+        0,
     )
     assert pairs(linked) == {(f.source, None) for f in ecgs} | {
         (None, "x:/raw/c/0001.x")
@@ -267,7 +278,7 @@ def test_folders_tell_files_of_one_name_apart_for_pairing_too():
     recordings = [
         named(kind, f"{kind}/{visit}/7") for kind in ("ecg", "cmr") for visit in ("first", "second")
     ]
-    linked = linkage.link(recordings, Labels(), SECRET, 0)
+    linked = linkage.link(linkage.sort_out(recordings), Labels(), SECRET, 0)
     assert pairs(linked) == {
         (f"x:/raw/ecg/{v}/7.x", f"x:/raw/cmr/{v}/7.x") for v in ("first", "second")
     }
@@ -275,7 +286,7 @@ def test_folders_tell_files_of_one_name_apart_for_pairing_too():
 
 def test_named_persons_may_share_file_names():
     ptb = [named("ecg", f"patient00{i}/s0010_re", person=f"patient00{i}") for i in (1, 2)]
-    rows = linkage.link(ptb, Labels(), SECRET, 0).rows
+    rows = linkage.link(linkage.sort_out(ptb), Labels(), SECRET, 0).rows
     assert len({row["subject"] for row in rows}) == len(rows) == 2
 
 
@@ -284,7 +295,7 @@ def test_one_patient_number_is_one_person_and_makes_no_pair(caplog):
         return dataclasses.replace(found(kind, key, **more), patient=patient)
 
     ecgs = [of("ecg", f"e{i}", f"n{i // 3}") for i in range(60)] + [of("ecg", "alone", None)]
-    linked = linkage.link([*ecgs, of("cmr", "c", "n0")], Labels(), SECRET, 0)
+    linked = linkage.link(linkage.sort_out([*ecgs, of("cmr", "c", "n0")]), Labels(), SECRET, 0)
     rows = pd.DataFrame(linked.rows)
     assert rows["subject"].nunique() == 21
     assert (rows.groupby("subject")["split"].nunique() == 1).all()
@@ -293,22 +304,38 @@ def test_one_patient_number_is_one_person_and_makes_no_pair(caplog):
     assert "n0" not in str(linked.rows) + str(linked.link)
     # Two systems count differently; the pair that shares a file name ties them together.
     both = [of("ecg", "x", "a"), of("cmr", "x", "b"), of("cmr", "y", "b"), of("ecg", "z", "a")]
-    assert len({row["subject"] for row in linkage.link(both, Labels(), SECRET, 0).rows}) == 1
+    assert (
+        len(
+            {
+                row["subject"]
+                for row in linkage.link(linkage.sort_out(both), Labels(), SECRET, 0).rows
+            }
+        )
+        == 1
+    )
     assert not caplog.text
     device = [of("ecg", "x", "a", sex=0.0), of("ecg", "y", "a", sex=1.0), of("ecg", "z", "a")]
-    assert len({row["subject"] for row in linkage.link(device, Labels(), SECRET, 0).rows}) == 3
+    assert (
+        len(
+            {
+                row["subject"]
+                for row in linkage.link(linkage.sort_out(device), Labels(), SECRET, 0).rows
+            }
+        )
+        == 3
+    )
     assert "1 patient numbers of headers stand for several people: passed over" in caplog.text
 
 
 def test_a_labels_file_outweighs_the_patient_number(tmp_path):
     ecgs = [dataclasses.replace(found("ecg", key), patient="n") for key in ("a", "b", "c")]
     (tmp_path / "one.csv").write_text("subject,ecg,cad\nann,b,1\n")
-    linked = linkage.link(ecgs, read_labels([tmp_path / "one.csv"]), SECRET, 0)
+    linked = linkage.link(linkage.sort_out(ecgs), read_labels([tmp_path / "one.csv"]), SECRET, 0)
     assert {row["subject"] for row in linked.rows} == {
         linkage.pseudonym(SECRET, "ann")
     }  # so `withdraw` finds all three
     (tmp_path / "two.csv").write_text("subject,ecg,cad\nann,b,1\nbob,c,1\n")
-    linked = linkage.link(ecgs, read_labels([tmp_path / "two.csv"]), SECRET, 0)
+    linked = linkage.link(linkage.sort_out(ecgs), read_labels([tmp_path / "two.csv"]), SECRET, 0)
     assert {row["subject"] for row in linked.rows} == {
         linkage.pseudonym(SECRET, who) for who in ("a", "ann", "bob")
     }
@@ -322,7 +349,7 @@ def test_biobank_recordings_are_paired_by_person_and_visit():
 
     ecgs, cmrs = [of("ecg", 20205, v) for v in "23"], [of("cmr", 20209, v) for v in "34"]
     unknown = found("cmr", "1000012")  # ukbb_cardiac's folder: the person without the visit
-    linked = linkage.link([*ecgs, *cmrs, unknown], Labels(), SECRET, 0)
+    linked = linkage.link(linkage.sort_out([*ecgs, *cmrs, unknown]), Labels(), SECRET, 0)
     assert pairs(linked) == {
         (ecgs[1].source, cmrs[0].source),
         (ecgs[0].source, unknown.source),
@@ -339,7 +366,9 @@ def test_the_flow_accounts_for_every_recording():
         dataclasses.replace(found("ecg", "y"), step="plausible", reason="flat lead"),
     ]
     linked = linkage.link(
-        [*bad, found("ecg", "a", digest="d", af=1.0), found("ecg", "b", digest="d")],
+        linkage.sort_out(
+            [*bad, found("ecg", "a", digest="d", af=1.0), found("ecg", "b", digest="d")]
+        ),
         Labels(),
         SECRET,
         0,
@@ -353,7 +382,7 @@ def test_the_flow_accounts_for_every_recording():
     with pytest.raises(
         InputError, match="none of 2 recordings can serve: 1 truncated, 1 flat lead"
     ):
-        linkage.link(bad, Labels(), SECRET, 0)
+        linkage.link(linkage.sort_out(bad), Labels(), SECRET, 0)
 
 
 def test_a_labels_file_brings_no_text_and_no_dates(tmp_path, caplog):
@@ -395,14 +424,14 @@ def tree(path):
 
 
 def synth(path):
-    return dataset.synth(path, subjects=30, seed=5, shard_rows=4)
+    return build.synth(path, subjects=30, seed=5, shard_rows=4)
 
 
 def test_a_killed_build_resumes_and_ends_byte_for_byte(tmp_path, ray_session):
     whole = synth(tmp_path / "a" / "c")
     code = f"""
 import sys
-sys.path[:0] = [{str(os.path.dirname(__file__))!r}, {str(os.path.dirname(os.path.dirname(__file__)))!r}]
+sys.path[:] = {sys.path!r}
 from pathlib import Path
 from ecgcmr.runtime import cluster
 from test_cohort import synth
@@ -424,7 +453,7 @@ synth(Path({str(tmp_path)!r}) / "b" / "c")
     with pytest.raises(InputError, match="an unfinished cohort; run the same command again"):
         dataset.open(killed)
     with pytest.raises(InputError, match="an unfinished cohort made otherwise: seed 5 → 6"):
-        dataset.synth(killed, subjects=30, seed=6, shard_rows=4)
+        build.synth(killed, subjects=30, seed=6, shard_rows=4)
     done = {
         p: (killed / "train" / p.name.split("-", 1)[1]).with_suffix(".parquet")
         for p in parts
@@ -438,13 +467,13 @@ synth(Path({str(tmp_path)!r}) / "b" / "c")
 
 
 def test_synthetic_rows_are_the_generator_s(tmp_path, ray_session):
-    made = dataset.synth(tmp_path / "c", subjects=9, seed=2)
+    made = build.synth(tmp_path / "c", subjects=9, seed=2)
     assert made.manifest["rows"] == {"train": 6, "val": 1, "test": 2}
     index = made.rows()
     assert sorted(index["subject"]) == [f"synth-{i:07d}" for i in range(1, 10)]
     assert set(tasks.PHENOTYPES) | set(tasks.DISEASES) <= set(index.columns)
     assert 3 <= index["LVEF"].notna().sum() <= 6  # half of them are phenotyped
-    again = dataset.synth(tmp_path / "c", subjects=9, seed=2)
+    again = build.synth(tmp_path / "c", subjects=9, seed=2)
     assert again.fingerprint == made.fingerprint
 
 
@@ -487,7 +516,7 @@ def test_a_cohort_of_recordings(tmp_path, ray_session):
         "ecg,subject,cad\n" + "".join(f"r{i},P{i // 2},{i % 2}\n" for i in range(8))
     )
     places = [f"wfdb:{raw}", f"wfdb:{tmp_path / 'other site'}"]
-    made = dataset.build(
+    made = build.build(
         tmp_path / "c", ecg=places, labels=tmp_path / "labels.csv", seed=1, shard_rows=4
     )
     assert check.check(made.path) == []
@@ -519,14 +548,14 @@ def test_a_cohort_of_recordings(tmp_path, ray_session):
     }
     assert (tmp_path / "c.key").stat().st_mode & 0o77 == 0
     with pytest.raises(InputError, match="seed 1 → 2"):
-        dataset.build(
+        build.build(
             tmp_path / "c", ecg=places, labels=tmp_path / "labels.csv", seed=2, shard_rows=4
         )
     (tmp_path / "labels.csv").write_text("ecg,flag_paced\nr1,1\n")
     with pytest.raises(
         InputError, match="column 'flag_paced' is a flag that the build makes itself"
     ):
-        dataset.build(tmp_path / "d", ecg=places, labels=tmp_path / "labels.csv")
+        build.build(tmp_path / "d", ecg=places, labels=tmp_path / "labels.csv")
 
 
 def test_a_folder_of_several_formats_needs_no_format(tmp_path):
@@ -535,25 +564,25 @@ def test_a_folder_of_several_formats_needs_no_format(tmp_path):
     (tmp_path / "in/x.xml").write_bytes(handmade_exports.muse(handmade_exports.beats()))
     (tmp_path / "in/notes.txt").write_text("no ECG")
     place = tmp_path / "in"
-    assert dataset.find("ecg", str(place)) == [f"wfdb:{place}/a/r0.hea", f"muse:{place}/x.xml"]
-    assert dataset.find("ecg", f"wfdb:{place}") == [f"wfdb:{place}/a/r0.hea"]
+    assert build.find("ecg", str(place)) == [f"wfdb:{place}/a/r0.hea", f"muse:{place}/x.xml"]
+    assert build.find("ecg", f"wfdb:{place}") == [f"wfdb:{place}/a/r0.hea"]
 
 
 def test_bad_sources(tmp_path):
     with pytest.raises(InputError, match="a cohort needs recordings"):
-        dataset.build(tmp_path / "c")
+        build.build(tmp_path / "c")
     with pytest.raises(InputError, match="unknown reader of --ecg 'tape'; known:"):
-        dataset.build(tmp_path / "c", ecg="tape:/x")
+        build.build(tmp_path / "c", ecg="tape:/x")
     for given, words in (
         (str(tmp_path / "none"), "no such file or folder"),
         (str(tmp_path), "no ECG in a format"),
     ):
         with pytest.raises(InputError, match=f"--ecg {given}: {words}"):
-            dataset.build(tmp_path / "c", ecg=given)
+            build.build(tmp_path / "c", ecg=given)
     with pytest.raises(InputError, match="unknown reader of --cmr"):
-        dataset.build(tmp_path / "c", cmr=str(tmp_path))
+        build.build(tmp_path / "c", cmr=str(tmp_path))
     with pytest.raises(InputError, match="must not lie inside the cohort"):
-        dataset.secret(tmp_path / "c", tmp_path / "c" / "key")
+        build.secret(tmp_path / "c", tmp_path / "c" / "key")
 
 
 def test_a_build_of_nothing_usable_leaves_nothing(tmp_path, ray_session):
@@ -561,7 +590,7 @@ def test_a_build_of_nothing_usable_leaves_nothing(tmp_path, ray_session):
     source.mkdir()
     (source / "a.hea").write_text("a 12 500 5000\n")  # no signal lines, no data
     with pytest.raises(InputError, match="none of 1 recordings can serve"):
-        dataset.build(tmp_path / "c", ecg=f"wfdb:{source}")
+        build.build(tmp_path / "c", ecg=f"wfdb:{source}")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["recordings"]
 
 
@@ -585,9 +614,7 @@ def test_recordings_of_uk_biobank_pair_by_participant_and_visit(tmp_path, ray_se
             test_raw_sax.archive(
                 stacks / f"{person}_20209_{visit}_0.zip", beating(10 + number, 300 * int(visit))
             )
-    made = dataset.build(
-        tmp_path / "c", ecg=[f"cardiosoft:{ecgs}"], cmr=[f"dicom:{stacks}"], seed=3
-    )
+    made = build.build(tmp_path / "c", ecg=[f"cardiosoft:{ecgs}"], cmr=[f"dicom:{stacks}"], seed=3)
     link = pd.read_csv(tmp_path / "c.link.csv", dtype=str, keep_default_na=False)
     assert set(link.excluded) == {""}
     subject = {key.split("_")[0]: name for key, name in zip(link.key, link.subject)}

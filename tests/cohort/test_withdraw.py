@@ -1,6 +1,7 @@
 """People who withdraw leave no trace in the new cohort, nobody else changes, and what was made with them is told."""
 
 import dataclasses
+import json
 import shutil
 
 import handmade
@@ -9,10 +10,11 @@ import pandas as pd
 import pytest
 from conftest import heart_rows, write_cohort
 
-from ecgcmr import cli, store
+from ecgcmr import cli, files, store
 from ecgcmr.cohort import check, dataset, linkage, shards, withdraw
 from ecgcmr.errors import InputError
 from ecgcmr.report import page
+from ecgcmr.runs import withdrawn_since
 
 SECRET = b"k" * 32
 
@@ -51,7 +53,7 @@ def write_old(folder):
         "exclusions": [{"key": lost["subject"], "reason": "ecg: unreadable"}],
         "repairs": [{"key": s, "what": "ecg: cropped"} for s in index["subject"].unique()],
     }
-    store.write_json(made.path / dataset.MANIFEST, manifest)
+    files.write_json(made.path / dataset.MANIFEST, manifest)
 
 
 @pytest.fixture(scope="module")
@@ -167,9 +169,10 @@ def test_runs_of_every_replaced_cohort_are_stale_also_when_it_is_gone(
 ):
     runs = tmp_path / "runs"
     handmade.fill(runs, tasks=("af",), seeds=(0,))
-    for folder, record in store.records(runs):  # as if made from the old cohort
+    for folder in store.finished_folders(runs):  # as if made from the old cohort
+        record = json.loads((folder / store.RECORD).read_text())
         record["recipe"]["cohort"] = old.fingerprint
-        store.write_json(folder / store.RECORD, record)
+        files.write_json(folder / store.RECORD, record)
     words = [
         "--cohort",
         old.path,
@@ -211,12 +214,12 @@ def test_withdrawals_reach_what_started_from_a_run_of_the_old_cohort(tmp_path):
         ("s/final/cad", "new", [["ecg", "s/pre/mmcl"], ["cmr", "s/pre/gone"]]),
     ):
         record = {"recipe": {"cohort": cohort_}, "trial": {"starts": starts}}
-        store.write_json(store.folder(runs, name) / store.RECORD, record)
+        files.write_json(store.folder(runs, name) / store.RECORD, record)
     starts = [["ecg", "s/pre/mmcl"], ["cmr", "s/pre/gone"]]
-    assert store.stale(runs, "new", starts, {"old": 3}) == 3
-    assert store.stale(runs, "new", starts, {"old": 3, "middle": 5}) == 5
-    assert store.stale(runs, "new", [], {"old": 3}) == 0
-    assert store.stale(runs, "new", starts, {}) == 0
+    assert withdrawn_since(runs, "new", starts, {"old": 3}) == 3
+    assert withdrawn_since(runs, "new", starts, {"old": 3, "middle": 5}) == 5
+    assert withdrawn_since(runs, "new", [], {"old": 3}) == 0
+    assert withdrawn_since(runs, "new", starts, {}) == 0
 
 
 @pytest.mark.parametrize(("people", "who"), [(0, ""), (1, "1 person has"), (12, "12 people have")])

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from conftest import heart_rows, write_cohort
 
-from ecgcmr import cli, store
+from ecgcmr import cli, files, store
 from ecgcmr.cohort import dataset
 from ecgcmr.errors import InputError
 from ecgcmr.runtime import cluster
@@ -204,7 +204,7 @@ def test_the_log_of_a_refusal_is_kept_where_work_was_done_before(
 ):
     def refuse(trials, path, runs, **_):
         if works:
-            store.write_json(runs / trials[0].name / store.RECORD, {})
+            files.write_json(runs / trials[0].name / store.RECORD, {})
         raise InputError("a worker's refusal")
 
     monkeypatch.setattr(cluster, "start", lambda **_: None)
@@ -294,7 +294,7 @@ def test_status_tells_finished_running_and_stopped(tmp_path, capfd):
     assert (code, beside) == (0, "")
     assert "running" in text
     assert "5/10 steps" in text
-    store.write_json(progress.path, {**progress.record, "now": progress.record["now"] - 3600})
+    files.write_json(progress.path, {**progress.record, "now": progress.record["now"] - 3600})
     assert "stopped" in called(capfd, "status", "--runs", tmp_path, "--cohort", tmp_path)[1]
 
 

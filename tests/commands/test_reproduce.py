@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from ecgcmr import paper, store
-from ecgcmr import trial as trials
+from ecgcmr.runs import all_runs
 from ecgcmr.search import study
 
 FIGURES = (
@@ -41,7 +41,7 @@ def test_it_takes_less_than_25_minutes(toy):
 @pytest.mark.slow
 def test_every_system_has_run(toy):
     runs, _, _ = toy
-    found = [trials.from_json(record["trial"]) for _, record in store.records(runs)]
+    found = [run.trial for run in all_runs(runs)]
     assert {trial.label for trial in found if trial.stage == "pretrain"} == set(study.PRETRAININGS)
     assert {trial.label for trial in found if trial.stage == "final"} == {
         *study.FINETUNED,
@@ -77,8 +77,6 @@ def test_every_figure_is_there_and_every_claim_is_judged(toy):
 @pytest.mark.slow
 def test_the_test_set_was_read_once_by_each_final_run(toy):
     runs, _, _ = toy
-    finals = [
-        folder for folder, record in store.records(runs) if record["trial"]["stage"] == "final"
-    ]
+    finals = [run.folder for run in all_runs(runs) if run.trial.stage == "final"]
     read = [line["trial"] for line in store.test_reads(runs)]
     assert sorted(read) == sorted(folder.relative_to(runs).as_posix() for folder in finals)

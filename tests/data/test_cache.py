@@ -150,12 +150,12 @@ def test_a_training_from_memory_ends_with_the_weights_of_one_that_streams(
 ):
     trial, ends = tiny("mmcl", batch=BATCH, epochs=3), []
     for cache in ("off", "host"):
-        run, state = prepared(trial, torch.float32), loop.beginning()
+        run, state = prepared(trial, torch.float32), loop.State()
         per_epoch = stream.steps_per_epoch(small_cohort, "train", BOTH, BATCH)
         run = loop.Training(**{**vars(run), "per_epoch": per_epoch})
         feed = batches(small_cohort, cache, epochs=3)
         assert loop.loop(run, feed, validation(trial), state) == "finished"
-        ends.append({**run.method.state_dict(), **state["kept"]})
+        ends.append({**run.method.state_dict(), **state.kept})
     assert all(torch.equal(value, ends[1][name]) for name, value in ends[0].items())
 
 

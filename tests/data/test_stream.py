@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ecgcmr.cohort import dataset
-from ecgcmr.data import examples, sampler, stream
+from ecgcmr.data import inputs, sampler, stream
 from ecgcmr.errors import InputError
 from ecgcmr.signals import ecg
 
@@ -145,7 +145,7 @@ def test_to_model_normalises_and_scales():
         "cmr": torch.tensor([[0, 255]], dtype=torch.uint8),
         "target": torch.ones(2),
     }
-    out = examples.to_model(batch, torch.float64)
+    out = inputs.to_model(batch, torch.float64)
     assert torch.equal(out["ecg"], ecg.normalise(batch["ecg"]).double())
     assert out["cmr"].tolist() == [[0.0, 1.0]]
     assert out["target"] is batch["target"]

@@ -13,8 +13,8 @@ import pytest
 import torch
 from conftest import LABELS, heart_rows, write_cohort
 
-from ecgcmr import cli, store, trial
-from ecgcmr.data import examples
+from ecgcmr import cli, files, store, trial
+from ecgcmr.data import inputs
 from ecgcmr.errors import InputError
 from ecgcmr.inference import embed, ensemble, model, predict, weights
 from ecgcmr.inference.predict import Refused
@@ -83,7 +83,7 @@ def test_the_logits_of_a_final_run_are_linear_in_its_embeddings(study, final):
     logits = torch.from_numpy(made.of(signals)) @ head.weight.T + head.bias
     cpu = torch.device("cpu")
     network = ensemble.network(ensemble.records(final)[0], cpu)
-    expected = network({"ecg": examples.seen(signals, "ecg", cpu).float()}, {}, {})["logits"]
+    expected = network({"ecg": inputs.held(signals, "ecg", cpu).float()}, {}, {})["logits"]
     torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-5)
     assert made.pooling == "what the last layer reads"
 
@@ -96,7 +96,7 @@ def test_a_pretrained_encoder_gives_its_mean_token_and_its_pooled_features(paire
     assert (ecg.modality, ecg.pooling) == ("ecg", "mean token")
     assert ecg.of(signals["ecg"]).shape == (3, handmade_model.TINY.width)
     cmr = embed.encoder(runs, "cmr", "cpu")
-    image = method.cmr_view(torch.from_numpy(signals["cmr"].copy()).float() / 255, {})
+    image = method.views["cmr"](torch.from_numpy(signals["cmr"].copy()).float() / 255, {})
     np.testing.assert_allclose(
         cmr.of(signals["cmr"]), method.cmr(image, False).detach().numpy(), rtol=1e-5, atol=1e-6
     )
@@ -141,7 +141,7 @@ def test_a_cohort_is_embedded_shard_by_shard_and_goes_on_where_it_was(
     kept, lost = (out / cohort.rows(split).shard.iloc[0] for split in ("train", "val"))
     manifest = json.loads((out / embed.MANIFEST).read_text())
     (out / embed.MANIFEST).unlink()
-    store.write_json(
+    files.write_json(
         out / embed.REQUEST, {k: v for k, v in manifest.items() if k not in ("rows", "width")}
     )
     before, old = kept.stat().st_mtime_ns, lost.read_bytes()
@@ -172,7 +172,7 @@ def test_finished_embeddings_start_no_ray_and_others_are_refused(
         "rows": 7,
         "width": 8,
     }
-    store.write_json(out / embed.MANIFEST, held)
+    files.write_json(out / embed.MANIFEST, held)
     monkeypatch.setattr(embed, "_mapped", lambda *_: pytest.fail("started"))
     assert embed.of_cohort(final, cohort.path, out) == held
     other = next((study[1] / "t/final/lv/mmcl").rglob("seed=0"))
@@ -191,7 +191,7 @@ def test_signals_of_another_recipe_are_refused(study, final, tmp_path):
     record = json.loads((folder / store.RECORD).read_text())
     record["provenance"]["cohort"]["recipe"]["ecg"]["rate_hz"] = 250
     (folder / store.RECORD).write_text(json.dumps(record))
-    with pytest.raises(InputError, match="otherwise than these: rate_hz 250 → 500"):
+    with pytest.raises(InputError, match=r"another recipe than .*: ecg\.rate_hz 250 → 500"):
         embed.of_cohort(folder, study[0].path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -266,7 +266,7 @@ def test_many_files_are_embedded_in_parts_by_ray_and_go_on_where_they_were(
     manifest = json.loads((out / embed.MANIFEST).read_text())
     (out / embed.MANIFEST).unlink()
     (out / names[1]).unlink()
-    store.write_json(
+    files.write_json(
         out / embed.REQUEST, {k: v for k, v in manifest.items() if k not in ("rows", "width")}
     )
     before = (out / names[0]).stat().st_mtime_ns
@@ -318,7 +318,7 @@ def test_an_import_that_says_nothing_of_its_signals_is_used_with_a_word_and_a_ru
         tmp_path / "stated.safetensors", tmp_path / "runs", part="ecg", space="p", label="stated"
     )
     listed = predict.recordings([tmp_path / "ecgs"])
-    with pytest.raises(InputError, match=r"prepared otherwise than these: .*rate_hz 250 → 500"):
+    with pytest.raises(InputError, match=r"another recipe than .*: .*rate_hz 250 → 500"):
         embed.of_files(tmp_path / "runs" / other, listed, tmp_path / "no")
     path = next(shutil.copytree(pretrained[0], tmp_path / "own").rglob(store.RECORD))
     record = json.loads(path.read_text())

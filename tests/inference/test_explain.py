@@ -19,6 +19,7 @@ from ecgcmr.errors import InputError
 from ecgcmr.inference import explain
 from ecgcmr.nn import Network
 from ecgcmr.raw import sax_nifti, wfdb
+from ecgcmr.runs import read_run
 from ecgcmr.signals import cmr, ecg
 from ecgcmr.training import loop
 from ecgcmr.trial import Trial
@@ -68,12 +69,15 @@ def signals(n=3, seed=0):
     return ecg, torch.rand(n, 3, 210, 210, generator=generator, dtype=torch.float64)
 
 
-def leave(runs, trial=RUN, *, parts=("ecg", "cmr", "head"), status="finished", recipe=None):
+ALIKE = {"ecg": ecg.RECIPE, "cmr": {**cmr.RECIPE, "crop": "heart"}}
+
+
+def leave(runs, trial=RUN, *, parts=("ecg", "cmr", "head"), status="finished", recipe=ALIKE):
     """A finished run whose weights are not those that its seed draws; the method they are of."""
     method = loop.build(dataclasses.replace(trial, seed=7))
     weights = {name: value.numpy() for name, value in loop.handed_on(method).items()}
     kept = {name: value for name, value in weights.items() if name.split(".")[0] in parts}
-    provenance = {"cohort": {"recipe": recipe}} if recipe else {}
+    provenance = {"cohort": {"recipe": recipe}}
     found = store.Finished(
         trial, status, (("val", "loss", 1.0, 4),), pd.DataFrame(), None, kept, 1, provenance
     )
@@ -90,7 +94,7 @@ def test_similarity_is_the_cosine_of_every_locations_own_projection(preset):
     with torch.no_grad():
         found = explain.similarity(method, ecg, cmr)
         whole, _ = method.project({"ecg": ecg, "cmr": cmr}, {})
-        maps = method.cmr.maps(method.cmr_view(cmr, {}), False)
+        maps = method.cmr.maps(method.views["cmr"](cmr, {}), False)
         for i in range(3):
             for row in range(3):
                 for column in range(3):
@@ -105,7 +109,9 @@ def test_similarity_is_the_cosine_of_every_locations_own_projection(preset):
 def test_a_location_whose_projection_is_the_ecgs_has_similarity_one_and_the_opposite_minus_one():
     method, (ecg, cmr) = mmcl(), signals(1)
     with torch.no_grad():
-        planted = method.head["cmr"](method.cmr.maps(method.cmr_view(cmr, {}), False)[0, :, 0, 2])
+        planted = method.head["cmr"](
+            method.cmr.maps(method.views["cmr"](cmr, {}), False)[0, :, 0, 2]
+        )
         method.head["ecg"].layers[2].weight.zero_()
         for sign in (1, -1):
             method.head["ecg"].layers[2].bias.copy_(sign * 3 * planted)  # a cosine knows no length
@@ -178,7 +184,8 @@ def test_other_lefthand_on_encoders_alone(method):
 
 def test_a_run_is_loaded_as_it_was_left(tmp_path):
     left = leave(tmp_path)
-    method, trial = explain.load(tmp_path, RUN.name)
+    run = read_run(tmp_path / RUN.name)
+    method, trial = explain.load(run), run.trial
     assert trial == RUN
     assert not method.training
     assert method.state_dict().keys() == left.state_dict().keys()
@@ -189,22 +196,22 @@ def test_a_run_is_loaded_as_it_was_left(tmp_path):
 
 def test_runs_that_cannot_be_explained_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"has not finished under .*ecgcmr pretrain"):
-        explain.load(tmp_path, RUN.name)
+        explain.load(read_run(tmp_path / RUN.name))
     leave(tmp_path, parts=("ecg", "cmr"))
     folder = store.folder(tmp_path, RUN.name)
     words = f"made before projectors were kept; delete {folder} and pre-train it again"
     with pytest.raises(InputError, match=re.escape(words)):
-        explain.load(tmp_path, RUN.name)
+        explain.load(read_run(tmp_path / RUN.name))
     shutil.rmtree(folder)
     leave(tmp_path, parts=(), status="diverged")
     with pytest.raises(InputError, match="diverged and left no weights"):
-        explain.load(tmp_path, RUN.name)
+        explain.load(read_run(tmp_path / RUN.name))
     mae = dataclasses.replace(RUN, label="mae", method="mae", task="ecg")
     leave(tmp_path, mae)
     with pytest.raises(
         InputError, match="is of method 'mae'; similarity maps need one of method 'mmcl'"
     ):
-        explain.load(tmp_path, mae.name)
+        explain.load(read_run(tmp_path / mae.name))
 
 
 # -- subjects and their maps
@@ -214,7 +221,7 @@ def test_maps_are_those_of_the_signals_as_the_encoders_learnt_from_them(small_co
     other = dataclasses.replace(RUN, label="mmcl-wo-mdm", seed=3)
     left = {trial.name: leave(tmp_path, trial) for trial in (RUN, other)}
     index = small_cohort.rows("val").query("has_ecg and has_cmr").iloc[[5, 0, 2]]
-    found = explain.maps_for(tmp_path, small_cohort, list(left), index)
+    found = explain.maps_for([read_run(tmp_path / name) for name in left], small_cohort, index)
     raw = small_cohort.load(index, ("ecg", "cmr"))
     ecg, cmr = raw["ecg"].astype(np.float64), raw["cmr"].astype(np.float64) / 255
     for group in (slice(0, 3), slice(3, 6), slice(6, 12)):
@@ -233,13 +240,17 @@ def test_rows_without_image_and_signals_prepared_otherwise_are_refused(small_coh
     rows = small_cohort.rows("val")
     leave(tmp_path)
     with pytest.raises(InputError, match="1 of the 1 chosen rows lack ECG or CMR"):
-        explain.maps_for(tmp_path, small_cohort, [RUN.name], rows[~rows["has_cmr"]].head(1))
+        explain.maps_for(
+            [read_run(tmp_path / RUN.name)], small_cohort, rows[~rows["has_cmr"]].head(1)
+        )
     shutil.rmtree(store.folder(tmp_path, RUN.name))
     leave(tmp_path, recipe={"cmr": {**small_cohort.recipe["cmr"], "size": 128}})
     with pytest.raises(
         InputError, match=r"learnt from signals of another recipe than .*: cmr.size 128 → 210"
     ):
-        explain.maps_for(tmp_path, small_cohort, [RUN.name], rows[rows["has_cmr"]].head(1))
+        explain.maps_for(
+            [read_run(tmp_path / RUN.name)], small_cohort, rows[rows["has_cmr"]].head(1)
+        )
 
 
 # -- one pair
@@ -251,18 +262,18 @@ def test_a_pair_of_a_cohort_is_its_map_and_a_look_at_the_test_split_is_logged(
     leave(tmp_path)
     for split, reads in (("val", 0), ("test", 1)):
         index = small_cohort.rows(split).query("has_ecg and has_cmr").tail(1)
-        found = explain.pair(tmp_path, RUN.name, small_cohort, index["subject"].iloc[0])
+        found = explain.pair(read_run(tmp_path / RUN.name), small_cohort, index["subject"].iloc[0])
         np.testing.assert_array_equal(
             found.similarity,
-            explain.maps_for(tmp_path, small_cohort, [RUN.name], index)[RUN.name][0],
+            explain.maps_for([read_run(tmp_path / RUN.name)], small_cohort, index)[RUN.name][0],
         )
-        np.testing.assert_array_equal(found.cmr, small_cohort.load(index, ("cmr",))["cmr"][0])
+        np.testing.assert_array_equal(found.image, small_cohort.load(index, ("cmr",))["cmr"][0])
         assert len(store.test_reads(tmp_path)) == reads
     with pytest.raises(InputError, match="no subject 'nobody'"):
-        explain.pair(tmp_path, RUN.name, small_cohort, "nobody")
+        explain.pair(read_run(tmp_path / RUN.name), small_cohort, "nobody")
     lonely = small_cohort.rows().query("not has_cmr")["subject"].iloc[0]
     with pytest.raises(InputError, match=f"subject '{lonely}' lacks ECG or CMR"):
-        explain.pair(tmp_path, RUN.name, small_cohort, lonely)
+        explain.pair(read_run(tmp_path / RUN.name), small_cohort, lonely)
 
 
 def beating(path):
@@ -277,13 +288,13 @@ def beating(path):
 def test_a_pair_of_files_is_prepared_as_the_runs_cohort_was(tmp_path, crop):
     leave(tmp_path, recipe={"ecg": ecg.RECIPE, "cmr": {**cmr.RECIPE, "crop": crop}})
     trace, stack = write(tmp_path, beats()), beating(tmp_path / "stack.nii.gz")
-    found = explain.pair_of_files(tmp_path, RUN.name, Path(trace), stack)
+    found = explain.pair_of_files(read_run(tmp_path / RUN.name), Path(trace), stack)
     record = wfdb.read(trace)
     prepared = ecg.prepare(record.signal, record.rate_hz, record.leads)[0]
     frames = cmr.prepare(sax_nifti.read(str(stack)), crop)[0]
-    np.testing.assert_array_equal(found.cmr, frames)
+    np.testing.assert_array_equal(found.image, frames)
     np.testing.assert_array_equal(found.ecg, prepared)
-    method, _ = explain.load(tmp_path, RUN.name)
+    method = explain.load(read_run(tmp_path / RUN.name))
     signal = ecg.normalise(torch.from_numpy(prepared.astype(np.float16))[None])
     expected = explain.similarity(method, signal, torch.from_numpy(frames)[None] / 255)[0]
     np.testing.assert_allclose(found.similarity, expected, atol=1e-6)
@@ -300,13 +311,13 @@ def test_files_that_cannot_serve_and_recipes_of_old_are_refused(tmp_path):
         ((tmp_path, stack), "2 recordings where one is needed"),
     ):
         with pytest.raises(InputError, match=re.escape(said)):
-            explain.pair_of_files(tmp_path, RUN.name, *files)
+            explain.pair_of_files(read_run(tmp_path / RUN.name), *files)
     shutil.rmtree(store.folder(tmp_path, RUN.name))
     leave(tmp_path, recipe={"cmr": {**cmr.RECIPE, "size": 128}})
     with pytest.raises(
         InputError, match=r"another recipe than files are given now: cmr.size 128 → 210"
     ):
-        explain.pair_of_files(tmp_path, RUN.name, trace, stack)
+        explain.pair_of_files(read_run(tmp_path / RUN.name), trace, stack)
 
 
 def test_the_command_draws_a_pair(small_cohort, tmp_path, capfd):

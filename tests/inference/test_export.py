@@ -17,7 +17,7 @@ from test_raw_wfdb import beats, write
 
 from ecgcmr import methods, presets, store, tasks
 from ecgcmr.cohort import dataset
-from ecgcmr.data import examples
+from ecgcmr.data import inputs
 from ecgcmr.errors import InputError
 from ecgcmr.inference import export, model
 from ecgcmr.signals import ecg
@@ -115,7 +115,7 @@ def test_onnx_embeds_millivolts_as_the_encoder_does_standardised_ones(exported):
     runs, file = exported
     opened, x, found = model.open_run(MMCL.name, runs), millivolts(), session(file)
     expected = embedded(
-        opened, examples.to_model({"ecg": torch.from_numpy(x)})["ecg"][..., : opened.samples]
+        opened, inputs.to_model({"ecg": torch.from_numpy(x)})["ecg"][..., : opened.samples]
     ).numpy()
     assert [output.name for output in found.get_outputs()] == ["embedding"]
     for n in (1, 2, 4):  # the batch is free
@@ -150,7 +150,7 @@ def test_onnx_of_a_fine_tuned_run_answers_in_probabilities_or_units(tmp_path):
     columns = tasks.TASKS["rv"].columns
     mean, sd = [100.0 + i for i in range(4)], [10.0 * (i + 1) for i in range(4)]
     x = millivolts()
-    given = {"ecg": examples.to_model({"ecg": torch.from_numpy(x)})["ecg"]}
+    given = {"ecg": inputs.to_model({"ecg": torch.from_numpy(x)})["ecg"]}
     for task, outputs, notes in (
         ("cad", 2, {}),
         ("rv", len(columns), {"target_mean": mean, "target_sd": sd}),

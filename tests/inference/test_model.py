@@ -83,7 +83,8 @@ def test_a_run_is_found_by_its_name_its_folder_and_the_folder_of_one(tmp_path):
         str(tmp_path / "t/pretrain"),
         "t/pretrain/ecg+cmr",
     ):
-        assert model.find(given, tmp_path) == (tmp_path, MMCL.name)
+        run = model.find(given, tmp_path)
+        assert (run.home, run.name) == (tmp_path, MMCL.name)
 
 
 def test_no_run_and_several_are_refused(tmp_path):
@@ -120,7 +121,12 @@ def test_a_pre_training_opens_as_it_was_left(tmp_path):
     )  # as fine-tuning begins
     assert torch.equal(opened.ecg.blocks[0].attn.qkv.weight, method.ecg.blocks[0].attn.qkv.weight)
     assert torch.equal(opened.cmr(image, False), method.cmr(image, False))
-    assert (opened.samples, opened.patch_s, opened.head, opened.recipe) == (5000, 0.2, None, RECIPE)
+    assert (opened.samples, opened.patch_s, opened.head, opened.run.signal_recipes) == (
+        5000,
+        0.2,
+        None,
+        RECIPE,
+    )
 
 
 @pytest.mark.parametrize(("preset", "samples"), [("paper", 5000), ("authors", 500)])
@@ -223,7 +229,7 @@ def test_torchvisions_weights_make_an_image_run(tmp_path):
     opened, image = model.open_run(name, tmp_path), torch.rand(1, 3, 64, 64)
     assert torch.equal(opened.cmr(image, False), module.eval()(image, False))
     assert (opened.trial.network.blocks, opened.trial.network.image_width) == ((1, 2, 1, 1), 8)
-    assert opened.record["provenance"]["imported"]["layout"] == "torchvision"
+    assert opened.run.provenance["imported"]["layout"] == "torchvision"
 
 
 def test_a_trial_starts_from_an_import_with_its_positions_stretched(tmp_path):

@@ -1,5 +1,6 @@
 """A finished model in use: the answers of its runs, what is refused, what may be handed on, and the words of the command."""
 
+import dataclasses
 import json
 import os
 import re
@@ -17,6 +18,8 @@ import pytest
 import ecgcmr
 from ecgcmr import cli, raw, store, tasks
 from ecgcmr.errors import InputError
+from ecgcmr.evaluation import selection
+from ecgcmr.files import write_json
 from ecgcmr.inference import ensemble, predict
 from ecgcmr.raw import records
 from ecgcmr.report import prediction
@@ -139,15 +142,21 @@ def test_several_systems_need_a_name_unless_mmcl_is_among_them(study, served, co
         ecgcmr.load(copied / "cad")
 
 
-def test_the_point_that_validation_prefers_stands_for_a_system(study, copied):
-    (point,) = (copied / "cad/mmcl").iterdir()
-    better = shutil.copytree(point, point.with_name("batch=16,lr=0.9"))
-    for folder in better.iterdir():
+def test_the_configuration_that_was_chosen_stands_for_a_system(study, copied):
+    system = copied / "cad/mmcl"
+    (point,) = system.iterdir()
+    other = shutil.copytree(point, point.with_name("batch=16,lr=0.9"))
+    for folder in other.iterdir():
         edit(folder / store.RECORD, lambda record: record["trial"].update(knobs=[["lr", 0.9]]))
-        rows = pd.read_parquet(folder / store.ROWS)
-        rows.loc[rows.split == "val", "value"] += 0.01
-        rows.to_parquet(folder / store.ROWS)
-    assert ecgcmr.load(copied, "mmcl", "cpu").about["points"]["cad"] == "batch=16,lr=0.9"
+    with pytest.raises(InputError, match=r"cad/mmcl: final runs of 2 configurations and no choice"):
+        ecgcmr.load(copied, "mmcl", "cpu")
+    for chosen in (point.name, other.name):
+        choice = selection.Choice(chosen, "validation auroc", {point.name: 0.8, other.name: 0.8})
+        write_json(selection.choice_file(system), dataclasses.asdict(choice))
+        assert ecgcmr.load(copied, "mmcl", "cpu").about["points"]["cad"] == chosen
+    shutil.rmtree(other)
+    with pytest.raises(InputError, match=r"'batch=16,lr=0\.9' was chosen and has no final run"):
+        ecgcmr.load(copied, "mmcl", "cpu")
 
 
 def test_a_seed_that_diverged_is_left_out(copied):
@@ -163,7 +172,7 @@ def test_a_seed_that_diverged_is_left_out(copied):
     [
         (
             lambda r: r["provenance"]["cohort"]["recipe"]["ecg"].update(clip_sd=3.0),
-            "otherwise than these: clip_sd 3.0 → 4.0",
+            "another recipe than these: ecg.clip_sd 3.0 → 4.0",
         ),
         (
             lambda r: r["provenance"]["cohort"]["recipe"].pop("ecg"),

@@ -437,7 +437,7 @@ def test_projectors_of_the_two_presets():
 def test_half_of_the_surrogates_are_left_out_where_the_code_does():
     for name in ("mae", "supervised"):
         assert [build(name, preset=p).view.surrogate_rate for p in PRESETS] == [1.0, 0.5]
-    assert build("mmcl", preset="authors").ecg_view.surrogate_rate == 1.0
+    assert build("mmcl", preset="authors").views["ecg"].surrogate_rate == 1.0
 
 
 def test_early_stopping_forgives_a_quarter_point_in_the_authors_code():

@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,11 +14,12 @@ from test_cli import called
 from test_raw_wfdb import beats, write
 
 from ecgcmr import store
-from ecgcmr.data import examples
+from ecgcmr.data import inputs
 from ecgcmr.errors import InputError
 from ecgcmr.inference import explain, model
 from ecgcmr.nn import Network, heads, vit
 from ecgcmr.report.plots import recordings
+from ecgcmr.runs import Run
 from ecgcmr.signals import ecg
 from ecgcmr.training import finetune
 from ecgcmr.trial import Trial
@@ -37,8 +39,9 @@ TRIAL = Trial(
 
 
 def opened(encoder, head=None, **record):
-    record = {"provenance": record, "trial": {}, "fingerprint": ""}
-    return model.Model(None, "t/run", record, TRIAL, encoder.eval(), None, head)
+    provenance = {"cohort": {"recipe": {"ecg": ecg.RECIPE}}, **record}
+    run = Run(Path("t/run"), TRIAL, {}, "", "finished", provenance)
+    return model.Model(run, {"ecg": encoder.eval()}, head)
 
 
 def networks(depth=2, times=10, seed=0):
@@ -83,7 +86,7 @@ def test_rollout_is_the_formula(fine_tuned):
     encoder, head = networks()
     head = head if fine_tuned else None
     found = explain.attention(opened(encoder, head), noise())
-    x = examples.to_model({"ecg": torch.from_numpy(noise())})["ecg"]
+    x = inputs.to_model({"ecg": torch.from_numpy(noise())})["ecg"]
     for i in range(2):
         np.testing.assert_allclose(found[i], rolled(encoder, head, x[i : i + 1]), atol=1e-6)
     assert found.sum((1, 2)) == pytest.approx([1, 1])
@@ -142,7 +145,7 @@ def test_what_is_most_attended_to_matters_most_in_a_trained_model(small_cohort, 
     trained = model.open_run(trial.name, tmp_path)
     signal = small_cohort.load(small_cohort.rows("val"), ("ecg",))["ecg"].astype(np.float32)
     order = torch.from_numpy(explain.attention(trained, signal)).flatten(1).argsort(1)
-    x = examples.to_model({"ecg": torch.from_numpy(signal)})["ecg"]
+    x = inputs.to_model({"ecg": torch.from_numpy(signal)})["ecg"]
 
     def moves(keep):
         return float(
@@ -212,9 +215,8 @@ def run(tmp_path):
         f"{part}.{name}": x.numpy() for part, found in parts.items() for name, x in found.items()
     }
     trial = dataclasses.replace(TRIAL, network=NETWORK)
-    left = store.Finished(
-        trial, "finished", (), pd.DataFrame(), None, kept, 1, {"versions": {"ecgcmr": "0"}}
-    )
+    provenance = {"versions": {"ecgcmr": "0"}, "cohort": {"recipe": {"ecg": ecg.RECIPE}}}
+    left = store.Finished(trial, "finished", (), pd.DataFrame(), None, kept, 1, provenance)
     store.write(tmp_path / "runs", left, "cohort")
     return tmp_path / "runs" / trial.name
 
@@ -292,5 +294,5 @@ def test_what_cannot_be_explained_is_one_line_and_nothing_is_written(
 def test_a_copied_run_explains_as_the_run(run, tmp_path):
     shutil.copytree(run, tmp_path / "elsewhere")
     one, other = (model.open_run(path) for path in (run, tmp_path / "elsewhere"))
-    assert (one.name, other.name) == (TRIAL.name, "elsewhere")
+    assert (one.run.name, other.run.name) == (TRIAL.name, "elsewhere")
     assert np.array_equal(explain.attention(one, noise()), explain.attention(other, noise()))

@@ -21,6 +21,7 @@ from ecgcmr.paper import CLAIMS
 from ecgcmr.report import appendix, figures, page
 from ecgcmr.report.plots import curves
 from ecgcmr.report.results.evidence import Evidence
+from ecgcmr.runs import all_runs
 from ecgcmr.search import study
 from ecgcmr.trial import Trial
 
@@ -144,7 +145,7 @@ def test_tables_and_figures_lie_beside_the_page(whole):
     runs, _, written, _ = whole
     names = {path.name for path in (runs / "report").iterdir()}
     assert names == {path.name for path in written.values()}
-    sheets = {
+    tables = {
         *(f"table{i}" for i in range(1, 6)),
         "claims",
         "comparisons-table2",
@@ -152,7 +153,7 @@ def test_tables_and_figures_lie_beside_the_page(whole):
         "phenotypes",
         "calibration",
     }
-    assert {f"{stem}.{ending}" for stem in sheets for ending in ("md", "csv", "tex")} <= names
+    assert {f"{stem}.{ending}" for stem in tables for ending in ("md", "csv", "tex")} <= names
     pictures = {
         "figure4",
         "figure5",
@@ -264,7 +265,7 @@ def test_several_spaces_each_have_their_own(small_cohort, tmp_path):
 
 
 def test_figure_6_shows_the_run_of_a_sweep_that_was_chosen(trials, rows):
-    names = figures.mapped(trials, rows, "toy")
+    names = {label: run.name for label, run in figures.mapped_systems(trials, "toy").items()}
     assert list(names) == ["mmcl-wo-mdm", "mmcl"]
     losses = rows[(rows.stage == "pretrain") & (rows.metric == "loss")]
     for label, name in names.items():
@@ -275,8 +276,8 @@ def test_figure_6_shows_the_run_of_a_sweep_that_was_chosen(trials, rows):
 
 def test_runs_without_projectors_leave_a_note_instead_of_a_figure(whole, trials, rows, tmp_path):
     runs, cohort, _, _ = whole
-    names = figures.mapped(trials, rows, "toy")
-    for name in names.values():
+    systems = figures.mapped_systems(trials, "toy")
+    for name in (run.name for run in systems.values()):
         shutil.copytree(runs / name, tmp_path / "runs" / name)
         (tmp_path / "runs" / name / store.ENCODER).unlink()
     written, read = write(tmp_path / "runs", cohort, tmp_path / "out")
@@ -490,8 +491,8 @@ def test_the_configuration_is_complete(whole):
         assert name in read.text
     assert "Seeds of the final runs 0, 1, 2, 3, 4" in read.text
     assert "ecgcmr sweep search_spaces/toy.py" in read.text
-    trials = [record for _, record in store.records(runs) if record["trial"]["stage"] != "grid"]
-    assert all(record["fingerprint"] in read.text for record in trials)
+    listed = [run for run in all_runs(runs) if run.trial.stage != "grid"]
+    assert all(run.fingerprint in read.text for run in listed)
     assert '"mae_ncc": 0.0' in read.text  # the preset, field by field
     assert f'"width": {study.TOY.network.width}' in read.text
     assert "lr 0.0003, 0.001" in read.text  # what the grid tried

@@ -14,7 +14,7 @@ from ecgcmr.evaluation.statistics import Effect
 from ecgcmr.paper import LAYOUTS, Claim, Contrast
 from ecgcmr.report.results import evidence, finals, verdicts
 from ecgcmr.report.results.evidence import Evidence
-from ecgcmr.report.results.verdicts import FAILS, HOLDS, OPEN, Comparison, judged
+from ecgcmr.report.results.verdicts import FAILS, HOLDS, OPEN, Comparison, evaluated
 
 torch.set_num_threads(1)
 DRAWS = 300
@@ -321,7 +321,7 @@ MISSING = compared(0, 1, "dm", "MAE for DM: no finished run")
     ],
 )
 def test_the_rule_of_verdicts(found, margin, said, value):
-    verdict = judged(Claim("V-A", "…", tuple(c.contrast for c in found), margin), found)
+    verdict = evaluated(Claim("V-A", "…", tuple(c.contrast for c in found), margin), found)
     assert verdict.verdict == said
     assert verdict.value == pytest.approx(value, nan_ok=True)
     assert verdict.reason
@@ -329,27 +329,31 @@ def test_the_rule_of_verdicts(found, margin, said, value):
 
 def test_one_failure_among_many_has_to_stand_holms_adjustment():
     weak = compared(-0.0102, 0.01)  # its own interval excludes 0: p = 0.046
-    assert judged(Claim("", "", (weak.contrast,)), [weak]).verdict == FAILS
+    assert evaluated(Claim("", "", (weak.contrast,)), [weak]).verdict == FAILS
     others = [compared(0.001, 0.01, task) for task in ("cad", "dm")]
-    found = judged(Claim("", "", tuple(c.contrast for c in (weak, *others))), [weak, *others])
+    found = evaluated(Claim("", "", tuple(c.contrast for c in (weak, *others))), [weak, *others])
     assert found.verdict == OPEN
     assert "3 of 3" in found.reason
     strong = compared(-0.05, 0.01)
-    failed = judged(Claim("", "", tuple(c.contrast for c in (strong, *others))), [strong, *others])
+    failed = evaluated(
+        Claim("", "", tuple(c.contrast for c in (strong, *others))), [strong, *others]
+    )
     assert failed.verdict == FAILS
     assert failed.p == pytest.approx(3 * strong.effect.p)
 
 
 def test_the_numbers_shown_are_those_of_one_contrast_and_it_is_named():
     sure, unsure = compared(0.02, 0.001, "cad"), compared(0.03, 0.02, "dm")
-    found = judged(Claim("", "", (sure.contrast, unsure.contrast)), [sure, unsure])
+    found = evaluated(Claim("", "", (sure.contrast, unsure.contrast)), [sure, unsure])
     assert (found.value, found.low, found.high, found.p) == tuple(vars(unsure.effect).values())
     assert found.reason == "all 2 intervals are above 0. Shown: DM"
     assert found.metric == "auroc"
 
 
 def test_p_of_a_margin_is_against_the_margin():
-    found = judged(Claim("", "", (Contrast("mmcl", "mae", "af"),), 0.01), [compared(-0.005, 0.004)])
+    found = evaluated(
+        Claim("", "", (Contrast("mmcl", "mae", "af"),), 0.01), [compared(-0.005, 0.004)]
+    )
     z = 0.005 / (0.004 / scipy.stats.norm.ppf(0.975))
     assert found.p == pytest.approx(2 * scipy.stats.norm.sf(z))
     assert "−1 point" in found.reason
@@ -410,12 +414,14 @@ def test_average_precision_agrees_with_the_rows(diseases):
 def test_prior_correction_moves_the_intercept_and_keeps_the_slope(diseases):
     found = {line.label: line for line in seen(diseases).calibration()}["mmcl"]
     shift = math.log(0.2 / 0.8) - math.log(0.5 / 0.5)
-    assert found.corrected.slope.value == pytest.approx(found.trained.slope.value, rel=1e-4)
-    assert found.corrected.intercept.value == pytest.approx(
-        found.trained.intercept.value - shift, abs=1e-4
+    assert found.prior_corrected.slope.value == pytest.approx(
+        found.as_trained.slope.value, rel=1e-4
     )
-    assert abs(found.corrected.intercept.value) < abs(found.trained.intercept.value)
-    assert found.corrected.brier < found.trained.brier
+    assert found.prior_corrected.intercept.value == pytest.approx(
+        found.as_trained.intercept.value - shift, abs=1e-4
+    )
+    assert abs(found.prior_corrected.intercept.value) < abs(found.as_trained.intercept.value)
+    assert found.prior_corrected.brier < found.as_trained.brier
     targets, outputs = predictions(diseases, "mmcl")
     single = [statistics.calibration(one[:, 0], targets[:, 0]).slope.value for one in outputs]
     assert [c.slope.value for c in found.single] == pytest.approx(single)
@@ -425,7 +431,7 @@ def test_runs_that_do_not_say_their_prevalence_are_not_corrected(tmp_path):
     handmade.plant(tmp_path, "mmcl", trained=None)
     found = seen(tmp_path)
     (line,) = found.calibration()
-    assert line.corrected is None
+    assert line.prior_corrected is None
     assert math.isnan(line.population)
     before, after = found.reliability("mmcl", "af")
     assert before.n.sum() == 400

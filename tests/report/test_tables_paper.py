@@ -8,15 +8,17 @@ import pandas as pd
 import pytest
 
 from ecgcmr import paper, store
+from ecgcmr.errors import InputError
 from ecgcmr.report.results import finals
 from ecgcmr.report.results.evidence import Evidence
 from ecgcmr.report.tables import paper as tables
+from ecgcmr.search import spaces
 
 
 def table(runs, stem="table3", **options):
     """One table of the paper from what lies under `runs`."""
     return tables.of_layout(
-        finals.of_space(store.rows(runs), "toy"), paper.LAYOUTS[stem], **options
+        finals.of_space(store.rows(runs), "toy", runs), paper.LAYOUTS[stem], **options
     )
 
 
@@ -102,45 +104,60 @@ def test_what_reads_equal_is_ranked_equal(tmp_path):
     }  # two first places leave no second
 
 
+def choose(runs, trials):
+    """As `ecgcmr seeds` does: of a grid, and written beside the runs."""
+    return spaces.finals(trials, runs, seeds=(0,))
+
+
 def test_seeds_of_two_points_are_never_pooled(tmp_path):
     low, high = (("lr", 1e-5),), (("lr", 1e-4),)
     for knobs, value in ((low, 0.9), (high, 0.7)):
         for seed in range(5):
             handmade.finish(tmp_path, label="mmcl", seed=seed, value=value, knobs=knobs)
-    assert any("first by name" in note for note in table(tmp_path).notes)
-    handmade.finish(tmp_path, label="mmcl", stage="grid", value=0.6, knobs=low)
-    handmade.finish(
-        tmp_path, label="mmcl", stage="grid", value=0.8, knobs=high
-    )  # validation prefers it, test does not
+    with pytest.raises(InputError, match=r"final runs of 2 configurations and no choice\.json"):
+        table(tmp_path)
+    # Validation prefers what test does not.
+    grid = [
+        handmade.finish(tmp_path, label="mmcl", stage="grid", value=value, knobs=knobs)
+        for knobs, value in ((low, 0.6), (high, 0.8))
+    ]
+    choose(tmp_path, grid)
     sheet = table(tmp_path)
     assert cell(sheet, "mmcl", "af")["mean"] == pytest.approx(70.0)
     assert any("2 points" in note and "lr=0.0001" in note for note in sheet.notes)
 
 
 def test_of_equal_points_the_first_by_name_stands_as_in_the_sweep(tmp_path):
+    grid = []
     for lr, value in ((1e-4, 0.7), (1e-5, 0.9)):
-        handmade.finish(tmp_path, label="mmcl", value=value, knobs=(("lr", lr),))
-        handmade.finish(tmp_path, label="mmcl", stage="grid", value=0.8, knobs=(("lr", lr),))
-    handmade.finish(tmp_path, label="mmcl", value=0.1, knobs=(("lr", 1e-6),))
-    handmade.finish(tmp_path, label="mmcl", stage="grid", value=float("nan"), knobs=(("lr", 1e-6),))
-    handmade.finish(tmp_path, label="mmcl", stage="grid", value=0.99, seed=1, knobs=(("lr", 1e-6),))
-    assert cell(table(tmp_path), "mmcl", "af")["mean"] == pytest.approx(
-        70.0
-    )  # lr=0.0001 before lr=1e-05
+        knobs = (("lr", lr),)
+        handmade.finish(tmp_path, label="mmcl", value=value, knobs=knobs)
+        grid.append(handmade.finish(tmp_path, label="mmcl", stage="grid", value=0.8, knobs=knobs))
+    knobs = (("lr", 1e-6),)
+    handmade.finish(tmp_path, label="mmcl", value=0.1, knobs=knobs)
+    for seed, value in ((0, float("nan")), (1, 0.99)):
+        grid.append(
+            handmade.finish(
+                tmp_path, label="mmcl", stage="grid", value=value, seed=seed, knobs=knobs
+            )
+        )
+    choose(tmp_path, grid)
+    # lr=0.0001 before lr=1e-05
+    assert cell(table(tmp_path), "mmcl", "af")["mean"] == pytest.approx(70.0)
 
 
 def test_several_spaces_are_told_apart(tmp_path):
     handmade.fill(tmp_path, tasks=("af",))
-    assert set(tables.every(store.rows(tmp_path))) == {"table3"}
+    assert set(tables.every(store.rows(tmp_path), tmp_path)) == {"table3"}
     handmade.finish(tmp_path, label="mmcl", space="other")
-    made = tables.every(store.rows(tmp_path))
+    made = tables.every(store.rows(tmp_path), tmp_path)
     assert set(made) == {"table3-toy", "others-other"}
     assert made["table3-toy"].stem == "table3-toy"
     assert "[other]" in made["others-other"].title
 
 
 def test_no_runs_make_no_tables(tmp_path):
-    assert tables.every(store.rows(tmp_path)) == {}
+    assert tables.every(store.rows(tmp_path), tmp_path) == {}
 
 
 def test_positives_only_where_the_manifest_counts_the_same_subjects(tmp_path):
@@ -149,7 +166,7 @@ def test_positives_only_where_the_manifest_counts_the_same_subjects(tmp_path):
         "af": {"test": {"n": 240, "positive": 7}},
         "cad": {"test": {"n": 239, "positive": 17}},
     }
-    foot = [[w.text for w in row] for row in table(tmp_path, labels=labels).rows[-2:]]
+    foot = [[w.text for w in row] for row in table(tmp_path, label_counts=labels).rows[-2:]]
     assert foot == [
         ["Test subjects", "", "", "240", "240", "240"],
         ["Positives", "", "", "—", "7", "—"],
@@ -191,13 +208,13 @@ def test_a_table_shows_what_more_than_half_of_its_systems_ran(tmp_path):
     handmade.fill(
         tmp_path
     )  # the four of Table III: two of Table I's four, three of Table II's seven
-    assert set(tables.every(store.rows(tmp_path))) == {"table3"}
+    assert set(tables.every(store.rows(tmp_path), tmp_path)) == {"table3"}
     for label in ("simclr", "clocs"):
         handmade.finish(tmp_path, label=label)
-    assert set(tables.every(store.rows(tmp_path))) == {"table2", "table3"}
+    assert set(tables.every(store.rows(tmp_path), tmp_path)) == {"table2", "table3"}
     handmade.finish(tmp_path, label="xgboost", method="xgboost")
     handmade.finish(tmp_path, label="cmr-mmcl")
-    made = tables.every(store.rows(tmp_path))
+    made = tables.every(store.rows(tmp_path), tmp_path)
     assert set(made) == {"table1", "table2", "table3", "others"}
     assert [row[0].text for row in made["table1"].body] == ["ECG", "Tabular", "CMR", "ECG (MMCL)"]
     assert [record["label"] for record in made["others"].records] == ["cmr-mmcl"]
@@ -208,7 +225,7 @@ def test_whatever_no_table_of_the_paper_shows_gets_one_of_its_own(tmp_path):
         handmade.finish(tmp_path, label=label, task="snomed_164889003", value=0.9)
         handmade.finish(tmp_path, label=label, task="lv", scores=(("test", "pearson", 0.6, 240),))
         handmade.finish(tmp_path, label=label, task="af")
-    made = tables.every(store.rows(tmp_path))
+    made = tables.every(store.rows(tmp_path), tmp_path)
     assert set(made) == {"labels", "others-phenotypes", "others"}
     assert [row[0].text for row in made["labels"].body] == ["Supervised ViT", "MAE", "own-label_1"]
     assert cell(made["labels"], "mae", "snomed_164889003")["mean"] == pytest.approx(90.0)
@@ -227,7 +244,7 @@ def test_table_4_is_in_r_and_its_reference_is_not_ranked(tmp_path):
                 seed=seed,
                 scores=(("test", "pearson", 0.5 + 0.05 * i, 240),),
             )
-    sheet = tables.every(store.rows(tmp_path), paper=True)["table4"]
+    sheet = tables.every(store.rows(tmp_path), tmp_path, paper=True)["table4"]
     assert sheet.header == ("Model", "MDM", "MMCL", "LV", "RV", "WT", "Ecc", "Err")
     assert word(sheet, "CMR (reference)", "LV").place == 0
     assert (word(sheet, "MMCL", "LV").text, word(sheet, "MMCL", "LV").place) == ("0.65 ± 0.00", 1)
@@ -283,7 +300,9 @@ def planted(tmp_path_factory):
             "sex": np.arange(400) % 2,
         }
     )
-    return tables.every(rows, {"toy": Evidence.of(runs, "toy", rows, draws=200)}, people=people)
+    return tables.every(
+        rows, runs, {"toy": Evidence.of(runs, "toy", rows, draws=200)}, people=people
+    )
 
 
 def test_every_table_is_there_and_renders(planted):

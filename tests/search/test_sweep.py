@@ -17,7 +17,9 @@ from safetensors.numpy import save_file
 from ecgcmr import store
 from ecgcmr.data import examples
 from ecgcmr.errors import InputError
+from ecgcmr.evaluation import selection
 from ecgcmr.nn import Network
+from ecgcmr.runs import is_finished
 from ecgcmr.search import spaces, study, sweep
 from ecgcmr.training import finetune, partition
 from ecgcmr.trial import Trial
@@ -198,7 +200,7 @@ def test_what_the_worker_has_read_is_told_without_reading_again(tmp_path):
 
 def test_the_value_is_the_metric_of_the_validation_rows(tmp_path):
     trial = a_grid({"lr": (1e-4,)}, starts={"mae": ()})[0]
-    assert np.isnan(spaces.value(tmp_path, trial))
+    assert np.isnan(selection.value(tmp_path, trial))
     for scores, value in [
         ((("val", "auprc", 0.3, 9), ("test", "auroc", 0.9, 9), ("val", "auroc", 0.8, 9)), 0.8),
         ((("val", "auprc", 0.3, 9),), np.nan),
@@ -215,7 +217,7 @@ def test_the_value_is_the_metric_of_the_validation_rows(tmp_path):
             provenance={},
         )
         store.write(tmp_path, result, "print")
-        np.testing.assert_equal(spaces.value(tmp_path, trial), value)
+        np.testing.assert_equal(selection.value(tmp_path, trial), value)
 
 
 def good(trial):
@@ -352,7 +354,7 @@ def test_a_sweep_runs_every_point_once_and_is_skipped_the_second_time(
 ):
     trials = a_grid({"batch": (16, 32), "lr": (1e-4, 1e-3)}, take=0.4)
     assert sweep.run(trials, small_cohort.path, tmp_path, limit=2, concurrency=2, device="cpu") == 8
-    assert all(store.finished(tmp_path, trial, small_cohort.fingerprint) for trial in trials)
+    assert all(is_finished(tmp_path, trial, small_cohort.fingerprint) for trial in trials)
     before = times(tmp_path)
     assert len(before) == 8
     assert sweep.run(trials, small_cohort.path, tmp_path, device="cpu") == 0
@@ -432,7 +434,7 @@ def test_bad_input_is_refused_before_ray_is_asked(small_cohort, tmp_path):
 DRIVER = """
 import sys
 from pathlib import Path
-sys.path.insert(0, {tests!r})
+sys.path[:] = {paths!r}
 import test_sweep
 from ecgcmr.runtime import cluster
 from ecgcmr.search import sweep
@@ -445,7 +447,7 @@ with cluster.running(cpus=2, gpus=0, object_store_mb=256):
 @pytest.mark.slow
 def test_a_killed_driver_is_just_run_again(small_cohort, tmp_path):
     words = {
-        "tests": str(Path(__file__).parent),
+        "paths": sys.path,
         "cohort": str(small_cohort.path),
         "runs": str(tmp_path),
     }

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from ecgcmr import store, tasks
-from ecgcmr.data import examples
+from ecgcmr.data import examples, sampler
 from ecgcmr.errors import InputError
 from ecgcmr.nn import Network
+from ecgcmr.runs import is_finished
 from ecgcmr.runtime import hardware
 from ecgcmr.training import finetune
 from ecgcmr.training import pack as packs
@@ -132,7 +133,7 @@ def weights_after(trials, cohort, steps):
 
 
 def fit_steps(n, trials):
-    return examples.steps_per_epoch(n, trials[0].batch)
+    return sampler.permuted_steps(n, trials[0].batch)
 
 
 # -- which subjects
@@ -220,13 +221,13 @@ def test_mixed_pack_is_refused_with_the_field_named(cohort, tmp_path, field):
 
 
 def test_an_epoch_has_every_row_and_full_batches():
-    rows = packs.order(seed=3, epoch=1, n=21, batch=8)
+    rows = sampler.permuted(seed=3, epoch=1, rows=21, batch=8)
     assert rows.shape == (3, 8)
     assert set(rows.ravel()) == set(range(21))
     assert rows.ravel()[21:].tolist() == rows.ravel()[:3].tolist()
-    assert (rows != packs.order(3, 2, 21, 8)).any()
-    assert (rows != packs.order(4, 1, 21, 8)).any()
-    assert packs.order(0, 0, 5, 8).shape == (1, 5)
+    assert (rows != sampler.permuted(3, 2, 21, 8)).any()
+    assert (rows != sampler.permuted(4, 1, 21, 8)).any()
+    assert sampler.permuted(0, 0, 5, 8).shape == (1, 5)
 
 
 # -- packs
@@ -366,7 +367,7 @@ def test_a_grid_trial_leaves_validation_scores_and_no_weights(cohort, tmp_path):
         progress="t/grid/af/pack-0",
     )
     folder = store.folder(tmp_path, result.trial.name)
-    assert store.finished(tmp_path, result.trial, "tiny")
+    assert is_finished(tmp_path, result.trial, "tiny")
     rows = pd.read_parquet(folder / store.ROWS)
     assert set(rows.split) == {"val"}
     assert rows[rows.metric == "auroc"].n.item() == len(

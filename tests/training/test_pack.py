@@ -12,7 +12,7 @@ import torch._dynamo
 from test_finetune import CPU, TINY, Cohort, a_trial
 
 from ecgcmr import methods, presets, store, tasks
-from ecgcmr.data import examples
+from ecgcmr.data import examples, sampler
 from ecgcmr.runtime import cuda_graph, hardware
 from ecgcmr.training import finetune, loop, optim
 from ecgcmr.training import pack as packs
@@ -76,7 +76,7 @@ def steps(pack, cohort, count, first=0):
         CPU,
     )
     draws, n = packs.draws_of(pack.trials, CPU), len(chosen)
-    per_epoch = examples.steps_per_epoch(n, trial.batch)
+    per_epoch = sampler.permuted_steps(n, trial.batch)
     losses = []
     for now in range(first, first + count):
         order = packs.orders(draws, now // per_epoch, n, pack.trials, CPU)

@@ -85,7 +85,7 @@ def prepared(trial: Trial, precision=torch.float64, **place) -> loop.Training:
 
 
 def trained(trial: Trial, **place):
-    made, state = prepared(trial, **place), loop.beginning()
+    made, state = prepared(trial, **place), loop.State()
     status = loop.loop(made, feed(trial, **place), validation(trial, **place), state)
     return made, state, status
 
@@ -96,11 +96,11 @@ class Killed(Exception):
 
 def killed_after(trial: Trial, steps: int, path: Path) -> None:
     """Train with a checkpoint after every step and stop dead after `steps`; what is left is the file."""
-    made, state = prepared(trial), loop.beginning()
+    made, state = prepared(trial), loop.State()
 
     def save() -> None:
         loop.save(path, made, state, trials.recipe(trial, "cohort"))
-        if state["step"] >= steps:
+        if state.step >= steps:
             raise Killed
 
     with pytest.raises(Killed):
@@ -116,14 +116,14 @@ def test_a_resumed_run_ends_bit_for_bit_like_an_undisturbed_one(method, steps, t
 
     again = prepared(trial)
     state = loop.resume(tmp_path / "checkpoint.pt", again, trials.recipe(trial, "cohort"))
-    assert state["step"] == steps
+    assert state.step == steps
     assert loop.loop(again, feed(trial, start=steps), validation(trial), state) == "finished"
 
     for name, value in whole.method.state_dict().items():
         assert torch.equal(value, again.method.state_dict()[name]), name
-    assert state["curve"] == expected["curve"]
-    assert state["epoch"] == expected["epoch"]
-    assert all(torch.equal(value, state["kept"][name]) for name, value in expected["kept"].items())
+    assert state.curve == expected.curve
+    assert state.epoch == expected.epoch
+    assert all(torch.equal(value, state.kept[name]) for name, value in expected.kept.items())
 
 
 def work_on_half(rank: int, trial: Trial, folder: str) -> None:
@@ -147,7 +147,7 @@ def test_two_workers_with_half_the_batch_each_end_like_one(method, forking, tmp_
         weights, state = torch.load(tmp_path / f"rank{rank}.pt")
         for name, value in one.method.state_dict().items():
             torch.testing.assert_close(weights[name], value, rtol=1e-6, atol=1e-9, msg=name)
-        for mine, its in zip(state["curve"], alone["curve"], strict=True):
+        for mine, its in zip(state.curve, alone.curve, strict=True):
             assert mine["train_loss"] == pytest.approx(its["train_loss"], rel=1e-9)
             assert mine["val_loss"] == pytest.approx(its["val_loss"], rel=1e-9)
 
@@ -156,15 +156,15 @@ def test_the_curve_has_a_row_per_validation_and_the_schedule_s_rate():
     trial = tiny("mae")
     made, state, status = trained(trial)
     assert status == "finished"
-    assert [(row["step"], row["epoch"]) for row in state["curve"]] == [(6, 1), (12, 3)]
+    assert [(row["step"], row["epoch"]) for row in state.curve] == [(6, 1), (12, 3)]
     share = float(optim.schedule(5, 12, made.knobs["warmup"]))
-    assert state["curve"][0]["lr"] == pytest.approx(1e-3 * made.method.lr_scale(BATCH) * share)
-    assert made.optimiser.param_groups[0]["lr"] == state["curve"][1]["lr"]
+    assert state.curve[0]["lr"] == pytest.approx(1e-3 * made.method.lr_scale(BATCH) * share)
+    assert made.optimiser.param_groups[0]["lr"] == state.curve[1]["lr"]
 
 
 def test_the_last_epoch_is_validated_whatever_eval_every_is():
     _, state, _ = trained(tiny("mae", eval_every=3))
-    assert [row["epoch"] for row in state["curve"]] == [2, 3]
+    assert [row["epoch"] for row in state.curve] == [2, 3]
 
 
 def test_validation_is_the_same_every_time_and_leaves_no_trace():
@@ -205,28 +205,28 @@ def test_mae_hands_on_its_last_weights_and_contrastive_methods_their_best(monkey
 
 def test_mmcl_hands_on_both_encoders_which_load_again():
     _, state, _ = trained(tiny("mmcl", epochs=1))
-    assert {name.split(".")[0] for name in state["kept"]} == {"ecg", "cmr", "head"}
+    assert {name.split(".")[0] for name in state.kept} == {"ecg", "cmr", "head"}
     other = prepared(tiny("mmcl", seed=5))
     for part in ("ecg", "cmr"):
         mine = {
             k.removeprefix(f"{part}."): v.numpy()
-            for k, v in state["kept"].items()
+            for k, v in state.kept.items()
             if k.startswith(f"{part}.")
         }
         other.method.load(part, mine)
     again = {k: v for k, v in loop.handed_on(other.method).items() if not k.startswith("head.")}
-    assert all(torch.equal(v.float(), state["kept"][k].float()) for k, v in again.items())
+    assert all(torch.equal(v.float(), state.kept[k].float()) for k, v in again.items())
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_as_diverged(caplog):
     _, state, status = trained(tiny("mae", knobs=(("lr", math.inf),)))
     assert status == "diverged"
     assert "not finite" in caplog.text
-    assert state["step"] < PER_EPOCH * EPOCHS
+    assert state.step < PER_EPOCH * EPOCHS
 
 
 def test_half_precision_trains_too():
-    made, state = prepared(tiny("mae"), torch.bfloat16), loop.beginning()
+    made, state = prepared(tiny("mae"), torch.bfloat16), loop.State()
     assert loop.loop(made, feed(made.trial), validation(made.trial), state) == "finished"
     assert {p.dtype for p in made.method.parameters()} == {torch.float32}
 
@@ -257,7 +257,7 @@ def test_a_full_disk_is_one_line_and_leaves_the_checkpoint_before(tmp_path):
     )  # files of more than 20 kB meet an error
     try:
         with pytest.raises(InputError, match=r"checkpoint.pt: .*free space"):
-            loop.save(path, prepared(tiny("mae")), loop.beginning(), {})
+            loop.save(path, prepared(tiny("mae")), loop.State(), {})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert path.read_bytes() == before

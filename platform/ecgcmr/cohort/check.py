@@ -5,7 +5,6 @@ one row group and a digest per signal. Physical limits are wide: they catch wron
 """
 
 import hashlib
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +16,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ecgcmr import tasks
-from ecgcmr.cohort import dataset, linkage, shards
+from ecgcmr.cohort import dataset, linkage, presence, shards, staging
 from ecgcmr.errors import InputError
-from ecgcmr.signals import ecg
+from ecgcmr.signals import ALWAYS, SIGNALS
 
-FLAT_MV = 1e-3
 RANGES = {
     "age": (0, 120),
     "sex": (0, 1),
@@ -66,7 +64,8 @@ def _index(cohort: dataset.Cohort) -> pd.DataFrame | Fault:
         index = cohort.rows()
     except InputError:
         return Fault(dataset.INDEX, None, "missing or damaged")
-    absent = [name for name in (*KEPT, "shard", "row", "has_ecg", "has_cmr") if name not in index]
+    columns = (*KEPT, "shard", "row", *map(presence.column, ALWAYS))
+    absent = [name for name in columns if name not in index]
     return Fault(dataset.INDEX, None, f"no column '{absent[0]}'") if absent else index
 
 
@@ -91,7 +90,7 @@ def _manifest(cohort: dataset.Cohort, index: pd.DataFrame) -> Iterator[Fault]:
     for name, counts in {**said["labels"], **said.get("flags", {})}.items():
         if name not in index:
             yield Fault(dataset.INDEX, None, f"no column '{name}', which the manifest counts")
-        elif dataset.counts(index, [name]).get(name) != counts:
+        elif staging.counts(index, [name]).get(name) != counts:
             yield Fault(dataset.MANIFEST, None, f"labels of '{name}' are not those of the index")
     listed = {entry["path"] for entry in said["shards"]}
     for file in sorted(cohort.path.glob("*/*.parquet")):
@@ -140,7 +139,9 @@ def _shard(
 
 def _form(name: str, file: pq.ParquetFile, said: int, indexed: int) -> Iterator[Fault]:
     """Columns, types, signal metadata and counts."""
-    wanted, form = shards.schema(()), file.schema_arrow
+    form = file.schema_arrow
+    stored = shards.signals_of(form, Path(name))
+    wanted = shards.schema((), list(dict.fromkeys((*ALWAYS, *stored))))
     for field in wanted:
         if field.name not in form.names:
             yield Fault(name, None, f"no column '{field.name}'")
@@ -166,19 +167,21 @@ def _form(name: str, file: pq.ParquetFile, said: int, indexed: int) -> Iterator[
 
 def _rows(name: str, start: int, table: pa.Table, index: pd.DataFrame) -> Iterator[Fault]:
     """Signals and numbers of one row group, against physics and against the index."""
-    present = {kind: table[kind].is_valid().to_numpy() for kind in shards.SIGNALS}
+    signals = shards.signals_of(table.schema, Path(name))
+    present = {kind: table[kind].is_valid().to_numpy() for kind in signals}
     for i in range(len(table)):
-        for kind, words in (("ecg", _ecg_fault), ("cmr", _cmr_fault)):
+        for kind in signals:
             if present[kind][i]:
-                for what in words(shards.unpack(table[kind].slice(i, 1), kind)[0]):
+                for what in SIGNALS[kind].faults(shards.unpack(table[kind].slice(i, 1), kind)[0]):
                     yield Fault(name, start + i, what)
         if not any(marks[i] for marks in present.values()):
-            yield Fault(name, start + i, "neither ECG nor CMR")
+            titles = " nor ".join(SIGNALS[kind].title for kind in signals)
+            yield Fault(name, start + i, f"neither {titles}")
     for kind, marks in present.items():
-        for at in np.flatnonzero(marks[: len(index)] != index[f"has_{kind}"].to_numpy()):
+        for at in np.flatnonzero(marks[: len(index)] != presence.has(index, kind)):
             held = "there" if marks[at] else "null"
             yield Fault(name, start + int(at), f"'{kind}' is {held}, the index says otherwise")
-    numbers = table.drop_columns(list(shards.SIGNALS)).to_pandas()
+    numbers = table.drop_columns(signals).to_pandas()
     yield from _numbers(name, start, numbers)
     for column in numbers.columns.intersection(index.columns):
         here, there = numbers[column].to_numpy()[: len(index)], index[column].to_numpy()
@@ -186,30 +189,6 @@ def _rows(name: str, start: int, table: pa.Table, index: pd.DataFrame) -> Iterat
             yield Fault(
                 name, start + int(at), f"'{column}' is {here[at]}, the index says {there[at]}"
             )
-
-
-def _ecg_fault(stored: np.ndarray) -> Iterator[str]:
-    signal = stored.astype(np.float32)
-    if not np.isfinite(signal).all():
-        lead, sample = np.argwhere(~np.isfinite(signal))[0]
-        yield f"ECG is not finite, lead {shards.LEADS[lead]} sample {sample}"
-        return
-    highest = np.abs(signal).max(axis=1)
-    if highest.max() > ecg.PEAK_MV:
-        yield f"lead {shards.LEADS[highest.argmax()]} reaches {highest.max():.0f} mV, more than {ecg.PEAK_MV:.0f}"
-    span = np.ptp(signal, axis=1)
-    if span.min() < FLAT_MV:
-        yield f"lead {shards.LEADS[span.argmin()]} is flat"
-    elif (residual := ecg.einthoven(signal)) > ecg.EINTHOVEN_LIMIT:
-        yield f"limb leads break Einthoven's law by {residual:.2f}, more than {ecg.EINTHOVEN_LIMIT}"
-
-
-def _cmr_fault(stored: np.ndarray) -> Iterator[str]:
-    for frame, pixels in zip(
-        json.loads(shards.SIGNALS["cmr"].metadata["frames"]), stored, strict=True
-    ):
-        if pixels.min() == pixels.max():
-            yield f"CMR frame {frame} is blank"
 
 
 def _numbers(name: str, start: int, numbers: pd.DataFrame) -> Iterator[Fault]:
@@ -231,13 +210,13 @@ def _repeats(
 ) -> Iterator[Fault]:
     """Signals that another split has as well, compared after rounding (0.01 mV; whole grey values)."""
     splits = table["split"].to_pylist()
-    for kind in shards.SIGNALS:
+    for kind in shards.signals_of(table.schema, Path(name)):
         for i in np.flatnonzero(table[kind].is_valid().to_numpy()):
             stored = shards.unpack(table[kind].slice(int(i), 1), kind)[0]
             with np.errstate(invalid="ignore", over="ignore"):
                 round_ = (
                     np.rint(stored.astype(np.float32) * 100).astype(np.int32)
-                    if kind == "ecg"
+                    if np.issubdtype(stored.dtype, np.floating)
                     else stored
                 )
             key = (
@@ -249,5 +228,5 @@ def _repeats(
                 yield Fault(
                     name,
                     start + int(i),
-                    f"same {kind.upper()} as {file} row {row}, which is in {split}",
+                    f"same {SIGNALS[kind].title} as {file} row {row}, which is in {split}",
                 )

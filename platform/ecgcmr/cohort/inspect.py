@@ -15,7 +15,7 @@ import numpy as np
 from ecgcmr import raw
 from ecgcmr.errors import Excluded, InputError
 from ecgcmr.raw import diagnoses, search
-from ecgcmr.signals import cmr, ecg, quality_flags
+from ecgcmr.signals import HEART, SIGNALS, cmr, ecg, quality_flags
 
 # Source -> the readers that may have it, as (kind, format), in the order of the registry.
 Claims = dict[str, list[tuple[str, str]]]
@@ -28,7 +28,7 @@ class Seen:
     Attributes:
         source: the file or folder, with `#n` where a file holds several.
         format: the reader's name; the formats that refused it where `error` says why.
-        kind: "ecg" or "cmr"; "" if no reader could read it.
+        kind: the signal; "" if no reader could read it.
         error: why it cannot be read; "" if it can.
         facts: what it holds, in words, by name: leads, rate, length, amplitude … or slices, phases, spacing, timing …
         repairs: what the reader settled and what preparing it would change.
@@ -133,11 +133,11 @@ def _read(source: str, formats: list[tuple[str, str]]) -> Seen:
         except Excluded as error:
             refused.setdefault(str(error), []).append(name)
         else:
-            return (
-                _ecg(source, name, record)
-                if isinstance(record, raw.EcgRecord)
-                else _cmr(source, name, record)
-            )
+            if isinstance(record, raw.EcgRecord):
+                return _ecg(source, name, record)
+            if isinstance(record, raw.CmrRecord):
+                return _cmr(source, name, record)
+            return _other(source, name, kind, record)
     words = [
         reason if len(refused) == 1 else f"as {'/'.join(names)}: {reason}"
         for reason, names in refused.items()
@@ -162,11 +162,12 @@ def _ecg(source: str, name: str, record: raw.EcgRecord) -> Seen:
     faults = tuple(ecg.quality(settled))
     if faults:
         return dataclasses.replace(seen, faults=faults, picture=np.nan_to_num(settled))
-    _, words = ecg.prepare(record.signal, record.rate_hz, record.leads, cleaned=record.cleaned)
+    changes = ecg.repairs(record.signal.shape[1], record.rate_hz, record.leads)
+    _, words = ecg.prepare_settled(settled, cleaned=record.cleaned)
     cleaning = () if record.cleaned else ("clipped and freed of its baseline",)
     return dataclasses.replace(
         seen,
-        repairs=(*record.repairs, *words, *cleaning),
+        repairs=(*record.repairs, *changes, *words, *cleaning),
         flags=_suspicions(settled),
         picture=np.nan_to_num(settled),
     )
@@ -248,3 +249,14 @@ def _cmr(source: str, name: str, record: raw.CmrRecord) -> Seen:
         repairs=(*record.repairs, *words, "cropped to the heart, scaled"),
         picture=image,
     )
+
+
+def _other(source: str, name: str, kind: str, record: Any) -> Seen:
+    """A signal of a plugin, of which only its entry knows more."""
+    seen = Seen(source, name, kind, repairs=record.repairs)
+    try:
+        prepared = SIGNALS[kind].prepare(record, HEART)
+    except Excluded as error:
+        return dataclasses.replace(seen, faults=(str(error),))
+    repairs = (*record.repairs, *prepared.repairs)
+    return dataclasses.replace(seen, repairs=repairs, picture=prepared.array)

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -23,6 +23,7 @@ from ecgcmr.cohort.labels.merge import Labels
 from ecgcmr.cohort.shards import DEMOGRAPHICS
 from ecgcmr.errors import InputError
 from ecgcmr.raw import diagnoses
+from ecgcmr.signals import ALWAYS, SIGNALS
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +38,7 @@ class Found:
     """What the survey says of one recording.
 
     Attributes:
-        kind: "ecg" or "cmr".
+        kind: the signal.
         source: `reader:PATH`, what is read.
         key: the file's key.
         person: groups repeat visits, or None.
@@ -65,19 +66,28 @@ class Found:
     reason: str = ""
 
 
-Visit = tuple[str, Found | None, Found | None]  # person, ECG, CMR
+Visit = tuple[
+    str, dict[str, Found]
+]  # person, and recordings by signal in the order of the registry
 
 
 @dataclass(frozen=True)
 class Linked:
     """The rows to be written, and the account of what became of every recording."""
 
-    rows: list[dict[str, Any]]  # subject, split, ecg and cmr (source or None), numbers
+    rows: list[dict[str, Any]]  # subject, split, source (or None) by signal, numbers
     labels: tuple[str, ...]
     flow: list[dict[str, Any]]
     exclusions: list[dict[str, str]]
     repairs: list[dict[str, str]]
     link: list[dict[str, str]]  # pseudonym, kind, key: for the builder alone
+
+
+class SortedOut(NamedTuple):
+    """Recordings that can serve, and those that failed or repeat another."""
+
+    usable: list[Found]
+    failed: list[Found]
 
 
 def splits(persons: int, seed: int) -> np.ndarray:
@@ -99,37 +109,32 @@ def pseudonym(secret: bytes, person: str) -> str:
 # -- linking -----------------------------------------------------------------------------------------------------------
 
 
-def link(found: Sequence[Found], labels: Labels, secret: bytes, seed: int) -> Linked:
-    """Turn what was found into rows: without duplicates, paired by person, split by person, labelled.
+def link(sorted_out: SortedOut, labels: Labels, secret: bytes, seed: int) -> Linked:
+    """Turn recordings into rows: paired by person, split by person, labelled.
 
     Args:
-        found: every recording, in the order of its source; of two equal ones the first stays.
+        sorted_out: of `sort_out`.
         labels: of the labels files.
         secret: key of the pseudonyms.
         seed: of the split.
-
-    Raises:
-        InputError: nothing can serve.
     """
-    usable, failed = sort_out(found)
-    usable = _told_apart(usable)
-    visits = _by_patient(_visits(usable, labels), labels)
-    persons = sorted({person for person, _, _ in visits})
+    usable, failed = _told_apart(sorted_out.usable), sorted_out.failed
+    visits = sorted(_by_patient(_visits(usable, labels), labels), key=_order)
+    persons = sorted({person for person, _ in visits})
     split_of = dict(zip(persons, splits(len(persons), seed), strict=True))
     name_of = {person: pseudonym(secret, person) for person in persons}
-    rows = [_row(name_of[p], split_of[p], ecg, cmr, labels) for p, ecg, cmr in visits]
+    rows = [_row(name_of[p], split_of[p], recordings, labels) for p, recordings in visits]
     held = _diagnosed(rows)
     unknown = [(f, pseudonym(secret, _person(f, labels))) for f in failed]
     return Linked(
         rows=rows,
         labels=held,
-        flow=_flow(found, failed, rows),
+        flow=_flow([*usable, *failed], failed, rows),
         exclusions=[{"key": name, "reason": f"{f.kind}: {f.reason}"} for f, name in unknown],
         repairs=[
             {"key": name_of[p], "what": f"{f.kind}: {what}"}
-            for p, *pair in visits
-            for f in pair
-            if f
+            for p, recordings in visits
+            for f in recordings.values()
             for what in f.repairs
         ],
         link=[
@@ -138,15 +143,14 @@ def link(found: Sequence[Found], labels: Labels, secret: bytes, seed: int) -> Li
         ]
         + [
             {"subject": name_of[p], "kind": f.kind, "key": f.key, "excluded": ""}
-            for p, *pair in visits
-            for f in pair
-            if f
+            for p, recordings in visits
+            for f in recordings.values()
         ],
     )
 
 
-def sort_out(found: Sequence[Found]) -> tuple[list[Found], list[Found]]:
-    """(those that can serve, those that failed or repeat another).
+def sort_out(found: Sequence[Found]) -> SortedOut:
+    """Divide recordings, given in the order of their sources; of two equal ones the first can serve.
 
     Raises:
         InputError: nothing can serve; says why.
@@ -167,13 +171,13 @@ def sort_out(found: Sequence[Found]) -> tuple[list[Found], list[Found]]:
             f"{n} {reason}" for reason, n in Counter(f.reason for f in failed).most_common()
         )
         raise InputError(f"none of {len(found)} recordings can serve: {reasons}")
-    return usable, failed
+    return SortedOut(usable, failed)
 
 
 def _named(recording: Found, labels: Labels) -> str | None:
     """Whose a recording is, as the labels file or the recording itself says."""
-    known = labels.person_of_ecg if recording.kind == "ecg" else labels.person_of_cmr
-    return (known or {}).get(recording.key) or recording.person
+    named = {"ecg": labels.person_of_ecg, "cmr": labels.person_of_cmr}.get(recording.kind)
+    return (named or {}).get(recording.key) or recording.person
 
 
 def _person(recording: Found, labels: Labels) -> str:
@@ -193,7 +197,7 @@ def _told_apart(usable: Sequence[Found]) -> list[Found]:
     """
     times = Counter((f.kind, f.key) for f in usable)
     out, shared = list(usable), 0
-    for kind in ("ecg", "cmr"):
+    for kind in SIGNALS:
         mine = [i for i, f in enumerate(usable) if f.kind == kind and times[kind, f.key] > 1]
         for i, folders in zip(mine, _folders([usable[i].source for i in mine]), strict=True):
             f = usable[i]
@@ -216,40 +220,64 @@ def _folders(sources: Sequence[str]) -> list[str]:
 
 
 def _visits(usable: Sequence[Found], labels: Labels) -> list[Visit]:
-    """Every subject-visit.
+    """Every subject-visit: the recordings of each signal in turn join the visits that those before it make."""
+    visits: list[dict[str, Found]] = []
+    for kind in SIGNALS:
+        visits = _joined(visits, [f for f in usable if f.kind == kind], labels)
+    return [(_person(_first(visit), labels), visit) for visit in visits]
 
-    A CMR joins the ECG that the labels file names for it, else the one of its key, else its person's first ECG of its visit
-    that is still alone, else, where either's visit is unknown, its person's first that is still alone. Without any it is a
-    row by itself.
+
+def _first(visit: Mapping[str, Found]) -> Found:
+    """The recording that a visit began with, its ECG where it has one."""
+    return next(iter(visit.values()))
+
+
+def _joined(
+    visits: Sequence[dict[str, Found]], recordings: Sequence[Found], labels: Labels
+) -> list[dict[str, Found]]:
+    """Visits with the recordings of one more signal.
+
+    A CMR joins the ECG that the labels file names for it; any recording else the visit that began with one of its key, else
+    its person's first of its visit that still lacks its signal, else, where either's visit is unknown, its person's first
+    that still lacks it. Without any it is a visit by itself.
     """
-    ecgs = [f for f in usable if f.kind == "ecg"]
-    by_key = {f.key: f for f in ecgs}
-    of_person: dict[str, list[Found]] = {}
-    for ecg in (f for f in ecgs if _certain(f, labels)):
-        of_person.setdefault(_person(ecg, labels), []).append(ecg)
-    partner: dict[int, Found] = {}
-    taken: set[int] = set()
+    by_key = {_first(visit).key: at for at, visit in enumerate(visits)}
+    of_person: dict[str, list[int]] = {}
+    for at, first in enumerate(map(_first, visits)):
+        if _certain(first, labels):
+            of_person.setdefault(_person(first, labels), []).append(at)
+    place: dict[int, int] = {}  # recording -> visit
 
-    def join(choose: Callable[[Found], Iterable[Found | None]]) -> None:
-        for cmr in usable:
-            if cmr.kind == "cmr" and id(cmr) not in partner:
-                ecg = next((e for e in choose(cmr) if e and id(e) not in taken), None)
-                if ecg:
-                    partner[id(cmr)] = ecg
-                    taken.add(id(ecg))
+    def join(choose: Callable[[Found], Iterable[int | None]]) -> None:
+        for n, recording in enumerate(recordings):
+            if n not in place:
+                at = next(
+                    (at for at in choose(recording) if at is not None and at not in taken), None
+                )
+                if at is not None:
+                    place[n] = at
+                    taken[at] = recording
 
-    def same(cmr: Found) -> list[Found]:
-        return of_person.get(_person(cmr, labels), []) if _certain(cmr, labels) else []
+    def same(recording: Found) -> list[tuple[int, str | None]]:
+        if not _certain(recording, labels):
+            return []
+        return [
+            (at, _first(visits[at]).visit) for at in of_person.get(_person(recording, labels), [])
+        ]
 
-    join(lambda cmr: [by_key.get((labels.ecg_of_cmr or {}).get(cmr.key, cmr.key))])
-    join(lambda cmr: (e for e in same(cmr) if cmr.visit and e.visit == cmr.visit))
-    join(lambda cmr: (e for e in same(cmr) if not cmr.visit or not e.visit))
-    pairs: list[Visit] = []
-    pairs += [(_person(ecg, labels), ecg, None) for ecg in ecgs if id(ecg) not in taken]
-    for cmr in (f for f in usable if f.kind == "cmr"):
-        joined = partner.get(id(cmr))
-        pairs.append((_person(joined or cmr, labels), joined, cmr))
-    return sorted(pairs, key=_order)
+    taken: dict[int, Found] = {}  # visit -> recording
+    join(lambda f: [by_key.get(_partner_key(f, labels))])
+    join(lambda f: (at for at, visit in same(f) if f.visit and visit == f.visit))
+    join(lambda f: (at for at, visit in same(f) if not f.visit or not visit))
+    rest = [visit for at, visit in enumerate(visits) if at not in taken]
+    paired = (visits[place[n]] if n in place else {} for n in range(len(recordings)))
+    return [*rest, *({**visit, f.kind: f} for visit, f in zip(paired, recordings))]
+
+
+def _partner_key(recording: Found, labels: Labels) -> str:
+    """The key of the recording that this one belongs to: as the labels file says, or its own."""
+    named = labels.ecg_of_cmr if recording.kind == "cmr" else None
+    return (named or {}).get(recording.key, recording.key)
 
 
 def _by_patient(visits: Sequence[Visit], labels: Labels) -> list[Visit]:
@@ -258,32 +286,33 @@ def _by_patient(visits: Sequence[Visit], labels: Labels) -> list[Visit]:
     Repeat ECGs of a hospital have names of their own and would stand in two splits. What a labels file or a file's name says
     of a person outweighs a header. No pair follows from a header: an ECG and a CMR of one patient can be years apart.
     """
-    named = [any(_named(f, labels) for f in pair if f) for _, *pair in visits]
+    named = [any(_named(f, labels) for f in visit.values()) for _, visit in visits]
     trusted = _trusted(visits, named)
     words = [
-        [person, *(f.patient for f in pair if f and f.patient in trusted)]
-        for person, *pair in visits
+        [person, *(f.patient for f in visit.values() if f.patient in trusted)]
+        for person, visit in visits
     ]
     group = _connected(words)
     members: dict[int, set[tuple[bool, str]]] = {}
-    for g, sure, (person, *_) in zip(group, named, visits, strict=True):
+    for g, sure, (person, _) in zip(group, named, visits, strict=True):
         members.setdefault(g, set()).add((not sure, person))
     out = []
-    for g, sure, (person, ecg, cmr) in zip(group, named, visits, strict=True):
+    for g, sure, (person, visit) in zip(group, named, visits, strict=True):
         if sure or len(members[g]) == 1:
-            out.append((person, ecg, cmr))
+            out.append((person, visit))
         else:  # a person who is named first, else the first name
-            out.append((min(members[g])[1], _noted(ecg, SAME_PATIENT), _noted(cmr, SAME_PATIENT)))
-    return sorted(out, key=_order)
+            noted = {kind: _noted(f, SAME_PATIENT) for kind, f in visit.items()}
+            out.append((min(members[g])[1], noted))
+    return out
 
 
 def _trusted(visits: Sequence[Visit], named: Sequence[bool]) -> set[str]:
     """The patient numbers that belong to no two named persons and to no two sexes; others are a device's or "TEST 1"."""
     owners: dict[str, set[str]] = {}
     sexes: dict[str, set[float]] = {}
-    for sure, (person, *pair) in zip(named, visits, strict=True):
-        for f in pair:
-            if f and f.patient:
+    for sure, (person, visit) in zip(named, visits, strict=True):
+        for f in visit.values():
+            if f.patient:
                 owners.setdefault(f.patient, set()).update([person] if sure else [])
                 sexes.setdefault(f.patient, set()).update(
                     v for k, v in (f.numbers or {}).items() if k == "sex"
@@ -303,33 +332,33 @@ def _connected(words: Sequence[Sequence[str]]) -> list[int]:
     return connected_components(graph, directed=False)[1][: len(words)].tolist()
 
 
-def _noted(recording: Found | None, word: str) -> Found | None:
-    return recording and replace(recording, repairs=(*recording.repairs, word))
+def _noted(recording: Found, word: str) -> Found:
+    return replace(recording, repairs=(*recording.repairs, word))
 
 
-def _order(visit: Visit) -> tuple[str, str, str]:
-    person, ecg, cmr = visit
-    return person, ecg.key if ecg else "", cmr.key if cmr else ""
+def _order(visit: Visit) -> tuple[str, ...]:
+    person, recordings = visit
+    return person, *(recordings[kind].key if kind in recordings else "" for kind in SIGNALS)
 
 
-def _row(
-    subject: str, split: str, ecg: Found | None, cmr: Found | None, labels: Labels
-) -> dict[str, Any]:
+def _row(subject: str, split: str, visit: dict[str, Found], labels: Labels) -> dict[str, Any]:
     numbers: dict[str, float] = {}
-    for recording in (cmr, ecg):
-        numbers |= recording.numbers or {} if recording else {}
-    named = {"ecg": labels.by_ecg or {}, "cmr": labels.by_cmr or {}}
-    for recording in (cmr, ecg):  # the file of labels has the last word, and in it the ECG's line
-        if recording:
-            numbers |= (labels.by_person or {}).get(_person(recording, labels), {})
-            numbers |= named[recording.kind].get(recording.key, {})
+    flags: dict[str, float] = {}
+    last_first = list(reversed(visit.values()))  # the ECG has the last word
+    for recording in last_first:
+        numbers |= recording.numbers or {}
+        flags |= recording.flags or {}
+    named = {"ecg": labels.by_ecg, "cmr": labels.by_cmr}
+    for recording in last_first:  # after the recordings themselves, the file of labels
+        numbers |= (labels.by_person or {}).get(_person(recording, labels), {})
+        numbers |= (named.get(recording.kind) or {}).get(recording.key, {})
     return {
         "subject": subject,
         "split": split,
         "numbers": dict(sorted(numbers.items())),
-        "ecg": ecg.source if ecg else None,
-        "cmr": cmr.source if cmr else None,
-        "flags": dict(ecg.flags or {}) if ecg else {},
+        **dict.fromkeys(ALWAYS),
+        **{kind: recording.source for kind, recording in visit.items()},
+        "flags": flags,
     }
 
 
@@ -362,13 +391,10 @@ def _flow(
                 "reasons": dict(sorted(reasons.items())),
             }
         )
-    alone = Counter(
-        "ecg: no CMR" if row["ecg"] else "cmr: no ECG"
-        for row in rows
-        if not (row["ecg"] and row["cmr"])
-    )
+    kinds = [kind for kind in SIGNALS if any(f.kind == kind for f in found)]
+    alone = Counter(_lacking(row, kinds) for row in rows if not all(row.get(k) for k in kinds))
     bare = sum(not set(row["numbers"]) - set(DEMOGRAPHICS) for row in rows)
-    paired = [("paired", alone)] if len({f.kind for f in found}) == 2 else []
+    paired = [("paired", alone)] if len(kinds) > 1 else []
     # Rows that are not paired or not labelled stay: the reasons of these two steps say what a row lacks, none has left.
     for step, lacking in (
         *paired,
@@ -380,3 +406,9 @@ def _flow(
             {"step": step, "n": n, "unit": "rows", "reasons": dict(sorted(lacking.items()))}
         )
     return steps
+
+
+def _lacking(row: Mapping[str, Any], kinds: Sequence[str]) -> str:
+    """`ecg: no CMR`: which signals a row has, and which it lacks."""
+    there = "+".join(kind for kind in kinds if row.get(kind))
+    return f"{there}: no {' or '.join(SIGNALS[kind].title for kind in kinds if not row.get(kind))}"

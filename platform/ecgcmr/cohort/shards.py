@@ -8,10 +8,8 @@ shards import this file, and a worker process without PyTorch starts in a third 
 
 import errno
 import hashlib
-import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +19,13 @@ import pyarrow.parquet as pq
 
 from ecgcmr import tasks
 from ecgcmr.errors import InputError
+from ecgcmr.signals import ALWAYS, LEADS, SIGNALS
+
+__all__ = ["LEADS", "SIGNALS"]
 
 FORMAT = 1
 GROUP = 64  # rows; 16 MB of ECG and CMR together
 DEMOGRAPHICS = ("age", "sex", "height", "weight")
-LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
 # A column chunk is then a page header of some bytes and the rows themselves; without `data_page_size`, one header per MB.
 ONE_PAGE = {
     "compression": "none",
@@ -37,45 +37,13 @@ HEADER = 128  # bytes that are more than any page header with the marks of 64 no
 FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
-@dataclass(frozen=True)
-class Signal:
-    """How a signal column is stored: `unit`, the array's form, and what else the field's metadata says."""
-
-    dtype: str
-    shape: tuple[int, ...]
-    unit: str
-    notes: tuple[tuple[str, str], ...]
-
-    @property
-    def width(self) -> int:
-        """Bytes of one row."""
-        return int(np.prod(self.shape)) * np.dtype(self.dtype).itemsize
-
-    @property
-    def metadata(self) -> dict[str, str]:
-        """The field's metadata."""
-        return {
-            "dtype": self.dtype,
-            "shape": json.dumps(self.shape),
-            "unit": self.unit,
-            **dict(self.notes),
-        }
-
-
-SIGNALS = {
-    "ecg": Signal("float16", (12, 5000), "mV", (("rate_hz", "500"), ("leads", json.dumps(LEADS)))),
-    "cmr": Signal(
-        "uint8", (3, 210, 210), "intensity", (("frames", json.dumps(["ES", "mid", "ED"])),)
-    ),
-}
-
-
-def schema(labels: Sequence[str]) -> pa.Schema:
-    """The columns of a shard: two words, two signals, demographics, then `labels` (0/1 or phenotypes; null = unknown)."""
-    signals = [pa.field(k, pa.binary(s.width), metadata=s.metadata) for k, s in SIGNALS.items()]
+def schema(labels: Sequence[str], signals: Sequence[str] = ALWAYS) -> pa.Schema:
+    """The columns of a shard: two words, signals, demographics, then `labels` (0/1 or phenotypes; null = unknown)."""
+    forms = [SIGNALS[name] for name in signals]
+    arrays = [pa.field(s.name, pa.binary(s.width), metadata=s.metadata) for s in forms]
     numbers = [pa.field(name, pa.float64()) for name in (*DEMOGRAPHICS, *labels)]
     words = [pa.field("subject", pa.string()), pa.field("split", pa.string())]
-    return pa.schema([*words, *signals, *numbers], metadata={"format": str(FORMAT), "pages": "one"})
+    return pa.schema([*words, *arrays, *numbers], metadata={"format": str(FORMAT), "pages": "one"})
 
 
 def pack(array: np.ndarray | None, name: str) -> bytes | None:
@@ -151,15 +119,33 @@ def _groups(rows: Iterable[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any
         yield group
 
 
+def signals_of(form: pa.Schema, path: Path) -> list[str]:
+    """The signals of a shard, in the order of its columns.
+
+    Raises:
+        InputError: one of them is not registered.
+    """
+    names = [field.name for field in form if pa.types.is_fixed_size_binary(field.type)]
+    if alien := [name for name in names if name not in SIGNALS]:
+        raise InputError(
+            f"{path}: nobody has registered the signal '{alien[0]}'; name the module that does in ECGCMR_PLUGINS"
+        )
+    return names
+
+
 def write_shard(
-    path: Path, rows: Iterable[Mapping[str, Any]], labels: Sequence[str]
+    path: Path,
+    rows: Iterable[Mapping[str, Any]],
+    labels: Sequence[str],
+    signals: Sequence[str] = ALWAYS,
 ) -> dict[str, Any]:
     """Write rows to one shard, whole or not at all; at most one row group is held in memory.
 
     Args:
         path: the shard's file.
-        rows: `subject`, `split`, `ecg` (12, 5000) float16 mV or None, `cmr` (3, 210, 210) uint8 or None, numbers by name.
+        rows: `subject`, `split`, for each signal its array or None, numbers by name.
         labels: the number columns beyond the demographics; a row that lacks one has null there.
+        signals: the signal columns.
 
     Returns:
         {"rows": count, "sha256": of the file}.
@@ -167,7 +153,7 @@ def write_shard(
     Raises:
         InputError: the disk is full.
     """
-    form, count = schema(labels), 0
+    form, count = schema(labels, signals), 0
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -249,12 +235,12 @@ def rows(path: Path) -> Iterator[dict[str, Any]]:
         InputError: the shard is missing or damaged.
     """
     with open_shard(path) as file:
-        names = file.schema_arrow.names
+        names, signals = file.schema_arrow.names, signals_of(file.schema_arrow, path)
         for group in range(file.num_row_groups):
             table = read_group(file, group, names, path)
-            numbers = table.drop_columns(list(SIGNALS)).to_pylist()
+            numbers = table.drop_columns(signals).to_pylist()
             for i, row in enumerate(numbers):
-                for name in SIGNALS:
+                for name in signals:
                     stored = table[name].slice(i, 1)
                     row[name] = None if stored.null_count else unpack(stored, name)[0]
                 yield row

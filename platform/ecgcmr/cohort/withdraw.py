@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 
-from ecgcmr import store
-from ecgcmr.cohort import dataset, linkage, shards
+from ecgcmr import files, signals, store
+from ecgcmr.cohort import dataset, linkage, presence, shards, staging
 from ecgcmr.cohort.dataset import Cohort
 from ecgcmr.errors import InputError
-from ecgcmr.signals import quality_flags
+from ecgcmr.runs import all_runs, withdrawn_since
+from ecgcmr.signals import ALWAYS, SIGNALS
 
 FIELD = re.compile(r"(?<=^\d{7})_\d{4,6}_\d+_\d+$")  # of UK Biobank's file names: <eid>_20205_2_0
 
@@ -87,13 +89,13 @@ def withdraw(
         "replaces": cohort.fingerprint,
         "withdrawn": dataset.digest([cohort.fingerprint, *sorted(gone)]),
     }
-    if not dataset.ready(out, request):
-        with dataset.building(out, request):
+    if not staging.ready(out, request):
+        with staging.building(out, request):
             columns = _columns(cohort)
-            parts = dataset.run_jobs(out, _jobs(cohort, index, stays, columns), "rows")
+            parts = staging.run_jobs(out, _jobs(cohort, index, stays, columns), "rows")
             account = _account(cohort, index[stays], gone)
-            labels = [name for name in columns if name not in quality_flags.FLAGS]
-            dataset.finish(out, request, cohort.recipe, parts, labels, account)
+            labels = [name for name in columns if name not in signals.flags(SIGNALS)]
+            staging.finish(out, request, cohort.recipe, parts, labels, account)
     _hand_on(old, out, known, gone, Path(key) if key else None)
     return dataset.open(out)
 
@@ -101,13 +103,12 @@ def withdraw(
 def mark(runs: Path, cohort: Cohort) -> int:
     """Note in `runs` that cohorts which `cohort` replaces are stale; how many finished trials were made from them."""
     since = cohort.replaced
-    made = sum(
-        store.stale(runs, record["recipe"]["cohort"], record["trial"]["starts"], since) > 0
-        for _, record in store.records(runs)
+    stale = sum(
+        withdrawn_since(runs, run.cohort, run.trial.starts, since) > 0 for run in all_runs(runs)
     )
-    if made:
+    if stale:
         store.note_withdrawn(runs, since)
-    return made
+    return stale
 
 
 # -- who ---------------------------------------------------------------------------------------------------------------
@@ -175,19 +176,23 @@ def _ids(listed: Path) -> dict[int, str]:
 
 def _columns(cohort: Cohort) -> list[str]:
     """The number columns of its shards beyond the demographics."""
-    with shards.open_shard(cohort.path / cohort.manifest["shards"][0]["path"]) as file:
-        names = file.schema_arrow.names
-    return [
-        name
-        for name in names
-        if name not in (*shards.SIGNALS, *shards.DEMOGRAPHICS, "subject", "split")
-    ]
+    form, stored = _form(cohort)
+    known = {*stored, *shards.DEMOGRAPHICS, "subject", "split"}
+    return [name for name in form.names if name not in known]
+
+
+def _form(cohort: Cohort) -> tuple[pa.Schema, list[str]]:
+    """The columns of its shards, and which of them are signals."""
+    path = cohort.path / cohort.manifest["shards"][0]["path"]
+    with shards.open_shard(path) as file:
+        return file.schema_arrow, shards.signals_of(file.schema_arrow, path)
 
 
 def _jobs(
     cohort: Cohort, index: pd.DataFrame, stays: pd.Series, columns: Sequence[str]
 ) -> list[dict[str, Any]]:
     """A job for each shard of which something is left."""
+    _, stored = _form(cohort)
     jobs = []
     for entry in cohort.manifest["shards"]:
         mine = index["shard"] == entry["path"]
@@ -201,6 +206,7 @@ def _jobs(
                     "items": rows,
                     "rows": len(rows),
                     "labels": list(columns),
+                    "signals": stored,
                     "part": entry["path"].replace("/", "-") + ".json",
                 }
             )
@@ -214,7 +220,7 @@ def _account(cohort: Cohort, left: pd.DataFrame, gone: Iterable[str]) -> dict[st
     away = len(index) - len(left)
     labels = [name for name in said["labels"] if name in left]
     now = {
-        "paired": int((left["has_ecg"] & left["has_cmr"]).sum()),
+        "paired": int(presence.has(left, *_paired(cohort)).sum()),
         "labelled": int(left[labels].notna().any(axis=1).sum()),
         "kept": len(left),
     }
@@ -237,11 +243,17 @@ def _account(cohort: Cohort, left: pd.DataFrame, gone: Iterable[str]) -> dict[st
     }
 
 
+def _paired(cohort: Cohort) -> Sequence[str]:
+    """The signals that a row of it must have to be called paired."""
+    request = cohort.manifest["request"]
+    return [name for name in SIGNALS if f"{name} recordings" in request] or ALWAYS
+
+
 def _hand_on(old: Path, out: Path, known: Known, gone: set[str], key: Path | None) -> None:
     """Link file and key beside the new cohort, so that the old one can be deleted with all that belongs to it."""
     if known.link is not None:
         left = known.link[~known.link["subject"].isin(gone)]
-        store.write_whole(
+        files.write_whole(
             out.with_name(out.name + ".link.csv"), lambda aside: left.to_csv(aside, index=False)
         )
     held, mine = _beside(old, ".key"), out.with_name(out.name + ".key")

@@ -9,7 +9,8 @@ from ecgcmr.search.plan import Estimate
 
 def lines(estimate: Estimate) -> list[str]:
     """An estimate for a person to read."""
-    title = f"{'stage':9s}{'task':10s}{'trials':>8s}{'packs':>7s}{'steps':>12s}{'disk':>10s}{'time':>16s}"
+    counts = f"{'trials':>8s}{'packs':>7s}{'steps':>12s}"
+    title = f"{'stage':9s}{'task':10s}{counts}{'disk':>10s}{'time':>16s}"
     return [
         _summary(estimate),
         *(
@@ -19,7 +20,8 @@ def lines(estimate: Estimate) -> list[str]:
         *(f"left out, {n} trials: {reason}" for reason, n in estimate.left_out.items()),
         title,
         *(_line(line, estimate.timed) for line in estimate.lines),
-        f"disk: {_size(estimate.bytes)} for runs, {_size(estimate.free_bytes)} free; finished trials are skipped",
+        f"disk: {_size(estimate.bytes)} for runs, {_size(estimate.free_bytes)} free; "
+        "finished trials are skipped",
         *([_time(estimate)] if estimate.timed else []),
     ]
 
@@ -34,14 +36,17 @@ def _summary(estimate: Estimate) -> str:
     )
 
 
-def _line(line: plan.Line, timed: bool) -> str:
+def _line(line: plan.Line, has_times: bool) -> str:
     counts = f"{line.stage:9s}{line.task:10s}{line.trials:8,}{line.packs:7,}{line.steps:12,}"
-    return f"{counts}{_size(line.bytes):>10s}{duration(line.seconds) if timed else '—':>16s}"
+    return f"{counts}{_size(line.bytes):>10s}{duration(line.seconds) if has_times else '—':>16s}"
 
 
 def _time(estimate: Estimate) -> str:
     hours = f"{estimate.seconds / 3600:.3g} {estimate.device.upper()}-hours"
-    return f"time: {duration(estimate.seconds)} ({hours}) of training on this machine, if no trial stops early"
+    return (
+        f"time: {duration(estimate.seconds)} ({hours}) of training on this machine, "
+        "if no trial stops early"
+    )
 
 
 def _size(count: float) -> str:

@@ -1,4 +1,6 @@
-"""Cohorts: made of synthetic subjects or of recordings, labelled, checked, reduced; and what a recording holds."""
+"""Cohorts: made of synthetic subjects or of recordings, labelled, checked, reduced; and what a
+recording holds.
+"""
 
 import argparse
 import itertools
@@ -7,8 +9,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ecgcmr.commands.console import Screen, command, door, whole
+from ecgcmr.commands.console import Console, command, lazy, whole
 from ecgcmr.errors import InputError
+from ecgcmr.signals import ALWAYS, SIGNALS
 
 SUBJECTS = {"toy": 1600, "small": 5000, "full": 40_044}
 SCALES = tuple(SUBJECTS)
@@ -16,90 +19,94 @@ EXAMPLES = {
     "cohort synth": "ecgcmr cohort synth --subjects 2000 --scale toy --cohort cohorts/synthetic",
     "cohort build": "ecgcmr cohort build --ecg wfdb:recordings --cohort cohorts/cinc",
     "cohort labels": "ecgcmr cohort labels diagnoses.csv --disease hf=I50,I11.0 --out labels.csv",
-    "cohort withdraw": "ecgcmr cohort withdraw --list withdrawn.csv --cohort cohorts/ukbb --out cohorts/ukbb-2",
+    "cohort withdraw": (
+        "ecgcmr cohort withdraw --list withdrawn.csv --cohort cohorts/ukbb --out cohorts/ukbb-2"
+    ),
     "cohort check": "ecgcmr cohort check --cohort cohorts/cinc",
     "inspect": "ecgcmr inspect recordings/A0002.hea --plot A0002.png",
 }
 
 
-def synth(args: argparse.Namespace, screen: Screen) -> int:
+def synth(args: argparse.Namespace, console: Console) -> int:
     """Make a synthetic paired cohort."""
     subjects = args.subjects or SUBJECTS[args.scale]
-    with screen.display.stage(f"Cohort of {subjects:,} synthetic subjects") as notes:
-        screen.need_ray()
-        made = door("cohort.dataset").synth(args.cohort, subjects=subjects, seed=args.seed)
-        notes.append(rows_of(made))
-    screen.say(f"{args.cohort}: {flow_of(made)}")
+    with console.display.stage(f"Cohort of {subjects:,} synthetic subjects") as notes:
+        console.need_ray()
+        cohort = lazy("cohort.build").synth(args.cohort, subjects=subjects, seed=args.seed)
+        notes.append(rows_of(cohort))
+    console.say(f"{args.cohort}: {flow_of(cohort)}")
     return 0
 
 
-def build(args: argparse.Namespace, screen: Screen) -> int:
+def build(args: argparse.Namespace, console: Console) -> int:
     """Make a cohort of real recordings."""
-    with screen.display.stage("Cohort of recordings") as notes:
-        screen.need_ray()
-        made = door("cohort.dataset").build(
+    with console.display.stage("Cohort of recordings") as notes:
+        console.need_ray()
+        cohort = lazy("cohort.build").build(
             args.cohort,
             ecg=args.ecg,
             cmr=args.cmr,
+            others={name: getattr(args, name) for name in SIGNALS if name not in ALWAYS},
             labels=args.labels,
             rules=rules_of(args),
             seed=args.seed,
             key=args.key,
             crop=args.crop,
         )
-        notes.append(rows_of(made))
-    screen.say(f"{args.cohort}: {flow_of(made)}")
-    if "audit" in made.manifest:
-        for line in ["", *door("cohort.labels.merge").audit_lines(made.manifest["audit"])]:
-            screen.say(line)
+        notes.append(rows_of(cohort))
+    console.say(f"{args.cohort}: {flow_of(cohort)}")
+    if "audit" in cohort.manifest:
+        for line in ["", *lazy("cohort.labels.merge").audit_lines(cohort.manifest["audit"])]:
+            console.say(line)
     return 0
 
 
-def labels(args: argparse.Namespace, screen: Screen) -> int:
+def labels(args: argparse.Namespace, console: Console) -> int:
     """Read labels files, say what they hold, and write them as one table; no recordings are touched."""
-    labels = door("cohort.labels.merge")
-    found = labels.read_labels(args.files, rules_of(args))
+    merge = lazy("cohort.labels.merge")
+    label_table = merge.read_labels(args.files, rules_of(args))
     if args.out:
-        labels.write_labels(args.out, found, args.files)
-    for line in labels.audit_lines(found.audit):
-        screen.say(line)
+        merge.write_labels(args.out, label_table, args.files)
+    for line in merge.audit_lines(label_table.audit):
+        console.say(line)
     return 0
 
 
 def rules_of(args: argparse.Namespace) -> Any:
     """How labels files are to be read."""
-    asked = {name: getattr(args, name) for name in ("visit", "censored", "codes", "allow_empty")}
-    return door("cohort.labels.merge").rules(args.disease, **asked)
+    options = {name: getattr(args, name) for name in ("visit", "censored", "codes", "allow_empty")}
+    return lazy("cohort.labels.merge").rules(args.disease, **options)
 
 
-def withdraw(args: argparse.Namespace, screen: Screen) -> int:
+def withdraw(args: argparse.Namespace, console: Console) -> int:
     """Make a cohort without the people on a list; no recording is read again. Then delete the old cohort yourself."""
-    withdraw = door("cohort.withdraw")
-    with screen.display.stage(f"Withdrawal from {args.cohort}") as notes:
+    withdrawal = lazy("cohort.withdraw")
+    with console.display.stage(f"Withdrawal from {args.cohort}") as notes:
         options = {"key": args.key, "ignore_unknown": args.ignore_unknown}
-        made = withdraw.withdraw(args.cohort, args.out, args.list, **options)
-        notes.append(rows_of(made))
-    one, stale = made.manifest["replaces"][0], withdraw.mark(args.runs, made)
-    people = f"{one['people']:,} {'person' if one['people'] == 1 else 'people'}"
-    screen.say(f"{args.out}: {people} ({one['rows']:,} rows) fewer than {args.cohort}")
-    screen.say(
+        cohort = withdrawal.withdraw(args.cohort, args.out, args.list, **options)
+        notes.append(rows_of(cohort))
+    predecessor, stale = cohort.manifest["replaces"][0], withdrawal.mark(args.runs, cohort)
+    people = f"{predecessor['people']:,} {'person' if predecessor['people'] == 1 else 'people'}"
+    console.say(f"{args.out}: {people} ({predecessor['rows']:,} rows) fewer than {args.cohort}")
+    console.say(
         f"{stale:,} trials under {args.runs} were made with them: run them again"
         if stale
         else "no trial is stale"
     )
-    screen.say(
-        f"Delete when nothing needs it any more: {args.cohort}, {args.cohort}.link.csv, {args.cohort}.key"
+    console.say(
+        "Delete when nothing needs it any more: "
+        f"{args.cohort}, {args.cohort}.link.csv, {args.cohort}.key"
     )
     return 0
 
 
-def check(args: argparse.Namespace, screen: Screen) -> int:
+def check(args: argparse.Namespace, console: Console) -> int:
     """Verify a cohort; every fault is a line."""
-    with screen.display.stage(f"Check of {args.cohort}"):
-        faults = door("cohort.check").check(args.cohort)
+    with console.display.stage(f"Check of {args.cohort}"):
+        faults = lazy("cohort.check").check(args.cohort)
     for fault in faults:
-        screen.say(f"  {fault}")
-    screen.say(f"{args.cohort}: {len(faults)} faults" if faults else f"{args.cohort}: clean")
+        console.say(f"  {fault}")
+    console.say(f"{args.cohort}: {len(faults)} faults" if faults else f"{args.cohort}: clean")
     return 2 if faults else 0
 
 
@@ -113,68 +120,74 @@ def flow_of(cohort: Any) -> str:
     words = []
     for step in cohort.manifest["flow"]:
         reasons = ", ".join(f"{n} {reason}" for reason, n in step.get("reasons", {}).items())
-        lost = "less" if step.get("unit") == "recordings" else "the rest"
-        words.append(f"{step['step']} {step['n']:,}" + (f" ({lost} {reasons})" if reasons else ""))
+        excluded_as = "less" if step.get("unit") == "recordings" else "the rest"
+        words.append(
+            f"{step['step']} {step['n']:,}" + (f" ({excluded_as} {reasons})" if reasons else "")
+        )
     return " → ".join(words)
 
 
-def inspect(args: argparse.Namespace, screen: Screen) -> int:
+def inspect(args: argparse.Namespace, console: Console) -> int:
     """Say what a reader sees in files of any format, and what a cohort would do with them; writes nothing but plots."""
-    inspect, told, failed = door("cohort.inspect"), [], 0
+    inspecting, records, failures = lazy("cohort.inspect"), [], 0
     for path in args.files:
-        claims = inspect.find(path)
-        one = len(claims) == 1
-        for seen in itertools.islice(inspect.look(claims), args.limit):
-            failed += bool(seen.error)
-            if seen.error:
-                screen.note(f"ecgcmr: {seen.source} ({seen.format}): {seen.error}")
+        claims = inspecting.find(path)
+        alone = len(claims) == 1
+        for recording in itertools.islice(inspecting.look(claims), args.limit):
+            failures += bool(recording.error)
+            if recording.error:
+                console.note(f"ecgcmr: {recording.source} ({recording.format}): {recording.error}")
             elif not args.json:
-                screen.say("\n".join(lines_of(seen)) if one else line_of(seen, path))
-            told.append(inspect.as_json(seen))
-            if args.plot and seen.picture is not None:
-                screen.note(f"drawn: {draw(seen, args.plot, len(told))}")
+                console.say("\n".join(lines_of(recording)) if alone else line_of(recording, path))
+            records.append(inspecting.as_json(recording))
+            if args.plot and recording.picture is not None:
+                console.note(f"drawn: {draw(recording, args.plot, len(records))}")
         if len(claims) > args.limit:
-            screen.note(
-                f"{path}: the first {args.limit:,} of {len(claims):,} recordings; see more with --limit"
+            console.note(
+                f"{path}: the first {args.limit:,} of {len(claims):,} recordings; "
+                "see more with --limit"
             )
     if args.json:
-        screen.say(json.dumps(told, indent=1))
-    return 2 if failed else 0
+        console.say(json.dumps(records, indent=1))
+    return 2 if failures else 0
 
 
-def lines_of(seen: Any) -> list[str]:
+def lines_of(recording: Any) -> list[str]:
     """A recording in a few lines."""
-    said = {
-        "format": f"{seen.format} ({seen.kind.upper()})",
-        **seen.facts,
-        "flags": "; ".join(seen.flags) or "none",
-        "changes": "; ".join(seen.repairs) or "none",
-        "cohort": "keeps it" if seen.kept else f"leaves it out: {'; '.join(seen.faults)}",
+    words = {
+        "format": f"{recording.format} ({SIGNALS[recording.kind].title})",
+        **recording.facts,
+        "flags": "; ".join(recording.flags) or "none",
+        "changes": "; ".join(recording.repairs) or "none",
+        "cohort": "keeps it" if recording.kept else f"leaves it out: {'; '.join(recording.faults)}",
     }
-    return [seen.source, *(f"  {name:8s} {words}" for name, words in said.items())]
+    return [recording.source, *(f"  {name:8s} {text}" for name, text in words.items())]
 
 
-def line_of(seen: Any, above: Path) -> str:
+def line_of(recording: Any, above: Path) -> str:
     """A recording of many in one line."""
-    name = os.path.relpath(seen.source, above if above.is_dir() else above.parent)
-    size = [seen.facts[word] for word in ("rate", "length", "stack", "cycle") if word in seen.facts]
-    verdict = "kept" if seen.kept else f"left out: {seen.faults[0]}"
-    return "  ".join([name, f"{seen.format} {seen.kind.upper()}", *size, verdict, *seen.flags])
+    name = os.path.relpath(recording.source, above if above.is_dir() else above.parent)
+    size = [
+        recording.facts[word]
+        for word in ("rate", "length", "stack", "cycle")
+        if word in recording.facts
+    ]
+    verdict = "kept" if recording.kept else f"left out: {recording.faults[0]}"
+    kind = f"{recording.format} {SIGNALS[recording.kind].title}"
+    return "  ".join([name, kind, *size, verdict, *recording.flags])
 
 
-def draw(seen: Any, place: Path, number: int) -> Path:
+def draw(recording: Any, destination: Path, number: int) -> Path:
     """Draw a recording into a folder, or into the image file that is named."""
-    figures, stem = door("report.plots.recordings"), Path(seen.source).name
-    title = "  ".join([stem, *seen.flags, *seen.faults])
-    figure = (
-        figures.ecg_paper(seen.picture, 500, title)
-        if seen.kind == "ecg"
-        else figures.frames(seen.picture, title=title)
+    figures, stem = lazy("report.plots.recordings"), Path(recording.source).name
+    title = "  ".join([stem, *recording.flags, *recording.faults])
+    figure = figures.stored(recording.kind, recording.picture, title)
+    is_image = destination.suffix.lower() in (".png", ".svg", ".pdf")
+    if is_image and number > 1:
+        raise InputError(f"{destination}: one image for several recordings; name a folder")
+    path: Path = figures.save(
+        figure, destination if is_image else destination / f"{number:03d}-{stem}.png"
     )
-    named = place.suffix.lower() in (".png", ".svg", ".pdf")
-    if named and number > 1:
-        raise InputError(f"{place}: one image for several recordings; name a folder")
-    path: Path = figures.save(figure, place if named else place / f"{number:03d}-{stem}.png")
     return path
 
 
@@ -183,103 +196,132 @@ def grammar(commands: Any) -> None:
     actions = commands.add_parser("cohort", help="make or check one").add_subparsers(
         required=True, metavar="ACTION"
     )
-    made = command(actions, "cohort synth", synth, "make a synthetic paired cohort", EXAMPLES)
-    made.add_argument("--subjects", type=whole, help="how many (default: by scale)")
-    made.add_argument("--scale", choices=SCALES, default="toy")
-    made.add_argument("--seed", type=int, default=0)
-    built = command(actions, "cohort build", build, "make a cohort of recordings", EXAMPLES)
-    for kind, form, what in (
+    synth_grammar(actions)
+    build_grammar(actions)
+    labels_grammar(actions)
+    withdraw_grammar(actions)
+    command(actions, "cohort check", check, "verify a cohort; faults by file and row", EXAMPLES)
+    inspect_grammar(commands)
+
+
+def synth_grammar(actions: Any) -> None:
+    """Add `cohort synth`."""
+    parser = command(actions, "cohort synth", synth, "make a synthetic paired cohort", EXAMPLES)
+    parser.add_argument("--subjects", type=whole, help="how many (default: by scale)")
+    parser.add_argument("--scale", choices=SCALES, default="toy")
+    parser.add_argument("--seed", type=int, default=0)
+
+
+def build_grammar(actions: Any) -> None:
+    """Add `cohort build`."""
+    parser = command(actions, "cohort build", build, "make a cohort of recordings", EXAMPLES)
+    for kind, form, where in (
         (
             "ecg",
             "[FORMAT:]PATH",
             "ECGs lie, e.g. wfdb:recordings; without a format each file's own is taken",
         ),
         ("cmr", "FORMAT:PATH", "short-axis stacks lie, e.g. dicom:stacks"),
+        *(
+            (name, "FORMAT:PATH", f"recordings of {SIGNALS[name].title} lie")
+            for name in SIGNALS
+            if name not in ALWAYS
+        ),
     ):
-        built.add_argument(
-            f"--{kind}", metavar=form, action="append", default=[], help=f"where {what}; repeatable"
-        )
-    built.add_argument(
+        text = f"where {where}; repeatable"
+        parser.add_argument(f"--{kind}", metavar=form, action="append", default=[], help=text)
+    parser.add_argument(
         "--labels",
         type=Path,
         action="append",
         metavar="FILE",
         help="table of labels; may be repeated",
     )
-    built.add_argument(
+    parser.add_argument(
         "--key",
         type=Path,
         help="file with the key of the pseudonyms (made if absent; keep it outside)",
     )
     words = "cut images to the heart, to the authors' one box, or not (default: heart)"
-    built.add_argument("--crop", choices=("heart", "fixed", "none"), default="heart", help=words)
-    built.add_argument("--seed", type=int, default=0)
-    table = command(
+    parser.add_argument("--crop", choices=("heart", "fixed", "none"), default="heart", help=words)
+    parser.add_argument("--seed", type=int, default=0)
+    label_rules(parser)
+
+
+def labels_grammar(actions: Any) -> None:
+    """Add `cohort labels`."""
+    parser = command(
         actions, "cohort labels", labels, "count what labels files hold, and merge them", EXAMPLES
     )
-    table.add_argument(
+    parser.add_argument(
         "files", type=Path, nargs="+", metavar="FILE", help="table of labels, as for `cohort build`"
     )
-    table.add_argument(
+    parser.add_argument(
         "--out", type=Path, metavar="FILE", help="write the merged labels here, as CSV or Parquet"
     )
-    for each in (built, table):
-        label_rules(each)
-    leave = command(
+    label_rules(parser)
+
+
+def withdraw_grammar(actions: Any) -> None:
+    """Add `cohort withdraw`."""
+    parser = command(
         actions, "cohort withdraw", withdraw, "make one without the people on a list", EXAMPLES
     )
-    leave.add_argument(
+    parser.add_argument(
         "--list",
         type=Path,
         required=True,
         help="one id a line: participant, recording or pseudonym",
     )
-    leave.add_argument("--out", type=Path, required=True, help="the new cohort's folder")
-    leave.add_argument(
+    parser.add_argument("--out", type=Path, required=True, help="the new cohort's folder")
+    parser.add_argument(
         "--key", type=Path, help="file with the key of the pseudonyms, if not beside the cohort"
     )
-    leave.add_argument(
+    parser.add_argument(
         "--ignore-unknown", action="store_true", help="pass over ids that are not in the data"
     )
-    command(actions, "cohort check", check, "verify a cohort; faults by file and row", EXAMPLES)
+
+
+def inspect_grammar(commands: Any) -> None:
+    """Add `inspect`."""
     text = "what a file of any format holds, and whether a cohort keeps it"
-    see = command(commands, "inspect", inspect, text, EXAMPLES, folders=False)
-    see.add_argument(
+    parser = command(commands, "inspect", inspect, text, EXAMPLES, folders=False)
+    parser.add_argument(
         "files", type=Path, nargs="+", metavar="FILE", help="recordings, or folders of them"
     )
-    see.add_argument(
+    parser.add_argument(
         "--plot", type=Path, metavar="DIR", help="draw what can be drawn into a folder, or FILE.png"
     )
-    see.add_argument("--json", action="store_true", help="print JSON instead of text")
-    see.add_argument(
+    parser.add_argument("--json", action="store_true", help="print JSON instead of text")
+    parser.add_argument(
         "--limit", type=whole, default=1000, help="recordings of a folder (default: 1000)"
     )
 
 
-def label_rules(made: argparse.ArgumentParser) -> None:
+def label_rules(parser: argparse.ArgumentParser) -> None:
     """The options that say how labels files are read (docs/labels.md)."""
-    made.add_argument(
+    parser.add_argument(
         "--disease",
         action="append",
         default=[],
         metavar="NAME=CODES",
         help="a disease besides cad, af and dm; may be repeated",
     )
-    made.add_argument(
+    parser.add_argument(
         "--visit",
         type=int,
         default=2,
         help="UK Biobank's instance: 2 imaging (default), 3 repeat imaging",
     )
-    made.add_argument(
+    parser.add_argument(
         "--censored", metavar="DATE", help="end of the records (default: the latest date seen)"
     )
-    made.add_argument(
+    parser.add_argument(
         "--codes",
         default="all_diag_hosp",
         metavar="COLUMN",
         help="column with lists of ICD-10 codes",
     )
-    made.add_argument(
+    parser.add_argument(
         "--allow-empty", action="store_true", help="take codes of --disease that nobody has"
     )

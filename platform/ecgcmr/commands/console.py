@@ -7,16 +7,16 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ecgcmr import store
+from ecgcmr import files, store
 from ecgcmr.commands import progress
 
 
-def door(name: str) -> Any:
-    """A module of the package, imported when a command needs it: Ray and Aim take seconds to import."""
+def lazy(name: str) -> Any:
+    """A module of the package, imported when a command needs it: Ray and Aim take seconds."""
     return importlib.import_module(f"ecgcmr.{name}")
 
 
-class Screen:
+class Console:
     """What comes out while a command runs: results on stdout, the display and notes on stderr."""
 
     def __init__(self, args: argparse.Namespace, out: progress.Streams) -> None:
@@ -35,29 +35,32 @@ class Screen:
         print(text, file=self.out.person, flush=True)
 
     def need_ray(self) -> None:
-        """Join the cluster at hand, or start Ray on this machine, once per command; finished work never starts it."""
+        """Join the cluster at hand, or start Ray on this machine, once per command.
+
+        Finished work never starts it.
+        """
         if not self.ray:
-            door("runtime.cluster").start(cpus=self.cpus)
+            lazy("runtime.cluster").start(cpus=self.cpus)
             self.ray = True
 
     def close(self) -> None:
         """Leave the cluster, or stop what was started here."""
         if self.ray:
-            door("runtime.cluster").stop()
+            lazy("runtime.cluster").stop()
 
 
 @contextlib.contextmanager
 def counted(
-    args: argparse.Namespace, screen: Screen, title: str, total: int, unit: str = "ECGs"
+    args: argparse.Namespace, console: Console, title: str, total: int, unit: str = "ECGs"
 ) -> Iterator[Callable[[int], None]]:
-    """Show a stage of so many ECGs or rows; the function that is yielded is told how many are done."""
-    shown = store.Progress(args.runs, args.name, total, unit)
-    with screen.display.stage(title):
+    """Show a stage of so many ECGs or rows; the function that is yielded gets how many are done."""
+    record = store.Progress(args.runs, args.name, total, unit)
+    with console.display.stage(title):
         try:
-            yield shown.update
+            yield record.update
         finally:
-            shown.close()
-            store.vacate([shown.path.parent])
+            record.close()
+            files.vacate([record.path.parent])
 
 
 def command(
@@ -71,40 +74,44 @@ def command(
     trains: bool = False,
     folders: bool = True,
 ) -> argparse.ArgumentParser:
-    """Add a command with what all commands share; one without `folders` knows neither cohort nor runs and leaves no log."""
-    made: argparse.ArgumentParser = commands.add_parser(
+    """Add a command with what all commands share.
+
+    One without `folders` knows neither cohort nor runs and leaves no log.
+    """
+    parser: argparse.ArgumentParser = commands.add_parser(
         name.split()[-1],
         help=text,
         description=function.__doc__,
         epilog=f"example:\n  {examples[name]}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,  # an example has to survive being copied
+        # An example has to survive being copied.
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    made.set_defaults(function=function, name=name)
+    parser.set_defaults(function=function, name=name)
     if space:
-        made.add_argument(
+        parser.add_argument(
             "space", type=Path, help="search-space file, e.g. search_spaces/table3.py"
         )
     if folders:
-        made.add_argument(
+        parser.add_argument(
             "--cohort",
             type=Path,
             default=Path("cohort"),
             help="the cohort's folder (default: cohort)",
         )
-        made.add_argument(
+        parser.add_argument(
             "--runs", type=Path, default=Path("runs"), help="where runs are kept (default: runs)"
         )
     if trains:
-        made.add_argument("--device", help="cpu, cuda, cuda:1 … (default: a GPU if there is one)")
+        parser.add_argument("--device", help="cpu, cuda, cuda:1 … (default: a GPU if there is one)")
         choices = ("auto", "float32", "bfloat16")
-        made.add_argument(
+        parser.add_argument(
             "--precision",
             choices=choices,
             default="auto",
             help="auto: bfloat16 where the device has it",
         )
-        made.add_argument("--cpus", type=whole, help="cores for a local Ray (default: all)")
-    return made
+        parser.add_argument("--cpus", type=whole, help="cores for a local Ray (default: all)")
+    return parser
 
 
 def whole(text: str) -> int:

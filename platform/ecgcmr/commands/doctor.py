@@ -1,4 +1,6 @@
-"""What this machine, its packages, Ray and Aim can do, found out by trying; each finding is one line with its cure."""
+"""What this machine, its packages, Ray and Aim can do, found out by trying; each finding is one
+line with its cure.
+"""
 
 import importlib.metadata
 import os
@@ -37,7 +39,7 @@ class Finding:
     """One thing looked at: whether it is good, what it is, and what was found."""
 
     good: bool
-    what: str
+    name: str
     text: str
 
 
@@ -52,23 +54,21 @@ def examine(runs: Path, cohort: Path) -> list[Finding]:
         "ray": ray,
         "aim": aim,
     }
-    found = []
-    for what, look in looks.items():
+    findings = []
+    for name, look in looks.items():
         try:
-            found.append(look())
+            findings.append(look())
         except Exception as error:  # a look that fails is a finding
-            found.append(
-                Finding(
-                    False, what, f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-                )
-            )
-    return found
+            message = " ".join(str(error).split())[:200]
+            findings.append(Finding(False, name, f"{type(error).__name__}: {message}"))
+    return findings
 
 
 def machine() -> Finding:
     """Cores and memory."""
     memory = psutil.virtual_memory()
-    text = f"{os.cpu_count()} cores, {memory.total / 2**30:.0f} GiB of memory, {memory.available / 2**30:.0f} free"
+    total, free = memory.total / 2**30, memory.available / 2**30
+    text = f"{os.cpu_count()} cores, {total:.0f} GiB of memory, {free:.0f} free"
     return Finding(memory.available > 6 * 2**30, "machine", text)
 
 
@@ -101,7 +101,8 @@ def device() -> Finding:
     precision = str(hardware.precision("auto", where)).removeprefix("torch.")
     if where.type == "cuda":
         properties = torch.cuda.get_device_properties(where)
-        name = f"{torch.cuda.device_count()} × {properties.name}, {properties.total_memory / 2**30:.0f} GiB"
+        memory = properties.total_memory / 2**30
+        name = f"{torch.cuda.device_count()} × {properties.name}, {memory:.0f} GiB"
     else:
         name = "no GPU: training on the CPU"
     return Finding(True, "device", f"{name}; mixed precision: {precision}")

@@ -4,11 +4,11 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from ecgcmr import store
-from ecgcmr.commands.console import Screen, command, counted, door, whole
+from ecgcmr import files
+from ecgcmr.commands.console import Console, command, counted, lazy, whole
 from ecgcmr.errors import InputError
+from ecgcmr.signals import SIGNALS
 
-PARTS = ("ecg", "cmr")
 EXAMPLES = {
     "predict": "ecgcmr predict --model runs/toy/final --csv risks.csv --page page.html ecgs/00001_hr.hea",
     "embed": "ecgcmr embed --model runs/toy/pretrain/ecg/mae --cohort cohorts/ukbb --out embeddings/mae",
@@ -19,19 +19,19 @@ EXAMPLES = {
 }
 
 
-def predict(args: argparse.Namespace, screen: Screen) -> int:
+def predict(args: argparse.Namespace, console: Console) -> int:
     """Answer ECG files: calibrated risks and phenotypes, with intervals. What cannot be served is a line and exit code 2."""
-    predicting, page = door("inference.predict"), door("report.prediction") if args.page else None
+    predicting, page = lazy("inference.predict"), lazy("report.prediction") if args.page else None
     listed = predicting.recordings(args.file)
     if page and len(listed) > page.MOST:
         raise InputError(
             f"--page: shows at most {page.MOST} ECGs, {len(listed):,} are named; use --csv or --json"
         )
     model = predicting.load(args.model, args.system, args.device)
-    caution(args, screen, model.asked[0].runs[0].folder)
+    caution(args, console, model.asked[0].runs[0].folder)
     found = []
     with counted(
-        args, screen, f"{model.system} of {model.about['model']}: {ecgs(len(listed))}", len(listed)
+        args, console, f"{model.system} of {model.about['model']}: {ecgs(len(listed))}", len(listed)
     ) as tick:
         for one in model.answered(listed, keep=page is not None):
             found.append(one)
@@ -39,32 +39,32 @@ def predict(args: argparse.Namespace, screen: Screen) -> int:
     good = [one for one in found if isinstance(one, predicting.Prediction)]
     for one in found:
         if isinstance(one, predicting.Refused):
-            screen.note(f"ecgcmr: {one.source}: {one.reason}")
+            console.note(f"ecgcmr: {one.source}: {one.reason}")
     if good:
         write_predictions(args, model, found)
     if page and good:
         page.write(args.page, good, model)
     for line in predicting.lines(good):
-        screen.say(line)
+        console.say(line)
     return 0 if len(good) == len(found) else 2
 
 
-def caution(args: argparse.Namespace, screen: Screen, folder: Path) -> None:
+def caution(args: argparse.Namespace, console: Console, folder: Path) -> None:
     """Say what whoever uses the runs of a folder should know of where they come from, on stderr."""
-    served = door("inference.ensemble")
+    served = lazy("inference.ensemble")
     said = [line for run in served.records(folder) for line in served.cautions(run, args.runs)]
     for line in dict.fromkeys(said):
-        screen.note(f"ecgcmr: {line}")
+        console.note(f"ecgcmr: {line}")
 
 
 def write_predictions(args: argparse.Namespace, model: Any, found: list[Any]) -> None:
     """The files that were asked for, whole or not at all."""
-    predicting = door("inference.predict")
+    predicting = lazy("inference.predict")
     if args.csv:
         table = predicting.table(found)
-        store.write_whole(args.csv, lambda aside: table.to_csv(aside, index=False))
+        files.write_whole(args.csv, lambda aside: table.to_csv(aside, index=False))
     if args.json:
-        store.write_json(args.json, predicting.record(model.about, found))
+        files.write_json(args.json, predicting.record(model.about, found))
 
 
 def ecgs(n: int) -> str:
@@ -72,116 +72,119 @@ def ecgs(n: int) -> str:
     return "1 ECG" if n == 1 else f"{n:,} ECGs"
 
 
-def embed(args: argparse.Namespace, screen: Screen) -> int:
+def embed(args: argparse.Namespace, console: Console) -> int:
     """Write embeddings of a cohort, or of ECG files, as Parquet. A file that cannot be served is a line and exit code 2."""
-    if args.file and args.modality == "cmr":
+    if args.file and args.modality not in (None, "ecg"):
         raise InputError(
-            "--modality cmr: images are embedded from a cohort; name one with --cohort, and no file"
+            f"--modality {args.modality}: only ECGs are embedded from files; name a cohort with --cohort, and no file"
         )
-    caution(args, screen, args.model)
+    caution(args, console, args.model)
     if args.file:
-        listed = door("inference.predict").recordings(args.file)
-        with counted(args, screen, f"Embeddings of {ecgs(len(listed))}", len(listed)) as tick:
+        listed = lazy("inference.predict").recordings(args.file)
+        with counted(args, console, f"Embeddings of {ecgs(len(listed))}", len(listed)) as tick:
             options = {"device": args.device, "cpus": args.cpus, "tick": tick}
-            refused = door("inference.embed").of_files(args.model, listed, args.out, **options)
+            refused = lazy("inference.embed").of_files(args.model, listed, args.out, **options)
         for one in refused:
-            screen.note(f"ecgcmr: {one.source}: {one.reason}")
-        screen.say(
+            console.note(f"ecgcmr: {one.source}: {one.reason}")
+        console.say(
             f"{args.out}: {len(listed) - len(refused):,} embeddings, {ecgs(len(refused))} refused"
         )
         return 2 if refused else 0
-    rows = len(door("cohort.dataset").open(args.cohort).rows())
-    with counted(args, screen, f"Embeddings of {args.cohort}", rows, "rows") as tick:
+    rows = len(lazy("cohort.dataset").open(args.cohort).rows())
+    with counted(args, console, f"Embeddings of {args.cohort}", rows, "rows") as tick:
         options = {
             "modality": args.modality,
             "device": args.device,
             "cpus": args.cpus,
             "tick": tick,
         }
-        made = door("inference.embed").of_cohort(args.model, args.cohort, args.out, **options)
-    screen.say(
+        made = lazy("inference.embed").of_cohort(args.model, args.cohort, args.out, **options)
+    console.say(
         f"{args.out}: {made['rows']:,} embeddings of {made['width']} numbers ({made['pooling']})"
     )
     return 0
 
 
-def share(args: argparse.Namespace, screen: Screen) -> int:
+def share(args: argparse.Namespace, console: Console) -> int:
     """Make a folder of a model that can be handed on: all that predict needs, and no row about a person."""
-    runs = door("inference.ensemble").share(args.model, args.out, args.system)
-    caution(args, screen, next(iter(runs.values()))[0].folder)
-    screen.say(
+    runs = lazy("inference.ensemble").share(args.model, args.out, args.system)
+    caution(args, console, next(iter(runs.values()))[0].folder)
+    console.say(
         f"{args.out}: {', '.join(f'{task} ({len(seeds)} seeds)' for task, seeds in runs.items())}"
     )
     return 0
 
 
-def explain(args: argparse.Namespace, screen: Screen) -> int:
+def explain(args: argparse.Namespace, console: Console) -> int:
     """Draw what a run looks at: where in the CMR an ECG finds itself, or which leads and times of ECGs it attends to.
 
     A file that cannot be served is a line and exit code 2.
     """
-    ecgs, pair = bool(args.files), bool(args.ecg or args.cmr)
-    if ecgs + pair + bool(args.subject) != 1 or (pair and not (args.ecg and args.cmr)):
+    image = image_of(args)
+    ecgs, pair = bool(args.files), bool(args.ecg or image)
+    if ecgs + pair + bool(args.subject) != 1 or (pair and not (args.ecg and image)):
         raise InputError("give ECG files, or --subject, or --ecg with --cmr")
-    return explain_ecgs(args, screen) if ecgs else explain_pair(args, screen)
+    return explain_ecgs(args, console) if ecgs else explain_pair(args, console)
 
 
-def explain_pair(args: argparse.Namespace, screen: Screen) -> int:
+def explain_pair(args: argparse.Namespace, console: Console) -> int:
     """The similarity map of an ECG and a CMR image."""
-    opened = door("inference.model").open_run(args.model, args.runs)
-    caution(args, screen, opened.folder)
+    run = lazy("inference.model").find(args.model, args.runs)
+    caution(args, console, run.folder)
     if args.subject:
-        found = door("inference.explain").pair(
-            opened.runs, opened.name, door("cohort.dataset").open(args.cohort), args.subject
-        )
+        cohort = lazy("cohort.dataset").open(args.cohort)
+        pair = lazy("inference.explain").pair(run, cohort, args.subject)
     else:
-        found = door("inference.explain").pair_of_files(
-            opened.runs, opened.name, args.ecg, args.cmr
-        )
-    drawn = door("report.explained").pair(found, opened.trial.label, args.subject or args.ecg.stem)
-    screen.say(f"{door('report.plots.recordings').save(drawn, args.out)}")
+        pair = lazy("inference.explain").pair_of_files(run, args.ecg, image_of(args))
+    drawn = lazy("report.explained").pair(pair, run.trial.label, args.subject or args.ecg.stem)
+    console.say(f"{lazy('report.plots.recordings').save(drawn, args.out)}")
     return 0
 
 
-def explain_ecgs(args: argparse.Namespace, screen: Screen) -> int:
+def image_of(args: argparse.Namespace) -> Path | None:
+    """The file that is to be compared with an ECG's."""
+    return next((file for name in SIGNALS if name != "ecg" and (file := getattr(args, name))), None)
+
+
+def explain_ecgs(args: argparse.Namespace, console: Console) -> int:
     """Attention over the leads and times of ECG files."""
     opened, explained = (
-        door("inference.model").open_run(args.model, args.runs),
-        door("report.explained"),
+        lazy("inference.model").open_run(args.model, args.runs),
+        lazy("report.explained"),
     )
-    caution(args, screen, opened.folder)
+    caution(args, console, opened.run.folder)
     refused: list[str] = []
 
     def refuse(key: str, reason: str) -> None:
         refused.append(reason)
-        screen.note(f"ecgcmr: {key}: {reason}")
+        console.note(f"ecgcmr: {key}: {reason}")
 
     written = explained.attention(opened, args.files, args.out, refuse)
     if not written:
         raise InputError(f"none of {len(refused)} recordings can serve; the reasons are above")
     if opened.head is None:
-        screen.note(
+        console.note(
             "a pre-training pools all patches alike: its attention does not tell what matters (docs/explain-export.md)"
         )
     for key, table in written.items():
-        screen.say(f"{args.out / key}.png .csv .json   most: {explained.most(table)}")
+        console.say(f"{args.out / key}.png .csv .json   most: {explained.most(table)}")
     return 2 if refused else 0
 
 
-def export(args: argparse.Namespace, screen: Screen) -> int:
+def export(args: argparse.Namespace, console: Console) -> int:
     """Write what a run learnt to a file for elsewhere."""
-    caution(args, screen, store.folder(*door("inference.model").find(args.model, args.runs)))
-    for line in door("inference.export").write(
+    caution(args, console, lazy("inference.model").find(args.model, args.runs).folder)
+    for line in lazy("inference.export").write(
         args.model, args.out, args.format, runs=args.runs, part=args.part
     ):
-        screen.say(line)
-    screen.say(f"{args.out}")
+        console.say(line)
+    console.say(f"{args.out}")
     return 0
 
 
-def import_weights(args: argparse.Namespace, screen: Screen) -> int:
+def import_weights(args: argparse.Namespace, console: Console) -> int:
     """Make a finished pre-training of an encoder that came in a file, from which trials may start."""
-    name = door("inference.model").adopt(
+    name = lazy("inference.model").adopt(
         args.weights,
         args.runs,
         part=args.part,
@@ -189,7 +192,7 @@ def import_weights(args: argparse.Namespace, screen: Screen) -> int:
         label=args.label,
         heads=args.heads,
     )
-    screen.say(
+    console.say(
         f'{args.runs / name}\nstart a trial from it with  starts=(("{args.part}", "{name}"),)'
     )
     return 0
@@ -218,7 +221,7 @@ def grammar(commands: Any) -> None:
     )
     vectors.add_argument("--out", type=Path, required=True, help="the folder to write")
     vectors.add_argument(
-        "--modality", choices=PARTS, help="which encoder (default: the only one, or ecg)"
+        "--modality", choices=tuple(SIGNALS), help="which encoder (default: the only one, or ecg)"
     )
     vectors.add_argument("--cpus", type=whole, help="cores for a local Ray (default: all)")
     for made in (answer, vectors):
@@ -250,7 +253,10 @@ def weights_grammar(commands: Any) -> None:
     seen.add_argument(
         "--ecg", type=Path, metavar="FILE", help="with --cmr: similarity of the two files"
     )
-    seen.add_argument("--cmr", type=Path, metavar="FILE", help="short-axis stack")
+    images = {"cmr": "short-axis stack"}
+    for name in [name for name in SIGNALS if name != "ecg"]:
+        words = images.get(name, SIGNALS[name].title)
+        seen.add_argument(f"--{name}", type=Path, metavar="FILE", help=words)
     gone = command(commands, "export", export, "write a run's weights for elsewhere", EXAMPLES)
     gone.add_argument("--format", required=True, choices=("safetensors", "authors", "onnx"))
     for made, what in ((seen, "folder for attention, file.png for a pair"), (gone, "file")):
@@ -272,7 +278,7 @@ def weights_grammar(commands: Any) -> None:
     came.add_argument("--label", required=True, help="word for the system, e.g. mmcl")
     came.add_argument("--heads", type=whole, help="attention heads, where the file does not tell")
     for made, needed in ((gone, False), (came, True)):
-        made.add_argument("--part", choices=PARTS, required=needed, help="which encoder")
+        made.add_argument("--part", choices=tuple(SIGNALS), required=needed, help="which encoder")
 
 
 def serving(made: argparse.ArgumentParser, several: bool = True) -> argparse.ArgumentParser:

@@ -1,8 +1,9 @@
-"""One calm live display: what runs, how far, how fast, how long still. Everything else goes to a log file.
+"""One calm live display: what runs, how far, how fast, how long still. Everything else goes to a
+log file.
 
-Workers leave small progress files (`store.Progress`); a thread here reads them. On a terminal it redraws in place; in a
-log of a job it writes one line now and then. It knows nothing of what the work is. The display is stderr's, so that stdout
-holds results alone.
+Workers leave small progress files (`store.Progress`); a thread here reads them. On a terminal it
+redraws in place; in a log of a job it writes one line now and then. It knows nothing of what the
+work is. The display is stderr's, so that stdout holds results alone.
 """
 
 import contextlib
@@ -23,7 +24,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from ecgcmr import store
+from ecgcmr import files, store
 
 LINE_EVERY_S = 15.0  # without a terminal
 STALE_S = 120.0  # a record this old belongs to a killed run
@@ -45,26 +46,33 @@ def duration(seconds: float) -> str:
 
 def describe(record: dict[str, Any]) -> dict[str, str]:
     """The words of one progress record: name, count, rate, time left, numbers shown beside."""
-    done, total = record["done"], record["total"]
+    position, total = record["done"], record["total"]
     seconds = max(record.get("now", record["started"]) - record["started"], 1e-9)
-    since = done - record.get("resumed_at", 0)
+    since = position - record.get("resumed_at", 0)
     rate = since / seconds
-    left = duration((total - done) / rate) if since > 0 and done < total else ""
-    shown = "  ".join(f"{name} {value:.4g}" for name, value in record.get("shown", {}).items())
+    time_left = duration((total - position) / rate) if since > 0 and position < total else ""
+    numbers = "  ".join(f"{name} {value:.4g}" for name, value in record.get("shown", {}).items())
     unit = record["unit"]
     speed = (
         f"{rate:.3g} {unit}/s"
         if rate >= 0.1
         else f"{1 / max(rate, 1e-9):.3g} s/{unit.removesuffix('s')}"
     )
-    count = f"{done:,}/{total:,} {unit}"
+    count = f"{position:,}/{total:,} {unit}"
     return {
         "name": record["name"],
         "count": count,
         "rate": speed if since > 0 else "",
-        "left": left,
-        "shown": shown,
+        "left": time_left,
+        "shown": numbers,
     }
+
+
+def _columns(record: dict[str, Any]) -> list[str]:
+    """Name, count, rate, time left and numbers of one progress record; empty what it lacks."""
+    words = describe(record)
+    time_left = f"{words['left']} left" if words["left"] else ""
+    return [words["name"], words["count"], words["rate"], time_left, words["shown"]]
 
 
 class Display:
@@ -82,7 +90,7 @@ class Display:
 
     @contextlib.contextmanager
     def stage(self, title: str) -> Iterator[list[str]]:
-        """Show a stage while its body runs; what the body appends to the list is said at its end."""
+        """Show a stage while its body runs; its end shows what the body appends to the list."""
         notes: list[str] = []
         start, stop = time.monotonic(), threading.Event()
         watch = self._redraw if self.live else self._lines
@@ -95,13 +103,15 @@ class Display:
         finally:
             stop.set()
             thread.join()
-            said = "  ".join([f"{mark} {title}", *notes, f"[{duration(time.monotonic() - start)}]"])
-            self.console.print(said, markup=False, soft_wrap=True)
+            line = "  ".join([f"{mark} {title}", *notes, f"[{duration(time.monotonic() - start)}]"])
+            self.console.print(line, markup=False, soft_wrap=True)
 
     def _records(self) -> list[dict[str, Any]]:
         now = time.time()
-        found = [record for folder in self.folders for record in store.running(folder)]
-        return [record for record in found if now - record.get("now", record["started"]) < STALE_S]
+        records = [record for folder in self.folders for record in store.running(folder)]
+        return [
+            record for record in records if now - record.get("now", record["started"]) < STALE_S
+        ]
 
     def _redraw(self, title: str, start: float, stop: threading.Event) -> None:
         with Live(console=self.console, transient=True, refresh_per_second=4) as live:
@@ -111,34 +121,22 @@ class Display:
     def _drawing(self, title: str, seconds: float) -> Group:
         table = Table.grid(padding=(0, 2))
         for record in self._records():
-            words = describe(record)
+            name, *columns = _columns(record)
             bar = ProgressBar(total=max(record["total"], 1), completed=record["done"], width=24)
-            left = f"{words['left']} left" if words["left"] else ""
-            table.add_row(
-                f"  {words['name']}", bar, words["count"], words["rate"], left, words["shown"]
-            )
+            table.add_row(f"  {name}", bar, *columns)
         return Group(Text(f"▸ {title}  {duration(seconds)}", style="bold"), table)
 
     def _lines(self, title: str, start: float, stop: threading.Event) -> None:
         while not stop.wait(LINE_EVERY_S):
             for record in self._records():
-                words = describe(record)
-                left = f"{words['left']} left" if words["left"] else ""
-                parts = [
-                    f"  {title}:",
-                    words["name"],
-                    words["count"],
-                    words["rate"],
-                    left,
-                    words["shown"],
-                ]
-                self.console.print(
-                    "  ".join(part for part in parts if part), markup=False, soft_wrap=True
-                )
+                columns = [f"  {title}:", *filter(None, _columns(record))]
+                self.console.print("  ".join(columns), markup=False, soft_wrap=True)
 
 
 class Outlet(io.FileIO):
-    """A descriptor whose reader may leave (`| head -1`): what was still to come is dropped, and the work goes on."""
+    """A descriptor whose reader may leave (`| head -1`): what was still to come is dropped, and the
+    work goes on.
+    """
 
     def write(self, data: Any) -> int:
         """Write, or pretend to."""
@@ -163,26 +161,29 @@ class Streams:
     person: TextIO
     results: TextIO
     log: Path
-    made: list[Path]
+    new_folders: list[Path]
     since: float
 
     def discard(self) -> None:
         """Remove the log, and the folders made for it as far as nothing else is in them."""
         self.log.unlink(missing_ok=True)
-        store.vacate(self.made)
+        files.vacate(self.new_folders)
 
 
 @contextlib.contextmanager
 def captured(log: Path) -> Iterator[Streams]:
-    """Send everything written to stdout and stderr, by whomever, to `log`; yield streams to what the two were before.
+    """Send everything written to stdout and stderr, by whomever, to `log`.
 
-    Ray and its native parts write to the process's descriptors directly, so the descriptors themselves are moved.
+    Yield streams to what the two were before.
+
+    Ray and its native parts write to the process's descriptors directly, so the descriptors
+    themselves are moved.
     """
-    made = store.absent(log.parent)
+    new_folders = files.absent(log.parent)
     log.parent.mkdir(parents=True, exist_ok=True)
     sys.stdout.flush()
     sys.stderr.flush()
-    saved = [os.dup(1), os.dup(2)]
+    descriptors = [os.dup(1), os.dup(2)]
     with open(log, "ab", buffering=0) as sink:
         since = os.fstat(sink.fileno()).st_mtime
         os.dup2(sink.fileno(), 1)
@@ -195,17 +196,17 @@ def captured(log: Path) -> Iterator[Streams]:
     root.setLevel(logging.INFO)
     results, person = (
         io.TextIOWrapper(io.BufferedWriter(Outlet(os.dup(copy), "w")), line_buffering=True)
-        for copy in saved
+        for copy in descriptors
     )
     try:
-        yield Streams(person, results, log, made, since)
+        yield Streams(person, results, log, new_folders, since)
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
         root.removeHandler(handler)
         handler.close()
         root.setLevel(level)
-        for number, copy in zip((1, 2), saved, strict=True):
+        for number, copy in zip((1, 2), descriptors, strict=True):
             os.dup2(copy, number)
             os.close(copy)
         for stream in (results, person):

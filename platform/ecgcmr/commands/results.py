@@ -8,7 +8,9 @@ from typing import Any
 
 from ecgcmr import store
 from ecgcmr.commands import progress
-from ecgcmr.commands.console import Screen, command, door
+from ecgcmr.commands.console import Console, command, lazy
+from ecgcmr.runs import all_runs, withdrawn_since
+from ecgcmr.trial import name_parts
 
 SHOWN = ("table", "others", "labels")  # of the report's tables, those that a terminal shows whole
 EXAMPLES = {
@@ -19,94 +21,96 @@ EXAMPLES = {
 }
 
 
-def report(args: argparse.Namespace, screen: Screen) -> int:
+def report(args: argparse.Namespace, console: Console) -> int:
     """Write tables, figures and the report page from the rows on disk, and bring Aim up to date."""
-    page, folder = door("report.page"), args.runs / "report"
-    with screen.display.stage("Report"):
-        written = page.write(args.runs, args.cohort, folder)
+    page, folder = lazy("report.page"), args.runs / "report"
+    with console.display.stage("Report"):
+        output = page.write(args.runs, args.cohort, folder)
         mirror(args)
-    for sheet in written.sheets:
-        if sheet.stem.startswith(SHOWN):
-            screen.say(f"{sheet.text()}\n")
-    for sheet in written.sheets:
-        if sheet.stem.startswith("claims"):
-            screen.say("\n".join(claims_of(sheet)) + "\n")
-    screen.say(f"Report page   {written.files[page.PAGE]}   open it in a browser")
-    screen.say(f"Tables        {folder}/*.md *.csv *.tex")
-    screen.say(f"Figures       {folder}/*.png")
-    screen.say(f"Aim           {args.runs / 'aim'}   open with:  aim up --repo {args.runs / 'aim'}")
+    for line in lazy("evaluation.selection").contradictions(args.runs):
+        console.note(f"ecgcmr: {line}")
+    for table in output.tables:
+        if table.stem.startswith(SHOWN):
+            console.say(f"{table.text()}\n")
+    for table in output.tables:
+        if table.stem.startswith("claims"):
+            console.say("\n".join(claims_of(table)) + "\n")
+    console.say(f"Report page   {output.files[page.PAGE]}   open it in a browser")
+    console.say(f"Tables        {folder}/*.md *.csv *.tex")
+    console.say(f"Figures       {folder}/*.png")
+    aim = args.runs / "aim"
+    console.say(f"Aim           {aim}   open with:  aim up --repo {aim}")
     return 0
 
 
-def claims_of(sheet: Any) -> list[str]:
+def claims_of(table: Any) -> list[str]:
     """How many of the paper's claims came out how, and those that these runs decide."""
-    verdicts = collections.Counter(record["verdict"] for record in sheet.records)
+    verdicts = collections.Counter(record["verdict"] for record in table.records)
     counts = ", ".join(f"{verdict} {n}" for verdict, n in verdicts.most_common())
-    decided = [
+    decided_claims = [
         record
-        for record in sheet.records
-        if record["verdict"] != door("report.results.verdicts").OPEN
+        for record in table.records
+        if record["verdict"] != lazy("report.results.verdicts").OPEN
     ]
     return [
-        f"{sheet.title} {counts}; reasons are on the page.",
-        *(f"  {r['verdict']}: {r['claim']}" for r in decided),
+        f"{table.title} {counts}; reasons are on the page.",
+        *(f"  {r['verdict']}: {r['claim']}" for r in decided_claims),
     ]
 
 
 def mirror(args: argparse.Namespace) -> None:
     """Bring the Aim repository up to date; trouble there is logged and never stops a run."""
-    door("report.track").mirror(args.runs, args.runs / "aim")
+    lazy("report.track").mirror(args.runs, args.runs / "aim")
 
 
-def track_rebuild(args: argparse.Namespace, screen: Screen) -> int:
+def track_rebuild(args: argparse.Namespace, console: Console) -> int:
     """Make the Aim repository again from the rows on disk."""
-    with screen.display.stage("Aim repository from the rows on disk") as notes:
-        count = door("report.track").rebuild(args.runs, args.runs / "aim")
+    with console.display.stage("Aim repository from the rows on disk") as notes:
+        count = lazy("report.track").rebuild(args.runs, args.runs / "aim")
         notes.append(f"{count} runs")
-    screen.say(f"{args.runs / 'aim'}: {count} runs, equal to the rows on disk")
+    console.say(f"{args.runs / 'aim'}: {count} runs, equal to the rows on disk")
     return 0
 
 
-def status(args: argparse.Namespace, screen: Screen) -> int:
+def status(args: argparse.Namespace, console: Console) -> int:
     """Say what has finished and what runs."""
     rows = store.rows(args.runs)
-    folders = ["/".join(name.split("/")[:4]) for name in rows.trial.unique()]
+    folders = [name_parts(name).system_folder for name in rows.trial.unique()]
     for folder in sorted(set(folders)):
-        screen.say(f"finished  {folder}  {folders.count(folder):,} trials")
+        console.say(f"finished  {folder}  {folders.count(folder):,} trials")
     for line in stale_of(args.runs):
-        screen.say(line)
+        console.say(line)
     for record in store.running(args.runs):
         words = progress.describe(record)
         idle = time.time() - record.get("now", record["started"])
         state = "running " if idle < progress.STALE_S else "stopped "
-        screen.say(
+        console.say(
             "  ".join([state, *(words[k] for k in ("name", "count", "rate", "shown") if words[k])])
         )
     if rows.empty and not store.running(args.runs):
-        screen.say(f"nothing under {args.runs} yet")
+        console.say(f"nothing under {args.runs} yet")
     return 0
 
 
 def stale_of(runs: Path) -> list[str]:
     """A line for each study with trials that were made with people who have withdrawn since."""
     since = store.withdrawn(runs)
-    found: collections.Counter[tuple[str, int]] = collections.Counter()
-    for folder, record in store.records(runs) if since else ():
-        if people := store.stale(
-            runs, record["recipe"]["cohort"], record["trial"]["starts"], since
-        ):
-            found["/".join(folder.relative_to(runs).parts[:4]), people] += 1
+    stale_trials: collections.Counter[tuple[str, int]] = collections.Counter()
+    for run in all_runs(runs) if since else ():
+        if people := withdrawn_since(runs, run.cohort, run.trial.starts, since):
+            stale_trials[run.trial.system_folder, people] += 1
     return [
-        f"stale     {study}  {n:,} trials: from their cohort {people:,} people have withdrawn since; run them again"
-        for (study, people), n in sorted(found.items())
+        f"stale     {study}  {n:,} trials: from their cohort {people:,} people have withdrawn "
+        "since; run them again"
+        for (study, people), n in sorted(stale_trials.items())
     ]
 
 
-def doctor(args: argparse.Namespace, screen: Screen) -> int:
+def doctor(args: argparse.Namespace, console: Console) -> int:
     """Say what this machine, its packages, Ray and Aim can do."""
-    findings = door("commands.doctor").examine(args.runs, args.cohort)
+    findings = lazy("commands.doctor").examine(args.runs, args.cohort)
     for finding in findings:
-        screen.say(f"{'✓' if finding.good else '✗'} {finding.what:10s} {finding.text}")
+        console.say(f"{'✓' if finding.good else '✗'} {finding.name:10s} {finding.text}")
     return 0 if all(finding.good for finding in findings) else 1
 
 

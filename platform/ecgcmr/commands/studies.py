@@ -6,7 +6,7 @@ from typing import Any
 
 from ecgcmr import store
 from ecgcmr.commands import cohorts, results
-from ecgcmr.commands.console import Screen, command, door, whole
+from ecgcmr.commands.console import Console, command, lazy, whole
 from ecgcmr.errors import InputError
 from ecgcmr.trial import Trial
 
@@ -23,23 +23,23 @@ EXAMPLES = {
 
 def load(args: argparse.Namespace, stage: str | None = None) -> list[Trial]:
     """The trials of a search-space file, of one stage if asked."""
-    found: list[Trial] = door("search.spaces").load(args.space)
+    found: list[Trial] = lazy("search.spaces").load(args.space)
     return [trial for trial in found if stage in (None, trial.stage)]
 
 
-def grid_of(args: argparse.Namespace, screen: Screen) -> list[Trial]:
+def grid_of(args: argparse.Namespace, console: Console) -> list[Trial]:
     """The grid of a search space as this cohort can run it: starts named, and what it is too small for said and left out."""
-    listed = door("search.study").resolved(load(args), args.runs)
-    kept, left_out = door("search.spaces").feasible(
+    listed = lazy("search.study").resolved(load(args), args.runs, again=args.choose_again)
+    kept, left_out = lazy("search.spaces").feasible(
         [trial for trial in listed if trial.stage == "grid"],
-        door("cohort.dataset").open(args.cohort),
+        lazy("cohort.dataset").open(args.cohort),
     )
     for reason, n in left_out.items():
-        screen.note(f"left out, {n} trials: {reason}")
-    return door("search.spaces").halving(kept, args.asha) if args.asha else kept
+        console.note(f"left out, {n} trials: {reason}")
+    return lazy("search.spaces").halving(kept, args.asha) if args.asha else kept
 
 
-def pretrain(args: argparse.Namespace, screen: Screen) -> int:
+def pretrain(args: argparse.Namespace, console: Console) -> int:
     """Pre-train every encoder of a search space."""
     trials = load(args, "pretrain")
     if args.only:
@@ -48,64 +48,67 @@ def pretrain(args: argparse.Namespace, screen: Screen) -> int:
             raise InputError(
                 f"--only {' '.join(args.only)}: no pre-training of that label in {args.space}"
             )
-    fingerprint = door("cohort.dataset").open(args.cohort).fingerprint
-    todo = [trial for trial in trials if not store.finished(args.runs, trial, fingerprint)]
-    if todo:
-        door("training.pretrain").check_all(todo, args.cohort, args.runs, args.workers)
-        with screen.display.stage(
-            f"Pre-training: {', '.join(dict.fromkeys(trial.label for trial in todo))}"
-        ) as notes:
-            screen.need_ray()
-            options = {
-                name: getattr(args, name) for name in ("workers", "device", "precision", "cache")
-            }
-            with door("report.track").following(args.runs, args.runs / "aim"):
-                rows = door("training.pretrain").run_all(trials, args.cohort, args.runs, **options)
+    checked = lazy("training.pretrain").check_all(trials, args.cohort, args.runs, args.workers)
+    if checked.todo:
+        labels = ", ".join(dict.fromkeys(trial.label for trial in checked.todo))
+        with console.display.stage(f"Pre-training: {labels}") as notes:
+            console.need_ray()
+            with lazy("report.track").following(args.runs, args.runs / "aim"):
+                rows = lazy("training.pretrain").run_checked(
+                    checked, device=args.device, precision=args.precision, cache=args.cache
+                )
             losses = [row for row in rows if row["metric"] == "loss" and row["split"] == "val"]
             notes.append(", ".join(f"{row['label']} {row['value']:.3f}" for row in losses))
-    screen.say(f"{len(trials)} pre-trainings finished under {args.runs}")
+    console.say(f"{len(trials)} pre-trainings finished under {args.runs}")
     return 0
 
 
 def run_trials(
-    args: argparse.Namespace, screen: Screen, title: str, trials: list[Trial], budget: int | None
+    args: argparse.Namespace, console: Console, title: str, trials: list[Trial], budget: int | None
 ) -> int:
     """Run what is not finished of `trials`, in packs; how many were run."""
-    sweep, cohort = door("search.sweep"), door("cohort.dataset").open(args.cohort)
-    todo = [trial for trial in trials if not store.finished(args.runs, trial, cohort.fingerprint)]
-    if todo:
-        door("search.spaces").check(todo, cohort, args.runs)
-        with screen.display.stage(f"{title}: {len(todo)} of {len(trials)} trials") as notes:
-            screen.need_ray()
-            with door("report.track").following(args.runs, args.runs / "aim"):
-                options = {
-                    "device": args.device,
-                    "precision": args.precision,
-                    "concurrency": args.packs,
-                }
-                sweep.run(trials, args.cohort, args.runs, budget=budget, **options)
-            notes.append(f"{len(todo)} trials")
-    return len(todo)
+    checked = lazy("search.sweep").check(trials, args.cohort, args.runs)
+    count = len(checked.todo)
+    if count:
+        with console.display.stage(f"{title}: {count} of {len(trials)} trials") as notes:
+            console.need_ray()
+            with lazy("report.track").following(args.runs, args.runs / "aim"):
+                lazy("search.sweep").run_checked(
+                    checked,
+                    budget=budget,
+                    device=args.device,
+                    precision=args.precision,
+                    concurrency=args.packs,
+                )
+            notes.append(f"{count} trials")
+    return count
 
 
-def sweep(args: argparse.Namespace, screen: Screen) -> int:
+def sweep(args: argparse.Namespace, console: Console) -> int:
     """Run the grid of a search space on training and validation rows."""
-    trials = grid_of(args, screen)
-    ran = run_trials(args, screen, "Grid", trials, args.budget)
-    screen.say(
+    trials = grid_of(args, console)
+    ran = run_trials(args, console, "Grid", trials, args.budget)
+    console.say(
         f"{ran} trials run, {len(trials) - ran} of {len(trials)} were finished or left out by --budget"
     )
     return 0
 
 
-def seeds(args: argparse.Namespace, screen: Screen) -> int:
+def seeds(args: argparse.Namespace, console: Console) -> int:
     """Run each best point with five seeds; these runs alone read the test set."""
-    finals = door("search.spaces").finals(grid_of(args, screen), args.runs, budget=args.budget)
-    ran = run_trials(args, screen, "Five seeds", finals, None)
-    screen.say(f"{ran} trials run, {len(finals) - ran} of {len(finals)} were finished")
+    finals = finals_of(args, grid_of(args, console))
+    ran = run_trials(args, console, "Five seeds", finals, None)
+    console.say(f"{ran} trials run, {len(finals) - ran} of {len(finals)} were finished")
     for line in summary(args.runs, finals):
-        screen.say(line)
+        console.say(line)
     return 0
+
+
+def finals_of(args: argparse.Namespace, grid: list[Trial]) -> list[Trial]:
+    """The best point of every system and task of a grid, with five seeds."""
+    return lazy("search.spaces").finals(
+        grid, args.runs, budget=args.budget, again=args.choose_again
+    )
 
 
 def summary(runs: Path, finals: list[Trial]) -> list[str]:
@@ -121,32 +124,32 @@ def summary(runs: Path, finals: list[Trial]) -> list[str]:
     return lines
 
 
-def reproduce(args: argparse.Namespace, screen: Screen) -> int:
+def reproduce(args: argparse.Namespace, console: Console) -> int:
     """Cohort, pre-training, grid, seeds, tables: all in order; what is finished is skipped."""
     args.space = args.space or SPACES / f"{args.scale}.py"
     args.only = None
     listed = load(args)
     if not (args.cohort / "_cohort.json").exists() or args.subjects:
-        cohorts.synth(args, screen)
-    door("search.spaces").check_labels(
-        listed, door("cohort.dataset").open(args.cohort), ("train", "val", "test")
+        cohorts.synth(args, console)
+    lazy("search.spaces").check_labels(
+        listed, lazy("cohort.dataset").open(args.cohort), ("train", "val", "test")
     )
     if any(trial.stage == "pretrain" for trial in listed):
-        pretrain(args, screen)
-    grid = grid_of(args, screen)
-    run_trials(args, screen, "Grid", grid, args.budget)
-    finals = door("search.spaces").finals(grid, args.runs, budget=args.budget)
-    run_trials(args, screen, "Five seeds", finals, None)
-    return results.report(args, screen)
+        pretrain(args, console)
+    grid = grid_of(args, console)
+    run_trials(args, console, "Grid", grid, args.budget)
+    finals = finals_of(args, grid)
+    run_trials(args, console, "Five seeds", finals, None)
+    return results.report(args, console)
 
 
-def plan(args: argparse.Namespace, screen: Screen) -> int:
+def plan(args: argparse.Namespace, console: Console) -> int:
     """Print what would run, and what it would cost, before anything starts."""
-    estimate = door("search.plan").estimate(
+    estimate = lazy("search.plan").estimate(
         load(args), args.cohort, args.runs, calibrate=not args.no_calibration
     )
-    for line in door("commands.bill").lines(estimate):
-        screen.say(line)
+    for line in lazy("commands.bill").lines(estimate):
+        console.say(line)
     return 0
 
 
@@ -187,6 +190,11 @@ def grammar(commands: Any) -> None:
             "--budget",
             type=whole,
             help="points per system and task, by TPE (default: the whole grid)",
+        )
+        made.add_argument(
+            "--choose-again",
+            action="store_true",
+            help="replace a written choice that finished runs contradict, e.g. of a grid widened since",
         )
         words = "stop trials early: at each of three rungs the best one in N goes on (the paper runs all; results say so)"
         made.add_argument("--asha", type=whole, metavar="N", help=words)

@@ -89,7 +89,7 @@ class Held:
 
     Attributes:
         order: of the rows.
-        values: ecg (rows, 12, 5000) float16 mV, cmr (rows, 3, 210, 210) uint8; untouched pages of it take no memory yet.
+        values: (rows, *shape) each as stored; untouched pages of it take no memory yet.
         here: (rows,) which of them are there.
     """
 

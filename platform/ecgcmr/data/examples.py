@@ -4,7 +4,7 @@ The one idea: the rows are fixed before any training. Balanced sets and their ne
 that belongs to no trial, so every system, seed and pack size sees the same people. This file does not train.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from ecgcmr import tasks
-from ecgcmr.cohort import shards
+from ecgcmr.cohort import presence
+from ecgcmr.data import inputs
 from ecgcmr.errors import InputError
 from ecgcmr.evaluation import metrics
-from ecgcmr.signals import ecg
 from ecgcmr.tasks import Task
 from ecgcmr.trial import Trial
 
@@ -63,14 +63,6 @@ class TrainingRows:
     notes: dict[str, Any]
 
 
-def holding(rows: pd.DataFrame, modality: str) -> np.ndarray:
-    """(n,) bool: which rows have the modality; "tabular" is any of age, sex, height and weight."""
-    if modality != "tabular":
-        return rows[f"has_{modality}"].to_numpy(bool)
-    known = rows[list(shards.DEMOGRAPHICS)].to_numpy(dtype=np.float64, na_value=np.nan)
-    return np.isfinite(known).any(axis=1)
-
-
 def answerable(cohort: Cohort, task: Task, modality: str, split: str) -> pd.DataFrame:
     """The rows of a split that have the modality and an answer: the label, or any of the phenotypes.
 
@@ -83,7 +75,7 @@ def answerable(cohort: Cohort, task: Task, modality: str, split: str) -> pd.Data
         raise InputError(
             f"{cohort.path}: no column '{absent[0]}', which task '{task.name}' needs; rebuild with --labels"
         )
-    rows = rows[holding(rows, modality)]
+    rows = rows[presence.has(rows, modality)]
     rows = rows[np.isfinite(answers(rows, task)).any(axis=1)]
     if task.kind == "binary":
         _check_classes(cohort, task, modality, split, answers(rows, task)[:, 0])
@@ -157,23 +149,13 @@ def training_rows(cohort: Cohort, trial: Trial) -> TrainingRows:
     return TrainingRows(rows.iloc[np.sort(np.concatenate(kept))], notes)
 
 
-def steps_per_epoch(n: int, batch: int) -> int:
-    """Batches of an epoch; the last is filled up from the epoch's beginning, so that no row is left out.
-
-    Args:
-        n: rows.
-        batch: rows of a step; 0 is all of them.
-    """
-    return -(-n // min(batch or n, n))
-
-
 @dataclass(frozen=True)
 class Split:
     """The rows of one split on the device.
 
     Attributes:
         subjects: pseudonyms, (n,).
-        signals: (n, 12, 5000) float16, normalised, or (n, 3, 210, 210) uint8.
+        signals: as `inputs.held` holds them.
         answers: as in the cohort, in units, (n, columns) float64, NaN where missing.
         target: what the loss sees: (n,) long, or (n, columns) z-scored by training statistics.
     """
@@ -324,31 +306,16 @@ def _signals(cohort: Cohort, index: pd.DataFrame, modality: str, device: torch.d
     parts = []
     for start in range(0, len(index), CHUNK):
         found = cohort.load(index.iloc[start : start + CHUNK], columns=(modality,))[modality]
-        parts.append(seen(found, modality, device))
+        parts.append(inputs.held(found, modality, device))
     return torch.cat(parts)
-
-
-def seen(signals: np.ndarray, modality: str, device: torch.device) -> Tensor:
-    """What a supervised network is given of signals as a shard holds them: (n, 12, 5000) float16, (n, 3, 210, 210) uint8."""
-    part = torch.from_numpy(np.array(signals)).to(
-        device
-    )  # a copy: what is read may be a read-only view of a file
-    return ecg.normalise(part.float()).half() if modality == "ecg" else part
 
 
 def batch_of(
     split: Split, rows: Tensor | slice, modality: str, dtype: torch.dtype
 ) -> dict[str, Tensor]:
-    """Model arrays of some rows: ECG as it is, CMR in [0, 1]."""
-    signal = split.signals[rows].to(dtype)
+    """Model arrays of some rows, and their target."""
     target = split.target[rows]
     return {
-        modality: signal / 255 if modality == "cmr" else signal,
+        modality: inputs.of_held(split.signals[rows], modality, dtype),
         "target": target if target.dtype == torch.long else target.to(dtype),
     }
-
-
-def to_model(batch: Mapping[str, Tensor], dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
-    """What a network reads: ECG standardised per record and lead group, CMR in [0, 1]; other entries as they are."""
-    form = {"ecg": lambda x: ecg.normalise(x).to(dtype), "cmr": lambda x: x.to(dtype) / 255}
-    return {name: form[name](x) if name in form else x for name, x in batch.items()}

@@ -1,9 +1,10 @@
-"""Which rows a training run reads, in which order: a pure function of (seed, epoch), and the reading of one piece of it.
+"""Every order of rows, a pure function of (seed, epoch): of a stream, of rows that lie on the device, of a validation.
 
-The one idea: row groups of the whole cohort are permuted, about eight of them are mixed, and the mix is dealt into global
-batches. Inside a batch the rows are then sorted by row group: that changes no loss, but the r-th of `world` parts of every
-batch touches only its share of the row groups, so ranks divide the reading instead of each reading everything. No Ray and
-no PyTorch here: the tasks of Ray Data import this file.
+The one idea of the stream: row groups of the whole cohort are permuted, about eight of them are mixed, and the mix is
+dealt into global batches. Inside a batch the rows are then sorted by row group: that changes no loss, but the r-th of
+`world` parts of every batch touches only its share of the row groups, so ranks divide the reading instead of each reading
+everything; what does not fill a batch waits for another epoch. Fine-tuning has few rows, all on the device: it permutes
+them and leaves none out. No Ray and no PyTorch here: the tasks of Ray Data import this file.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from ecgcmr import plugins
 from ecgcmr.cohort import shards
 from ecgcmr.errors import InputError
 
@@ -54,7 +56,7 @@ class Order:
     @property
     def steps(self) -> int:
         """Global batches in an epoch; what is left over is dropped, other rows in every epoch."""
-        return len(self.row) // self.batch
+        return streamed_steps(len(self.row), self.batch)
 
     @property
     def local(self) -> int:
@@ -85,6 +87,35 @@ class Order:
     def pieces(self) -> int:
         """Pieces in an epoch."""
         return -(-self.steps // self.mixed) * self.cuts
+
+
+def streamed_steps(rows: int, batch: int) -> int:
+    """Steps of a streamed epoch: whole batches only."""
+    return rows // batch
+
+
+def permuted_steps(rows: int, batch: int) -> int:
+    """Steps of an epoch of `permuted` rows, of which none is left out; a batch of 0 is all of them."""
+    return -(-rows // min(batch or rows, rows))
+
+
+def permuted(seed: int, epoch: int, rows: int, batch: int) -> np.ndarray:
+    """Rows of an epoch as (steps, batch): a permutation fixed by (seed, epoch), filled up from its own beginning."""
+    batch = min(batch, rows)
+    order = np.random.default_rng((seed, epoch)).permutation(rows)
+    return np.resize(order, (permuted_steps(rows, batch), batch))
+
+
+def validated(rows: int, batch: int, rank: int, world: int) -> Iterator[tuple[int, slice]]:
+    """(rows of the whole batch, this rank's share of them), in file order.
+
+    Batches of one size, since a contrastive loss grows with it: the largest up to `batch` that leaves least rows out.
+    """
+    count = -(-rows // batch)
+    size = max(rows // count // world, 1) * world
+    share = size // world
+    for start in range(0, min(count, rows // size) * size, size):
+        yield size, slice(start + rank * share, start + (rank + 1) * share)
 
 
 @lru_cache(maxsize=2)
@@ -126,7 +157,9 @@ def first_piece(order: Order, start_step: int) -> int:
     return epoch * order.pieces + step // order.mixed * order.cuts
 
 
-def read(runs: pa.Table, order: Order, start_step: int, last: int) -> Iterator[pa.Table]:
+def read(
+    runs: pa.Table, order: Order, start_step: int, last: int, named: Sequence[str] = ()
+) -> Iterator[pa.Table]:
     """Read the pieces `first` to `first + RUN`, one table each: the function that Ray Data maps over the runs.
 
     Args:
@@ -134,10 +167,12 @@ def read(runs: pa.Table, order: Order, start_step: int, last: int) -> Iterator[p
         order: of the rows.
         start_step: batches before it are left out.
         last: pieces from this one on are left out.
+        named: plugins that register the signals.
 
     Raises:
         InputError: a shard is damaged.
     """
+    plugins.load(named)
     for first in runs["first"].to_pylist():
         for number in range(first, min(first + RUN, last)):
             out = load(order, piece(order, number, start_step))

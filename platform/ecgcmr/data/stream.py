@@ -2,7 +2,7 @@
 
 The one idea: `sampler` lays down which rows come when, before anything is read; Ray Data only carries it out, in parallel
 tasks and in order, one execution for all epochs. A thread takes its blocks, copies them to the device as float16 and uint8
-and stays two batches ahead of the consumer; `examples.to_model` makes floats there. Where `cache` has room, one epoch is
+and stays two batches ahead of the consumer; `inputs.to_model` makes floats there. Where `cache` has room, one epoch is
 read so and the others come from there. Nothing is augmented here.
 """
 
@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ecgcmr.cohort import dataset, shards
+from ecgcmr import plugins
+from ecgcmr.cohort import dataset, presence, shards
 from ecgcmr.data import cache as memory
 from ecgcmr.data import sampler
 from ecgcmr.data.sampler import Order
@@ -76,10 +77,10 @@ def plan(
     columns = sampler.columns_of(needs)
     if not columns:
         raise InputError(
-            f"needs={tuple(needs)} of the method names no signal; a stream reads 'ecg', 'cmr' or both"
+            f"needs={tuple(needs)} of the method names no signal; a stream reads {', '.join(shards.SIGNALS)}"
         )
     rows = cohort.rows(split)
-    rows = rows[rows[[f"has_{name}" for name in columns]].all(axis=1)]
+    rows = rows[presence.has(rows, *columns)]
     names, shard = np.unique(rows["shard"].to_numpy(dtype=str), return_inverse=True)
     return Order(
         path=str(cohort.path.resolve()),
@@ -116,7 +117,7 @@ def batches(
     Args:
         cohort_path: a complete cohort.
         split: "train", "val" or "test".
-        needs: what a row must have: "ecg", "cmr"; other words are no business of a stream.
+        needs: what a row must have, names of signals; other words are no business of a stream.
         batch: rows of a global batch; this rank gets batch / world of them.
         seed: of the order; with the epoch it decides everything.
         epochs: passes over the split.
@@ -128,7 +129,7 @@ def batches(
             rows once, and streams with what is kept: its peak is that of streaming and `cache.size` beside it.
 
     Yields:
-        ecg (batch / world, 12, 5000) float16 mV; cmr (batch / world, 3, 210, 210) uint8; owned by the caller.
+        (batch / world, *shape) each as stored, e.g. ecg (…, 12, 5000) float16 mV; owned by the caller.
 
     Raises:
         InputError: fewer rows than one batch, a damaged shard, a missing column, a cache that is unknown or too large.
@@ -159,10 +160,13 @@ def _tables(order: Order, epochs: int, start_step: int) -> Generator[Any, None, 
     context.custom_execution_callback_classes = callbacks
     # A block is emitted when it exceeds this and cut when it is half as much again: so a piece is one block, uncopied.
     context.target_max_block_size = int(0.8 * order.piece_bytes)
+    named = plugins.carried()
     runs = [{"first": number} for number in range(first, last, sampler.RUN)]
     with ray.data.DataContext.current(context):
         pieces = ray.data.from_items(runs, override_num_blocks=len(runs)).map_batches(
-            functools.partial(sampler.read, order=order, start_step=start_step, last=last),
+            functools.partial(
+                sampler.read, order=order, start_step=start_step, last=last, named=named
+            ),
             batch_size=None,
             batch_format="pyarrow",
             num_cpus=TASK_CPUS,
@@ -213,8 +217,7 @@ def _decoded(
 
 
 def _owned(array: np.ndarray, pinned: bool) -> Tensor:
-    dtype = {"float16": torch.float16, "uint8": torch.uint8}[array.dtype.name]
-    tensor = torch.empty(array.shape, dtype=dtype, pin_memory=pinned)
+    tensor = torch.empty(array.shape, dtype=getattr(torch, array.dtype.name), pin_memory=pinned)
     np.copyto(tensor.numpy(), array)
     return tensor
 

@@ -1,7 +1,8 @@
 """How answers are judged: exact statistics in float64, batched over a leading member axis.
 
-The one idea: labels are shared by the members of a pack and outputs are not, so every function takes outputs (…, n) and
-targets (n,), and a member whose outputs are not numbers gets NaN while the others get their scores.
+The one idea: labels are shared by the members of a pack and outputs are not, so every function
+takes outputs (…, n) and targets (n,), and a member whose outputs are not numbers gets NaN while the
+others get their scores.
 """
 
 from collections.abc import Sequence
@@ -14,9 +15,13 @@ from ecgcmr.errors import InputError
 
 
 def auroc(scores: Tensor, labels: Tensor, name: str = "label") -> Tensor:
-    """Area under the receiver operating characteristic: the chance that a positive scores above a negative.
+    """Area under the receiver operating characteristic.
 
-        A = [Σ_{positives} rank − P (P + 1) / 2] / (P N),      ties share their mean rank (count one half)
+    It is the chance that a positive scores above a negative:
+
+        A = [Σ_{positives} rank − P (P + 1) / 2] / (P N)
+
+    Ties share their mean rank (count one half).
 
     Args:
         scores: (…, n), larger means more likely positive.
@@ -33,16 +38,17 @@ def auroc(scores: Tensor, labels: Tensor, name: str = "label") -> Tensor:
     """
     positive = _two_classes(labels, name)
     scores = scores.double().contiguous()
-    ordered = scores.sort(-1).values
-    below = torch.searchsorted(ordered, scores)
-    rank = (below + torch.searchsorted(ordered, scores, right=True) + 1).double() / 2
+    ascending = scores.sort(-1).values
+    below = torch.searchsorted(ascending, scores)
+    rank = (below + torch.searchsorted(ascending, scores, right=True) + 1).double() / 2
     hits = positive.sum()
     area = (rank[..., positive].sum(-1) - hits * (hits + 1) / 2) / (hits * (~positive).sum())
     return _numbers(area, scores)
 
 
 def average_precision(scores: Tensor, labels: Tensor, name: str = "label") -> Tensor:
-    """Mean over the positives of the precision at their own score: the area under the stepwise precision–recall curve.
+    """Mean over the positives of the precision at their own score: the area under the stepwise
+    precision–recall curve.
 
     Args:
         scores: (…, n), larger means more likely positive.
@@ -57,14 +63,16 @@ def average_precision(scores: Tensor, labels: Tensor, name: str = "label") -> Te
     """
     positive = _two_classes(labels, name)
     scores = scores.double().contiguous()
-    mine = scores[..., positive].contiguous()
-    caught = mine.shape[-1] - torch.searchsorted(mine.sort(-1).values, mine)
-    called = scores.shape[-1] - torch.searchsorted(scores.sort(-1).values, mine)
-    return _numbers((caught.double() / called).mean(-1), scores)
+    positive_scores = scores[..., positive].contiguous()
+    true_positives = positive_scores.shape[-1] - torch.searchsorted(
+        positive_scores.sort(-1).values, positive_scores
+    )
+    called_positive = scores.shape[-1] - torch.searchsorted(scores.sort(-1).values, positive_scores)
+    return _numbers((true_positives.double() / called_positive).mean(-1), scores)
 
 
 def pearson(outputs: Tensor, targets: Tensor, names: Sequence[str] = ()) -> Tensor:
-    """Pearson's correlation coefficient of every output with its target, over the rows whose target is known.
+    """Pearson's r of every output with its target, over the rows whose target is known.
 
     Args:
         outputs: (…, n, k).
@@ -77,16 +85,16 @@ def pearson(outputs: Tensor, targets: Tensor, names: Sequence[str] = ()) -> Tens
     Raises:
         InputError: a target with fewer than two known values, or with one value only.
     """
-    known, targets = _known(targets, names)
+    mask, targets = _known(targets, names)
     outputs = outputs.double()
-    a = _centre(torch.where(known, outputs, 0), known)
-    b = _centre(targets, known)
+    a = _centre(torch.where(mask, outputs, 0), mask)
+    b = _centre(targets, mask)
     size = a.square().sum(-2).sqrt()
-    # Rounding leaves a constant a spread of some ulps of its value; without this its r would be noise.
-    level = torch.where(known, outputs, 0).abs().amax(-2) * known.sum(0).sqrt()
+    # Rounding leaves a constant a spread of some ulps of its value, and its r would be noise.
+    level = torch.where(mask, outputs, 0).abs().amax(-2) * mask.sum(0).sqrt()
     constant = size <= 1e-12 * level
     r = (a * b).sum(-2) / (torch.where(constant, 1, size) * b.square().sum(-2).sqrt())
-    # A constant's a is rounding noise, so its quotient has to be replaced and not trusted to be small.
+    # A constant's a is rounding noise: its quotient is replaced and not trusted to be small.
     return _numbers(torch.where(constant, 0, r).clamp(-1, 1), outputs.sum(-1))
 
 
@@ -101,13 +109,15 @@ def rmse(outputs: Tensor, targets: Tensor, names: Sequence[str] = ()) -> Tensor:
     Returns:
         (…, k), float64, in the unit of the targets.
     """
-    known, targets = _known(targets, names)
-    error = torch.where(known, outputs.double() - targets, 0)
-    return (error.square().sum(-2) / known.sum(0)).sqrt()
+    mask, targets = _known(targets, names)
+    error = torch.where(mask, outputs.double() - targets, 0)
+    return (error.square().sum(-2) / mask.sum(0)).sqrt()
 
 
 def r2(outputs: Tensor, targets: Tensor, names: Sequence[str] = ()) -> Tensor:
-    """Coefficient of determination per output, 1 − Σ (y − ŷ)² / Σ (y − ȳ)², over the rows whose target is known.
+    """Coefficient of determination per output, over the rows whose target is known.
+
+        R² = 1 − Σ (y − ŷ)² / Σ (y − ȳ)²
 
     Args:
         outputs: (…, n, k).
@@ -117,9 +127,9 @@ def r2(outputs: Tensor, targets: Tensor, names: Sequence[str] = ()) -> Tensor:
     Returns:
         (…, k) at most 1, float64.
     """
-    known, filled = _known(targets, names)
-    error = torch.where(known, outputs.double() - filled, 0)
-    return 1 - error.square().sum(-2) / _centre(filled, known).square().sum(-2)
+    mask, targets = _known(targets, names)
+    error = torch.where(mask, outputs.double() - targets, 0)
+    return 1 - error.square().sum(-2) / _centre(targets, mask).square().sum(-2)
 
 
 def binary(answers: ArrayLike, probability: ArrayLike, name: str = "label") -> dict[str, float]:
@@ -127,7 +137,8 @@ def binary(answers: ArrayLike, probability: ArrayLike, name: str = "label") -> d
 
     Args:
         answers: (n,) 0 or 1.
-        probability: (n,) of the positive class; accuracy, sensitivity, specificity and F1 cut it at one half.
+        probability: (n,) of the positive class; accuracy, sensitivity, specificity and F1 cut it at
+            one half.
         name: of the label, for the error.
 
     Returns:
@@ -137,20 +148,20 @@ def binary(answers: ArrayLike, probability: ArrayLike, name: str = "label") -> d
         InputError: only one class.
     """
     labels, scores = torch.as_tensor(answers), torch.as_tensor(probability).double()
-    positive, called = _two_classes(labels, name), scores >= 0.5
-    hit = (called & positive).sum().double()
+    positive, called_positive = _two_classes(labels, name), scores >= 0.5
+    true_positives = (called_positive & positive).sum().double()
     return {
         "auroc": float(auroc(scores, labels, name)),
         "auprc": float(average_precision(scores, labels, name)),
-        "accuracy": float((called == positive).double().mean()),
-        "sensitivity": float(hit / positive.sum()),
-        "specificity": float((~called & ~positive).sum() / (~positive).sum()),
-        "f1": float(2 * hit / (called.sum() + positive.sum())),
+        "accuracy": float((called_positive == positive).double().mean()),
+        "sensitivity": float(true_positives / positive.sum()),
+        "specificity": float((~called_positive & ~positive).sum() / (~positive).sum()),
+        "f1": float(2 * true_positives / (called_positive.sum() + positive.sum())),
     }
 
 
 def regression(answers: ArrayLike, outputs: ArrayLike, columns: Sequence[str]) -> dict[str, float]:
-    """Every metric of one member on a group of phenotypes: group means, then Pearson's r of each phenotype.
+    """Every metric of one member on a group of phenotypes: group means, then r of each phenotype.
 
     Args:
         answers: (n, k), NaN where missing.
@@ -160,15 +171,15 @@ def regression(answers: ArrayLike, outputs: ArrayLike, columns: Sequence[str]) -
     Raises:
         InputError: a phenotype with fewer than two known values, or with one value only.
     """
-    targets, found = torch.as_tensor(answers), torch.as_tensor(outputs)
-    each = pearson(found, targets, columns)
+    targets, outputs = torch.as_tensor(answers), torch.as_tensor(outputs)
+    correlations = pearson(outputs, targets, columns)
     means = {
-        "pearson": each,
-        "rmse": rmse(found, targets, columns),
-        "r2": r2(found, targets, columns),
+        "pearson": correlations,
+        "rmse": rmse(outputs, targets, columns),
+        "r2": r2(outputs, targets, columns),
     }
     group = {metric: float(values.mean()) for metric, values in means.items()}
-    return {**group, **{f"pearson:{column}": float(r) for column, r in zip(columns, each)}}
+    return {**group, **{f"pearson:{column}": float(r) for column, r in zip(columns, correlations)}}
 
 
 def _two_classes(labels: Tensor, name: str) -> Tensor:
@@ -176,31 +187,35 @@ def _two_classes(labels: Tensor, name: str) -> Tensor:
     if not positive.any() or positive.all():
         only = 1 if len(labels) and positive.all() else 0
         raise InputError(
-            f"label '{name}': all {len(labels)} rows are {only}; its metrics need both classes, take a larger cohort"
+            f"label '{name}': all {len(labels)} rows are {only}; "
+            "its metrics need both classes, take a larger cohort"
         )
     return positive
 
 
 def _known(targets: Tensor, names: Sequence[str]) -> tuple[Tensor, Tensor]:
     """Where targets are known, and the targets with 0 elsewhere."""
-    known = ~targets.isnan()
-    filled = torch.where(known, targets.double(), 0)
-    low = torch.where(known, filled, torch.inf).amin(0)
-    for i in torch.nonzero(low >= torch.where(known, filled, -torch.inf).amax(0))[:, 0].tolist():
+    mask = ~targets.isnan()
+    values = torch.where(mask, targets.double(), 0)
+    low = torch.where(mask, values, torch.inf).amin(0)
+    for i in torch.nonzero(low >= torch.where(mask, values, -torch.inf).amax(0))[:, 0].tolist():
         name = names[i] if i < len(names) else f"column {i}"
         raise InputError(
-            f"target '{name}': {int(known[:, i].sum())} known values and no two that differ; "
+            f"target '{name}': {int(mask[:, i].sum())} known values and no two that differ; "
             "its metrics need two, take a larger cohort"
         )
-    return known, filled
+    return mask, values
 
 
-def _centre(x: Tensor, known: Tensor) -> Tensor:
-    mean = x.sum(-2, keepdim=True) / known.sum(0)
-    return torch.where(known, x - mean, 0)
+def _centre(x: Tensor, mask: Tensor) -> Tensor:
+    mean = x.sum(-2, keepdim=True) / mask.sum(0)
+    return torch.where(mask, x - mean, 0)
 
 
 def _numbers(score: Tensor, outputs: Tensor) -> Tensor:
-    """NaN for the members whose outputs are not all numbers: sorting puts NaN somewhere, and a score would result."""
+    """NaN for the members whose outputs are not all numbers.
+
+    Sorting puts NaN somewhere, and a score would result.
+    """
     bad = ~outputs.isfinite().all(-1)
     return torch.where(bad.reshape(bad.shape + (1,) * (score.dim() - bad.dim())), torch.nan, score)

@@ -1,9 +1,11 @@
-"""How sure an answer is: intervals, paired tests and calibration, exact where a formula exists and resampled elsewhere.
+"""How sure an answer is: intervals, paired tests and calibration, exact where a formula exists and
+resampled elsewhere.
 
-One idea: subjects are drawn, members are not. Scores are (m, n), one row per member (a seed, a system, a trial) over the
-same n subjects, so every comparison is paired: DeLong's covariance holds for all members together, and one set of resamples,
-counts (draws, n) of how often each subject was drawn, serves every metric and every member. A metric over resamples is the
-metric with these counts as weights; nothing is ever copied. A member whose outputs are not numbers gets NaN while the others
+One idea: subjects are drawn, members are not. Scores are (m, n), one row per member (a seed, a
+system, a trial) over the same n subjects, so every comparison is paired: DeLong's covariance holds
+for all members together, and one set of resamples, counts (draws, n) of how often each subject was
+drawn, serves every metric and every member. A metric over resamples is the metric with these counts
+as weights; nothing is ever copied. A member whose outputs are not numbers gets NaN while the others
 get their values. The spread over seeds is another matter, and `mean_interval` is for it.
 """
 
@@ -17,13 +19,12 @@ from scipy import special
 from ecgcmr.errors import InputError
 
 LEVEL = 0.95
-CHUNK = (
-    2**21
-)  # counts taken at once: 16 MB in float64, a few times that with the intermediate results
-CLIP = 1e-7  # probabilities nearer to 0 or 1 are claims that no cohort can check, and their logit would rule the fit
-ROUNDING = (
-    1e-12  # metrics are of order one, so a smaller difference is that of two orders of summation
-)
+CHUNK = 2**21  # counts at once: 16 MB in float64, a few times that with what comes between
+# Probabilities nearer to 0 or 1 are claims that no cohort can check, and their logit would rule the
+# fit.
+CLIP = 1e-7
+# Metrics are of order one, so a smaller difference is that of two orders of summation.
+ROUNDING = 1e-12
 
 Metric = Callable[[np.ndarray], np.ndarray]  # counts (draws, n) -> (draws,)
 
@@ -40,7 +41,10 @@ class Effect:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Whether probabilities mean what they say: intercept 0 and slope 1 do. `p` of each is against that."""
+    """Whether probabilities mean what they say: intercept 0 and slope 1 do.
+
+    `p` of each is against that.
+    """
 
     intercept: Effect
     slope: Effect
@@ -55,8 +59,9 @@ class Recalibration:
     Attributes:
         intercept, slope: as fitted; the slope is never negative.
         covariance: (2, 2), of intercept and slope; 0 for what was not fitted.
-        rule: "intercept and slope"; "intercept" where no finite slope is best (then 1); "prevalence" where the best slope is
-            not above 0 (then 0): such a model does not rank, and everybody has the population's risk.
+        rule: "intercept and slope"; "intercept" where no finite slope is best (then 1);
+            "prevalence" where the best slope is not above 0 (then 0): such a model does not rank,
+            and everybody has the population's risk.
     """
 
     intercept: float
@@ -67,25 +72,29 @@ class Recalibration:
     def risk(self, logits: ArrayLike) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The risk by the mean logit of several seeds, with its 95 % interval.
 
-            η = a + b m̄,   half width² = (z σ_calibration)² + (t b s / √k)²;   m̄, s: mean and spread of k logits
+            η = a + b m̄,   half width² = (z σ_calibration)² + (t b s / √k)²
 
-        It covers that other seeds were drawn and that other subjects calibrated. It does not cover another training set,
-        another population, or that a risk is a share of many people and no verdict on one.
+        m̄ and s are mean and spread of k logits.
+
+        It covers that other seeds were drawn and that other subjects calibrated. It does not cover
+        another training set, another population, or that a risk is a share of many people and no
+        verdict on one.
 
         Args:
-            logits: (seeds, n). One seed alone has no spread: only the calibration's part is then in the interval.
+            logits: (seeds, n). One seed alone has no spread: only the calibration's part is then in
+                the interval.
 
         Returns:
             Risk, low and high, (n,) each.
         """
-        found = np.asarray(logits, float)
-        k, mean = len(found), found.mean(0)
+        by_seed = np.asarray(logits, float)
+        k, mean = len(by_seed), by_seed.mean(0)
         basis = np.stack([np.ones_like(mean), mean])
         half = float(special.ndtri((1 + LEVEL) / 2)) * np.sqrt(
             np.einsum("in,ij,jn->n", basis, self.covariance, basis)
         )
         if k > 1:
-            reach = float(special.stdtrit(k - 1, (1 + LEVEL) / 2)) * found.std(0, ddof=1) / k**0.5
+            reach = float(special.stdtrit(k - 1, (1 + LEVEL) / 2)) * by_seed.std(0, ddof=1) / k**0.5
             half = np.hypot(half, self.slope * reach)
         eta = self.intercept + self.slope * mean
         return special.expit(eta), special.expit(eta - half), special.expit(eta + half)
@@ -93,7 +102,9 @@ class Recalibration:
 
 @dataclass(frozen=True)
 class Bins:
-    """A reliability diagram: mean prediction and observed share of each bin with the share's interval, all (bins,)."""
+    """A reliability diagram: mean prediction and observed share of each bin with the share's
+    interval, all (bins,).
+    """
 
     predicted: np.ndarray
     observed: np.ndarray
@@ -105,9 +116,11 @@ class Bins:
 def delong(
     scores: ArrayLike, labels: ArrayLike, name: str = "label"
 ) -> tuple[np.ndarray, np.ndarray]:
-    """AUROCs of several members on the same subjects, and how they vary together when other subjects are drawn.
+    """AUROCs of several members on the same subjects, and how they vary together when other
+    subjects are drawn.
 
-        V10_i = mean over negatives j of [x_i > y_j] + ½ [x_i = y_j],   V01_j = the same mean over positives i
+        V10_i = mean over negatives j of [x_i > y_j] + ½ [x_i = y_j]
+        V01_j = the same mean over positives i
         A = mean V10,   S = cov(V10) / P + cov(V01) / N
 
     Args:
@@ -116,14 +129,14 @@ def delong(
         name: of the label, for the error.
 
     Returns:
-        AUROCs (m,) and their covariance (m, m); NaN for a member whose scores are not all finite. One positive (or one
-        negative) alone shows no spread: the covariance is NaN.
+        AUROCs (m,) and their covariance (m, m); NaN for a member whose scores are not all finite.
+        One positive (or one negative) alone shows no spread: the covariance is NaN.
 
     Raises:
         InputError: only one class; labels other than 0 and 1; shapes that do not fit.
 
-    Source: DeLong, DeLong & Clarke-Pearson 1988, doi:10.2307/2531595; found by sorting, in n log n, as in Sun & Xu 2014,
-        doi:10.1109/LSP.2014.2337313.
+    Source: DeLong, DeLong & Clarke-Pearson 1988, doi:10.2307/2531595; found by sorting, in n log n,
+        as in Sun & Xu 2014, doi:10.1109/LSP.2014.2337313.
     """
     above, below = _placements(*_scored(scores, labels, name))
     return above.mean(1), _of_mean(above) + _of_mean(below)
@@ -134,8 +147,9 @@ def auroc_contrast(
 ) -> Effect:
     """Σ w_i AUROC_i with DeLong's interval, and the test of the hypothesis that it is 0.
 
-    With weights 1/5 for five seeds of one system and −1/5 for five of another it is the difference of their means; with
-    (1, −1) it is DeLong's test. The seeds are taken as given: the interval is about other subjects, not other seeds.
+    With weights 1/5 for five seeds of one system and −1/5 for five of another it is the difference
+    of their means; with (1, −1) it is DeLong's test. The seeds are taken as given: the interval is
+    about other subjects, not other seeds.
 
     Args:
         scores: (m, n), larger means more likely positive.
@@ -144,9 +158,10 @@ def auroc_contrast(
         name: of the label, for the error.
 
     Returns:
-        Value, normal interval, cut to what such a sum can be, and p from variance L S Lᵀ. Scores without any spread
-        (identical members, or all of them perfect) have an interval of no width and p = 1, or 0 if the value is not 0;
-        the normal approximation says nothing more there. A member that is not finite makes all of it NaN.
+        Value, normal interval, cut to what such a sum can be, and p from variance L S Lᵀ. Scores
+        without any spread (identical members, or all of them perfect) have an interval of no width
+        and p = 1, or 0 if the value is not 0; the normal approximation says nothing more there. A
+        member that is not finite makes all of it NaN.
 
     Raises:
         InputError: as `delong`; weights that do not fit.
@@ -157,15 +172,18 @@ def auroc_contrast(
     weights = np.asarray(weights, float)
     if weights.shape != (len(scores),):
         raise InputError(f"weights {weights.shape}: give one for each of the {len(scores)} members")
-    used = weights != 0
-    # Summing placements before taking their variance keeps that of identical members at 0, which L S Lᵀ would not.
-    above, below = (weights[used] @ part for part in _placements(scores[used], positive))
-    variance = (_of_mean(above[None]) + _of_mean(below[None])).item()
-    found = _normal(float(above.mean()), 0.0 if variance < ROUNDING**2 else variance**0.5)
-    low, high = np.clip(
-        (found.low, found.high), weights[weights < 0].sum(), weights[weights > 0].sum()
+    has_weight = weights != 0
+    # Summing placements before taking their variance keeps that of identical members at 0, which L
+    # S Lᵀ would not.
+    above, below = (
+        weights[has_weight] @ placements for placements in _placements(scores[has_weight], positive)
     )
-    return Effect(found.value, float(low), float(high), found.p)
+    variance = (_of_mean(above[None]) + _of_mean(below[None])).item()
+    effect = _normal(float(above.mean()), 0.0 if variance < ROUNDING**2 else variance**0.5)
+    low, high = np.clip(
+        (effect.low, effect.high), weights[weights < 0].sum(), weights[weights > 0].sum()
+    )
+    return Effect(effect.value, float(low), float(high), effect.p)
 
 
 def resamples(n: int, draws: int, seed: int, strata: ArrayLike | None = None) -> np.ndarray:
@@ -174,8 +192,10 @@ def resamples(n: int, draws: int, seed: int, strata: ArrayLike | None = None) ->
     Args:
         n: subjects.
         draws: resamples.
-        seed: of the random numbers; the same seed gives the same resamples for every metric and system.
-        strata: (n,), a class for each subject; each class then keeps its size, so that no resample is without positives.
+        seed: of the random numbers; the same seed gives the same resamples for every metric and
+            system.
+        strata: (n,), a class for each subject; each class then keeps its size, so that no resample
+            is without positives.
 
     Returns:
         (draws, n) float32, whole numbers.
@@ -187,18 +207,17 @@ def resamples(n: int, draws: int, seed: int, strata: ArrayLike | None = None) ->
     """
     if n < 1 or draws < 1:
         raise InputError(f"resamples: {draws} of {n} subjects; both must be at least 1")
-    groups = (
-        np.zeros(n, int)
-        if strata is None
-        else np.unique(np.asarray(strata), return_inverse=True)[1]
-    )
+    groups = np.zeros(n, int)
+    if strata is not None:
+        groups = np.unique(np.asarray(strata), return_inverse=True)[1]
     if groups.shape != (n,):
         raise InputError(f"strata {groups.shape}: give one class for each of the {n} subjects")
     random, counts = np.random.default_rng(seed), np.zeros((draws, n), np.float32)
     for group in range(groups.max() + 1):
-        mine = np.flatnonzero(groups == group)
+        subjects = np.flatnonzero(groups == group)
         for row in counts:
-            row[mine] = np.bincount(random.integers(len(mine), size=len(mine)), minlength=len(mine))
+            places = random.integers(len(subjects), size=len(subjects))
+            row[subjects] = np.bincount(places, minlength=len(subjects))
     return counts
 
 
@@ -230,7 +249,8 @@ def bootstrap_average_precision(
     Args:
         scores: (m, n), larger means more likely positive.
         labels: (n,) 0 or 1.
-        counts: (draws, n) from `resamples`; with strata, since the metric moves with the share of positives.
+        counts: (draws, n) from `resamples`; with strata, since the metric moves with the share of
+            positives.
         name: of the label, for the error.
 
     Returns:
@@ -245,7 +265,7 @@ def bootstrap_average_precision(
 def bootstrap_pearson(
     outputs: ArrayLike, targets: ArrayLike, counts: ArrayLike, names: Sequence[str] = ()
 ) -> np.ndarray:
-    """Pearson's r of every output of every member in every resample, over the rows whose target is known.
+    """Pearson's r of every output of every member in every resample, over rows of known target.
 
     Args:
         outputs: (m, n, k).
@@ -254,8 +274,8 @@ def bootstrap_pearson(
         names: of the targets, for the error.
 
     Returns:
-        (draws, m, k); NaN for a member that is not finite, and where r is undefined: a constant output, or a resample
-        of one value.
+        (draws, m, k); NaN for a member that is not finite, and where r is undefined: a constant
+        output, or a resample of one value.
 
     Raises:
         InputError: a target without two known values that differ; shapes that do not fit.
@@ -265,62 +285,65 @@ def bootstrap_pearson(
         raise InputError(
             f"outputs {outputs.shape}: must be (members, *targets), and targets are {targets.shape}"
         )
-    counts, known = _counts(counts, len(targets)), ~np.isnan(targets)
-    y = _standard(targets, known)
+    counts, mask = _counts(counts, len(targets)), ~np.isnan(targets)
+    y = _standard(targets, mask)
     for column in np.flatnonzero(~y.any(0)).tolist():
         name = names[column] if column < len(names) else f"column {column}"
         raise InputError(
             f"target '{name}': no two known values that differ; r needs two, take a larger cohort"
         )
-    size, sum_y, sum_yy = _sums(counts, known, y, y * y)
-    drawn = np.full((len(counts), *outputs.shape[::2]), np.nan)
+    size, sum_y, sum_yy = _sums(counts, mask, y, y * y)
+    distribution = np.full((len(counts), *outputs.shape[::2]), np.nan)
     for member in np.flatnonzero(np.isfinite(outputs).all((1, 2))):
-        x = _standard(outputs[member], known)
+        x = _standard(outputs[member], mask)
         sum_x, sum_xx, sum_xy = _sums(counts, x, x * x, x * y)
         with np.errstate(divide="ignore", invalid="ignore"):
             spread_x, spread_y = _spread(size, sum_x, sum_xx), _spread(size, sum_y, sum_yy)
-            drawn[:, member] = (sum_xy - sum_x * sum_y / size) / np.sqrt(spread_x * spread_y)
-    return np.clip(drawn, -1, 1)
+            distribution[:, member] = (sum_xy - sum_x * sum_y / size) / np.sqrt(spread_x * spread_y)
+    return np.clip(distribution, -1, 1)
 
 
-def interval(drawn: ArrayLike, level: float = LEVEL) -> tuple[np.ndarray, np.ndarray]:
+def interval(distribution: ArrayLike, level: float = LEVEL) -> tuple[np.ndarray, np.ndarray]:
     """Percentiles of a bootstrap distribution along its first axis; NaN are left out.
 
     Args:
-        drawn: (draws, …).
+        distribution: (draws, …).
         level: share of the draws inside.
 
     Returns:
         Low and high, (…,) each (numbers for one distribution); NaN where no draw is a number.
     """
-    drawn = np.asarray(drawn, float)
-    lost = np.isnan(drawn).all(0)
-    low, high = np.nanquantile(np.where(lost, 0, drawn), ((1 - level) / 2, (1 + level) / 2), axis=0)
-    return np.where(lost, np.nan, low)[()], np.where(lost, np.nan, high)[()]
+    distribution = np.asarray(distribution, float)
+    missing = np.isnan(distribution).all(0)
+    low, high = np.nanquantile(
+        np.where(missing, 0, distribution), ((1 - level) / 2, (1 + level) / 2), axis=0
+    )
+    return np.where(missing, np.nan, low)[()], np.where(missing, np.nan, high)[()]
 
 
-def paired(observed: float, drawn: ArrayLike) -> Effect:
+def paired(observed: float, distribution: ArrayLike) -> Effect:
     """A difference of two systems on the same subjects, with its bootstrap interval and test.
 
         p = min(1, 2 (1 + min(#{d ≤ 0}, #{d ≥ 0})) / (1 + draws))
 
     Args:
         observed: the difference on the cohort itself, of metrics of order one.
-        drawn: (draws,) the same difference in each resample; NaN are left out.
+        distribution: (draws,) the same difference in each resample; NaN are left out.
 
     Returns:
-        Percentile interval and two-sided p, at least 2 / (draws + 1); NaN if the difference or all draws are NaN.
+        Percentile interval and two-sided p, at least 2 / (draws + 1); NaN if the difference or all
+        draws are NaN.
 
     Source: Davison & Hinkley 1997, Bootstrap Methods and their Application, chapter 4.
     """
-    found = _numbers(drawn)
-    if np.isnan(observed) or not len(found):
+    differences = _numbers(distribution)
+    if np.isnan(observed) or not len(differences):
         return Effect(float(observed), np.nan, np.nan, np.nan)
-    low, high = interval(found)
-    # Identical systems differ by rounding; taken for a difference of one sign it would be significant.
-    least = min(int((found <= ROUNDING).sum()), int((found >= -ROUNDING).sum()))
+    low, high = interval(differences)
+    # Identical systems differ by rounding; as a difference of one sign it would be significant.
+    least = min(int((differences <= ROUNDING).sum()), int((differences >= -ROUNDING).sum()))
     return Effect(
-        float(observed), float(low), float(high), min(1.0, 2 * (1 + least) / (1 + len(found)))
+        float(observed), float(low), float(high), min(1.0, 2 * (1 + least) / (1 + len(differences)))
     )
 
 
@@ -336,15 +359,20 @@ def mean_interval(values: ArrayLike, level: float = LEVEL) -> tuple[float, float
 
     Source: Student 1908, doi:10.2307/2331554.
     """
-    found = _numbers(values)
-    if len(found) < 2:
+    numbers = _numbers(values)
+    if len(numbers) < 2:
         return np.nan, np.nan
-    half = special.stdtrit(len(found) - 1, (1 + level) / 2) * found.std(ddof=1) / len(found) ** 0.5
-    return float(found.mean() - half), float(found.mean() + half)
+    half = (
+        special.stdtrit(len(numbers) - 1, (1 + level) / 2)
+        * numbers.std(ddof=1)
+        / len(numbers) ** 0.5
+    )
+    return float(numbers.mean() - half), float(numbers.mean() + half)
 
 
 def holm(p: ArrayLike) -> np.ndarray:
-    """The p values of one family, each raised so that one false claim among all is as rare as one of a single test.
+    """The p values of one family, each raised so that one false claim among all is as rare as one
+    of a single test.
 
     Args:
         p: (tests,) in any order; NaN are no tests and do not count.
@@ -354,12 +382,12 @@ def holm(p: ArrayLike) -> np.ndarray:
 
     Source: Holm 1979, Scandinavian Journal of Statistics 6(2), pp. 65–70.
     """
-    adjusted = np.array(p, float)
-    made = np.flatnonzero(~np.isnan(adjusted))
-    order = made[np.argsort(adjusted[made], kind="stable")]
-    left = len(order) - np.arange(len(order))
-    adjusted[order] = np.minimum(np.maximum.accumulate(adjusted[order] * left), 1)
-    return adjusted
+    p_values = np.array(p, float)
+    tests = np.flatnonzero(~np.isnan(p_values))
+    order = tests[np.argsort(p_values[tests], kind="stable")]
+    remaining = len(order) - np.arange(len(order))
+    p_values[order] = np.minimum(np.maximum.accumulate(p_values[order] * remaining), 1)
+    return p_values
 
 
 def fisher_interval(r: float, n: int, level: float = LEVEL) -> tuple[float, float]:
@@ -388,15 +416,18 @@ def fisher_mean(r: ArrayLike) -> float:
     """Mean of correlation coefficients, tanh(mean artanh r).
 
     Args:
-        r: (k,) in [−1, 1]; NaN are left out. A perfect r, whose artanh is infinite, counts as the float next to it.
+        r: (k,) in [−1, 1]; NaN are left out. A perfect r, whose artanh is infinite, counts as the
+            float next to it.
 
     Returns:
         In [−1, 1]; NaN if none is a number.
 
     Source: Silver & Dunlap 1987, doi:10.1037/0021-9010.72.1.146.
     """
-    found, edge = _numbers(r), np.nextafter(1, 0)
-    return float(np.tanh(np.arctanh(np.clip(found, -edge, edge)).mean())) if len(found) else np.nan
+    coefficients, edge = _numbers(r), np.nextafter(1, 0)
+    if not len(coefficients):
+        return np.nan
+    return float(np.tanh(np.arctanh(np.clip(coefficients, -edge, edge)).mean()))
 
 
 def prior_corrected(probability: ArrayLike, trained: float, true: float) -> np.ndarray:
@@ -404,8 +435,8 @@ def prior_corrected(probability: ArrayLike, trained: float, true: float) -> np.n
 
         logit p' = logit p + logit(true) − logit(trained)
 
-    It is Bayes' rule where the two populations differ in nothing but their share of positives. It keeps the order, and
-    with it AUROC and average precision.
+    It is Bayes' rule where the two populations differ in nothing but their share of positives. It
+    keeps the order, and with it AUROC and average precision.
 
     Args:
         probability: any shape, in [0, 1].
@@ -433,8 +464,11 @@ def prior_corrected(probability: ArrayLike, trained: float, true: float) -> np.n
 def calibration(probability: ArrayLike, labels: ArrayLike, name: str = "label") -> Calibration:
     """Calibration of one member's probabilities.
 
-        intercept a:  logit P(y = 1) = a + logit p          0 if the mean is right; above if risk is understated
-        slope b:      logit P(y = 1) = c + b logit p        1 if the spread is right; below if predictions are too extreme
+        intercept a:  logit P(y = 1) = a + logit p
+        slope b:      logit P(y = 1) = c + b logit p
+
+    The intercept is 0 if the mean is right, above if risk is understated; the slope is 1 if the
+    spread is right, below if predictions are too extreme.
 
     Args:
         probability: (n,) in [0, 1]; taken as at least 1e-7 and at most 1 − 1e-7.
@@ -442,15 +476,18 @@ def calibration(probability: ArrayLike, labels: ArrayLike, name: str = "label") 
         name: of the label, for the error.
 
     Returns:
-        Intercept and slope with Wald intervals; Brier score, the mean of (p − y)²; expected calibration error, the mean
-        distance of observed from predicted over the bins of `reliability`. The slope is NaN where no finite one is
-        best: constant predictions, or classes that a threshold separates. All are NaN if a probability is.
+        Intercept and slope with Wald intervals; Brier score, the mean of (p − y)²; expected
+        calibration error, the mean distance of observed from predicted over the bins of
+        `reliability`. The slope is NaN where no finite one is best: constant predictions, or
+        classes that a threshold separates. All are NaN if a probability is.
 
     Raises:
-        InputError: only one class; labels other than 0 and 1; probabilities outside [0, 1]; lengths that differ.
+        InputError: only one class; labels other than 0 and 1; probabilities outside [0, 1]; lengths
+            that differ.
 
-    Source: Cox 1958, doi:10.1093/biomet/45.3-4.562; Van Calster et al. 2019, doi:10.1186/s12916-019-1466-7;
-        Naeini et al. 2015, doi:10.1609/aaai.v29i1.9602, whose bins are of equal width.
+    Source: Cox 1958, doi:10.1093/biomet/45.3-4.562; Van Calster et al. 2019,
+        doi:10.1186/s12916-019-1466-7; Naeini et al. 2015, doi:10.1609/aaai.v29i1.9602, whose bins
+        are of equal width.
     """
     y, chance = _two_classes(labels, name), _probabilities(probability)
     _same_length(chance, y, name)
@@ -462,10 +499,8 @@ def calibration(probability: ArrayLike, labels: ArrayLike, name: str = "label") 
     intercept, slope = _normal(*_last(*_logistic(ones[:, None], y, logits))), nothing
     if not _separated(logits, y):
         # Centred, the columns are independent; the slope is the same.
-        slope = _normal(
-            *_last(*_logistic(np.column_stack((ones, logits - logits.mean())), y, 0 * ones)),
-            against=1,
-        )
+        design = np.column_stack((ones, logits - logits.mean()))
+        slope = _normal(*_last(*_logistic(design, y, 0 * ones)), against=1)
     bins = reliability(chance, y)
     ece = (bins.n * np.abs(bins.observed - bins.predicted)).sum() / len(y)
     return Calibration(intercept, slope, float(((chance - y) ** 2).mean()), float(ece))
@@ -474,8 +509,9 @@ def calibration(probability: ArrayLike, labels: ArrayLike, name: str = "label") 
 def recalibration(logits: ArrayLike, labels: ArrayLike, name: str = "label") -> Recalibration:
     """Fit a model's logits to a population: intercept and slope of Cox's logistic recalibration.
 
-    A model of balanced classes is right about neither; the intercept brings its mean to the population's prevalence, as
-    `prior_corrected` would, and the slope its spread to what the labels bear out.
+    A model of balanced classes is right about neither; the intercept brings its mean to the
+    population's prevalence, as `prior_corrected` would, and the slope its spread to what the labels
+    bear out.
 
     Args:
         logits: (n,), finite.
@@ -493,45 +529,46 @@ def recalibration(logits: ArrayLike, labels: ArrayLike, name: str = "label") -> 
     if not _separated(x, y):
         beta, covariance = _logistic(np.column_stack((ones, x - middle)), y, 0 * y)
         if beta[1] > 0:
-            back = np.array(
-                [[1, -middle], [0, 1]]
-            )  # from the centred columns, which are independent
+            # Back from the centred columns, which are independent.
+            back = np.array([[1, -middle], [0, 1]])
             intercept, slope = back @ beta
             return Recalibration(
                 float(intercept), float(slope), back @ covariance @ back.T, "intercept and slope"
             )
-    flat = (
-        x[y == 1].mean() <= x[y == 0].mean()
-    )  # the slope's sign; the best of those allowed is then 0
+    # The slope's sign; the best of those allowed is then 0.
+    flat = x[y == 1].mean() <= x[y == 0].mean()
     (intercept,), ((variance,),) = _logistic(ones, y, 0 * y if flat else x)
     rule = "prevalence" if flat else "intercept"
     return Recalibration(float(intercept), float(not flat), np.diag([variance, 0.0]), rule)
 
 
 def conformal(residuals: ArrayLike, level: float) -> float:
-    """How far a new answer lies from its prediction, with probability `level` at least: split conformal prediction.
+    """How far a new answer lies from its prediction, with probability `level` at least: split
+    conformal prediction.
 
-    It is the ⌈(n + 1) level⌉-th smallest of |residuals|. The promise is for people like those of the residuals, on average
-    over them, and asks nothing of the errors' shape.
+    It is the ⌈(n + 1) level⌉-th smallest of |residuals|. The promise is for people like those of
+    the residuals, on average over them, and asks nothing of the errors' shape.
 
     Args:
         residuals: (n,) of rows that trained nothing; NaN are left out.
         level: in (0, 1).
 
     Returns:
-        The half width of the interval, in the unit of the residuals; NaN where there are too few for the level.
+        The half width of the interval, in the unit of the residuals; NaN where there are too few
+        for the level.
 
     Source: Lei et al. 2018, doi:10.1080/01621459.2017.1307116.
     """
-    found = np.sort(np.abs(_numbers(residuals)))
-    place = int(np.ceil((len(found) + 1) * level))
-    return float(found[place - 1]) if place <= len(found) else np.nan
+    distances = np.sort(np.abs(_numbers(residuals)))
+    place = int(np.ceil((len(distances) + 1) * level))
+    return float(distances[place - 1]) if place <= len(distances) else np.nan
 
 
 def reliability(
     probability: ArrayLike, labels: ArrayLike, bins: int = 10, name: str = "label"
 ) -> Bins:
-    """Predicted against observed, in bins of equally many subjects, with Wilson's interval of the observed share.
+    """Predicted against observed, in bins of equally many subjects, with Wilson's interval of the
+    observed share.
 
     Args:
         probability: (n,) in [0, 1].
@@ -543,7 +580,8 @@ def reliability(
         From the lowest prediction to the highest; no bins if a probability is NaN.
 
     Raises:
-        InputError: labels other than 0 and 1; probabilities outside [0, 1]; lengths that differ; no bin asked for.
+        InputError: labels other than 0 and 1; probabilities outside [0, 1]; lengths that differ; no
+            bin asked for.
 
     Source: Wilson 1927, doi:10.1080/01621459.1927.10502953.
     """
@@ -552,65 +590,71 @@ def reliability(
     if bins < 1:
         raise InputError(f"bins is {bins}: must be at least 1")
     if np.isnan(chance).any() or not len(chance):
-        none = np.empty(0)
-        return Bins(none, none, none, none, none.astype(int))
+        empty = np.empty(0)
+        return Bins(empty, empty, empty, empty, empty.astype(int))
     inner = np.quantile(chance, np.arange(1, bins) / bins)
-    _, place, n = np.unique(np.searchsorted(inner, chance), return_inverse=True, return_counts=True)
-    hits = np.bincount(place, y)
+    _, bin_of, n = np.unique(
+        np.searchsorted(inner, chance), return_inverse=True, return_counts=True
+    )
+    hits = np.bincount(bin_of, y)
     low, high = _wilson(hits, n)
-    return Bins(np.bincount(place, chance) / n, hits / n, low, high, n)
+    return Bins(np.bincount(bin_of, chance) / n, hits / n, low, high, n)
 
 
 def _numbers(values: ArrayLike) -> np.ndarray:
     """All that are not NaN, in one row."""
-    found = np.asarray(values, float)
-    return found[~np.isnan(found)]
+    numbers = np.asarray(values, float)
+    return numbers[~np.isnan(numbers)]
 
 
 def _labels(labels: ArrayLike, name: str) -> np.ndarray:
     """Labels as float64 (n,), 0 or 1 each."""
-    found = np.asarray(labels, float)
-    if found.ndim != 1 or not np.isin(found, (0, 1)).all():
+    classes = np.asarray(labels, float)
+    if classes.ndim != 1 or not np.isin(classes, (0, 1)).all():
         raise InputError(
-            f"label '{name}' {found.shape}: must be one row of 0 and 1; leave out subjects without a label"
+            f"label '{name}' {classes.shape}: must be one row of 0 and 1; "
+            "leave out subjects without a label"
         )
-    return found
+    return classes
 
 
 def _two_classes(labels: ArrayLike, name: str) -> np.ndarray:
-    found = _labels(labels, name)
-    if not found.any() or found.all():
-        only = 1 if len(found) and found.all() else 0
+    classes = _labels(labels, name)
+    if not classes.any() or classes.all():
+        only = 1 if len(classes) and classes.all() else 0
         raise InputError(
-            f"label '{name}': all {len(found)} rows are {only}; its statistics need both classes, take a larger cohort"
+            f"label '{name}': all {len(classes)} rows are {only}; "
+            "its statistics need both classes, take a larger cohort"
         )
-    return found
+    return classes
 
 
 def _scored(scores: ArrayLike, labels: ArrayLike, name: str) -> tuple[np.ndarray, np.ndarray]:
     """Scores as float64 (m, n), and which subjects are positive."""
-    positive, found = _two_classes(labels, name) == 1, np.asarray(scores, float)
-    if found.ndim != 2 or found.shape[1] != len(positive):
+    positive, member_scores = _two_classes(labels, name) == 1, np.asarray(scores, float)
+    if member_scores.ndim != 2 or member_scores.shape[1] != len(positive):
         raise InputError(
-            f"scores {found.shape}: must be (members, {len(positive)}), as label '{name}' has rows"
+            f"scores {member_scores.shape}: must be (members, {len(positive)}), "
+            f"as label '{name}' has rows"
         )
-    return found, positive
+    return member_scores, positive
 
 
 def _counts(counts: ArrayLike, n: int) -> np.ndarray:
-    found = np.asarray(counts)
-    if found.ndim != 2 or found.shape[1] != n:
+    drawn_counts = np.asarray(counts)
+    if drawn_counts.ndim != 2 or drawn_counts.shape[1] != n:
         raise InputError(
-            f"counts {found.shape}: must be (draws, {n}), one for each subject; take them from resamples"
+            f"counts {drawn_counts.shape}: must be (draws, {n}), one for each subject; "
+            "take them from resamples"
         )
-    return found
+    return drawn_counts
 
 
 def _probabilities(probability: ArrayLike) -> np.ndarray:
-    found = np.asarray(probability, float)
-    if ((found < 0) | (found > 1)).any():
+    chance = np.asarray(probability, float)
+    if ((chance < 0) | (chance > 1)).any():
         raise InputError("probability: some lie outside [0, 1]; give probabilities, not logits")
-    return found
+    return chance
 
 
 def _same_length(chance: np.ndarray, labels: np.ndarray, name: str) -> None:
@@ -621,7 +665,9 @@ def _same_length(chance: np.ndarray, labels: np.ndarray, name: str) -> None:
 
 
 def _placements(scores: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For each positive the share of negatives below it, (m, P), and for each negative that of positives above, (m, N)."""
+    """For each positive the share of negatives below it, (m, P), and for each negative that of
+    positives above, (m, N).
+    """
     above, below = scores[:, positive].copy(), scores[:, ~positive].copy()
     finite = np.isfinite(scores).all(1)
     for member in np.flatnonzero(finite):
@@ -632,26 +678,28 @@ def _placements(scores: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray, n
     return above, below
 
 
-def _share_below(values: np.ndarray, others: np.ndarray) -> np.ndarray:
-    ordered = np.sort(others)
-    return (np.searchsorted(ordered, values) + np.searchsorted(ordered, values, "right")) / (
-        2 * len(others)
-    )
+def _share_below(values: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    ascending = np.sort(reference)
+    below, not_above = (np.searchsorted(ascending, values, side) for side in ("left", "right"))
+    return (below + not_above) / (2 * len(reference))
 
 
 def _of_mean(samples: np.ndarray) -> np.ndarray:
     """Covariance (m, m) of the means of samples (m, n); NaN for n = 1."""
     n = samples.shape[1]
-    centred = samples - samples.mean(1, keepdims=True)
+    deviations = samples - samples.mean(1, keepdims=True)
     return (
-        centred @ centred.T / ((n - 1) * n)
+        deviations @ deviations.T / ((n - 1) * n)
         if n > 1
         else np.full((len(samples), len(samples)), np.nan)
     )
 
 
 def _normal(value: float, error: float, against: float = 0) -> Effect:
-    """Normal interval and two-sided p of the hypothesis that the value is `against`; an error of 0 is certainty."""
+    """Normal interval and two-sided p of the hypothesis that the value is `against`.
+
+    An error of 0 is certainty.
+    """
     if error == 0:
         return Effect(value, value, value, float(abs(value - against) <= ROUNDING))
     half = float(special.ndtri((1 + LEVEL) / 2)) * error
@@ -667,16 +715,18 @@ def _bootstrap(
     counts: ArrayLike,
     name: str,
 ) -> np.ndarray:
-    """A metric of every member in every resample, (draws, m): prepared once per member, and evaluated chunk by chunk."""
+    """A metric of every member in every resample, (draws, m): prepared once per member, and
+    evaluated chunk by chunk.
+    """
     scores, positive = _scored(scores, labels, name)
     counts = _counts(counts, len(positive))
-    drawn = np.full((len(counts), len(scores)), np.nan)
+    distribution = np.full((len(counts), len(scores)), np.nan)
     for member in np.flatnonzero(np.isfinite(scores).all(1)):
         metric = of(scores[member], positive)
         for rows, chunk in _chunks(counts):
             with np.errstate(divide="ignore", invalid="ignore"):
-                drawn[rows, member] = metric(chunk)
-    return drawn
+                distribution[rows, member] = metric(chunk)
+    return distribution
 
 
 def _chunks(counts: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
@@ -688,7 +738,9 @@ def _chunks(counts: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
 
 
 def _auroc_of(scores: np.ndarray, positive: np.ndarray) -> Metric:
-    """Σ over positives of (negatives below + half of those beside) / (P N), everything counted as often as drawn."""
+    """Σ over positives of (negatives below + half of those beside) / (P N), everything counted as
+    often as drawn.
+    """
     miss = _ordered(scores, ~positive)
     start, end = (
         np.searchsorted(scores[miss], scores[positive], side) for side in ("left", "right")
@@ -703,27 +755,32 @@ def _auroc_of(scores: np.ndarray, positive: np.ndarray) -> Metric:
 
 
 def _average_precision_of(scores: np.ndarray, positive: np.ndarray) -> Metric:
-    """Mean over positives of (positives / subjects) at their score or above, everything counted as often as drawn."""
+    """Mean over positives of (positives / subjects) at their score or above, everything counted as
+    often as drawn.
+    """
     hit, everyone = _ordered(scores, positive), _ordered(scores, np.ones_like(positive))
-    start_hit, start = (np.searchsorted(scores[order], scores[hit]) for order in (hit, everyone))
+    start_hit, start = (np.searchsorted(scores[places], scores[hit]) for places in (hit, everyone))
 
     def metric(counts: np.ndarray) -> np.ndarray:
-        hits, caught, called = (
+        hits, true_positives, called_positive = (
             counts[:, hit],
             _running(counts[:, hit]),
             _running(counts[:, everyone]),
         )
-        caught, called = caught[:, -1:] - caught[:, start_hit], called[:, -1:] - called[:, start]
+        true_positives, called_positive = (
+            true_positives[:, -1:] - true_positives[:, start_hit],
+            called_positive[:, -1:] - called_positive[:, start],
+        )
         # Nobody at this score or above was drawn: the positive has no weight either.
-        precision = caught / np.where(called == 0, 1, called)
+        precision = true_positives / np.where(called_positive == 0, 1, called_positive)
         return (hits * precision).sum(1) / hits.sum(1)
 
     return metric
 
 
-def _ordered(scores: np.ndarray, those: np.ndarray) -> np.ndarray:
+def _ordered(scores: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Places of those subjects from the lowest score to the highest."""
-    places = np.flatnonzero(those)
+    places = np.flatnonzero(mask)
     return places[np.argsort(scores[places], kind="stable")]
 
 
@@ -734,17 +791,19 @@ def _running(counts: np.ndarray) -> np.ndarray:
     return running
 
 
-def _standard(values: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Columns (n, k) with mean 0 and spread 1 over the known rows, and 0 elsewhere; all 0 for a constant column.
+def _standard(values: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Columns (n, k) with mean 0 and spread 1 over the known rows, and 0 elsewhere.
+
+    All 0 for a constant column.
 
     Sums of squares in resamples lose no digits then.
     """
-    values, n = np.where(known, values, 0), np.maximum(known.sum(0), 1)
-    centred = np.where(known, values - values.sum(0) / n, 0)
-    spread = np.sqrt((centred**2).sum(0) / n)
+    values, n = np.where(mask, values, 0), np.maximum(mask.sum(0), 1)
+    deviations = np.where(mask, values - values.sum(0) / n, 0)
+    spread = np.sqrt((deviations**2).sum(0) / n)
     # Rounding leaves a constant a spread of some ulps of its value.
     constant = spread <= ROUNDING * np.abs(values).max(0)
-    return np.where(constant, 0, centred / np.where(constant, 1, spread))
+    return np.where(constant, 0, deviations / np.where(constant, 1, spread))
 
 
 def _sums(counts: np.ndarray, *columns: np.ndarray) -> list[np.ndarray]:
@@ -757,13 +816,17 @@ def _sums(counts: np.ndarray, *columns: np.ndarray) -> list[np.ndarray]:
 
 
 def _spread(size: np.ndarray, total: np.ndarray, squares: np.ndarray) -> np.ndarray:
-    """Sum of squared deviations from the resample's mean; NaN where nothing but rounding is left of it."""
+    """Sum of squared deviations from the resample's mean.
+
+    NaN where nothing but rounding is left of it.
+    """
     spread = squares - total**2 / size
     return np.where(spread > ROUNDING * squares, spread, np.nan)
 
 
 def _separated(logits: np.ndarray, labels: np.ndarray) -> bool:
-    """Whether a threshold tells the classes apart, ties on it (so constants too) allowed: no slope is the best then.
+    """Whether a threshold tells the classes apart, ties on it (so constants too) allowed: no slope
+    is the best then.
 
     Source: Albert & Anderson 1984, doi:10.1093/biomet/71.1.1.
     """
@@ -779,9 +842,11 @@ def _last(beta: np.ndarray, covariance: np.ndarray) -> tuple[float, float]:
 def _logistic(
     design: np.ndarray, labels: np.ndarray, offset: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Maximum likelihood of logit P(y = 1) = offset + design β by Newton's method: β and its covariance.
+    """Maximum likelihood of logit P(y = 1) = offset + design β by Newton's method: β and its
+    covariance.
 
-    Far from the maximum Newton's step can be too long: one that lowers the likelihood is halved. NaN if it does not settle.
+    Far from the maximum Newton's step can be too long: one that lowers the likelihood is halved.
+    NaN if it does not settle.
     """
 
     def likelihood(beta: np.ndarray) -> float:

@@ -8,6 +8,7 @@ load the encoder once each; one part needs no Ray. `_embeddings.json` comes last
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +17,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from ecgcmr import presets, store
+from ecgcmr import plugins, presets, store
 from ecgcmr.cohort import dataset, shards
-from ecgcmr.data import examples
+from ecgcmr.data import inputs
 from ecgcmr.errors import InputError, differing, unknown
+from ecgcmr.files import write_json, write_whole
 from ecgcmr.inference import ensemble, model, predict
 from ecgcmr.inference.model import Model
 from ecgcmr.inference.predict import Prepared, Refused
-from ecgcmr.methods import trunk
+from ecgcmr.methods import encodings
 from ecgcmr.raw import search
+from ecgcmr.runs import check_prepared_alike
 from ecgcmr.runtime import cluster, hardware
+from ecgcmr.signals import ecg
 
 REFUSED = b"refused"  # key of a part's metadata: [[source, reason], …]
 MANIFEST, REQUEST = (
@@ -34,7 +38,6 @@ MANIFEST, REQUEST = (
 )  # readers of Parquet folders pass over names with an underscore
 FILE, FILES = "embeddings.parquet", "embeddings-{:05d}.parquet"  # of one part, and of several
 PART = 256  # recordings; some seconds of work
-POOLING = {"pretrain": "mean token", "ecg": "what the last layer reads", "cmr": "pooled features"}
 
 
 # -- the encoder -------------------------------------------------------------------------------------------------------
@@ -46,7 +49,7 @@ class Encoder:
 
     Attributes:
         run: whose it is.
-        modality: "ecg" or "cmr".
+        modality: the signal that it reads.
         device: where it is.
         dtype: of its weights: float32, or float64 if it was trained so.
     """
@@ -59,7 +62,8 @@ class Encoder:
     @property
     def pooling(self) -> str:
         """What an embedding is, in words."""
-        return POOLING["cmr" if self.modality == "cmr" else "ecg" if self.run.head else "pretrain"]
+        answers = self.run.head is not None and self.modality == "ecg"
+        return "what the last layer reads" if answers else encodings.of(self.modality).pooling
 
     @torch.no_grad()
     def of(self, signals: np.ndarray) -> np.ndarray:
@@ -70,20 +74,27 @@ class Encoder:
         reads, so logits are a linear function of it. Of an image it is what the ResNet pools.
 
         Args:
-            signals: (n, 12, 5000) float16 mV, or (n, 3, 210, 210) uint8.
+            signals: (n, *shape), e.g. (n, 12, 5000) float16 mV.
 
         Returns:
             (n, width) float32.
         """
-        x = examples.seen(signals, self.modality, self.device).to(self.dtype)
-        if self.run.cmr and self.modality == "cmr":
-            trial = self.run.trial
-            view = trunk.cmr_view(trial.network, presets.preset(trial.preset), 0.0)
-            found = self.run.cmr(view(x / 255, {}), False)
+        x = inputs.held(signals, self.modality, self.device)
+        x = self._view(inputs.of_held(x, self.modality, self.dtype), {})
+        encoding, network = encodings.of(self.modality), self.run.encoders[self.modality]
+        if self.run.head is not None and self.modality == "ecg":
+            embeddings = self.run.head.embedding(encoding.features(network, x, None, 0.0, False))
         else:
-            tokens = self.run.ecg_encoder(x[..., : self.run.samples])
-            found = self.run.head.embedding(tokens) if self.run.head else tokens[:, 1:].mean(1)
-        return found.float().cpu().numpy()
+            embeddings = encoding.embed(network, x, None, 0.0, False)
+        return embeddings.float().cpu().numpy()
+
+    @cached_property
+    def _view(self) -> encodings.View:
+        """What fine-tuning shows in evaluation: an ECG from its beginning, an image resized."""
+        trial = self.run.trial
+        samples = self.run.samples if self.run.ecg else 0
+        preset = presets.preset(trial.preset)
+        return encodings.of(self.modality).view(trial.network, preset, samples, rate=0.0)
 
     @property
     def width(self) -> int:
@@ -97,20 +108,20 @@ def encoder(folder: Path | str, modality: str | None = None, device: str | None 
 
     Args:
         folder: of a pre-training or a final run, or one above it that holds no other.
-        modality: "ecg" or "cmr"; None for the only one there is, or "ecg".
+        modality: the signal; None for the only one there is, or "ecg".
         device: "cpu", "cuda" …; by default a GPU if there is one.
 
     Raises:
         InputError: see `model.open_run`; or the run has no such encoder.
     """
     run, place = model.open_run(folder), hardware.device(device)
-    held = {name: part for name, part in (("ecg", run.ecg), ("cmr", run.cmr)) if part}
+    held = run.encoders
     modality = modality or next(iter(held))
     if modality not in held:
-        raise unknown(f"modality of the encoders in {run.folder}", modality, held)
-    dtype = ensemble.dtype(run.record["provenance"])
+        raise unknown(f"modality of the encoders in {run.run.folder}", modality, held)
+    dtype = ensemble.dtype(run.run.provenance)
     for part in (held[modality], run.head):
-        if part:
+        if part is not None:
             part.to(place, dtype)
     return Encoder(run, modality, place, dtype)
 
@@ -143,17 +154,17 @@ def write_parquet(path: Path, tables: Iterator[pa.Table]) -> int:
                 writer.write_table(one)
                 rows += len(one)
 
-    store.write_whole(path, fill)
+    write_whole(path, fill)
     return rows
 
 
 def described(made: Encoder) -> dict[str, Any]:
     """What all embeddings of an encoder have in common."""
-    trial, recipe = made.run.trial, made.run.recipe
+    trial, recipe = made.run.trial, made.run.run.signal_recipes
     return {
         "format": 1,
         "model": trial.name,
-        "weights": shards.sha256(made.run.folder / store.ENCODER),
+        "weights": shards.sha256(made.run.run.folder / store.ENCODER),
         "modality": made.modality,
         "pooling": made.pooling,
         "recipe_hash": dataset.digest(recipe) if recipe else "unknown",
@@ -191,19 +202,14 @@ def of_cohort(
         InputError: see `encoder`; signals of another recipe; `out` holds something else; a damaged shard.
     """
     made, opened = encoder(folder, modality, "cpu"), dataset.open(cohort_path)
-    ensemble.check_recipe(
-        str(made.run.folder),
-        made.run.record["provenance"],
-        made.modality,
-        opened.recipe[made.modality],
-    )
+    check_prepared_alike(made.run.run, opened.recipe, (made.modality,), where=str(opened.path))
     request = {**described(made), "cohort": opened.fingerprint}
     if ready(out, request):
         return json.loads((out / MANIFEST).read_text())
-    store.write_json(out / REQUEST, request)
+    write_json(out / REQUEST, request)
     jobs = [{"part": shard["path"], "rows": shard["rows"]} for shard in opened.manifest["shards"]]
     given = {
-        "folder": str(made.run.folder.resolve()),
+        "folder": str(made.run.run.folder.resolve()),
         "cohort": str(opened.path.resolve()),
         "out": str(out.resolve()),
         "modality": made.modality,
@@ -252,7 +258,7 @@ def _do(
 
 
 def _finish(out: Path, manifest: dict[str, Any]) -> dict[str, Any]:
-    store.write_json(out / MANIFEST, manifest)
+    write_json(out / MANIFEST, manifest)
     (out / REQUEST).unlink(missing_ok=True)
     return manifest
 
@@ -276,7 +282,7 @@ def _mapped(
         work: Any = Worker
         found = ray.data.from_items(list(jobs), override_num_blocks=len(jobs)).map(
             work,
-            fn_constructor_kwargs=given,
+            fn_constructor_kwargs={**given, "named": plugins.carried()},
             compute=ray.data.ActorPoolStrategy(size=workers),
             num_cpus=1,
             num_gpus=1 if gpus else 0,
@@ -292,8 +298,15 @@ class Worker:
     """One process of the map: loads the encoder once, then embeds a shard or some files per call."""
 
     def __init__(
-        self, folder: str, cohort: str, out: str, modality: str, device: str | None
+        self,
+        folder: str,
+        cohort: str,
+        out: str,
+        modality: str,
+        device: str | None,
+        named: Sequence[str] = (),
     ) -> None:
+        plugins.load(named)
         self.encoder = encoder(folder, modality, device)
         self.cohort, self.out = Path(cohort), Path(out)
 
@@ -353,7 +366,7 @@ def of_files(
         InputError: see `encoder`; signals of another recipe; `out` holds something else.
     """
     made = encoder(folder, "ecg", device)
-    ensemble.check_recipe(str(made.run.folder), made.run.record["provenance"])
+    check_prepared_alike(made.run.run, {"ecg": ecg.RECIPE}, ("ecg",))
     refused = [one for one in listed if isinstance(one, Refused)]
     files = [one for one in listed if not isinstance(one, Refused)]
     request = {
@@ -364,13 +377,13 @@ def of_files(
     parts = [files[at : at + PART] for at in range(0, len(files), PART)]
     names = [FILE] if len(parts) == 1 else [FILES.format(n) for n in range(len(parts))]
     if not ready(out, request) and files:
-        store.write_json(out / REQUEST, request)
+        write_json(out / REQUEST, request)
         jobs = [
             {"part": n, "rows": len(part), "files": part}
             for n, part in zip(names, parts, strict=True)
         ]
         given = {
-            "folder": str(made.run.folder.resolve()),
+            "folder": str(made.run.run.folder.resolve()),
             "cohort": "",
             "out": str(out.resolve()),
             "modality": "ecg",
@@ -417,7 +430,7 @@ def write_files(
         done += len(batch)
         tick(done)
     whole = pa.concat_tables(tables).replace_schema_metadata({REFUSED: json.dumps(refused)})
-    store.write_whole(path, lambda aside: pq.write_table(whole, aside))
+    write_whole(path, lambda aside: pq.write_table(whole, aside))
 
 
 def _stamp(source: str) -> list[str | int]:

@@ -19,12 +19,11 @@ import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from ecgcmr import methods, store, tasks
-from ecgcmr import trial as trials
-from ecgcmr.errors import InputError, differing, unknown
-from ecgcmr.evaluation import statistics
+from ecgcmr import files, methods, store, tasks
+from ecgcmr.errors import InputError, unknown
+from ecgcmr.evaluation import selection, statistics
 from ecgcmr.evaluation.statistics import Recalibration
-from ecgcmr.signals import ecg
+from ecgcmr.runs import Run, read_run, withdrawn_since
 from ecgcmr.tasks import Task
 from ecgcmr.training import pack
 from ecgcmr.trial import Trial
@@ -39,16 +38,6 @@ FEWEST = 20  # subjects of whom percentiles are told
 
 
 # -- which runs --------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Run:
-    """A finished final run: its folder, its trial, and what it says of itself."""
-
-    folder: Path
-    trial: Trial
-    provenance: Mapping[str, Any]
-    status: str
 
 
 def runs_in(folder: Path) -> list[Run]:
@@ -91,26 +80,17 @@ def records(folder: Path) -> list[Run]:
         raise InputError(
             f"model {folder}: no such folder; name the folder of finished runs, e.g. runs/toy/final"
         )
-    own = folder / store.RECORD
-    return [
-        _run(path)
-        for path in ([own] if own.exists() else sorted(folder.rglob(f"seed=*/{store.RECORD}")))
-    ]
+    alone = (folder / store.RECORD).exists()
+    return [_read(path) for path in ([folder] if alone else store.finished_folders(folder))]
 
 
-def _run(path: Path) -> Run:
-    try:
-        record = json.loads(path.read_text())
-        run = Run(
-            path.parent, trials.from_json(record["trial"]), record["provenance"], record["status"]
-        )
-        if run.trial.task != Path(run.trial.task).name:  # it names a folder in `share`
-            raise ValueError("task is a path")
-        return run
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+def _read(folder: Path) -> Run:
+    run = read_run(folder)
+    if run.trial.task != Path(run.trial.task).name:  # it names a folder in `share`
         raise InputError(
-            f"{path}: not the record of a run of this version; train it again"
-        ) from error
+            f"{folder / store.RECORD}: not the record of a run of this version: task '{run.trial.task}' is a path"
+        )
+    return run
 
 
 def of_system(found: Sequence[Run], system: str | None) -> dict[str, list[Run]]:
@@ -139,70 +119,14 @@ def of_system(found: Sequence[Run], system: str | None) -> dict[str, list[Run]]:
     ):
         of_task = [run for run in mine if run.trial.task == task]
         most = max(run.trial.take for run in of_task)
-        seeds = _best_point([run for run in of_task if run.trial.take == most])
+        standing = selection.standing_runs([run for run in of_task if run.trial.take == most])
+        seeds = [run for run in standing if not run.diverged]
         if not seeds:
             raise InputError(
                 f"every seed of '{system}' on task '{task}' diverged; train it again with a lower lr"
             )
         chosen[task] = seeds
     return chosen
-
-
-def _best_point(found: Sequence[Run]) -> list[Run]:
-    """Of several points the one of greatest validation metric, the mean over its seeds; seeds that diverged are left out.
-
-    Several lie there when a grid was widened after its first final runs.
-    """
-    points: dict[str, list[Run]] = {}
-    for run in found:
-        if run.status != "diverged":
-            points.setdefault(run.trial.point, []).append(run)
-    if len(points) > 1:
-        points = dict(
-            sorted(
-                points.items(),
-                key=lambda item: (-np.mean([_validated(run) for run in item[1]]), item[0]),
-            )
-        )
-    return sorted(next(iter(points.values()), []), key=lambda run: run.trial.seed)
-
-
-def _validated(run: Run) -> float:
-    rows = pd.read_parquet(run.folder / store.ROWS)
-    metric = tasks.of(run.trial.task, (run.trial.task,)).metric
-    return float(rows[(rows.split == "val") & (rows.metric == metric)].value.iloc[0])
-
-
-def check_recipe(
-    name: str,
-    provenance: Mapping[str, Any],
-    signal: str = "ecg",
-    given: Mapping[str, Any] = ecg.RECIPE,
-) -> None:
-    """Refuse a run that learnt from signals prepared in another way; an import that says nothing of it passes (`cautions`).
-
-    Args:
-        name: of the run, for the error.
-        provenance: the run's.
-        signal: "ecg" or "cmr".
-        given: how the signals at hand are prepared; by default as this version prepares ECGs.
-
-    Raises:
-        InputError: names the fields that differ.
-    """
-    old = provenance.get("cohort", {}).get("recipe", {}).get(signal)
-    if not old and "imported" in provenance:
-        return
-    if not old:
-        raise InputError(
-            f"{name} does not say how its {signal} signals were prepared; train it on a cohort of this version"
-        )
-    if differ := differing(old, json.loads(json.dumps(given))):
-        trained = provenance.get("versions", {}).get("ecgcmr", "?")
-        raise InputError(
-            f"{name} learnt from {signal} signals prepared otherwise than these: {differ}; "
-            f"prepare them as it did (it was trained with ecgcmr {trained})"
-        )
 
 
 def cautions(run: Run, runs: Path) -> list[str]:
@@ -215,22 +139,22 @@ def cautions(run: Run, runs: Path) -> list[str]:
     Raises:
         InputError: the note of withdrawals is damaged.
     """
-    cohort = run.provenance.get("cohort", {})
-    own = run.folder.resolve().parents[: len(Path(run.trial.name).parts)][-1]
-    since = store.withdrawn(own) | store.withdrawn(runs)
+    cohort = run.provenance.get("cohort", {}).get("fingerprint", "")
+    since = store.withdrawn(run.home) | store.withdrawn(runs)
     people = max(
-        store.stale(known, cohort.get("fingerprint", ""), run.trial.starts, since)
-        for known in (own, runs)
+        withdrawn_since(home, cohort, run.trial.starts, since) for home in (run.home, runs)
     )
     said = []
     if people:
         who = "1 person has" if people == 1 else f"{people:,} people have"
         said.append(f"made from a cohort from which {who} withdrawn since; train it again")
-    if "imported" in run.provenance and not cohort.get("recipe"):
+    if "imported" in run.provenance and not run.signal_recipes:
         file = run.provenance["imported"].get("file", "the file")
         said.append(
             f"{file} says nothing of how its signals were prepared; yours are prepared as docs/presets.md says"
         )
+    if line := selection.contradiction(run.folder.parents[1], run.trial.take):
+        said.append(line)
     return said
 
 
@@ -309,7 +233,7 @@ def meaning(seeds: Sequence[Run], task: Task) -> Meaning:
         seeds[0].folder.parent / CALIBRATION,
     )
     if not all(path.exists() for path in paths):
-        return _read(shared)
+        return _meaning_of(shared)
     tables = [pd.read_parquet(path).query("split == 'val'") for path in paths]
     if not all(np.array_equal(tables[0].subject, table.subject) for table in tables):
         raise InputError(
@@ -347,7 +271,7 @@ def _phenotype(measured: np.ndarray, predicted: np.ndarray) -> Phenotype:
 
 
 def _told(found: Meaning) -> dict[str, Any]:
-    """JSON of a meaning; `_read` is the inverse. NaN becomes null."""
+    """JSON of a meaning; `_meaning_of` is the inverse. NaN becomes null."""
 
     def plain(value: Any) -> Any:
         if isinstance(value, np.ndarray | tuple | list):
@@ -359,7 +283,7 @@ def _told(found: Meaning) -> dict[str, Any]:
     return {name: plain(asdict(one)) for name, one in found.items()}
 
 
-def _read(path: Path) -> Meaning:
+def _meaning_of(path: Path) -> Meaning:
     if not path.exists():
         raise InputError(
             f"{path.parent}: neither predictions of its runs nor {CALIBRATION}; share it anew (ecgcmr share)"
@@ -411,7 +335,7 @@ def share(folder: Path | str, out: Path | str, system: str | None = None) -> dic
                 kept.mkdir(parents=True)
                 for file in (store.RECORD, store.ENCODER):
                     shutil.copyfile(run.folder / file, kept / file)
-            store.write_json(
+            files.write_json(
                 aside / name / CALIBRATION, {"format": 1, "level": LEVEL, "answers": _told(found)}
             )
         aside.rename(out)

@@ -9,7 +9,6 @@ map is seen.
 Source: paper, sections III-C and V-E; attention rollout is of Abnar & Zuidema 2020, arXiv:2005.00928.
 """
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,23 +21,22 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ecgcmr import raw, store, tasks
-from ecgcmr import trial as trials
-from ecgcmr.cohort import shards
+from ecgcmr.cohort import presence
 from ecgcmr.cohort.dataset import Cohort
-from ecgcmr.data import examples
-from ecgcmr.errors import Excluded, InputError, differing
+from ecgcmr.data import inputs
+from ecgcmr.errors import Excluded, InputError
 from ecgcmr.inference import predict
 from ecgcmr.inference.model import Model
 from ecgcmr.methods.mmcl import MMCL
 from ecgcmr.nn import load as loading
 from ecgcmr.nn.vit import LEADS
 from ecgcmr.raw import search
-from ecgcmr.signals import cmr as images
+from ecgcmr.runs import Run, check_prepared_alike
+from ecgcmr.signals import ALWAYS, SIGNALS, Options
 from ecgcmr.signals import ecg as signals
 from ecgcmr.training import loop
 from ecgcmr.trial import Trial
 
-SIGNALS = ("ecg", "cmr")
 CASES = 4  # as many as Figure 6 has
 # (caption, phenotypes, sign): the row where sign · phenotype is greatest; sign 0 asks for the row nearest the medians.
 RULES = (
@@ -54,61 +52,60 @@ UNRULED = "Next in file order"
 # -- similarity --------------------------------------------------------------------------------------------------------
 
 
-def load(runs: Path, name: str) -> tuple[MMCL, Trial]:
+def load(run: Run) -> MMCL:
     """The method of a finished multimodal pre-training with the weights it kept, projectors included, for evaluation.
 
-    Args:
-        runs: where finished trials lie.
-        name: of the trial.
-
     Raises:
-        InputError: it has not finished or has diverged, is of another method, or kept no projectors.
+        InputError: it has diverged, is of another method, or kept no projectors.
     """
-    record = _record(runs, name)
-    trial, folder = trials.from_json(record["trial"]), store.folder(runs, name)
-    if trial.method != "mmcl":
+    trial, runs = _multimodal(run), run.home
+    if run.diverged:
         raise InputError(
-            f"trial '{name}' is of method '{trial.method}'; similarity maps need one of method 'mmcl'"
-        )
-    if record["status"] == "diverged":
-        raise InputError(
-            f"trial '{name}' diverged and left no weights; delete {folder} and pre-train with a lower lr"
+            f"trial '{run.name}' diverged and left no weights; delete {run.folder} and pre-train with a lower lr"
         )
     method: MMCL = loop.build(trial)
     for part in method.parts:
-        method.load(part, store.weights(runs, name, part))
+        method.load(part, store.weights(runs, run.name, part))
     try:
-        projectors = store.weights(runs, name, "head")
+        projectors = store.weights(runs, run.name, "head")
     except InputError as error:
         raise InputError(
-            f"trial '{name}' was made before projectors were kept; delete {folder} and pre-train it again "
+            f"trial '{run.name}' was made before projectors were kept; delete {run.folder} and pre-train it again "
             "(ecgcmr pretrain)"
         ) from error
     loading.into(method.head, projectors, "head")
-    return method.eval(), trial
+    return method.eval()
 
 
-def _record(runs: Path, name: str) -> dict[str, Any]:
-    path = store.folder(runs, name) / store.RECORD
-    if not path.exists():
+def _multimodal(run: Run) -> Trial:
+    """The trial of a multimodal pre-training, whose task names two signals.
+
+    Raises:
+        InputError: it is of another method.
+    """
+    if run.trial.method != "mmcl":
         raise InputError(
-            f"trial '{name}' has not finished under {runs}; run it first (ecgcmr pretrain)"
+            f"trial '{run.name}' is of method '{run.trial.method}'; similarity maps need one of method 'mmcl'"
         )
-    return json.loads(path.read_text())
+    return run.trial
 
 
 @torch.no_grad()
-def similarity(method: MMCL, ecg: Tensor, cmr: Tensor) -> Tensor:
-    """Cosine of every local image projection and the projection of the whole ECG.
+def similarity(method: MMCL, ecg: Tensor, image: Tensor) -> Tensor:
+    """Cosine of every local projection of an image and the projection of the whole ECG.
 
         s_p = z_i^p · z_s / (|z_i^p| |z_s|),   z_i^p = g_i(f_i(x_i)_p),   z_s = g_s(f_s(x_s))
 
     f_i(x_i)_p is the last feature map of the image encoder at location p, before pooling. Views are those of evaluation.
 
     Args:
-        method: trained; its batch norms use the statistics they tracked, so a row depends on its own subject alone.
-        ecg: x_s, (n, 12, time), standardised as `ecg.normalise` does.
-        cmr: x_i, (n, 3, side, side), in [0, 1].
+        method: trained on these two signals; its batch norms use the statistics they tracked, so that a row depends on its
+            own subject alone.
+        ecg: x_s, of the method's first signal, as networks read it (`inputs.to_model`), e.g. (n, 12, time).
+        image: x_i, likewise of its second, e.g. (n, 3, side, side).
+
+    Raises:
+        InputError: the second signal's encoder has no feature maps.
 
     Returns:
         (n, h, w) in [−1, 1]; 7 × 7 for 210 pixels. Row 0 is the top of the image.
@@ -117,22 +114,21 @@ def similarity(method: MMCL, ecg: Tensor, cmr: Tensor) -> Tensor:
         neither is in the text.
     """
     # The image is encoded twice, once for nothing: for a few subjects cheaper than a second way to project an ECG.
-    signal, _ = method.project({"ecg": ecg, "cmr": cmr}, {})
-    maps = method.cmr.maps(method.cmr_view(cmr, {}), False)
-    local = method.head["cmr"](maps.movedim(1, -1))
+    first, second = method.needs
+    signal, _ = method.project({first: ecg, second: image}, {})
+    seen = method.views[second](image, {})
+    maps = method.encodings[second].maps(method.get_submodule(second), seen)
+    local = method.head[second](maps.movedim(1, -1))
     return F.cosine_similarity(local, signal[:, None, None], dim=-1).clamp(-1, 1)
 
 
-def maps_for(
-    runs: Path, cohort: Cohort, names: Sequence[str], index: pd.DataFrame
-) -> dict[str, np.ndarray]:
+def maps_for(runs: Sequence[Run], cohort: Cohort, index: pd.DataFrame) -> dict[str, np.ndarray]:
     """Similarity maps of the same subjects by several systems.
 
     Args:
-        runs: where finished trials lie.
+        runs: multimodal pre-trainings, one per system.
         cohort: the subjects' cohort.
-        names: of multimodal pre-trainings, one per system.
-        index: rows of `cohort.rows()` with both signals, a few: all are computed at once.
+        index: rows of `cohort.rows()` with the signals of every system, a few: all are computed at once.
 
     Returns:
         name -> (n, h, w) float32, in the order of `index`.
@@ -140,45 +136,36 @@ def maps_for(
     Raises:
         InputError: see `load`; a system learnt from signals prepared otherwise; a row lacks a signal.
     """
-    lacking = index[~(index["has_ecg"] & index["has_cmr"])]
+    pairs = {run.name: _multimodal(run).task.split("+") for run in runs}
+    needs = list(dict.fromkeys(need for pair in pairs.values() for need in pair))
+    lacking = index[~presence.has(index, *needs)]
     if len(lacking):
         raise InputError(
-            f"{cohort.path}: {len(lacking)} of the {len(index)} chosen rows lack ECG or CMR; leave them out"
+            f"{cohort.path}: {len(lacking)} of the {len(index)} chosen rows lack {_titles(needs)}; leave them out"
         )
-    for name in names:
-        _check_recipe(name, _record(runs, name), cohort.recipe, str(cohort.path))
-    arrays = cohort.load(index, SIGNALS)
-    batch = _batch(arrays)
+    for run, pair in zip(runs, pairs.values(), strict=True):
+        check_prepared_alike(
+            run,
+            cohort.recipe,
+            pair,
+            where=str(cohort.path),
+            advice="give the cohort that it learnt from",
+        )
+    batch = _batch(cohort.load(index, needs))
     return {
-        name: similarity(load(runs, name)[0], batch["ecg"], batch["cmr"]).numpy() for name in names
+        run.name: similarity(load(run), *(batch[need] for need in pairs[run.name])).numpy()
+        for run in runs
     }
+
+
+def _titles(names: Iterable[str], between: str = " or ") -> str:
+    """`ECG or CMR`."""
+    return between.join(SIGNALS[name].title for name in names)
 
 
 def _batch(arrays: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
     """What networks read, of signals as shards hold them."""
-    return examples.to_model(
-        {signal: torch.from_numpy(values) for signal, values in arrays.items()}
-    )
-
-
-def _check_recipe(
-    name: str,
-    record: Mapping[str, Any],
-    given: Mapping[str, Any],
-    where: str,
-    of: Iterable[str] = SIGNALS,
-) -> None:
-    """Refuse a system that learnt from signals prepared in another way."""
-    recipe = record["provenance"].get("cohort", {}).get("recipe", {})
-    old, new = (
-        {f"{signal}.{name}": value for signal in of for name, value in one.get(signal, {}).items()}
-        for one in (recipe, given)
-    )
-    if differ := differing(old, new, {*old} & {*new}):
-        raise InputError(
-            f"trial '{name}' learnt from signals of another recipe than {where}: {differ}; "
-            "give the cohort that it learnt from"
-        )
+    return inputs.to_model({signal: torch.from_numpy(values) for signal, values in arrays.items()})
 
 
 # -- one pair, or one ECG ----------------------------------------------------------------------------------------------
@@ -186,20 +173,20 @@ def _check_recipe(
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """An ECG and a CMR image with their similarities.
+    """An ECG and an image with their similarities.
 
     Attributes:
         ecg: (12, 5000) mV.
-        cmr: (3, 210, 210) uint8: end-systole, mid-phase, end-diastole.
+        image: as stored, e.g. a CMR's (3, 210, 210) uint8: end-systole, mid-phase, end-diastole.
         similarity: (h, w), see `similarity`.
     """
 
     ecg: np.ndarray
-    cmr: np.ndarray
+    image: np.ndarray
     similarity: np.ndarray
 
 
-def pair(runs: Path, name: str, cohort: Cohort, subject: str) -> Pair:
+def pair(run: Run, cohort: Cohort, subject: str) -> Pair:
     """The similarity map of a subject of a cohort, of the first visit that has both signals.
 
     One of the test split is logged as read (`store.log_test_read`).
@@ -211,40 +198,41 @@ def pair(runs: Path, name: str, cohort: Cohort, subject: str) -> Pair:
     mine = rows[rows["subject"] == subject]
     if mine.empty:
         raise InputError(f"{cohort.path}: no subject '{subject}'; index.parquet lists them")
-    index = mine[mine["has_ecg"] & mine["has_cmr"]].head(1)
+    first, second = needs = _multimodal(run).task.split("+")
+    index = mine[presence.has(mine, *needs)].head(1)
     if index.empty:
         raise InputError(
-            f"{cohort.path}: subject '{subject}' lacks ECG or CMR; a similarity map needs both"
+            f"{cohort.path}: subject '{subject}' lacks {_titles(needs)}; a similarity map needs both"
         )
-    found = maps_for(runs, cohort, [name], index)[name][0]
+    (similarities,) = maps_for([run], cohort, index).values()
     if index["split"].iloc[0] == "test":
-        store.log_test_read(runs, name, 1)
-    arrays = cohort.load(index, SIGNALS)
-    return Pair(arrays["ecg"][0].astype(np.float32), arrays["cmr"][0], found)
+        store.log_test_read(run.home, run.name, 1)
+    arrays = cohort.load(index, needs)
+    return Pair(arrays[first][0].astype(np.float32), arrays[second][0], similarities[0])
 
 
-def pair_of_files(runs: Path, name: str, ecg_file: Path, cmr_file: Path) -> Pair:
-    """The similarity map of an ECG file and a short-axis stack, prepared as the run's cohort was.
+def pair_of_files(run: Run, ecg_file: Path, image_file: Path) -> Pair:
+    """The similarity map of an ECG file and an image's, e.g. a short-axis stack, prepared as the run's cohort was.
 
     Raises:
         InputError: a file cannot serve, the run's signals were prepared in a way that files no longer are; see `load`.
     """
-    method, _ = load(runs, name)
-    record = _record(runs, name)
-    crop = (
-        record["provenance"].get("cohort", {}).get("recipe", {}).get("cmr", {}).get("crop", "heart")
+    method = load(run)
+    first, second = method.needs
+    options = {"crop": run.signal_recipes.get(second, {}).get("crop", "heart")}
+    check_prepared_alike(
+        run,
+        {need: SIGNALS[need].recipe(options) for need in method.needs},
+        method.needs,
+        where="files are given now",
+        advice="give the cohort that it learnt from",
     )
-    given = {"ecg": signals.RECIPE, "cmr": {**images.RECIPE, "crop": crop}}
-    _check_recipe(name, record, given, "files are given now")
     trace = _trace(ecg_file)
-    frames = _frames(cmr_file, crop)
-    stored = {
-        "ecg": trace.astype(shards.SIGNALS["ecg"].dtype)[None],
-        "cmr": frames[None],
-    }  # as a cohort would hold them
-    batch = _batch(stored)
-    found = similarity(method, batch["ecg"], batch["cmr"])[0].numpy()
-    return Pair(trace, frames, found)
+    image = _image(second, image_file, options)
+    stored = {first: trace.astype(SIGNALS[first].dtype), second: image}  # as a cohort holds them
+    batch = _batch({need: array[None] for need, array in stored.items()})
+    found = similarity(method, batch[first], batch[second])[0].numpy()
+    return Pair(trace, image, found)
 
 
 def _trace(file: Path) -> np.ndarray:
@@ -257,13 +245,13 @@ def _trace(file: Path) -> np.ndarray:
     return found.ecg
 
 
-def _frames(file: Path, crop: str) -> np.ndarray:
+def _image(signal: str, file: Path, options: Options) -> np.ndarray:
     try:
-        sources = search.recordings("cmr", file)
+        sources = search.recordings(signal, file)
         if len(sources) > 1:
             raise InputError(f"{file}: {len(sources)} stacks where one is needed; name one file")
         reader, source = sources[0]
-        return images.prepare(raw.READERS["cmr"][reader].read(source), crop)[0]  # type: ignore[arg-type]
+        return SIGNALS[signal].prepare(raw.READERS[signal][reader].read(source), options).array
     except Excluded as error:
         raise InputError(f"{file}: {error}; this stack cannot serve") from error
 
@@ -296,8 +284,12 @@ def attention(model: Model, ecg: np.ndarray) -> np.ndarray:
         tokens (mask ratio 0) and so give weights to wrong leads and times; here tokens keep their order.
     """
     encoder = model.ecg_encoder
-    _check_recipe(
-        model.name, model.record, {"ecg": signals.RECIPE}, "files are given now", ("ecg",)
+    check_prepared_alike(
+        model.run,
+        {"ecg": signals.RECIPE},
+        ("ecg",),
+        where="files are given now",
+        advice="give the cohort that it learnt from",
     )
     x = _batch({"ecg": ecg})["ecg"][..., : model.samples]
     taken = _pooling(model, x)
@@ -354,7 +346,7 @@ def cases(cohort: Cohort, split: str = "val") -> pd.DataFrame:
     Source: the kinds are ours; the paper's Figure 6 shows occlusion, motion and extreme morphology, chosen by eye.
     """
     rows = cohort.rows(split)
-    left = rows[rows["has_ecg"] & rows["has_cmr"]]
+    left = rows[presence.has(rows, *ALWAYS)]
     if left.empty:
         raise InputError(
             f"{cohort.path}: no row of '{split}' has both ECG and CMR; similarity maps need both"

@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ecgcmr import store, tasks, trial
+from ecgcmr import files, store, tasks, trial
 from ecgcmr.cohort import dataset
+from ecgcmr.data import inputs
 from ecgcmr.errors import InputError, unknown
 from ecgcmr.inference import model, weights
 from ecgcmr.inference.model import Model
@@ -51,23 +52,23 @@ def write(
     if out.suffix != ENDINGS[form]:
         raise InputError(f"{out}: a file of format '{form}' is named *{ENDINGS[form]}")
     opened = model.open_run(run, runs)
-    held = weights.open_file(opened.folder / store.ENCODER)
+    held = weights.open_file(opened.run.folder / store.ENCODER)
     parts = list(dict.fromkeys(name.split(".")[0] for name in held.tensors))
     if part and part not in parts:
-        raise InputError(f"run '{opened.name}' has no part '{part}'; it has {', '.join(parts)}")
+        raise InputError(f"run '{opened.run.name}' has no part '{part}'; it has {', '.join(parts)}")
     if form == "onnx":
         return _write_onnx(opened, out)
     if form == "safetensors":
         chosen = [part] if part else parts
         weights.write(out, {name: held.encoder(name) for name in chosen}, notes(opened))
         return [f"{name}: {len(held.encoder(name))} tensors" for name in chosen]
-    encoders = [name for name in parts if name in weights.PARTS]
+    encoders = [name for name in parts if name in weights.PUBLISHED]
     if not part and len(encoders) > 1:
         raise InputError(
-            f"run '{opened.name}' has encoders {' and '.join(encoders)}; choose one with --part"
+            f"run '{opened.run.name}' has encoders {' and '.join(encoders)}; choose one with --part"
         )
     chosen_part = part or encoders[0]
-    if chosen_part not in weights.PARTS:
+    if chosen_part not in weights.PUBLISHED:
         raise InputError(
             f"--part {chosen_part}: the published layout is of encoders; choose one of {', '.join(encoders)}"
         )
@@ -77,11 +78,11 @@ def write(
 
 def notes(opened: Model) -> dict[str, str]:
     """What a file says about a run: version, name and fingerprint, method, preset, sizes, and the recipe of its signals."""
-    cohort = opened.record["provenance"].get("cohort", {})
+    cohort = opened.run.provenance.get("cohort", {})
     return {
-        "ecgcmr": opened.record["provenance"]["versions"]["ecgcmr"],
+        "ecgcmr": opened.run.provenance["versions"]["ecgcmr"],
         "run": opened.trial.name,
-        "fingerprint": opened.record["fingerprint"],
+        "fingerprint": opened.run.fingerprint,
         "method": opened.trial.method,
         "preset": opened.trial.preset,
         "network": json.dumps(trial.to_json(opened.trial)["network"]),
@@ -101,7 +102,7 @@ class Graph(nn.Module):
         self.encoder, self.head = opened.ecg_encoder, opened.head
         self.samples = opened.samples
         self.task = tasks.of(opened.trial.task, (opened.trial.task,)) if opened.head else None
-        provenance = opened.record["provenance"]
+        provenance = opened.run.provenance
         scale = [
             provenance.get(name, [value])
             for name, value in (("target_mean", 0.0), ("target_sd", 1.0))
@@ -125,7 +126,7 @@ class Graph(nn.Module):
             The mean token, (n, width). Of a fine-tuned run what its last layer reads, and the probability of the disease,
             (n, 1), not calibrated, or phenotypes in their units, (n, phenotypes).
         """
-        tokens = self.encoder(ecg.normalise(ecg_mv)[..., : self.samples])
+        tokens = self.encoder(inputs.to_model({"ecg": ecg_mv})["ecg"][..., : self.samples])
         if self.task is None or self.head is None:
             return (tokens[:, 1:].mean(1),)
         embedding = self.head.embedding(tokens)
@@ -152,7 +153,7 @@ def _write_onnx(opened: Model, out: Path) -> list[str]:
         raise InputError(
             f"{out}: ONNX Runtime differs from PyTorch by {worst:.1e}, more than {TOLERANCE:g}; not written"
         )
-    store.write_whole(out, lambda aside: aside.write_bytes(blob))
+    files.write_whole(out, lambda aside: aside.write_bytes(blob))
     said = ", ".join(
         f"{name} {value}" for name, value in _contract(graph).items() if name.startswith("output")
     )

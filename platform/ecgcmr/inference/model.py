@@ -19,11 +19,13 @@ import torch
 from ecgcmr import methods, presets, store
 from ecgcmr import trial as trials
 from ecgcmr.errors import InputError
+from ecgcmr.evaluation import selection
 from ecgcmr.inference import weights
 from ecgcmr.nn import Network, load, resnet, vit
 from ecgcmr.nn.heads import EcgHead
+from ecgcmr.runs import Run, folders_of, read_run
 from ecgcmr.runtime import hardware
-from ecgcmr.signals import ecg
+from ecgcmr.signals import SIGNALS, ecg
 from ecgcmr.trial import Trial
 
 HEADS = {384: 6}  # attention heads of the published width; no tensor's shape tells them
@@ -37,32 +39,24 @@ class Model:
     """A run's networks, in float32 on the CPU, for evaluation.
 
     Attributes:
-        runs, name: where the run lies.
-        record: the content of its `trial.json`.
-        trial: the trial.
+        run: the run.
         ecg: its ECG encoder as fine-tuning has it: for whole ECGs (positions of a pre-training are stretched over them), or
             with the preset `authors` for their first half, and without a final norm. None if it has none.
         cmr: its image encoder, or None.
         head: what answers from the ECG encoder's tokens, in a fine-tuned run; else None.
+        encoders: every encoder, by its signal.
     """
 
-    runs: Path
-    name: str
-    record: dict[str, Any]
-    trial: Trial
+    run: Run
     ecg: vit.ViT | None
     cmr: resnet.ResNet | None
     head: EcgHead | None
+    encoders: Mapping[str, torch.nn.Module]
 
     @property
-    def folder(self) -> Path:
-        """Where the run lies."""
-        return store.folder(self.runs, self.name)
-
-    @property
-    def recipe(self) -> dict[str, Any]:
-        """How the signals that it learnt from were prepared; empty where nobody knows."""
-        return dict(self.record["provenance"].get("cohort", {}).get("recipe", {}))
+    def trial(self) -> Trial:
+        """What was run."""
+        return self.run.trial
 
     @property
     def samples(self) -> int:
@@ -87,7 +81,7 @@ class Model:
         """
         if self.ecg is None:
             raise InputError(
-                f"run '{self.name}' has no ECG encoder; name one that was trained on ECGs"
+                f"run '{self.run.name}' has no ECG encoder; name one that was trained on ECGs"
             )
         return self.ecg
 
@@ -95,94 +89,62 @@ class Model:
 # -- from a folder -----------------------------------------------------------------------------------------------------
 
 
-def find(run: str | Path, runs: Path) -> tuple[Path, str]:
-    """The folder of runs and the name in it of one finished run.
+def find(word: str | Path, runs: Path) -> Run:
+    """The one finished run that a word means.
 
     Args:
-        run: its folder, its name under `runs`, or a folder that holds no other.
+        word: a run's folder, its name under `runs`, or a folder that holds no other; of a sweep of
+            pre-trainings the run that was chosen.
         runs: the folder of runs.
 
     Raises:
         InputError: there is no finished run, or several.
     """
-    for folder in (Path(run).expanduser(), Path(runs) / run):
-        inside = (
-            [folder / store.RECORD]
-            if (folder / store.RECORD).exists()
-            else folder.glob(f"**/seed=*/{store.RECORD}")
-        )
-        found = sorted(path.parent.resolve() for path in inside)
-        if len(found) == 1:
-            return _placed(found[0])
-        if found:
-            listed = ", ".join(str(path) for path in found[:2])
-            raise InputError(f"{folder} holds {len(found)} runs; name one of them, e.g. {listed}")
-    raise InputError(
-        f"{run}: no finished run; give a run's folder (it holds {store.RECORD}) or its name under --runs"
-    )
+    folders = folders_of(word, runs)
+    if len(folders) == 1:
+        return read_run(folders[0])
+    inside = [read_run(folder) for folder in folders]
+    of_sweep = {run.trial.stage for run in inside} == {"pretrain"}
+    if of_sweep and len({folder.parents[1] for folder in folders}) == 1:
+        chosen = selection.read_choice(folders[0].parents[1])
+        standing = selection.standing_pretraining(inside) if chosen else None
+        if standing:
+            return standing
+    listed = ", ".join(str(folder) for folder in folders[:2])
+    raise InputError(f"{word} holds {len(folders)} runs; name one of them, e.g. {listed}")
 
 
-def _placed(folder: Path) -> tuple[Path, str]:
-    """The trial's own name where its folders are still called so; a copy elsewhere is named by its last folder."""
-    name = _read(folder)[1].name
-    depth = len(Path(name).parts)
-    if folder.parts[-depth:] == Path(name).parts:
-        return Path(*folder.parts[:-depth]), name
-    return folder.parent, folder.name
-
-
-def _read(folder: Path) -> tuple[dict[str, Any], Trial]:
-    path = folder / store.RECORD
-    try:
-        record = json.loads(path.read_text())
-        return {**record, "provenance": dict(record["provenance"])}, trials.from_json(
-            record["trial"]
-        )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(
-            f"{path} is damaged ({type(error).__name__}); restore the run's folder"
-        ) from error
-
-
-def open_run(run: str | Path, runs: Path = Path("runs")) -> Model:
+def open_run(word: str | Path, runs: Path = Path("runs")) -> Model:
     """The networks of a finished run.
 
     Args:
-        run: see `find`.
+        word: see `find`.
         runs: see `find`.
 
     Raises:
         InputError: there is none, it kept no weights, or they do not fit its trial.
     """
-    runs, name = find(run, runs)
-    folder = store.folder(runs, name)
-    record, trial = _read(folder)
+    run = find(word, runs)
+    trial, folder = run.trial, run.folder
     if not (folder / store.ENCODER).exists():
-        why = (
-            "diverged"
-            if record["status"] == "diverged"
-            else f"of stage '{trial.stage}' and method '{trial.method}'"
-        )
+        stage = f"of stage '{trial.stage}' and method '{trial.method}'"
+        why = "diverged" if run.diverged else stage
         raise InputError(
-            f"run '{name}' kept no weights ({why}); name a pre-training or a final run of a network"
+            f"run '{run.name}' kept no weights ({why}); name a pre-training or a final run of a network"
         )
     file = weights.open_file(folder / store.ENCODER)
     held = {tensor.split(".")[0] for tensor in file.tensors}
     answers = trial.stage != "pretrain"  # a pre-training's head is its projectors
     head = file.encoder("head") if answers else {}
     built = {
-        part: _network(part, file.encoder(part), trial, head)
-        for part in weights.PARTS
-        if part in held
+        part: _network(part, file.encoder(part), trial, head) for part in SIGNALS if part in held
     }
     return Model(
-        runs,
-        name,
-        record,
-        trial,
+        run,
         ecg=built["ecg"].ecg if "ecg" in built else None,
         cmr=built["cmr"].cmr if "cmr" in built else None,
         head=built["ecg"].head if "ecg" in built and answers else None,
+        encoders={part: network.get_submodule(part) for part, network in built.items()},
     )
 
 
@@ -258,10 +220,10 @@ def adopt(
             runs, store.Finished(trial, "finished", (), pd.DataFrame(), None, kept, 0, notes), ""
         )
         return trial.name
-    record, old = _read(folder)
-    if record["provenance"].get("imported", {}).get("sha256") != notes["imported"]["sha256"]:
+    old = read_run(folder)
+    if old.provenance.get("imported", {}).get("sha256") != notes["imported"]["sha256"]:
         raise InputError(f"{folder} was made of another file; choose another --label")
-    if old != trial:
+    if old.trial != trial:
         raise InputError(f"{folder} was made with other --heads; choose another --label")
     return trial.name
 

@@ -21,11 +21,12 @@ import torch
 
 from ecgcmr import __version__, methods, raw, tasks
 from ecgcmr.cohort import dataset
-from ecgcmr.data import examples
+from ecgcmr.data import examples, inputs
 from ecgcmr.errors import Excluded, InputError
 from ecgcmr.inference import ensemble
-from ecgcmr.inference.ensemble import Disease, Meaning, Phenotype, Run
+from ecgcmr.inference.ensemble import Disease, Meaning, Phenotype
 from ecgcmr.raw import search
+from ecgcmr.runs import Run, check_prepared_alike
 from ecgcmr.runtime import hardware
 from ecgcmr.signals import ecg
 from ecgcmr.tasks import Task
@@ -157,7 +158,7 @@ class Model:
         Returns:
             (seeds, n, columns) float64: the probability at balanced classes, or phenotypes in their units.
         """
-        x = examples.seen(np.asarray(ecgs, np.float16), "ecg", self.device)
+        x = inputs.held(np.asarray(ecgs, np.float16), "ecg", self.device)
         return {
             one.task.name: np.stack(
                 [self._answer(one, *pair, x) for pair in zip(one.runs, one.networks)]
@@ -166,9 +167,8 @@ class Model:
         }
 
     def _answer(self, one: Asked, run: Run, network: methods.Method, x: torch.Tensor) -> np.ndarray:
-        logits = (
-            network({"ecg": x.to(ensemble.dtype(run.provenance))}, {}, {})["logits"].double().cpu()
-        )
+        batch = {"ecg": inputs.of_held(x, "ecg", ensemble.dtype(run.provenance))}
+        logits = network(batch, {}, {})["logits"].double().cpu()
         if one.task.kind == "binary":
             return logits.softmax(-1)[:, 1:].numpy()
         return logits.numpy() * one.scale.sd + one.scale.mean
@@ -281,13 +281,13 @@ def load(folder: Path | str, system: str | None = None, device: str | None = Non
         device: "cpu", "cuda" …; by default a GPU if there is one.
 
     Raises:
-        InputError: see `runs_in`, `of_system`, `check_recipe`, `network`, `meaning` of `ensemble`; tasks of several cohorts.
+        InputError: see `runs_in`, `of_system`, `network`, `meaning` of `ensemble`; tasks of several cohorts.
     """
     folder, place = Path(folder), hardware.device(device)
     chosen = ensemble.of_system(ensemble.runs_in(folder), system)
     every = [run for seeds in chosen.values() for run in seeds]
     for run in every:
-        ensemble.check_recipe(str(run.folder), run.provenance)
+        check_prepared_alike(run, {"ecg": ecg.RECIPE}, ("ecg",))
     cohorts = sorted({str(run.provenance["cohort"]["fingerprint"]) for run in every})
     if len(cohorts) > 1:
         raise InputError(

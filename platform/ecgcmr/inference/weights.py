@@ -18,9 +18,10 @@ from safetensors.numpy import save_file
 from torch import Tensor
 
 from ecgcmr.errors import InputError
-from ecgcmr.store import write_whole
+from ecgcmr.files import write_whole
+from ecgcmr.signals import ALWAYS, SIGNALS
 
-PARTS = ("ecg", "cmr")
+PUBLISHED = ALWAYS  # encoders whose layout others know
 LIMIT = 1 << 30  # numbers in a file; ResNet-50 and the ECG transformer have 24 and 5 million
 
 # children() of torchvision's ResNet in order; pooling and activations have no tensors.
@@ -91,7 +92,7 @@ def open_file(path: Path) -> File:
     tensors, notes = _safetensors(path) if path.suffix == ".safetensors" else (_pytorch(path), {})
     if sum(tensor.numel() for tensor in tensors.values()) > LIMIT:
         raise InputError(f"{path} holds more than {LIMIT:,} numbers; that is no encoder")
-    if any(name.split(".")[0] in PARTS for name in tensors):
+    if any(name.split(".")[0] in SIGNALS for name in tensors):
         return File(path, "ecgcmr", tensors, notes)
     bare = any(name.split(".")[0] in _STAGES for name in tensors)
     named = {_inside(name): tensor for name, tensor in tensors.items()}

@@ -5,6 +5,7 @@ A new method is one file that meets `contract.Method`, and one line of the regis
 
 import torch
 
+from ecgcmr import plugins
 from ecgcmr.errors import InputError, unknown
 from ecgcmr.methods.barlow_twins import BarlowTwins
 from ecgcmr.methods.byol import BYOL
@@ -27,6 +28,15 @@ METHODS: dict[str, type[Method]] = {
     "barlow_twins": BarlowTwins,
     "supervised": Supervised,
 }
+
+
+def register(name: str, method: type[Method]) -> None:
+    """Add a method, from a plugin.
+
+    Raises:
+        InputError: the name is taken.
+    """
+    plugins.register(METHODS, "method", name, method)
 
 
 def build(

@@ -5,7 +5,7 @@ Source: Zbontar et al. 2021, arXiv:2103.03230; as a baseline section IV-D.1.
 
 from torch import Tensor
 
-from ecgcmr.methods import losses, trunk
+from ecgcmr.methods import losses, trunk, two_views
 from ecgcmr.methods.contract import Knobs, Tensors
 from ecgcmr.nn import Network, heads
 from ecgcmr.presets import Preset
@@ -13,7 +13,7 @@ from ecgcmr.presets import Preset
 HIDDEN = 16  # times the projector's: 8192 beside 512, two layers as in the authors' code (Zbontar et al. have three)
 
 
-class BarlowTwins(trunk.TwoViews):
+class BarlowTwins(two_views.TwoViews):
     """Redundancy reduction between two views of ECGs."""
 
     def __init__(

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ecgcmr.methods import losses, trunk
+from ecgcmr.methods import losses, trunk, two_views
 from ecgcmr.methods.contract import Knobs, Tensors
 from ecgcmr.nn import Network, heads, load
 from ecgcmr.presets import Preset
@@ -21,7 +21,7 @@ HIDDEN, OUT = (
 )  # times the projector's: 4096 and 256 beside 512 and 128, as in the authors' code
 
 
-class BYOL(trunk.TwoViews):
+class BYOL(two_views.TwoViews):
     """Bootstrap your own latent, of ECGs."""
 
     parts = {"ecg": "online.ecg"}

@@ -7,13 +7,13 @@ as a baseline section IV-D.1.
 import torch
 from torch import Tensor
 
-from ecgcmr.methods import losses, trunk
+from ecgcmr.methods import losses, trunk, two_views
 from ecgcmr.methods.contract import Knobs, Tensors, of_view
 from ecgcmr.nn import Network, heads
 from ecgcmr.presets import Preset
 
 
-class CLOCS(trunk.TwoViews):
+class CLOCS(two_views.TwoViews):
     """Contrastive learning over time, of ECGs."""
 
     def __init__(

@@ -7,8 +7,9 @@ through it.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -16,18 +17,37 @@ from torch import Tensor, nn
 
 from ecgcmr.nn import Network, load
 from ecgcmr.presets import Preset
+from ecgcmr.signals import SIGNALS
 
 Tensors = Mapping[str, Tensor]
 Knobs = Mapping[str, Tensor | float]  # tensors where the members of a pack differ
+
+
+class EverySignal(Sequence[str]):
+    """The modalities of a method that reads any signal: those that are registered when it is asked, the default first."""
+
+    def __init__(self, default: str) -> None:
+        """Begin with `default`; one of several signals, such as "ecg+cmr", asks for as many of all others."""
+        self.default = default
+
+    def _names(self) -> list[str]:
+        several = combinations(SIGNALS, len(self.default.split("+")))
+        return list(dict.fromkeys([self.default, *map("+".join, several)]))
+
+    def __len__(self) -> int:
+        return len(self._names())
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._names()[index]
 
 
 class Method(nn.Module, ABC):
     """How one step learns.
 
     Attributes:
-        modalities: what it can be built for, the default first.
+        modalities: what it can be built for, the default first; `EverySignal` of one that reads any.
         needs: columns of the batch that it reads.
-        parts: "ecg" or "cmr" -> the submodule that is handed on to the next stage.
+        parts: signal -> the submodule that is handed on to the next stage.
         beside: prefix -> submodule handed on with the encoders, from which nothing starts.
         trails: prefix -> prefix of parameters that follow others by a moving average; `momentum` says how closely.
         optimiser, betas: "adamw" or "adam" (coupled decay), and its two averages.
@@ -36,7 +56,7 @@ class Method(nn.Module, ABC):
         knobs: every number that may differ inside a pack, with its default.
     """
 
-    modalities: ClassVar[tuple[str, ...]]
+    modalities: ClassVar[Sequence[str]]
     needs: tuple[str, ...]
     parts: dict[str, str]
     beside: ClassVar[dict[str, str]] = {}

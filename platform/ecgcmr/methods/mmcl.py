@@ -1,45 +1,56 @@
-"""Multimodal contrastive learning: an ECG and the CMR image of the same subject attract (paper, section III-B).
+"""Multimodal contrastive learning: two signals of the same subject attract, an ECG and its CMR image (paper, section III-B).
 
 Both encoders learn; afterwards the ECG encoder answers alone. Averaging the tokens is this stage's pooling; attention
-pooling replaces it in fine-tuning (section IV-C.2).
+pooling replaces it in fine-tuning (section IV-C.2). Any two signals may take the places of ECG and image.
 """
 
 import torch
 from torch import Tensor, nn
 
-from ecgcmr.methods import losses, trunk
-from ecgcmr.methods.contract import Knobs, Method, Tensors, of_view
-from ecgcmr.nn import Network, heads
+from ecgcmr.methods import encodings, losses, trunk
+from ecgcmr.methods.contract import EverySignal, Knobs, Method, Tensors, of_view
+from ecgcmr.nn import Network
 from ecgcmr.presets import Preset
 
 
 class MMCL(Method):
-    """Contrastive learning between ECG and CMR."""
+    """Contrastive learning between two signals."""
 
-    modalities = ("ecg+cmr",)
+    modalities = EverySignal("ecg+cmr")
     needs = ("ecg", "cmr")
-    parts = {"ecg": "ecg", "cmr": "cmr"}
-    beside = {
-        "head": "head"
-    }  # the projectors, without which ECG and image cannot be compared (section III-C)
+    # The projectors, without which ECG and image cannot be compared (section III-C).
+    beside = {"head": "head"}
 
     def __init__(
         self, network: Network, preset: Preset, *, outputs: int, modality: str, samples: int
     ) -> None:
-        """Build both encoders and projectors for records of `samples` samples; `outputs`, `modality` are not used."""
+        """Build the encoders of `modality`, e.g. "ecg+cmr", and projectors; `outputs` is not used.
+
+        Args:
+            network: sizes.
+            preset: paper or authors.
+            outputs: not used.
+            modality: two signals; any other word means the default.
+            samples: of an ECG's view.
+        """
         super().__init__(network, preset, outputs=outputs, modality=modality, samples=samples)
         self.optimiser = trunk.contrastive_optimiser(preset)
-        self.ecg_view = trunk.ecg_view(preset, samples, rate=preset.augment_rate)
-        self.cmr_view = trunk.cmr_view(network, preset, preset.augment_rate)
+        # A trial names a modality whatever its method.
+        pair = modality if modality in self.modalities else self.modalities[0]
+        self.needs = tuple(pair.split("+"))
+        self.parts = {name: name for name in self.needs}
+        self.encodings = {name: encodings.of(name) for name in self.needs}
+        rate = preset.augment_rate
+        self.views = {
+            name: encoding.view(network, preset, samples, rate=rate)
+            for name, encoding in self.encodings.items()
+        }
         self.depth = network.depth
-        self.ecg = trunk.ecg_encoder(network, preset, samples)
-        self.cmr = trunk.cmr_encoder(network)
+        for name, encoding in self.encodings.items():
+            self.add_module(name, encoding.build(network, preset, samples))
         hidden, out = network.hidden, network.projection
         self.head = nn.ModuleDict(
-            {
-                "ecg": heads.Projector(network.width, hidden, out, norm=True),
-                "cmr": heads.Projector(self.cmr.out, hidden, out),
-            }
+            {name: each.projector(network, hidden, out) for name, each in self.encodings.items()}
         )
 
     @staticmethod
@@ -52,27 +63,33 @@ class MMCL(Method):
         """Numbers for `n` pairs; none for evaluation."""
         if not augment:
             return {}
-        drawn = {f"ecg.{name}": u for name, u in self.ecg_view.noise(generator, n).items()}
-        drawn |= {f"cmr.{name}": u for name, u in self.cmr_view.noise(generator, n).items()}
-        drawn["drop_path"] = torch.rand(
-            n, self.depth, 2, generator=generator, device=generator.device
-        )
+        drawn: dict[str, Tensor] = {}
+        for signal, view in self.views.items():
+            drawn |= {f"{signal}.{name}": u for name, u in view.noise(generator, n).items()}
+        for signal, encoding in self.encodings.items():
+            if encoding.drops:
+                drawn[f"{signal}.drop_path"] = torch.rand(
+                    n, self.depth, 2, generator=generator, device=generator.device
+                )
         return drawn
 
     def forward(self, batch: Tensors, noise: Tensors | None, knobs: Knobs) -> dict[str, Tensor]:
-        """Contrast batch["ecg"] (n, 12, time) with batch["cmr"] (n, 3, h, h)."""
+        """Contrast the two signals of the batch."""
         knobs = {**self.knobs, **knobs}
-        signal, image = self.project(batch, noise or {}, knobs["drop_path"])
-        loss = losses.clip(signal, image, knobs["temperature"], knobs["lambda"])
-        return {"loss": loss, "top1": losses.retrieval(signal, image)}
+        first, second = self.project(batch, noise or {}, knobs["drop_path"])
+        loss = losses.clip(first, second, knobs["temperature"], knobs["lambda"])
+        return {"loss": loss, "top1": losses.retrieval(first, second)}
 
     def project(
         self, batch: Tensors, noise: Tensors, drop_path: Tensor | float = 0.0
     ) -> tuple[Tensor, Tensor]:
-        """Projections of both modalities, (n, projection) each, not yet of length one."""
-        signal = self.ecg_view(batch["ecg"], of_view(noise, "ecg"))
-        image = self.cmr_view(batch["cmr"], of_view(noise, "cmr"))
-        embedded = trunk.embed(self.ecg, signal, noise.get("drop_path"), drop_path)
-        return self.head["ecg"](embedded), self.head["cmr"](
-            self.cmr(image, self.training and bool(noise))
-        )
+        """Projections of both signals, (n, projection) each, not yet of length one."""
+        embedded = [self._embed(name, batch[name], noise, drop_path) for name in self.needs]
+        first, second = (self.head[name](z) for name, z in zip(self.needs, embedded))
+        return first, second
+
+    def _embed(self, name: str, x: Tensor, noise: Tensors, drop_path: Tensor | float) -> Tensor:
+        own = of_view(noise, name)
+        seen, learns = self.views[name](x, own), self.training and bool(noise)
+        drops = own.get("drop_path")
+        return self.encodings[name].embed(getattr(self, name), seen, drops, drop_path, learns)

@@ -7,29 +7,16 @@ known; the target's dtype says which. All weights train; a linear probe is layer
 import torch
 from torch import Tensor
 
-from ecgcmr.methods import losses, trunk
-from ecgcmr.methods.contract import Knobs, Method, Tensors
-from ecgcmr.nn import Network, heads, resnet, vit
+from ecgcmr.methods import encodings, losses
+from ecgcmr.methods.contract import EverySignal, Knobs, Method, Tensors
+from ecgcmr.nn import Network
 from ecgcmr.presets import Preset
-from ecgcmr.signals import augment
-
-# Centres of the paper's grid. It gives no rates for the image baseline; these are ours.
-_KNOBS = {
-    "ecg": {
-        "lr": 1e-5,
-        "weight_decay": 0.1,
-        "layer_decay": 0.75,
-        "drop_path": 0.1,
-        "label_smoothing": 0.1,
-    },
-    "cmr": {"lr": 1e-4, "weight_decay": 0.1, "layer_decay": 1.0, "label_smoothing": 0.1},
-}
 
 
 class Supervised(Method):
     """An encoder and a head that answers."""
 
-    modalities = ("ecg", "cmr")
+    modalities = EverySignal("ecg")
     needs = ("ecg",)
 
     def __init__(
@@ -37,36 +24,20 @@ class Supervised(Method):
     ) -> None:
         """Build the encoder of `modality` for ECGs of `samples` samples, with a head of `outputs` numbers."""
         super().__init__(network, preset, outputs=outputs, modality=modality, samples=samples)
-        self.preset, self.modality, self.depth = preset, modality, network.depth
+        self.preset, self.modality, self.network = preset, modality, network
         self.needs = (modality,)
         self.parts = {modality: modality}
-        self.view: augment.EcgView | augment.CmrView
-        self.head: heads.EcgHead | heads.CmrHead
-        if modality == "ecg":
-            self.depths = network.depth + 1
-            self.view = trunk.ecg_view(
-                preset,
-                samples,
-                sigma=0.2,
-                magnitude=0.075,
-                surrogate_rate=preset.surrogate_rate,
-                crops=preset.crop_finetune,
-            )
-            self.ecg = trunk.ecg_encoder(network, preset, samples)
-            self.head = heads.EcgHead(
-                network.width, network.heads, outputs, double_norm=preset.double_norm
-            )
-        else:
-            self.depths = 5
-            self.view = trunk.cmr_view(network, preset, preset.augment_rate)
-            self.cmr = trunk.cmr_encoder(network)
-            self.head = heads.CmrHead(self.cmr.out, outputs)
+        self.encoding = encodings.of(modality)
+        self.depths = self.encoding.depths(network)
+        self.view = self.encoding.tuning_view(network, preset, samples)
+        self.add_module(modality, self.encoding.build(network, preset, samples))
+        self.head = self.encoding.head(network, preset, outputs)
 
     @staticmethod
     def defaults(preset: Preset, modality: str = "ecg") -> dict[str, float]:
         """Every knob of that modality; patience and max_delta rule early stopping (epochs; the metric's unit)."""
         return {
-            **_KNOBS[modality],
+            **encodings.of(modality).knobs["supervised"],
             "warmup": preset.finetune_warmup,
             "patience": 25.0,
             "max_delta": preset.max_delta,
@@ -79,22 +50,23 @@ class Supervised(Method):
     def depth_of(self, name: str) -> int:
         """Layer-decay depth, 0 at the stem to `depths` at the head."""
         part, _, rest = name.partition(".")
-        if part == "ecg":
-            return vit.depth_of(rest, self.depth)
-        return resnet.depth_of(rest) if part == "cmr" else self.depths
+        if part != self.modality:
+            return self.depths
+        return self.encoding.depth_of(rest, self.network)
 
     def decays(self, name: str, ndim: int) -> bool:
-        """Whether weight decay applies: to matrices but not to positions and the class token (BEiT's rule)."""
-        return ndim > 1 and name not in ("ecg.pos_embed", "ecg.cls_token")
+        """Whether weight decay applies: to matrices but not to what the encoding excepts."""
+        undecayed = {f"{self.modality}.{tensor}" for tensor in self.encoding.undecayed}
+        return ndim > 1 and name not in undecayed
 
     def noise(self, generator: torch.Generator, n: int, augment: bool = True) -> dict[str, Tensor]:
         """Numbers for `n` subjects; none for evaluation."""
         if not augment:
             return {}
         drawn = self.view.noise(generator, n)
-        if self.modality == "ecg":
+        if self.encoding.drops:
             drawn["drop_path"] = torch.rand(
-                n, self.depth, 2, generator=generator, device=generator.device
+                n, self.network.depth, 2, generator=generator, device=generator.device
             )
         return drawn
 
@@ -102,11 +74,10 @@ class Supervised(Method):
         """Answer; batch["target"] is (n,) class numbers or (n, outputs) numbers with NaN, or absent: {"logits"}."""
         noise, knobs = noise or {}, {**self.knobs, **knobs}
         x = self.view(batch[self.modality], noise)
-        if self.modality == "ecg":
-            embedded = self.ecg(x, drops=noise.get("drop_path"), rate=knobs["drop_path"])
-        else:
-            embedded = self.cmr(x, self.training and bool(noise))
-        logits = self.head(embedded)
+        drops, rate = noise.get("drop_path"), knobs.get("drop_path", 0.0)
+        learns = self.training and bool(noise)
+        encoder = getattr(self, self.modality)
+        logits = self.head(self.encoding.features(encoder, x, drops, rate, learns))
         if "target" not in batch:
             return {"logits": logits}
         if batch["target"].is_floating_point():

@@ -1,15 +1,12 @@
-"""What methods share below their projectors: encoders, views, the pooled embedding, and two views of every subject.
+"""The encoders of ECGs and of images, their augmentations and the pooled embedding of an ECG.
 
-The one idea: a method that compares two views of a subject inherits `TwoViews` and adds a projector and a loss; any other
-takes the functions that it needs.
+A method of ECGs alone takes the functions that it needs; one of any signal asks `encodings` for them.
 """
 
-from typing import Any, ClassVar
+from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from ecgcmr.methods.contract import Knobs, Method, Tensors, of_view
 from ecgcmr.nn import Network, resnet, vit
 from ecgcmr.presets import Preset
 from ecgcmr.signals import augment as views
@@ -55,80 +52,3 @@ def embed(encoder: nn.Module, x: Tensor, drops: Tensor | None, rate: Tensor | fl
         rate: of drop path.
     """
     return encoder(x, drops=drops, rate=rate)[:, 1:].mean(1)
-
-
-class TwoViews(Method):
-    """Two augmented views of every subject, encoded alike. Left to a method are encoder, projector and loss.
-
-    Attributes:
-        passes: axes of `drop_path` between subjects and blocks: one row per view, for each encoder that sees it.
-        views: the augmentation of either view.
-        ecg, cmr: the encoder, which the method builds under the name of its modality.
-    """
-
-    modalities: ClassVar[tuple[str, ...]] = ("ecg",)
-    needs = ("ecg",)
-    parts = {"ecg": "ecg"}
-    passes: ClassVar[tuple[int, ...]] = (2,)
-
-    views: tuple[views.EcgView | views.CmrView, ...]
-    ecg: vit.ViT
-    cmr: resnet.ResNet
-
-    def __init__(
-        self,
-        network: Network,
-        preset: Preset,
-        *,
-        outputs: int,
-        modality: str,
-        samples: int,
-        **strength: Any,
-    ) -> None:
-        """Settle views and optimiser; `outputs` is not used.
-
-        Args:
-            network: sizes.
-            preset: paper or authors.
-            outputs: not used.
-            modality: one of `modalities`.
-            samples: of a view of an ECG.
-            strength: fields of `augment.EcgView` that differ from pre-training's.
-        """
-        super().__init__(network, preset, outputs=outputs, modality=modality, samples=samples)
-        self.optimiser = contrastive_optimiser(preset)
-        # A trial names a modality whatever its method; a method of one kind of signal ignores it.
-        self.modality = modality if modality in self.modalities else self.modalities[0]
-        self.depth = network.depth
-        rates = 1.0, preset.augment_rate  # the first view is always augmented
-        if self.modality == "cmr":
-            self.views = tuple(cmr_view(network, preset, rate) for rate in rates)
-        else:
-            strength = {"flips": 0.5, "spectrum": preset.spec_augment, **strength}
-            self.views = tuple(ecg_view(preset, samples, rate=rate, **strength) for rate in rates)
-
-    def noise(self, generator: torch.Generator, n: int, augment: bool = True) -> dict[str, Tensor]:
-        """Numbers for `n` subjects; evaluation compares two augmented views as well, without drop path."""
-        drawn: dict[str, Tensor] = {}
-        for i, view in enumerate(self.views):
-            drawn |= {f"{i}.{name}": u for name, u in view.noise(generator, n).items()}
-        if augment and self.modality == "ecg":
-            drawn["drop_path"] = views.uniform(generator, n, *self.passes, self.depth, 2)
-        return drawn
-
-    def seen(self, batch: Tensors, noise: Tensors) -> list[Tensor]:
-        """Both views, of batch["ecg"] (n, 12, time) or batch["cmr"] (n, 3, h, h)."""
-        return [view(batch[self.modality], of_view(noise, i)) for i, view in enumerate(self.views)]
-
-    def embeddings(self, batch: Tensors, noise: Tensors, knobs: Knobs) -> tuple[Tensor, Tensor]:
-        """Embeddings of both views, (n, width) each, not of length one."""
-        first, second = (
-            self._embed(x, i, noise, knobs) for i, x in enumerate(self.seen(batch, noise))
-        )
-        return first, second
-
-    def _embed(self, x: Tensor, i: int, noise: Tensors, knobs: Knobs) -> Tensor:
-        if self.modality == "cmr":
-            return self.cmr(x, self.training and bool(noise))
-        drops = noise["drop_path"][:, i] if "drop_path" in noise else None
-        return embed(self.ecg, x, drops, knobs["drop_path"])

@@ -1,5 +1,8 @@
-"""Raw recordings: one file per format, each with `find`, `read` and `suits`, and the registry of them by kind."""
+"""Raw recordings: one file per format, each with `find`, `read` and `suits`, and the registry of
+them by kind.
+"""
 
+from ecgcmr import plugins
 from ecgcmr.errors import Excluded
 from ecgcmr.raw import (
     aecg,
@@ -32,6 +35,26 @@ READERS: dict[str, dict[str, Reader]] = {
     "cmr": {"nifti": sax_nifti, "dicom": sax_dicom},
 }
 
-ASKED_FOR = {"normalised"}  # taken by name alone: nothing in such a file tells it from another
+ASKED_FOR = {"normalised"}  # read by name alone: nothing in such a file tells it from another
 
-__all__ = ["ASKED_FOR", "READERS", "CmrRecord", "EcgRecord", "Excluded", "Reader", "key"]
+
+def register(kind: str, name: str, reader: Reader) -> None:
+    """Add a reader of a kind of signal, from a plugin.
+
+    Raises:
+        InputError: the name is taken.
+    """
+    readers = READERS.setdefault(kind, {})
+    plugins.register(readers, f"reader of {kind}", name, reader)
+
+
+__all__ = [
+    "ASKED_FOR",
+    "READERS",
+    "CmrRecord",
+    "EcgRecord",
+    "Excluded",
+    "Reader",
+    "key",
+    "register",
+]

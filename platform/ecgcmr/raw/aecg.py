@@ -1,8 +1,9 @@
 """HL7 annotated ECG (aECG, ANSI/HL7 V3 ECG R1-2004): the rhythm series of a file.
 
-One idea: a series holds one set of sequences, of which one counts the time and the others are leads on it; a file with
-several rhythm series or sets holds leads that were not recorded together, and is refused. Representative beats are
-derived series and are not taken, nor are annotations. Age and sex are taken.
+One idea: a series holds one set of sequences, of which one counts the time and the others are leads
+on it; a file with several rhythm series or sets holds leads that were not recorded together, and is
+refused. Representative beats are derived series and are not read, nor are annotations. Age and sex
+are read.
 """
 
 from datetime import date
@@ -39,7 +40,8 @@ def read(source: str) -> EcgRecord:
     """Read the rhythm series of one recording.
 
     Raises:
-        Excluded: it is no aECG, its leads are not one simultaneous set, or time or gain are not stated.
+        Excluded: it is no aECG, its leads are not one simultaneous set, or time or gain are not
+            stated.
     """
     root = markup.parse(source)
     sequences = _rhythm(root)
@@ -61,17 +63,21 @@ def read(source: str) -> EcgRecord:
 
 
 def _attribute(element: Element | None, path: str, name: str) -> str:
-    found = None if element is None else element.find(path)
-    return "" if found is None else found.get(name, "").strip()
+    child = None if element is None else element.find(path)
+    return "" if child is None else child.get(name, "").strip()
+
+
+def _code(element: Element) -> str:
+    return _attribute(element, "{*}code", "code")
 
 
 def _rhythm(root: Element) -> list[Element]:
     """The sequences of the only set of the only rhythm series."""
     if root.tag.rpartition("}")[2] != ROOT:
         raise Excluded("not an HL7 aECG")
-    every = root.findall("{*}component/{*}series")
-    series = [one for one in every if _attribute(one, "{*}code", "code").upper() == "RHYTHM"]
-    sets = [found for one in series for found in one.findall("{*}component/{*}sequenceSet")]
+    series = root.findall("{*}component/{*}series")
+    rhythms = [item for item in series if _code(item).upper() == "RHYTHM"]
+    sets = [item for rhythm in rhythms for item in rhythm.findall("{*}component/{*}sequenceSet")]
     if len(sets) != 1:
         raise Excluded("leads not recorded together" if sets else "no rhythm series")
     return sets[0].findall("{*}component/{*}sequence")
@@ -79,9 +85,7 @@ def _rhythm(root: Element) -> list[Element]:
 
 def _rate(sequences: list[Element]) -> float:
     """One over the increment of TIME_ABSOLUTE (GLIST_TS) or TIME_RELATIVE (GLIST_PQ), in Hz."""
-    clocks = [
-        one for one in sequences if _attribute(one, "{*}code", "code").upper().startswith("TIME_")
-    ]
+    clocks = [sequence for sequence in sequences if _code(sequence).upper().startswith("TIME_")]
     steps = {_number(clock, "increment", "value") * _unit(clock) for clock in clocks}
     if len(steps) > 1:
         raise Excluded("two sampling rates")
@@ -93,52 +97,48 @@ def _unit(clock: Element) -> float:
     return _SECONDS.get(_attribute(clock, f"{_VALUE}/{{*}}increment", "unit"), 0.0)
 
 
-def _number(sequence: Element, part: str, name: str) -> float:
-    return diagnoses.number(_attribute(sequence, f"{_VALUE}/{{*}}{part}", name)) or 0.0
+def _number(sequence: Element, tag: str, attribute: str) -> float:
+    return diagnoses.number(_attribute(sequence, f"{_VALUE}/{{*}}{tag}", attribute)) or 0.0
 
 
 def _rows(sequences: list[Element]) -> list[tuple[str, np.ndarray]]:
     """The leads in mV: origin + scale · digits (SLIST_PQ)."""
-    codes = [_attribute(sequence, "{*}code", "code") for sequence in sequences]
+    codes = [_code(sequence) for sequence in sequences]
     return [
-        (code, _millivolts(one))
-        for code, one in zip(codes, sequences)
+        (code, _millivolts(sequence))
+        for code, sequence in zip(codes, sequences)
         if code.upper().startswith("MDC_ECG_LEAD")
     ]
 
 
 def _millivolts(sequence: Element) -> np.ndarray:
     digits = markup.samples(markup.text(sequence, f"{_VALUE}/{{*}}digits").split())
-    scale = markup.positive(_number(sequence, "scale", "value"), "gain") * _voltage(
-        sequence, "scale"
-    )
+    gain = markup.positive(_number(sequence, "scale", "value"), "gain")
+    scale = gain * _voltage(sequence, "scale")
     origin = _number(sequence, "origin", "value")
     return scale * digits + (origin * _voltage(sequence, "origin") if origin else 0.0)
 
 
-def _voltage(sequence: Element, part: str) -> float:
-    return markup.millivolts(_attribute(sequence, f"{_VALUE}/{{*}}{part}", "unit"))
+def _voltage(sequence: Element, tag: str) -> float:
+    return markup.millivolts(_attribute(sequence, f"{_VALUE}/{{*}}{tag}", "unit"))
 
 
 def _age(root: Element, person: Element | None) -> float | None:
     """The age that an observation states in years (`a`), or the one between birth and recording."""
-    stated = None
-    for one in root.findall("{*}controlVariable/{*}relatedObservation"):
-        if (
-            _attribute(one, "{*}code", "code") in _AGE_CODES
-            and _attribute(one, _VALUE, "unit") == "a"
-        ):
-            stated = diagnoses.years(_attribute(one, _VALUE, "value"))
-    times = [
-        _attribute(root, f"{{*}}effectiveTime/{{*}}{part}", "value") for part in ("center", "low")
-    ]
-    born = _attribute(person, "{*}birthTime", "value")
-    return age_in_years(stated, _date(born), _date(times[0] or times[1]))
+    stated_age = None
+    for observation in root.findall("{*}controlVariable/{*}relatedObservation"):
+        if _code(observation) in _AGE_CODES and _attribute(observation, _VALUE, "unit") == "a":
+            stated_age = diagnoses.years(_attribute(observation, _VALUE, "value"))
+    center, low = (
+        _attribute(root, f"{{*}}effectiveTime/{{*}}{tag}", "value") for tag in ("center", "low")
+    )
+    birth = _attribute(person, "{*}birthTime", "value")
+    return age_in_years(stated_age, _date(birth), _date(center or low))
 
 
 def _date(stamp: str) -> date | None:
     """The day of an HL7 time stamp, YYYYMMDD…; None for one that names no day."""
-    numbers = [markup.whole(part) for part in (stamp[:4], stamp[4:6], stamp[6:8])]
+    numbers = [markup.whole(digits) for digits in (stamp[:4], stamp[4:6], stamp[6:8])]
     try:
         return date(*numbers)  # type: ignore[arg-type]  # None is refused like the 31st of February
     except (TypeError, ValueError):

@@ -1,8 +1,10 @@
-"""Recordings inside zip archives, read in place: a source `records.zip#folder/name.hea` is one member.
+"""Recordings inside zip archives, read in place: a source `records.zip#folder/name.hea` is one
+member.
 
-One idea: a member is copied, with the files beside it that share its stem, into a temporary folder that ends with the
-read; so a reader that takes a path reads archives too. An archive is hostile until shown otherwise: names that lead outside,
-encrypted members, members that are large or expand too much are refused before a byte is unpacked.
+One idea: a member is copied, with the files beside it that share its stem, into a temporary folder
+that ends with the read; so a reader of paths reads archives too. An archive is hostile until shown
+otherwise: names that lead outside, encrypted members, members that are large or expand too much are
+refused before a byte is unpacked.
 """
 
 import re
@@ -18,9 +20,8 @@ from pathlib import Path, PurePosixPath
 from ecgcmr.errors import Excluded
 from ecgcmr.raw.records import FILE_LIMIT
 
-RATIO_LIMIT = (
-    100  # the 224 CinC recordings shrink 1.5- to 4-fold, XML with decimal numbers 5- to 15-fold
-)
+# The 224 CinC recordings shrink 1.5- to 4-fold, XML with decimal numbers 5- to 15-fold.
+RATIO_LIMIT = 100
 NAME_LIMIT = 200  # characters; file systems take 255 bytes
 SIBLING_LIMIT = 8  # files of one recording: header, signals, Frank leads, annotations
 
@@ -37,10 +38,12 @@ class Archive:
 
 
 def find(root: Path, endings: tuple[str, ...]) -> list[str]:
-    """List the recordings under a folder or in an archive, sorted: paths, and `archive.zip#member` for members.
+    """List the recordings under a folder or in an archive, sorted: paths, and `archive.zip#member`
+    for members.
 
-    Archives of a folder are looked into only where it holds no loose recording, so that an unpacked archive beside its
-    contents does not count twice. A damaged archive is one source, which `opened` refuses with the reason.
+    Archives of a folder are looked into only where it holds no loose recording, so that an unpacked
+    archive beside its contents does not count twice. A damaged archive is one source, which
+    `opened` refuses with the reason.
 
     Args:
         root: a folder or an archive.
@@ -62,18 +65,20 @@ def is_archive(file: Path) -> bool:
 
 def split(source: str) -> tuple[str, str]:
     """The archive and the member that a source names; ("", "") where it is a path."""
-    parts = _MEMBER.match(source)
-    return (parts[1], parts[2]) if parts else ("", "")
+    match = _MEMBER.match(source)
+    return (match[1], match[2]) if match else ("", "")
 
 
 @contextmanager
 def opened(source: str) -> Iterator[Path]:
-    """Give the path of a recording's file; for a member of an archive a copy beside its siblings, gone afterwards.
+    """Give the path of a recording's file; for a member of an archive a copy beside its siblings,
+    gone afterwards.
 
     The copy keeps the member's name and its folders' names, by which some readers know the person.
 
     Raises:
-        Excluded: the archive is damaged, or the member is absent, encrypted, too large or named against the rules.
+        Excluded: the archive is damaged, or the member is absent, encrypted, too large or named
+            against the rules.
     """
     path, name = split(source)
     if not path:
@@ -94,22 +99,16 @@ def opened(source: str) -> Iterator[Path]:
 
 
 def beside(source: str, name: str, folders: int) -> str | None:
-    """The file of this name in a source's folder or up to so many folders above, in the same archive; None if none."""
+    """The file of this name in a source's folder or up to so many folders above, in the same
+    archive; None if none.
+    """
     path, member = split(source)
     if not path:
-        return next(
-            (
-                str(p / name)
-                for p in list(Path(source).parents)[: folders + 1]
-                if (p / name).is_file()
-            ),
-            None,
-        )
-    places = list(PurePosixPath(member).parents)[: folders + 1]
+        files = [folder / name for folder in list(Path(source).parents)[: folders + 1]]
+        return next((str(file) for file in files if file.is_file()), None)
+    places = [folder / name for folder in list(PurePosixPath(member).parents)[: folders + 1]]
     members = _archive(path).members
-    return next(
-        (f"{path}#{place / name}" for place in places if str(place / name) in members), None
-    )
+    return next((f"{path}#{place}" for place in places if str(place) in members), None)
 
 
 def _members(file: Path, endings: tuple[str, ...]) -> list[str]:
@@ -128,10 +127,9 @@ def _archive(path: str) -> Archive:
         raise Excluded("damaged archive") from error
 
 
-@lru_cache(
-    maxsize=2
-)  # the directory of PTB-XL's archive, 87,000 members, takes half a second to read
-def _open(path: str, size: int, modified: int) -> Archive:
+# The directory of PTB-XL's archive, 87,000 members, needs half a second.
+@lru_cache(maxsize=2)
+def _open(path: str, size: int, modified_ns: int) -> Archive:
     file = zipfile.ZipFile(path)
     members = {member.filename: member for member in file.infolist() if not member.is_dir()}
     siblings = defaultdict(list)
@@ -147,10 +145,9 @@ def _stem(name: str) -> str:
 def _inside(name: str) -> PurePosixPath:
     """A member's path, which must stay inside the folder that it is copied to."""
     path = PurePosixPath(name)
-    odd = any(part == ".." or len(part) > NAME_LIMIT for part in path.parts) or re.search(
-        r"[\\:\x00]", name
-    )
-    if path.is_absolute() or not path.parts or odd:
+    if path.is_absolute() or not path.parts or re.search(r"[\\:\x00]", name):
+        raise Excluded("archive member leads outside")
+    if any(part == ".." or len(part) > NAME_LIMIT for part in path.parts):
         raise Excluded("archive member leads outside")
     return path
 

@@ -1,7 +1,8 @@
 """All files of one person, in a folder or an archive, read in place and one at a time.
 
-Nothing is unpacked to disk, so a member's name cannot lead anywhere; what an archive claims or turns out to hold is
-bounded before it is kept, so that a bomb ends as a reason. Archives within archives are not opened.
+Nothing is unpacked to disk, so a member's name cannot lead anywhere; what an archive claims or
+turns out to hold is bounded before it is kept, so that a bomb ends as a reason. Archives within
+archives are not opened.
 """
 
 import bz2
@@ -39,7 +40,8 @@ def is_archive(file: Path) -> bool:
 
 
 def contents(source: Path) -> Iterator[bytes]:
-    """The bytes of every file of a folder or archive, or of the one file; files above `MEMBER_LIMIT` are passed over.
+    """The bytes of every file of a folder or archive, or of the one file; files above
+    `MEMBER_LIMIT` are passed over.
 
     Raises:
         Excluded: damaged or encrypted, or more than the limits allow.
@@ -51,9 +53,11 @@ def contents(source: Path) -> Iterator[bytes]:
         elif name.endswith(".zip"):
             yield from _zipped(source)
         elif name.endswith(ENDINGS):
-            yield from _tarred(source, next(OPENERS[end] for end in OPENERS if name.endswith(end)))
+            opener = next(OPENERS[ending] for ending in OPENERS if name.endswith(ending))
+            yield from _tarred(source, opener)
         else:
-            _allow(1, source.stat().st_size, source.stat().st_size)
+            size = source.stat().st_size
+            _allow(1, size, size)
             yield source.read_bytes()
     except Excluded:
         raise
@@ -76,7 +80,8 @@ def _zipped(source: Path) -> Iterator[bytes]:
         entries = [entry for entry in archive.infolist() if not entry.is_dir()]
         if any(entry.flag_bits & 1 for entry in entries):
             raise Excluded("encrypted archive")
-        # A member is never read beyond the size that is claimed here; more of it fails the checksum.
+        # A member is never read beyond the size that is claimed here; more of it fails the
+        # checksum.
         _allow(len(entries), sum(entry.file_size for entry in entries), source.stat().st_size)
         for entry in entries:
             if entry.file_size <= MEMBER_LIMIT:
@@ -90,21 +95,22 @@ def _tarred(source: Path, opener: Any) -> Iterator[bytes]:
     ):
         for number, member in enumerate(archive):
             _allow(number + 1, 0, 0)
-            opened = (
-                archive.extractfile(member)
-                if member.isfile() and member.size <= MEMBER_LIMIT
-                else None
-            )
-            if opened:
-                yield opened.read()
-        # A damaged header looks like the end to tarfile; and a compressed stream knows its checksum at its end.
+            if not member.isfile() or member.size > MEMBER_LIMIT:
+                continue
+            content = archive.extractfile(member)
+            if content:
+                yield content.read()
+        # A damaged header looks like the end to tarfile; and a compressed stream knows its checksum
+        # at its end.
         while rest := archive.fileobj.read(1 << 20):
             if rest.strip(b"\0"):
                 raise Excluded(DAMAGED)
 
 
 class Bounded(io.RawIOBase):
-    """A stream that ends in `Excluded` when more has been read of it than `_allow` permits: headers count as well."""
+    """A stream that ends in `Excluded` when more has been read of it than `_allow` permits: headers
+    count as well.
+    """
 
     def __init__(self, stream: IO[bytes], source: Path) -> None:
         """Read `stream`, which expands `source`."""
@@ -112,10 +118,10 @@ class Bounded(io.RawIOBase):
 
     def read(self, size: int = -1) -> bytes:
         """At most `size` bytes."""
-        found = self.stream.read(size)
-        self.total += len(found)
+        chunk = self.stream.read(size)
+        self.total += len(chunk)
         _allow(1, self.total, self.size)
-        return found
+        return chunk
 
 
 def _allow(count: int, total: int, size: int) -> None:

@@ -1,8 +1,8 @@
 """GE CardioSoft XML: the resting ECG of UK Biobank (field 20205).
 
-One idea: leads go by their attribute, never by their place, and every count that the file states is held against what
-it holds. Exercise ECGs (field 6025) have the same root element and are refused. Taken beside the samples: age, sex, and
-which filters the device says it has applied.
+One idea: leads go by their attribute, never by their place, and every count that the file states is
+held against what it holds. Exercise ECGs (field 6025) have the same root element and are refused.
+Read beside the samples: age, sex, and which filters the device says it has applied.
 """
 
 import re
@@ -35,25 +35,24 @@ def suits(file: Path, head: bytes) -> bool:
 
 
 def read(source: str) -> EcgRecord:
-    """Read one recording; `1000001_20205_2_0.xml` and `1000001_20205_3_0.xml` are two visits of the person 1000001.
+    """Read one recording; `1000001_20205_2_0.xml` and `1000001_20205_3_0.xml` are two visits of the
+    person 1000001.
 
     Raises:
-        Excluded: it is no CardioSoft file, no resting ECG, or its counts, gain or rate do not stand.
+        Excluded: it is no CardioSoft file, no resting ECG, or its counts, gain or rate do not
+            stand.
     """
     root, stem = markup.parse(source), key(source)
     strip = _strip(root, stem)
     signal, leads = standard_leads(_rows(strip))
     rate = strip.find("SampleRate")
-    hertz = (
-        None
-        if rate is None or rate.get("units", "Hz").lower() != "hz"
-        else diagnoses.number(markup.text(rate))
-    )
+    in_hertz = rate is not None and rate.get("units", "Hz").lower() == "hz"
+    rate_hz = diagnoses.number(markup.text(rate)) if in_hertz else None
     person, visit = biobank(stem)
     return EcgRecord(
         key=stem,
         signal=signal,
-        rate_hz=markup.positive(hertz, "sampling rate"),
+        rate_hz=markup.positive(rate_hz, "sampling rate"),
         leads=leads,
         age=_age(root),
         sex={"f": 0.0, "m": 1.0}.get(markup.text(root, "PatientInfo/Gender")[:1].lower()),
@@ -85,17 +84,16 @@ def _strip(root: Element, stem: str) -> Element:
 def _rows(strip: Element) -> list[tuple[str, np.ndarray]]:
     """The file's leads in mV, as many and as long as it states."""
     resolution = strip.find("Resolution")
-    unit = re.fullmatch(
-        r"(.*?)\s*per\s*lsb", "" if resolution is None else resolution.get("units", "").lower()
-    )
+    units = "" if resolution is None else resolution.get("units", "").lower()
+    unit = re.fullmatch(r"(.*?)\s*per\s*lsb", units)
     gain = markup.positive(diagnoses.number(markup.text(resolution)), "gain")
     scale = gain * markup.millivolts(unit[1] if unit else "")
     waves = strip.findall("WaveformData")
     if markup.whole(markup.text(strip, "NumberOfLeads")) not in (None, len(waves)):
         raise Excluded("number of leads differs from the stated")
     rows = [(_lead(wave), scale * _counts(wave)) for wave in waves]
-    stated = markup.whole(markup.text(strip, "ChannelSampleCountTotal"))
-    if any(len(row) != (len(row) if stated is None else stated) for _, row in rows):
+    sample_count = markup.whole(markup.text(strip, "ChannelSampleCountTotal"))
+    if sample_count is not None and any(len(row) != sample_count for _, row in rows):
         raise Excluded("number of samples differs from the stated")
     return rows
 
@@ -113,15 +111,13 @@ def _counts(wave: Element) -> np.ndarray:
 def _age(root: Element) -> float | None:
     age = root.find("PatientInfo/Age")
     in_years = age is not None and age.get("units", "").lower().startswith("year")
-    stated = diagnoses.years(markup.text(age)) if in_years else None
-    return age_in_years(
-        stated,
-        *(_date(root.find(at)) for at in ("PatientInfo/BirthDateTime", "ObservationDateTime")),
-    )
+    stated_age = diagnoses.years(markup.text(age)) if in_years else None
+    birth = _date(root.find("PatientInfo/BirthDateTime"))
+    return age_in_years(stated_age, birth, _date(root.find("ObservationDateTime")))
 
 
 def _date(element: Element | None) -> date | None:
-    numbers = [markup.whole(markup.text(element, part)) for part in ("Year", "Month", "Day")]
+    numbers = [markup.whole(markup.text(element, tag)) for tag in ("Year", "Month", "Day")]
     try:
         return date(*numbers)  # type: ignore[arg-type]  # None is refused like the 31st of February
     except (TypeError, ValueError):
@@ -133,8 +129,8 @@ def _filters(setting: Element | None) -> tuple[str, ...]:
     if setting is None:
         return ()
     pairs = (("HighPass", "high pass"), ("LowPass", "low pass"))
-    cuts = [(word, diagnoses.number(markup.text(setting, name))) for name, word in pairs]
-    words = [f"{word} {cut:g} Hz" for word, cut in cuts if cut]
+    cutoffs = [(word, diagnoses.number(markup.text(setting, name))) for name, word in pairs]
+    words = [f"{word} {cutoff_hz:g} Hz" for word, cutoff_hz in cutoffs if cutoff_hz]
     words += [
         f"notch {mains} Hz"
         for mains in (50, 60)

@@ -1,8 +1,10 @@
-"""Diagnoses of public ECG sets as label columns: SNOMED CT (PhysioNet Challenges) and SCP-ECG statements (PTB-XL).
+"""Diagnoses of public ECG sets as label columns: SNOMED CT (PhysioNet Challenges) and SCP-ECG
+statements (PTB-XL).
 
-A recording with a list of diagnoses has 1 for what is on it and 0 for the rest of the vocabulary; one without a list has
-no label columns, which a cohort keeps as missing. The disease column `af` follows from either. ICD-10 I48, the paper's
-definition, is atrial fibrillation *and* flutter, so `af` covers both. This module knows codes, no signals.
+A recording with a list of diagnoses has 1 for what is on it and 0 for the rest of the vocabulary;
+one without a list has no label columns, which a cohort keeps as missing. The disease column `af`
+follows from either. ICD-10 I48, the paper's definition, is atrial fibrillation *and* flutter, so
+`af` covers both. This module knows codes, no signals.
 """
 
 import ast
@@ -15,7 +17,8 @@ from pathlib import Path
 
 from ecgcmr.errors import InputError
 
-# Codes and names of the PhysioNet/CinC Challenge 2021 (its dx_mapping tables), those with 200 recordings or more.
+# Codes and names of the PhysioNet/CinC Challenge 2021 (its dx_mapping tables), those with 200
+# recordings or more.
 SNOMED: dict[str, str] = {
     "10370003": "pacing rhythm",
     "111975006": "prolonged QT interval",
@@ -96,12 +99,12 @@ CPSC = {
 
 # The 71 SCP-ECG statements of PTB-XL.
 SCP = tuple(
-    """NDT NST_ DIG LNGQT NORM IMI ASMI LVH LAFB ISC_ IRBBB 1AVB IVCD ISCAL CRBBB CLBBB ILMI LAO/LAE AMI ALMI ISCIN INJAS
-    LMI ISCIL LPFB ISCAS INJAL ISCLA RVH ANEUR RAO/RAE EL WPW ILBBB IPLMI ISCAN IPMI SEHYP INJIN INJLA PMI 3AVB INJIL
-    2AVB ABQRS PVC STD_ VCLVH QWAVE LOWT NT_ PAC LPR INVT LVOLT HVOLT TAB_ STE_ PRC(S) SR AFIB STACH SARRH SBRAD PACE
-    SVARR BIGU AFLT SVTAC PSVT TRIGU""".split()  # noqa: SIM905 (one word a line would be a page)
+    """NDT NST_ DIG LNGQT NORM IMI ASMI LVH LAFB ISC_ IRBBB 1AVB IVCD ISCAL CRBBB CLBBB ILMI
+    LAO/LAE AMI ALMI ISCIN INJAS LMI ISCIL LPFB ISCAS INJAL ISCLA RVH ANEUR RAO/RAE EL WPW ILBBB
+    IPLMI ISCAN IPMI SEHYP INJIN INJLA PMI 3AVB INJIL 2AVB ABQRS PVC STD_ VCLVH QWAVE LOWT NT_ PAC
+    LPR INVT LVOLT HVOLT TAB_ STE_ PRC(S) SR AFIB STACH SARRH SBRAD PACE SVARR BIGU AFLT SVTAC PSVT
+    TRIGU""".split()  # noqa: SIM905 (one word a line would be a page)
 )
-
 
 # Of PTB-XL's table.
 _COLUMNS = (
@@ -144,38 +147,35 @@ def snomed(words: str) -> dict[str, float]:
     """Turn the text after `#Dx:` into label columns.
 
     Args:
-        words: SNOMED CT codes or CPSC2018 classes, separated by commas; blank or "Unknown" is no list.
+        words: SNOMED CT codes or CPSC2018 classes, separated by commas; blank or "Unknown" is no
+            list.
 
     Returns:
-        `snomed_<code>` and `af` -> 0.0 or 1.0; empty without a list. With a word that is neither, only the 1s: what the
-        word says is unknown, so nothing is known to be absent.
+        `snomed_<code>` and `af` -> 0.0 or 1.0; empty without a list. With a word that is neither,
+        only the 1s: what the word says is unknown, so nothing is known to be absent.
     """
-    listed = [
-        word.strip()
-        for word in words.split(",")
-        if word.strip() and word.strip().lower() != "unknown"
-    ]
-    codes = {CPSC.get(word, word) for word in listed}
-    understood = {code for code in codes if re.fullmatch(r"\d{6,18}", code)}
-    return _columns(
-        "snomed_", understood, SNOMED, AF_SNOMED, complete=bool(codes) and codes == understood
-    )
+    entries = [word.strip() for word in words.split(",")]
+    codes = {CPSC.get(word, word) for word in entries if word and word.lower() != "unknown"}
+    valid_codes = {code for code in codes if re.fullmatch(r"\d{6,18}", code)}
+    complete = bool(codes) and codes == valid_codes
+    return _columns("snomed_", valid_codes, SNOMED, AF_SNOMED, complete=complete)
 
 
 def scp(statements: Iterable[str]) -> dict[str, float]:
-    """Turn PTB-XL's statements into label columns `scp_<statement>`, `scp_class_<superclass>` and `af`.
+    """Turn PTB-XL's statements into label columns `scp_<statement>`, `scp_class_<superclass>` and
+    `af`.
 
-    A statement counts whatever its likelihood: 0 means not given, and rhythms never have one (of 14 recordings with AFIB
-    among the first 521, 13 have 0). A recording with statements but none of diagnosis is in no superclass. With a word that
-    is none of the 71, only the 1s, as in `snomed`.
+    A statement counts whatever its likelihood: 0 means not given, and rhythms never have one (of 14
+    recordings with AFIB among the first 521, 13 have 0). A recording with statements but none of
+    diagnosis is in no superclass. With a word that is none of the 71, only the 1s, as in `snomed`.
     """
-    said = set(statements)
-    listed = said & set(SCP)  # any other word may be anybody's and stays in the table
-    complete = bool(listed) and listed == said
-    labels = _columns("scp_", listed, SCP, AF_SCP, complete=complete)
+    words = set(statements)
+    known_words = words & set(SCP)  # any other word may be anybody's and stays in the table
+    complete = bool(known_words) and known_words == words
+    labels = _columns("scp_", known_words, SCP, AF_SCP, complete=complete)
     classes = {
-        f"scp_class_{name}": float(bool(listed & {*words.split()}))
-        for name, words in SCP_CLASSES.items()
+        f"scp_class_{name}": float(bool(known_words & {*class_words.split()}))
+        for name, class_words in SCP_CLASSES.items()
     }
     labels |= classes if complete else {name: 1.0 for name, value in classes.items() if value}
     return dict(sorted(labels.items()))
@@ -192,12 +192,18 @@ def _columns(
 
 
 def column(prefix: str, code: str) -> str:
-    """The label column of a code; `/` and brackets become `_`, because a column's name becomes a folder's."""
+    """The label column of a code.
+
+    `/` and brackets become `_`, because a column's name becomes a folder's.
+    """
     return prefix + re.sub(r"[^A-Za-z0-9_]", "_", code)
 
 
 def name(label: str) -> str:
-    """What a reader of a report sees for a label column; the column itself where no name is known."""
+    """What a reader of a report sees for a label column.
+
+    The column itself where no name is known.
+    """
     return SNOMED.get(label.removeprefix("snomed_"), label)
 
 
@@ -209,14 +215,16 @@ def complete(labels: dict[str, float], columns: Iterable[str]) -> dict[str, floa
         columns: all label columns of the cohort.
 
     Returns:
-        `labels` with 0 for each absent `snomed_` (`scp_`) column, if the recording has a full list of that kind.
+        `labels` with 0 for each absent `snomed_` (`scp_`) column, if the recording has a full list
+        of that kind.
     """
     full = tuple(
-        p
-        for p, known in (("snomed_", SNOMED), ("scp_", SCP))
-        if all(column(p, c) in labels for c in known)
+        prefix
+        for prefix, vocabulary in (("snomed_", SNOMED), ("scp_", SCP))
+        if all(column(prefix, code) in labels for code in vocabulary)
     )
-    return {**{name: 0.0 for name in columns if full and name.startswith(full)}, **labels}
+    absent = {name: 0.0 for name in columns if full and name.startswith(full)}
+    return {**absent, **labels}
 
 
 @lru_cache(maxsize=4)
@@ -226,23 +234,23 @@ def ptbxl(path: str) -> dict[str, Annotation]:
     Raises:
         InputError: a column is missing or a row cannot be read; names file and column, or line.
     """
-    found: dict[str, Annotation] = {}
+    annotations: dict[str, Annotation] = {}
     with Path(path).open(encoding="utf-8", errors="replace", newline="") as file:
         table = csv.DictReader(file)
         try:
-            absent = [column for column in _COLUMNS if column not in (table.fieldnames or ())]
-            if absent:
-                raise InputError(f"{path}: no column {', '.join(absent)}; expected PTB-XL's table")
+            missing = [column for column in _COLUMNS if column not in (table.fieldnames or ())]
+            if missing:
+                raise InputError(f"{path}: no column {', '.join(missing)}; expected PTB-XL's table")
             for row in table:
                 stems = [Path(row[column]).name for column in ("filename_lr", "filename_hr")]
-                found |= dict.fromkeys(stems, _annotation(row))
+                annotations |= dict.fromkeys(stems, _annotation(row))
         except InputError:
             raise
         except Exception:  # literals raise what the parser of Python does, and quote the row
             raise InputError(
                 f"{path}, line {table.line_num}: cannot be read as a line of PTB-XL's table"
             ) from None
-    return found
+    return annotations
 
 
 def _annotation(row: dict[str, str]) -> Annotation:

@@ -1,11 +1,13 @@
 """DICOM 12-lead ECGs: the rhythm of a waveform object, in millivolts.
 
-One idea: a waveform object holds several multiplex groups, such as the rhythm and a median beat, and describes channels
-by sequences of which many are absent. Of the groups of 10 s the one with the most leads is taken; leads come from codes,
-units are stated or follow from the amplitude where they must; what stays in doubt is refused. Age and sex are taken from the
-header; everything else in it stays there.
+One idea: a waveform object holds several multiplex groups, such as the rhythm and a median beat,
+and describes channels by sequences of which many are absent. Of the groups of 10 s the one with the
+most leads is read; leads come from codes, units are stated or follow from the amplitude where they
+must; what stays in doubt is refused. Age and sex are read from the header; everything else in it
+stays there.
 
-Source: DICOM PS3.3 C.10.9 (Waveform Module), PS3.16 CID 3001 (ECG leads); ISO/IEEE 11073-10101 and SCP-ECG 5.6.3 (codes).
+Source: DICOM PS3.3 C.10.9 (Waveform Module), PS3.16 CID 3001 (ECG leads); ISO/IEEE 11073-10101 and
+SCP-ECG 5.6.3 (codes).
 """
 
 import logging
@@ -24,7 +26,8 @@ from ecgcmr.raw import archive, diagnoses, records
 from ecgcmr.raw.records import FILE_LIMIT, EcgRecord
 from ecgcmr.signals import ecg
 
-CLASSES = b"1.2.840.10008.5.1.4.1.1.9."  # every waveform storage class begins so; images have other numbers
+# Every waveform storage class begins so; images have other numbers.
+CLASSES = b"1.2.840.10008.5.1.4.1.1.9."
 PLAIN = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian)
 ENDINGS = (".dcm",)
 TO_MV = {
@@ -70,21 +73,20 @@ def find(path: str) -> list[str]:
     root = Path(path)
     if root.is_file() and not archive.is_archive(root):
         return [str(root)]
-    loose = (
-        [str(f) for f in sorted(root.rglob("*")) if f.is_file() and suits(f, records.head(f))]
-        if root.is_dir()
-        else []
-    )
-    found = loose or archive.find(root, ENDINGS)
-    if not found:
+    files = [file for file in sorted(root.rglob("*")) if file.is_file()] if root.is_dir() else []
+    loose = [str(file) for file in files if suits(file, records.head(file))]
+    sources = loose or archive.find(root, ENDINGS)
+    if not sources:
         raise InputError(
             f"{path}: no DICOM ECG here; name a recording, or the folder or archive that holds them"
         )
-    return found
+    return sources
 
 
 def suits(file: Path, head: bytes) -> bool:
-    """Whether it is a DICOM file of a waveform class, which the file meta information states near the beginning."""
+    """Whether it is a DICOM file of a waveform class, which the file meta information states near
+    the beginning.
+    """
     return head[128:132] == b"DICM" and CLASSES in head
 
 
@@ -103,9 +105,7 @@ def read(source: str) -> EcgRecord:
             return _record(file.stem, _dataset(file))
         except Excluded:
             raise
-        except (
-            Exception
-        ) as error:  # elements of a wrong type or length raise what pydicom's conversion raises
+        except Exception as error:  # elements of a wrong type or length raise anything in pydicom
             raise Excluded("unreadable DICOM file") from error
 
 
@@ -146,75 +146,80 @@ def _dataset(file: Path) -> pydicom.Dataset:
 
 
 def _ends(dataset: pydicom.Dataset, file: Path) -> None:
-    """Refuse a file that does not end with its last element: what was inserted or lost before it has shifted the samples."""
-    elements: list[Any] = [dataset.get_item(tag) for tag in dataset.keys()]  # noqa: SIM118 (else values)
-    last = max(
-        elements, key=lambda e: e.value_tell if isinstance(e, RawDataElement) else e.file_tell or 0
-    )
+    """Refuse a file that does not end with its last element: what was inserted or lost before it
+    has shifted the samples.
+    """
+    tags = list(dataset.keys())  # iterating the dataset itself gives values
+    elements: list[Any] = [dataset.get_item(tag) for tag in tags]
+
+    def place(element: Any) -> int:
+        return element.value_tell if isinstance(element, RawDataElement) else element.file_tell or 0
+
+    last = max(elements, key=place)
     if isinstance(last, RawDataElement) and last.length != UNDEFINED:
-        with file.open("rb") as opened:
-            opened.seek(last.value_tell)
-            rest = opened.read()
-        if len(rest) < last.length or rest[last.length :].strip(b"\0"):
+        with file.open("rb") as stream:
+            stream.seek(last.value_tell)
+            tail = stream.read()
+        if len(tail) < last.length or tail[last.length :].strip(b"\0"):
             raise Excluded("unreadable DICOM file")
 
 
 def _rhythm(dataset: pydicom.Dataset) -> pydicom.Dataset:
-    """The group of 10 s with the most of the twelve leads; of several the original one, then the longest."""
-    every = dataset.get("WaveformSequence") or []
-    groups = [
-        group for group in every if "MEDIAN" not in str(group.get("MultiplexGroupLabel")).upper()
+    """The group of 10 s with the most of the twelve leads.
+
+    Of several the original one, then the longest.
+    """
+    groups = dataset.get("WaveformSequence") or []
+    rhythms = [
+        group for group in groups if "MEDIAN" not in str(group.get("MultiplexGroupLabel")).upper()
     ]
-    if not groups:
+    if not rhythms:
         raise Excluded("no rhythm in the waveform object")
 
     def rank(group: pydicom.Dataset) -> tuple:
-        leads = {_lead(channel) for channel in group.get("ChannelDefinitionSequence") or []} & set(
-            ecg.LEADS
-        )
-        samples, rate_hz = (
-            int(group.get("NumberOfWaveformSamples") or 0),
-            float(group.get("SamplingFrequency") or 0),
-        )
-        return (
-            samples >= 10 * rate_hz,
-            len(leads),
-            group.get("WaveformOriginality") == "ORIGINAL",
-            samples,
-        )
+        leads = {_lead(channel) for channel in group.get("ChannelDefinitionSequence") or []}
+        samples = int(group.get("NumberOfWaveformSamples") or 0)
+        rate_hz = float(group.get("SamplingFrequency") or 0)
+        is_original = group.get("WaveformOriginality") == "ORIGINAL"
+        return samples >= 10 * rate_hz, len(leads & set(ecg.LEADS)), is_original, samples
 
-    return max(groups, key=rank)
+    return max(rhythms, key=rank)
 
 
 def _samples(group: pydicom.Dataset, *, big: bool) -> np.ndarray:
-    """The stored numbers, (channels, samples) float64; NaN where the file marks a sample as missing."""
-    kind = TYPES.get((int(group.WaveformBitsAllocated), str(group.WaveformSampleInterpretation)))
-    if kind is None:
+    """The stored numbers, (channels, samples) float64.
+
+    NaN where the file marks a sample as missing.
+    """
+    type_code = TYPES.get(
+        (int(group.WaveformBitsAllocated), str(group.WaveformSampleInterpretation))
+    )
+    if type_code is None:
         raise Excluded("samples are not plain whole numbers")
-    dtype = np.dtype(kind).newbyteorder(">" if big else "<")
+    dtype = np.dtype(type_code).newbyteorder(">" if big else "<")
     shape = int(group.NumberOfWaveformSamples), int(group.NumberOfWaveformChannels)
     content = bytes(group.get("WaveformData") or b"")
     if min(shape) < 1 or len(content) < shape[0] * shape[1] * dtype.itemsize:
         raise Excluded("fewer samples than stated")
-    stored = np.frombuffer(content, dtype, count=shape[0] * shape[1]).reshape(shape).T
-    return np.where(_missing(group, stored), np.nan, stored.astype(np.float64))
+    counts = np.frombuffer(content, dtype, count=shape[0] * shape[1]).reshape(shape).T
+    return np.where(_missing(group, counts), np.nan, counts.astype(np.float64))
 
 
-def _missing(group: pydicom.Dataset, stored: np.ndarray) -> np.ndarray:
+def _missing(group: pydicom.Dataset, counts: np.ndarray) -> np.ndarray:
     """Where the padding value marks a sample as absent.
 
-    A value at the edge of the range does so anywhere. Any other also occurs in signals (one maker states 0), so it counts
-    only where all channels hold it at once.
+    A value at the edge of the range does so anywhere. Any other also occurs in signals (one maker
+    states 0), so it counts only where all channels hold it at once.
     """
-    padding = bytes(group.get("WaveformPaddingValue") or b"")[: stored.dtype.itemsize]
-    if len(padding) < stored.dtype.itemsize:
-        return np.zeros(stored.shape, bool)
-    value = np.frombuffer(padding, stored.dtype)[0]
-    held = stored == value
-    limits = np.iinfo(stored.dtype)
-    return (
-        held if value in (limits.min, limits.max) else np.broadcast_to(held.all(axis=0), held.shape)
-    )
+    padding = bytes(group.get("WaveformPaddingValue") or b"")[: counts.dtype.itemsize]
+    if len(padding) < counts.dtype.itemsize:
+        return np.zeros(counts.shape, bool)
+    value = np.frombuffer(padding, counts.dtype)[0]
+    is_padding = counts == value
+    limits = np.iinfo(counts.dtype)
+    if value in (limits.min, limits.max):
+        return is_padding
+    return np.broadcast_to(is_padding.all(axis=0), is_padding.shape)
 
 
 def _skew(channels: list[pydicom.Dataset], rate_hz: float) -> None:
@@ -222,8 +227,9 @@ def _skew(channels: list[pydicom.Dataset], rate_hz: float) -> None:
     if not rate_hz:
         return
     offsets = [
-        float(c.get("ChannelTimeSkew") or 0) + float(c.get("ChannelSampleSkew") or 0) / rate_hz
-        for c in channels
+        float(channel.get("ChannelTimeSkew") or 0)
+        + float(channel.get("ChannelSampleSkew") or 0) / rate_hz
+        for channel in channels
     ]
     if np.ptp(offsets) > SKEW_LIMIT_S:
         raise Excluded("leads recorded at different times")
@@ -250,37 +256,38 @@ def _lead(channel: pydicom.Dataset) -> str:
 def _millivolts(
     samples: np.ndarray, channels: list[pydicom.Dataset], leads: tuple[str, ...], rate_hz: float
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Scale every lead: stored · sensitivity · correction + baseline, in the channel's unit (PS3.3 C.10.9.1.4)."""
-    wanted = [
-        i for i, lead in enumerate(leads) if lead != "other"
-    ]  # a pressure beside the leads is no fault
-    units = {i: _unit(channels[i]) for i in wanted}
+    """Scale every lead: stored · sensitivity · correction + baseline, in the channel's unit (PS3.3
+    C.10.9.1.4).
+    """
+    # A pressure beside the leads is no fault.
+    lead_rows = [i for i, lead in enumerate(leads) if lead != "other"]
+    units = {i: _unit(channels[i]) for i in lead_rows}
     values = samples.copy()
-    for i in wanted:
+    for i in lead_rows:
         gain = _number(channels[i], "ChannelSensitivity", np.nan)
         gain *= _number(channels[i], "ChannelSensitivityCorrectionFactor", 1.0)
         if not np.isfinite(gain) or gain <= 0:  # below 0 it would stand the lead on its head
             raise Excluded("no sensitivity")
         values[i] = samples[i] * gain + _number(channels[i], "ChannelBaseline", 0.0)
-    stated = set(units.values())
-    if "" not in stated:
-        for i in wanted:
+    distinct_units = set(units.values())
+    if "" not in distinct_units:
+        for i in lead_rows:
             values[i] *= TO_MV[units[i]]
         return values, ()
-    if stated != {""}:
+    if distinct_units != {""}:
         raise Excluded("unit unknown")
-    return _unit_by_amplitude(values, wanted, rate_hz)
+    return _unit_by_amplitude(values, lead_rows, rate_hz)
 
 
 def _unit_by_amplitude(
-    values: np.ndarray, wanted: list[int], rate_hz: float
+    values: np.ndarray, lead_rows: list[int], rate_hz: float
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """µV, mV and V differ by 1000, human amplitudes by 30: at most one of them fits.
 
     Raises:
         Excluded: none fits.
     """
-    height = ecg.amplitude(values[wanted], rate_hz) if rate_hz else 0.0
+    height = ecg.amplitude(values[lead_rows], rate_hz) if rate_hz else 0.0
     low, high = ecg.AMPLITUDE_MV
     for unit in ("uV", "mV", "V"):
         factor = TO_MV[unit.lower()]
@@ -291,16 +298,13 @@ def _unit_by_amplitude(
 
 def _unit(channel: pydicom.Dataset) -> str:
     """The unit of a channel, a key of `TO_MV`; "" where it is not stated."""
-    codes = channel.get("ChannelSensitivityUnitsSequence") or []
-    words = (
-        [str(codes[0].get(name) or "").strip().lower() for name in ("CodeValue", "CodeMeaning")]
-        if codes
-        else []
-    )
-    known = [word for word in words if word in TO_MV]
-    if any(words) and not known:
+    codes = list(channel.get("ChannelSensitivityUnitsSequence") or [])
+    names = ("CodeValue", "CodeMeaning")
+    words = [str(code.get(name) or "").strip().lower() for code in codes[:1] for name in names]
+    voltages = [word for word in words if word in TO_MV]
+    if any(words) and not voltages:
         raise Excluded("unit is not a voltage")
-    return known[0] if known else ""
+    return voltages[0] if voltages else ""
 
 
 def _number(item: pydicom.Dataset, name: str, default: float) -> float:
@@ -310,9 +314,9 @@ def _number(item: pydicom.Dataset, name: str, default: float) -> float:
 
 def _years(dataset: pydicom.Dataset) -> float | None:
     """PatientAge, such as 042Y or 006M, in years."""
-    said = re.fullmatch(r"(\d{3})([DWMY])", str(dataset.get("PatientAge") or "").strip())
+    match = re.fullmatch(r"(\d{3})([DWMY])", str(dataset.get("PatientAge") or "").strip())
     per_year = {"D": 365.25, "W": 52.18, "M": 12.0, "Y": 1.0}
-    return diagnoses.years(str(int(said[1]) / per_year[said[2]])) if said else None
+    return diagnoses.years(str(int(match[1]) / per_year[match[2]])) if match else None
 
 
 def _sex(dataset: pydicom.Dataset) -> float | None:

@@ -1,8 +1,10 @@
-"""XML files of foreign devices, read without harm: what the readers of CardioSoft, MUSE and HL7 aECG share.
+"""XML files of foreign devices, read without harm: what the readers of CardioSoft, MUSE and HL7
+aECG share.
 
-One idea: a file is parsed only after its size and the number of its tags are bounded, and nothing that it declares is
-expanded or fetched: entities and a DTD inside the file are refused, the name of one outside it (`restecg.dtd` in every
-MUSE file) is passed over. Nothing of a file's text reaches an error.
+One idea: a file is parsed only after its size and the number of its tags are bounded, and nothing
+that it declares is expanded or fetched: entities and a DTD inside the file are refused, the name of
+one outside it (`restecg.dtd` in every MUSE file) is passed over. Nothing of a file's text reaches
+an error.
 """
 
 import contextlib
@@ -27,8 +29,9 @@ _WORDS = {"microvolt": "uv", "millivolt": "mv", "volt": "v", "nanovolt": "nv"}
 def find(path: str, root: str, format_name: str) -> list[str]:
     """List the XML files under a folder, or the one named.
 
-    Files with another root element belong to another reader and are left out. A file that shows no root element (empty,
-    cut short) is listed, so that the cohort's flow counts it, and so are all members of an archive.
+    Files with another root element belong to another reader and are left out. A file that shows no
+    root element (empty, cut short) is listed, so that the cohort's flow counts it, and so are all
+    members of an archive.
 
     Raises:
         InputError: the path does not exist or the folder holds none.
@@ -38,28 +41,35 @@ def find(path: str, root: str, format_name: str) -> list[str]:
         return [str(place)]
     if not place.exists():
         raise InputError(f"{path}: no such file or folder")
-    found = [source for source in archive.find(place, (".xml",)) if _element(source) in (root, "")]
-    if not found:
+    candidates = archive.find(place, (".xml",))
+    sources = [source for source in candidates if _element(source) in (root, "")]
+    if not sources:
         raise InputError(
             f"{path}: no {format_name} file (*.xml with root element {root}) in this folder; "
             "name the folder that holds the recordings"
         )
-    return found
+    return sources
 
 
 def _element(source: str) -> str:
-    """The root element of a file; of a member of an archive it is not looked at before the file is read."""
+    """The root element of a file.
+
+    Of a member of an archive it is not looked at before the file is read.
+    """
     with contextlib.suppress(OSError):
         return "" if archive.split(source)[0] else root_element(head(Path(source)))
     return ""
 
 
 def root_element(head: bytes) -> str:
-    """Name the root element, without a namespace's prefix, that a file begins with; empty where none is seen."""
+    """Name the root element, without a namespace's prefix, that a file begins with.
+
+    Empty where none is seen.
+    """
     text = _decoded(head).lstrip("\ufeff \t\r\n")
     bare = re.sub(r"<!--.*?(?:-->|\Z)", "", text, flags=re.DOTALL)
-    found = re.search(r"<(?:!DOCTYPE\s+)?(?:[\w.-]+:)?([A-Za-z_][\w.-]*)", bare)
-    return found[1] if found and text.startswith("<") else ""
+    match = re.search(r"<(?:!DOCTYPE\s+)?(?:[\w.-]+:)?([A-Za-z_][\w.-]*)", bare)
+    return match[1] if match and text.startswith("<") else ""
 
 
 def parse(source: str) -> Element:
@@ -90,10 +100,8 @@ def parse(source: str) -> Element:
     level = [root]
     for _ in range(DEPTH):
         level = [child for element in level for child in element]
-    if level:
-        raise Excluded(
-            "XML too deep for a resting ECG"
-        )  # a search through it would end in a RecursionError
+    if level:  # a search through it would end in a RecursionError
+        raise Excluded("XML too deep for a resting ECG")
     return root
 
 
@@ -106,11 +114,12 @@ def _refuse_internal_subset(
 
 
 def _decoded(content: bytes) -> str:
-    """Text as UTF-16 by its marks, as UTF-8 where it is that, else as ISO-8859-1, whatever the declaration says.
+    """Text as UTF-16 by its marks, as UTF-8 where it is that, else as ISO-8859-1, whatever the
+    declaration says.
 
-    Tags, names of leads and numbers are ASCII in every format, and in the eight-bit and Asian encodings that devices
-    declare (cp949, Shift JIS) no other character holds the bytes of `<`, `>`, `&` or a quote. What this garbles is
-    text of the header, which no reader takes.
+    Tags, names of leads and numbers are ASCII in every format, and in the eight-bit and Asian
+    encodings that devices declare (cp949, Shift JIS) no other character holds the bytes of `<`,
+    `>`, `&` or a quote. What this garbles is text of the header, which no reader reads.
     """
     for mark, encoding in (
         (b"\xff\xfe", "utf-16"),
@@ -128,12 +137,13 @@ def _decoded(content: bytes) -> str:
 
 def text(element: Element | None, path: str = ".") -> str:
     """The text at a path below an element, stripped; empty where there is none."""
-    found = None if element is None else element.find(path)
-    return "" if found is None else (found.text or "").strip()
+    child = None if element is None else element.find(path)
+    return "" if child is None else (child.text or "").strip()
 
 
 def samples(words: list[str]) -> np.ndarray:
-    """Turn words into numbers, (n,) float64; a blank one, and one that is not finite, is a missing sample, NaN.
+    """Turn words into numbers, (n,) float64; a blank one, and one that is not finite, is a missing
+    sample, NaN.
 
     Raises:
         Excluded: one of them is something else.
@@ -163,12 +173,12 @@ def millivolts(unit: str) -> float:
     return factor
 
 
-def positive(value: float | None, what: str) -> float:
+def positive(value: float | None, quantity: str) -> float:
     """The value, if it is a positive number.
 
     Raises:
-        Excluded: it is not; `what` is unknown.
+        Excluded: it is not; the quantity is unknown.
     """
     if value is None or not value > 0:
-        raise Excluded(f"{what} unknown")
+        raise Excluded(f"{quantity} unknown")
     return value

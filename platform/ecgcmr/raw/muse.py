@@ -1,7 +1,8 @@
 """GE MUSE XML (`RestingECG`): the rhythm waveform, base64 of int16, mostly of eight leads.
 
-One idea: every count, size and checksum that the file states of a lead is held against its samples. The median beat is
-not taken; III, aVR, aVL and aVF are derived by `ecg.settle`. Age and sex are taken; statements are not labels.
+One idea: every count, size and checksum that the file states of a lead is held against its samples.
+The median beat is not read; III, aVR, aVL and aVF are derived by `ecg.settle`. Age and sex are
+read; statements are not labels.
 """
 
 import base64
@@ -18,8 +19,8 @@ from ecgcmr.raw import diagnoses, markup
 from ecgcmr.raw.records import EcgRecord, key, patient, standard_leads
 
 ROOT = "RestingECG"
-# Fields that shift a lead against the others or against zero. They are 0 in every file seen, and how a reader should
-# apply them is not documented.
+# Fields that shift a lead against the others or against zero. They are 0 in every file seen, and
+# how a reader should apply them is not documented.
 _SHIFTS = ("LeadTimeOffset", "LeadOffsetFirstSample", "FirstSampleBaseline")
 
 
@@ -41,18 +42,20 @@ def read(source: str) -> EcgRecord:
     """Read the rhythm waveform of one recording.
 
     Raises:
-        Excluded: it is no MUSE file, has no or several rhythm waveforms, or what it states of a lead does not hold.
+        Excluded: it is no MUSE file, has no or several rhythm waveforms, or what it states of a
+            lead does not hold.
     """
     root = markup.parse(source)
     wave = _rhythm(root)
     signal, leads = standard_leads(_rows(wave))
-    years = markup.text(root, "PatientDemographics/AgeUnits").upper() == "YEARS"
+    in_years = markup.text(root, "PatientDemographics/AgeUnits").upper() == "YEARS"
+    age = diagnoses.years(markup.text(root, "PatientDemographics/PatientAge")) if in_years else None
     return EcgRecord(
         key=key(source),
         signal=signal,
         rate_hz=_rate(wave),
         leads=leads,
-        age=diagnoses.years(markup.text(root, "PatientDemographics/PatientAge")) if years else None,
+        age=age,
         sex={"F": 0.0, "M": 1.0}.get(markup.text(root, "PatientDemographics/Gender")[:1].upper()),
         height=None,
         weight=None,
@@ -102,20 +105,20 @@ def _millivolts(lead: Element) -> np.ndarray:
 
 
 def _counts(lead: Element) -> np.ndarray:
-    """Little-endian int16, in agreement with the sizes and the CRC-32 (of the bytes, decimal) that the file states."""
+    """Little-endian int16, in agreement with the sizes and the CRC-32 (of the bytes, decimal) that
+    the file states.
+    """
+    encoded_text = "".join(markup.text(lead, "WaveFormData").split())
     try:
-        payload = base64.b64decode(
-            "".join(markup.text(lead, "WaveFormData").split()), validate=True
-        )
+        payload = base64.b64decode(encoded_text, validate=True)
     except (binascii.Error, ValueError):
         raise Excluded("samples are not base64") from None
     if (markup.text(lead, "LeadSampleSize") or "2") != "2" or len(payload) % 2:
         raise Excluded("samples are not of 16 bits")
-    found = {"LeadByteCountTotal": len(payload), "LeadSampleCountTotal": len(payload) // 2}
-    if any(
-        markup.whole(markup.text(lead, name)) not in (None, size) for name, size in found.items()
-    ):
-        raise Excluded("number of samples differs from the stated")
+    sizes = {"LeadByteCountTotal": len(payload), "LeadSampleCountTotal": len(payload) // 2}
+    for name, size in sizes.items():
+        if markup.whole(markup.text(lead, name)) not in (None, size):
+            raise Excluded("number of samples differs from the stated")
     # 0 and blank: programs that write MUSE's format without a checksum
     if markup.text(lead, "LeadDataCRC32") not in ("", "0", str(zlib.crc32(payload))):
         raise Excluded("samples differ from the checksum")

@@ -1,11 +1,13 @@
 """Arrays that were cleaned and normalised by lead group before: the authors' `…_noBase_gn` files.
 
-One idea: the network reads signals normalised by lead group, and what it reads is still there; only the millivolts are
-lost, which people and checks read. The laws of the limb leads give back how their two groups were scaled and shifted against
-each other. Beyond that, heights are set to those of a typical recording, and each recording says so. Such arrays are taken
-by this name alone, as nothing in an array says whether its baseline was removed.
+One idea: the network reads signals normalised by lead group, and what it reads is still there; only
+the millivolts are lost, which people and checks read. The laws of the limb leads give back how
+their two groups were scaled and shifted against each other. Beyond that, heights are set to those
+of a typical recording, and each recording says so. Such arrays are read by this name alone, as
+nothing in an array says whether its baseline was removed.
 
-Source: authors' utils/preprocessing.py (clip, baseline, normalisation by group); issue 1 of oetu/MMCL-ECG-CMR.
+Source: authors' utils/preprocessing.py (clip, baseline, normalisation by group); issue 1 of
+oetu/MMCL-ECG-CMR.
 """
 
 from pathlib import Path
@@ -17,7 +19,8 @@ from ecgcmr.raw import tensors
 from ecgcmr.raw.records import EcgRecord, key
 from ecgcmr.signals import ecg
 
-# Standard deviation of the cleaned Einthoven and Wilson leads: medians of 55 CinC recordings, every fourth.
+# Standard deviation of the cleaned Einthoven and Wilson leads: medians of 55 CinC recordings, every
+# fourth.
 LIMBS_MV, CHEST_MV = 0.11, 0.18
 WORDS = "normalised before: heights are those of a typical recording, not its own"
 
@@ -25,7 +28,7 @@ find = tensors.find
 
 
 def suits(file: Path, head: bytes) -> bool:
-    """Never: such arrays are taken only where they are asked for."""
+    """Never: such arrays are read only where they are asked for."""
     return False
 
 
@@ -57,10 +60,11 @@ def read(source: str) -> EcgRecord:
 
 
 def restored(signal: np.ndarray) -> np.ndarray:
-    """Undo the normalisation as far as the laws of the limb leads tell; normalised again it is what it was.
+    """Undo the normalisation as far as the laws of the limb leads tell; normalised again it is what
+    it was.
 
-    With x = (v − μ) / σ in either limb group, I − II + III = 0 gives μ / σ of the first, and the slope of the second
-    against what Goldberger's laws make of the first is σ₁ / σ₂.
+    With x = (v − μ) / σ in either limb group, I − II + III = 0 gives μ / σ of the first, and the
+    slope of the second against what Goldberger's laws make of the first is σ₁ / σ₂.
 
     Args:
         signal: (12, 5000), normalised by lead group.
@@ -72,12 +76,13 @@ def restored(signal: np.ndarray) -> np.ndarray:
         Excluded: the limb leads obey no law.
     """
     x = signal.astype(np.float64)
-    one = x[:3] - np.nanmean(x[0] - x[1] + x[2])
-    lawful = np.stack([-(one[0] + one[1]) / 2, (one[0] - one[2]) / 2, (one[1] + one[2]) / 2])
-    steps, wanted = (np.nan_to_num(np.diff(part, axis=1)) for part in (x[3:6], lawful))
-    slope = (steps * wanted).sum() / max((wanted**2).sum(), 1e-12)
+    einthoven = x[:3] - np.nanmean(x[0] - x[1] + x[2])
+    i, ii, iii = einthoven
+    goldberger = np.stack([-(i + ii) / 2, (i - iii) / 2, (ii + iii) / 2])
+    steps = np.nan_to_num(np.diff(x[3:6], axis=1))
+    goldberger_steps = np.nan_to_num(np.diff(goldberger, axis=1))
+    slope = (steps * goldberger_steps).sum() / max((goldberger_steps**2).sum(), 1e-12)
     if not slope > 0:
         raise Excluded("Einthoven's law violated")
-    return np.concatenate([LIMBS_MV * one, LIMBS_MV / slope * x[3:6], CHEST_MV * x[6:]]).astype(
-        np.float32
-    )
+    groups = [LIMBS_MV * einthoven, LIMBS_MV / slope * x[3:6], CHEST_MV * x[6:]]
+    return np.concatenate(groups).astype(np.float32)

@@ -1,8 +1,8 @@
 """What every reader returns: a recording as it was read, not yet cleaned.
 
-The key comes from the file's name, never from inside it: names, dates and identifiers of a header stay in the reader, and of
-a patient number a hash goes on.
-Frames and signals are as the file holds them; `ecg.prepare` and `cmr.prepare` settle, check and clean them.
+The key comes from the file's name, never from inside it: names, dates and identifiers of a header
+stay in the reader, and of a patient number a hash goes on. Frames and signals are as the file holds
+them; `ecg.prepare` and `cmr.prepare` settle, check and clean them.
 """
 
 import hashlib
@@ -19,31 +19,33 @@ from ecgcmr.errors import Excluded
 from ecgcmr.signals import ecg
 
 HEAD = 4096  # bytes at a file's beginning that `suits` may judge by
-FILE_LIMIT = (
-    64 << 20
-)  # bytes of a file that holds one ECG; an hour of 12 leads at 500 Hz and 16 bits has 43 MB
+# Bytes of a file that holds one ECG; an hour of 12 leads at 500 Hz and 16 bits has 43 MB.
+FILE_LIMIT = 64 << 20
 
 
 def head(file: Path) -> bytes:
     """What `suits` judges a file by; empty for what is no regular file."""
     if not file.is_file():
         return b""
-    with file.open("rb") as opened:
-        return opened.read(HEAD)
+    with file.open("rb") as stream:
+        return stream.read(HEAD)
 
 
 def row(source: str) -> tuple[Path, int]:
     """The file and the row of a source `file#row` (row 0 without one)."""
-    found = re.match(r"(?s)^(.+)#(\d{1,9})$", source)
-    return (Path(found[1]), int(found[2])) if found else (Path(source), 0)
+    match = re.match(r"(?s)^(.+)#(\d{1,9})$", source)
+    return (Path(match[1]), int(match[2])) if match else (Path(source), 0)
 
 
 def key(source: str) -> str:
-    """The key of a source, from names and row numbers: `a/rec.hea`, `x.zip#a/rec.hea` → `rec`; `f.hdf5#7` → `f-7`.
+    """The key of a source, from names and row numbers: `a/rec.hea`, `x.zip#a/rec.hea` → `rec`;
+    `f.hdf5#7` → `f-7`.
 
     A stack that is called `sa` in every folder has its folder's name.
     """
-    file, number = re.match(r"(?s)^(.*?)(?:#(\d{1,9}))?$", source).groups()  # type: ignore[union-attr]
+    match = re.match(r"(?s)^(.*?)(?:#(\d{1,9}))?$", source)
+    assert match is not None  # it matches any text
+    file, number = match.groups()
     path = PurePath(file.replace("#", "/"))
     stem = path.name.split(".")[0]
     stem = path.parent.name if stem in ("sa", "sa_ED") else stem
@@ -63,7 +65,8 @@ class EcgRecord:
         labels: label column -> 0.0 or 1.0; a column that is absent is unknown, not 0.
         repairs: what was settled while reading, in words.
         person: groups repeat visits; None means that the record is its own person.
-        visit: which of the person's visits; an ECG and a CMR of two known visits are no pair. None where unknown.
+        visit: which of the person's visits; an ECG and a CMR of two known visits are no pair. None
+            where unknown.
         patient: `patient` of the header's patient number.
         cleaned: whether the paper's cleaning was done before, and must not be repeated.
     """
@@ -90,12 +93,14 @@ class CmrRecord:
 
     Attributes:
         key: stem of the file's or folder's name.
-        frames: (slices, phases, height, width) float32, scanner intensities, slices in order of position.
+        frames: (slices, phases, height, width) float32, scanner intensities, slices in order of
+            position.
         spacing_mm: distance of slices, rows and columns.
         trigger_ms: (phases,) time after the R wave, or None.
         repairs: what was settled while reading, in words.
         person, visit, patient: as in `EcgRecord`.
-        masks: uint8 like `frames`, 0 background, 1 LV cavity, 2 myocardium, 3 RV cavity; None without a segmentation.
+        masks: uint8 like `frames`, 0 background, 1 LV cavity, 2 myocardium, 3 RV cavity; None
+            without a segmentation.
         masked: the phases that have a segmentation; the masks of all others are 0.
         es: the phase that the files name as end-systole, or None.
         labels: phenotype -> value in its unit (tasks.UNITS); one that is absent is unknown.
@@ -116,13 +121,17 @@ class CmrRecord:
 
 
 def biobank(stem: str) -> tuple[str, str] | tuple[None, None]:
-    """(person, visit) of a file that UK Biobank names `{eid}_{field}_{instance}_{array}`; nothing for other names."""
-    parts = re.fullmatch(r"(\d+)_\d{4,5}_(\d)_\d+", stem)
-    return (parts[1], parts[2]) if parts else (None, None)
+    """(person, visit) of a file that UK Biobank names `{eid}_{field}_{instance}_{array}`.
+
+    Nothing for other names.
+    """
+    match = re.fullmatch(r"(\d+)_\d{4,5}_(\d)_\d+", stem)
+    return (match[1], match[2]) if match else (None, None)
 
 
 def patient(number: object) -> str | None:
-    """A header's patient number as a hash, which keeps recordings of one person in one split and says no name.
+    """A header's patient number as a hash, which keeps recordings of one person in one split and
+    says no name.
 
     Args:
         number: as it stands in the header.
@@ -164,7 +173,8 @@ class Reader(Protocol):
 
 
 def standard_leads(rows: Iterable[tuple[str, np.ndarray]]) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Stack the rows that are one of the twelve leads, under its own name; what else a file calls a lead stays there.
+    """Stack the rows that are one of the twelve leads, under its own name; what else a file calls a
+    lead stays there.
 
     Args:
         rows: the file's name of a lead and its samples, (n,), mV.
@@ -175,31 +185,36 @@ def standard_leads(rows: Iterable[tuple[str, np.ndarray]]) -> tuple[np.ndarray, 
     Raises:
         Excluded: none is one of the twelve, or they differ in length.
     """
-    # a name with a minus (−aVR in Cabrera's order) is the lead upside down
-    named = [
-        (ecg.lead_name(name), row) for name, row in rows if not name.lstrip().startswith(("-", "−"))
-    ]
-    kept = [(lead, row) for lead, row in named if lead]
-    if not kept:
+    leads: list[str] = []
+    signal: list[np.ndarray] = []
+    for name, row in rows:
+        # a name with a minus (−aVR in Cabrera's order) is the lead upside down
+        upright = not name.lstrip().startswith(("-", "−"))
+        lead = ecg.lead_name(name)
+        if upright and lead:
+            leads.append(lead)
+            signal.append(row)
+    if not leads:
         raise Excluded("no standard lead")
-    if len({len(row) for _, row in kept}) != 1:
+    if len({len(row) for row in signal}) != 1:
         raise Excluded("leads differ in length")
-    return np.stack([row for _, row in kept]).astype(np.float32), tuple(lead for lead, _ in kept)
+    return np.stack(signal).astype(np.float32), tuple(leads)
 
 
-def age_in_years(stated: float | None, born: date | None, recorded: date | None) -> float | None:
+def age_in_years(
+    stated_age: float | None, birth: date | None, recording: date | None
+) -> float | None:
     """Settle an age from what a header states and from its dates, neither of which is kept.
 
     Returns:
-        The stated age, else the full years between the dates; None where they differ by more than a year, outside
-        0–120 and where neither is known.
+        The stated age, else the full years between the dates; None where they differ by more than a
+        year, outside 0–120 and where neither is known.
     """
-    counted = None
-    if born and recorded:
-        counted = float(
-            recorded.year - born.year - ((recorded.month, recorded.day) < (born.month, born.day))
-        )
-    if stated is not None and counted is not None and abs(stated - counted) > 1:
+    age_by_dates = None
+    if birth and recording:
+        before_birthday = (recording.month, recording.day) < (birth.month, birth.day)
+        age_by_dates = float(recording.year - birth.year - before_birthday)
+    if stated_age is not None and age_by_dates is not None and abs(stated_age - age_by_dates) > 1:
         return None
-    age = counted if stated is None else stated
+    age = age_by_dates if stated_age is None else stated_age
     return age if age is not None and 0 <= age <= 120 else None

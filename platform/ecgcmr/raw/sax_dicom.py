@@ -1,10 +1,11 @@
 """Short-axis cine stacks as DICOM images, in a folder or in an archive that is read in place.
 
-One idea: geometry decides, not names. Images are grouped by plane, a plane's positions are `ImagePositionPatient` along
-its normal (`SliceLocation` is no distance in some exports), a position's phases are ordered by trigger time, and the
-stack is the largest set of parallel positions that move. So the zips of UK Biobank's field 20209 need no table of
-contents: `manifest.csv` (or `.cvs`, with its unquoted commas) is passed over, and one series or one per slice is the same.
-Nothing but geometry, timing and pixels leaves this module.
+One idea: geometry decides, not names. Images are grouped by plane, a plane's positions are
+`ImagePositionPatient` along its normal (`SliceLocation` is no distance in some exports), a
+position's phases are ordered by trigger time, and the stack is the largest set of parallel
+positions that move. So the zips of UK Biobank's field 20209 need no table of contents:
+`manifest.csv` (or `.cvs`, with its unquoted commas) is passed over, and one series or one per slice
+is the same. Nothing but geometry, timing and pixels leaves this module.
 """
 
 import re
@@ -30,13 +31,17 @@ PIXEL_LIMIT = 1 << 22  # of one image, as its header claims
 VOXEL_LIMIT = 1 << 29  # of a stack: 2 GiB as float32; one of UK Biobank has 20 million
 LEAST_PHASES = 10  # fewer do not show a heartbeat; UK Biobank has 50, Sunnybrook 20
 LEAST_SLICES = 3
-# The apex points to the left, to the front and down; DICOM's axes run right → left +, front → back +, feet → head +.
+# The apex points to the left, to the front and down; DICOM's axes run right → left +, front → back
+# +, feet → head +.
 APEX_LPS = np.array([1.0, -1.0, -1.0])
 
 
 @dataclass(frozen=True)
 class Image:
-    """One image with the few facts that sort it; `dataset` keeps the pixels undecoded, `frame` is its number in there."""
+    """One image with the few facts that sort it.
+
+    `dataset` keeps the pixels undecoded, `frame` is its number in there.
+    """
 
     dataset: pydicom.Dataset = field(repr=False)  # its text would be the whole header
     frame: int
@@ -55,18 +60,20 @@ class Image:
 
 
 def find(path: str) -> list[str]:
-    """List the persons under a path: every archive is one; a folder that holds images and no archive is one as well.
+    """List the persons under a path: every archive is one; a folder that holds images and no
+    archive is one as well.
 
     Raises:
         InputError: the path does not exist or holds no DICOM image and no archive.
     """
     root = Path(path)
-    found = [root] if root.is_file() else _persons(root) if root.is_dir() else []
-    if not found:
+    persons = [root] if root.is_file() else _persons(root) if root.is_dir() else []
+    if not persons:
         raise InputError(
-            f"{path}: no DICOM images or archives here; name an archive, a folder of images, or their folder"
+            f"{path}: no DICOM images or archives here; "
+            "name an archive, a folder of images, or their folder"
         )
-    return [str(person) for person in found]
+    return [str(person) for person in persons]
 
 
 def _persons(folder: Path) -> list[Path]:
@@ -100,17 +107,19 @@ def read(source: str) -> CmrRecord:
     """Read the short-axis stack of one person.
 
     Raises:
-        Excluded: nothing readable, images of several people, no cine, no stack, pixels in a compression that cannot be
-            undone here, or more than the limits allow.
+        Excluded: nothing readable, images of several people, no cine, no stack, pixels in a
+            compression that cannot be undone here, or more than the limits allow.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # pydicom warns of identifiers that break the standard's rules
-        images, people = [], set()
+        # pydicom warns of identifiers that break the standard's rules
+        warnings.simplefilter("ignore")
+        images: list[Image] = []
+        people: set[str | None] = set()
         for dataset in _datasets(Path(source)):
-            images += (mine := _images(dataset))
-            people |= {patient(dataset.get("PatientID"))} if mine else set()
+            file_images = _images(dataset)
+            images += file_images
+            if file_images:
+                people.add(patient(dataset.get("PatientID")))
         if not images:
             raise Excluded("no DICOM image with a position")
         people.discard(None)
@@ -125,9 +134,7 @@ def read(source: str) -> CmrRecord:
     if np.ptp(np.diff([phases[0].position for phases in slices])) > 1.0:
         repairs = (*repairs, "slices at unequal distances")
     times = np.array([image.when[0] for image in slices[len(slices) // 2]])
-    key = re.sub(
-        r"(\.tar)?\.(tar|gz|tgz|xz|bz2|zip|dcm|ima)$", "", Path(source).name, flags=re.IGNORECASE
-    )
+    key = re.sub(r"(?i)(\.tar)?\.(tar|gz|tgz|xz|bz2|zip|dcm|ima)$", "", Path(source).name)
     person, visit = biobank(key)
     return CmrRecord(
         key=key,
@@ -146,16 +153,15 @@ def _looks_like_dicom(file: Path) -> bool:
         return False
     if file.suffix.lower() in (".dcm", ".ima"):
         return True
-    with file.open("rb") as opened:
-        return opened.read(132)[128:] == b"DICM"
+    with file.open("rb") as stream:
+        return stream.read(132)[128:] == b"DICM"
 
 
 def _datasets(source: Path) -> Iterator[pydicom.Dataset]:
     """Every DICOM image of a source; what is no DICOM (tables, previews) is passed over."""
     for content in bundle.contents(source):
-        if (
-            DeflatedExplicitVRLittleEndian.encode() in content
-        ):  # pydicom would inflate it without a bound
+        # pydicom would inflate it without a bound
+        if DeflatedExplicitVRLittleEndian.encode() in content:
             raise Excluded("deflated DICOM")
         try:
             yield pydicom.dcmread(BytesIO(content))
@@ -165,22 +171,24 @@ def _datasets(source: Path) -> Iterator[pydicom.Dataset]:
             raise Excluded("unreadable DICOM image") from error
 
 
-# -- sorting facts -----------------------------------------------------------------------------------------------------
+# -- sorting facts ---------------------------------------------------------------------------------
 
 
 def _images(dataset: pydicom.Dataset) -> list[Image]:
-    """The image of a plain file or the frames of an enhanced one; none of what has no plane, no pixels or no sense."""
+    """The image of a plain file or the frames of an enhanced one.
+
+    None of what has no plane, no pixels or no sense.
+    """
     try:
-        if (
-            "PixelData" not in dataset
-            or not 0 < int(dataset.Rows) * int(dataset.Columns) <= PIXEL_LIMIT
-        ):
+        if "PixelData" not in dataset:
             return []
-        # Some exports leave functional groups in plain images too (GE's of Sunnybrook do), with nothing of use in them.
+        if not 0 < int(dataset.Rows) * int(dataset.Columns) <= PIXEL_LIMIT:
+            return []
+        # Some exports leave functional groups in plain images too (GE's of Sunnybrook do), with
+        # nothing of use in them.
         if "PerFrameFunctionalGroupsSequence" in dataset and "ImagePositionPatient" not in dataset:
-            return [
-                _enhanced(dataset, n) for n in range(len(dataset.PerFrameFunctionalGroupsSequence))
-            ]
+            count = len(dataset.PerFrameFunctionalGroupsSequence)
+            return [_enhanced(dataset, frame) for frame in range(count)]
         if int(dataset.get("NumberOfFrames") or 1) > 1:
             return []
         trigger, number = dataset.get("TriggerTime"), float(dataset.get("InstanceNumber") or 0)
@@ -190,27 +198,27 @@ def _images(dataset: pydicom.Dataset) -> list[Image]:
 
 
 def _enhanced(dataset: pydicom.Dataset, frame: int) -> Image:
-    """One frame of an enhanced MR image, whose facts lie in functional groups of its own or of all (PS3.3 C.7.6.16)."""
-    own, shared = (
-        dataset.PerFrameFunctionalGroupsSequence[frame],
-        dataset.get("SharedFunctionalGroupsSequence"),
-    )
-    groups = [
-        item[0]
-        for part in (own, *(shared or [])[:1])
-        for item in (e.value for e in part if e.VR == "SQ")
-        if item
+    """One frame of an enhanced MR image, whose facts lie in functional groups of its own or of all
+    (PS3.3 C.7.6.16).
+    """
+    own_header = dataset.PerFrameFunctionalGroupsSequence[frame]
+    shared_headers = (dataset.get("SharedFunctionalGroupsSequence") or [])[:1]
+    sequences = [
+        element.value
+        for header in (own_header, *shared_headers)
+        for element in header
+        if element.VR == "SQ"
     ]
-    beats = (group.get("NominalCardiacTriggerDelayTime") for group in groups)
-    return _image(
-        dataset, frame, tuple(groups), next((t for t in beats if t is not None), None), float(frame)
-    )
+    groups = tuple(sequence[0] for sequence in sequences if sequence)
+    delays = (group.get("NominalCardiacTriggerDelayTime") for group in groups)
+    trigger = next((delay for delay in delays if delay is not None), None)
+    return _image(dataset, frame, groups, trigger, float(frame))
 
 
 def _image(
     dataset: pydicom.Dataset,
     frame: int,
-    places: tuple[pydicom.Dataset, ...],
+    headers: tuple[pydicom.Dataset, ...],
     trigger: Any,
     number: float,
 ) -> Image:
@@ -218,7 +226,7 @@ def _image(
 
     Args:
         dataset: the file. frame: which of its frames.
-        places: where to look for geometry and scale, the nearest first.
+        headers: where to look for geometry and scale, the nearest first.
         trigger: time after the R wave, ms. number: order without such times.
 
     Raises:
@@ -226,19 +234,18 @@ def _image(
     """
 
     def fact(name: str) -> Any:
-        return next(place[name].value for place in places if name in place)
+        return next(header[name].value for header in headers if name in header)
 
     origin = np.array(fact("ImagePositionPatient"), dtype=np.float64).reshape(3)
     directions = np.array(fact("ImageOrientationPatient"), dtype=np.float64).reshape(2, 3)
     down, across = (float(x) for x in np.array(fact("PixelSpacing"), dtype=np.float64))
-    if not np.isfinite([*origin, *directions.ravel()]).all() or not (
-        0 < down < np.inf and 0 < across < np.inf
-    ):
+    if not np.isfinite([*origin, *directions.ravel()]).all():
         raise ValueError("no place in space")
-    scaled = any("RescaleSlope" in place for place in places)
-    rescale = (
-        (float(fact("RescaleSlope")), float(fact("RescaleIntercept"))) if scaled else (1.0, 0.0)
-    )
+    if not (0 < down < np.inf and 0 < across < np.inf):
+        raise ValueError("no size of pixels")
+    rescale = (1.0, 0.0)
+    if any("RescaleSlope" in header for header in headers):
+        rescale = (float(fact("RescaleSlope")), float(fact("RescaleIntercept")))
     if not (0 < rescale[0] < np.inf and np.isfinite(rescale[1])):
         raise ValueError("no scale")
     return Image(
@@ -260,11 +267,13 @@ def _image(
     )
 
 
-# -- slices and phases -------------------------------------------------------------------------------------------------
+# -- slices and phases -----------------------------------------------------------------------------
 
 
 def _stack(images: list[Image]) -> tuple[list[list[Image]], tuple[str, ...]]:
-    """The largest set of parallel positions that move: slices from base to apex, each with its phases in order."""
+    """The largest set of parallel positions that move: slices from base to apex, each with its
+    phases in order.
+    """
     planes: dict[tuple, list[Image]] = defaultdict(list)
     for image in images:
         planes[image.plane].append(image)
@@ -280,7 +289,10 @@ def _stack(images: list[Image]) -> tuple[list[list[Image]], tuple[str, ...]]:
 
 
 def _slices(group: list[Image]) -> tuple[list[list[Image]], tuple[str, ...]]:
-    """The moving positions of one plane, from base to apex; where several series share a position, the last is taken."""
+    """The moving positions of one plane, from base to apex.
+
+    Where several series share a position, the last is taken.
+    """
     by_position: dict[float, dict[tuple, list[Image]]] = defaultdict(lambda: defaultdict(list))
     for image in group:
         by_position[image.position][image.series].append(image)
@@ -298,8 +310,8 @@ def _slices(group: list[Image]) -> tuple[list[list[Image]], tuple[str, ...]]:
 
 def _ordered(phases: list[Image]) -> list[Image]:
     """By trigger time, or by instance number where a trigger time is missing or all are one."""
-    timed = _timed(phases) and len({image.when[0] for image in phases}) > 1
-    return sorted(phases, key=lambda image: image.when if timed else image.when[::-1])
+    by_trigger = _timed(phases) and len({image.when[0] for image in phases}) > 1
+    return sorted(phases, key=lambda image: image.when if by_trigger else image.when[::-1])
 
 
 def _timed(phases: list[Image]) -> bool:
@@ -309,7 +321,9 @@ def _timed(phases: list[Image]) -> bool:
 def _equal_phases(
     slices: list[list[Image]], repairs: tuple[str, ...]
 ) -> tuple[list[list[Image]], tuple[str, ...]]:
-    """Give every slice the commonest number of phases: those nearest in time, so that a missing one repeats another."""
+    """Give every slice the commonest number of phases: those nearest in time, so that a missing one
+    repeats another.
+    """
     count = Counter(len(phases) for phases in slices).most_common(1)[0][0]
     if all(len(phases) == count for phases in slices):
         return slices, repairs
@@ -322,12 +336,13 @@ def _like(model: list[Image], phases: list[Image]) -> list[Image]:
     if len(phases) == len(model):
         return phases
     if not (_timed(model) and _timed(phases)):
-        return [phases[i] for i in np.linspace(0, len(phases) - 1, len(model)).round().astype(int)]
+        places = np.linspace(0, len(phases) - 1, len(model)).round().astype(int)
+        return [phases[place] for place in places]
     times = np.array([image.when[0] for image in phases])
     return [phases[int(np.abs(times - image.when[0]).argmin())] for image in model]
 
 
-# -- pixels ------------------------------------------------------------------------------------------------------------
+# -- pixels ----------------------------------------------------------------------------------------
 
 
 def _decodable(syntax: UID) -> bool:
@@ -339,11 +354,12 @@ def _decodable(syntax: UID) -> bool:
 
 
 def _rows_too_many(dataset: pydicom.Dataset) -> bool:
-    """Whether plain pixels go on for a row or more after the stated ones: sizes and pixels are not of one image."""
+    """Whether plain pixels go on for a row or more after the stated ones: sizes and pixels are not
+    of one image.
+    """
     row = int(dataset.Columns) * int(dataset.SamplesPerPixel) * int(dataset.BitsAllocated) // 8
-    return len(dataset.PixelData) >= row * (
-        int(dataset.Rows) * max(1, int(dataset.get("NumberOfFrames") or 1)) + 1
-    )
+    rows = int(dataset.Rows) * max(1, int(dataset.get("NumberOfFrames") or 1))
+    return len(dataset.PixelData) >= row * (rows + 1)
 
 
 def _pixels(image: Image) -> np.ndarray:

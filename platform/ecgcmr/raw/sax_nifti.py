@@ -1,9 +1,10 @@
 """Short-axis cine stacks as 4-D NIfTI (X, Y, Z, T), as ukbb_cardiac and most converters write them.
 
-The array is turned back to the scanner's view (rows = Y, columns = X) and the slices are ordered from base to apex by the
-affine. A segmentation that lies beside the stack is read with it: `seg_sa.nii.gz`, or `seg_sa_ED` and `seg_sa_ES`; where
-only the frames `sa_ED` and `sa_ES` were kept, these two are the stack. One that does not fit is left out, with a word.
-Only geometry and timing are read from the header.
+The array is turned back to the scanner's view (rows = Y, columns = X) and the slices are ordered
+from base to apex by the affine. A segmentation that lies beside the stack is read with it:
+`seg_sa.nii.gz`, or `seg_sa_ED` and `seg_sa_ES`; where only the frames `sa_ED` and `sa_ES` were
+kept, these two are the stack. One that does not fit is left out, with a word. Only geometry and
+timing are read from the header.
 """
 
 import gzip
@@ -22,19 +23,21 @@ from ecgcmr.signals import cmr, phenotypes
 
 VOXEL_LIMIT = 1 << 29  # 2 GiB as float32; a stack of UK Biobank has 20 million
 ENDINGS = (".nii.gz", ".nii")
-# The apex points to the left, to the front and down: NIfTI's axes run right → left −, back → front +, feet → head +.
+# The apex points to the left, to the front and down: NIfTI's axes run right → left −, back → front
+# +, feet → head +.
 APEX_RAS = np.array([-1.0, 1.0, -1.0])
 UNITS_MS = {8: 1e3, 16: 1.0, 24: 1e-3}  # bits 3 to 5 of `xyzt_units`: s, ms, µs
 LEFT_OUT = "segmentation left out: "
 
-logging.getLogger("nibabel.global").setLevel(
-    logging.CRITICAL
-)  # it reports what it sets right in a header
+# It reports what it sets right in a header.
+logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """What the segmentation beside a stack gives: `masks` and `masked` of a CmrRecord, the two phases, and words."""
+class Segmentation:
+    """What the segmentation beside a stack gives: `masks` and `masked` of a CmrRecord, the two
+    phases, and words.
+    """
 
     masks: np.ndarray | None = None
     masked: tuple[int, ...] = ()
@@ -46,8 +49,8 @@ class Drawn:
 def find(path: str) -> list[str]:
     """List the stacks under a folder, or the one file named.
 
-    A folder in ukbb_cardiac's layout (`<person>/sa.nii.gz` beside long axes and segmentations) yields its `sa` files only,
-    or `sa_ED` where there is no `sa`.
+    A folder in ukbb_cardiac's layout (`<person>/sa.nii.gz` beside long axes and segmentations)
+    yields its `sa` files only, or `sa_ED` where there is no `sa`.
 
     Raises:
         InputError: the path does not exist or holds no NIfTI file.
@@ -56,11 +59,16 @@ def find(path: str) -> list[str]:
     if root.is_file():
         return [str(root)]
     files = sorted(file for file in root.rglob("*") if file.name.endswith(ENDINGS))
-    named = [f for f in files if _stem(f) == "sa" or (_stem(f) == "sa_ED" and not _beside(f, "sa"))]
-    files = named or [file for file in files if not _stem(file).startswith("seg_")]
+    short_axes = [
+        file
+        for file in files
+        if _stem(file) == "sa" or (_stem(file) == "sa_ED" and not _beside(file, "sa"))
+    ]
+    files = short_axes or [file for file in files if not _stem(file).startswith("seg_")]
     if not files:
         raise InputError(
-            f"{path}: no NIfTI file (*.nii, *.nii.gz) here; name a stack or the folder that holds them"
+            f"{path}: no NIfTI file (*.nii, *.nii.gz) here; "
+            "name a stack or the folder that holds them"
         )
     return [str(file) for file in files]
 
@@ -80,41 +88,41 @@ def read(source: str) -> CmrRecord:
     frames, image = _load(path)
     frames = frames.astype(np.float32)
     stem, es = _stem(path), None
-    if frames.shape[1] == 1 and stem.endswith("_ED") and (other := _beside(path, stem[:-2] + "ES")):
-        frames, stem, es = (
-            np.concatenate([frames, _same(_load(other), frames, image)], axis=1),
-            stem[:-3],
-            1,
-        )
+    is_ed = frames.shape[1] == 1 and stem.endswith("_ED")
+    es_file = _beside(path, stem[:-2] + "ES") if is_ed else None
+    if es_file:
+        es_frames = _same(_load(es_file), frames, image)
+        frames = np.concatenate([frames, es_frames], axis=1)
+        stem, es = stem[:-3], 1
     if frames.shape[1] < 2:
         raise Excluded("not a cine: no time axis")
     zooms = image.header.get_zooms()
     spacing = (float(zooms[2]), float(zooms[1]), float(zooms[0]))
-    trigger, timed = (None, ()) if es else _trigger(image)
-    drawn = _drawn(path, stem, frames, image)
-    flip, from_apex, turned = _orientation(image)
-    order = slice(None, None, -1 if flip else 1)
+    trigger, time_words = (None, ()) if es else _trigger(image)
+    segmentation = _segmentation(path, stem, frames, image)
+    flip, from_apex, orientation_words = _orientation(image)
+    base_to_apex = slice(None, None, -1 if flip else 1)
+    masks, ed_mask, es_mask = (
+        None if array is None else array[base_to_apex]
+        for array in (segmentation.masks, segmentation.ed, segmentation.es)
+    )
+    labels: dict[str, float] = {}
+    if ed_mask is not None:
+        rate = phenotypes.heart_rate(trigger)
+        labels = phenotypes.measure(ed_mask, es_mask, spacing, heart_rate=rate, from_apex=from_apex)
     person, visit = biobank(_key(path))
     return CmrRecord(
         key=_key(path),
-        frames=np.ascontiguousarray(frames[order]),
+        frames=np.ascontiguousarray(frames[base_to_apex]),
         spacing_mm=spacing,
         trigger_ms=trigger,
-        repairs=(*turned, *timed, *drawn.words),
+        repairs=(*orientation_words, *time_words, *segmentation.words),
         person=person,
         visit=visit,
-        masks=None if drawn.masks is None else np.ascontiguousarray(drawn.masks[order]),
-        masked=drawn.masked,
+        masks=None if masks is None else np.ascontiguousarray(masks),
+        masked=segmentation.masked,
         es=es,
-        labels={}
-        if drawn.ed is None
-        else phenotypes.measure(
-            drawn.ed[order],
-            None if drawn.es is None else drawn.es[order],
-            spacing,
-            heart_rate=phenotypes.heart_rate(trigger),
-            from_apex=from_apex,
-        ),
+        labels=labels,
     )
 
 
@@ -123,22 +131,22 @@ def _load(path: Path) -> tuple[np.ndarray, Any]:
     try:
         length = _length(path)
         image: Any = nibabel.load(path)  # nibabel types only the base of its formats
-        if not isinstance(
-            image, nibabel.Nifti1Pair
-        ):  # of which NIfTI-2 is one; nibabel reads many formats
+        # NIfTI-2 is a Nifti1Pair too; nibabel reads many other formats
+        if not isinstance(image, nibabel.Nifti1Pair):
             raise Excluded("unreadable NIfTI")
         shape = image.shape
         if len(shape) not in (3, 4) or min(shape) < 1:
             raise Excluded("not a cine: no time axis")
         if np.prod(shape, dtype=np.int64) > VOXEL_LIMIT:
             raise Excluded("too large for a cine stack")
-        stored: Any = image.dataobj
-        # Bytes too many or too few: something before the pixels' end was inserted or lost, and has shifted them.
-        if stored.offset + np.prod(shape, dtype=np.int64) * stored.dtype.itemsize != length:
+        proxy: Any = image.dataobj
+        # Bytes too many or too few: something before the pixels' end was inserted or lost, and has
+        # shifted them.
+        if proxy.offset + np.prod(shape, dtype=np.int64) * proxy.dtype.itemsize != length:
             raise Excluded("unreadable NIfTI")
-        if stored.slope <= 0 or not _agree(image):
+        if proxy.slope <= 0 or not _agree(image):
             raise Excluded("unreadable NIfTI")
-        values = np.asarray(stored).reshape((*shape, 1)[:4])
+        values = np.asarray(proxy).reshape((*shape, 1)[:4])
         if values.dtype.kind not in "iuf" or not np.isfinite(image.affine).all():
             raise Excluded("unreadable NIfTI")
         return values.transpose(2, 3, 1, 0), image
@@ -149,15 +157,19 @@ def _load(path: Path) -> tuple[np.ndarray, Any]:
 
 
 def _agree(image: Any) -> bool:
-    """Whether the header states one size of voxels, where it states it twice; nibabel puts 1 mm for a size of 0."""
+    """Whether the header states one size of voxels, where it states it twice.
+
+    Nibabel puts 1 mm for a size of 0.
+    """
+    if not image.header["sform_code"]:
+        return True
     sizes = np.linalg.norm(image.affine[:3, :3], axis=0)
-    return not image.header["sform_code"] or np.allclose(
-        sizes, image.header.get_zooms()[:3], rtol=0.05
-    )
+    return np.allclose(sizes, image.header.get_zooms()[:3], rtol=0.05)
 
 
 def _length(path: Path) -> int:
-    """Bytes of the file, unpacked; a compressed one is read to its end, where its checksum is: nibabel stops before.
+    """Bytes of the file, unpacked; a compressed one is read to its end, where its checksum is:
+    nibabel stops before.
 
     Raises:
         Excluded: it is larger than any stack.
@@ -171,30 +183,33 @@ def _length(path: Path) -> int:
         return stream.tell()
 
 
-def _same(other: tuple[np.ndarray, Any], frames: np.ndarray, image: Any) -> np.ndarray:
+def _same(companion: tuple[np.ndarray, Any], frames: np.ndarray, image: Any) -> np.ndarray:
     """The array of another file that must lie where `image` lies.
 
     Raises:
         Excluded: it has another size or place.
     """
-    values, found = other
+    values, companion_image = companion
     if values.shape[0] != frames.shape[0] or values.shape[2:] != frames.shape[2:]:
         raise Excluded("files of another size beside the stack")
-    if not np.allclose(found.affine, image.affine, rtol=1e-3, atol=0.05):
+    if not np.allclose(companion_image.affine, image.affine, rtol=1e-3, atol=0.05):
         raise Excluded("files of another place beside the stack")
     return values
 
 
-# -- geometry and time -------------------------------------------------------------------------------------------------
+# -- geometry and time -----------------------------------------------------------------------------
 
 
 def _orientation(image: Any) -> tuple[bool, bool | None, tuple[str, ...]]:
-    """Whether slices have to be reversed to run from base to apex, whether the apex is the viewer's side, and words."""
+    """Whether slices have to be reversed to run from base to apex, whether the apex is the viewer's
+    side, and words.
+    """
     if not (image.header["sform_code"] or image.header["qform_code"]):
         return False, None, ("no orientation in the header: slices in the order of the file",)
     across, down, along = image.affine[:3, :3].T
     flip = bool(along @ APEX_RAS < 0)
-    # Rows and columns are looked at along across × down; who looks from the apex looks against base → apex.
+    # Rows and columns are looked at along across × down; who looks from the apex looks against base
+    # → apex.
     from_apex = bool(np.cross(across, down) @ along * (-1 if flip else 1) < 0)
     return flip, from_apex, ("slices reversed to run from base to apex",) if flip else ()
 
@@ -214,85 +229,92 @@ def _trigger(image: Any) -> tuple[np.ndarray | None, tuple[str, ...]]:
     return None, ()
 
 
-# -- segmentation ------------------------------------------------------------------------------------------------------
+# -- segmentation ----------------------------------------------------------------------------------
 
 
-def _drawn(path: Path, stem: str, frames: np.ndarray, image: Any) -> Drawn:
-    """The segmentation beside a stack, in the order of its file; empty if there is none or it does not fit."""
+def _segmentation(path: Path, stem: str, frames: np.ndarray, image: Any) -> Segmentation:
+    """The segmentation beside a stack, in the order of its file.
+
+    Empty if there is none or it does not fit.
+    """
     whole = _beside(path, f"seg_{stem}")
-    at_ed, at_es = (_beside(path, f"seg_{stem}_{phase}") for phase in ("ED", "ES"))
+    ed_file, es_file = (_beside(path, f"seg_{stem}_{phase}") for phase in ("ED", "ES"))
     try:
         if whole and not _stem(path).endswith("_ED"):
-            return _of_whole(_labels(whole, frames, image), frames.shape[1])
-        if at_ed:
-            es = _labels(at_es, frames, image)[:, 0] if at_es else None
-            return _of_ends(
-                _labels(at_ed, frames, image)[:, 0], es, _phases(path, stem, frames, image)
-            )
-        return Drawn()
+            return _of_whole(_masks(whole, frames, image), frames.shape[1])
+        if ed_file:
+            es = _masks(es_file, frames, image)[:, 0] if es_file else None
+            ed = _masks(ed_file, frames, image)[:, 0]
+            return _of_ends(ed, es, _phases(path, stem, frames, image))
+        return Segmentation()
     except Excluded as error:
-        return Drawn(words=(f"{LEFT_OUT}{error}",))
+        return Segmentation(words=(f"{LEFT_OUT}{error}",))
 
 
-def _labels(file: Path, frames: np.ndarray, image: Any) -> np.ndarray:
+def _masks(file: Path, frames: np.ndarray, image: Any) -> np.ndarray:
     """(slices, phases, height, width) uint8.
 
     Raises:
         Excluded: unreadable, of another size or place, or with other labels than 0 … 3.
     """
     values = _same(_load(file), frames, image)
-    labels = np.where(np.isin(values, (1, 2, 3)), values, 0).astype(np.uint8)
-    if not np.array_equal(labels, values):
+    masks = np.where(np.isin(values, (1, 2, 3)), values, 0).astype(np.uint8)
+    if not np.array_equal(masks, values):
         raise Excluded("labels other than 0 to 3")
-    return labels
+    return masks
 
 
-def _of_whole(masks: np.ndarray, phases: int) -> Drawn:
-    """From a segmentation of the cycle; a phase in which the cavity all but vanished is taken as not segmented."""
+def _of_whole(masks: np.ndarray, phases: int) -> Segmentation:
+    """From a segmentation of the cycle.
+
+    A phase in which the cavity all but vanished is taken as not segmented.
+    """
     if masks.shape[1] != phases:
         raise Excluded("another number of phases")
     blood = (masks == cmr.BLOOD).sum((0, 2, 3))
-    failed = 2 * blood < np.minimum(
-        np.roll(blood, 1), np.roll(blood, -1)
-    )  # between two phases it does not halve
-    masked = tuple(int(t) for t in np.flatnonzero((blood >= cmr.LEAST_BLOOD) & ~failed))
+    # Between two phases it does not halve.
+    is_failed = 2 * blood < np.minimum(np.roll(blood, 1), np.roll(blood, -1))
+    masked = tuple(int(t) for t in np.flatnonzero((blood >= cmr.LEAST_BLOOD) & ~is_failed))
     masks = np.where(np.isin(np.arange(phases), masked)[:, None, None], masks, np.uint8(0))
     es = cmr.end_systole(masks, masked)
-    words = ("phases with a failed segmentation left out",) if failed.any() else ()
-    return Drawn(
-        masks,
-        masked,
-        masks[:, 0] if 0 in masked else None,
-        None if es is None else masks[:, es],
-        words,
-    )
+    words = ("phases with a failed segmentation left out",) if is_failed.any() else ()
+    ed_mask = masks[:, 0] if 0 in masked else None
+    es_mask = None if es is None else masks[:, es]
+    return Segmentation(masks, masked, ed_mask, es_mask, words)
 
 
-def _of_ends(ed: np.ndarray, es: np.ndarray | None, phases: tuple[int, int | None, int]) -> Drawn:
-    """From segmentations of end-diastole and end-systole, laid to their phases; `phases`: of ED, of ES, in all."""
+def _of_ends(
+    ed: np.ndarray, es: np.ndarray | None, phases: tuple[int, int | None, int]
+) -> Segmentation:
+    """From segmentations of end-diastole and end-systole, laid to their phases.
+
+    `phases`: of ED, of ES, in all.
+    """
     at_ed, at_es, count = phases
     masks = np.zeros((len(ed), count, *ed.shape[1:]), np.uint8)
     masks[:, at_ed] = ed
     if es is not None and at_es is not None:
         masks[:, at_es] = es
-        return Drawn(masks, (at_ed, at_es), ed, es)
+        return Segmentation(masks, (at_ed, at_es), ed, es)
     words = ("phase of the segmented end-systole not known",) if es is not None else ()
-    return Drawn(masks, (at_ed,), ed, es, words)
+    return Segmentation(masks, (at_ed,), ed, es, words)
 
 
 def _phases(path: Path, stem: str, frames: np.ndarray, image: Any) -> tuple[int, int | None, int]:
-    """The phases of ED and ES, by the frames `_ED` and `_ES` beside a 4-D stack, and how many there are."""
+    """The phases of ED and ES, by the frames `_ED` and `_ES` beside a 4-D stack, and how many there
+    are.
+    """
     count = frames.shape[1]
     if _stem(path).endswith("_ED"):
         return 0, 1, count
-    found = [_beside(path, f"{stem}_{phase}") for phase in ("ED", "ES")]
-    at = [
+    ed_file, es_file = (_beside(path, f"{stem}_{phase}") for phase in ("ED", "ES"))
+    ed_phase, es_phase = (
         _phase_of(_same(_load(file), frames, image)[:, 0], frames) if file else None
-        for file in found
-    ]
-    if found[0] and at[0] != 0:
+        for file in (ed_file, es_file)
+    )
+    if ed_file and ed_phase != 0:
         raise Excluded("its end-diastole is not the first phase")
-    return 0, at[1], count
+    return 0, es_phase, count
 
 
 def _phase_of(still: np.ndarray, frames: np.ndarray) -> int | None:
@@ -303,12 +325,13 @@ def _phase_of(still: np.ndarray, frames: np.ndarray) -> int | None:
     return None
 
 
-# -- names -------------------------------------------------------------------------------------------------------------
+# -- names -----------------------------------------------------------------------------------------
 
 
 def _beside(file: Path, stem: str) -> Path | None:
     """The file of that stem in the same folder, if there is one."""
-    return next((found for end in ENDINGS if (found := file.with_name(stem + end)).is_file()), None)
+    candidates = [file.with_name(stem + ending) for ending in ENDINGS]
+    return next((candidate for candidate in candidates if candidate.is_file()), None)
 
 
 def _key(file: Path) -> str:

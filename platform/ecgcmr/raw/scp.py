@@ -1,9 +1,10 @@
 """SCP-ECG (EN 1064, ISO 11073-91064): the rhythm data of section 6, decoded by `ecgdatakit`.
 
-One idea: the library decodes, this reader decides what may pass. Its decoding (Huffman code, second differences, gain)
-is exact for a recording that exists in three formats; subtracted reference beats and tables of the file's own are held
-against an encoder in the tests. Bimodal compression and long-term data are refused, as is a record whose checksums
-fail. Of the header only age and sex are taken.
+One idea: the library decodes, this reader decides what may pass. Its decoding (Huffman code, second
+differences, gain) is exact for a recording that exists in three formats; subtracted reference beats
+and tables of the file's own are held against an encoder in the tests. Bimodal compression and
+long-term data are refused, as is a record whose checksums fail. Of the header only age and sex are
+read.
 """
 
 import re
@@ -19,9 +20,8 @@ from ecgcmr.raw import archive
 from ecgcmr.raw.records import EcgRecord, age_in_years, key, patient, standard_leads
 
 _NOT_DECODED = "SCP-ECG compression that is not decoded"
-LIMIT = (
-    1 << 20
-)  # bytes; ten seconds take 35 to 240 kB, and the library needs seconds to decode a MiB
+# Bytes; ten seconds need 35 to 240 kB, and the library needs seconds to decode a MiB.
+LIMIT = 1 << 20
 
 
 def find(path: str) -> list[str]:
@@ -35,16 +35,17 @@ def find(path: str) -> list[str]:
         return [str(place)]
     if not place.exists():
         raise InputError(f"{path}: no such file or folder")
-    found = archive.find(place, (".scp",))
-    if not found:
+    sources = archive.find(place, (".scp",))
+    if not sources:
         raise InputError(
-            f"{path}: no SCP-ECG file (*.scp) in this folder; name the folder that holds the recordings"
+            f"{path}: no SCP-ECG file (*.scp) in this folder; "
+            "name the folder that holds the recordings"
         )
-    return found
+    return sources
 
 
 def suits(file: Path, head: bytes) -> bool:
-    """Whether a file begins with SCP-ECG's section 0, whose first pointer is to itself at byte 7."""
+    """Whether a file begins with SCP-ECG's section 0; its first pointer is to itself at byte 7."""
     return head[8:10] == b"\0\0" and head[22:24] == b"\0\0" and head[28:32] == b"\7\0\0\0"
 
 
@@ -52,19 +53,20 @@ def read(source: str) -> EcgRecord:
     """Read one recording.
 
     Raises:
-        Excluded: it cannot be decoded, its checksums fail, its leads are not simultaneous, or its gain is not stated.
+        Excluded: it cannot be decoded, its checksums fail, its leads are not simultaneous, or its
+            gain is not stated.
     """
     with archive.opened(source) as file:
         record = _decoded(file)
     signal, leads = standard_leads(_rows(record))
     header = record.patient
-    stated = None if header.age is None else float(header.age)
+    stated_age = None if header.age is None else float(header.age)
     return EcgRecord(
         key=key(source),
         signal=signal,
         rate_hz=float(record.leads[0].sampling_rate),
         leads=leads,
-        age=age_in_years(stated, _day(header.birth_date), _day(record.recording.date)),
+        age=age_in_years(stated_age, _day(header.birth_date), _day(record.recording.date)),
         sex={"F": 0.0, "M": 1.0}.get(header.sex),
         height=None,
         weight=None,
@@ -97,8 +99,8 @@ def _parsed(file: Path) -> ecgdatakit.ECGRecord:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what the library warns of, the record says too
         try:
-            found = ecgdatakit.FileParser.detect_format(file)
-            if found and found["name"] == "SCP-ECG":
+            detection = ecgdatakit.FileParser.detect_format(file)
+            if detection and detection["name"] == "SCP-ECG":
                 return ecgdatakit.FileParser.parse(file, units="mV")
         except ecgdatakit.UnsupportedFormatError:
             raise Excluded(_NOT_DECODED) from None

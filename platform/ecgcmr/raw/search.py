@@ -11,12 +11,13 @@ from ecgcmr.raw.records import head, row
 def recordings(kind: str, path: Path) -> list[tuple[str, str]]:
     """The reader's name and the source of every recording of a file or folder, in order.
 
-    Files in a folder that no reader knows are passed over; one that its reader cannot look into is listed, for `read` to
-    refuse.
+    Files in a folder that no reader knows are passed over; one that its reader cannot look into is
+    listed, for `read` to refuse.
 
     Args:
         kind: "ecg" or "cmr".
-        path: a file, one recording of several in a file (`file.hdf5#17`, `records.zip#a/rec.hea`), or a folder.
+        path: a file, one recording of several in a file (`file.hdf5#17`, `records.zip#a/rec.hea`),
+            or a folder.
 
     Raises:
         Excluded: there is none that any reader knows; says why.
@@ -28,38 +29,36 @@ def recordings(kind: str, path: Path) -> list[tuple[str, str]]:
         raise Excluded("no regular file")  # reading a pipe would wait for a writer
     reader = whose(kind, file)
     if file != path:
-        found = [(reader, str(path))] if reader else []
+        sources = [(reader, str(path))] if reader else []
     elif reader or file.is_file():
-        found = _inside(kind, file)
+        sources = _inside(kind, file)
     else:
-        found = [
-            one
-            for inside in sorted(file.rglob("*"))
-            if inside.is_file()
-            for one in _inside(kind, inside)
-        ]
-    if not found:
-        known = ", ".join(name for name in raw.READERS[kind] if name not in raw.ASKED_FOR)
-        raise Excluded(f"no {kind.upper()} in a format that can be read ({known})")
-    return [
-        one for one in dict.fromkeys(found) if one[0]
-    ]  # one of several files may have been found by each
+        files = [inside for inside in sorted(file.rglob("*")) if inside.is_file()]
+        sources = [source for inside in files for source in _inside(kind, inside)]
+    if not sources:
+        formats = ", ".join(name for name in raw.READERS[kind] if name not in raw.ASKED_FOR)
+        raise Excluded(f"no {kind.upper()} in a format that can be read ({formats})")
+    # A recording of several files may have been found by each of them.
+    return [(name, source) for name, source in dict.fromkeys(sources) if name]
 
 
 def file_of(source: str) -> Path:
-    """The file or folder of a source such as `exams.hdf5#17` or `records.zip#a/rec.hea`, whether it is there or not."""
-    return (
-        Path(source) if Path(source).exists() else Path(archive.split(source)[0] or row(source)[0])
-    )
+    """The file or folder of a source such as `exams.hdf5#17` or `records.zip#a/rec.hea`, whether it
+    is there or not.
+    """
+    path = Path(source)
+    return path if path.exists() else Path(archive.split(source)[0] or row(source)[0])
 
 
 def whose(kind: str, file: Path) -> str:
-    """The first reader that takes a file or folder for its own; "" if none does."""
+    """The first reader that a file or folder suits; "" if none."""
     return next((name for name, reader in raw.READERS[kind].items() if takes(reader, file)), "")
 
 
 def takes(reader: raw.Reader, file: Path) -> bool:
-    """Whether a file or folder is a reader's: it suits, or it is an archive whose first recording does."""
+    """Whether a file or folder is a reader's: it suits, or it is an archive whose first recording
+    does.
+    """
     if reader.suits(file, head(file)):
         return True
     if not archive.is_archive(file):
@@ -77,9 +76,8 @@ def takes(reader: raw.Reader, file: Path) -> bool:
 def _inside(kind: str, file: Path) -> list[tuple[str, str]]:
     try:
         name = whose(kind, file)
-        return (
-            [(name, source) for source in raw.READERS[kind][name].find(str(file))] if name else []
-        )
+        sources = raw.READERS[kind][name].find(str(file)) if name else []
+        return [(name, source) for source in sources]
     except InputError:
         return [(name, str(file))]
     except OSError:  # not ours to open

@@ -1,9 +1,11 @@
-"""ECGs as plain arrays: NumPy (.npy, .npz) and PyTorch (.pt), stacked (N, 12, 5000), a list of (12, 5000), or one of them.
+"""ECGs as plain arrays: NumPy (.npy, .npz) and PyTorch (.pt), stacked (N, 12, 5000), a list of (12,
+5000), or one of them.
 
-One idea: an array says nothing of itself, so only what leaves no doubt is taken: twelve leads in standard order, 10 s at
-500 Hz (5000 samples), millivolts. The authors' own files have this form, but those named `…_noBase_gn` are normalised by
-lead group. Their millivolts are lost, and with them what a height means and every check of it, so here they are refused;
-`normalised` takes them. Files are read without running code from them.
+One idea: an array says nothing of itself, so only what leaves no doubt is read: twelve leads in
+standard order, 10 s at 500 Hz (5000 samples), millivolts. The authors' own files have this form,
+but those named `…_noBase_gn` are normalised by lead group. Their millivolts are lost, and with them
+what a height means and every check of it, so here they are refused; `normalised` takes them. Files
+are read without running code from them.
 
 Source: issue 1 of oetu/MMCL-ECG-CMR: a tensor of (28030, 12, 5000).
 """
@@ -30,13 +32,13 @@ FORM = (12, ecg.SAMPLES)
 GROUP = "lead group"
 OTHER = "no array of 12 leads and 5000 samples"
 
-Recordings = (
-    Sequence[torch.Tensor] | torch.Tensor | np.ndarray
-)  # one recording each along the first axis
+# One recording each along the first axis.
+Recordings = Sequence[torch.Tensor] | torch.Tensor | np.ndarray
 
 
 def find(path: str) -> list[str]:
-    """List the recordings of the files under a folder, or of the one named: `file#row`, or the file where it holds one.
+    """List the recordings of the files under a folder, or of the one named: `file#row`, or the file
+    where it holds one.
 
     Arrays of another form in a folder, such as images and labels beside the ECGs, are passed over.
 
@@ -49,20 +51,22 @@ def find(path: str) -> list[str]:
         if root.is_file()
         else sorted(f for f in root.rglob("*") if f.suffix.lower() in ENDINGS)
     )
-    found = [source for file in files for source in _sources(file, alone=root.is_file())]
-    if not found:
+    sources = [source for file in files for source in _sources(file, alone=root.is_file())]
+    if not sources:
         raise InputError(
             f"{path}: no array of ECGs (*.npy, *.npz or *.pt of (N, 12, 5000)) here; name one"
         )
-    return found
+    return sources
 
 
 def _sources(file: Path, *, alone: bool) -> list[str]:
     try:
-        held = _open(file)
+        recordings = _open(file)
     except Excluded as error:
         return [str(file)] if alone or str(error) != OTHER else []
-    return [str(file)] if len(held) == 1 else [f"{file}#{i}" for i in range(len(held))]
+    if len(recordings) == 1:
+        return [str(file)]
+    return [f"{file}#{number}" for number in range(len(recordings))]
 
 
 def suits(file: Path, head: bytes) -> bool:
@@ -72,9 +76,7 @@ def suits(file: Path, head: bytes) -> bool:
         return ending in ENDINGS and head.startswith(b"PK")
     try:
         return _ecgs(_npy_form(BytesIO(head))[0])
-    except (
-        Exception
-    ):  # numpy's header is Python: its parser raises TokenError, RecursionError and others
+    except Exception:  # numpy's header is Python: TokenError, RecursionError and others
         return False
 
 
@@ -88,9 +90,10 @@ def read(source: str) -> EcgRecord:
         Excluded: damaged, pickled, of another form, or normalised.
     """
     signal = array(source)
-    if how := normalised(signal):
-        lost = f"normalised by {how}, the millivolts are lost"
-        raise Excluded(f"{lost}; the format 'normalised' takes it" if how == GROUP else lost)
+    norm = normalised(signal)
+    if norm:
+        reason = f"normalised by {norm}, the millivolts are lost"
+        raise Excluded(f"{reason}; the format 'normalised' takes it" if norm == GROUP else reason)
     return EcgRecord(
         key=key(source),
         signal=signal,
@@ -112,27 +115,28 @@ def array(source: str) -> np.ndarray:
         Excluded: damaged, pickled, or of another form.
     """
     file, number = row(source)
-    held = _open(file)
-    if number >= len(held):
+    recordings = _open(file)
+    if number >= len(recordings):
         raise Excluded("no such row")
-    chosen = held[number]
-    return np.array(
-        chosen.detach().float().numpy() if isinstance(chosen, torch.Tensor) else chosen,
-        dtype=np.float32,
-    )
+    recording = recordings[number]
+    if isinstance(recording, torch.Tensor):
+        recording = recording.detach().float().numpy()
+    return np.array(recording, dtype=np.float32)
 
 
 def normalised(signal: np.ndarray) -> str:
-    """How a recording was normalised: by "lead" or "lead group" to mean 0 and variance 1, by "range" to 0 … 1; "" if not.
+    """How a recording was normalised: by "lead" or "lead group" to mean 0 and variance 1, by
+    "range" to 0 … 1; "" if not.
 
-    Of the 223 CinC recordings none is taken for normalised, and all are once they are normalised and stored as float16;
-    without this one of them would pass for millivolts.
+    Of the 223 CinC recordings none is taken for normalised, and all are once they are normalised
+    and stored as float16; without this one of them would pass for millivolts.
     """
-    filled = np.nan_to_num(signal.astype(np.float64))
-    for how, parts in (("lead", filled), (GROUP, np.split(filled, np.cumsum(ecg.GROUPS)[:-1]))):
-        if all(abs(part.mean()) < 2e-3 and abs(part.var() - 1) < 2e-2 for part in parts):
-            return how
-    return "range" if filled.min() == 0 and filled.max() == 1 else ""
+    values = np.nan_to_num(signal.astype(np.float64))
+    lead_groups = np.split(values, np.cumsum(ecg.GROUPS)[:-1])
+    for norm, groups in (("lead", values), (GROUP, lead_groups)):
+        if all(abs(group.mean()) < 2e-3 and abs(group.var() - 1) < 2e-2 for group in groups):
+            return norm
+    return "range" if values.min() == 0 and values.max() == 1 else ""
 
 
 def _ecgs(shape: Sequence[int]) -> bool:
@@ -140,7 +144,8 @@ def _ecgs(shape: Sequence[int]) -> bool:
 
 
 def _open(file: Path) -> Recordings:
-    """The recordings of a file; arrays of several are mapped or kept, so that a row costs no more than itself.
+    """The recordings of a file; arrays of several are mapped or kept, so that a row costs no more
+    than itself.
 
     Raises:
         Excluded: it cannot be read, or holds something else.
@@ -155,24 +160,27 @@ def _open(file: Path) -> Recordings:
 
 
 @lru_cache(maxsize=1)  # rows are read file by file
-def _opened(path: str, size: int, modified: int) -> Recordings:
+def _opened(path: str, size: int, modified_ns: int) -> Recordings:
     opener = {".npz": _npz, ".pt": _pt}.get(Path(path).suffix.lower(), _npy)
-    held = opener(path)
-    if isinstance(held, list):
-        return held
-    floats = held.is_floating_point() if isinstance(held, torch.Tensor) else held.dtype.kind == "f"
-    if not _ecgs(held.shape) or not floats:
+    recordings = opener(path)
+    if isinstance(recordings, list):
+        return recordings
+    floats = (
+        recordings.is_floating_point()
+        if isinstance(recordings, torch.Tensor)
+        else recordings.dtype.kind == "f"
+    )
+    if not _ecgs(recordings.shape) or not floats:
         raise Excluded(OTHER)
-    return held if held.ndim == 3 else held[None]
+    return recordings if recordings.ndim == 3 else recordings[None]
 
 
 def _npy(path: str) -> np.ndarray:
-    held = np.load(path, mmap_mode="r", allow_pickle=False)
-    if (
-        held.offset + held.nbytes != Path(path).stat().st_size
-    ):  # what was inserted would shift all that follows
+    memmap = np.load(path, mmap_mode="r", allow_pickle=False)
+    # What was inserted would shift all that follows.
+    if memmap.offset + memmap.nbytes != Path(path).stat().st_size:
         raise Excluded("unreadable array file")
-    return held
+    return memmap
 
 
 def _npy_form(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
@@ -186,46 +194,45 @@ def _npy_form(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
 def _npz(path: str) -> np.ndarray:
     """The one array of an archive that has the form of ECGs."""
     with zipfile.ZipFile(path) as archive:
-        fitting = []
+        names = []
         for member in archive.infolist():
             with archive.open(member) as file:
                 shape, dtype = _npy_form(file)
-            stated = np.prod(shape, dtype=np.float64) * dtype.itemsize
+            claimed_bytes = np.prod(shape, dtype=np.float64) * dtype.itemsize
             if _ecgs(shape) and dtype.kind == "f":
-                if stated > min(UNPACKED_LIMIT, member.file_size):  # a header can state any shape
+                if claimed_bytes > min(
+                    UNPACKED_LIMIT, member.file_size
+                ):  # a header can state any shape
                     raise Excluded("file too large")
-                fitting.append(member.filename)
-    if len(fitting) != 1:
-        raise Excluded("several arrays of ECGs in one file" if fitting else OTHER)
+                names.append(member.filename)
+    if len(names) != 1:
+        raise Excluded("several arrays of ECGs in one file" if names else OTHER)
     with np.load(path, allow_pickle=False) as arrays:
-        return arrays[fitting[0].removesuffix(".npy")]
+        return arrays[names[0].removesuffix(".npy")]
 
 
 def _pt(path: str) -> list[torch.Tensor] | torch.Tensor:
     """A tensor or a list of tensors, mapped from the disk.
 
-    PyTorch stores its parts as they are: a packed one could expand without end, a tensor larger than the file is a view
-    that repeats or reaches beyond its part.
+    PyTorch stores its parts as they are: a packed one could expand without end, a tensor larger
+    than the file is a view that repeats or reaches beyond its part.
     """
     with zipfile.ZipFile(path) as archive:
         if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
             raise Excluded("unreadable array file")
     try:
-        held = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:
         raise Excluded("not plain tensors") from error
-    tensors = list(held) if isinstance(held, (list, tuple)) else [held]
-    if not tensors or not all(
-        isinstance(t, torch.Tensor) and t.layout == torch.strided for t in tensors
-    ):
+    tensors = list(content) if isinstance(content, (list, tuple)) else [content]
+    plain = [isinstance(t, torch.Tensor) and t.layout == torch.strided for t in tensors]
+    if not all(plain) or not tensors:
         raise Excluded(OTHER)
-    if any(
-        max(t.numel() * t.element_size(), t.untyped_storage().nbytes()) > Path(path).stat().st_size
-        for t in tensors
-    ):
+    size = Path(path).stat().st_size
+    if any(max(t.numel() * t.element_size(), t.untyped_storage().nbytes()) > size for t in tensors):
         raise Excluded("unreadable array file")
-    if not isinstance(held, (list, tuple)):
-        return held
+    if not isinstance(content, (list, tuple)):
+        return content
     if not all(tuple(t.shape) == FORM and t.is_floating_point() for t in tensors):
         raise Excluded(OTHER)
     return tensors

@@ -16,11 +16,13 @@ from typing import Any
 
 import pandas as pd
 
-from ecgcmr import __version__, paper, presets, store, tasks
+from ecgcmr import __version__, paper, presets, signals, store, tasks
 from ecgcmr import trial as trials
+from ecgcmr.cohort import presence
 from ecgcmr.cohort.dataset import Cohort
 from ecgcmr.cohort.linkage import SPLITS
 from ecgcmr.paper import SHORT
+from ecgcmr.runs import Run, all_runs
 from ecgcmr.trial import Trial
 
 SPLIT_TITLES = {"train": "Training", "val": "Validation", "test": "Test"}
@@ -48,22 +50,9 @@ PACKAGES = (
 )
 
 
-@dataclass(frozen=True)
-class Run:
-    """A finished trial: its folder, what it is, and the content of `trial.json`."""
-
-    folder: Path
-    trial: Trial
-    record: Mapping[str, Any]
-
-
 def read(runs: Path) -> list[Run]:
     """Every finished trial, in the order of `order`."""
-    found = [
-        Run(folder, trials.from_json(record["trial"]), record)
-        for folder, record in store.records(runs)
-    ]
-    return sorted(found, key=lambda run: order(run.trial))
+    return sorted(all_runs(runs), key=lambda run: order(run.trial))
 
 
 def order(trial: Trial) -> tuple[Any, ...]:
@@ -88,16 +77,11 @@ def titled(trial: Trial) -> str:
     return f"{TITLES.get(trial.label, trial.label)}, {SIGNALS.get(trial.task, trial.task)}"
 
 
-def sweep(trial: Trial) -> str:
-    """The folder that a pre-training shares with its own kind at other rates: `<space>/<stage>/<task>/<label>`."""
-    return trial.name.rsplit("/", 2)[0]
-
-
 def sweeps(runs: Iterable[Run]) -> set[str]:
-    """The pre-trainings that ran at several rates, by `sweep`."""
+    """The pre-trainings that ran at several rates, by `Trial.system_folder`."""
     rates: dict[str, set[float]] = {}
     for trial in (run.trial for run in runs if run.trial.stage == "pretrain"):
-        rates.setdefault(sweep(trial), set()).add(dict(trial.knobs).get("lr", 0.0))
+        rates.setdefault(trial.system_folder, set()).add(dict(trial.knobs).get("lr", 0.0))
     return {name for name, several in rates.items() if len(several) > 1}
 
 
@@ -173,12 +157,12 @@ def splits(opened: Cohort) -> list[tuple[str, int, list[tuple[str, int]]]]:
     found = []
     for split in SPLITS:
         rows = index[index.split == split]
-        both = int((rows.has_ecg & rows.has_cmr).sum())
+        both = int(presence.has(rows, *signals.ALWAYS).sum())
         held = [
-            ("with ECG", int(rows.has_ecg.sum())),
-            ("with CMR", int(rows.has_cmr.sum())),
-            ("with both", both),
+            (f"with {signals.SIGNALS[name].title}", int(presence.has(rows, name).sum()))
+            for name in signals.ALWAYS
         ]
+        held.append(("with both", both))
         found.append((SPLIT_TITLES[split], len(rows), [("people", rows.subject.nunique()), *held]))
     return found
 
@@ -262,7 +246,7 @@ def pretrainings(runs: Sequence[Run], rows: pd.DataFrame) -> list[dict[str, str]
     started = {start for run in runs for _, start in run.trial.starts}
     swept, lines = sweeps(runs), []
     for run in runs:
-        trial, note = run.trial, run.record["provenance"]
+        trial, note = run.trial, run.provenance
         if trial.stage != "pretrain":
             continue
         lines.append(
@@ -275,7 +259,7 @@ def pretrainings(runs: Sequence[Run], rows: pd.DataFrame) -> list[dict[str, str]
                 "rate": f"{dict(trial.knobs)['lr']:g}" if "lr" in dict(trial.knobs) else "default",
                 "loss": f"{losses[trial.name]:.4f}" if trial.name in losses else "—",
                 "time": f"{note['seconds'] / 60:,.1f} min" if "seconds" in note else "—",
-                "status": "" if run.record["status"] == "finished" else run.record["status"],
+                "status": "" if run.status == "finished" else run.status,
                 "chosen": "✓" if trial.name in started else "—",
             }
         )
@@ -296,10 +280,11 @@ def starts(trial: Trial, swept: Collection[str]) -> str:
         return "—"
     words = []
     for part, name in trial.starts:
-        label, point = [*name.split("/"), "", "", "", "", ""][3:5]
-        rates = [word for word in point.split(",") if word.startswith("lr=")]
-        rate = f" ({rates[0]})" if rates and name.rsplit("/", 2)[0] in swept else ""
-        words.append(f"{SIGNALS.get(part, part)}: {TITLES.get(label, label or name)}{rate}")
+        parts = trials.name_parts(name)
+        rates = [word for word in parts.point.split(",") if word.startswith("lr=")]
+        rate = f" ({rates[0]})" if rates and parts.system_folder in swept else ""
+        title = TITLES.get(parts.label, parts.label or name)
+        words.append(f"{SIGNALS.get(part, part)}: {title}{rate}")
     return ", ".join(words) or "random weights"
 
 
@@ -361,7 +346,7 @@ def commands(manifest: Mapping[str, Any], spaces: Sequence[str]) -> str:
 
 def settings(runs: Sequence[Run], manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What one has to know to run the same again, as (name, words) pairs."""
-    notes = [run.record["provenance"] for run in runs]
+    notes = [run.provenance for run in runs]
     seeds = {
         stage: sorted({run.trial.seed for run in runs if run.trial.stage == stage})
         for stage in trials.STAGES
@@ -468,4 +453,4 @@ def _cell(trial: Trial) -> tuple[Any, ...]:
 def fingerprints(runs: Sequence[Run]) -> list[tuple[str, str, str]]:
     """Name, fingerprint and status of every final run and of every pre-training."""
     kept = [run for run in runs if run.trial.stage != "grid"]
-    return [(run.trial.name, run.record["fingerprint"], run.record["status"]) for run in kept]
+    return [(run.trial.name, run.fingerprint, run.status) for run in kept]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ecgcmr import store
+from ecgcmr import files
 from ecgcmr.inference import explain, predict
 from ecgcmr.inference.model import Model
 from ecgcmr.paper import TITLES
@@ -30,7 +30,7 @@ def pair(found: explain.Pair, label: str, caption: str) -> Figure:
     )
     maps = {TITLES.get(label, label): found.similarity}
     return heatmaps.figure6(
-        [heatmaps.Case(f"{caption}\n{span}", found.ecg, ecg.RATE_HZ, found.cmr[1], maps)]
+        [heatmaps.Case(f"{caption}\n{span}", found.ecg, ecg.RATE_HZ, found.image[1], maps)]
     )
 
 
@@ -62,23 +62,23 @@ def attention(
         else:
             weights = explain.attention(model, one.ecg[None])[0]
             written[one.key] = explain.table(weights, model.patch_s)
-            title = f"{one.key}, as prepared for {model.name}, and its attention"
+            title = f"{one.key}, as prepared for {model.run.name}, and its attention"
             drawn = recordings.attended_ecg(one.ecg, ecg.RATE_HZ, weights, model.patch_s, title)
             recordings.save(drawn, out / f"{one.key}.png")
             _write(
                 out / one.key,
                 written[one.key],
-                {"recording": one.key, "run": model.name, "patch_s": model.patch_s},
+                {"recording": one.key, "run": model.run.name, "patch_s": model.patch_s},
             )
     return written
 
 
 def _write(stem: Path, table: pd.DataFrame, notes: dict[str, object]) -> None:
-    store.write_whole(
+    files.write_whole(
         stem.with_name(f"{stem.name}.csv"), lambda aside: table.round(6).to_csv(aside, index=False)
     )
     records = table.round(6).to_dict("records")
-    store.write_json(stem.with_name(f"{stem.name}.json"), {**notes, "weights": records})
+    files.write_json(stem.with_name(f"{stem.name}.json"), {**notes, "weights": records})
 
 
 def most(table: pd.DataFrame, count: int = 3) -> str:

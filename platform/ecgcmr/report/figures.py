@@ -4,25 +4,25 @@ The files of `plots/` draw plain numbers; what these numbers are is decided here
 stated in the captions. A figure that nothing on disk can fill is left out, and one that should be there says why it is not.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from ecgcmr import store, tasks
+from ecgcmr.cohort import presence
 from ecgcmr.cohort.dataset import Cohort
 from ecgcmr.errors import InputError
+from ecgcmr.evaluation import selection
 from ecgcmr.evaluation.statistics import Bins
 from ecgcmr.inference import explain
 from ecgcmr.paper import LOW_LABEL, SHORT, TITLES, Layout
 from ecgcmr.report import appendix
-from ecgcmr.report.appendix import Run
 from ecgcmr.report.plots import curves, heatmaps, paper, recordings
 from ecgcmr.report.results.evidence import BASELINE, OURS, Evidence
 from ecgcmr.report.results.verdicts import Comparison
+from ecgcmr.runs import Run
 from ecgcmr.signals import ecg
 
 PERCENT = {"auroc": 100.0, "pearson": 1.0}  # AUROC is shown in percent, r as it is
@@ -107,31 +107,28 @@ def _title_of(label: str) -> str:
     )
 
 
-def figure6(
-    runs: Path, opened: Cohort, found: Sequence[Run], rows: pd.DataFrame, space: str, ending: str
-) -> Drawing | None:
+def figure6(opened: Cohort, finished: Sequence[Run], space: str, ending: str) -> Drawing | None:
     """Similarity maps of the multimodal systems on four validation subjects; None if no such system was pre-trained."""
-    names = mapped(found, rows, space)
-    if not names:
-        return None
     name, title = f"figure6{ending}", "Figure 6. Where ECG and image agree"
     try:
-        shown = explain.cases(opened)
-        maps = explain.maps_for(runs, opened, list(names.values()), shown)
+        mapped = mapped_systems(finished, space)
+        if not mapped:
+            return None
+        subjects = explain.cases(opened)
+        maps = explain.maps_for(list(mapped.values()), opened, subjects)
     except InputError as error:
-        return Drawing(
-            name, title, "", None, f"Not drawn: {str(error).replace(str(runs), 'runs')}."
-        )
-    signals = opened.load(shown, ("ecg", "cmr"))
+        home = str(next(iter(finished)).home)
+        return Drawing(name, title, "", None, f"Not drawn: {str(error).replace(home, 'runs')}.")
+    signals = opened.load(subjects, ("ecg", "cmr"))
     cases = [
         heatmaps.Case(
             caption,
             signals["ecg"][i].astype(float),
             ecg.RATE_HZ,
             signals["cmr"][i][1],
-            {TITLES[label]: maps[trial][i] for label, trial in names.items()},
+            {TITLES[label]: maps[run.name][i] for label, run in mapped.items()},
         )
-        for i, caption in enumerate(shown["caption"])
+        for i, caption in enumerate(subjects["caption"])
     ]
     caption = (
         "Cosine similarity of the whole ECG and each region of the same subject’s image, in the space where both were "
@@ -140,28 +137,24 @@ def figure6(
     return Drawing(name, title, caption, heatmaps.figure6(cases))
 
 
-def mapped(found: Iterable[Run], rows: pd.DataFrame, space: str) -> dict[str, str]:
+def mapped_systems(finished: Sequence[Run], space: str) -> dict[str, Run]:
     """The multimodal pre-training that stands for each system of Figure 6, by label.
 
-    Of several, e.g. a sweep over rates, that which something was trained from; if nothing was, or several were used, the one
-    of least validation loss.
+    Raises:
+        InputError: of several, none was chosen (`selection.standing_pretraining`).
     """
-    found = list(found)
-    started = {start for run in found for _, start in run.trial.starts}
-    losses = rows[(rows.split == "val") & (rows.metric == "loss")].set_index("trial").value
-    names = {}
+    systems = {}
     for label in MAPPED:
-        made = [
-            run.trial.name
-            for run in found
-            if (run.trial.space, run.trial.stage, run.trial.method, run.trial.label)
-            == (space, "pretrain", "mmcl", label)
-            and run.record["status"] != "diverged"
+        kind = (space, "pretrain", "mmcl", label)
+        pretrained = [
+            run
+            for run in finished
+            if (run.trial.space, run.trial.stage, run.trial.method, run.trial.label) == kind
         ]
-        used = [name for name in made if name in started] or made
-        if used:
-            names[label] = min(used, key=lambda name: (float(losses.get(name, np.inf)), name))
-    return names
+        standing = selection.standing_pretraining(pretrained) if pretrained else None
+        if standing and not standing.diverged:
+            systems[label] = standing
+    return systems
 
 
 def forest(evidence: Evidence, layout: Layout, ending: str) -> Drawing | None:
@@ -229,7 +222,7 @@ def training(found: Sequence[Run]) -> list[Drawing]:
             rate = f", rate {dict(trial.knobs).get('lr', 0):g}"
             own = (
                 appendix.TITLES.get(trial.label, trial.label) + rate
-                if appendix.sweep(trial) in swept
+                if trial.system_folder in swept
                 else ""
             )
             name = (own or appendix.titled(trial)) + here
@@ -261,16 +254,17 @@ def training(found: Sequence[Run]) -> list[Drawing]:
 def example(opened: Cohort) -> list[Drawing]:
     """One subject of the validation split, with CMR if anyone has it; no name, no age: a picture is enough."""
     index = opened.rows("val")
-    index = index[index.has_ecg]
-    chosen = index[index.has_cmr].head(1) if index.has_cmr.any() else index.head(1)
+    index = index[presence.has(index, "ecg")]
+    imaged = presence.has(index, "cmr")
+    chosen = index[imaged].head(1) if imaged.any() else index.head(1)
     if chosen.empty:
         return []
-    names = ("ecg", "cmr") if bool(chosen.has_cmr.iloc[0]) else ("ecg",)
+    names = ("ecg", "cmr") if imaged.any() else ("ecg",)
     signals = opened.load(chosen, names)
-    printed = recordings.ecg_paper(signals["ecg"][0].astype(float), ecg.RATE_HZ)
+    printed = recordings.stored("ecg", signals["ecg"][0].astype(float))
     words = "A 12-lead ECG of the validation split, as prepared and before group normalisation."
     drawn = [Drawing("example-ecg", "", words, printed)]
     if "cmr" in signals:
         words = "The same subject’s short-axis frames, as the image encoder gets them."
-        drawn.append(Drawing("example-cmr", "", words, recordings.frames(signals["cmr"][0])))
+        drawn.append(Drawing("example-cmr", "", words, recordings.stored("cmr", signals["cmr"][0])))
     return drawn

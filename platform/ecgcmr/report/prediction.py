@@ -1,6 +1,8 @@
-"""The page of a prediction: one HTML file that stands alone, an ECG on millimetre paper and what a model answers to it.
+"""The page of a prediction: one HTML file that stands alone, an ECG on millimetre paper and what a
+model answers to it.
 
-It computes no answer. Beside each number stands what is usual in the model's cohort, at the end where the model comes from.
+It computes no answer. Beside each number stands what is usual in the model's cohort, at the end
+where the model comes from.
 """
 
 import base64
@@ -10,7 +12,7 @@ from typing import Any
 
 import jinja2
 
-from ecgcmr import store, tasks
+from ecgcmr import files, tasks
 from ecgcmr.inference.predict import NOTE, Answer, Model, Prediction
 from ecgcmr.report.plots import curves, recordings
 from ecgcmr.signals import ecg
@@ -21,12 +23,12 @@ TASK = {column: task for task in tasks.TASKS.values() for column in task.columns
 FOLDED = ("wt", "ecc", "err")  # by segment: 17 lines each
 
 
-def write(path: Path, found: Sequence[Prediction], model: Model) -> None:
+def write(path: Path, predictions: Sequence[Prediction], model: Model) -> None:
     """Write the page of some predictions, whole or not at all.
 
     Args:
         path: of the HTML file.
-        found: at most `MOST`, with their ECGs.
+        predictions: at most `MOST`, with their ECGs.
         model: what answered.
     """
     settings = jinja2.Environment(
@@ -36,33 +38,35 @@ def write(path: Path, found: Sequence[Prediction], model: Model) -> None:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    shown = [_shown(one) for one in found]
+    ecgs = [_shown(prediction) for prediction in predictions]
     words = {
-        "ecgs": shown,
+        "ecgs": ecgs,
         "about": origin(model),
         "note": NOTE,
         "synthetic": model.about["reader"] == "synthetic",
     }
     text = settings.get_template("prediction.html.jinja").render(words)
-    store.write_whole(path, lambda aside: aside.write_text(text, encoding="utf-8"))
+    files.write_whole(path, lambda aside: aside.write_text(text, encoding="utf-8"))
 
 
-def _shown(one: Prediction) -> dict[str, Any]:
-    assert one.ecg is not None
-    picture = base64.b64encode(curves.png(recordings.ecg_paper(one.ecg, ecg.RATE_HZ), DPI)).decode()
+def _shown(prediction: Prediction) -> dict[str, Any]:
+    assert prediction.ecg is not None
+    image = curves.png(recordings.ecg_paper(prediction.ecg, ecg.RATE_HZ), DPI)
     groups: dict[str, list[dict[str, Any]]] = {}
-    for answer in one.phenotypes.values():
+    for answer in prediction.phenotypes.values():
         title = TASK[answer.name].title if answer.name in TASK else "Phenotypes"
         groups.setdefault(title, []).append(_line(answer))
-    folded = {TASK[answer.name].title for answer in one.phenotypes.values() if _folds(answer)}
-    risks = [_risk(answer) for answer in one.risks.values()]
+    folded_titles = {
+        TASK[answer.name].title for answer in prediction.phenotypes.values() if _folds(answer)
+    }
+    risks = [_risk(answer) for answer in prediction.risks.values()]
     return {
-        "key": one.key,
-        "picture": picture,
-        "repairs": one.repairs,
+        "key": prediction.key,
+        "picture": base64.b64encode(image).decode(),
+        "repairs": prediction.repairs,
         "risks": risks,
         "groups": groups,
-        "folded": folded,
+        "folded": folded_titles,
     }
 
 
@@ -86,7 +90,7 @@ def _line(answer: Answer) -> dict[str, Any]:
     """A phenotype in words, and where it lies beside the cohort's range."""
     ends = [x for x in (answer.low, answer.high, answer.cohort_low, answer.cohort_high) if x == x]
     margin = 0.05 * (max(ends) - min(ends)) if ends else 0
-    known = bool(ends) and margin > 0
+    has_range = bool(ends) and margin > 0
     band = (answer.cohort_low, answer.cohort_high)
     return {
         "title": answer.title,
@@ -94,7 +98,9 @@ def _line(answer: Answer) -> dict[str, Any]:
         "value": f"{answer.value:.1f}",
         "interval": span(answer.low, answer.high),
         "cohort": span(*band),
-        "drawn": _drawn(answer, min(ends) - margin, max(ends) + margin, band) if known else None,
+        "drawn": _drawn(answer, min(ends) - margin, max(ends) + margin, band)
+        if has_range
+        else None,
     }
 
 
@@ -102,7 +108,7 @@ def _drawn(
     answer: Answer, start: float, end: float, band: tuple[float, float]
 ) -> dict[str, float | None]:
     """Places in per cent of the way from `start` to `end`; None for what is not known."""
-    named = {
+    values = {
         "value": answer.value,
         "low": answer.low,
         "high": answer.high,
@@ -111,7 +117,7 @@ def _drawn(
     }
     return {
         name: round(100 * (x - start) / (end - start), 2) if x == x else None
-        for name, x in named.items()
+        for name, x in values.items()
     }
 
 

@@ -1,8 +1,9 @@
-"""The window: every finished run in an Aim repository. The only door of Aim.
+"""The window: every finished run in an Aim repository. The only file that imports Aim.
 
-Rows on disk are the truth. One process at a time copies what is missing: `mirror` once, `following` beside a sweep, so that
-its runs can be watched. `rebuild` makes the repository anew and compares it with the disk, so a broken repository costs
-nothing but time. Runs know nothing of Aim and never fail by it.
+Rows on disk are the truth. One process at a time copies what is missing: `mirror` once, `following`
+beside a sweep, so that its runs can be watched. `rebuild` makes the repository anew and compares it
+with the disk, so a broken repository costs nothing but time. Runs know nothing of Aim and never
+fail by it.
 """
 
 import contextlib
@@ -29,8 +30,10 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from ecgcmr import store
+from ecgcmr import trial as trials
 from ecgcmr.errors import InputError
 from ecgcmr.report.plots import curves
+from ecgcmr.runs import Run, all_runs
 
 log = logging.getLogger(__name__)
 
@@ -39,10 +42,8 @@ LOCK_WAIT_S = 60.0
 INDEX_TRIES = 20  # a tenth of a second apart
 REST_S = (5.0, 60.0)  # between two looks of a follower: after one that found runs, and at most
 LAST_S = 600.0  # a follower may take so long after its sweep, for what is still to be copied
-DRAWN = (
-    ("pretrain", 0),
-    ("final", 0),
-)  # stage and seed: a figure costs 0.3 s, and Aim draws the curves of all runs itself
+# Stage and seed: a figure costs 0.3 s, and Aim draws the curves of all runs itself.
+DRAWN = (("pretrain", 0), ("final", 0))
 
 Points = dict[str, dict[int, tuple[int, float]]]  # "name [subset]" -> step -> (epoch, value)
 
@@ -66,7 +67,7 @@ class Entry:
     figures: tuple[str, ...]
 
 
-# -- what is on disk ---------------------------------------------------------------------------------------------------
+# -- what is on disk -------------------------------------------------------------------------------
 
 
 def digest(folder: Path) -> str:
@@ -77,9 +78,9 @@ def digest(folder: Path) -> str:
     return whole.hexdigest()[:16]
 
 
-def read(runs: Path, folder: Path, record: dict[str, Any]) -> Entry:
+def read(runs: Path, run: Run) -> Entry:
     """The entry of one finished trial."""
-    name = folder.relative_to(runs).as_posix()
+    folder, name = run.folder, run.folder.relative_to(runs).as_posix()
     # A third of the time that data frames take, and a study has tens of thousands of these.
     rows = pq.read_table(folder / store.ROWS).to_pylist()
     curve = pq.read_table(folder / store.CURVE).to_pydict()
@@ -89,28 +90,32 @@ def read(runs: Path, folder: Path, record: dict[str, Any]) -> Entry:
             "value": number(row["value"]),
             "n": row["n"],
         }
-    trial, epoch = record["trial"], int(rows[0]["epoch"]) if rows else -1
+    epoch = int(rows[0]["epoch"]) if rows else -1
     # `knobs` as a mapping too: Aim's query language reads run.knobs.lr, not a list of pairs.
     params = {
-        **record,
+        "trial": trials.to_json(run.trial),
+        "recipe": run.recipe,
+        "fingerprint": run.fingerprint,
+        "status": run.status,
+        "provenance": run.provenance,
         "name": name,
-        "knobs": dict(trial["knobs"]),
+        "knobs": dict(run.trial.knobs),
         "score": score,
         "kept_epoch": epoch,
     }
     params["digest"] = digest(folder)
-    kept = {
+    kept_points = {
         (f"kept_{row['metric']}", str(row["split"])): [(0, epoch, float(row["value"]))]
         for row in rows
         if math.isfinite(number(row["value"]))
     }
     return Entry(
         name=name,
-        experiment="/".join(trial[k] for k in ("space", "stage", "task")),
+        experiment=run.trial.task_folder,
         params=plain(params),
-        points=_points(curve) | kept,
+        points=_points(curve) | kept_points,
         figures=("curve",)
-        if (trial["stage"], trial["seed"]) in DRAWN and curve.get("step")
+        if (run.trial.stage, run.trial.seed) in DRAWN and curve.get("step")
         else (),
     )
 
@@ -122,7 +127,7 @@ def number(value: float | None) -> float:
 
 def _points(curve: dict[str, list[Any]]) -> dict[tuple[str, str], list[tuple[int, int, float]]]:
     """`train_loss` becomes (loss, train), `val_auroc` (auroc, val), `lr` (lr, train)."""
-    found = {}
+    points = {}
     for column in curve.keys() - {"step", "epoch"}:
         subset, _, rest = column.partition("_")
         key = (rest, subset) if rest and subset in ("train", "val") else (column, "train")
@@ -131,8 +136,8 @@ def _points(curve: dict[str, list[Any]]) -> dict[tuple[str, str], list[tuple[int
             (int(step), int(epoch), value) for step, epoch, value in numbers if math.isfinite(value)
         ]
         if series:
-            found[key] = series
-    return found
+            points[key] = series
+    return points
 
 
 def plain(value: Any) -> Any:
@@ -159,28 +164,31 @@ def canonical(entry: Entry) -> dict[str, Any]:
 
 def truth(runs: Path) -> dict[str, Any]:
     """What `content` has to be, from the files under `runs`."""
-    return {e.name: canonical(e) for e in (read(runs, *found) for found in store.records(runs))}
+    entries = (read(runs, run) for run in all_runs(runs))
+    return {entry.name: canonical(entry) for entry in entries}
 
 
-# -- the repository ----------------------------------------------------------------------------------------------------
+# -- the repository --------------------------------------------------------------------------------
 
 
-def mirror(runs: Path, repo: Path, known: set[str] | None = None) -> int:
-    """Copy every finished trial that the repository lacks or holds in another version; how many were copied.
+def mirror(runs: Path, repo: Path, up_to_date: set[str] | None = None) -> int:
+    """Copy every finished trial that the repository lacks or holds in another version.
 
-    Trouble with Aim is logged with its cure and never raised: results do not depend on it.
+    Returns how many were copied. Trouble with Aim is logged with its cure and never raised: results
+    do not depend on it.
 
     Args:
         runs: where finished trials lie.
         repo: the folder of the repository.
-        known: names that need no look; those that have been copied or found equal are added.
+        up_to_date: names that need no look; those that have been copied or found equal are added.
     """
     try:
         with writer(repo):
-            return _copy_missing(runs, repo, set() if known is None else known)
+            return _copy_missing(runs, repo, set() if up_to_date is None else up_to_date)
     except Exception as error:  # Aim, RocksDB and SQLite raise dozens of unrelated types
         log.warning(
-            "Aim repository %s is behind (%s: %s); results under %s are whole; remake it: ecgcmr track rebuild --runs %s",
+            "Aim repository %s is behind (%s: %s); results under %s are whole; "
+            "remake it: ecgcmr track rebuild --runs %s",
             repo,
             type(error).__name__,
             error,
@@ -192,49 +200,52 @@ def mirror(runs: Path, repo: Path, known: set[str] | None = None) -> int:
 
 @contextlib.contextmanager
 def following(runs: Path, repo: Path) -> Iterator[None]:
-    """While the block runs, copy finished trials in a process of its own, and what is left when it ends."""
-    spawn = multiprocessing.get_context(
-        "spawn"
-    )  # a fork would take Ray's threads and connections along, half alive
-    ended = spawn.Event()
-    child = spawn.Process(target=_follow, args=(runs, repo, ended, os.getpid()), daemon=True)
+    """While the block runs, copy finished trials in a process of its own, and what is left when it
+    ends.
+    """
+    # A fork would take Ray's threads and connections along, half alive.
+    spawn = multiprocessing.get_context("spawn")
+    stop = spawn.Event()
+    child = spawn.Process(target=_follow, args=(runs, repo, stop, os.getpid()), daemon=True)
     child.start()
     try:
         yield
     finally:
-        ended.set()
+        stop.set()
         child.join(LAST_S)
 
 
-def _follow(runs: Path, repo: Path, ended: Any, parent: int) -> None:
-    """Copy until told to end, then once more; without the process that asked for it there is nothing to wait for."""
+def _follow(runs: Path, repo: Path, stop: Any, parent: int) -> None:
+    """Copy until told to end, then once more.
+
+    Without the process that asked for it there is nothing to wait for.
+    """
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C is the parent's to explain
-    known: set[str] = set()
+    up_to_date: set[str] = set()
     rest = REST_S[0]
     while os.getppid() == parent:
-        last = ended.is_set()
-        waiting = any(
-            True for _ in store.records(runs, known)
-        )  # without any, not even the folder is made
-        rest = REST_S[0] if waiting and mirror(runs, repo, known) else min(2 * rest, REST_S[1])
+        last = stop.is_set()
+        # Without any, not even the folder is made.
+        waiting = any(True for _ in all_runs(runs, up_to_date))
+        rest = REST_S[0] if waiting and mirror(runs, repo, up_to_date) else min(2 * rest, REST_S[1])
         if last:
             return
-        ended.wait(rest)
+        stop.wait(rest)
 
 
 def rebuild(runs: Path, repo: Path) -> int:
-    """Make the repository anew from the files under `runs`, prove it equal, and put it in place of the old; how many runs.
+    """Make the repository anew from the files under `runs`, prove it equal, and put it in place of
+    the old; how many runs.
 
     Raises:
         InputError: another process writes to the repository.
         RuntimeError: what Aim holds is not what was written; the old repository stays.
     """
     with writer(repo):
-        for left in repo.glob(".rebuild-*"):  # of a rebuild that was killed
-            shutil.rmtree(left)
-        fresh = Path(
-            tempfile.mkdtemp(prefix=".rebuild-", dir=repo)
-        )  # Aim caches by path: never twice the same
+        for leftover in repo.glob(".rebuild-*"):  # of a rebuild that was killed
+            shutil.rmtree(leftover)
+        # Aim caches by path: never twice the same.
+        fresh = Path(tempfile.mkdtemp(prefix=".rebuild-", dir=repo))
         try:
             count = _copy_missing(runs, fresh, set())
             wrong = differences(content(fresh), truth(runs))
@@ -256,17 +267,17 @@ def rebuild(runs: Path, repo: Path) -> int:
 def content(repo: Path) -> dict[str, Any]:
     """Everything the repository shows, by trial name, in the form of `truth`."""
     _index(repo)
-    opened = _open(repo)
-    return {run.name: _content(run) for run in opened.iter_runs()}
+    aim_repo = _open(repo)
+    return {run.name: _content(run) for run in aim_repo.iter_runs()}
 
 
-def differences(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+def differences(actual: dict[str, Any], expected: dict[str, Any]) -> list[str]:
     """One line per run that is missing, too many, or not the same."""
-    lines = [f"{name} is missing" for name in wanted.keys() - found.keys()]
-    lines += [f"{name} is not on disk" for name in found.keys() - wanted.keys()]
-    for name in wanted.keys() & found.keys():
-        parts = [part for part in wanted[name] if wanted[name][part] != found[name][part]]
-        lines += [f"{name} differs in {', '.join(parts)}"] if parts else []
+    lines = [f"{name} is missing" for name in expected.keys() - actual.keys()]
+    lines += [f"{name} is not on disk" for name in actual.keys() - expected.keys()]
+    for name in expected.keys() & actual.keys():
+        fields = [field for field in expected[name] if expected[name][field] != actual[name][field]]
+        lines += [f"{name} differs in {', '.join(fields)}"] if fields else []
     return sorted(lines)
 
 
@@ -315,11 +326,14 @@ def writer(repo: Path) -> Iterator[None]:
         yield
 
 
-# -- Aim ---------------------------------------------------------------------------------------------------------------
+# -- Aim -------------------------------------------------------------------------------------------
 
 
 def _open(repo: Path) -> Any:
-    """The repository, made if absent. Imported here: Aim takes 1.4 s, and only those who track pay."""
+    """The repository, made if absent.
+
+    Imported here: Aim takes 1.4 s, and only those who track pay.
+    """
     aim = importlib.import_module("aim")
     logging.getLogger("aim").setLevel(logging.WARNING)  # three lines a run otherwise
     repo.mkdir(parents=True, exist_ok=True)
@@ -327,78 +341,75 @@ def _open(repo: Path) -> Any:
 
 
 def _index(repo: Path) -> None:
-    """Let readers see all runs: Aim's writers do not update the index that every read goes through."""
+    """Let readers see all runs: Aim's writers do not update the index of every read."""
     manager = importlib.import_module("aim.sdk.index_manager").RepoIndexManager(_open(repo))
     for _ in range(INDEX_TRIES):
-        gc.collect()  # Aim reads a snapshot for as long as anything holds it, and skips a run whose writer still lives
-        opened = _open(repo)
-        opened._all_run_hashes.cache_clear()  # Aim's list of runs may be half a second old
-        left = set(opened.list_all_runs()) - _indexed(opened)
-        if not left:
+        # Aim reads a snapshot for as long as anything holds it, and skips a run whose writer still
+        # lives.
+        gc.collect()
+        aim_repo = _open(repo)
+        aim_repo._all_run_hashes.cache_clear()  # Aim's list of runs may be half a second old
+        missing = set(aim_repo.list_all_runs()) - _indexed(aim_repo)
+        if not missing:
             return
-        kept_open = opened._get_index_tree("meta", 0)  # Aim would open its index anew for every run
-        for key in sorted(left):
-            manager.index(key)
+        kept_open = aim_repo._get_index_tree(
+            "meta", 0
+        )  # Aim would open its index anew for every run
+        for run_hash in sorted(missing):
+            manager.index(run_hash)
         del kept_open
         time.sleep(0.05)
 
 
-def _indexed(opened: Any) -> set[str]:
+def _indexed(aim_repo: Any) -> set[str]:
     """The keys of the runs that readers see; `iter_runs` asks SQLite about each as well."""
-    opened.meta_tree.preload()
-    return set(opened.meta_tree.subtree("chunks").keys())
+    aim_repo.meta_tree.preload()
+    return set(aim_repo.meta_tree.subtree("chunks").keys())
 
 
-def _copy_missing(runs: Path, repo: Path, known: set[str]) -> int:
+def _copy_missing(runs: Path, repo: Path, up_to_date: set[str]) -> int:
     """Write the trials that the repository does not hold as they are on disk; see `mirror`."""
-    found = {
-        folder.relative_to(runs).as_posix(): (folder, record)
-        for folder, record in store.records(runs, known)
-    }
-    opened = _open(repo)
-    if not known:
+    on_disk = {run.folder.relative_to(runs).as_posix(): run for run in all_runs(runs, up_to_date)}
+    aim_repo = _open(repo)
+    if not up_to_date:
         _index(repo)  # runs that a killed writer left
-        known |= _held(opened, found)
-    missing = sorted(found.keys() - known)
+        up_to_date |= _held(aim_repo, on_disk)
+    missing = sorted(on_disk.keys() - up_to_date)
     for name in missing:
-        folder, record = found[name]
-        entry = read(runs, folder, record)
+        entry = read(runs, on_disk[name])
         picture = (
-            curves.png(curves.run(pd.read_parquet(folder / store.CURVE)), dpi=100)
+            curves.png(curves.run(pd.read_parquet(on_disk[name].folder / store.CURVE)), dpi=100)
             if entry.figures
             else None
         )
-        _write(opened, entry, picture)
+        _write(aim_repo, entry, picture)
     _index(repo)
-    known |= set(missing)
+    up_to_date |= set(missing)
     return len(missing)
 
 
-def _held(opened: Any, found: dict[str, tuple[Path, dict[str, Any]]]) -> set[str]:
-    """The names of `found` that the repository holds as they are; what it holds otherwise is deleted."""
-    good: set[str] = set()
-    for key, (name, written) in {
-        run.hash: (run.name, run.get("digest")) for run in opened.iter_runs()
-    }.items():
-        if (
-            name not in good
-            and written is not None
-            and name in found
-            and written == digest(found[name][0])
-        ):
-            good.add(name)
-        elif (
-            written is None or name in found
-        ):  # half-written, twice, or of an older run of this name
-            opened.delete_run(key)
-    return good
+def _held(aim_repo: Any, on_disk: dict[str, Run]) -> set[str]:
+    """The names of `on_disk` that the repository holds as they are.
+
+    What it holds otherwise is deleted.
+    """
+    current: set[str] = set()
+    runs = {run.hash: (run.name, run.get("digest")) for run in aim_repo.iter_runs()}
+    for run_hash, (name, stored_digest) in runs.items():
+        is_new = name not in current and stored_digest is not None and name in on_disk
+        if is_new and stored_digest == digest(on_disk[name].folder):
+            current.add(name)
+        # Half-written, twice, or of an older run of this name.
+        elif stored_digest is None or name in on_disk:
+            aim_repo.delete_run(run_hash)
+    return current
 
 
-def _write(opened: Any, entry: Entry, picture: bytes | None) -> None:
+def _write(aim_repo: Any, entry: Entry, picture: bytes | None) -> None:
     """One Aim run; `digest` goes in last and says that the run is whole."""
     aim = importlib.import_module("aim")
     run = aim.Run(
-        repo=opened,
+        repo=aim_repo,
         experiment=entry.experiment,
         system_tracking_interval=None,
         capture_terminal_logs=False,

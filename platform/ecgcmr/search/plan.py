@@ -19,9 +19,10 @@ from torch import Tensor
 from ecgcmr import methods, presets, tasks
 from ecgcmr.cohort import dataset
 from ecgcmr.data import examples
+from ecgcmr.evaluation import selection
 from ecgcmr.runtime import cuda_graph, hardware
 from ecgcmr.search import spaces, study, sweep
-from ecgcmr.signals import ecg
+from ecgcmr.signals import SIGNALS
 from ecgcmr.training import finetune, loop, trees
 from ecgcmr.training import pack as packs
 from ecgcmr.trial import Trial
@@ -98,7 +99,7 @@ class Estimate:
     @property
     def questions(self) -> int:
         """Systems, tasks and shares of the labels whose best point will run with `FINALS` seeds."""
-        return len({spaces.question(trial) for trial in self.trials if trial.stage == "grid"})
+        return len({selection.question(trial) for trial in self.trials if trial.stage == "grid"})
 
 
 def estimate(
@@ -164,7 +165,9 @@ def parts(trials: list[Trial]) -> list[tuple[str, int, int]]:
         ]
         # A fraction that the cohort is too small for is missing for every system alike.
         if {t.label for t in mine} == set(labels) and {t.task for t in mine} == set(names):
-            made.append((part, len(mine), len({spaces.question(trial) for trial in mine}) * FINALS))
+            made.append(
+                (part, len(mine), len({selection.question(trial) for trial in mine}) * FINALS)
+            )
     return made
 
 
@@ -320,8 +323,8 @@ def _wait(device: torch.device) -> None:
 
 
 def _batch(n: int, columns: Iterable[str], device: torch.device) -> dict[str, Tensor]:
-    shapes = {"ecg": (n, len(ecg.LEADS), ecg.SAMPLES), "cmr": (n, 3, 210, 210)}
-    return {name: torch.rand(shapes[name], device=device) for name in columns if name in shapes}
+    signals = [SIGNALS[name] for name in columns if name in SIGNALS]
+    return {signal.name: torch.rand((n, *signal.shape), device=device) for signal in signals}
 
 
 Step = Callable[[int], object]

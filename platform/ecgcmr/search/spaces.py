@@ -11,13 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow.parquet as pq
-
 from ecgcmr import store, tasks
 from ecgcmr.cohort import dataset
 from ecgcmr.data import examples
 from ecgcmr.errors import InputError
+from ecgcmr.evaluation import selection
 from ecgcmr.search import study
 from ecgcmr.training import finetune, trees
 from ecgcmr.trial import Trial
@@ -157,48 +155,32 @@ def _check_starts(trials: Iterable[Trial], runs: Path) -> None:
 # -- the choice --------------------------------------------------------------------------------------------------------
 
 
-def question(trial: Trial) -> tuple[str, str, str, str, float, str]:
-    """What has one best point, and one Optuna study."""
-    return trial.space, trial.stage, trial.task, trial.label, trial.take, trial.preset
-
-
-def value(runs: Path, trial: Trial) -> float:
-    """The validation metric by which a finished trial is judged; NaN if there is none."""
-    path = store.folder(runs, trial.name) / store.ROWS
-    if not path.exists():
-        return float("nan")
-    wanted = "val", tasks.of(trial.task, (trial.task,)).metric
-    rows = pq.read_table(
-        path, columns=["split", "metric", "value"]
-    ).to_pydict()  # a third of pandas' time
-    found = [x for split, metric, x in zip(*rows.values()) if (split, metric) == wanted]
-    return float(found[0]) if found and found[0] is not None else float("nan")
-
-
 def finals(
     trials: Iterable[Trial],
     runs: Path,
     seeds: Sequence[int] = study.SEEDS,
     *,
     budget: int | None = None,
+    again: bool = False,
 ) -> list[Trial]:
     """The best point by validation of every system and task, with every seed: the only trials that see the test set.
 
-    The value of a point is the mean over its seeds in the grid; of equal points the first by name is taken.
+    What is best, `selection.chosen_configuration` decides and writes down.
 
     Args:
         trials: the grid.
         runs: where its rows are.
         seeds: of the final trials; by default the authors' five.
         budget: as given to `run`: so many rows per system and task suffice.
+        again: whether a choice that finished runs contradict may be replaced.
 
     Raises:
-        InputError: grid rows are missing, or no point of a system has a finite value.
+        InputError: grid rows are missing, no point of a system has a finite value, or another choice stands.
     """
     groups: dict[Any, list[Trial]] = defaultdict(list)
     for trial in trials:
         if trial.stage == "grid":
-            groups[question(trial)].append(trial)
+            groups[selection.question(trial)].append(trial)
     missing = [name for group in groups.values() for name in _missing(group, runs, budget)]
     if missing:
         listed = ", ".join(missing[:5]) + (
@@ -207,8 +189,8 @@ def finals(
         raise InputError(
             f"{len(missing)} grid trials have no rows under {runs}: {listed}; run ecgcmr sweep first"
         )
-    best = [_best(group, runs) for group in groups.values()]
-    return [replace(trial, stage="final", seed=seed) for trial in best for seed in seeds]
+    chosen = [selection.chosen_configuration(group, runs, again=again) for group in groups.values()]
+    return [replace(trial, stage="final", seed=seed) for trial in chosen for seed in seeds]
 
 
 def _missing(group: list[Trial], runs: Path, budget: int | None) -> list[str]:
@@ -219,19 +201,3 @@ def _missing(group: list[Trial], runs: Path, budget: int | None) -> list[str]:
     ]
     needed = len(group) if budget is None else min(budget, len(group))
     return absent if len(group) - len(absent) < needed else []
-
-
-def _best(group: list[Trial], runs: Path) -> Trial:
-    values: dict[str, list[float]] = defaultdict(list)
-    first: dict[str, Trial] = {}
-    for trial in sorted(group, key=lambda trial: trial.name):
-        values[trial.point].append(value(runs, trial))
-        first.setdefault(trial.point, trial)
-    means = {
-        point: float(np.mean(found)) for point, found in values.items() if np.isfinite(found).all()
-    }
-    if not means:
-        raise InputError(
-            f"no point of {'/'.join(group[0].name.split('/')[:4])} has a finite validation value under {runs}"
-        )
-    return first[min(means, key=lambda point: (-means[point], point))]

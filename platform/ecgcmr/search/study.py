@@ -11,11 +11,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
-
-from ecgcmr import paper, store, tasks
-from ecgcmr.errors import InputError, unknown
+from ecgcmr import paper, tasks
+from ecgcmr.errors import unknown
+from ecgcmr.evaluation import selection
 from ecgcmr.nn import Network
 from ecgcmr.trial import Trial
 
@@ -192,7 +190,7 @@ def _sweep(scale: Scale, label: str) -> list[Trial]:
 def _start(scale: Scale, label: str) -> str:
     """The name that a start is given: the pre-training's own, or the folder of its sweep."""
     found = _sweep(scale, label)
-    return found[0].name if len(found) == 1 else "/".join(found[0].name.split("/")[:4])
+    return found[0].name if len(found) == 1 else found[0].system_folder
 
 
 def _grids(
@@ -266,54 +264,32 @@ def finetuning(
 # -- which run of a sweep is meant ---------------------------------------------------------------------------------------
 
 
-def resolved(listed: Sequence[Trial], runs: Path) -> list[Trial]:
-    """The trials, each start that names a sweep of pre-trainings replaced by its run of least validation loss.
+def resolved(listed: Sequence[Trial], runs: Path, *, again: bool = False) -> list[Trial]:
+    """The trials, each start that names a sweep of pre-trainings replaced by the run that was chosen of it.
 
-    The text does not say by what MMCL's rate was chosen; validation loss is what the authors' code keeps checkpoints by.
+    Which that is, `selection.chosen_pretraining` decides and writes down.
 
     Args:
         listed: all trials of a search space, the pre-trainings too: they say what belongs to a sweep.
         runs: where their rows are.
+        again: whether a choice that finished runs contradict may be replaced.
 
     Raises:
-        InputError: a run of a sweep is missing, or all of them diverged.
+        InputError: a run of a sweep is missing, all of them diverged, or another choice stands.
     """
     sweeps: dict[str, list[str]] = {}
     for trial in listed:
         if trial.stage == "pretrain":
-            sweeps.setdefault("/".join(trial.name.split("/")[:4]), []).append(trial.name)
+            sweeps.setdefault(trial.system_folder, []).append(trial.name)
     meant = {start for trial in listed for _, start in trial.starts} & sweeps.keys()
-    best = {sweep: _least(sweep, sweeps[sweep], runs) for sweep in sorted(meant)}
+    chosen = {
+        sweep: selection.chosen_pretraining(sweep, sweeps[sweep], runs, again=again)
+        for sweep in sorted(meant)
+    }
     return [
-        replace(t, starts=tuple((part, best.get(name, name)) for part, name in t.starts))
-        for t in listed
+        replace(trial, starts=tuple((part, chosen.get(name, name)) for part, name in trial.starts))
+        for trial in listed
     ]
-
-
-def _least(sweep: str, names: list[str], runs: Path) -> str:
-    losses = {name: _loss(runs, name) for name in names}
-    missing = [name for name, loss in losses.items() if loss is None]
-    if missing:
-        raise InputError(
-            f"start '{sweep}' is the best of {len(names)} pre-trainings, of which {len(missing)} have not finished under "
-            f"{runs}, e.g. {missing[0]}; run ecgcmr pretrain first"
-        )
-    found = {name: loss for name, loss in losses.items() if loss is not None and np.isfinite(loss)}
-    if not found:
-        raise InputError(
-            f"start '{sweep}': all {len(names)} pre-trainings diverged; give smaller rates"
-        )
-    return min(found, key=lambda name: (found[name], name))
-
-
-def _loss(runs: Path, name: str) -> float | None:
-    """The validation loss of a finished pre-training's kept weights; None if it has not finished."""
-    path = store.folder(runs, name) / store.ROWS
-    if not path.exists():
-        return None
-    rows = pd.read_parquet(path, columns=["split", "metric", "value"])
-    found = rows[(rows.split == "val") & (rows.metric == "loss")].value
-    return float(found.iloc[0]) if len(found) else float("nan")
 
 
 # -- the three scales ----------------------------------------------------------------------------------------------------

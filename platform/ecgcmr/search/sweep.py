@@ -25,11 +25,13 @@ from optuna.trial import TrialState
 from ray import tune
 from ray.tune.search import Searcher
 
-from ecgcmr import store, tasks
+from ecgcmr import plugins, store, tasks
 from ecgcmr import trial as trials_
-from ecgcmr.cohort import dataset
-from ecgcmr.data import examples
+from ecgcmr.cohort import dataset, presence
+from ecgcmr.data import examples, sampler
 from ecgcmr.errors import InputError
+from ecgcmr.evaluation import selection
+from ecgcmr.runs import is_finished
 from ecgcmr.search import spaces
 from ecgcmr.training import finetune, partition
 from ecgcmr.training import trees as tabular
@@ -85,10 +87,9 @@ def plan(trials: Iterable[Trial], cohort: dataset.Cohort, at_once: int = 1) -> l
 
 def _steps_per_epoch(trial: Trial, cohort: dataset.Cohort) -> int:
     if trial.stage != "pretrain":
-        return examples.steps_per_epoch(
-            len(examples.training_rows(cohort, trial).index), trial.batch
-        )
-    return max(1, _holding(trial, cohort, "train") // trial.batch)
+        rows = len(examples.training_rows(cohort, trial).index)
+        return sampler.permuted_steps(rows, trial.batch)
+    return max(1, sampler.streamed_steps(_paired(trial, cohort, "train"), trial.batch))
 
 
 def _rows_per_step(trial: Trial, cohort: dataset.Cohort) -> int:
@@ -99,7 +100,7 @@ def _judged(members: list[Trial], cohort: dataset.Cohort) -> int:
     """Rows answered without learning: in every validation, then by the kept weights, of a final trial on test too."""
     first = members[0]
     if first.stage == "pretrain":
-        return sum(_validations(trial) * _holding(trial, cohort, "val") for trial in members)
+        return sum(_validations(trial) * _paired(trial, cohort, "val") for trial in members)
     task, splits = (
         tasks.of(first.task, (first.task,)),
         ("val", "test") if first.stage == "final" else ("val",),
@@ -120,14 +121,9 @@ def _validations(trial: Trial) -> int:
     return -(-trial.epochs // trial.eval_every)
 
 
-def _holding(trial: Trial, cohort: dataset.Cohort, split: str) -> int:
+def _paired(trial: Trial, cohort: dataset.Cohort, split: str) -> int:
     """Rows of a split that have every signal of a pre-training."""
-    rows = cohort.rows(split)
-    return int(
-        np.logical_and.reduce(
-            [rows[f"has_{part}"].to_numpy(bool) for part in trial.task.split("+")]
-        ).sum()
-    )
+    return int(presence.has(cohort.rows(split), *trial.task.split("+")).sum())
 
 
 # -- Optuna ------------------------------------------------------------------------------------------------------------
@@ -246,11 +242,11 @@ class Packed(Searcher):
         self.place = {trial.name: i for i, trial in enumerate(trials)}
         points: dict[Any, dict[int, Trial]] = defaultdict(dict)
         for i, trial in enumerate(trials):
-            points[spaces.question(trial)][i] = trial
+            points[selection.question(trial)][i] = trial
         self.studies = {key: Study(group, seed, budget) for key, group in points.items()}
         for i, trial in enumerate(trials):
             if trial.name in finished:
-                self._study(i).finished(i, spaces.value(runs, trial))
+                self._study(i).finished(i, selection.value(runs, trial))
         self.enumerated = budget is None
         todo = [trial for trial in trials if trial.name not in finished]
         self.queue = (
@@ -282,7 +278,7 @@ class Packed(Searcher):
         values = (
             read
             if read is not None
-            else [spaces.value(self.runs, self.trials[point]) for point in points]
+            else [selection.value(self.runs, self.trials[point]) for point in points]
         )
         for point, value in zip(points, values):
             self._study(point).tell(point, value)
@@ -294,7 +290,7 @@ class Packed(Searcher):
         """Nothing, as nothing was saved."""
 
     def _study(self, point: int) -> Study:
-        return self.studies[spaces.question(self.trials[point])]
+        return self.studies[selection.question(self.trials[point])]
 
     def _enumerated(self) -> list[int]:
         members = self.queue.pop(0) if self.queue else []
@@ -333,10 +329,54 @@ class Packed(Searcher):
 # -- Ray Tune ----------------------------------------------------------------------------------------------------------
 
 
-def run(
-    trials: Sequence[Trial],
-    cohort_path: Path,
-    runs: Path,
+@dataclass(frozen=True)
+class CheckedTrials:
+    """Supervised trials that every worker can serve, and which of them are finished.
+
+    Attributes:
+        trials: all of them.
+        finished: names of those that need not run.
+        cohort: they run on it.
+        runs: the folder of runs, absolute.
+    """
+
+    trials: list[Trial]
+    finished: set[str]
+    cohort: dataset.Cohort
+    runs: Path
+
+    @property
+    def todo(self) -> list[Trial]:
+        """Those that are not finished."""
+        return [trial for trial in self.trials if trial.name not in self.finished]
+
+
+def check(trials: Sequence[Trial], cohort_path: Path, runs: Path) -> CheckedTrials:
+    """Refuse what no worker could serve; Ray need not run yet.
+
+    Args:
+        trials: the whole grid, or the final trials; pre-trainings among them are left out.
+        cohort_path: the cohort's folder, as every node sees it.
+        runs: the folder of runs, as every node sees it.
+
+    Raises:
+        InputError: see `spaces.check`; or a folder was made by another recipe.
+    """
+    runs, cohort = Path(runs).absolute(), dataset.open(Path(cohort_path).absolute())
+    supervised = [trial for trial in trials if trial.stage != "pretrain"]
+    finished = {t.name for t in supervised if is_finished(runs, t, cohort.fingerprint)}
+    checked = CheckedTrials(supervised, finished, cohort, runs)
+    spaces.check(checked.todo, cohort, runs)
+    return checked
+
+
+def run(trials: Sequence[Trial], cohort_path: Path, runs: Path, **options: Any) -> int:
+    """Check and run the supervised trials that are not finished; see `check` and `run_checked`."""
+    return run_checked(check(trials, cohort_path, runs), **options)
+
+
+def run_checked(
+    checked: CheckedTrials,
     *,
     budget: int | None = None,
     seed: int = 0,
@@ -346,12 +386,10 @@ def run(
     precision: str = "auto",
     train: Callable[..., object] = partition.train,
 ) -> int:
-    """Run the supervised trials that are not finished, in packs, and return how many that were. Ray must be running.
+    """Run what is not finished, in packs, and return how many that were. Ray must be running.
 
     Args:
-        trials: the whole grid, or the final trials; pre-trainings among them are left out.
-        cohort_path: the cohort's folder, as every node sees it.
-        runs: the folder of runs, as every node sees it.
+        checked: of `check`.
         budget: points per system and task, proposed by TPE; `None` is every point.
         seed: of Optuna's sampler.
         concurrency: packs at once; by default one per GPU; without GPUs CPU_PACKS per node, or its cores. More than there
@@ -362,54 +400,53 @@ def run(
         train: what a worker does with a pack; takes what `partition.train` takes.
 
     Raises:
-        InputError: bad input, also when it is a worker that meets it.
+        InputError: bad input that a worker meets.
         RuntimeError: packs failed; the others have finished first.
     """
-    runs, cohort_path = Path(runs).absolute(), Path(cohort_path).absolute()
-    cohort = dataset.open(cohort_path)
-    trials = [trial for trial in trials if trial.stage != "pretrain"]
-    finished = {trial.name for trial in trials if store.finished(runs, trial, cohort.fingerprint)}
-    todo = [trial for trial in trials if trial.name not in finished]
+    todo, runs = checked.todo, checked.runs
     if not todo:
         return 0
-    spaces.check(todo, cohort, runs)
     _forget_stopped(todo, runs)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    trees = all(
-        trial.method == tabular.METHOD for trial in todo
-    )  # a grid of them leaves the GPUs to others
+    # A grid of trees leaves the GPUs to others.
+    trees = all(trial.method == tabular.METHOD for trial in todo)
     resources, at_once = _resources(concurrency, "cpu" if trees else device)
-    shape: dict[str, Any] = {
-        "limit": limit,
-        "at_once": at_once,
-        "memory": _memory(resources.get("gpu", 0)),
-    }
-    searcher = Packed(trials, runs, finished=finished, seed=seed, budget=budget, **shape)
-    if not any(each.left for each in searcher.studies.values()):
+    searcher = Packed(
+        checked.trials,
+        runs,
+        finished=checked.finished,
+        seed=seed,
+        budget=budget,
+        limit=limit,
+        at_once=at_once,
+        memory=_memory(resources.get("gpu", 0)),
+    )
+    if not any(study.left for study in searcher.studies.values()):
         return 0
-    given: dict[str, Any] = {
-        "cohort_path": cohort_path,
-        "runs": runs,
-        "device": device,
-        "precision": precision,
-        "train": train,
-    }
-    # Tune unpickles what it runs several times per pack: the list must not be part of it.
-    work = partial(_work, listed=ray.put(trials), **given)
+    work = partial(
+        _work,
+        # Tune unpickles what it runs several times per pack: the list must not be part of it.
+        listed=ray.put(checked.trials),
+        cohort_path=checked.cohort.path,
+        runs=runs,
+        device=device,
+        precision=precision,
+        train=train,
+        named=plugins.carried(),
+    )
     failures = _tune(work, searcher, resources, at_once, runs)
-    ran = sum(store.finished(runs, trial, cohort.fingerprint) for trial in todo)
+    ran = sum(is_finished(runs, trial, checked.cohort.fingerprint) for trial in todo)
     if failures:
         _raise(failures, searcher.count, runs)
-    shutil.rmtree(
-        runs / finetune.CHECKPOINTS, ignore_errors=True
-    )  # of packs that were cut otherwise before a kill
+    # Of packs that were cut otherwise before a kill.
+    shutil.rmtree(runs / finetune.CHECKPOINTS, ignore_errors=True)
     return ran
 
 
 def _forget_stopped(trials: Iterable[Trial], runs: Path) -> None:
     """Remove what a killed run has left: progress records, folders half-written aside, Tune's own."""
     shutil.rmtree(runs / TUNE, ignore_errors=True)
-    for folder in {store.folder(runs, f"{t.space}/{t.stage}/{t.task}") for t in trials}:
+    for folder in {store.folder(runs, t.task_folder) for t in trials}:
         for path in folder.glob("pack-*"):
             shutil.rmtree(path)
     for folder in (store.folder(runs, trial.name) for trial in trials):
@@ -508,6 +545,7 @@ def _work(
     device: str | None,
     precision: str,
     train: Callable[..., object],
+    named: Sequence[str],
 ) -> None:
     """One Tune trial: fit a pack, and report once. Never raises, so that the process lives on for the next pack."""
     report: dict[str, Any] = {
@@ -517,11 +555,12 @@ def _work(
         "best": float("nan"),
     }
     try:
+        plugins.load(named)
         cohort, given = _cohort(cohort_path), [_trials(listed)[i] for i in config["members"]]
-        members = [trial for trial in given if not store.finished(runs, trial, cohort.fingerprint)]
-        place = "/".join(members[0].name.split("/")[:3]) if members else ""
+        members = [trial for trial in given if not is_finished(runs, trial, cohort.fingerprint)]
+        place = members[0].task_folder if members else ""
         train(members, cohort, runs, device, precision, f"{place}/pack-{config['pack']}")
-        report["values"] = [spaces.value(runs, trial) for trial in given]
+        report["values"] = [selection.value(runs, trial) for trial in given]
         report["best"] = max(report["values"], default=float("nan"))
     except Exception as error:
         (runs / TUNE).mkdir(parents=True, exist_ok=True)

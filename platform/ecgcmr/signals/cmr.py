@@ -5,12 +5,17 @@ out and brings it to 210 × 210; both are pure. The paper cut by hand, its autho
 follows the segmentation or, without one, what moves, or is theirs on request. Nothing is segmented here, no file is read.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from ecgcmr.errors import Excluded, unknown
+from ecgcmr.signals import Options, Prepared
+
+if TYPE_CHECKING:
+    from torch import Tensor, dtype
 
 SIZE = 210
 FRAMES = ("ES", "mid", "ED")
@@ -55,6 +60,29 @@ RECIPE: dict[str, object] = {
     "size": SIZE,
     "dtype": "uint8",
 }
+
+
+def recipe(options: Options) -> dict[str, object]:
+    """How stacks come to their stored form; `options["crop"]` is one of `CROPS`.
+
+    Raises:
+        InputError: it is another.
+    """
+    if options["crop"] not in CROPS:
+        raise unknown("crop", options["crop"], CROPS)
+    return {**RECIPE, "crop": options["crop"]}
+
+
+def faults(image: np.ndarray) -> Iterator[str]:
+    """What is wrong with a stored image, uint8 (3, 210, 210)."""
+    for frame, pixels in zip(FRAMES, image, strict=True):
+        if pixels.min() == pixels.max():
+            yield f"CMR frame {frame} is blank"
+
+
+def to_model(images: "Tensor", dtype: "dtype") -> "Tensor":
+    """What a network reads of stored images, uint8 (n, 3, 210, 210): intensities in [0, 1]."""
+    return images.to(dtype) / 255
 
 
 class Stack(Protocol):
@@ -128,6 +156,11 @@ def prepare(stack: Stack, crop: str = "heart") -> tuple[np.ndarray, tuple[str, .
     rows, columns = (round(side, DIGITS) for side in stack.spacing_mm[1:])
     box = prepare_frames(image, crop, spacing_mm=(rows, columns), cycle=moving, middle=heart)
     return box, tuple(words)
+
+
+def prepared(stack: Stack, options: Options) -> Prepared:
+    """`prepare` with `options["crop"]`, as a shard holds it."""
+    return Prepared(*prepare(stack, options["crop"]))
 
 
 def phases(stack: Stack) -> Phases:

@@ -6,8 +6,10 @@ whole batches, because shards keep millivolts. This module does not read files.
 """
 
 import re
+from collections.abc import Iterator
 from fractions import Fraction
-from functools import lru_cache
+from functools import lru_cache, partial
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -17,8 +19,8 @@ from scipy.signal import resample_poly
 from torch import Tensor
 
 from ecgcmr.errors import Excluded
+from ecgcmr.signals import LEADS, Options, Prepared
 
-LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
 RATE_HZ = 500
 RATES_HZ = (
     50.0,
@@ -34,6 +36,7 @@ ROUNDS = 5
 
 MISSING_LIMIT = 0.05
 FLAT_MV = 0.01  # two steps of a 5 µV converter in most of the time: no electrode
+BLANK_MV = 1e-3  # of a stored lead
 # `amplitude` of the 224 CinC recordings with their true gains is 0.36–2.2 mV, paced ones included; a gain that is wrong by
 # a factor of 5 or more leaves this range except by chance.
 AMPLITUDE_MV = (0.15, 4.0)
@@ -82,6 +85,35 @@ _LAWS = np.array(
 # Two rows of which one exchange would restore the laws: a file with wrong names, not electrodes on wrong limbs.
 _EXCHANGES = tuple((a, b) for a in range(6) for b in range(a + 1, 6))
 _FROM_I_II = {"III": (-1.0, 1.0), "aVR": (-0.5, -0.5), "aVL": (1.0, -0.5), "aVF": (-0.5, 1.0)}
+
+
+class Recording(Protocol):
+    """What `prepared` needs of a recording (see raw.EcgRecord)."""
+
+    @property
+    def signal(self) -> np.ndarray:
+        """(leads, samples) mV."""
+        ...
+
+    @property
+    def rate_hz(self) -> float:
+        """Samples per second."""
+        ...
+
+    @property
+    def leads(self) -> tuple[str, ...]:
+        """The name of each row."""
+        ...
+
+    @property
+    def cleaned(self) -> bool:
+        """Whether it was cleaned before."""
+        ...
+
+
+def recipe(options: Options) -> dict[str, object]:
+    """How recordings come to their stored form."""
+    return RECIPE
 
 
 def lead_name(name: str) -> str | None:
@@ -159,14 +191,41 @@ def prepare(
     Raises:
         Excluded: it cannot be settled, or `quality` finds fault; the first fault is the reason.
     """
-    settled = settle(signal, rate_hz, leads)
+    trace, words = prepare_settled(settle(signal, rate_hz, leads), cleaned=cleaned)
+    return trace, (*repairs(signal.shape[1], rate_hz, leads), *words)
+
+
+def prepare_settled(
+    settled: np.ndarray, *, cleaned: bool = False
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Check and clean a recording that is settled.
+
+    Args:
+        settled: (12, 5000) mV, see `settle`.
+        cleaned: see `prepare`.
+
+    Returns:
+        (12, 5000) float32, mV, cleaned; and what was changed, in words.
+
+    Raises:
+        Excluded: `quality` finds fault; the first fault is the reason.
+    """
     faults = quality(settled)
     if faults:
         raise Excluded(faults[0])
-    words = repairs(signal.shape[1], rate_hz, leads)
-    if np.isnan(settled).any():
-        words = (*words, "missing samples set to 0")
+    words = ("missing samples set to 0",) if np.isnan(settled).any() else ()
     return (np.nan_to_num(settled) if cleaned else clean(settled)), words
+
+
+def prepared(record: Recording, options: Options) -> Prepared:
+    """`prepare` as a shard holds it, with suspicions that are judged before cleaning."""
+    from ecgcmr.signals import quality_flags  # which imports this file
+
+    settled = settle(record.signal, record.rate_hz, record.leads)
+    trace, words = prepare_settled(settled, cleaned=record.cleaned)
+    changes = repairs(record.signal.shape[1], record.rate_hz, record.leads)
+    suspicions = partial(quality_flags.flags, settled)
+    return Prepared(trace.astype(np.float16), (*changes, *words), suspicions)
 
 
 def _twelve(signal: np.ndarray, leads: tuple[str, ...]) -> np.ndarray:
@@ -291,6 +350,11 @@ def normalise(x: Tensor) -> Tensor:
     return torch.cat([_standardise(group) for group in x.split(GROUPS, dim=-2)], dim=-2)
 
 
+def to_model(recordings: Tensor, dtype: torch.dtype) -> Tensor:
+    """What a network reads of stored ECGs, (n, 12, 5000) mV: `normalise`d in float32 at least, then of that dtype."""
+    return normalise(recordings).to(dtype)
+
+
 def _standardise(x: Tensor) -> Tensor:
     centred = x - x.mean((-2, -1), keepdim=True)
     return centred / (centred.square().mean((-2, -1), keepdim=True) + 1e-12).sqrt()
@@ -401,6 +465,23 @@ def quality(signal: np.ndarray) -> list[str]:
         else []
     )
     return [name for name, found in faults.items() if found] + unlawful
+
+
+def faults(stored: np.ndarray) -> Iterator[str]:
+    """What is wrong with a stored ECG, (12, 5000) float16 mV; limits are wide, and catch wrong units and swapped leads."""
+    signal = stored.astype(np.float32)
+    if not np.isfinite(signal).all():
+        lead, sample = np.argwhere(~np.isfinite(signal))[0]
+        yield f"ECG is not finite, lead {LEADS[lead]} sample {sample}"
+        return
+    highest = np.abs(signal).max(axis=1)
+    if highest.max() > PEAK_MV:
+        yield f"lead {LEADS[highest.argmax()]} reaches {highest.max():.0f} mV, more than {PEAK_MV:.0f}"
+    span = np.ptp(signal, axis=1)
+    if span.min() < BLANK_MV:
+        yield f"lead {LEADS[span.argmin()]} is flat"
+    elif (residual := einthoven(signal)) > EINTHOVEN_LIMIT:
+        yield f"limb leads break Einthoven's law by {residual:.2f}, more than {EINTHOVEN_LIMIT}"
 
 
 def exchanged(signal: np.ndarray) -> str:

@@ -10,9 +10,9 @@ from itertools import combinations
 import numpy as np
 from scipy.signal import butter, find_peaks, sosfiltfilt
 
-from ecgcmr.signals import ecg
+from ecgcmr.signals import SIGNALS, ecg
 
-FLAGS = ("flag_paced", "flag_noisy", "flag_lead_reversal")
+FLAGS = SIGNALS["ecg"].flags
 
 SPIKE_MV = 0.15
 SPIKES = 4  # in 10 s

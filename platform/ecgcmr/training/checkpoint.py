@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ecgcmr import store
+from ecgcmr import files
 from ecgcmr.cohort import shards
 from ecgcmr.errors import InputError, differing
 
@@ -28,7 +28,7 @@ def write(path: Path, recipe: dict[str, Any], parts: dict[str, Any]) -> None:
             torch.save({"recipe": recipe, **parts}, file)
 
     try:
-        store.write_whole(path, whole)
+        files.write_whole(path, whole)
     except (OSError, RuntimeError) as error:  # torch raises its own error over the system's
         cause = error if isinstance(error, OSError) else error.__context__
         raise shards.disk_full(cause, path) if isinstance(cause, OSError) else error from cause

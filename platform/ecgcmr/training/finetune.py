@@ -24,9 +24,10 @@ from torch import Tensor
 
 from ecgcmr import methods, presets, store, tasks
 from ecgcmr import trial as trials_
-from ecgcmr.data import examples
+from ecgcmr.data import examples, sampler
 from ecgcmr.data.examples import Cohort, Scale, Split
-from ecgcmr.errors import InputError, differing, unknown
+from ecgcmr.errors import InputError, unknown
+from ecgcmr.runs import check_prepared_alike, read_run
 from ecgcmr.runtime import hardware
 from ecgcmr.tasks import Task
 from ecgcmr.training import asha, checkpoint, trees
@@ -256,7 +257,7 @@ def train(
         rungs: where members are compared with the rest of their grid.
     """
     trial, n, watch = course.pack.trials[0], len(rows.subjects), course.watch
-    per_epoch = examples.steps_per_epoch(n, trial.batch)
+    per_epoch = sampler.permuted_steps(n, trial.batch)
     shown: dict[str, float] = {}
     saved, cost, judged = time.monotonic(), 0.0, course.epoch
     while course.epoch < trial.epochs:
@@ -354,10 +355,10 @@ def fit(
             return trees.fit(trials, cohort, runs, shown)
     place = hardware.device(device)
     task = tasks.of(first.task, (first.task,))
-    _check_recipes(trials, cohort, runs)
+    _check_prepared_alike(trials, cohort, runs)
     splits, scale, notes = _materials(cohort, first, task, place)
     pack = packs.assemble(trials, task, runs, place, hardware.precision(precision, place))
-    steps = first.epochs * examples.steps_per_epoch(len(splits["train"].subjects), first.batch)
+    steps = first.epochs * sampler.permuted_steps(len(splits["train"].subjects), first.batch)
     path, recipe = _checkpoint(trials, cohort, runs, pack.precision)
     course = _begun(pack, path, recipe)
     with _displayed(runs, progress, steps, "steps") as shown:
@@ -434,27 +435,6 @@ def _displayed(
             shown.path.parent.rmdir()
 
 
-def _check_recipes(trials: Sequence[Trial], cohort: Cohort, runs: Path) -> None:
-    """Refuse an encoder that was trained on signals prepared in another way."""
-    for part, name in sorted({start for trial in trials for start in trial.starts}):
-        path = store.folder(runs, name) / store.RECORD
-        if not path.exists():
-            continue  # `store.weights` says so
-        old = (
-            json.loads(path.read_text())["provenance"]
-            .get("cohort", {})
-            .get("recipe", {})
-            .get(part, {})
-        )
-        new = cohort.recipe.get(part, {})
-        differ = differing(old, new, {*old} & {*new})
-        if differ:
-            raise InputError(
-                f"start '{name}' learnt from {part} signals of another recipe than {cohort.path}: {differ}; "
-                "pre-train on this cohort or build it alike"
-            )
-
-
 def _materials(
     cohort: Cohort, trial: Trial, task: Task, device: torch.device
 ) -> tuple[dict[str, Split], Scale, dict[str, Any]]:
@@ -526,3 +506,18 @@ def _result(
         epoch=int(watch.epoch[e]),
         provenance=notes,
     )
+
+
+def _check_prepared_alike(trials: Sequence[Trial], cohort: Cohort, runs: Path) -> None:
+    """Refuse an encoder that was trained on signals prepared in another way."""
+    for part, name in sorted({start for trial in trials for start in trial.starts}):
+        folder = store.folder(runs, name)
+        if not (folder / store.RECORD).exists():
+            continue  # `store.weights` says so
+        check_prepared_alike(
+            read_run(folder),
+            cohort.recipe,
+            (part,),
+            where=str(cohort.path),
+            advice="pre-train on this cohort or build it alike",
+        )

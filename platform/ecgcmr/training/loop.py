@@ -11,7 +11,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, distributed
 
 from ecgcmr import methods, presets
-from ecgcmr.data import examples
+from ecgcmr.data import inputs
 from ecgcmr.methods.contract import of_view
 from ecgcmr.runtime import hardware
 from ecgcmr.runtime.cuda_graph import Replay, compiled
@@ -104,9 +104,9 @@ def prepare(
 def build(trial: Trial) -> Any:
     """The trial's method, with weights drawn from its seed."""
     preset = presets.preset(trial.preset)
-    return methods.build(
-        trial.method, trial.network, preset, modality=trial.modality, seed=trial.seed
-    )
+    # One of several signals says by its task which they are; its field `modality` can name only one.
+    modality = trial.task if "+" in trial.task else trial.modality
+    return methods.build(trial.method, trial.network, preset, modality=modality, seed=trial.seed)
 
 
 def optimiser(method: Any, knobs: dict[str, float]) -> torch.optim.Optimizer:
@@ -130,20 +130,33 @@ def optimiser(method: Any, knobs: dict[str, float]) -> torch.optim.Optimizer:
     return kinds[method.optimiser](groups, betas=method.betas, fused=True, **onto)
 
 
-def beginning() -> dict[str, Any]:
-    """What a run knows beside weights and optimiser, before its first step; plain values and tensors only."""
-    return {
-        "step": 0,
-        "losses": torch.zeros((), dtype=torch.float64),
-        "since": 0,
-        "curve": [],
-        "best": math.inf,
-        "epoch": -1,
-        "kept": {},
-        "seconds": 0.0,
-        "waited": 0.0,
-        "rows": 0,
-    }
+@dataclass
+class State:
+    """What a run knows beside weights and optimiser; plain values and tensors only, as a checkpoint holds them.
+
+    Attributes:
+        step: the next one.
+        losses: their sum since the last validation, () float64 on the device.
+        since: how many those are.
+        curve: a row per validation.
+        best: the least validation loss.
+        epoch: of the kept weights, from 0; −1 before the first validation.
+        kept: the weights to be handed on, see `handed_on`.
+        seconds: of training, validation and checkpoints.
+        waited: of those, seconds that steps waited for their batch.
+        rows: of a validation.
+    """
+
+    step: int = 0
+    losses: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
+    since: int = 0
+    curve: list[dict[str, float]] = field(default_factory=list)
+    best: float = math.inf
+    epoch: int = -1
+    kept: dict[str, Tensor] = field(default_factory=dict)
+    seconds: float = 0.0
+    waited: float = 0.0
+    rows: int = 0
 
 
 def share(rows: dict[str, Tensor], training: Training) -> dict[str, Tensor]:
@@ -164,7 +177,7 @@ def forward(
     """The method's loss and scalars on this worker's rows of a batch."""
     dtype = torch.float64 if training.precision == torch.float64 else torch.float32
     with hardware.autocast(training.device, training.precision):
-        return training.method(examples.to_model(batch, dtype), noise, training.knobs)
+        return training.method(inputs.to_model(batch, dtype), noise, training.knobs)
 
 
 def average(values: list[Tensor], world: int) -> None:
@@ -257,17 +270,18 @@ def validate(
 
 
 def measure(
-    training: Training, state: dict[str, Any], batches: Iterable[tuple[int, dict[str, Tensor]]]
+    training: Training, state: State, batches: Iterable[tuple[int, dict[str, Tensor]]]
 ) -> None:
     """Validate at the end of an epoch: one more row of the curve, and the weights kept if they are to be handed on."""
-    scalars, state["rows"] = validate(training, batches)
-    epoch = state["step"] // training.per_epoch - 1
-    row = {"step": state["step"], "epoch": epoch, "lr": rate(training, state["step"] - 1)}
-    row["train_loss"] = float(state["losses"]) / max(state["since"], 1)
-    state["curve"].append({**row, **{f"val_{name}": value for name, value in scalars.items()}})
-    state["losses"], state["since"] = torch.zeros_like(state["losses"]), 0
-    if training.method.keep == "last" or scalars["loss"] < state["best"]:
-        state.update(best=scalars["loss"], epoch=epoch, kept=handed_on(training.method))
+    scalars, state.rows = validate(training, batches)
+    epoch = state.step // training.per_epoch - 1
+    row = {"step": state.step, "epoch": epoch, "lr": rate(training, state.step - 1)}
+    row["train_loss"] = float(state.losses) / max(state.since, 1)
+    state.curve.append({**row, **{f"val_{name}": value for name, value in scalars.items()}})
+    state.losses, state.since = torch.zeros_like(state.losses), 0
+    if training.method.keep == "last" or scalars["loss"] < state.best:
+        state.best, state.epoch = scalars["loss"], epoch
+        state.kept = handed_on(training.method)
 
 
 def handed_on(method: Any) -> dict[str, Tensor]:
@@ -285,49 +299,47 @@ def loop(
     training: Training,
     feed: Iterator[dict[str, Tensor]],
     validation: Callable[[], Iterable[tuple[int, dict[str, Tensor]]]],
-    state: dict[str, Any],
+    state: State,
     *,
     save: Callable[[], None] = lambda: None,
     tell: Callable[[float], None] = lambda loss: None,
     every_s: float = EVERY_S,
 ) -> str:
-    """Train from `state["step"]` to the end; "finished", or "diverged" once a loss is not finite.
+    """Train from `state.step` to the end; "finished", or "diverged" once a loss is not finite.
 
     Args:
         training: the trial; its method and optimiser are changed in place.
         feed: this worker's share of the batches from that step on, as `stream.batches` gives them.
         validation: called at the end of every `eval_every`-th epoch and of the last, for the validation batches.
-        state: `beginning()` or what a checkpoint holds; changed in place.
+        state: a new one, or what a checkpoint holds; changed in place.
         save: writes a checkpoint. Called every `every_s`, and after a validation if that costs little.
         tell: is told the loss now and then.
         every_s: seconds between two checkpoints.
     """
     trial, look = training.trial, 1 if training.device.type == "cpu" else LOOK
-    state["losses"] = state["losses"].to(training.device)
+    state.losses = state.losses.to(training.device)
     saved, cost, first = time.monotonic(), 0.0, True
-    while state["step"] < training.steps:
+    while state.step < training.steps:
         asked = time.monotonic()
         batch = next(feed)
         got = time.monotonic()
-        loss = step(training, batch, state["step"])
-        state["step"] += 1
-        state["since"] += 1
-        state["losses"] += loss
-        epoch, inside = divmod(state["step"], training.per_epoch)
+        loss = step(training, batch, state.step)
+        state.step += 1
+        state.since += 1
+        state.losses += loss
+        epoch, inside = divmod(state.step, training.per_epoch)
         measured = not inside and (epoch % trial.eval_every == 0 or epoch == trial.epochs)
-        if measured or state["step"] % look == 0:
-            if not torch.isfinite(state["losses"]):
-                log.error(
-                    "%s: the loss is not finite at step %d; diverged", trial.name, state["step"]
-                )
+        if measured or state.step % look == 0:
+            if not torch.isfinite(state.losses):
+                log.error("%s: the loss is not finite at step %d; diverged", trial.name, state.step)
                 return "diverged"
             tell(float(loss))
         if measured:
             measure(training, state, validation())
         now = time.monotonic()
         # The first batch waits for Ray Data to start, which is no property of the steady state.
-        state["waited"] += 0.0 if first else got - asked
-        state["seconds"] += now - (got if first else asked)
+        state.waited += 0.0 if first else got - asked
+        state.seconds += now - (got if first else asked)
         first = False
         if now - saved >= (min(every_s, cost / SAVE_SHARE) if measured else every_s):
             save()
@@ -338,28 +350,28 @@ def loop(
 # -- checkpoints -------------------------------------------------------------------------------------------------------
 
 
-def save(path: Path, training: Training, state: dict[str, Any], recipe: dict[str, Any]) -> None:
+def save(path: Path, training: Training, state: State, recipe: dict[str, Any]) -> None:
     """Write everything a run needs to go on; see `checkpoint.write`."""
     parts = {
         "method": training.method.state_dict(),
         "optimiser": training.optimiser.state_dict(),
-        "state": state,
+        "state": vars(state),
     }
     checkpoint.write(path, recipe, parts)
 
 
-def resume(path: Path, training: Training, recipe: dict[str, Any]) -> dict[str, Any]:
-    """Put weights and optimiser back as the checkpoint holds them and return its state; `beginning()` if there is none.
+def resume(path: Path, training: Training, recipe: dict[str, Any]) -> State:
+    """Put weights and optimiser back as the checkpoint holds them and return its state; a new one if there is none.
 
     Raises:
         InputError: see `checkpoint.read`.
     """
     record = checkpoint.read(path, recipe)
     if record is None:
-        return beginning()
+        return State()
     training.method.load_state_dict(record["method"])
     training.optimiser.load_state_dict(record["optimiser"])
     for group in training.optimiser.param_groups:
         if isinstance(group["lr"], Tensor):
             group["lr"] = group["lr"].to(training.device)
-    return record["state"]
+    return State(**record["state"])

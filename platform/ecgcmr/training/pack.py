@@ -21,9 +21,10 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from ecgcmr import methods, presets, store
-from ecgcmr.data import examples
+from ecgcmr.data import examples, sampler
 from ecgcmr.data.examples import Scale, Split
 from ecgcmr.evaluation import metrics
+from ecgcmr.methods import encodings
 from ecgcmr.methods.contract import of_view
 from ecgcmr.runtime import cuda_graph, hardware
 from ecgcmr.runtime.cuda_graph import Replay
@@ -267,11 +268,8 @@ def in_cache(trial: Trial) -> int:
 
 
 def widest(trial: Trial) -> int:
-    """Bytes of the largest result of a layer for a batch of one member, in 16 bit: an MLP's inside, or the first maps."""
-    net = trial.network
-    if trial.modality == "cmr":
-        return 2 * trial.batch * 4 * net.image_width * (net.image_size // 4) ** 2
-    return 2 * trial.batch * (12 * (5000 // net.patch) + 1) * 4 * net.width
+    """Bytes of the largest result of a layer for a batch of one member, in 16 bit."""
+    return encodings.of(trial.modality).widest(trial.network, trial.batch)
 
 
 def keep(pack: Pack, better: np.ndarray) -> None:
@@ -351,19 +349,13 @@ def draws_of(trials: Sequence[Trial], device: torch.device) -> Draws:
     return Draws(seeds, torch.tensor([seeds.index(trial.seed) for trial in trials], device=device))
 
 
-def order(seed: int, epoch: int, n: int, batch: int) -> np.ndarray:
-    """Rows of an epoch as (steps, batch): a permutation fixed by (seed, epoch), filled up from its own beginning."""
-    batch = min(batch, n)
-    rows = np.random.default_rng((seed, epoch)).permutation(n)
-    return np.resize(rows, (examples.steps_per_epoch(n, batch), batch))
-
-
 def orders(
     draws: Draws, epoch: int, n: int, trials: Sequence[Trial], device: torch.device
 ) -> list[Tensor]:
-    """`order` of every distinct seed, on the device."""
+    """`sampler.permuted` of every distinct seed, on the device."""
     return [
-        torch.from_numpy(order(seed, epoch, n, trials[0].batch)).to(device) for seed in draws.seeds
+        torch.from_numpy(sampler.permuted(seed, epoch, n, trials[0].batch)).to(device)
+        for seed in draws.seeds
     ]
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from ecgcmr.data.examples import Cohort
+from ecgcmr.methods import encodings
 from ecgcmr.training import finetune, trees
 from ecgcmr.training.pack import in_cache
 from ecgcmr.trial import Trial
@@ -63,22 +64,8 @@ def pack_limit(trial: Trial, memory: int | None) -> int:
 
 
 def member_bytes(trial: Trial) -> int:
-    """Bytes that one more member needs: weights with gradient, two moments, best and a copy; activations of a batch.
-
-    Activations of a transformer block in 16 bit are about 34 · tokens · width · batch bytes (Korthikanti et al. 2022,
-    eq. 1, without the attention matrix, which fused attention does not keep); doubled, as norms run in 32 bit.
-    """
-    net = trial.network
-    if trial.modality == "cmr":
-        share = (net.image_size / 224) ** 2 * net.image_width / 64 * sum(net.blocks) / 16
-        weights, activations = (
-            23.5e6 * (net.image_width / 64) ** 2,
-            90e6 * share * trial.batch,
-        )  # ResNet-50 at 224²
-    else:
-        tokens = 12 * (5000 // net.patch) + 1
-        weights = 12 * net.width**2 * net.depth + 4 * net.width**2
-        activations = 2 * 34 * tokens * net.width * (net.depth + 1) * trial.batch
+    """Bytes that one more member needs: weights with gradient, two moments, best and a copy; activations of a batch."""
+    weights, activations = encodings.of(trial.modality).bytes_of(trial.network, trial.batch)
     return int(6 * 4 * weights + activations)
 
 

@@ -18,6 +18,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,13 @@ import pandas as pd
 import torch
 from torch import Tensor, distributed
 
-from ecgcmr import methods, store
+from ecgcmr import files, methods, plugins, store
 from ecgcmr import trial as trials
-from ecgcmr.cohort import dataset, shards
+from ecgcmr.cohort import dataset, presence, shards
 from ecgcmr.data import cache as memory
 from ecgcmr.data import sampler, stream
 from ecgcmr.errors import InputError, unknown
+from ecgcmr.runs import is_finished
 from ecgcmr.runtime import cluster, hardware
 from ecgcmr.training import checkpoint, loop
 from ecgcmr.training.checkpoint import EVERY_S
@@ -56,22 +58,18 @@ def validation_batches(
 ) -> Iterator[tuple[int, dict[str, Tensor]]]:
     """(rows of the whole batch, this worker's share of it) over the validation split, in file order.
 
-    Batches of one size, since a contrastive loss grows with it: the largest up to `batch` that leaves least rows out.
     A plain read: one per epoch through Ray Data would wait for its start each time.
     """
     rows = complete(cohort, "val", needs)
-    count = math.ceil(len(rows) / batch)
-    size = max(len(rows) // count // world, 1) * world
-    for start in range(0, min(count, len(rows) // size) * size, size):
-        mine = rows.iloc[start + rank * (size // world) : start + (rank + 1) * (size // world)]
-        arrays = cohort.load(mine, needs)
+    for size, share in sampler.validated(len(rows), batch, rank, world):
+        arrays = cohort.load(rows.iloc[share], needs)
         yield size, {name: torch.from_numpy(values).to(device) for name, values in arrays.items()}
 
 
 def complete(cohort: dataset.Cohort, split: str, needs: tuple[str, ...]) -> pd.DataFrame:
     """The rows of a split that have every signal a method needs."""
     rows = cohort.rows(split)
-    return rows[rows[[f"has_{name}" for name in needs]].all(axis=1)]
+    return rows[presence.has(rows, *needs)]
 
 
 def train(
@@ -88,14 +86,12 @@ def train(
     recipe = trials.recipe(trial, cohort.fingerprint)
     path = store.folder(runs, trial.name) / CHECKPOINT
     state = loop.resume(path, run, recipe)
-    agree(f"the step of {path}", state["step"], world)
+    agree(f"the step of {path}", state.step, world)
     progress = (
-        store.Progress(runs, trial.name, run.steps, "steps", done=state["step"])
-        if rank == 0
-        else None
+        store.Progress(runs, trial.name, run.steps, "steps", done=state.step) if rank == 0 else None
     )
     order = stream.plan(cohort, "train", needs, trial.batch, trial.seed, rank, world)
-    cache = memory.place(config["cache"], order, trial.epochs, state["step"], device)
+    cache = memory.place(config["cache"], order, trial.epochs, state.step, device)
     feed = stream.batches(
         cohort.path,
         split="train",
@@ -103,7 +99,7 @@ def train(
         batch=trial.batch,
         seed=trial.seed,
         epochs=trial.epochs,
-        start_step=state["step"],
+        start_step=state.step,
         rank=rank,
         world=world,
         device=device,
@@ -112,7 +108,7 @@ def train(
 
     def tell(loss: float) -> None:
         if progress is not None:
-            progress.update(state["step"], **{"loss": loss, "samples/s": speed(run, state)})
+            progress.update(state.step, **{"loss": loss, "samples/s": speed(run, state)})
 
     def keep() -> None:
         if rank == 0:
@@ -129,9 +125,9 @@ def train(
         store.write(runs, outcome(run, state, status, cohort, cache), cohort.fingerprint)
 
 
-def speed(run: Training, state: dict[str, Any]) -> float:
+def speed(run: Training, state: loop.State) -> float:
     """Samples per second so far, validation and checkpoints included."""
-    return state["step"] * run.trial.batch / max(state["seconds"], 1e-9)
+    return state.step * run.trial.batch / max(state.seconds, 1e-9)
 
 
 def agree(what: str, value: Any, world: int) -> None:
@@ -151,37 +147,35 @@ def agree(what: str, value: Any, world: int) -> None:
 
 
 def outcome(
-    run: Training, state: dict[str, Any], status: str, cohort: dataset.Cohort, cache: str
+    run: Training, state: loop.State, status: str, cohort: dataset.Cohort, cache: str
 ) -> store.Finished:
     """What the run leaves behind; a diverged one leaves no weights."""
     good = status == "finished"
-    curve = pd.DataFrame(state["curve"])
-    kept = curve[curve.epoch == state["epoch"]] if len(curve) else curve
+    curve = pd.DataFrame(state.curve)
+    kept = curve[curve.epoch == state.epoch] if len(curve) else curve
     columns = [str(c) for c in kept if str(c).startswith("val_")]
-    scores = [
-        ("val", c.removeprefix("val_"), float(kept[c].iloc[0]), state["rows"]) for c in columns
-    ]
+    scores = [("val", c.removeprefix("val_"), float(kept[c].iloc[0]), state.rows) for c in columns]
     return store.Finished(
         trial=run.trial,
         status=status,
-        scores=tuple(scores) if good else (("val", "loss", math.nan, state["rows"]),),
+        scores=tuple(scores) if good else (("val", "loss", math.nan, state.rows),),
         curve=curve,
         predictions=None,
-        weights={name: value.numpy() for name, value in state["kept"].items()} if good else {},
-        epoch=state["epoch"],
+        weights={name: value.numpy() for name, value in state.kept.items()} if good else {},
+        epoch=state.epoch,
         provenance={**provenance(run, state, cohort), "cache": cache},
     )
 
 
-def provenance(run: Training, state: dict[str, Any], cohort: dataset.Cohort) -> dict[str, Any]:
+def provenance(run: Training, state: loop.State, cohort: dataset.Cohort) -> dict[str, Any]:
     """Where, with what and how fast; `seconds` add up over resumes and leave out what starting took."""
     return {
         **hardware.provenance(run.device, run.precision),
         "cohort": cohort.provenance,
-        "seconds": round(state["seconds"], 3),
-        "steps": state["step"],
+        "seconds": round(state.seconds, 3),
+        "steps": state.step,
         "samples_per_s": round(speed(run, state), 3),
-        "data_wait_share": round(state["waited"] / max(state["seconds"], 1e-9), 5),
+        "data_wait_share": round(state.waited / max(state.seconds, 1e-9), 5),
         "workers": run.world,
     }
 
@@ -198,8 +192,9 @@ def work(config: dict[str, Any]) -> None:
     if refusal.exists():  # an earlier attempt met input that no further attempt can serve
         return
     with told(refusal, runs):
+        plugins.load(config["plugins"])
         for trial in map(trials.from_json, config["trials"]):
-            done = store.finished(runs, trial, config["fingerprint"])
+            done = is_finished(runs, trial, config["fingerprint"])
             agree(f"whether {trial.name} has finished", done, world)
             if not done:
                 train(trial, config, device, rank, world)
@@ -214,11 +209,30 @@ def told(refusal: Path, runs: Path) -> Iterator[None]:
     except (InputError, OSError) as error:
         reason = shards.disk_full(error, runs) if isinstance(error, OSError) else error
         if isinstance(reason, InputError):
-            store.write_json(refusal, str(reason))
+            files.write_json(refusal, str(reason))
         raise
 
 
 # -- the driver --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class CheckedPretrainings:
+    """Pre-trainings that every worker can serve, and which of them are finished.
+
+    Attributes:
+        trials: all of them, each after those that it starts from.
+        todo: those that are not finished, in that order.
+        cohort: they run on it.
+        runs: the folder of runs, absolute.
+        workers: that share each batch.
+    """
+
+    trials: list[Trial]
+    todo: list[Trial]
+    cohort: dataset.Cohort
+    runs: Path
+    workers: int
 
 
 def run(trial: Trial, cohort_path: Path, runs: Path, **options: Any) -> list[dict[str, Any]]:
@@ -227,11 +241,15 @@ def run(trial: Trial, cohort_path: Path, runs: Path, **options: Any) -> list[dic
 
 
 def run_all(
-    todo: list[Trial],
-    cohort_path: Path,
-    runs: Path,
+    pretrainings: list[Trial], cohort_path: Path, runs: Path, *, workers: int = 1, **options: Any
+) -> list[dict[str, Any]]:
+    """Check and pre-train trials; see `check_all` and `run_checked`."""
+    return run_checked(check_all(pretrainings, cohort_path, runs, workers), **options)
+
+
+def run_checked(
+    checked: CheckedPretrainings,
     *,
-    workers: int = 1,
     device: str | None = None,
     precision: str = "auto",
     every_s: float = EVERY_S,
@@ -242,10 +260,7 @@ def run_all(
     All go through one call of Ray Train, whose start takes 10 to 18 s on two cores whatever it runs (measured).
 
     Args:
-        todo: trials of methods without a target.
-        cohort_path: the cohort's folder, which every worker reaches.
-        runs: likewise.
-        workers: processes, one per GPU if `device` is one; each takes batch/workers rows.
+        checked: of `check_all`.
         device: "cpu", "cuda"; by default GPUs if the cluster has as many as workers.
         precision: a name that `hardware.precision` knows.
         every_s: seconds between two checkpoints.
@@ -255,27 +270,25 @@ def run_all(
         The measured numbers of every trial, as in `rows.parquet`.
 
     Raises:
-        InputError: something that no run could serve, before or while it runs.
+        InputError: something that no run could serve, met while it runs.
     """
     memory.check(cache)
-    cohort_path, runs = Path(cohort_path).resolve(), Path(runs).resolve()
-    cohort = dataset.open(cohort_path)
-    ordered = in_order(todo)
-    left = [trial for trial in ordered if not store.finished(runs, trial, cohort.fingerprint)]
-    if left:
-        check_all(left, cohort_path, runs, workers)
+    runs, workers = checked.runs, checked.workers
+    if checked.todo:
         config = {
-            "trials": [trials.to_json(trial) for trial in left],
-            "cohort": str(cohort_path),
+            "trials": [trials.to_json(trial) for trial in checked.todo],
+            "cohort": str(checked.cohort.path),
             "runs": str(runs),
-            "fingerprint": cohort.fingerprint,
+            "fingerprint": checked.cohort.fingerprint,
             "precision": precision,
             "every_s": every_s,
             "cache": cache,
+            "plugins": plugins.carried(),
         }
         with cluster.running():
             launch(config, workers, on_gpu(device, workers), runs / ".train")
-    tables = [pd.read_parquet(store.folder(runs, trial.name) / store.ROWS) for trial in ordered]
+    folders = [store.folder(runs, trial.name) for trial in checked.trials]
+    tables = [pd.read_parquet(folder / store.ROWS) for folder in folders]
     return [
         dict(zip(table.columns, row)) for table in tables for row in table.itertuples(index=False)
     ]
@@ -297,17 +310,28 @@ def in_order(todo: list[Trial]) -> list[Trial]:
     return list(ordered.values())
 
 
-def check_all(todo: list[Trial], cohort_path: Path, runs: Path, workers: int = 1) -> None:
-    """Refuse what no worker could serve, before Ray starts.
+def check_all(
+    pretrainings: list[Trial], cohort_path: Path, runs: Path, workers: int = 1
+) -> CheckedPretrainings:
+    """Refuse what no worker could serve; Ray need not run yet.
+
+    Args:
+        pretrainings: trials of methods without a target.
+        cohort_path: the cohort's folder, which every worker reaches.
+        runs: likewise.
+        workers: processes, one per GPU if they run on GPUs; each takes batch/workers rows.
 
     Raises:
-        InputError: see `check`; or a shard is damaged.
+        InputError: see `check`; or a shard is damaged, or a folder was made by another recipe.
     """
-    cohort = dataset.open(cohort_path)
+    cohort, runs = dataset.open(Path(cohort_path).resolve()), Path(runs).resolve()
+    ordered = in_order(pretrainings)
+    todo = [trial for trial in ordered if not is_finished(runs, trial, cohort.fingerprint)]
     for trial in todo:
         check(trial, {t.name for t in todo}, cohort, runs, workers)
     for needs in dict.fromkeys(tuple(trial.task.split("+")) for trial in todo):
         sampler.check(stream.plan(cohort, "train", needs, workers, world=workers))
+    return CheckedPretrainings(ordered, todo, cohort, runs, workers)
 
 
 def check(trial: Trial, before: set[str], cohort: dataset.Cohort, runs: Path, workers: int) -> None:

@@ -1,8 +1,9 @@
 """ICD-10: which codes make a disease, and when it began. No tables here; `merge` reads them.
 
-Codes are compared without dots and by prefix, so that I25 has I251 and what finer classifications make of it (I2510).
-A list of all four-character codes, as it stands in the authors' notebook, is how a missing comma turned I24.9 and I25.0 into
-one code that nobody has, and how I23 was forgotten; a range of three-character codes can do neither.
+Codes are compared without dots and by prefix, so that I25 has I251 and what finer classifications
+make of it (I2510). A list of all four-character codes, as it stands in the authors' notebook, is
+how a missing comma turned I24.9 and I25.0 into one code that nobody has, and how I23 was forgotten;
+a range of three-character codes can do neither.
 """
 
 import re
@@ -13,7 +14,8 @@ from ecgcmr.errors import InputError
 
 CODE = re.compile(r"[A-Z][0-9][0-9A-Z][0-9A-Z]{0,4}")
 
-# UK Biobank's stand-ins where a date is missing, before birth or in the future (its data-coding 819).
+# UK Biobank's stand-ins where a date is missing, before birth or in the future (its data-coding
+# 819).
 NO_DATES = tuple(
     date.fromisoformat(day)
     for day in ("1900-01-01", "1901-01-01", "1902-02-02", "1903-03-03", "1909-09-09", "2037-07-07")
@@ -27,12 +29,12 @@ class Disease:
     Attributes:
         name: of the column; `<name>_past` and `<name>_future` go with it.
         words: prefixes and ranges of prefixes, as they were asked for, e.g. "I20-I25", "I11.0".
-        asked: whether a person typed them, who may have mistyped.
+        from_user: whether a person typed them, who may have mistyped.
     """
 
     name: str
     words: tuple[str, ...]
-    asked: bool = True
+    from_user: bool = True
 
     @property
     def prefixes(self) -> dict[str, str]:
@@ -42,9 +44,9 @@ class Disease:
 
 # Turgut et al., section IV-B.
 PAPER = (
-    Disease("cad", ("I20-I25",), asked=False),
-    Disease("af", ("I48",), asked=False),
-    Disease("dm", ("E10-E14",), asked=False),
+    Disease("cad", ("I20-I25",), from_user=False),
+    Disease("af", ("I48",), from_user=False),
+    Disease("dm", ("E10-E14",), from_user=False),
 )
 
 
@@ -62,7 +64,8 @@ def disease(text: str) -> Disease:
         or name.endswith(("_past", "_future"))
     ):
         raise InputError(
-            f"--disease {text}: write NAME=CODES, e.g. hf=I50,I11.0,I42-I43; a name has a-z, 0-9 and _"
+            f"--disease {text}: write NAME=CODES, e.g. hf=I50,I11.0,I42-I43; "
+            "a name has a-z, 0-9 and _"
         )
     words = tuple(word.strip() for word in codes.split(",") if word.strip())
     if not words:
@@ -93,15 +96,19 @@ def expand(word: str) -> tuple[str, ...]:
         or first > last
     ):
         raise InputError(
-            f"'{word}' is no range: write both ends with one letter and as many digits, e.g. I20-I25"
+            f"'{word}' is no range: "
+            "write both ends with one letter and as many digits, e.g. I20-I25"
         )
-    return tuple(
-        f"{first[0]}{n:0{len(first) - 1}d}" for n in range(int(first[1:]), int(last[1:]) + 1)
-    )
+    letter, digits = first[0], len(first) - 1
+    numbers = range(int(first[1:]), int(last[1:]) + 1)
+    return tuple(f"{letter}{number:0{digits}d}" for number in numbers)
 
 
 def clean(text: str) -> str | None:
-    """The code without dot, in capitals; a meaning behind it is dropped (`I25.1 Atherosclerotic …`). None if it is none."""
+    """The code without dot, in capitals.
+
+    A meaning behind it is dropped (`I25.1 Atherosclerotic …`). None if it is none.
+    """
     word, _, _ = text.strip().partition(" ")
     code = word.replace(".", "", 1).upper()
     return code if CODE.fullmatch(code) else None

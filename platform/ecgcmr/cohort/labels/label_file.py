@@ -1,13 +1,14 @@
 """One labels file: what its columns mean, and what it says row by row.
 
-A file is read once and in pieces. Known columns (demographics, phenotypes) give numbers, others only if they hold
-nothing but 0, 1 and blanks, and of ICD-10 codes those that are asked for go on, with their dates. Nothing else does.
+A file is read once and in pieces. Known columns (demographics, phenotypes) give numbers, others
+only if they hold nothing but 0, 1 and blanks, and of ICD-10 codes those that are asked for go on,
+with their dates. Nothing else does.
 """
 
 import logging
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,8 @@ SEXES = {
 }
 BODY = {"age": "years", "height": "cm", "weight": "kg"}
 UNITS = {**BODY, **tasks.UNITS}
-# As `tasks.LIMITS`: a value's lower and upper limit, then a median's. Metres, inches and days fall out.
+# As `tasks.LIMITS`: a value's lower and upper limit, then a median's. Metres, inches and days fall
+# out.
 LIMITS = {
     "age": (0, 120, 1, 110),
     "height": (50, 250, 100, 220),
@@ -50,7 +52,7 @@ LIMITS = {
 KNOWN = ("sex", *BODY, *tasks.PHENOTYPES)
 
 
-# -- the columns of a file ---------------------------------------------------------------------------------------------
+# -- the columns of a file -------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -59,37 +61,39 @@ class Layout:
 
     Attributes:
         keys: "subject", "ecg" and "cmr" -> their column.
-        known: column of a cohort -> columns that may hold it; the first that knows a row's wins.
+        quantities: column of a cohort -> columns that may hold it; the first that knows a row's
+            wins.
         plain: columns that may hold 0 and 1.
         codes, dates: array index -> column, of ICD-10 codes and of their dates.
-        listed: column with many codes in a cell. found_only: an empty cell of it says that nothing is known.
+        code_list: column with many codes in a cell.
+        blank_is_unknown: an empty cell of it says that nothing is known.
         long: the file has a line for each code.
         visit: column with the date of the visit.
-        left: columns that are not looked at.
+        unread: columns that are not looked at.
     """
 
     keys: dict[str, str]
-    known: dict[str, list[str]]
+    quantities: dict[str, list[str]]
     plain: list[str]
     codes: dict[int, str]
     dates: dict[int, str]
-    listed: str | None
-    found_only: bool
+    code_list: str | None
+    blank_is_unknown: bool
     long: bool
     visit: str | None
-    left: list[str]
+    unread: list[str]
 
     @property
     def columns(self) -> list[str]:
         """What has to be read."""
         groups = (
             self.keys.values(),
-            *self.known.values(),
+            *self.quantities.values(),
             self.plain,
             self.codes.values(),
             self.dates.values(),
         )
-        single = [name for name in (self.listed, self.visit) if name is not None]
+        single = [name for name in (self.code_list, self.visit) if name is not None]
         return list(dict.fromkeys([*(name for group in groups for name in group), *single]))
 
 
@@ -99,84 +103,88 @@ def layout_of(path: Path, visit: int, lists: str) -> Layout:
     keys = _key_columns(path, names)
     rest = [name for name in names if name not in (*keys.values(), *UNNAMED)]
     fields = {name: column for name in rest if (column := ukbb_tables.column(name))}
-    known: dict[str, list[str]] = {}
-    for name in sorted(
-        rest, key=lambda n: fields[n].field != 50 if n in fields else False
-    ):  # 50 before 12144
-        if meaning := _meaning(path, name, fields.get(name), visit):
-            known.setdefault(meaning, []).append(name)
-    ours = {name for group in known.values() for name in group}
-    arrays = {
-        wanted: {
-            c.array: name for name, c in fields.items() if c.field == wanted and c.array is not None
-        }
-        for wanted in (ukbb_tables.CODES, ukbb_tables.DATES)
-    }
-    codes, dates = arrays[ukbb_tables.CODES], arrays[ukbb_tables.DATES]
-    whole = [name for name, c in fields.items() if c.field == ukbb_tables.CODES and c.array is None]
-    listed = next((name for name in (*whole, lists) if name in rest), None)
-    attended = (n for n, c in fields.items() if (c.field, c.instance) == (ukbb_tables.VISIT, visit))
-    day = "visit_date" if "visit_date" in rest else next(attended, None)
+    quantities: dict[str, list[str]] = {}
+    # 50 before 12144
+    for name in sorted(rest, key=lambda n: n in fields and fields[n].field != 50):
+        if quantity := _quantity(path, name, fields.get(name), visit):
+            quantities.setdefault(quantity, []).append(name)
+    quantity_columns = {name for group in quantities.values() for name in group}
+    codes, dates = (_arrays(fields, field) for field in (ukbb_tables.CODES, ukbb_tables.DATES))
+    list_columns = [
+        name for name, c in fields.items() if c.field == ukbb_tables.CODES and c.array is None
+    ]
+    code_list = next((name for name in (*list_columns, lists) if name in rest), None)
+    visit_columns = (
+        name for name, c in fields.items() if (c.field, c.instance) == (ukbb_tables.VISIT, visit)
+    )
+    visit_column = "visit_date" if "visit_date" in rest else next(visit_columns, None)
     long = "icd10" in rest
-    if dates and not codes and not listed:
+    if dates and not codes and not code_list:
         raise InputError(
-            f"{path}: dates of diagnoses (field 41280) without their codes (41270); export both together"
+            f"{path}: dates of diagnoses (field 41280) without their codes (41270); "
+            "export both together"
         )
     if long:
         codes, dates = {0: "icd10"}, {0: "date"} if "date" in rest else {}
-        known, ours, listed = {}, set(), None
-    taken = {*ours, *codes.values(), *dates.values(), listed, day}
-    others = [name for name in rest if name not in taken]
-    plain = (
-        []
-        if long
-        else [
-            name for name in others if name not in fields and not re.search(r"(^|_)id$", name, re.I)
-        ]
-    )
-    left = [name for name in others if name not in plain]
+        quantities, quantity_columns, code_list = {}, set(), None
+    used_columns = {*quantity_columns, *codes.values(), *dates.values(), code_list, visit_column}
+    remaining = [name for name in rest if name not in used_columns]
+    free = [name for name in remaining if name not in fields]
+    plain = [name for name in free if not long and not re.search(r"(^|_)id$", name, re.I)]
     return Layout(
-        keys, known, plain, codes, dates, listed, bool(listed and not whole), long, day, left
+        keys=keys,
+        quantities=quantities,
+        plain=plain,
+        codes=codes,
+        dates=dates,
+        code_list=code_list,
+        blank_is_unknown=bool(code_list and not list_columns),
+        long=long,
+        visit=visit_column,
+        unread=[name for name in remaining if name not in plain],
     )
+
+
+def _arrays(fields: dict[str, ukbb_tables.Column], field: int) -> dict[int, str]:
+    """Array index -> column of a field of UK Biobank."""
+    columns = {name: column for name, column in fields.items() if column.field == field}
+    return {c.array: name for name, c in columns.items() if c.array is not None}
 
 
 def _key_columns(path: Path, names: Sequence[str]) -> dict[str, str]:
     keys: dict[str, str] = {}
     for unit, spellings in KEYS.items():
-        found = [name for name in spellings if name in names]
-        if len(found) > 1:
+        present = [name for name in spellings if name in names]
+        if len(present) > 1:
             raise InputError(
-                f"{path}: columns '{found[0]}' and '{found[1]}' both name the {unit}; keep one"
+                f"{path}: columns '{present[0]}' and '{present[1]}' both name the {unit}; keep one"
             )
-        if found:
-            keys[unit] = found[0]
-    unnamed = next((name for name in UNNAMED if name in names), None)
-    if (
-        not keys
-        and unnamed is not None
-        and any(re.fullmatch(r"\w+ \(.+\)", name) for name in names)
-    ):
-        return {
-            "subject": unnamed,
-            "cmr": unnamed,
-        }  # ukbb_cardiac: the folder of the person's stack
-    if not keys:
+        if present:
+            keys[unit] = present[0]
+    if keys:
+        return keys
+    id_column = next((name for name in UNNAMED if name in names), None)
+    with_unit = [name for name in names if re.fullmatch(r"\w+ \(.+\)", name)]
+    if id_column is None or not with_unit:
         raise InputError(
-            f"{path}: no column 'subject', 'eid', 'ecg', 'record' or 'cmr' to join on; it has {_some(names)}"
+            f"{path}: no column 'subject', 'eid', 'ecg', 'record' or 'cmr' to join on; "
+            f"it has {_some(names)}"
         )
-    return keys
+    # ukbb_cardiac: the folder of the person's stack
+    return {"subject": id_column, "cmr": id_column}
 
 
-def _meaning(path: Path, name: str, column: ukbb_tables.Column | None, visit: int) -> str | None:
+def _quantity(path: Path, name: str, column: ukbb_tables.Column | None, visit: int) -> str | None:
     """The cohort's column that a file's column holds, if it is one of known meaning."""
     if column:
-        mine = column.field in ukbb_tables.ONCE or column.instance == visit
-        return ukbb_tables.FIELDS.get(column.field) if mine else None
-    if measured := re.fullmatch(r"(\w+) \((.+)\)", name):
-        quantity, unit = measured.groups()
+        at_visit = column.field in ukbb_tables.ONCE or column.instance == visit
+        return ukbb_tables.FIELDS.get(column.field) if at_visit else None
+    if match := re.fullmatch(r"(\w+) \((.+)\)", name):
+        quantity, unit = match.groups()
         if quantity in tasks.UNITS and unit.lower() != tasks.UNITS[quantity].lower():
             raise InputError(
-                f"{path}: column '{name}' is in {unit}; {quantity} is wanted in {tasks.UNITS[quantity]}"
+                f"{path}: column '{name}' is in {unit}; "
+                f"{quantity} is wanted in {tasks.UNITS[quantity]}"
             )
         return quantity if quantity in tasks.UNITS else None
     if name == "gender":
@@ -184,11 +192,11 @@ def _meaning(path: Path, name: str, column: ukbb_tables.Column | None, visit: in
     return name if name in KNOWN else None
 
 
-# -- reading a file ----------------------------------------------------------------------------------------------------
+# -- reading a file --------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Part:
+class Section:
     """What a file, or a piece of one, says row by row.
 
     Attributes:
@@ -196,9 +204,10 @@ class Part:
         keys: "subject", "ecg", "cmr" -> (n,) keys, "" for none.
         numbers: column of a cohort -> (n,) numbers, NaN for unknown.
         visits: (n,) days, or None.
-        diagnoses: `row`, `code`, `date` of the codes that are asked for; None if the file has no codes.
-        covered: (n,) whether the absence of a code says that there was no such diagnosis.
-        entries, wrong: codes read, and how many of them are no ICD-10 codes.
+        diagnoses: `row`, `code`, `date` of the codes that are asked for; None if the file has no
+            codes.
+        complete: (n,) whether the absence of a code says that there was no such diagnosis.
+        entries, invalid: codes read, and how many of them are no ICD-10 codes.
         latest: date of any code, NaT without dates.
         long: the file has a line for each code.
     """
@@ -208,28 +217,34 @@ class Part:
     numbers: dict[str, np.ndarray]
     visits: np.ndarray | None
     diagnoses: pd.DataFrame | None
-    covered: np.ndarray
+    complete: np.ndarray
     entries: int = 0
-    wrong: int = 0
+    invalid: int = 0
     latest: Any = pd.NaT
     long: bool = False
 
     @property
     def units(self) -> tuple[str, ...]:
-        """Whom its rows speak of: recordings where it names them, else people; ukbb_cardiac's id may be either."""
+        """Whom its rows speak of: recordings where it names them, else people.
+
+        An id of ukbb_cardiac may be either.
+        """
         if len(self.keys) == 2 and self.keys.get("cmr") is self.keys.get("subject"):
             return ("subject", "cmr")
         return tuple(unit for unit in ("ecg", "cmr") if unit in self.keys) or ("subject",)
 
     def frame(self, unit: str) -> pd.DataFrame:
-        """The numbers by key of a unit; of a key that stands twice (a CMR with two ECGs) the last row."""
+        """The numbers by key of a unit.
+
+        Of a key that stands twice (a CMR with two ECGs) the last row.
+        """
         frame = pd.DataFrame(
             self.numbers, index=pd.Index(self.keys[unit], dtype=object), dtype=np.float64
         )
         return frame[(frame.index != "") & ~frame.index.duplicated(keep="last")]
 
 
-def read(path: Path, prefixes: tuple[str, ...], visit: int, lists: str) -> Part:
+def read(path: Path, prefixes: tuple[str, ...], visit: int, lists: str) -> Section:
     """Read one file.
 
     Args:
@@ -239,37 +254,38 @@ def read(path: Path, prefixes: tuple[str, ...], visit: int, lists: str) -> Part:
         lists: column with a list of codes in each cell.
 
     Raises:
-        InputError: it is unreadable, without a key column, with a key twice, without a column to take, or in another unit.
+        InputError: it is unreadable, without a key column, with a key twice, without a column to
+            read, or in another unit.
     """
     layout = layout_of(path, visit, lists)
     plain = list(layout.plain)
-    pieces: list[Part] = []
+    pieces: list[Section] = []
     for cells in tables.pieces(path, layout.columns):
         try:
             pieces.append(_piece(path, layout, cells, plain, prefixes))
-        except (
-            pa.ArrowException
-        ) as error:  # a Parquet column of a kind that no key, number, date or code has
+        # A Parquet column of a kind that no key, number, date or code has.
+        except pa.ArrowException as error:
             raise tables.refusal(path, error) from error
         plain = [name for name in plain if name in pieces[-1].numbers]
     if not pieces:
         raise InputError(f"{path}: no rows below the names of the columns")
-    kept = [*layout.known, *plain]
-    part = _joined(path, pieces, kept, layout.long)
-    part = _by_key(part) if layout.long else part
-    _check_keys(part)
-    left = [*layout.left, *(name for name in layout.plain if name not in part.numbers)]
-    if left:
-        log.warning("%s: left out, neither 0/1 nor a known number: %s", path.name, _some(left))
-    if left and not part.numbers and part.visits is None and part.diagnoses is None:
+    number_columns = [*layout.quantities, *plain]
+    section = _joined(path, pieces, number_columns, layout.long)
+    section = _by_key(section) if layout.long else section
+    _check_keys(section)
+    unread = [*layout.unread, *(name for name in layout.plain if name not in section.numbers)]
+    if unread:
+        log.warning("%s: left out, neither 0/1 nor a known number: %s", path.name, _some(unread))
+    if unread and not section.numbers and section.visits is None and section.diagnoses is None:
         raise InputError(
-            f"{path}: no column of 0/1 labels, demographics or phenotypes; it has {_some(left)}"
+            f"{path}: no column of 0/1 labels, demographics or phenotypes; it has {_some(unread)}"
         )
-    if part.wrong * 2 > part.entries:
+    if section.invalid * 2 > section.entries:
         raise InputError(
-            f"{path}: {part.wrong:,} of {part.entries:,} entries are no ICD-10 codes such as I251 or I25.1"
+            f"{path}: {section.invalid:,} of {section.entries:,} entries "
+            "are no ICD-10 codes such as I251 or I25.1"
         )
-    return part
+    return section
 
 
 def _piece(
@@ -278,105 +294,106 @@ def _piece(
     cells: pa.RecordBatch,
     plain: Sequence[str],
     prefixes: tuple[str, ...],
-) -> Part:
+) -> Section:
     keys = {name: _keys(cells[name]) for name in dict.fromkeys(layout.keys.values())}
     numbers = {
         name: _number(path, name, [cells[c] for c in columns])
-        for name, columns in layout.known.items()
+        for name, columns in layout.quantities.items()
     }
     flags = {name: _flag(cells[name]) for name in plain}
-    has_codes = bool(layout.codes or layout.listed)
-    words, rows, dates, unlisted = _entries(path, layout, cells)
-    diagnoses, wrong = _wanted(words, rows, dates, prefixes)
-    covered = has_codes & ~unlisted
-    if layout.found_only:
-        covered &= np.bincount(rows, minlength=cells.num_rows) > 0
-    return Part(
-        path,
-        {unit: keys[name] for unit, name in layout.keys.items()},
-        numbers | {name: flag for name, flag in flags.items() if flag is not None},
-        _days(path, cells, layout.visit) if layout.visit else None,
-        diagnoses if has_codes else None,
-        covered,
-        len(words) + int(unlisted.sum()),
-        wrong + int(unlisted.sum()),
-        pd.Series(dates).max(),
+    has_codes = bool(layout.codes or layout.code_list)
+    words, rows, dates, no_list = _entries(path, layout, cells)
+    diagnoses, invalid = _requested_diagnoses(words, rows, dates, prefixes)
+    complete = has_codes & ~no_list
+    if layout.blank_is_unknown:
+        complete &= np.bincount(rows, minlength=cells.num_rows) > 0
+    return Section(
+        path=path,
+        keys={unit: keys[name] for unit, name in layout.keys.items()},
+        numbers=numbers | {name: flag for name, flag in flags.items() if flag is not None},
+        visits=_days(path, cells, layout.visit) if layout.visit else None,
+        diagnoses=diagnoses if has_codes else None,
+        complete=complete,
+        entries=len(words) + int(no_list.sum()),
+        invalid=invalid + int(no_list.sum()),
+        latest=pd.Series(dates).max(),
     )
 
 
-def _joined(path: Path, read: Sequence[Part], columns: Sequence[str], long: bool) -> Part:
-    """The pieces of a file as one; columns of known meaning are checked, columns that are blank throughout are dropped."""
+def _joined(path: Path, pieces: Sequence[Section], columns: Sequence[str], long: bool) -> Section:
+    """The pieces of a file as one.
+
+    Columns of known meaning are checked, columns that are blank throughout are dropped.
+    """
     numbers = {
-        name: _checked(path, name, np.concatenate([p.numbers[name] for p in read]))
+        name: _checked(path, name, np.concatenate([piece.numbers[name] for piece in pieces]))
         for name in columns
     }
-    starts = np.cumsum([0, *(len(p.covered) for p in read[:-1])])
-    shared: dict[int, np.ndarray] = {}  # ukbb_cardiac's one column is two keys
+    starts = np.cumsum([0, *(len(piece.complete) for piece in pieces[:-1])])
+    key_arrays: dict[int, np.ndarray] = {}  # ukbb_cardiac's one column is two keys
     keys = {
-        u: shared.setdefault(id(k), np.concatenate([p.keys[u] for p in read]))
-        for u, k in read[0].keys.items()
+        unit: key_arrays.setdefault(
+            id(array), np.concatenate([piece.keys[unit] for piece in pieces])
+        )
+        for unit, array in pieces[0].keys.items()
     }
-    told = [
-        p.diagnoses.assign(row=p.diagnoses["row"] + at)
-        for p, at in zip(read, starts)
-        if p.diagnoses is not None
+    diagnoses = [
+        piece.diagnoses.assign(row=piece.diagnoses["row"] + start)
+        for piece, start in zip(pieces, starts)
+        if piece.diagnoses is not None
     ]
-    return Part(
-        path,
-        keys,
-        {name: values for name, values in numbers.items() if not np.isnan(values).all()},
-        np.concatenate([p.visits for p in read if p.visits is not None])
-        if read[0].visits is not None
-        else None,
-        pd.concat(told, ignore_index=True) if told else None,
-        np.concatenate([p.covered for p in read]),
-        sum(p.entries for p in read),
-        sum(p.wrong for p in read),
-        pd.Series([p.latest for p in read], dtype="datetime64[s]").max(),
-        long,
+    visits = [piece.visits for piece in pieces if piece.visits is not None]
+    return Section(
+        path=path,
+        keys=keys,
+        numbers={name: values for name, values in numbers.items() if not np.isnan(values).all()},
+        visits=np.concatenate(visits) if visits else None,
+        diagnoses=pd.concat(diagnoses, ignore_index=True) if diagnoses else None,
+        complete=np.concatenate([piece.complete for piece in pieces]),
+        entries=sum(piece.entries for piece in pieces),
+        invalid=sum(piece.invalid for piece in pieces),
+        latest=pd.Series([piece.latest for piece in pieces], dtype="datetime64[s]").max(),
+        long=long,
     )
 
 
-def _by_key(part: Part) -> Part:
+def _by_key(section: Section) -> Section:
     """A file with a line for each code, as one row for each key."""
-    (unit,) = part.units[:1]
-    row, names = pd.factorize(part.keys[unit])
-    assert part.diagnoses is not None
+    (unit,) = section.units[:1]
+    row, names = pd.factorize(section.keys[unit])
+    assert section.diagnoses is not None
     visits = None
-    if part.visits is not None:
-        days = pd.Series(part.visits).groupby(row)
+    if section.visits is not None:
+        days = pd.Series(section.visits).groupby(row)
         several = int((days.nunique() > 1).sum())
         if several:
             raise InputError(
-                f"{part.path}: visit_date: {several:,} keys have more than one; give each its own line of visit"
+                f"{section.path}: visit_date: {several:,} keys have more than one; "
+                "give each its own line of visit"
             )
         visits = days.first().to_numpy("datetime64[D]")
-    diagnoses = part.diagnoses.assign(row=row[part.diagnoses["row"]])
-    covered = np.ones(len(names), bool)
-    return Part(
-        part.path,
-        {unit: names},
-        {},
-        visits,
-        diagnoses,
-        covered,
-        part.entries,
-        part.wrong,
-        part.latest,
+    return replace(
+        section,
+        keys={unit: names},
+        numbers={},
+        visits=visits,
+        diagnoses=section.diagnoses.assign(row=row[section.diagnoses["row"]]),
+        complete=np.ones(len(names), bool),
         long=True,
     )
 
 
-def _check_keys(part: Part) -> None:
-    keys = pd.Series(part.keys[part.units[0]], dtype=object)
+def _check_keys(section: Section) -> None:
+    keys = pd.Series(section.keys[section.units[0]], dtype=object)
     twice = int(keys[keys.ne("") & keys.duplicated()].nunique())
     if twice:
         raise InputError(
-            f"{part.path}: {part.units[0]}: {twice:,} of the keys stand in more than one line; keep one line for each"
+            f"{section.path}: {section.units[0]}: "
+            f"{twice:,} of the keys stand in more than one line; keep one line for each"
         )
 
 
-# -- cells -------------------------------------------------------------------------------------------------------------
+# -- cells -----------------------------------------------------------------------------------------
 
 
 def _keys(cells: pa.Array) -> np.ndarray:
@@ -392,22 +409,23 @@ def _key(text: str) -> str:
 
 
 def _number(path: Path, name: str, columns: Sequence[pa.Array]) -> np.ndarray:
-    """Numbers of known meaning; the first column that knows a row's is taken."""
-    found = np.full(len(columns[0]), np.nan)
+    """Numbers of known meaning; the first column that knows a row's wins."""
+    numbers = np.full(len(columns[0]), np.nan)
     for cells in columns:
         values = _sex(path, cells) if name == "sex" else tables.numbers(cells)[0]
-        found = np.where(np.isnan(found), values, found)
-    return found
+        numbers = np.where(np.isnan(numbers), values, numbers)
+    return numbers
 
 
 def _sex(path: Path, cells: pa.Array) -> np.ndarray:
     codes, words = pd.factorize(tables.keys(cells))
-    strange = [
+    invalid = [
         word for word in words if word.lower() not in SEXES and re.fullmatch(r"-?\d+(\.\d+)?", word)
     ]
-    if strange:
+    if invalid:
         raise InputError(
-            f"{path}: sex: {len(strange)} numbers other than 0 and 1; write 0 or F for women, 1 or M for men"
+            f"{path}: sex: {len(invalid)} numbers other than 0 and 1; "
+            "write 0 or F for women, 1 or M for men"
         )
     return np.array([SEXES.get(word.lower(), np.nan) for word in words])[codes]
 
@@ -420,8 +438,10 @@ def _flag(cells: pa.Array) -> np.ndarray | None:
         or pa.types.is_binary(cells.type)
     ):
         return None
-    values, failed = tables.numbers(cells)
-    return values if not failed and np.isin(values[~np.isnan(values)], (0.0, 1.0)).all() else None
+    values, invalid = tables.numbers(cells)
+    if invalid:
+        return None
+    return values if np.isin(values[~np.isnan(values)], (0.0, 1.0)).all() else None
 
 
 def _checked(path: Path, name: str, values: np.ndarray) -> np.ndarray:
@@ -433,36 +453,42 @@ def _checked(path: Path, name: str, values: np.ndarray) -> np.ndarray:
     if name not in LIMITS:
         return values
     low, high, least, most = LIMITS[name]
-    closed = name in BODY
-    good = (values >= low) & (values <= high) if closed else (values > low) & (values < high)
-    known = ~np.isnan(values)
-    if (known & ~good).any():
+    if name in BODY:
+        is_possible = (values >= low) & (values <= high)
+    else:
+        is_possible = (values > low) & (values < high)
+    is_known = ~np.isnan(values)
+    outside = is_known & ~is_possible
+    if outside.any():
         log.warning(
             "%s: %s: %d values outside %g to %g count as unknown",
             path.name,
             name,
-            (known & ~good).sum(),
+            outside.sum(),
             low,
             high,
         )
-    median = float(np.median(values[known & good])) if (known & good).any() else np.nan
-    if known.any() and not least <= median <= most:
-        said = (
+    possible_values = values[is_known & is_possible]
+    median = float(np.median(possible_values)) if possible_values.size else np.nan
+    if is_known.any() and not least <= median <= most:
+        fault = (
             f"the median is {median:.3g}"
             if median == median
             else f"no value lies between {low:g} and {high:g}"
         )
         raise InputError(
-            f"{path}: {name}: {said}, expected {least:g} to {most:g} {UNITS[name]}; is it in another unit?"
+            f"{path}: {name}: {fault}, expected {least:g} to {most:g} {UNITS[name]}; "
+            "is it in another unit?"
         )
-    return np.where(good, values, np.nan)
+    return np.where(is_possible, values, np.nan)
 
 
 def _days(path: Path, cells: pa.RecordBatch, name: str) -> np.ndarray:
-    days, failed = tables.days(cells[name])
-    if failed:
+    days, invalid = tables.days(cells[name])
+    if invalid:
         raise InputError(
-            f"{path}: column '{name}' holds {failed:,} entries that are no dates such as 2019-11-26"
+            f"{path}: column '{name}' holds {invalid:,} entries "
+            "that are no dates such as 2019-11-26"
         )
     days[np.isin(days, np.array(icd10.NO_DATES, "datetime64[D]"))] = np.datetime64("NaT")
     return days
@@ -471,54 +497,58 @@ def _days(path: Path, cells: pa.RecordBatch, name: str) -> np.ndarray:
 def _entries(
     path: Path, layout: Layout, cells: pa.RecordBatch
 ) -> tuple[pa.Array, np.ndarray, np.ndarray, np.ndarray]:
-    """Every code of a piece, with its row and the date of the same array index; then (n,) which cells are no list."""
-    if layout.listed:
-        words, rows, places, wrong = tables.lists(cells[layout.listed])
+    """Every code of a piece, with its row and the date of the same array index.
+
+    Then (n,) which cells are no list.
+    """
+    if layout.code_list:
+        words, rows, places, no_list = tables.lists(cells[layout.code_list])
         dates = np.full(len(rows), "NaT", "datetime64[D]")
         for place in set(places.tolist()) & layout.dates.keys():
             here = places == place
             dates[here] = _days(path, cells, layout.dates[place])[rows[here]]
-        return words, rows, dates, wrong
-    found, at, when = [], [], []
+        return words, rows, dates, no_list
+    word_blocks, row_blocks, date_blocks = [], [], []
     for place, name in layout.codes.items():
         text = tables.text(cells[name])
         rows = np.flatnonzero(text.is_valid().to_numpy(zero_copy_only=False))
         if not len(rows):
             continue
-        found.append(text.drop_null())
-        at.append(rows)
+        word_blocks.append(text.drop_null())
+        row_blocks.append(rows)
         dates = np.full(len(rows), "NaT", "datetime64[D]")
         if place in layout.dates:
-            dates = _days(
-                path, cells.select([layout.dates[place]]).take(pa.array(rows)), layout.dates[place]
-            )
-        when.append(dates)
-    none = np.zeros(cells.num_rows, bool)
-    if not found:
-        return pa.array([], pa.string()), np.zeros(0, np.int64), np.zeros(0, "datetime64[D]"), none
-    return pa.concat_arrays(found), np.concatenate(at), np.concatenate(when), none
+            column = layout.dates[place]
+            dates = _days(path, cells.select([column]).take(pa.array(rows)), column)
+        date_blocks.append(dates)
+    no_list = np.zeros(cells.num_rows, bool)
+    if not word_blocks:
+        rows, dates = np.zeros(0, np.int64), np.zeros(0, "datetime64[D]")
+        return pa.array([], pa.string()), rows, dates, no_list
+    rows, dates = np.concatenate(row_blocks), np.concatenate(date_blocks)
+    return pa.concat_arrays(word_blocks), rows, dates, no_list
 
 
-def _wanted(
+def _requested_diagnoses(
     words: pa.Array, rows: np.ndarray, dates: np.ndarray, prefixes: tuple[str, ...]
 ) -> tuple[pd.DataFrame, int]:
     """The diagnoses that are asked for, and how many words are no codes."""
-    coded = words.dictionary_encode()
-    codes = np.array(
-        [icd10.clean(word or "") for word in coded.dictionary.to_pylist()], dtype=object
-    )
-    index = coded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
-    known = np.array([code is not None for code in codes] + [False])  # the last stands for null
-    asked = np.array([code is not None and code.startswith(prefixes) for code in codes] + [False])
-    hits = asked[index]
-    taken = {
+    encoded_words = words.dictionary_encode()
+    distinct_words = encoded_words.dictionary.to_pylist()
+    codes = np.array([icd10.clean(word or "") for word in distinct_words], dtype=object)
+    index = encoded_words.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+    # The last stands for null.
+    is_code = np.array([*(code is not None for code in codes), False])
+    matches = [code is not None and code.startswith(prefixes) for code in codes]
+    is_requested = np.array([*matches, False])
+    hits = is_requested[index]
+    columns = {
         "row": rows[hits],
         "code": codes[index[hits]] if hits.any() else [],
         "date": dates[hits],
     }
-    return pd.DataFrame(taken).astype({"code": object, "date": "datetime64[s]"}), int(
-        (~known[index]).sum()
-    )
+    diagnoses = pd.DataFrame(columns).astype({"code": object, "date": "datetime64[s]"})
+    return diagnoses, int((~is_code[index]).sum())
 
 
 def _some(names: Iterable[Any]) -> str:

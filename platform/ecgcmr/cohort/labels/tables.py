@@ -1,7 +1,9 @@
-"""Tables of any size: read in pieces, only the columns that are wanted, cells as keys, numbers, days or lists of codes.
+"""Tables of any size: read in pieces, only the columns that are wanted, cells as keys, numbers,
+days or lists of codes.
 
-CSV, tab-separated text (either may be gzipped) and Parquet. A piece is some megabytes, so memory does not grow with the
-file. What Arrow says of a bad line would quote it; only its shape is passed on.
+CSV, tab-separated text (either may be gzipped) and Parquet. A piece is some megabytes, so memory
+does not grow with the file. What Arrow says of a bad line would quote it; only its shape is passed
+on.
 """
 
 import csv
@@ -35,21 +37,18 @@ def names(path: Path) -> list[str]:
     if not path.is_file():
         raise InputError(f"{path}: no such labels file")
     try:
-        found = pq.read_schema(path).names if path.suffix == ".parquet" else _header(path)
+        columns = pq.read_schema(path).names if path.suffix == ".parquet" else _header(path)
     except FAILURES as error:
         raise refusal(path, error) from error
-    twice = (
-        sorted({name for name in found if found.count(name) > 1})
-        if len({*found}) < len(found)
-        else []
-    )
-    if twice:
-        raise InputError(f"{path}: column '{twice[0]}' stands twice; keep one")
-    return found
+    if len({*columns}) < len(columns):
+        doubles = sorted({name for name in columns if columns.count(name) > 1})
+        raise InputError(f"{path}: column '{doubles[0]}' stands twice; keep one")
+    return columns
 
 
 def pieces(path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    """The rows of some columns, in order and in pieces; cells of text files are strings, blanks and NA are null.
+    """The rows of some columns, in order and in pieces; cells of text files are strings, blanks and
+    NA are null.
 
     Raises:
         InputError: the file is damaged.
@@ -59,90 +58,103 @@ def pieces(path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
             with pq.ParquetFile(path) as file:
                 yield from file.iter_batches(ROWS, columns=list(columns))
             return
-        convert = pyarrow.csv.ConvertOptions(
+        convert_options = pyarrow.csv.ConvertOptions(
             include_columns=list(columns),
             column_types=dict.fromkeys(columns, pa.string()),
             strings_can_be_null=True,
         )
-        read, parse = (
-            pyarrow.csv.ReadOptions(block_size=BLOCK),
-            pyarrow.csv.ParseOptions(delimiter=_delimiter(path)),
-        )
-        with pyarrow.csv.open_csv(path, read, parse, convert) as file:
+        read_options = pyarrow.csv.ReadOptions(block_size=BLOCK)
+        parse_options = pyarrow.csv.ParseOptions(delimiter=_delimiter(path))
+        with pyarrow.csv.open_csv(path, read_options, parse_options, convert_options) as file:
             yield from file
     except FAILURES as error:
         raise refusal(path, error) from error
 
 
 def keys(cells: pa.Array) -> np.ndarray:
-    """Cells as (n,) object: text without blanks around it, "" where there is none; 1234567.0 is 1234567."""
+    """Cells as (n,) object: text without blanks around it, "" where there is none.
+
+    1234567.0 is 1234567.
+    """
     plain = pc.replace_substring_regex(text(cells), r"^(\d+)\.0+$", r"\1")
     return np.asarray(plain.fill_null("").to_numpy(zero_copy_only=False), dtype=object)
 
 
 def numbers(cells: pa.Array) -> tuple[np.ndarray, int]:
-    """Cells as (n,) float64 with NaN for blanks, and how many are no number; True and False are 1 and 0."""
+    """Cells as (n,) float64 with NaN for blanks, and how many are no number.
+
+    True and False are 1 and 0.
+    """
     if (
         pa.types.is_boolean(cells.type)
         or pa.types.is_integer(cells.type)
         or pa.types.is_floating(cells.type)
     ):
-        return np.asarray(
-            cells.cast(pa.float64()).to_numpy(zero_copy_only=False), dtype=np.float64
-        ), 0
-    said = text(cells)
+        return _floats(cells), 0
+    texts = text(cells)
     try:
-        return np.asarray(
-            said.cast(pa.float64()).to_numpy(zero_copy_only=False), dtype=np.float64
-        ), 0
+        return _floats(texts), 0
     except pa.ArrowInvalid:
-        words = said.to_pandas().replace({"True": "1", "False": "0", "TRUE": "1", "FALSE": "0"})
-        found = pd.to_numeric(words, errors="coerce").to_numpy(np.float64)
-        return found, int((np.isnan(found) & words.notna().to_numpy()).sum())
+        words = texts.to_pandas().replace({"True": "1", "False": "0", "TRUE": "1", "FALSE": "0"})
+        values = pd.to_numeric(words, errors="coerce").to_numpy(np.float64)
+        return values, int((np.isnan(values) & words.notna().to_numpy()).sum())
+
+
+def _floats(cells: pa.Array) -> np.ndarray:
+    values = cells.cast(pa.float64()).to_numpy(zero_copy_only=False)
+    return np.asarray(values, dtype=np.float64)
 
 
 def days(cells: pa.Array) -> tuple[np.ndarray, int]:
-    """Cells as (n,) datetime64[D] with NaT for blanks, and how many are no date YYYY-MM-DD; a time of day is dropped."""
+    """Cells as (n,) datetime64[D] with NaT for blanks, and how many are no date YYYY-MM-DD.
+
+    A time of day is dropped.
+    """
     if pa.types.is_date(cells.type) or pa.types.is_timestamp(cells.type):
-        return cells.cast(pa.timestamp("s"), safe=False).to_numpy(zero_copy_only=False).astype(
-            "datetime64[D]"
-        ), 0
-    said = text(cells)
-    shaped = pc.match_substring_regex(said, r"^\d{4}-\d{2}-\d{2}(?:[T ][\d:.+Z]*)?$")
-    day = pc.if_else(shaped, pc.utf8_slice_codeunits(said, 0, 10), pa.scalar(None, pa.string()))
-    found = pc.strptime(day, format="%Y-%m-%d", unit="s", error_is_null=True)
-    real = pc.equal(
-        pc.strftime(found, format="%Y-%m-%d"), day
-    )  # strptime makes 3 March of 31 February
-    found = pc.if_else(real, found, pa.scalar(None, found.type))
-    return found.to_numpy(zero_copy_only=False).astype(
-        "datetime64[D]"
-    ), found.null_count - said.null_count
+        return _whole_days(cells.cast(pa.timestamp("s"), safe=False)), 0
+    texts = text(cells)
+    is_day_like = pc.match_substring_regex(texts, r"^\d{4}-\d{2}-\d{2}(?:[T ][\d:.+Z]*)?$")
+    day = pc.if_else(
+        is_day_like, pc.utf8_slice_codeunits(texts, 0, 10), pa.scalar(None, pa.string())
+    )
+    moments = pc.strptime(day, format="%Y-%m-%d", unit="s", error_is_null=True)
+    # strptime makes 3 March of 31 February
+    is_day = pc.equal(pc.strftime(moments, format="%Y-%m-%d"), day)
+    moments = pc.if_else(is_day, moments, pa.scalar(None, moments.type))
+    return _whole_days(moments), moments.null_count - texts.null_count
+
+
+def _whole_days(moments: pa.Array) -> np.ndarray:
+    return moments.to_numpy(zero_copy_only=False).astype("datetime64[D]")
 
 
 def lists(cells: pa.Array) -> tuple[pa.Array, np.ndarray, np.ndarray, np.ndarray]:
-    """Cells that hold many words: the words, the row of each, its place in its cell from 0, and (n,) which are no list.
+    """Cells that hold many words: the words, the row of each, its place in its cell from 0, and
+    (n,) which are no list.
 
-    A cell is a list of Parquet, words with `|` between (the Research Analysis Platform), or the text of a list of strings
-    as Python and JSON write it, of which nothing is evaluated.
+    A cell is a list of Parquet, words with `|` between (the Research Analysis Platform), or the
+    text of a list of strings as Python and JSON write it, of which nothing is evaluated.
     """
     if not (pa.types.is_list(cells.type) or pa.types.is_large_list(cells.type)):
-        said = text(cells)
-        bracketed = pc.starts_with(said, "[").fill_null(False)
-        good = pc.or_(pc.invert(bracketed), pc.match_substring_regex(said, LIST)).fill_null(False)
-        wrong = pc.and_(pc.invert(good), said.is_valid()).to_numpy(zero_copy_only=False)
-        bare = pc.replace_substring_regex(said, r"""^\[\s*["']?|["']?\s*\]$""", "")
-        plain = pc.if_else(
-            bracketed, pc.replace_substring_regex(bare, r"""["']\s*,\s*["']""", "|"), said
-        )
+        texts = text(cells)
+        has_brackets = pc.starts_with(texts, "[").fill_null(False)
+        is_list = pc.match_substring_regex(texts, LIST)
+        is_readable = pc.or_(pc.invert(has_brackets), is_list).fill_null(False)
+        no_list = pc.and_(pc.invert(is_readable), texts.is_valid()).to_numpy(zero_copy_only=False)
+        bare = pc.replace_substring_regex(texts, r"""^\[\s*["']?|["']?\s*\]$""", "")
+        with_bars = pc.replace_substring_regex(bare, r"""["']\s*,\s*["']""", "|")
+        plain = pc.if_else(has_brackets, with_bars, texts)
         empty = pc.equal(plain, "").fill_null(True)
-        plain = pc.if_else(pc.and_(good, pc.invert(empty)), plain, pa.scalar(None, pa.string()))
+        plain = pc.if_else(
+            pc.and_(is_readable, pc.invert(empty)), plain, pa.scalar(None, pa.string())
+        )
         cells = pc.split_pattern(plain, "|")
     else:
-        wrong = np.zeros(len(cells), bool)
+        no_list = np.zeros(len(cells), bool)
+    words = pc.list_flatten(cells).cast(pa.string())
     rows = pc.list_parent_indices(cells).to_numpy(zero_copy_only=False).astype(np.int64)
-    first = np.searchsorted(rows, rows, side="left")
-    return pc.list_flatten(cells).cast(pa.string()), rows, np.arange(len(rows)) - first, wrong
+    places = np.arange(len(rows)) - np.searchsorted(rows, rows, side="left")
+    return words, rows, places, no_list
 
 
 def text(cells: pa.Array) -> pa.Array:
@@ -151,8 +163,8 @@ def text(cells: pa.Array) -> pa.Array:
         cells = cells.dictionary_decode()
     if pa.types.is_floating(cells.type) and pc.all(pc.equal(cells, pc.floor(cells))).as_py():
         cells = cells.cast(pa.int64())
-    trimmed = pc.utf8_trim_whitespace(cells.cast(pa.string()))
-    return pc.if_else(pc.equal(trimmed, ""), pa.scalar(None, pa.string()), trimmed)
+    words = pc.utf8_trim_whitespace(cells.cast(pa.string()))
+    return pc.if_else(pc.equal(words, ""), pa.scalar(None, pa.string()), words)
 
 
 def _header(path: Path) -> list[str]:
@@ -183,5 +195,5 @@ def refusal(path: Path, error: Exception) -> InputError:
         "invalid UTF8": "not UTF-8",
         "straddling object": f"a line of more than {BLOCK >> 20} MB",
     }
-    said = f": {words.get(shape.group(), shape.group().lower())}" if shape else ""
-    return InputError(f"{path}: cannot be read as a table{said}; export it again")
+    reason = f": {words.get(shape.group(), shape.group().lower())}" if shape else ""
+    return InputError(f"{path}: cannot be read as a table{reason}; export it again")

@@ -1,13 +1,15 @@
 """Columns of UK Biobank's tables: three spellings, and the fields that mean something here.
 
-`41270-0.5` is ukbconv's CSV, `f.41270.0.5` its R table, `p41270_a5` the Research Analysis Platform's, where instance and
-array are left out if a field has one only, and `participant.` may stand in front.
+`41270-0.5` is ukbconv's CSV, `f.41270.0.5` its R table, `p41270_a5` the Research Analysis
+Platform's, where instance and array are left out if a field has one only, and `participant.` may
+stand in front.
 
-Which field is what: ukbtools writes the Showcase's titles into column names together with the number, and so all 82 heart
-phenotypes stand in a public analysis (`lv_circumferential_strain_global_f24157_2_0`,
-`lv_radial_strain_aha_1_f24158_2_0`). Other scripts say the same of single fields: 24133 wall thickness AHA 10, 24142
-circumferential strain AHA 2, 24174 radial strain global. Not taken, as they are not the paper's: atria (24110 to 24117),
-aorta (to 24123) and longitudinal strain (24175 to 24181).
+Which field is what: ukbtools writes the Showcase's titles into column names together with the
+number, and so all 82 heart phenotypes stand in a public analysis
+(`lv_circumferential_strain_global_f24157_2_0`, `lv_radial_strain_aha_1_f24158_2_0`). Other scripts
+say the same of single fields: 24133 wall thickness AHA 10, 24142 circumferential strain AHA 2,
+24174 radial strain global. Not taken, as they are not the paper's: atria (24110 to 24117), aorta
+(to 24123) and longitudinal strain (24175 to 24181).
 """
 
 import re
@@ -15,16 +17,14 @@ from dataclasses import dataclass
 
 from ecgcmr import tasks
 
-CODES, DATES, VISIT = (
-    41270,
-    41280,
-    53,
-)  # ICD-10 diagnoses in hospital, the date of each first one, date of the visit
+# ICD-10 diagnoses in hospital, the date of each first one, date of the visit.
+CODES, DATES, VISIT = 41270, 41280, 53
 
 _VENTRICLES = tasks.PHENOTYPES[:10]
 _NAMES = (*_VENTRICLES, *(None,) * 14, *tasks.PHENOTYPES[10:61])  # 24100 to 24174
 
-# Standing height was measured at recruitment and at imaging; 12144 is what imaging noted where the first is absent.
+# Standing height was measured at recruitment and at imaging; 12144 is what imaging noted where the
+# first is absent.
 FIELDS: dict[int, str] = {
     31: "sex",
     21003: "age",
@@ -45,7 +45,10 @@ _SPELLINGS = (
 
 @dataclass(frozen=True)
 class Column:
-    """Field, visit (0 recruitment, 2 imaging, 3 repeat imaging) and place in an array; None where the name does not say."""
+    """Field, visit (0 recruitment, 2 imaging, 3 repeat imaging) and place in an array.
+
+    None where the name does not say.
+    """
 
     field: int
     instance: int | None
@@ -55,9 +58,8 @@ class Column:
 def column(name: str) -> Column | None:
     """What a column's name says, or None if it is not UK Biobank's."""
     for spelling in _SPELLINGS:
-        if found := spelling.fullmatch(name):
-            numbers = {
-                key: None if text is None else int(text) for key, text in found.groupdict().items()
-            }
+        if match := spelling.fullmatch(name):
+            groups = match.groupdict()
+            numbers = {part: None if word is None else int(word) for part, word in groups.items()}
             return Column(numbers["field"] or 0, numbers["instance"], numbers["array"])
     return None

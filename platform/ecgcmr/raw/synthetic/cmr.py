@@ -1,9 +1,11 @@
-"""Three frames of a short-axis cine of a latent heart: end-systole, mid-systole, end-diastole, as a scanner gives them.
+"""Three frames of a short-axis cine of a latent heart: end-systole, mid-systole, end-diastole, as a
+scanner gives them.
 
-The idea: contours in polar form about the middle of the left ventricle, six segment values smoothed around the ring, so
-that volumes, walls and the motion of every segment are those of the latent heart; a painted chest around it; then what a
-scanner adds: coil shading, blur, noise, sometimes bands or ghosts. Contrast is that of bSSFP at 1.5 T: bright blood and
-fat, dark muscle, black lung. The right ventricle lies on the left of the picture. No cropping, no scaling to 8 bits.
+The idea: contours in polar form about the middle of the left ventricle, six segment values smoothed
+around the ring, so that volumes, walls and the motion of every segment are those of the latent
+heart; a painted chest around it; then what a scanner adds: coil shading, blur, noise, sometimes
+bands or ghosts. Contrast is that of bSSFP at 1.5 T: bright blood and fat, dark muscle, black lung.
+The right ventricle lies on the left of the picture. No cropping, no scaling to 8 bits.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,24 +15,25 @@ from typing import NamedTuple
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-SHAPE = (
-    192,
-    208,
-)  # rows, columns; UK Biobank stacks are 192 × 208 (Petersen et al. 2016, protocol)
+# Rows, columns; UK Biobank stacks are 192 × 208 (Petersen et al. 2016, protocol).
+SHAPE = (192, 208)
 SPACING_MM = 1.8
-# Planned place of the left ventricle. With the frame padded to 210 × 210, both ventricles together lie in the middle of the
-# box that the authors crop (rows 44-122, columns 68-146).
+# Planned place of the left ventricle. With the frame padded to 210 × 210, both ventricles together
+# lie in the middle of the box that the authors crop (rows 44-122, columns 68-146).
 CENTRE = (74.0, 113.0)
 _WINDOW = 104  # side of the square in which the heart is painted, pixels
 _BINS = 720  # of the contours; 0.3 mm at the epicardium
 
-# bSSFP intensity over blood at 1.5 T, flip 80° (Scheffler & Lehnhardt 2003, from T2/T1; Bieri & Scheffler 2013).
+# bSSFP intensity over blood at 1.5 T, flip 80° (Scheffler & Lehnhardt 2003, from T2/T1; Bieri &
+# Scheffler 2013).
 _BLOOD, _MUSCLE, _FAT, _LUNG, _LIVER, _MARROW, _SKELETAL = 1.0, 0.30, 0.88, 0.05, 0.42, 0.40, 0.25
 _FLUID = 1.05
 
 
 class _Contours(NamedTuple):
-    """Radii (720,) in mm from the centre of the left ventricle, by angle from the picture's right, anticlockwise."""
+    """Radii (720,) in mm from the centre of the left ventricle, by angle from the picture's right,
+    anticlockwise.
+    """
 
     endo: np.ndarray
     epi: np.ndarray
@@ -41,40 +44,39 @@ class _Contours(NamedTuple):
 
 def frames(h: Mapping[str, np.ndarray | float], random: np.random.Generator) -> np.ndarray:
     """Frames (3, 192, 208) float32 in scanner units: ES, mid, ED of the middle slice."""
-    place = (
-        np.array(CENTRE) + random.normal(0, 3.0, 2)
-    ).tolist()  # the operator's planning, pixels
+    planning = random.normal(0, 3.0, 2)  # the operator's, pixels
+    place = (np.array(CENTRE) + planning).tolist()
     turn = float(np.deg2rad(random.normal(0, 9.0)))
-    habit = random.standard_normal(
-        16
-    ).tolist()  # plain floats: numpy scalars would turn every picture into float64
+    # Plain floats: numpy scalars would turn every picture into float64.
+    habit = random.standard_normal(16).tolist()
     chest = _chest(h, place, habit, random)
     rows, columns = (slice(round(p) - _WINDOW // 2, round(p) + _WINDOW // 2) for p in place)
     rows = slice(max(rows.start, 0), rows.stop)
     right, up = _offsets(place, rows, columns)
     radius, angle = np.sqrt(right**2 + up**2), np.arctan2(up, right)
-    painted = np.repeat(chest[None], 3, axis=0)
+    images = np.repeat(chest[None], 3, axis=0)
     fill = (0.0, float(h["mid_share"]), 1.0)
     blood = (_BLOOD * (1 + 0.04 * random.standard_normal((3, 2)))).tolist()
     grain = _texture(2, random)[: rows.stop - rows.start, : columns.stop - columns.start]
     for frame, share in enumerate(fill):
-        twist = turn + float(np.deg2rad(5.0)) * (
-            1 - share
-        )  # mid-ventricular rotation (Lorenz et al. 2000)
+        # Mid-ventricular rotation (Lorenz et al. 2000).
+        twist = turn + float(np.deg2rad(5.0)) * (1 - share)
         bins = ((angle - twist) * (_BINS / (2 * np.pi))).astype(np.int32) % _BINS
-        shape, window = contours(h, share, habit), painted[frame, rows, columns]
+        shape, window = contours(h, share, habit), images[frame, rows, columns]
         window[:] = _heart(window, shape, radius, bins, blood[frame], grain)
         window[:] = _papillaries(window, shape, right, up, twist, share, habit, _MUSCLE)
-    return _scan(painted, random)
+    return _scan(images, random)
 
 
 def contours(
     h: Mapping[str, np.ndarray | float], share: float, habit: Sequence[float] = (0.0,) * 16
 ) -> _Contours:
-    """Contours while `share` of the stroke volume is in the ventricle: 0 end-systole, 1 end-diastole.
+    """Contours while `share` of the stroke volume is in the ventricle: 0 end-systole, 1
+    end-diastole.
 
-    The inner radius of a segment shortens in proportion to its contraction, r = r_ED (1 − k c), with k such that the
-    cavity's area is the one the volume asks for; walls thicken in the same proportion, so that muscle is kept.
+    The inner radius of a segment shortens in proportion to its contraction, r = r_ED (1 − k c),
+    with k such that the cavity's area is the one the volume asks for; walls thicken in the same
+    proportion, so that muscle is kept.
     """
     ring = slice(6, 12)
     slice_level = 0.97 + 0.02 * habit[0]  # the middle slice is not quite the widest
@@ -85,22 +87,21 @@ def contours(
         + 0.01 * np.cos(3 * angles + habit[2])
     )
     base = slice_level * float(h["radius_ed"]) * oval
-    motion = _around(np.asarray(h["contraction"])[ring])
-    area = (float(h["radius_es"]) ** 2 * (1 - share) + float(h["radius_ed"]) ** 2 * share) / float(
-        h["radius_ed"]
-    ) ** 2
+    contraction = np.asarray(h["contraction"])[ring]
+    motion = _around(contraction)
+    radius_es, radius_ed = float(h["radius_es"]), float(h["radius_ed"])
+    area = (radius_es**2 * (1 - share) + radius_ed**2 * share) / radius_ed**2
     # mean of base² (1 − k c)² = area · mean of base²: a quadratic in k.
     b0, b1, b2 = (base**2).mean(), (base**2 * motion).mean(), (base**2 * motion**2).mean()
     k = (b1 - np.sqrt(max(b1**2 - b2 * b0 * (1 - area), 0.0))) / b2
+    # Trabeculae.
     rough = (
         1 + 0.010 * np.cos(7 * angles + 3 * habit[11]) + 0.008 * np.cos(11 * angles + 3 * habit[12])
-    )  # trabeculae
+    )
     endo = base * rough * (1 - k * motion).clip(0.15)
     thick = np.asarray(h["wall_segments"])[ring]
     gain = (float(h["wall_es"]) / float(h["wall_ed"]) - 1) * (1 - share)
-    relative = np.asarray(h["contraction"])[ring] / max(
-        float(np.mean(np.asarray(h["contraction"])[ring])), 0.2
-    )
+    relative = contraction / max(float(np.mean(contraction)), 0.2)
     epi = endo + _around(thick * (1 + gain * relative.clip(0, 1.4)))
     return _Contours(endo, epi, *_right(h, share, angles, epi, habit))
 
@@ -110,7 +111,8 @@ def _right(
 ) -> tuple[np.ndarray, ...]:
     """The crescent of the right ventricle, its thin wall and the fat around both.
 
-    Its width w solves ∫ (R w g + w² g² / 2) dθ = area, where g falls to 0 at the insertions, 75° from its middle.
+    Its width w solves ∫ (R w g + w² g² / 2) dθ = area, where g falls to 0 at the insertions, 75°
+    from its middle.
     """
     away = (angles - np.pi * 1.02 + np.pi) % (2 * np.pi) - np.pi
     half = np.deg2rad(74 + 3 * habit[3])
@@ -118,14 +120,16 @@ def _right(
         1 + 0.12 * np.sin(away) * np.sign(habit[4] + 2)
     )
     volume = float(h["rv_esv"]) + share * (float(h["rv_edv"]) - float(h["rv_esv"]))
-    # Area in mm² at mid-level: volume over the long axis of the ventricle, whose section is widest there.
+    # Area in mm² at mid-level: volume over the long axis of the ventricle, whose section is widest
+    # there.
     target = 1.2 * 1000 * volume / (3.4 * float(h["radius_ed"])) * (1 + 0.06 * habit[5])
     step = 2 * np.pi / _BINS
     linear, square = (epi * g).sum() * step, 0.5 * (g**2).sum() * step
     width = (np.sqrt(linear**2 + 4 * square * target) - linear) / (2 * square)
     cavity = epi + width * g
     outer = cavity + (2.8 + 1.0 * (1 - share)) * (4 * g).clip(0, 1)
-    # Fat fills the grooves and covers the right ventricle; the lateral wall is almost bare (Iacobellis 2015).
+    # Fat fills the grooves and covers the right ventricle; the lateral wall is almost bare
+    # (Iacobellis 2015).
     amount = max(1 + 0.07 * (float(h["bmi"]) - 26.5) + 0.25 * habit[6], 0.3)
     groove = np.exp(-((np.abs(away) - half) ** 2) / 0.10)
     front = (0.5 + 0.5 * np.cos(angles - 2.3)) ** 2 * (1 + 0.4 * np.cos(5 * angles + 3 * habit[13]))
@@ -148,7 +152,9 @@ def _around(segments: np.ndarray) -> np.ndarray:
 
 
 def _offsets(place: list[float], rows: slice, columns: slice) -> tuple[np.ndarray, np.ndarray]:
-    """How far right (1, w) and up (h, 1) of `place` (row, column) the pixels of a window lie, in mm."""
+    """How far right (1, w) and up (h, 1) of `place` (row, column) the pixels of a window lie, in
+    mm.
+    """
     x, y = _grid()
     return x[:, columns] - place[1] * SPACING_MM, place[0] * SPACING_MM - y[rows]
 
@@ -178,7 +184,10 @@ def _heart(image, c: _Contours, radius, bins, blood: Sequence[float], grain) -> 
 def _papillaries(
     image, c: _Contours, right, up, turn: float, share: float, habit, muscle
 ) -> np.ndarray:
-    """Anterolateral and posteromedial papillary muscle, in contact with the wall; they thicken in systole."""
+    """Anterolateral and posteromedial papillary muscle, in contact with the wall.
+
+    They thicken in systole.
+    """
     for where, lean in (
         (np.deg2rad(35) + 0.12 * habit[7], habit[8]),
         (np.deg2rad(247) + 0.12 * habit[9], habit[10]),
@@ -193,7 +202,9 @@ def _papillaries(
 
 @cache
 def _bank() -> np.ndarray:
-    """Four fixed smooth random fields (4, 512, 512) of unit variance, from fine to coarse, that wrap around."""
+    """Four fixed smooth random fields (4, 512, 512) of unit variance, from fine to coarse, that
+    wrap around.
+    """
     random = np.random.default_rng(20171)
     fields = []
     for scale in (0.9, 2.2, 1.2, 12.0):
@@ -220,7 +231,9 @@ def _grid() -> tuple[np.ndarray, np.ndarray]:
 def _chest(
     h: Mapping, place: list[float], habit: list[float], random: np.random.Generator
 ) -> np.ndarray:
-    """The chest around the heart (H, W): skin fat by BMI, wall with ribs, lungs, liver, spine and aorta."""
+    """The chest around the heart (H, W): skin fat by BMI, wall with ribs, lungs, liver, spine and
+    aorta.
+    """
     columns, rows = _grid()
     x, y = columns - np.float32(place[1] * SPACING_MM), rows - np.float32(place[0] * SPACING_MM)
     bmi, female = float(h["bmi"]), 1 - float(h["sex"])
@@ -229,9 +242,8 @@ def _chest(
     mid_x, mid_y = -22 + 5 * habit[0], half_y - 0.6 * fat - 58 - 0.6 * (float(h["radius_ed"]) - 25)
     u, v = (x - mid_x) / half_x, (y - mid_y) / half_y
     square = u * u * u * u + v * v * v * v  # rounder than a box, squarer than an ellipse
-    depth = (
-        1 - np.sqrt(0.75 * (u * u + v * v) + 0.25 * np.sqrt(square))
-    ) * half_y  # mm under the skin, front and back
+    # mm under the skin, front and back
+    depth = (1 - np.sqrt(0.75 * (u * u + v * v) + 0.25 * np.sqrt(square))) * half_y
     coarse, fine = _texture(3, random), _texture(1, random)
     image = _inside(depth) * _FAT * (1 + 0.05 * coarse)
     wall = depth - fat * (1 + 0.4 * v)  # thinner over the breastbone
@@ -250,17 +262,17 @@ def _over(image: np.ndarray, share: np.ndarray, value: np.ndarray | float) -> np
 
 
 def _organs(image, cavity, x, y, habit, coarse, fine) -> np.ndarray:
-    """Liver under the diaphragm, stomach and spleen, mediastinum, spine and descending aorta; positions in mm from the
-    heart.
+    """Liver under the diaphragm, stomach and spleen, mediastinum, spine and descending aorta;
+    positions in mm from the heart.
     """
-    # Both sides of the diaphragm, on which the inferior wall rests: liver on the left of the picture, stomach on its right.
+    # Both sides of the diaphragm, on which the inferior wall rests: liver on the left of the
+    # picture, stomach on its right.
     dome = y - (35 + 2 * habit[2]) - 0.0022 * (x + 25) ** 2
     liver = _LIVER * (1 + 0.05 * coarse + 0.05 * fine) + 0.35 * (fine - 1.7).clip(0, 1)
-    image = _over(
-        image, cavity * _inside(dome) * _inside(36 + 8 * habit[3] - x - 0.4 * (y - 40)), liver
-    )
-    left = (1 - np.sqrt(((x - 66 - 6 * habit[4]) / 52) ** 2 + ((y - 84) / 42) ** 2)) * 42
-    image = _over(image, cavity * _inside(left), 0.46 * (1 + 0.20 * coarse + 0.06 * fine))
+    liver_edge = 36 + 8 * habit[3] - x - 0.4 * (y - 40)
+    image = _over(image, cavity * _inside(dome) * _inside(liver_edge), liver)
+    stomach = (1 - np.sqrt(((x - 66 - 6 * habit[4]) / 52) ** 2 + ((y - 84) / 42) ** 2)) * 42
+    image = _over(image, cavity * _inside(stomach), 0.46 * (1 + 0.20 * coarse + 0.06 * fine))
     middle = (1 - np.sqrt(((x + 26) / 36) ** 2 + ((y - 92) / 34) ** 2)) * 34
     image = _over(image, _inside(middle), 0.50 * (1 + 0.20 * coarse + 0.05 * fine))
     spine = np.hypot(x + 42 + 3 * habit[5], (y - 116) * 1.12)
@@ -273,7 +285,9 @@ def _organs(image, cavity, x, y, habit, coarse, fine) -> np.ndarray:
 
 
 def _scan(images: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """What the scanner adds to `images` (taken over): shading, blur, now and then ghosts or bands, noise, a scale."""
+    """What the scanner adds to `images` (taken over): shading, blur, now and then ghosts or bands,
+    noise, a scale.
+    """
     columns, rows = _grid()
     x, y = columns / 187 - 1, rows / 173 - 1
     across, along = (0.12 * random.standard_normal(2)).tolist()

@@ -1,10 +1,11 @@
 """The ECG of a latent heart: one moving dipole, seen by nine electrodes through a noisy amplifier.
 
-The idea: sixteen wall segments and the right ventricle are each a small dipole that points from endocardium to epicardium
-and swells as a Gaussian when the front crosses it. A scar fires less, a blocked branch fires late, a thick wall fires
-more; Q waves, R progression, bundle-branch patterns and the axis are then consequences. Repolarisation follows Wilson's
-ventricular gradient: the area of QRST does not depend on the order of activation, so T opposes a wide QRS by itself.
-Axes are Frank's: x to the left, y to the feet, z to the back. No pictures, no labels, no cleaning.
+The idea: sixteen wall segments and the right ventricle are each a small dipole that points from
+endocardium to epicardium and swells as a Gaussian when the front crosses it. A scar fires less, a
+blocked branch fires late, a thick wall fires more; Q waves, R progression, bundle-branch patterns
+and the axis are then consequences. Repolarisation follows Wilson's ventricular gradient: the area
+of QRST does not depend on the order of activation, so T opposes a wide QRS by itself. Axes are
+Frank's: x to the left, y to the feet, z to the back. No pictures, no labels, no cleaning.
 """
 
 from collections.abc import Mapping
@@ -16,9 +17,11 @@ RATE_HZ = 500
 SAMPLES = 5000
 COUNT_MV = 0.005  # resolution of the UK Biobank recorder (GE CardioSoft: 5 µV)
 _STEP_MS = 1000 / RATE_HZ
-_MARGIN = 512  # samples kept on either side, so that beats cut by the edges are whole while they are drawn
+# Samples kept on either side, so that beats cut by the edges are whole while they are drawn.
+_MARGIN = 512
 
-# Leads I, II, V1..V6 from x, y, z: Dower et al. 1980, the matrix that Edenbrandt & Pahlm 1988 invert.
+# Leads I, II, V1..V6 from x, y, z: Dower et al. 1980, the matrix that Edenbrandt & Pahlm 1988
+# invert.
 DOWER = np.array(
     [
         [0.632, -0.235, 0.059],
@@ -40,7 +43,9 @@ _WIRING[2:, 3:] = np.eye(6)
 
 
 class _Sources(NamedTuple):
-    """K Gaussian dipoles: (K, 3) peak in mV, (K,) time of the peak in ms after QRS onset, (K,) standard deviation in ms."""
+    """K Gaussian dipoles: (K, 3) peak in mV, (K,) time of the peak in ms after QRS onset, (K,)
+    standard deviation in ms.
+    """
 
     peak: np.ndarray
     centre: np.ndarray
@@ -52,7 +57,9 @@ class _Sources(NamedTuple):
 
 
 class _Beats(NamedTuple):
-    """(B,) QRS onsets in ms of the record, RR before them in ms, and kinds: 0 normal, 1 atrial, 2 ventricular ectopic."""
+    """(B,) QRS onsets in ms of the record, RR before them in ms, and kinds: 0 normal, 1 atrial, 2
+    ventricular ectopic.
+    """
 
     onset: np.ndarray
     rr: np.ndarray
@@ -71,7 +78,9 @@ _LATERAL = np.cross(_APEX, _ANTERIOR) * np.sign(np.cross(_APEX, _ANTERIOR)[0])
 
 
 def _normals() -> np.ndarray:
-    """Outward normals (16, 3) of the AHA segments: three rings that tilt towards the apex (Cerqueira et al. 2002)."""
+    """Outward normals (16, 3) of the AHA segments: three rings that tilt towards the apex
+    (Cerqueira et al. 2002).
+    """
     rings = (
         ((90, 150, 210, 270, 330, 30), -12),
         ((90, 150, 210, 270, 330, 30), 10),
@@ -90,34 +99,41 @@ _SEPTAL = np.isin(np.arange(1, 17), (2, 3, 8, 9, 14))
 _ANTERIOR_WALL = np.isin(np.arange(1, 17), (1, 7, 13))
 _ANTEROLATERAL = np.isin(np.arange(1, 17), (1, 6, 7, 12))
 
-# Mid-wall activation of the segments, ms after QRS onset (Durrer et al. 1970, total excitation of the human heart).
+# Mid-wall activation of the segments, ms after QRS onset (Durrer et al. 1970, total excitation of
+# the human heart).
 _ACTIVATION = np.array(
     [54, 30, 32, 62, 68, 62, 42, 20, 22, 48, 56, 50, 36, 20, 40, 42], dtype=float
 )
-# Peak dipoles in mV: a non-negative fit, at these times, to a loop of the form and size of normal adults (Draper et al.
-# 1964), then rounded so that normal recordings agree in each lead; the septum is weak because its two sides cancel.
+# Peak dipoles in mV: a non-negative fit, at these times, to a loop of the form and size of normal
+# adults (Draper et al. 1964), then rounded so that normal recordings agree in each lead; the septum
+# is weak because its two sides cancel.
 _STRENGTH = (
     np.array([10, 8, 8, 34, 32, 16, 38, 10, 6, 58, 48, 34, 30, 8, 50, 56], dtype=float) / 100
 )
 _WIDTH = 9.0  # ms, the front's passage through the wall
-# Right ventricle: free wall to the right and forward (breakthrough at 25-30 ms), outflow tract last and upwards.
+# Right ventricle: free wall to the right and forward (breakthrough at 25-30 ms), outflow tract last
+# and upwards.
 _RIGHT_NORMALS = np.array([[-0.55, 0.20, -0.80], [-0.45, -0.80, 0.10]])
 _RIGHT_STRENGTH = np.array([0.06, 0.20])
 _RIGHT_ACTIVATION = np.array([34.0, 75.0])
 
-# T of a normal adult: left, down and forward, in mV (Draper et al. 1964); its Gaussian flanks in ms at QT 400.
+# T of a normal adult: left, down and forward, in mV (Draper et al. 1964); its Gaussian flanks in ms
+# at QT 400.
 _T_PEAK = np.array([0.30, 0.24, -0.22])
 _T_LEFT, _T_RIGHT = 58.0, 33.0
 # Right and left atrium at their peak, mV: their sum is P, upright in II and biphasic in V1.
 _P_PEAK = np.array([[0.040, 0.090, -0.055], [0.070, 0.040, 0.050]])
-# Fibrillatory waves: largest in V1, which lies over the right atrium (Stridh & Sörnmo 2001, saw-tooth model).
+# Fibrillatory waves: largest in V1, which lies over the right atrium (Stridh & Sörnmo 2001,
+# saw-tooth model).
 _F_WAVE = np.array([[-0.020, 0.045, -0.055], [0.015, 0.030, 0.020]])
 
 
 def record(h: Mapping[str, np.ndarray | float], random: np.random.Generator) -> np.ndarray:
-    """Ten seconds of a resting ECG: (12, 5000) float32 in mV at 500 Hz, with drift, muscle, mains and 5 µV steps.
+    """Ten seconds of a resting ECG: (12, 5000) float32 in mV at 500 Hz, with drift, muscle, mains
+    and 5 µV steps.
 
-    I + III = II and the augmented leads hold exactly: only I, II and V1..V6 are measured, as in a real recorder.
+    I + III = II and the augmented leads hold exactly: only I, II and V1..V6 are measured, as in a
+    real recorder.
     """
     beats = _beats(h, random)
     dipole = np.zeros((3, SAMPLES + 2 * _MARGIN))
@@ -130,62 +146,63 @@ def record(h: Mapping[str, np.ndarray | float], random: np.random.Generator) -> 
         _draw_p(dipole, beats, h)
     dipole = float(h["voltage"]) * (rotation(h) @ dipole[:, _MARGIN:-_MARGIN])
     breath = _breathing(random)
-    leads = lead_vectors(random) @ (dipole * (1 + 0.04 * breath)) + _WIRING @ _nuisance(
-        breath, random
-    )
-    return twelve(leads)
+    leads = lead_vectors(random) @ (dipole * (1 + 0.04 * breath))
+    return twelve(leads + _WIRING @ _nuisance(breath, random))
 
 
 def twelve(leads: np.ndarray) -> np.ndarray:
-    """Standard order, float32 mV, from measured I, II, V1..V6 (8, T) in mV, rounded to the recorder's counts."""
+    """Standard order, float32 mV, from measured I, II, V1..V6 (8, T) in mV, rounded to the
+    recorder's counts.
+    """
     counts = np.rint(leads / COUNT_MV)
-    one, two = counts[0], counts[1]
-    augmented = [two - one, -(one + two) / 2, one - two / 2, two - one / 2]
-    return (np.concatenate([counts[:2], augmented, counts[2:]]) * COUNT_MV).astype(np.float32)
+    lead_i, lead_ii = counts[0], counts[1]
+    limb_leads = [
+        lead_ii - lead_i,
+        -(lead_i + lead_ii) / 2,
+        lead_i - lead_ii / 2,
+        lead_ii - lead_i / 2,
+    ]
+    return (np.concatenate([counts[:2], limb_leads, counts[2:]]) * COUNT_MV).astype(np.float32)
 
 
 def ventricles(h: Mapping[str, np.ndarray | float]) -> _Sources:
     """The dipoles of one QRS for this heart."""
     stretch = float(h["qrs"]) / 90
-    muscle = (
-        float(h["mass"]) / 88
-    ) ** 0.55  # surface dipole of a growing shell; voltage criteria: Hancock et al. 2009
+    # Surface dipole of a growing shell; voltage criteria: Hancock et al. 2009.
+    muscle = (float(h["mass"]) / 88) ** 0.55
     strength = _STRENGTH * muscle * (1 - 0.95 * np.asarray(h["scar"]))
-    left, width, normals = _ACTIVATION * stretch, np.full(16, _WIDTH * stretch), NORMALS
-    right, right_strength, right_width = (
-        _RIGHT_ACTIVATION * stretch,
-        _RIGHT_STRENGTH,
-        np.full(2, _WIDTH * stretch),
-    )
-    if h[
-        "lafb"
-    ]:  # anterolateral wall reached late, from below: axis about -50° (Rosenbaum et al. 1970)
-        left = left + 16 * _ANTEROLATERAL - 3 * ~_ANTEROLATERAL
+    left_centre, width, normals = _ACTIVATION * stretch, np.full(16, _WIDTH * stretch), NORMALS
+    right_centre, right_strength = _RIGHT_ACTIVATION * stretch, _RIGHT_STRENGTH
+    right_width = np.full(2, _WIDTH * stretch)
+    if h["lafb"]:
+        # Anterolateral wall reached late, from below: axis about -50° (Rosenbaum et al. 1970).
+        left_centre = left_centre + 16 * _ANTEROLATERAL - 3 * ~_ANTEROLATERAL
         strength = strength * np.where(_ANTEROLATERAL, 1.8, 0.75)
-    if h[
-        "lbbb"
-    ]:  # the septum fires from the right, unopposed; the free wall follows 40 ms later (Strauss et al. 2011)
-        left = np.where(_SEPTAL, 26 + 1.1 * left, 38 + 1.15 * left)
+    if h["lbbb"]:
+        # The septum fires from the right, unopposed; the free wall follows 40 ms later
+        # (Strauss et al. 2011).
+        left_centre = np.where(_SEPTAL, 26 + 1.1 * left_centre, 38 + 1.15 * left_centre)
         strength = np.where(_SEPTAL, 2.7, np.where(_ANTERIOR_WALL, 0.4, 0.85)) * strength
         normals, width = np.where(_SEPTAL[:, None], -NORMALS, NORMALS), 2.0 * width
-        right, right_strength = right * 0.6, right_strength * 0.8
+        right_centre, right_strength = right_centre * 0.6, right_strength * 0.8
     block = float(h["rbbb"])
-    right = right + block * np.array(
-        [58.0, 40.0]
-    )  # RBBB: last and unopposed (Surawicz et al. 2009)
+    # RBBB: last and unopposed (Surawicz et al. 2009).
+    right_centre = right_centre + block * np.array([58.0, 40.0])
     right_strength = right_strength * (1 + block * np.array([7.5, 0.5]))
     right_width = right_width * (1 + 0.6 * block)
     return _Sources(
         np.concatenate([strength[:, None] * normals, right_strength[:, None] * _RIGHT_NORMALS]),
-        np.concatenate([left, right]),
+        np.concatenate([left_centre, right_centre]),
         np.concatenate([width, right_width]),
     )
 
 
 def _individual(sources: _Sources, random: np.random.Generator) -> _Sources:
-    """The same heart with Purkinje fibres of its own: fronts differ in strength and come some ms earlier or later.
+    """The same heart with Purkinje fibres of its own: fronts differ in strength and come some ms
+    earlier or later.
 
-    With the electrodes this gives normal leads the spread that they have (Macfarlane et al. 2010: limits of a factor 3-4).
+    With the electrodes this gives normal leads the spread that they have (Macfarlane et al. 2010:
+    limits of a factor 3-4).
     """
     count = sources.centre.size
     gain = np.exp(0.25 * random.standard_normal((count, 1)))
@@ -208,7 +225,8 @@ def _reference() -> np.ndarray:
 
 
 _QRS_AREA = _reference()
-# A wide beat from the ventricles: three slow fronts up the left-lower axis, T opposite (Surawicz & Knilans 2008).
+# A wide beat from the ventricles: three slow fronts up the left-lower axis, T opposite (Surawicz &
+# Knilans 2008).
 _ECTOPIC = _Sources(
     np.array([[0.3, 0.5, 0.2], [0.5, 0.9, 0.5], [-0.2, 0.3, 0.4]]),
     np.array([45.0, 85.0, 125.0]),
@@ -221,9 +239,10 @@ def recovery(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Peaks (3,) in mV of ST and of T.
 
-    Wilson's gradient G = ∫QRS + ∫T keeps its normal value whatever the order of activation: what QRS gains, T loses.
-    Ischaemia points ST away from its segment, and away from the apex as well, since subendocardial depression
-    localises poorly (Li et al. 1998); old infarcts keep an inverted T; a thick wall strains (Okin et al. 1995).
+    Wilson's gradient G = ∫QRS + ∫T keeps its normal value whatever the order of activation: what
+    QRS gains, T loses. Ischaemia points ST away from its segment, and away from the apex as well,
+    since subendocardial depression localises poorly (Li et al. 1998); old infarcts keep an inverted
+    T; a thick wall strains (Okin et al. 1995).
     """
     excess = 0.7 * (sources.area() - _QRS_AREA * (float(h["mass"]) / 88) ** 0.35)
     per_mv = np.sqrt(np.pi / 2) * (_T_LEFT + _T_RIGHT)
@@ -234,9 +253,8 @@ def recovery(
     peak = (
         peak - 0.20 * scar @ NORMALS - 0.07 * ischaemia @ NORMALS - 0.03 * ischaemia.sum() * _APEX
     )
-    level = (
-        0.10 * peak * (1 + float(h["sex"])) / 1.5
-    )  # the normal rise towards T, higher in men (Macfarlane et al. 2010)
+    # The normal rise towards T, higher in men (Macfarlane et al. 2010).
+    level = 0.10 * peak * (1 + float(h["sex"])) / 1.5
     level = (
         level
         - 0.012 * ischaemia @ NORMALS
@@ -247,7 +265,9 @@ def recovery(
 
 
 def rotation(h: Mapping[str, np.ndarray | float]) -> np.ndarray:
-    """Turn (3, 3) of the heart in the chest: frontal (clockwise, axis to the right), horizontal and sagittal, degrees."""
+    """Turn (3, 3) of the heart in the chest: frontal (clockwise, axis to the right), horizontal and
+    sagittal, degrees.
+    """
     frontal, horizontal, sagittal = (
         np.deg2rad(float(h[name])) for name in ("frontal", "horizontal", "sagittal")
     )
@@ -260,8 +280,8 @@ def rotation(h: Mapping[str, np.ndarray | float]) -> np.ndarray:
 
 
 def lead_vectors(random: np.random.Generator) -> np.ndarray:
-    """Lead vectors (8, 3) of one session: chest electrodes are off by 2-3 cm, V1 and V2 mostly too high (Wenger &
-    Kligfield 1996; Bond et al. 2012), and chests differ.
+    """Lead vectors (8, 3) of one session: chest electrodes are off by 2-3 cm, V1 and V2 mostly too
+    high (Wenger & Kligfield 1996; Bond et al. 2012), and chests differ.
     """
     size = np.linalg.norm(DOWER, axis=1, keepdims=True)
     spread = np.array([0.05, 0.05, 0.10, 0.10, 0.13, 0.12, 0.10, 0.08])[:, None]
@@ -274,8 +294,9 @@ def lead_vectors(random: np.random.Generator) -> np.ndarray:
 def _beats(h: Mapping[str, np.ndarray | float], random: np.random.Generator) -> _Beats:
     """Beats that cover the record and its margins.
 
-    Sinus: breathing (respiratory sinus arrhythmia) and 0.1 Hz waves share SDNN (Task Force 1996). AF: RR without memory,
-    coefficient of variation 0.22 (Tateno & Glass 2001). Ectopic beats come early and pause.
+    Sinus: breathing (respiratory sinus arrhythmia) and 0.1 Hz waves share SDNN (Task Force 1996).
+    AF: RR without memory, coefficient of variation 0.22 (Tateno & Glass 2001). Ectopic beats come
+    early and pause.
     """
     mean = 60_000 / float(h["heart_rate"])
     count = int(11_900 / mean * (1.9 if h["in_af"] else 1.15)) + 6
@@ -303,65 +324,70 @@ def _beats(h: Mapping[str, np.ndarray | float], random: np.random.Generator) -> 
 
 
 def _add(
-    dipole: np.ndarray, onset: np.ndarray, span: tuple[float, float], centre, left, right, peak
+    dipole: np.ndarray, onset: np.ndarray, span: tuple[float, float], centre, rise, fall, peak
 ) -> None:
-    """Add, per beat, the Gaussians with peaks (K, 3), centres (B, K) ms, flanks (B, K) ms, within `span` ms of the onset."""
+    """Add, per beat, the Gaussians with peaks (K, 3), centres (B, K) ms, flanks (B, K) ms, within
+    `span` ms of the onset.
+    """
     width = int((span[1] - span[0]) / _STEP_MS)
     first = np.floor((onset + span[0]) / _STEP_MS).astype(int)
     clock = (first[:, None] + np.arange(width)) * _STEP_MS - onset[:, None]
     away = clock[:, None, :] - centre[:, :, None]
-    slope = np.where(away < 0, 1 / left[:, :, None], 1 / right[:, :, None])
+    slope = np.where(away < 0, 1 / rise[:, :, None], 1 / fall[:, :, None])
     waves = peak.T @ np.exp(-0.5 * (away * slope) ** 2)
     for beat, start in enumerate(first + _MARGIN):
         dipole[:, start : start + width] += waves[beat]
 
 
 def _draw_qrs(dipole: np.ndarray, beats: _Beats, sources: _Sources) -> None:
-    for chosen, which in ((beats.kind < 2, sources), (beats.kind == 2, _ECTOPIC)):
-        onset = beats.onset[chosen]
+    for selection, fronts in ((beats.kind < 2, sources), (beats.kind == 2, _ECTOPIC)):
+        onset = beats.onset[selection]
         if onset.size:
-            centre = np.broadcast_to(which.centre, (onset.size, which.centre.size))
-            width = np.broadcast_to(which.width, centre.shape)
-            _add(dipole, onset, (-40, 236), centre, width, width, which.peak)
+            centre = np.broadcast_to(fronts.centre, (onset.size, fronts.centre.size))
+            width = np.broadcast_to(fronts.width, centre.shape)
+            _add(dipole, onset, (-40, 236), centre, width, width, fronts.peak)
 
 
 def _draw_recovery(
-    dipole: np.ndarray, beats: _Beats, h: Mapping, sources: _Sources, own: np.ndarray
+    dipole: np.ndarray, beats: _Beats, h: Mapping, sources: _Sources, t_offset: np.ndarray
 ) -> None:
-    """ST, the shoulder and the peak of T, and a small U, scaled with QT = QTc · RR^(1/3) (Fridericia 1920).
+    """ST, the shoulder and the peak of T, and a small U, scaled with QT = QTc · RR^(1/3)
+    (Fridericia 1920).
 
-    `own` (3,) mV is what T has of its own, beyond what the heart's state explains.
+    `t_offset` (3,) mV is what T has of its own, beyond what the heart's state explains.
     """
     level, peak = recovery(h, sources)
-    peak = peak + own
-    memory = (
-        0.75 * beats.rr.mean() + 0.25 * beats.rr
-    )  # QT follows RR with minutes of hysteresis (Pueyo et al. 2004)
+    peak = peak + t_offset
+    # QT follows RR with minutes of hysteresis (Pueyo et al. 2004).
+    memory = 0.75 * beats.rr.mean() + 0.25 * beats.rr
     wide = max(float((sources.centre + 2 * sources.width).max()) - 95, 0)
-    for chosen, st, t, extra in (
+    for selection, st, t, extra in (
         (beats.kind < 2, level, peak, 0.5 * wide),
         (beats.kind == 2, -0.15 * _ECTOPIC.peak[1], -0.45 * _ECTOPIC.peak[1], 40.0),
     ):
-        onset, qt = beats.onset[chosen], float(h["qtc"]) * np.cbrt(memory[chosen] / 1000) + extra
+        onset, qt = (
+            beats.onset[selection],
+            float(h["qtc"]) * np.cbrt(memory[selection] / 1000) + extra,
+        )
         if not onset.size:
             continue
         scale = qt[:, None] / 400
-        top = (
-            qt[:, None] - 2 * _T_RIGHT * scale
-        )  # the tangent to the falling flank meets the baseline 2 sd after the peak
+        # The tangent to the falling flank meets the baseline 2 sd after the peak.
+        top = qt[:, None] - 2 * _T_RIGHT * scale
         centre = np.concatenate(
             [top - 205 * scale, top - 80 * scale, top, top + 165 * scale], axis=1
         )
-        left, right = (
-            np.array([38, 45, _T_LEFT, 32]) * scale,
-            np.array([48, 50, _T_RIGHT, 38]) * scale,
-        )
+        rise = np.array([38, 45, _T_LEFT, 32]) * scale
+        fall = np.array([48, 50, _T_RIGHT, 38]) * scale
         shoulder = 0.14 * t + np.array([0, 0, -0.02]) * np.linalg.norm(t)
-        _add(dipole, onset, (-110, 770), centre, left, right, np.stack([st, shoulder, t, 0.04 * t]))
+        _add(dipole, onset, (-110, 770), centre, rise, fall, np.stack([st, shoulder, t, 0.04 * t]))
 
 
 def _draw_p(dipole: np.ndarray, beats: _Beats, h: Mapping) -> None:
-    """P: right atrium, then left; a large left atrium is late, wide and strong (Tsao et al. 2008)."""
+    """P: right atrium, then left.
+
+    A large left atrium is late, wide and strong (Tsao et al. 2008).
+    """
     atrium, pr = float(h["atrium"]), float(h["pr"])
     for kind, turn in ((0, np.array([1.0, 1.0, 1.0])), (1, np.array([0.9, -0.4, 0.8]))):
         onset = beats.onset[beats.kind == kind]
@@ -373,7 +399,9 @@ def _draw_p(dipole: np.ndarray, beats: _Beats, h: Mapping) -> None:
 
 
 def _fibrillation(width: int, random: np.random.Generator) -> np.ndarray:
-    """Fibrillatory waves (3, width): a saw-tooth of 5-7.5 Hz whose rate and size wander, seen from two directions."""
+    """Fibrillatory waves (3, width): a saw-tooth of 5-7.5 Hz whose rate and size wander, seen from
+    two directions.
+    """
     t = np.arange(width) / RATE_HZ
     size, waves = np.exp(0.35 * random.standard_normal()), []
     for _ in range(2):
@@ -397,10 +425,11 @@ def _breathing(random: np.random.Generator) -> np.ndarray:
 
 
 def _nuisance(breath: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Potentials (9, T) in mV of the electrodes that are not the heart: muscle, mains, contact drift, now and then a bump.
+    """Potentials (9, T) in mV of the electrodes that are not the heart: muscle, mains, contact
+    drift, now and then a bump.
 
-    Sizes: muscle 3-15 µV and residual mains of a few µV at rest; drift below 0.5 Hz of some 0.1 mV (Sörnmo & Laguna 2005,
-    chapter 7).
+    Sizes: muscle 3-15 µV and residual mains of a few µV at rest; drift below 0.5 Hz of some 0.1 mV
+    (Sörnmo & Laguna 2005, chapter 7).
     """
     t = np.arange(SAMPLES) / RATE_HZ
     muscle = 0.005 * np.exp(0.5 * random.standard_normal() + 0.3 * random.standard_normal((9, 1)))

@@ -1,8 +1,10 @@
-"""A synthetic paired cohort: subject by subject, an ECG, three CMR frames, phenotypes and diagnoses of one latent heart.
+"""A synthetic paired cohort: subject by subject, an ECG, three CMR frames, phenotypes and diagnoses
+of one latent heart.
 
-The idea: `subject(index, seed)` is a pure function of its two numbers, so that any part of a cohort of any size can be made
-anywhere, in any order. The heart is in `latent_heart`, the signals in `synthetic_ecg` and `synthetic_cmr`; here they meet,
-and here the heart is measured. Nothing is cleaned, cropped or scaled: subjects enter a cohort as recordings do.
+The idea: `subject(index, seed)` is a pure function of its two numbers, so that any part of a cohort
+of any size can be made anywhere, in any order. The heart is in `latent_heart`, the signals in
+`synthetic_ecg` and `synthetic_cmr`; here they meet, and here the heart is measured. Nothing is
+cleaned, cropped or scaled: subjects enter a cohort as recordings do.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,8 +17,9 @@ from ecgcmr.raw.synthetic import cmr as synthetic_cmr
 from ecgcmr.raw.synthetic import ecg as synthetic_ecg
 from ecgcmr.raw.synthetic import heart as latent_heart
 
-# Standard deviations of repeated measurements: mL and g from the inter-observer study of Petersen et al. 2017 and the
-# repeat scans of Bhuva et al. 2019; mm and % by segment from the repeatability of ukbb_cardiac (Bai et al. 2018, 2020).
+# Standard deviations of repeated measurements: mL and g from the inter-observer study of Petersen
+# et al. 2017 and the repeat scans of Bhuva et al. 2019; mm and % by segment from the repeatability
+# of ukbb_cardiac (Bai et al. 2018, 2020).
 _ERROR = {
     "LVEDV": 4.0,
     "LVESV": 3.5,
@@ -28,7 +31,8 @@ _ERROR = {
     "Err": 4.0,
 }
 
-# What a cohort records of its origin; raise `model` when a change of the generator changes what it makes.
+# What a cohort records of its origin; raise `model` when a change of the generator changes what it
+# makes.
 RECIPE: dict[str, object] = {
     "model": 1,
     "ecg": {
@@ -47,7 +51,8 @@ class Subject:
 
     Attributes:
         ecg: (12, 5000) float32, mV at 500 Hz, order of `ecg.LEADS`, with drift and noise.
-        cmr: (3, 192, 208) float32, scanner units, 1.8 mm; ES, mid, ED of the middle short-axis slice.
+        cmr: (3, 192, 208) float32, scanner units, 1.8 mm; ES, mid, ED of the middle short-axis
+            slice.
         age: years. sex: 0 female, 1 male. height: cm. weight: kg.
         diseases: tasks.DISEASES -> 0.0 or 1.0, ever diagnosed.
         phenotypes: tasks.PHENOTYPES -> value in tasks.UNITS, as measured.
@@ -91,21 +96,27 @@ def heart(index: int, seed: int) -> dict[str, float | np.ndarray]:
 
 
 def latents(indices: Sequence[int] | np.ndarray, seed: int) -> dict[str, np.ndarray]:
-    """Latents of many subjects without their signals: name -> (n,) or (n, 16). 20,000 take about a second."""
+    """Latents of many subjects without their signals: name -> (n,) or (n, 16).
+
+    20,000 take about a second.
+    """
     return latent_heart.draw(indices, seed)
 
 
 def phenotyped(index: int, seed: int) -> bool:
     """Whether the phenotypes of this subject are known: exactly one of each pair 2k, 2k + 1.
 
-    Source: "we used half of the dataset to extract the following 61 phenotypes" (paper, section IV-B).
+    Source: "we used half of the dataset to extract the following 61 phenotypes" (paper, section
+    IV-B).
     """
     first = np.random.SeedSequence([seed, index // 2], spawn_key=(4,)).generate_state(1)[0] & 1
     return bool(index % 2 == first)
 
 
 def measure(h: Mapping[str, float | np.ndarray], random: np.random.Generator) -> dict[str, float]:
-    """The 61 phenotypes as an analyst would find them: volumes, mass, walls and strains with errors, the rest derived."""
+    """The 61 phenotypes as an analyst would find them: volumes, mass, walls and strains with
+    errors, the rest derived.
+    """
     scalar = {"LVEDV": "edv", "LVESV": "esv", "LVM": "mass", "RVEDV": "rv_edv", "RVESV": "rv_esv"}
     p = {
         name: float(h[latent]) + _ERROR[name] * random.standard_normal()

@@ -1,7 +1,8 @@
 """Figures of training: how losses fell and validation rose, epoch by epoch.
 
-A curve is the table a run leaves in `curve.parquet`: `step`, `epoch`, then `train_…`, `val_…` and plain quantities. The
-functions here draw; they read no files and choose no runs. Nothing here opens a window (no pyplot, no global state).
+A curve is the table a run leaves in `curve.parquet`: `step`, `epoch`, then `train_…`, `val_…` and
+plain quantities. The functions here draw; they read no files and choose no runs. Nothing here opens
+a window (no pyplot, no global state).
 """
 
 import io
@@ -70,12 +71,12 @@ def png(figure: Figure, dpi: int = 200) -> bytes:
 
 
 def run(curve: Curve) -> Figure:
-    """One run: its losses left, what validation judged right."""
-    judged = [c for c in curve.columns if c.startswith("val_") and c != "val_loss"]
+    """One run: its losses left, the metrics of validation right."""
+    val_metrics = [c for c in curve.columns if c.startswith("val_") and c != "val_loss"]
     losses = [c for c in ("train_loss", "val_loss", "loss") if c in curve.columns]
-    groups = [group for group in (losses, judged) if group] or [[]]
+    groups = [group for group in (losses, val_metrics) if group] or [[]]
     with styled():
-        # Laid out by hand: constrained layout makes up half of the cost, and Aim gets dozens of these.
+        # Laid out by hand: constrained layout is half of the cost, and Aim gets dozens of these.
         figure = Figure(figsize=(3.2 * len(groups), 2.3))
         axes: Any = figure.subplots(1, len(groups), squeeze=False)[0]
         figure.subplots_adjust(
@@ -106,17 +107,17 @@ def pretraining(curves: Mapping[str, Curve]) -> Figure:
 def validation(
     curves: Mapping[str, Mapping[str, Sequence[Curve]]], metrics: Mapping[str, str]
 ) -> Figure:
-    """One panel per task: the selecting metric on validation, one colour per system, one thin line per seed.
+    """A panel per task: the selecting metric on validation, a colour per system, a line per seed.
 
     Args:
         curves: task title -> system title -> the seeds' curves.
         metrics: task title -> name of its metric.
     """
-    systems = list(dict.fromkeys(system for by in curves.values() for system in by))
+    systems = list(dict.fromkeys(system for by_system in curves.values() for system in by_system))
     with styled():
         figure, axes = _panels(len(curves))
-        for ax, (task, by) in zip(axes, curves.items()):
-            for system, seeds in by.items():
+        for ax, (task, by_system) in zip(axes, curves.items()):
+            for system, seeds in by_system.items():
                 for curve in seeds:
                     _line(
                         ax,
@@ -129,9 +130,9 @@ def validation(
             ax.set_title(task)
             ax.set_xlabel("epoch")
         axes[0].set_ylabel(WORDS.get(next(iter(metrics.values())), "validation"))
-        named = [Line2D([], [], linewidth=2, **_look(i)) for i in range(len(systems))]
+        handles = [Line2D([], [], linewidth=2, **_look(i)) for i in range(len(systems))]
         figure.legend(
-            named, systems, loc="outside lower center", ncols=min(4, max(1, len(systems)))
+            handles, systems, loc="outside lower center", ncols=min(4, max(1, len(systems)))
         )
     return figure
 
@@ -163,12 +164,12 @@ def _line(ax: Axes, curve: Curve, column: str, **look: Any) -> None:
     """One quantity over the epochs (counted from 1); nothing if the run did not measure it."""
     if column not in curve.columns:
         return
-    seen = curve[["epoch", column]].dropna()
-    if len(seen):
+    points = curve[["epoch", column]].dropna()
+    if len(points):
         ax.plot(
-            seen.epoch + 1,
-            seen[column],
-            marker="o" if len(seen) < 3 else None,
+            points.epoch + 1,
+            points[column],
+            marker="o" if len(points) < 3 else None,
             markersize=3,
             **look,
         )

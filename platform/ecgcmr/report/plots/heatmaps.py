@@ -1,7 +1,9 @@
-"""Figure 6: ECG, CMR frame, and for each system the similarity of ECG and image regions over the frame.
+"""Figure 6: ECG, CMR frame, and for each system the similarity of ECG and image regions over the
+frame.
 
-Draws what it is given, plain arrays; it reads no files, chooses no subjects and computes no similarity (`explain` does).
-The colours mean the same in every panel and every figure: the scale is fixed, as the range of a cosine is.
+Draws what it is given, plain arrays; it reads no files, chooses no subjects and computes no
+similarity (`explain` does). The colours mean the same in every panel and every figure: the scale is
+fixed, as the range of a cosine is.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,7 +20,8 @@ from ecgcmr.report.plots import curves
 from ecgcmr.signals import augment, ecg
 
 LEADS = ("II", "V2")  # one limb lead, one chest lead; below each other
-SECONDS = 5.0  # of ECG shown: what the encoder sees of a record in evaluation, with the paper's crop of 0.5
+# Of ECG shown: what the encoder sees of a record in evaluation, with the paper's crop of 0.5.
+SECONDS = 5.0
 COLOURS, LOW, HIGH, OPACITY = "RdBu_r", -1.0, 1.0, 0.5  # the authors' code, plot_localization
 _MARGIN_MV = 0.3
 _BAR_MV, _BAR_S = 1.0, 0.5
@@ -34,7 +37,8 @@ class Case:
         caption: its first line names the subject, further lines describe it.
         ecg: (12, T) mV, in the order of `ecg.LEADS`.
         rate_hz: samples per second.
-        frame: (side, side) mid-phase CMR frame, any unit; shown from its least to its greatest value.
+        frame: (side, side) mid-phase CMR frame, any unit; shown from its least to its greatest
+            value.
         maps: title of a system -> (h, h) cosine similarities, row 0 at the top of the frame.
     """
 
@@ -46,7 +50,8 @@ class Case:
 
 
 def figure6(cases: Sequence[Case]) -> Figure:
-    """One row per case: caption, two ECG leads, the frame, and a panel per system with its similarities over the frame.
+    """One row per case: caption, two ECG leads, the frame, and a panel per system with its
+    similarities over the frame.
 
     Args:
         cases: at least one; all with the same systems, whose order is that of the columns.
@@ -64,7 +69,8 @@ def figure6(cases: Sequence[Case]) -> Figure:
     for case in cases:
         if list(case.maps) != systems:
             raise InputError(
-                f"figure 6: case '{case.caption}' has maps of {list(case.maps)}, the first of {systems}"
+                f"figure 6: case '{case.caption}' has maps of {list(case.maps)}, "
+                f"the first of {systems}"
             )
     with curves.styled():
         figure, grid, beside = _panels(len(cases), len(systems))
@@ -72,7 +78,7 @@ def figure6(cases: Sequence[Case]) -> Figure:
             _caption(words, case.caption)
             _ecg(traces, case)
             _frame(picture, case.frame)
-            shown = [
+            overlays = [
                 _overlay(axes, case.frame, case.maps[name]) for axes, name in zip(panels, systems)
             ]
         _same_millivolts(grid[:, 1])
@@ -81,7 +87,7 @@ def figure6(cases: Sequence[Case]) -> Figure:
             grid[0, 1:], (f"ECG, leads {' and '.join(LEADS)}", "CMR, mid-phase", *systems)
         ):
             axes.set_title(title, loc="center", size=8.5)
-        bar = figure.colorbar(shown[0], cax=beside, ticks=[-1, -0.5, 0, 0.5, 1])
+        bar = figure.colorbar(overlays[0], cax=beside, ticks=[-1, -0.5, 0, 0.5, 1])
         bar.set_label("cosine similarity")
         bar.outline.set_visible(False)
         beside.grid(False)
@@ -89,22 +95,22 @@ def figure6(cases: Sequence[Case]) -> Figure:
 
 
 def _panels(rows: int, systems: int) -> tuple[Figure, np.ndarray, Axes]:
-    """Panels of (caption, ECG, frame, one per system) for each row, and that of the colour bar at their right.
+    """Panels of (caption, ECG, frame, one per system) for each row, and that of the colour bar at
+    their right.
 
-    Laid out by hand, in inches: image panels are squares as high as their row, so that titles and rows stand in line.
+    Laid out by hand, in inches: image panels are squares as high as their row, so that titles and
+    rows stand in line.
     """
     widths = (1.7, 2.9, *[_SIDE] * (1 + systems))
     lefts = 0.1 + np.concatenate([[0.0], np.cumsum(np.add(widths, _GAP))])
     width, height = lefts[-1] + 0.8, 0.4 + rows * (_SIDE + _GAP)
     figure = Figure(figsize=(width, height))
 
-    def place(left: float, bottom: float, wide: float, high: float) -> Axes:
-        return figure.add_axes((left / width, bottom / height, wide / width, high / height))
+    def place(x: float, y: float, wide: float, high: float) -> Axes:
+        return figure.add_axes((x / width, y / height, wide / width, high / height))
 
     bottoms = [0.1 + (rows - 1 - row) * (_SIDE + _GAP) for row in range(rows)]
-    grid = np.array(
-        [[place(left, low, wide, _SIDE) for left, wide in zip(lefts, widths)] for low in bottoms]
-    )
+    grid = np.array([[place(x, y, wide, _SIDE) for x, wide in zip(lefts, widths)] for y in bottoms])
     for axes in grid.ravel():
         axes.set_axis_off()
     tall = height - 0.4 - _GAP  # of all rows
@@ -133,7 +139,7 @@ def _ecg(axes: Axes, case: Case) -> None:
 
 
 def _same_millivolts(column: Iterable[Axes]) -> None:
-    """Give all ECG panels the height, in mV, of the one that needs most, so that amplitudes compare."""
+    """Give all ECG panels the height, in mV, of the one that needs most: amplitudes compare."""
     limits = {axes: axes.dataLim.intervaly for axes in column}
     most = max(high - low for low, high in limits.values()) + 2 * _MARGIN_MV
     for axes, (low, high) in limits.items():

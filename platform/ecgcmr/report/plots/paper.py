@@ -1,7 +1,9 @@
-"""Figures drawn from results: phenotypes (the paper's Figure 4), low data (Figure 5), calibration, paired differences.
+"""Figures drawn from results: phenotypes (the paper's Figure 4), low data (Figure 5), calibration,
+paired differences.
 
-The functions take plain numbers and draw them; they read no files, choose no runs and compute no statistics, except the
-regression line of Figure 4 (named in its caption) and a prevalence, which the bins of a reliability curve hold already.
+The functions take plain numbers and draw them; they read no files, choose no runs and compute no
+statistics, except the regression line of Figure 4 (named in its caption) and a prevalence, which
+the bins of a reliability curve hold already.
 """
 
 import math
@@ -67,10 +69,11 @@ class Scatter:
         n = _equally_long(
             f"figure 4: phenotype '{self.name}'", measured=self.measured, predicted=self.predicted
         )
-        shown = np.asarray(self.shown)
-        if shown.size and not (shown.min() >= 0 and shown.max() < n):
+        rows = np.asarray(self.shown)
+        if rows.size and not (rows.min() >= 0 and rows.max() < n):
             raise InputError(
-                f"figure 4: phenotype '{self.name}': shown has a row outside 0 … {n - 1}; use choose({n})"
+                f"figure 4: phenotype '{self.name}': shown has a row outside 0 … {n - 1}; "
+                f"use choose({n})"
             )
 
 
@@ -115,7 +118,9 @@ class ReliabilityCurve:
     n: np.ndarray
 
     def __post_init__(self) -> None:
-        columns = {key: getattr(self, key) for key in ("predicted", "observed", "low", "high", "n")}
+        columns = {
+            field: getattr(self, field) for field in ("predicted", "observed", "low", "high", "n")
+        }
         _equally_long(f"reliability: curve '{self.name}'", **columns)
 
 
@@ -140,7 +145,8 @@ class Difference:
 
 
 def choose(n: int, count: int = SHOWN, seed: int = 0) -> np.ndarray:
-    """Which of n subjects a scatter shows: the same ones for every system and phenotype, whatever they look like.
+    """Which of n subjects a scatter shows: the same ones for every system and phenotype, whatever
+    they look like.
 
     Returns:
         (min(n, count),) row numbers, ascending, without repetition.
@@ -149,10 +155,11 @@ def choose(n: int, count: int = SHOWN, seed: int = 0) -> np.ndarray:
 
 
 def figure4(panels: Sequence[Scatter]) -> Figure:
-    """Phenotypes predicted from the ECG against those measured from CMR, one small square panel each.
+    """Phenotypes predicted from the ECG against those measured from CMR, one square panel each.
 
-    Points are the `shown` subjects; the line is the least-squares regression of predicted on measured over all subjects.
-    A panel spans the 0.5 to 99.5 % quantiles of both quantities, alike in x and y; what lies outside is cut off.
+    Points are the `shown` subjects; the line is the least-squares regression of predicted on
+    measured over all subjects. A panel spans the 0.5 to 99.5 % quantiles of both quantities, alike
+    in x and y; what lies outside is cut off.
     Source: paper, Figure 4.
     """
     if not panels:
@@ -168,15 +175,13 @@ def figure4(panels: Sequence[Scatter]) -> Figure:
             ax.set_ylabel("predicted" if place % columns == 0 else "")
         figure.align_ylabels(axes[::columns])
         measured = [panel for panel in panels if _known(panel).any()]
-        shown, everyone = (
-            _range(len(_shown(p)) for p in measured),
-            _range(int(_known(p).sum()) for p in measured),
-        )
+        drawn_count = _range(len(_shown(panel)) for panel in measured)
+        subject_count = _range(int(_known(panel).sum()) for panel in measured)
         keys = {
-            f"{shown or 0} subjects": Line2D(
+            f"{drawn_count or 0} subjects": Line2D(
                 [], [], color=PALETTE[1], marker="o", markersize=4, linewidth=0
             ),
-            f"regression, all {everyone or 0} test subjects": Line2D(
+            f"regression, all {subject_count or 0} test subjects": Line2D(
                 [], [], color=_STRONG, linewidth=2
             ),
             "identity": Line2D([], [], color=FAINT, linewidth=1, linestyle=(0, (4, 3))),
@@ -188,8 +193,8 @@ def figure4(panels: Sequence[Scatter]) -> Figure:
 def _phenotype(ax: Axes, panel: Scatter) -> None:
     """One panel of Figure 4."""
     ax.set_title(f"{panel.name} [{panel.unit}]" if panel.unit else panel.name, fontsize=9)
-    known = _known(panel)
-    if not known.any():
+    complete = _known(panel)
+    if not complete.any():
         _nothing(ax, bare=True)
         return
     low, high = _limits(panel)
@@ -215,12 +220,12 @@ def _phenotype(ax: Axes, panel: Scatter) -> None:
         linewidths=0,
         gid="subjects",
     )
-    line = _regression(panel.measured[known], panel.predicted[known])
+    line = _regression(panel.measured[complete], panel.predicted[complete])
     if line:
         ax.plot(*line, color=_STRONG, linewidth=1.6, solid_capstyle="butt", gid="regression")
-    said = f"r = {panel.r:.2f}".replace("-", "−") if math.isfinite(panel.r) else "r = —"
+    r_text = f"r = {panel.r:.2f}".replace("-", "−") if math.isfinite(panel.r) else "r = —"
     ground = {"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 1.0}
-    ax.text(0.05, 0.94, said, transform=ax.transAxes, va="top", fontsize=9, bbox=ground, zorder=5)
+    ax.text(0.05, 0.94, r_text, transform=ax.transAxes, va="top", fontsize=9, bbox=ground, zorder=5)
 
 
 def _known(panel: Scatter) -> np.ndarray:
@@ -235,10 +240,11 @@ def _shown(panel: Scatter) -> np.ndarray:
 
 
 def _limits(panel: Scatter) -> tuple[float, float]:
-    """The span of a panel: the middle 99 % of measured and of predicted, and 4 % of it on either side."""
-    known = _known(panel)
+    """The span of a panel: the middle 99 % of measured and of predicted, and 4 % on either side."""
+    complete = _known(panel)
     ends = [
-        np.quantile(values[known], (0.005, 0.995)) for values in (panel.measured, panel.predicted)
+        np.quantile(values[complete], (0.005, 0.995))
+        for values in (panel.measured, panel.predicted)
     ]
     low, high = min(float(a) for a, _ in ends), max(float(b) for _, b in ends)
     pad = 0.04 * (high - low) or max(1.0, abs(low)) * 0.04
@@ -246,7 +252,10 @@ def _limits(panel: Scatter) -> tuple[float, float]:
 
 
 def _regression(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-    """Ends of the least-squares line of y on x, from the least to the greatest x; None if x has no spread."""
+    """Ends of the least-squares line of y on x, from the least to the greatest x.
+
+    None if x has no spread.
+    """
     spread = np.square(x - x.mean()).sum()
     if spread == 0:
         return None
@@ -256,13 +265,15 @@ def _regression(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray] |
 
 
 def figure5(panels: Mapping[str, Mapping[str, Sequence[Point]]], ours: str = "MMCL") -> Figure:
-    """ROC AUC against the share of labels used for training, one panel per disease, one line per system.
+    """ROC AUC against the share of labels trained on, a panel per disease, a line per system.
 
-    Bands are the 95 % intervals. Only neighbouring shares are joined: the paper's 1, 10 and 100 % and any other that
-    occurs. A point that stands alone shows its interval as a bar. Source: paper, Figure 5.
+    Bands are the 95 % intervals. Only neighbouring shares are joined: the paper's 1, 10 and 100 %
+    and any other that occurs. A point that stands alone shows its interval as a bar. Source: paper,
+    Figure 5.
 
     Args:
-        panels: disease -> system -> its points, in any order; a missing share, or a NaN mean, is a gap.
+        panels: disease -> system -> its points, in any order; a missing share, or a NaN mean, is a
+            gap.
         ours: the system to emphasise; `Supervised …` is grey.
 
     Raises:
@@ -270,26 +281,29 @@ def figure5(panels: Mapping[str, Mapping[str, Sequence[Point]]], ours: str = "MM
     """
     if not panels:
         return _empty()
-    points = [
+    lines = [
         (f"{disease}, {system}", line)
-        for disease, by in panels.items()
-        for system, line in by.items()
+        for disease, by_system in panels.items()
+        for system, line in by_system.items()
     ]
-    for where, line in points:
+    for where, line in lines:
         _check_shares(where, line)
-    shares = tuple(sorted({*SHARES, *(point.take for _, line in points for point in line)}))
-    looks = _looks(list(dict.fromkeys(system for by in panels.values() for system in by)), ours)
+    shares = tuple(sorted({*SHARES, *(point.take for _, line in lines for point in line)}))
+    looks = _looks(
+        list(dict.fromkeys(system for by_system in panels.values() for system in by_system)), ours
+    )
     with styled(), _larger(10.5):
         columns = min(3, len(panels))
         figure, axes = _grid(len(panels), columns, 3.8, WIDTH, sharey=True)
-        for ax, (disease, by) in zip(axes, panels.items()):
+        for ax, (disease, by_system) in zip(axes, panels.items()):
             ax.set_title(disease, fontsize=11)
-            _share_axis(ax, shares, [point for line in by.values() for point in line])
+            _share_axis(ax, shares, [point for line in by_system.values() for point in line])
             ax.axhline(50, color=FAINT, linewidth=1, linestyle=":", gid="chance")
-            drawn = [
-                _system(ax, shares, line, looks[system], system) for system, line in by.items()
+            has_points = [
+                _system(ax, shares, line, looks[system], system)
+                for system, line in by_system.items()
             ]
-            if not any(drawn):
+            if not any(has_points):
                 _nothing(ax)
         for ax in axes[::columns]:
             ax.set_ylabel("ROC AUC [%]")
@@ -310,14 +324,17 @@ def _check_shares(where: str, line: Sequence[Point]) -> None:
             raise InputError(f"figure 5: {where}: take is {take:g}, needs a share in (0, 1]")
         if takes.count(take) > 1:
             raise InputError(
-                f"figure 5: {where}: take {take:g} occurs {takes.count(take)} times; give one point each"
+                f"figure 5: {where}: take {take:g} occurs {takes.count(take)} times; "
+                "give one point each"
             )
 
 
 def _looks(systems: Sequence[str], ours: str) -> dict[str, Look]:
-    """Colour, marker and weight of each system's line: ours strong, the supervised baseline grey, others by order."""
+    """Colour, marker and weight of each system's line: ours strong, the supervised baseline grey,
+    others by order.
+    """
     looks: dict[str, Look] = {}
-    others = 0
+    place = 0
     for system in systems:
         if system == ours:
             looks[system] = {
@@ -336,7 +353,7 @@ def _looks(systems: Sequence[str], ours: str) -> dict[str, Look]:
                 "zorder": 2.5,
             }
         else:
-            colour, marker = _OTHERS[others % len(_OTHERS)], _MARKERS[others % len(_MARKERS)]
+            colour, marker = _OTHERS[place % len(_OTHERS)], _MARKERS[place % len(_MARKERS)]
             looks[system] = {
                 "color": colour,
                 "marker": marker,
@@ -344,7 +361,7 @@ def _looks(systems: Sequence[str], ours: str) -> dict[str, Look]:
                 "markersize": 5.5,
                 "zorder": 3,
             }
-            others += 1
+            place += 1
     return looks
 
 
@@ -353,7 +370,8 @@ def _share_axis(ax: Axes, shares: Sequence[float], points: Sequence[Point]) -> N
     labels, last = [], math.inf
     for share in reversed(shares):
         sizes = {point.n_train for point in points if point.take == share}
-        # Two labels of "100 %\n(4,000)" need this much of the axis; between them a tick stays without words.
+        # Two labels of "100 %\n(4,000)" need this much of the axis; between them a tick stays
+        # without words.
         room = math.log10(last / share) >= 0.4
         labels.append(
             (f"{100 * share:g} %" + (f"\n({_range(sizes)})" if sizes else "")) if room else ""
@@ -370,28 +388,28 @@ def _system(
     ax: Axes, shares: Sequence[float], line: Sequence[Point], look: Look, name: str
 ) -> bool:
     """One system's line and band in one panel; whether there was anything to draw."""
-    by = {point.take: point for point in line}
+    by_share = {point.take: point for point in line}
     gap = Point(0, 0, math.nan, math.nan, math.nan)
-    rows = [by.get(share, gap) for share in shares]
+    rows = [by_share.get(share, gap) for share in shares]
     mean, low, high = (
-        np.array([getattr(row, key) for row in rows]) for key in ("mean", "low", "high")
+        np.array([getattr(row, field) for row in rows]) for field in ("mean", "low", "high")
     )
-    known = np.isfinite(mean)
-    if not known.any():
+    finite = np.isfinite(mean)
+    if not finite.any():
         return False
     ours = look["color"] == _STRONG
     ax.plot(shares, mean, markeredgecolor="white", markeredgewidth=0.7, gid=name, **look)
-    sure = known & np.isfinite(low) & np.isfinite(high)
+    has_interval = finite & np.isfinite(low) & np.isfinite(high)
     ax.fill_between(
         *(shares, low, high),
-        where=sure,
+        where=has_interval,
         color=look["color"],
         alpha=0.24 if ours else 0.12,
         linewidth=0,
         gid=name,
     )
-    beside = np.r_[False, sure[:-1]] | np.r_[sure[1:], False]
-    alone = sure & ~beside
+    has_neighbour = np.r_[False, has_interval[:-1]] | np.r_[has_interval[1:], False]
+    alone = has_interval & ~has_neighbour
     if alone.any():
         ax.vlines(
             np.array(shares)[alone],
@@ -407,16 +425,17 @@ def _system(
 def reliability(panels: Mapping[str, Sequence[ReliabilityCurve]]) -> Figure:
     """Observed share against predicted probability, one panel per disease, on square-root axes.
 
-    Diseases of 3 to 7 % crowd into the corner of a linear axis, and a log axis has no place for a bin without positives;
-    the square root shows both, and the balanced model's overstated risks beside the corrected ones. Bars are the
-    intervals of `observed`, the dotted line is the prevalence, the dashed one perfect calibration.
+    Diseases of 3 to 7 % crowd into the corner of a linear axis, and a log axis has no place for a
+    bin without positives; the square root shows both, and the balanced model's overstated risks
+    beside the corrected ones. Bars are the intervals of `observed`, the dotted line is the
+    prevalence, the dashed one perfect calibration.
 
     Args:
         panels: disease -> its curves, of the same subjects; curves of one name share a colour.
     """
     if not panels:
         return _empty()
-    curves = [curve for of in panels.values() for curve in of]
+    curves = [curve for disease_curves in panels.values() for curve in disease_curves]
     looks = {
         name: _bin_look(place)
         for place, name in enumerate(dict.fromkeys(curve.name for curve in curves))
@@ -428,10 +447,10 @@ def reliability(panels: Mapping[str, Sequence[ReliabilityCurve]]) -> Figure:
         figure, axes = _grid(
             len(panels), columns, 2.7 * math.sqrt(top / right) + 1.15, WIDTH, sharey=True
         )
-        for ax, (disease, of) in zip(axes, panels.items()):
+        for ax, (disease, disease_curves) in zip(axes, panels.items()):
             ax.set_title(disease, fontsize=11, pad=20)
             _risk_axes(ax, right, top)
-            _calibration(ax, of, looks)
+            _calibration(ax, disease_curves, looks)
         for ax in axes[::columns]:
             ax.set_ylabel("observed share [%]")
         if looks:
@@ -450,8 +469,8 @@ def _calibration(ax: Axes, curves: Sequence[ReliabilityCurve], looks: Mapping[st
     if not math.isfinite(prevalence):
         _nothing(ax)
         return
-    place: Look = {"xytext": (0, 6), "xycoords": "axes fraction", "textcoords": "offset points"}
-    ax.annotate(f"prevalence {100 * prevalence:.1f} %", (0, 1), color=FAINT, **place)
+    offset: Look = {"xytext": (0, 6), "xycoords": "axes fraction", "textcoords": "offset points"}
+    ax.annotate(f"prevalence {100 * prevalence:.1f} %", (0, 1), color=FAINT, **offset)
     ax.plot((0, 1), (0, 1), color=FAINT, linewidth=1, linestyle=(0, (4, 3)), gid="diagonal")
     ax.axhline(prevalence, color=INK, linewidth=1, linestyle=":", gid="prevalence")
     for curve in curves:
@@ -490,8 +509,8 @@ def _risk_axes(ax: Axes, right: float, top: float) -> None:
 
 def _reach(values: Iterable[np.ndarray]) -> float:
     """Where an axis of probabilities ends: a little above the greatest, between 30 and 100 %."""
-    known = [float(np.nanmax(array)) for array in values if np.isfinite(array).any()]
-    return min(1.0, max([0.3, *(1.15 * value for value in known)]))
+    maxima = [float(np.nanmax(array)) for array in values if np.isfinite(array).any()]
+    return min(1.0, max([0.3, *(1.15 * value for value in maxima)]))
 
 
 def _prevalence(curves: Sequence[ReliabilityCurve]) -> float:
@@ -517,8 +536,8 @@ def _bin_look(place: int) -> Look:
 def forest(rows: Sequence[Difference], label: str = "difference, ours − other") -> Figure:
     """Differences with 95 % intervals under a heading per task; the height grows with the rows.
 
-    A filled marker says that the adjusted p is below 0.05, a hollow one that it is not or that nothing was tested. All
-    rows share the axis, so tasks of one unit belong in one figure.
+    A filled marker says that the adjusted p is below 0.05, a hollow one that it is not or that
+    nothing was tested. All rows share the axis, so tasks of one unit belong in one figure.
 
     Args:
         rows: in the order to be read; those of one group are gathered below its heading.
@@ -560,8 +579,8 @@ def _difference(ax: Axes, row: Difference, y: float, digits: int) -> None:
     if not math.isfinite(row.value):
         _beside(ax, y, "not measured", "")
         return
-    sure = math.isfinite(row.low) and math.isfinite(row.high)
-    if sure:
+    has_interval = math.isfinite(row.low) and math.isfinite(row.high)
+    if has_interval:
         ax.plot(
             (row.low, row.high),
             (y, y),
@@ -579,10 +598,10 @@ def _difference(ax: Axes, row: Difference, y: float, digits: int) -> None:
         markeredgewidth=1.5,
         gid="value",
     )
-    said = f"{row.value:+.{digits}f}" + (
-        f" ({row.low:+.{digits}f} to {row.high:+.{digits}f})" if sure else ""
+    text = f"{row.value:+.{digits}f}" + (
+        f" ({row.low:+.{digits}f} to {row.high:+.{digits}f})" if has_interval else ""
     )
-    _beside(ax, y, said.replace("-", "−"), _p(row.p))
+    _beside(ax, y, text.replace("-", "−"), _p(row.p))
 
 
 def _ends(row: Difference) -> list[float]:
@@ -599,17 +618,17 @@ def _p(p: float) -> str:
 
 def _beside(ax: Axes, y: float, number: str, p: str, **look: Any) -> None:
     """Two columns right of the axes, at height y of the data."""
-    place: Look = {
+    anchor: Look = {
         "xycoords": ("axes fraction", "data"),
         "textcoords": "offset points",
         "va": "center_baseline",
     }
-    ax.annotate(number, (1, y), xytext=(14, 0), ha="left", **place, **look)
-    ax.annotate(p, (1, y), xytext=(232, 0), ha="right", **place, **look)
+    ax.annotate(number, (1, y), xytext=(14, 0), ha="left", **anchor, **look)
+    ax.annotate(p, (1, y), xytext=(232, 0), ha="right", **anchor, **look)
 
 
 def _forest_frame(ax: Axes, rows: Sequence[Difference]) -> None:
-    """The line of no difference, limits that hold it and all intervals, and the heads of the columns."""
+    """The line of no difference, limits that hold it and all intervals, and the columns' heads."""
     ends = [end for row in rows for end in _ends(row)]
     low, high = min([0.0, *ends]), max([0.0, *ends])
     pad = 0.06 * (high - low) or 1.0
@@ -631,12 +650,12 @@ def _larger(size: float) -> Iterator[None]:
 
 
 def _columns(count: int) -> int:
-    """Columns for small square panels: five, four or three, whichever leaves the fewest places empty."""
+    """Columns for small square panels: five, four or three, whichever fills the last line best."""
     return count if count < 4 else min((5, 4, 3), key=lambda columns: -count % columns)
 
 
 def _grid(
-    count: int, columns: int, height: float, width: float, **shared: Any
+    count: int, columns: int, height: float, width: float, **sharing: Any
 ) -> tuple[Figure, list[Axes]]:
     """A figure of `count` panels, `height` inches a line; places beyond them stay white."""
     lines = math.ceil(count / columns)
@@ -644,7 +663,7 @@ def _grid(
         figsize=(width, height * lines + 0.5),
         layout=ConstrainedLayoutEngine(h_pad=0.07, w_pad=0.08),
     )
-    grid: Any = figure.subplots(lines, columns, squeeze=False, **shared)
+    grid: Any = figure.subplots(lines, columns, squeeze=False, **sharing)
     axes = list(grid.ravel())
     for ax in axes[count:]:
         ax.remove()
@@ -678,8 +697,8 @@ def _legend_below(figure: Figure, keys: Mapping[str, Artist]) -> None:
 
 def _range(numbers: Iterable[int]) -> str:
     """`500`, or `480–6,007` where they differ."""
-    several = sorted(set(numbers))
-    ends = several if len(several) < 2 else (several[0], several[-1])
+    distinct = sorted(set(numbers))
+    ends = distinct if len(distinct) < 2 else (distinct[0], distinct[-1])
     return "–".join(f"{n:,}" for n in ends)
 
 

@@ -1,8 +1,10 @@
-"""What the test predictions of the final runs show, with its uncertainty: scores, comparisons, verdicts on the claims.
+"""What the test predictions of the final runs show, with its uncertainty: scores, comparisons,
+verdicts on the claims.
 
-Two spreads are kept apart: the standard deviation over seeds (another training), and intervals over test subjects (another
-cohort of the same size), from DeLong's covariance for AUROCs and from a bootstrap for everything else. A system that lacks
-a seed is compared with nobody: missing runs never become a smaller sample. This file computes; it renders nothing.
+Two spreads are kept apart: the standard deviation over seeds (another training), and intervals over
+test subjects (another cohort of the same size), from DeLong's covariance for AUROCs and from a
+bootstrap for everything else. A system that lacks a seed is compared with nobody: missing runs
+never become a smaller sample. This file computes; it renders nothing.
 """
 
 import math
@@ -22,15 +24,14 @@ from ecgcmr.evaluation.statistics import Bins, Calibration, Effect
 from ecgcmr.paper import CLAIMS, LOW_LABEL, TAKES, TITLES, Claim, Contrast, Layout
 from ecgcmr.report.results import finals
 from ecgcmr.report.results.finals import SEEDS, Answers, Cell, Finals, PerSeed
-from ecgcmr.report.results.verdicts import NOTHING, Comparison, Verdict, asked, judged, versus
+from ecgcmr.report.results.verdicts import NOTHING, Comparison, Verdict, asked, evaluated, versus
 from ecgcmr.tasks import PHENOTYPES, Task
 
 T = TypeVar("T")
 
 DRAWS = 2000  # bootstrap resamples
-RESAMPLING = (
-    2023  # their seed: one for all, so that all systems on the same subjects see the same resamples
-)
+# Their seed: one for all, so that all systems on the same subjects see the same resamples.
+RESAMPLING = 2023
 FEWEST = 2  # subjects of either class, or values of a phenotype, that a score needs
 OURS, BASELINE = "mmcl", "supervised"  # whom subgroups are shown for
 SHOWN = 20  # panels of Figure 4
@@ -48,8 +49,10 @@ class Score(PerSeed):
 
     Attributes:
         values: one per seed, in the metric's unit.
-        low, high: the 95 % bootstrap interval of their mean, over test subjects; NaN where none was made.
-        n, positives: test subjects (visits), and those of them with the disease; None for a phenotype.
+        low, high: the 95 % bootstrap interval of their mean, over test subjects; NaN where none was
+            made.
+        n, positives: test subjects (visits), and those of them with the disease; None for a
+            phenotype.
     """
 
     low: float = math.nan
@@ -60,7 +63,7 @@ class Score(PerSeed):
 
 @dataclass(frozen=True)
 class Line:
-    """One phenotype, or the mean of a group of them, for several systems; r by the system's label."""
+    """One phenotype, or the mean of a group of them, for several systems; r by system's label."""
 
     name: str
     task: str
@@ -69,7 +72,9 @@ class Line:
 
 @dataclass(frozen=True)
 class Precision:
-    """Average precision of one system on a disease, beside the test prevalence that a coin would reach."""
+    """Average precision of one system on a disease, beside the test prevalence that a coin would
+    reach.
+    """
 
     label: str
     task: str
@@ -83,16 +88,18 @@ class Calibrated:
 
     Attributes:
         label, task: of whom on what.
-        trained: of the probabilities as trained, the five runs' logits averaged.
-        corrected: the same, moved to the prevalence of the population; None if the runs do not say what they trained at.
+        as_trained: of the probabilities as trained, the five runs' logits averaged.
+        prior_corrected: the same, moved to the prevalence of the population; None if the runs do
+            not say what they trained at.
         single: of each run by itself, as trained.
-        trained_at, population: share of positives in the balanced training set, and before balancing; NaN if unknown.
+        trained_at, population: share of positives in the balanced training set, and before
+            balancing; NaN if unknown.
     """
 
     label: str
     task: str
-    trained: Calibration
-    corrected: Calibration | None
+    as_trained: Calibration
+    prior_corrected: Calibration | None
     single: tuple[Calibration, ...]
     trained_at: float
     population: float
@@ -100,7 +107,10 @@ class Calibrated:
 
 @dataclass(frozen=True)
 class Subgroup:
-    """Scores of a part of the test subjects, by the system's label; None where they are too few to be scored."""
+    """Scores of a part of the test subjects, by the system's label.
+
+    None where they are too few to be scored.
+    """
 
     task: str
     name: str
@@ -115,7 +125,8 @@ class Share(PerSeed):
         values: AUROC per seed, in [0, 1].
         label, task, take: which system on which disease with which share of the labels.
         n_train: rows it was trained on; 0 if the runs do not say.
-        low, high: 95 % interval of the mean over seeds (Student's t), as the paper's bands are over seeds.
+        low, high: 95 % interval of the mean over seeds (Student's t), as the paper's bands are over
+            seeds.
         lack: what is missing of its seeds; a point with a lack is to be named and not to be drawn.
     """
 
@@ -130,7 +141,9 @@ class Share(PerSeed):
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """One panel of Figure 4: a phenotype measured from CMR and predicted (mean over seeds), (n,) each, in its unit."""
+    """One panel of Figure 4: a phenotype measured from CMR and predicted (mean over seeds), (n,)
+    each, in its unit.
+    """
 
     name: str
     unit: str
@@ -146,15 +159,15 @@ class Evidence:
     Attributes:
         runs: the folder of runs; each file is read once.
         space: the search space.
-        found: its final runs by (label, task, share of the labels).
+        by_cell: its final runs by (label, task, share of the labels).
         draws: bootstrap resamples.
     """
 
     runs: Path
     space: str
-    found: Mapping[Cell, Finals]
+    by_cell: Mapping[Cell, Finals]
     draws: int = DRAWS
-    _kept: dict[Any, Any] = field(default_factory=dict, repr=False)
+    _cache: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(
@@ -169,53 +182,56 @@ class Evidence:
             seeds: how many belong to a system.
             draws: bootstrap resamples.
         """
-        return cls(runs, space, finals.of_space(rows, space, seeds), draws)
+        return cls(runs, space, finals.of_space(rows, space, runs, seeds), draws)
 
     def _once(self, key: tuple[Any, ...], make: Callable[[], T]) -> T:
-        if key not in self._kept:
-            self._kept[key] = make()
-        return self._kept[key]
+        if key not in self._cache:
+            self._cache[key] = make()
+        return self._cache[key]
 
-    # -- what there is -------------------------------------------------------------------------------------------------
+    # -- what there is -----------------------------------------------------------------------------
 
     def labels(self, task: str, take: float = 1.0) -> list[str]:
         """The systems with a final run on a task, the paper's first."""
         return finals.ordered(
-            [label for label, *cell in self.found if cell == [task, take]], list(TITLES)
+            [label for label, *cell in self.by_cell if cell == [task, take]], list(TITLES)
         )
 
     def answers(self, label: str, task: str, take: float = 1.0) -> Answers | None:
         """The test predictions of a system's runs, aligned by subject; None without any."""
-        found = self._answers(label, task, take)
-        return None if isinstance(found, str) else found
+        answers = self._answers(label, task, take)
+        return None if isinstance(answers, str) else answers
 
     def _answers(self, label: str, task: str, take: float) -> Answers | str:
         cell = label, task, take
         return self._once(
             ("answers", *cell),
-            lambda: finals.read(self.runs, self.found.get(cell, Finals()), _task(task)),
+            lambda: finals.read(self.runs, self.by_cell.get(cell, Finals()), _task(task)),
         )
 
     def lack(self, label: str, task: str, take: float = 1.0) -> str:
-        """What keeps a system from being compared, in words; empty for one whose seeds are all there."""
-        found, read = (
-            self.found.get((label, task, take), Finals()),
-            self._answers(label, task, take),
-        )
-        lack = found.lack or (read if isinstance(read, str) else "")
+        """What keeps a system from being compared, in words.
+
+        Empty for one whose seeds are all there.
+        """
+        runs = self.by_cell.get((label, task, take), Finals())
+        answers = self._answers(label, task, take)
+        lack = runs.lack or (answers if isinstance(answers, str) else "")
         return f"{TITLES.get(label, label)} for {asked(task, take)}: {lack}" if lack else ""
 
     def _provenance(self, label: str, task: str, take: float = 1.0) -> Mapping[str, Any]:
         cell = label, task, take
         return self._once(
             ("provenance", *cell),
-            lambda: finals.provenance(self.runs, self.found.get(cell, Finals())),
+            lambda: finals.provenance(self.runs, self.by_cell.get(cell, Finals())),
         )
 
-    # -- scores and comparisons ----------------------------------------------------------------------------------------
+    # -- scores and comparisons --------------------------------------------------------------------
 
     def score(self, label: str, task: str, take: float = 1.0) -> Score | None:
-        """AUROC, or the group's mean r, of the seeds there are, with its interval over test subjects; None without any."""
+        """AUROC, or the group's mean r, of the seeds there are, with its interval over test
+        subjects; None without any.
+        """
         answers = self.answers(label, task, take)
         return None if answers is None else self._score(answers, _task(task))
 
@@ -226,18 +242,17 @@ class Evidence:
 
     def _score(self, answers: Answers, task: Task) -> Score | None:
         """None where the subjects are too few."""
-        if not judgeable(answers, task):
+        if not evaluable(answers, task):
             return None
-        return _scored(
-            per_seed(each(answers, task), task), self._mean_drawn(answers, task), answers, task
-        )
+        values = per_seed(each(answers, task), task)
+        return _scored(values, self._mean_drawn(answers, task), answers, task)
 
     def _mean_drawn(self, answers: Answers, task: Task) -> np.ndarray:
         """The mean over seeds (and phenotypes) in every resample, (draws,)."""
         return per_seed(self._drawn(answers, task), task).mean(1)
 
     def _drawn(self, answers: Answers, task: Task) -> np.ndarray:
-        """The metric in every resample: (draws, m) AUROCs or (draws, m, k) correlation coefficients."""
+        """The metric in every resample: (draws, m) AUROCs or (draws, m, k) correlations."""
 
         def draw() -> np.ndarray:
             counts = self._counts(answers, task)
@@ -245,59 +260,59 @@ class Evidence:
                 return statistics.bootstrap_auroc(
                     answers.outputs[..., 0], answers.targets[:, 0], counts, task.name
                 )
-            drawn = statistics.bootstrap_pearson(
+            correlations = statistics.bootstrap_pearson(
                 answers.outputs, answers.targets, counts, task.columns
             )
-            # A constant output has no r in any resample; it orders nobody, and `metrics` calls that 0.
-            drawn[:, (each(answers, task) == 0) & np.isnan(drawn).all(0)] = 0
-            return drawn
+            # A constant output has no r in any resample; it orders nobody: 0, as in `metrics`.
+            correlations[:, (each(answers, task) == 0) & np.isnan(correlations).all(0)] = 0
+            return correlations
 
         return self._once(("drawn", answers.mark), draw)
 
     def _counts(self, answers: Answers, task: Task) -> np.ndarray:
-        """How often each row is drawn, (draws, n): subjects are drawn, with all their visits, of either class as many."""
+        """How often each row is drawn, (draws, n): subjects are drawn, with all their visits, of
+        either class as many.
+        """
         people, place = np.unique(answers.subjects, return_inverse=True)
         strata = None
         if task.kind == "binary":
             strata = np.zeros(len(people))
             np.maximum.at(strata, place, answers.targets[:, 0])
         key = (len(people), b"" if strata is None else strata.tobytes())
-        last, counts = self._kept.get("counts", (None, None))
+        last, counts = self._cache.get("counts", (None, None))
         if last != key:  # only the last is kept: those of 6,007 subjects take 48 MB
             counts = statistics.resamples(len(people), self.draws, RESAMPLING, strata)
-            self._kept["counts"] = key, counts
+            self._cache["counts"] = key, counts
         return counts if len(people) == len(place) else counts[:, place]
 
     def contrast(self, better: str, worse: str, task: str, take: float = 1.0) -> Comparison:
         """The difference of two systems on the test subjects that both were judged on.
 
-        AUROC: DeLong's contrast of the mean over the seeds of either system. r: paired bootstrap of the difference of the
-        means over seeds and phenotypes. Seeds are taken as given: interval and p are about other subjects.
+        AUROC: DeLong's contrast of the mean over the seeds of either system. r: paired bootstrap of
+        the difference of the
+        means over seeds and phenotypes. Seeds are taken as given: interval and p are about other
+        subjects.
 
         Returns:
-            The effect, or the reason why there is none: a system lacks a seed, the subjects in common are too few.
+            The effect, or the reason why there is none: a system lacks a seed, the subjects in
+            common are too few.
         """
         pair = Contrast(better, worse, task, take)
         return self._once(("contrast", pair), lambda: self._contrast(pair, _task(task)))
 
     def _contrast(self, pair: Contrast, task: Task) -> Comparison:
         cells = [(label, pair.task, pair.take) for label in (pair.better, pair.worse)]
-        found = [answers for cell in cells if (answers := self.answers(*cell))]
+        both_answers = [answers for cell in cells if (answers := self.answers(*cell))]
         if lacks := tuple(lack for cell in cells if (lack := self.lack(*cell))):
             return Comparison(pair, reasons=lacks)
-        sides = finals.shared(*found)
+        sides = finals.shared(*both_answers)
         if isinstance(sides, str):
             return Comparison(pair, reasons=(f"{versus(pair)}: {sides}",))
         n = len(sides[0].subjects)
-        effect = self._difference(*sides, task) if judgeable(sides[0], task) else NOTHING
+        effect = self._difference(*sides, task) if evaluable(sides[0], task) else NOTHING
         if math.isnan(effect.low + effect.high):
-            return Comparison(
-                pair,
-                n=n,
-                reasons=(
-                    f"{versus(pair)}: the {n} subjects in common are too few for an interval",
-                ),
-            )
+            reason = f"{versus(pair)}: the {n} subjects in common are too few for an interval"
+            return Comparison(pair, n=n, reasons=(reason,))
         return Comparison(pair, effect, n)
 
     def _difference(self, better: Answers, worse: Answers, task: Task) -> Effect:
@@ -307,12 +322,15 @@ class Evidence:
             scores = np.concatenate([better.outputs, worse.outputs])[..., 0]
             return statistics.auroc_contrast(scores, better.targets[:, 0], weights, task.name)
         observed = [float(each(side, task).mean()) for side in (better, worse)]
-        drawn = [self._mean_drawn(side, task) for side in (better, worse)]
-        return statistics.paired(observed[0] - observed[1], drawn[0] - drawn[1])
+        distributions = [self._mean_drawn(side, task) for side in (better, worse)]
+        return statistics.paired(observed[0] - observed[1], distributions[0] - distributions[1])
 
     def comparisons(self, layout: Layout) -> list[Comparison]:
-        """A table's own system against every other that has run, per task; p adjusted by Holm over all of them."""
-        found = [
+        """A table's own system against every other that has run, per task.
+
+        p adjusted by Holm over all of them.
+        """
+        comparisons = [
             self.contrast(layout.ours, system.label, task)
             for task in layout.tasks
             for system in layout.systems
@@ -320,45 +338,49 @@ class Evidence:
             and system.label in self.labels(task)
             and layout.ours in self.labels(task)
         ]
-        adjusted = statistics.holm([comparison.effect.p for comparison in found])
-        return [replace(comparison, adjusted=float(p)) for comparison, p in zip(found, adjusted)]
+        holm_p = statistics.holm([comparison.effect.p for comparison in comparisons])
+        return [
+            replace(comparison, adjusted=float(p)) for comparison, p in zip(comparisons, holm_p)
+        ]
 
     def verdicts(self, claims: Sequence[Claim] = CLAIMS) -> list[Verdict]:
-        """Every claim of the paper, judged by the runs; see `judged`."""
+        """Every claim of the paper, judged by the runs; see `evaluated`."""
         return [
-            judged(c, [self.contrast(x.better, x.worse, x.task, x.take) for x in c.contrasts])
+            evaluated(c, [self.contrast(x.better, x.worse, x.task, x.take) for x in c.contrasts])
             for c in claims
         ]
 
-    # -- what a reviewer asks for --------------------------------------------------------------------------------------
+    # -- what a reviewer asks for ------------------------------------------------------------------
 
     def phenotypes(self, labels: Sequence[str]) -> list[Line]:
-        """Pearson's r of every phenotype that some system answered, in the order of tasks.PHENOTYPES."""
-        found: dict[str, Line] = {}
+        """Pearson's r of every phenotype that some system answered, as tasks.PHENOTYPES go."""
+        lines: dict[str, Line] = {}
         for task in _regressions():
             for label in labels:
                 for column, score in self._each_phenotype(label, task).items():
-                    line = found.setdefault(column, Line(column, task.name, {}))
-                    found[column] = replace(line, scores={**line.scores, label: score})
-        return [found[name] for name in PHENOTYPES if name in found]
+                    line = lines.setdefault(column, Line(column, task.name, {}))
+                    lines[column] = replace(line, scores={**line.scores, label: score})
+        return [lines[name] for name in PHENOTYPES if name in lines]
 
     def _each_phenotype(self, label: str, task: Task) -> dict[str, Score]:
         answers = self.answers(label, task.name)
-        if answers is None or not judgeable(answers, task):
+        if answers is None or not evaluable(answers, task):
             return {}
-        values, drawn = each(answers, task), self._drawn(answers, task).mean(1)
-        known = np.isfinite(answers.targets).sum(0)
-        low, high = statistics.interval(drawn)
+        values, distribution = each(answers, task), self._drawn(answers, task).mean(1)
+        sizes = np.isfinite(answers.targets).sum(0)
+        low, high = statistics.interval(distribution)
         return {
             column: Score(
-                tuple(values[:, i].tolist()), float(low[i]), float(high[i]), int(known[i])
+                tuple(values[:, i].tolist()), float(low[i]), float(high[i]), int(sizes[i])
             )
             for i, column in enumerate(task.columns)
         }
 
     def means(self, labels: Sequence[str]) -> list[Line]:
-        """Two lines per group: the mean of r over its phenotypes, as the paper's Table IV, and the mean by Fisher's z."""
-        found = []
+        """Two lines per group: the mean of r over its phenotypes, as the paper's Table IV, and the
+        mean by Fisher's z.
+        """
+        lines = []
         for task in _regressions():
             plain = {label: score for label in labels if (score := self.score(label, task.name))}
             fisher = {}
@@ -367,90 +389,95 @@ class Evidence:
                 rs = each(answers, task) if answers else np.empty((0, 1))
                 fisher[label] = Score(tuple(statistics.fisher_mean(r) for r in rs), n=score.n)
             if plain:
-                found += [
+                lines += [
                     Line("mean of r", task.name, plain),
                     Line("mean by Fisher's z", task.name, fisher),
                 ]
-        return found
+        return lines
 
     def secondary(self) -> list[Precision]:
-        """Average precision of every system on every disease; bootstrap stratified by class, so prevalence stays."""
+        """Average precision of every system on every disease.
+
+        Bootstrap stratified by class, so prevalence stays.
+        """
         return [
-            found
+            precision
             for task in tasks.DISEASES
             for label in self.labels(task)
-            if (found := self._precision(label, task))
+            if (precision := self._precision(label, task))
         ]
 
     def _precision(self, label: str, name: str) -> Precision | None:
         answers, task = self.answers(label, name), _task(name)
-        if answers is None or not judgeable(answers, task):
+        if answers is None or not evaluable(answers, task):
             return None
-        scores, given = answers.outputs[..., 0], answers.targets[:, 0]
+        scores, targets = answers.outputs[..., 0], answers.targets[:, 0]
         values = metrics.average_precision(
-            torch.from_numpy(scores), torch.from_numpy(given), name
+            torch.from_numpy(scores), torch.from_numpy(targets), name
         ).numpy()
-        drawn = statistics.bootstrap_average_precision(
-            scores, given, self._counts(answers, task), name
+        distribution = statistics.bootstrap_average_precision(
+            scores, targets, self._counts(answers, task), name
         ).mean(1)
-        return Precision(label, name, _scored(values, drawn, answers, task), float(given.mean()))
+        return Precision(
+            label, name, _scored(values, distribution, answers, task), float(targets.mean())
+        )
 
     def calibration(self) -> list[Calibrated]:
-        """Calibration of every system on every disease, as trained on a balanced set and moved to the population.
+        """Calibration of every system on every disease, as trained on a balanced set and moved to
+        the population.
 
-        There is one probability per subject: the mean over seeds of the logit, so that intervals count each subject once
-        and the table speaks of the curve of `reliability`. Averaging is a little better calibrated than a single run,
-        hence `Calibrated.single`.
+        There is one probability per subject: the mean over seeds of the logit, so that intervals
+        count each subject once and the table speaks of the curve of `reliability`. Averaging is a
+        little better calibrated than a single run, hence `Calibrated.single`.
         """
         return [
-            found
+            entry
             for task in tasks.DISEASES
             for label in self.labels(task)
-            if (found := self._calibrated(label, task))
+            if (entry := self._calibrated(label, task))
         ]
 
     def _calibrated(self, label: str, name: str) -> Calibrated | None:
-        answers, (trained_at, population) = (
-            self.answers(label, name),
-            self._prevalences(label, name),
-        )
-        if answers is None or not judgeable(answers, _task(name)):
+        answers = self.answers(label, name)
+        trained_at, population = self._prevalences(label, name)
+        if answers is None or not evaluable(answers, _task(name)):
             return None
-        given, chance = answers.targets[:, 0], _averaged(answers)
-        corrected = None
+        targets, chance = answers.targets[:, 0], _averaged(answers)
+        prior_corrected = None
         if not math.isnan(trained_at + population):
-            corrected = statistics.calibration(
-                statistics.prior_corrected(chance, trained_at, population), given, name
-            )
-        single = tuple(statistics.calibration(p, given, name) for p in answers.outputs[..., 0])
-        trained = statistics.calibration(chance, given, name)
-        return Calibrated(label, name, trained, corrected, single, trained_at, population)
+            population_chance = statistics.prior_corrected(chance, trained_at, population)
+            prior_corrected = statistics.calibration(population_chance, targets, name)
+        single = tuple(statistics.calibration(p, targets, name) for p in answers.outputs[..., 0])
+        as_trained = statistics.calibration(chance, targets, name)
+        return Calibrated(label, name, as_trained, prior_corrected, single, trained_at, population)
 
     def _prevalences(self, label: str, task: str) -> tuple[float, float]:
-        """Share of positives that the runs were trained at, and of the population; NaN if they do not say."""
+        """Share of positives that the runs were trained at, and of the population.
+
+        NaN if they do not say.
+        """
         note = self._provenance(label, task)
-        trained, population = (
+        trained_at, population = (
             float(note.get(name, math.nan)) for name in ("trained_prevalence", "prevalence")
         )
-        return trained, population
+        return trained_at, population
 
     def reliability(self, label: str, task: str) -> tuple[Bins, Bins | None] | None:
-        """Bins of a reliability diagram, as trained and prior-corrected (None if unknown at which prevalence they trained).
+        """Bins of a reliability diagram, as trained and prior-corrected (None if unknown at which
+        prevalence they trained).
 
         Of the mean over seeds of the logit, see `calibration`. None without answers.
         """
-        answers, (trained_at, population) = (
-            self.answers(label, task),
-            self._prevalences(label, task),
-        )
+        answers = self.answers(label, task)
+        trained_at, population = self._prevalences(label, task)
         if answers is None:
             return None
-        given, chance = answers.targets[:, 0], _averaged(answers)
-        before = statistics.reliability(chance, given, name=task)
+        targets, chance = answers.targets[:, 0], _averaged(answers)
+        before = statistics.reliability(chance, targets, name=task)
         if math.isnan(trained_at + population):
             return before, None
-        moved = statistics.prior_corrected(chance, trained_at, population)
-        return before, statistics.reliability(moved, given, name=task)
+        population_chance = statistics.prior_corrected(chance, trained_at, population)
+        return before, statistics.reliability(population_chance, targets, name=task)
 
     def subgroups(
         self, index: pd.DataFrame, labels: Sequence[str] = (OURS, BASELINE)
@@ -458,91 +485,85 @@ class Evidence:
         """Scores by sex and by age on every task that one of the systems answered.
 
         Args:
-            index: `cohort.rows("test")`: subject, age [years], sex (0 female, 1 male). A subject's first visit counts.
+            index: `cohort.rows("test")`: subject, age [years], sex (0 female, 1 male). A subject's
+                first visit counts.
             labels: systems.
         """
-        people = (
-            index.drop_duplicates("subject")
-            .set_index("subject")
-            .reindex(columns=["age", "sex"])
-            .astype(float)
-        )
-        found = []
+        first_visits = index.drop_duplicates("subject").set_index("subject")
+        people = first_visits.reindex(columns=["age", "sex"]).astype(float)
+        groups = []
         for task in tasks.TASKS.values():
-            known = {
-                label: answers
-                for label in labels
-                if (answers := self.answers(label, task.name)) is not None
-            }
-            inside = {
-                label: _inside(people.reindex(answers.subjects)) for label, answers in known.items()
-            }
-            for name in [name for _, name in SEXES] + [name for *_, name in AGES] if known else ():
-                parts = {label: answers.at(inside[label][name]) for label, answers in known.items()}
-                found.append(
-                    Subgroup(
-                        task.name, name, {k: self._score(part, task) for k, part in parts.items()}
-                    )
-                )
-        return found
+            scores: dict[str, dict[str, Score | None]] = {}  # by subgroup, then by label
+            for label in labels:
+                answers = self.answers(label, task.name)
+                if answers is not None:
+                    for name, rows in _inside(people.reindex(answers.subjects)).items():
+                        scores.setdefault(name, {})[label] = self._score(answers.at(rows), task)
+            groups += [Subgroup(task.name, name, by_label) for name, by_label in scores.items()]
+        return groups
 
-    # -- figures -------------------------------------------------------------------------------------------------------
+    # -- figures -----------------------------------------------------------------------------------
 
     def low_label(self) -> list[Share]:
-        """The points of Figure 5 (paper, section V-D) as far as runs exist: diseases, then systems, then shares."""
+        """The points of Figure 5 (paper, section V-D) as far as runs exist: diseases, then systems,
+        then shares.
+        """
         cells = [
             (s.label, task, take) for task in tasks.DISEASES for s in LOW_LABEL for take in TAKES
         ]
-        return [self._share(*cell, self.found[cell]) for cell in cells if cell in self.found]
+        return [self._share(*cell, self.by_cell[cell]) for cell in cells if cell in self.by_cell]
 
-    def _share(self, label: str, task: str, take: float, found: Finals) -> Share:
-        low, high = statistics.mean_interval(found.values)
+    def _share(self, label: str, task: str, take: float, runs: Finals) -> Share:
+        low, high = statistics.mean_interval(runs.values)
         n_train = int(self._provenance(label, task, take).get("n_train", 0))
-        return Share(found.values, label, task, take, n_train, low, high, found.lack)
+        return Share(runs.values, label, task, take, n_train, low, high, runs.lack)
 
     def scatter(self, label: str = OURS) -> list[Measured]:
         """The panels of Figure 4: up to 20 phenotypes of those that a system answered.
 
-        Volumes, masses and fractions of both ventricles first, then the global wall thickness and strains, then segments,
-        each in the order of tasks.PHENOTYPES. r is the mean over seeds; the prediction is that of the seeds' mean.
+        Volumes, masses and fractions of both ventricles first, then the global wall thickness and
+        strains, then segments, each in the order of tasks.PHENOTYPES. r is the mean over seeds; the
+        prediction is that of the seeds' mean.
         """
-        order = sorted(
+        names = sorted(
             PHENOTYPES, key=lambda name: 2 if "_AHA_" in name else 1 if "_" in name else 0
         )
-        found = {
+        panels = {
             panel.name: panel for task in _regressions() for panel in self._panels(label, task)
         }
-        return [found[name] for name in order if name in found][:SHOWN]
+        return [panels[name] for name in names if name in panels][:SHOWN]
 
     def _panels(self, label: str, task: Task) -> list[Measured]:
         answers = self.answers(label, task.name)
-        if answers is None or not judgeable(answers, task):
+        if answers is None or not evaluable(answers, task):
             return []
         r, predicted = each(answers, task).mean(0), answers.outputs.mean(0)
-        known = np.isfinite(answers.targets)
+        mask = np.isfinite(answers.targets)
         return [
             Measured(
                 name,
                 tasks.UNITS[name],
-                answers.targets[known[:, i], i],
-                predicted[known[:, i], i],
+                answers.targets[mask[:, i], i],
+                predicted[mask[:, i], i],
                 float(r[i]),
             )
             for i, name in enumerate(task.columns)
         ]
 
 
-# -- of answers --------------------------------------------------------------------------------------------------------
+# -- of answers ------------------------------------------------------------------------------------
 
 
-def judgeable(answers: Answers, task: Task) -> bool:
-    """Whether a task's metric is defined: two subjects of either class, or two values that differ of every phenotype."""
+def evaluable(answers: Answers, task: Task) -> bool:
+    """Whether a task's metric is defined: two subjects of either class, or two values that differ
+    of every phenotype.
+    """
     if task.kind == "binary":
         positive = int((answers.targets == 1).sum())
         return min(positive, len(answers.targets) - positive) >= FEWEST
-    known = np.isfinite(answers.targets)
-    low, high = (np.where(known, answers.targets, edge) for edge in (math.inf, -math.inf))
-    return len(known) > 0 and bool((low.min(0) < high.max(0)).all())
+    mask = np.isfinite(answers.targets)
+    low, high = (np.where(mask, answers.targets, edge) for edge in (math.inf, -math.inf))
+    return len(mask) > 0 and bool((low.min(0) < high.max(0)).all())
 
 
 def each(answers: Answers, task: Task) -> np.ndarray:
@@ -554,13 +575,16 @@ def each(answers: Answers, task: Task) -> np.ndarray:
 
 
 def per_seed(values: np.ndarray, task: Task) -> np.ndarray:
-    """(…, m) AUROCs as they are; of (…, m, k) correlation coefficients the mean over phenotypes, as in Table IV."""
+    """(…, m) AUROCs as they are.
+
+    Of (…, m, k) correlation coefficients the mean over phenotypes, as in Table IV.
+    """
     return values if task.kind == "binary" else values.mean(-1)
 
 
-def _scored(values: np.ndarray, drawn: np.ndarray, answers: Answers, task: Task) -> Score:
-    """Values (m,) with the interval of their mean, `drawn` (draws,)."""
-    low, high = statistics.interval(drawn)
+def _scored(values: np.ndarray, distribution: np.ndarray, answers: Answers, task: Task) -> Score:
+    """Values (m,) with the interval of their mean, `distribution` (draws,)."""
+    low, high = statistics.interval(distribution)
     positives = int((answers.targets == 1).sum()) if task.kind == "binary" else None
     return Score(tuple(values.tolist()), float(low), float(high), len(answers.subjects), positives)
 
@@ -580,7 +604,10 @@ def _regressions() -> list[Task]:
 
 
 def _inside(people: pd.DataFrame) -> dict[str, np.ndarray]:
-    """Name of a subgroup -> which rows of (age, sex) belong to it, (n,) bool; unknown belongs to none."""
+    """Name of a subgroup -> which rows of (age, sex) belong to it, (n,) bool.
+
+    Unknown belongs to none.
+    """
     age, sex = people["age"].to_numpy(), people["sex"].to_numpy()
     by_sex = {name: sex == value for value, name in SEXES}
     return {**by_sex, **{name: (age >= low) & (age < high) for low, high, name in AGES}}

@@ -1,11 +1,10 @@
 """The final runs: which of them stand for a system, and what they answered for whom.
 
-Two rules live here and nowhere else. Seeds of two points of a grid are two systems, so of several points the one that
-validation prefers stands for the system. And answers are compared subject by subject: runs of different modalities were
-judged on different people, so they are aligned by (subject, number of the visit) and cut to those that all share.
+Seeds of two points of a grid are two systems: which point stands for the system is written beside the runs
+(`evaluation.selection`). And answers are compared subject by subject: runs of different modalities were judged on different
+people, so they are aligned by (subject, number of the visit) and cut to those that all share.
 """
 
-import json
 import math
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +17,8 @@ import numpy as np
 import pandas as pd
 
 from ecgcmr import store, tasks
+from ecgcmr.evaluation.selection import standing_configuration
+from ecgcmr.runs import read_run
 from ecgcmr.tasks import Task
 
 SEEDS = 5  # paper, section IV-D.2: mean and standard deviation over five seeds
@@ -89,34 +90,49 @@ class Finals(PerSeed):
 Cell = tuple[str, str, float]  # label, task, share of the labels
 
 
-def of_space(rows: pd.DataFrame, space: str, seeds: int = SEEDS) -> dict[Cell, Finals]:
+def of_space(rows: pd.DataFrame, space: str, runs: Path, seeds: int = SEEDS) -> dict[Cell, Finals]:
     """The final runs of a search space, by (label, task, share of the labels).
 
     Args:
         rows: `store.rows(runs)`.
         space: its name.
+        runs: the folder of runs, where it is written which configuration stands for a system.
         seeds: how many belong to a system.
+
+    Raises:
+        InputError: see `selection.standing_configuration`.
     """
     metric = {task: tasks.of(task, (task,)).metric for task in rows.task.unique()}
-    mine = rows[(rows.space == space) & (rows.metric == rows.task.map(metric))]
-    final = mine[(mine.stage == "final") & (mine.split == "test")]
-    tried = dict(_by_cell(mine[(mine.stage == "grid") & (mine.split == "val")]))
-    found = {}
-    for cell, group in _by_cell(final):
-        chosen, note = one_point(group, tried.get(cell, mine.head(0)))
-        good = chosen[(chosen.status != "diverged") & chosen.value.map(math.isfinite)].sort_values(
-            "seed"
-        )
-        found[cell] = Finals(
-            values=tuple(float(value) for value in good.value),
-            names=tuple(good.trial),
-            seeds=tuple(int(seed) for seed in good.seed),
-            wanted=max(seeds, len(good)),
-            diverged=int(chosen.seed.nunique() - good.seed.nunique()),
-            subjects=tuple(sorted({int(n) for n in chosen.n})),
-            note=" ".join(filter(None, (note, halved(chosen)))),
-        )
-    return found
+    of_metric = rows[(rows.space == space) & (rows.metric == rows.task.map(metric))]
+    final = of_metric[(of_metric.stage == "final") & (of_metric.split == "test")]
+    return {cell: _of_cell(cell, group, runs / space, seeds) for cell, group in _by_cell(final)}
+
+
+def _of_cell(cell: Cell, group: pd.DataFrame, space: Path, seeds: int) -> Finals:
+    """The final runs of one system on one task, of the configuration that stands for it."""
+    label, task, take = cell
+    points = sorted(group.point.unique())
+    chosen = standing_configuration(points, space / "final" / task / label, take)
+    standing = group[group.point == chosen]
+    whole = standing[(standing.status != "diverged") & standing.value.map(math.isfinite)]
+    whole = whole.sort_values("seed")
+    return Finals(
+        values=tuple(float(value) for value in whole.value),
+        names=tuple(whole.trial),
+        seeds=tuple(int(seed) for seed in whole.seed),
+        wanted=max(seeds, len(whole)),
+        diverged=int(standing.seed.nunique() - whole.seed.nunique()),
+        subjects=tuple(sorted({int(n) for n in standing.n})),
+        note=" ".join(filter(None, (_others(points, chosen), halved(standing)))),
+    )
+
+
+def _others(points: Sequence[str], chosen: str) -> str:
+    """A note if configurations other than the chosen one have final runs; else empty."""
+    if set(points) <= {chosen}:
+        return ""
+    missing = "" if chosen in points else ", which has none: run ecgcmr seeds"
+    return f"final runs of {len(points)} points exist; shown is {chosen}, the chosen one{missing}."
 
 
 def _by_cell(rows: pd.DataFrame) -> Iterator[tuple[Cell, pd.DataFrame]]:
@@ -131,36 +147,6 @@ def halved(final: pd.DataFrame) -> str:
         if found
         else ""
     )
-
-
-def one_point(final: pd.DataFrame, tried: pd.DataFrame) -> tuple[pd.DataFrame, str]:
-    """The final rows of one point of the grid; a note if final runs of several points lie on disk.
-
-    Several lie there when a grid was widened after its first finals. The point of greatest validation metric in the grid
-    stays, as `spaces.finals` chooses: the mean over its seeds, of equal points the first by name.
-
-    Args:
-        final: final test rows of one system, task and share of the labels.
-        tried: validation rows of its grid.
-    """
-    points = sorted(final.point.unique())
-    if len(points) < 2:
-        return final, ""
-    scores = (
-        tried[tried.point.isin(points)]
-        .groupby("point")
-        .value.agg(lambda v: v.mean(skipna=False))
-        .dropna()
-    )
-    best = min(points, key=lambda point: (-scores.get(point, -math.inf), point))
-    why = (
-        "best on validation"
-        if len(scores)
-        else "the first by name, as no grid rows tell which is best on validation"
-    )
-    return final[
-        final.point == best
-    ], f"final runs of {len(points)} points exist; shown is {best}, {why}."
 
 
 # -- answers -----------------------------------------------------------------------------------------------------------
@@ -262,7 +248,7 @@ def provenance(runs: Path, found: Finals) -> Mapping[str, Any]:
     """What the first of the runs says of itself; all seeds train on the same rows. Empty without runs."""
     if not found.names:
         return {}
-    return json.loads((store.folder(runs, found.names[0]) / store.RECORD).read_text())["provenance"]
+    return read_run(store.folder(runs, found.names[0])).provenance
 
 
 def ordered(labels: Sequence[str], known: Sequence[str]) -> list[str]:

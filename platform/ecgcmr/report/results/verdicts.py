@@ -1,6 +1,8 @@
-"""From contrasts to verdicts: when a claim of the paper holds, when it does not, and when these runs cannot tell.
+"""From contrasts to verdicts: when a claim of the paper holds, when it does not, and when these
+runs cannot tell.
 
-The rule is stated once, in `judged`. It reads effects and their intervals; how they came about is `evidence`'s matter.
+The rule is stated once, in `evaluated`. It reads effects and their intervals; how they came about
+is `evidence`'s matter.
 """
 
 import math
@@ -24,10 +26,12 @@ class Comparison:
 
     Attributes:
         contrast: what is compared.
-        effect: the difference of the means over seeds, in the metric's unit, with interval and p; NaN if not decidable.
+        effect: the difference of the means over seeds, in the metric's unit, with interval and p;
+            NaN if not decidable.
         n: test subjects (visits) that both were judged on.
         reasons: why there is no effect; empty if there is one.
-        adjusted: p after Holm's adjustment for the other comparisons of its table or claim; NaN outside of both.
+        adjusted: p after Holm's adjustment for the other comparisons of its table or claim; NaN
+            outside of both.
     """
 
     contrast: Contrast
@@ -44,7 +48,9 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the runs say on a claim; see `judged`. Numbers in the metric's unit, NaN where there are none.
+    """What the runs say on a claim; see `evaluated`.
+
+    Numbers in the metric's unit, NaN where there are none.
 
     Attributes:
         claim: of the paper.
@@ -66,41 +72,47 @@ class Verdict:
     comparisons: tuple[Comparison, ...]
 
 
-def judged(claim: Claim, found: Sequence[Comparison]) -> Verdict:
+def evaluated(claim: Claim, comparisons: Sequence[Comparison]) -> Verdict:
     """The verdict on a claim from its contrasts.
 
-    With d a contrast's difference, [low, high] its 95 % interval and m the claim's margin (0 for superiority):
+    With d a contrast's difference, [low, high] its 95 % interval and m the claim's margin (0 for
+    superiority):
 
-    * "holds" if every contrast has low > −m. A claim of several contrasts is an intersection–union test (Berger 1982):
-      each is tested at the same level and nothing has to be adjusted.
-    * "does not hold" if some contrast has high < −m, and still p < 0.05 after Holm's adjustment over the claim's
-      contrasts: looking for one failure among many needs it.
-    * "not decidable" otherwise: undecided contrasts, missing runs, or a claim that is judged by eye.
+    * "holds" if every contrast has low > −m. A claim of several contrasts is an intersection–union
+      test (Berger 1982): each is tested at the same level and nothing has to be adjusted.
+    * "does not hold" if some contrast has high < −m, and still p < 0.05 after Holm's adjustment
+      over the claim's contrasts: looking for one failure among many needs it.
+    * "not decidable" otherwise: undecided contrasts, missing runs, or a claim that is judged by
+      eye.
 
-    Value, interval and p are those of the contrast that supports the claim least (the least (d + m) / width of interval):
-    p is two-sided, of the hypothesis d = −m, and Holm's for "does not hold".
+    Value, interval and p are those of the contrast that supports the claim least (the least (d + m)
+    / width of interval): p is two-sided, of the hypothesis d = −m, and Holm's for "does not hold".
 
     Args:
         claim: of the paper.
-        found: its contrasts, in the same order.
+        comparisons: its contrasts, in the same order.
     """
-    if not found:
+    if not comparisons:
         return _verdict(claim, OPEN, None, math.nan, "judged by eye: Figure 6", ())
     bar = 0.0 - claim.margin
-    adjusted = statistics.holm([_p(comparison.effect, bar) for comparison in found])
-    found = [replace(comparison, adjusted=float(p)) for comparison, p in zip(found, adjusted)]
-    known = sorted((c for c in found if not c.reasons), key=lambda c: _support(c.effect, bar))
-    contrary = [c for c in known if c.effect.high < bar and c.adjusted < 1 - statistics.LEVEL]
+    holm_p = statistics.holm([_p(comparison.effect, bar) for comparison in comparisons])
+    comparisons = [
+        replace(comparison, adjusted=float(p)) for comparison, p in zip(comparisons, holm_p)
+    ]
+    by_support = sorted(
+        (c for c in comparisons if not c.reasons), key=lambda c: _support(c.effect, bar)
+    )
+    contrary = [c for c in by_support if c.effect.high < bar and c.adjusted < 1 - statistics.LEVEL]
     if contrary:
         reason = f"the other way round: {_listed(contrary, claim)}"
-        return _verdict(claim, FAILS, contrary[0], contrary[0].adjusted, reason, found)
-    least = known[0] if known else None
+        return _verdict(claim, FAILS, contrary[0], contrary[0].adjusted, reason, comparisons)
+    least = by_support[0] if by_support else None
     p = _p(least.effect, bar) if least else math.nan
-    undecided = [c for c in known if not c.effect.low > bar]
-    missing = [reason for comparison in found for reason in comparison.reasons]
-    if undecided or missing:
-        return _verdict(claim, OPEN, least, p, _doubts(undecided, missing, claim), found)
-    return _verdict(claim, HOLDS, least, p, _all_exceed(claim), found)
+    inconclusive = [c for c in by_support if not c.effect.low > bar]
+    missing = [reason for comparison in comparisons for reason in comparison.reasons]
+    if inconclusive or missing:
+        return _verdict(claim, OPEN, least, p, _doubts(inconclusive, missing, claim), comparisons)
+    return _verdict(claim, HOLDS, least, p, _all_exceed(claim), comparisons)
 
 
 def _verdict(
@@ -109,13 +121,21 @@ def _verdict(
     least: Comparison | None,
     p: float,
     reason: str,
-    found: Sequence[Comparison],
+    comparisons: Sequence[Comparison],
 ) -> Verdict:
     """The words and the numbers of one contrast, which is named if the claim has several."""
     effect, metric = (least.effect, _metric(least.contrast.task)) if least else (NOTHING, "")
-    shown = f". Shown: {_listed([least], claim)}" if least and len(found) > 1 else ""
+    least_words = f". Shown: {_listed([least], claim)}" if least and len(comparisons) > 1 else ""
     return Verdict(
-        claim, word, effect.value, effect.low, effect.high, p, metric, reason + shown, tuple(found)
+        claim,
+        word,
+        effect.value,
+        effect.low,
+        effect.high,
+        p,
+        metric,
+        reason + least_words,
+        tuple(comparisons),
     )
 
 
@@ -124,7 +144,10 @@ def _metric(task: str) -> str:
 
 
 def _p(effect: Effect, bar: float) -> float:
-    """Two-sided p of the hypothesis that the effect is `bar`; for one other than 0 by the normal width of its interval."""
+    """Two-sided p of the hypothesis that the effect is `bar`.
+
+    For one other than 0 by the normal width of its interval.
+    """
     if bar == 0 or math.isnan(effect.p):
         return effect.p
     width = effect.high - effect.low
@@ -140,22 +163,28 @@ def _support(effect: Effect, bar: float) -> float:
     return distance / width if width else math.copysign(math.inf, distance) if distance else 0.0
 
 
-# -- words -------------------------------------------------------------------------------------------------------------
+# -- words -----------------------------------------------------------------------------------------
 
 
-def _doubts(undecided: Sequence[Comparison], missing: Sequence[str], claim: Claim) -> str:
+def _doubts(inconclusive: Sequence[Comparison], missing: Sequence[str], claim: Claim) -> str:
     """What keeps a claim from holding."""
-    of = len(claim.contrasts)
-    count = f"{len(undecided)} of {of} intervals are not above {_bar(claim)}: {_listed(undecided, claim)}"
-    words = [count if of > 1 else f"the interval is not above {_bar(claim)}"] if undecided else []
-    return "; ".join([*words, *([f"missing: {_some(missing)}"] if missing else [])])
+    total = len(claim.contrasts)
+    words = []
+    if inconclusive and total > 1:
+        count = f"{len(inconclusive)} of {total} intervals are not above {_bar(claim)}"
+        words.append(f"{count}: {_listed(inconclusive, claim)}")
+    elif inconclusive:
+        words.append(f"the interval is not above {_bar(claim)}")
+    if missing:
+        words.append(f"missing: {_some(missing)}")
+    return "; ".join(words)
 
 
 def _all_exceed(claim: Claim) -> str:
-    of = len(claim.contrasts)
+    total = len(claim.contrasts)
     return (
-        f"all {of} intervals are above {_bar(claim)}"
-        if of > 1
+        f"all {total} intervals are above {_bar(claim)}"
+        if total > 1
         else f"the interval is above {_bar(claim)}"
     )
 
@@ -165,19 +194,21 @@ def _bar(claim: Claim) -> str:
     return f"−{claim.margin * scale:g}{unit}" if claim.margin else "0"
 
 
-def _listed(found: Sequence[Comparison], claim: Claim) -> str:
-    """`MMCL − MAE for CAD, AF; MMCL − BYOL for AF`, in the claim's order; `CAD, AF` if it is about one pair of systems."""
-    by: dict[tuple[str, str], list[str]] = {}
-    for contrast in sorted(
-        (comparison.contrast for comparison in found), key=claim.contrasts.index
-    ):
-        by.setdefault((contrast.better, contrast.worse), []).append(SHORT[contrast.task])
+def _listed(comparisons: Sequence[Comparison], claim: Claim) -> str:
+    """`MMCL − MAE for CAD, AF; MMCL − BYOL for AF`, in the claim's order.
+
+    `CAD, AF` if it is about one pair of systems.
+    """
+    tasks_by_pair: dict[tuple[str, str], list[str]] = {}
+    contrasts = [comparison.contrast for comparison in comparisons]
+    for contrast in sorted(contrasts, key=claim.contrasts.index):
+        tasks_by_pair.setdefault((contrast.better, contrast.worse), []).append(SHORT[contrast.task])
     if len({(contrast.better, contrast.worse) for contrast in claim.contrasts}) == 1:
-        return ", ".join(name for of in by.values() for name in of)
+        return ", ".join(name for names in tasks_by_pair.values() for name in names)
     return _some(
         [
-            f"{TITLES[better]} − {TITLES[worse]} for {', '.join(of)}"
-            for (better, worse), of in by.items()
+            f"{TITLES[better]} − {TITLES[worse]} for {', '.join(names)}"
+            for (better, worse), names in tasks_by_pair.items()
         ]
     )
 

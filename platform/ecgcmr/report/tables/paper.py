@@ -1,13 +1,15 @@
-"""The tables of the report as sheets: Tables I to V of the paper, then what a reviewer asks for beside them.
+"""The tables of the report: Tables I to V of the paper, then what a reviewer asks for beside them.
 
-One cell of Tables I to V is the final runs of one (system, task): full training set, test split, the task's metric. A cell
-that lacks seeds says so and is never averaged in silence; a column is ranked only when all that stands in it is complete.
-This file lays out words. Which runs count is `finals`' matter, intervals are `evidence`'s, the other tables `reviewer`'s.
+One cell of Tables I to V is the final runs of one (system, task): full training set, test split,
+the task's metric. A cell that lacks seeds says so and is never averaged in silence; a column is
+ranked only when all that stands in it is complete. This file lays out words. Which runs count is
+`finals`' matter, intervals are `evidence`'s, the other tables `reviewer`'s.
 """
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -18,7 +20,7 @@ from ecgcmr.report.results import finals
 from ecgcmr.report.results.evidence import Evidence
 from ecgcmr.report.results.finals import SEEDS, Cell, Finals
 from ecgcmr.report.tables import reviewer
-from ecgcmr.report.tables.sheet import NONE, Sheet, Word, interval, mean_sd, span
+from ecgcmr.report.tables.table import NONE, Table, Word, interval, mean_sd, span
 from ecgcmr.tasks import Task
 
 LEAST = 1000  # test subjects of a cohort whose numbers may stand beside the paper's
@@ -32,46 +34,57 @@ def spaces(rows: pd.DataFrame) -> list[str]:
 
 def every(
     rows: pd.DataFrame,
+    runs: Path,
     evidence: Mapping[str, Evidence] | None = None,
     *,
-    labels: Mapping[str, Any] | None = None,
+    label_counts: Mapping[str, Any] | None = None,
     paper: bool = False,
     seeds: int = SEEDS,
     people: pd.DataFrame | None = None,
-) -> dict[str, Sheet]:
+) -> dict[str, Table]:
     """All tables that the runs can fill, by file stem.
 
-    Those of the paper's Tables I to V of whose systems more than half have run; tables of their own for runs that none of
-    these shows ("others", "others-phenotypes", "labels"). From predictions: "figure5", "claims", "comparisons-table1" …,
-    "phenotypes", "secondary", "calibration", "subgroups". With several search spaces a stem ends in the space's name.
+    Those of the paper's Tables I to V of whose systems more than half have run; tables of their own
+    for runs that none of these shows ("others", "others-phenotypes", "labels"). From predictions:
+    "figure5", "claims", "comparisons-table1" …, "phenotypes", "secondary", "calibration",
+    "subgroups". With several search spaces a stem ends in the space's name.
 
     Args:
         rows: `store.rows(runs)`.
+        runs: the folder of runs.
         evidence: by search space; without it there are no intervals and no tables from predictions.
-        labels: of the cohort's manifest, for the number of positives.
+        label_counts: of the cohort's manifest, for the number of positives.
         paper: show the paper's numbers beside ours; only for a cohort that is `comparable`.
         seeds: how many belong in a cell.
         people: `cohort.rows("test")`, for the subgroups.
     """
-    made: dict[str, Sheet] = {}
+    tables: dict[str, Table] = {}
     for space in (names := spaces(rows)):
-        found, own = finals.of_space(rows, space, seeds), (evidence or {}).get(space)
-        shown = layouts(found)
-        sheets = [of_layout(found, layout, own, labels=labels, paper=paper) for layout in shown]
-        for sheet in [*sheets, *(reviewer.every(own, shown, people) if own else [])]:
+        by_cell = finals.of_space(rows, space, runs, seeds)
+        space_evidence = (evidence or {}).get(space)
+        space_layouts = layouts(by_cell)
+        space_tables = [
+            of_layout(by_cell, layout, space_evidence, label_counts=label_counts, paper=paper)
+            for layout in space_layouts
+        ]
+        if space_evidence:
+            space_tables += reviewer.every(space_evidence, space_layouts, people)
+        for table in space_tables:
             if len(names) > 1:
-                sheet = replace(
-                    sheet, stem=f"{sheet.stem}-{space}", title=f"{sheet.title} [{space}]"
+                table = replace(
+                    table, stem=f"{table.stem}-{space}", title=f"{table.title} [{space}]"
                 )
-            made[sheet.stem] = sheet
-    return made
+            tables[table.stem] = table
+    return tables
 
 
 def comparable(manifest: Mapping[str, Any]) -> bool:
-    """Whether the paper's numbers may stand beside those of a cohort: it is like the UK Biobank's in what decides them.
+    """Whether the paper's numbers may stand beside those of a cohort: it is like the UK Biobank's
+    in what decides them.
 
-    It is not synthetic, has at least 1,000 test subjects, CMR paired with the ECG for at least half of its rows, and labels
-    of all three diseases. On anything else the same AUROC would mean something else.
+    It is not synthetic, has at least 1,000 test subjects, CMR paired with the ECG for at least half
+    of its rows, and labels of all three diseases. On anything else the same AUROC would mean
+    something else.
 
     Args:
         manifest: the content of `_cohort.json`.
@@ -80,50 +93,51 @@ def comparable(manifest: Mapping[str, Any]) -> bool:
     labelled = all(
         "positive" in manifest["labels"].get(name, {}).get("test", {}) for name in tasks.DISEASES
     )
-    paired = 2 * counts.get("paired", 0) >= sum(manifest["rows"].values())
+    mostly_paired = 2 * counts.get("paired", 0) >= sum(manifest["rows"].values())
     real = not str(manifest["source"]).startswith("synthetic")
-    return real and manifest["rows"]["test"] >= LEAST and paired and labelled
+    return real and manifest["rows"]["test"] >= LEAST and mostly_paired and labelled
 
 
-def layouts(found: Mapping[Cell, Finals]) -> list[Layout]:
-    """The paper's tables of whose systems more than half have run, then tables for the runs that these leave out."""
-    ran = {(label, task) for label, task, take in found if take == 1}
-    shown = [
-        layout
-        for layout in LAYOUTS.values()
-        if 2 * sum(any((s.label, task) in ran for task in layout.tasks) for s in layout.systems)
-        > len(layout.systems)
-    ]
-    left = ran - {
+def layouts(by_cell: Mapping[Cell, Finals]) -> list[Layout]:
+    """The paper's tables of whose systems more than half have run, then tables of other runs."""
+    ran = {(label, task) for label, task, take in by_cell if take == 1}
+    run_layouts = []
+    for layout in LAYOUTS.values():
+        n_ran = sum(any((s.label, task) in ran for task in layout.tasks) for s in layout.systems)
+        if 2 * n_ran > len(layout.systems):
+            run_layouts.append(layout)
+    leftover = ran - {
         (system.label, task)
-        for layout in shown
+        for layout in run_layouts
         for system in layout.systems
         for task in layout.tasks
     }
+    left_tasks = {task for _, task in leftover}
     for stem, title, names in (
         ("others", "Diseases: runs beside the paper's tables.", tasks.DISEASES),
         ("others-phenotypes", "CMR phenotypes: runs beside the paper's tables.", GROUPS),
-        ("labels", "Labels of this cohort.", sorted({task for _, task in left} - set(tasks.TASKS))),
+        ("labels", "Labels of this cohort.", sorted(left_tasks - set(tasks.TASKS))),
     ):
-        labels = finals.ordered([label for label, task in left if task in names], list(TITLES))
+        labels = finals.ordered([label for label, task in leftover if task in names], list(TITLES))
         if labels:
-            columns = tuple(name for name in names if any(task == name for _, task in left))
-            shown.append(
-                Layout(stem, title, tuple(System(s, TITLES.get(s, s)) for s in labels), columns, "")
-            )
-    return shown
+            systems = tuple(System(label, TITLES.get(label, label)) for label in labels)
+            columns = tuple(name for name in names if name in left_tasks)
+            run_layouts.append(Layout(stem, title, systems, columns, ""))
+    return run_layouts
 
 
-# -- one table ---------------------------------------------------------------------------------------------------------
+# -- one table -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class _Field:
-    """One cell: its runs, its interval over test subjects, its place in the column and the paper's (mean, sd)."""
+    """One cell: its runs, its interval over test subjects, its place in the column and the paper's
+    (mean, sd).
+    """
 
     system: System
     task: Task
-    found: Finals
+    runs: Finals
     low: float
     high: float
     paper: tuple[float, float | None] | None
@@ -134,13 +148,13 @@ class _Field:
         return METRICS[self.task.metric][1]
 
     @property
-    def shown(self) -> float:
+    def printed_mean(self) -> float:
         """The mean as printed, by which cells are ranked."""
-        return round(self.scale * self.found.mean, 2)
+        return round(self.scale * self.runs.mean, 2)
 
     def word(self) -> Word:
         """Mean ± sd; below it what it lacks, its interval and the paper's number."""
-        small = [self.found.lack] if self.found.started and self.found.lack else []
+        small = [self.runs.lack] if self.runs.started and self.runs.lack else []
         if not math.isnan(self.low):
             form = ".1f" if self.scale == 100 else ".2f"
             small.append(interval(self.scale * self.low, self.scale * self.high, form))
@@ -148,15 +162,15 @@ class _Field:
             mean, sd = self.paper
             small.append(f"paper {mean:.2f}" if sd is None else f"paper {mean_sd(mean, sd)}")
         return Word(
-            mean_sd(self.scale * self.found.mean, self.scale * self.found.sd),
+            mean_sd(self.scale * self.runs.mean, self.scale * self.runs.sd),
             self.place,
             tuple(small),
         )
 
     def record(self, counts: "_Counts") -> dict[str, Any]:
         """The same in full precision, in the unit of the table."""
-        used = counts.subjects[self.task.name]
-        means = self.found.mean, self.found.sd, self.low, self.high
+        subject_counts = counts.subjects[self.task.name]
+        means = self.runs.mean, self.runs.sd, self.low, self.high
         return {
             "label": self.system.label,
             "model": self.system.title,
@@ -166,83 +180,93 @@ class _Field:
                 name: self.scale * value
                 for name, value in zip(("mean", "sd", "low", "high"), means)
             },
-            "seeds": len(self.found.values),
-            "seeds_wanted": self.found.wanted,
-            "diverged": self.found.diverged,
+            "seeds": len(self.runs.values),
+            "seeds_wanted": self.runs.wanted,
+            "diverged": self.runs.diverged,
             "place": self.place or None,
-            "test_subjects": "–".join(map(str, sorted({*used[:1], *used[-1:]}))),
+            "test_subjects": "–".join(
+                map(str, sorted({*subject_counts[:1], *subject_counts[-1:]}))
+            ),
             "test_positives": counts.positives.get(self.task.name),
         }
 
 
 @dataclass(frozen=True)
 class _Counts:
-    """By task: the numbers of test subjects that runs were judged on, and the positives where they are known."""
+    """By task: the numbers of test subjects that runs were judged on, and the positives where they
+    are known.
+    """
 
     subjects: Mapping[str, list[int]]
     positives: Mapping[str, int]
 
 
 def of_layout(
-    found: Mapping[Cell, Finals],
+    by_cell: Mapping[Cell, Finals],
     layout: Layout,
     evidence: Evidence | None = None,
     *,
-    labels: Mapping[str, Any] | None = None,
+    label_counts: Mapping[str, Any] | None = None,
     paper: bool = False,
-) -> Sheet:
-    """Systems down, tasks across: mean ± sd over the seeds, and small below it the interval over test subjects.
+) -> Table:
+    """Systems down, tasks across: mean ± sd over the seeds, and small below it the interval over
+    test subjects.
 
     Args:
-        found: `finals.of_space`.
+        by_cell: `finals.of_space`.
         layout: which systems and tasks.
         evidence: of the same search space, for the intervals.
-        labels: of the cohort's manifest, for the number of positives.
+        label_counts: of the cohort's manifest, for the number of positives.
         paper: show the paper's numbers too.
     """
     columns = [tasks.of(name, (name,)) for name in layout.tasks]
-    ranked = [
-        _ranked([_field(found, s, t, layout, evidence, paper) for s in layout.systems])
+    ranked_columns = [
+        _ranked([_field(by_cell, s, t, layout, evidence, paper) for s in layout.systems])
         for t in columns
     ]
-    fields = list(zip(*(column for column, _ in ranked)))  # a tuple per system
-    notes = [*(note for column, lacking in ranked for note in (*_pointed(column), lacking) if note)]
-    counts = _counts([column for column, _ in ranked], labels or {})
-    schemed = any(system.mdm is not None for system in layout.systems)
-    marks = [(Word(SIGNS[s.mdm]), Word(SIGNS[s.mmcl])) if schemed else () for s in layout.systems]
-    foot = _foot(columns, counts, 2 if schemed else 0)
-    unit, seeds = (
-        METRICS[columns[0].metric][0],
-        max(field.found.wanted for line in fields for field in line),
-    )
-    return Sheet(
+    lines = list(zip(*(column for column, _ in ranked_columns)))  # a tuple per system
+    fields = [field for line in lines for field in line]
+    counts = _counts([column for column, _ in ranked_columns], label_counts or {})
+    schemes = ("MDM", "MMCL") if any(s.mdm is not None for s in layout.systems) else ()
+    foot = _foot(columns, counts, len(schemes))
+    return Table(
         stem=layout.stem,
         title=layout.title,
-        header=(
-            "Model",
-            *(("MDM", "MMCL") if schemed else ()),
-            *(SHORT.get(t.name, t.title) for t in columns),
-        ),
-        kind=("name", *(("mark", "mark") if schemed else ()), *("number" for _ in columns)),
+        header=("Model", *schemes, *(SHORT.get(t.name, t.title) for t in columns)),
+        kind=("name", *("mark" for _ in schemes), *("number" for _ in columns)),
         rows=(
             *(
-                (Word(s.title), *mark, *(field.word() for field in line))
-                for s, mark, line in zip(layout.systems, marks, fields)
+                (Word(s.title), *(_marks(s) if schemes else ()), *(field.word() for field in line))
+                for s, line in zip(layout.systems, lines)
             ),
             *foot,
         ),
         foot=len(foot),
-        notes=(
-            f"{unit} on the test set, mean ± sd over {seeds} seeds.",
-            *notes,
-            *_general([field for line in fields for field in line], evidence),
-        ),
-        records=tuple(field.record(counts) for line in fields for field in line),
+        notes=_notes(ranked_columns, fields, evidence),
+        records=tuple(field.record(counts) for field in fields),
     )
 
 
+def _marks(system: System) -> tuple[Word, Word]:
+    """Whether a system was pre-trained by masked modelling, and with the image."""
+    return Word(SIGNS[system.mdm]), Word(SIGNS[system.mmcl])
+
+
+def _notes(
+    ranked_columns: Sequence[tuple[Sequence[_Field], str]],
+    fields: Sequence[_Field],
+    evidence: Evidence | None,
+) -> tuple[str, ...]:
+    """The unit, what columns lack, and what is said of every table of this form."""
+    unit, seeds = METRICS[fields[0].task.metric][0], max(field.runs.wanted for field in fields)
+    notes = [f"{unit} on the test set, mean ± sd over {seeds} seeds."]
+    for column, lacking in ranked_columns:
+        notes += [note for note in (*_pointed(column), lacking) if note]
+    return (*notes, *_general(fields, evidence))
+
+
 def _field(
-    found: Mapping[Cell, Finals],
+    by_cell: Mapping[Cell, Finals],
     system: System,
     task: Task,
     layout: Layout,
@@ -250,23 +274,31 @@ def _field(
     paper: bool,
 ) -> _Field:
     low, high = evidence.interval(system.label, task.name) if evidence else (math.nan, math.nan)
-    printed = layout.numbers.get((system.label, task.name)) if paper else None
+    paper_numbers = layout.numbers.get((system.label, task.name)) if paper else None
     return _Field(
-        system, task, found.get((system.label, task.name, 1.0), Finals()), low, high, printed
+        system,
+        task,
+        by_cell.get((system.label, task.name, 1.0), Finals()),
+        low,
+        high,
+        paper_numbers,
     )
 
 
 def _ranked(column: list[_Field]) -> tuple[list[_Field], str]:
-    """The column with its best and second best, equal as printed equal in place; a note instead if seeds are missing."""
-    rivals = [field for field in column if field.found.started and not field.system.reference]
-    lacking = [field.system.title for field in rivals if not field.found.complete]
+    """The column with its best and second best, equal as printed equal in place.
+
+    A note instead if seeds are missing.
+    """
+    rivals = [field for field in column if field.runs.started and not field.system.reference]
+    lacking = [field.system.title for field in rivals if not field.runs.complete]
     if lacking:
         title = SHORT.get(column[0].task.name, column[0].task.title)
         return column, f"{title} is not ranked: seeds are missing for {', '.join(lacking)}."
     if len(rivals) < 2:
         return column, ""
     places = {
-        field.system.label: 1 + sum(other.shown > field.shown for other in rivals)
+        field.system.label: 1 + sum(rival.printed_mean > field.printed_mean for rival in rivals)
         for field in rivals
     }
     return [
@@ -278,17 +310,17 @@ def _pointed(column: Sequence[_Field]) -> list[str]:
     """Notes on systems of which final runs of several points exist."""
     title = SHORT.get(column[0].task.name, column[0].task.title)
     return [
-        f"{title}, {field.system.title}: {field.found.note}" for field in column if field.found.note
+        f"{title}, {field.system.title}: {field.runs.note}" for field in column if field.runs.note
     ]
 
 
-def _counts(columns: Sequence[Sequence[_Field]], labels: Mapping[str, Any]) -> _Counts:
+def _counts(columns: Sequence[Sequence[_Field]], label_counts: Mapping[str, Any]) -> _Counts:
     """Positives only where the manifest counts the very subjects that the runs were judged on."""
     subjects, positives = {}, {}
     for column in columns:
         task = column[0].task
-        subjects[task.name] = sorted({n for field in column for n in field.found.subjects})
-        test = labels.get(task.columns[0], {}).get("test", {})
+        subjects[task.name] = sorted({n for field in column for n in field.runs.subjects})
+        test = label_counts.get(task.columns[0], {}).get("test", {})
         if task.kind == "binary" and "positive" in test and [test["n"]] == subjects[task.name]:
             positives[task.name] = int(test["positive"])
     return _Counts(subjects, positives)
@@ -305,20 +337,21 @@ def _foot(columns: Sequence[Task], counts: _Counts, marks: int) -> list[tuple[Wo
         )
     ]
     if counts.positives:
-        known = [counts.positives.get(task.name) for task in columns]
+        positives = [counts.positives.get(task.name) for task in columns]
         lines.append(
-            (Word("Positives"), *blank, *(Word(NONE if n is None else f"{n:,}") for n in known))
+            (Word("Positives"), *blank, *(Word(NONE if n is None else f"{n:,}") for n in positives))
         )
     return lines
 
 
 def _general(fields: Sequence[_Field], evidence: Evidence | None) -> list[str]:
     """What has to be said of every table of this form."""
-    started = [field.found.started for field in fields]
-    notes = [f"{NONE}: no finished run."] if any(started) and not all(started) else []
+    has_runs = [field.runs.started for field in fields]
+    notes = [f"{NONE}: no finished run."] if any(has_runs) and not all(has_runs) else []
     if evidence and any(not math.isnan(field.low) for field in fields):
         notes.append(
-            f"In brackets: 95 % interval of the mean for other test subjects, from {evidence.draws:,} bootstrap resamples."
+            "In brackets: 95 % interval of the mean for other test subjects, "
+            f"from {evidence.draws:,} bootstrap resamples."
         )
     if any(field.paper for field in fields):
         notes.append("paper: the paper's number, on 6,007 subjects of the UK Biobank.")

@@ -1,4 +1,6 @@
-"""The tables that come from predictions: claims, comparisons, and what a reviewer asks for; `evidence` as sheets."""
+"""The tables that come from predictions: claims, comparisons, and what a reviewer asks for;
+`evidence` as tables.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,89 +15,97 @@ from ecgcmr.report.results import finals
 from ecgcmr.report.results.evidence import BASELINE, OURS, Calibrated, Evidence, Line, Score, Share
 from ecgcmr.report.results.finals import PerSeed
 from ecgcmr.report.results.verdicts import Comparison
-from ecgcmr.report.tables.sheet import NONE, Sheet, Word, interval, mean_sd, p_value, signed
+from ecgcmr.report.tables.table import NONE, Table, Word, interval, mean_sd, p_value, signed
 
 BRACKETS = "In brackets: 95 % interval of the mean for other test subjects (bootstrap)."
 
 
-def every(evidence: Evidence, shown: Sequence[Layout], people: pd.DataFrame | None) -> list[Sheet]:
+def every(
+    evidence: Evidence, layouts: Sequence[Layout], people: pd.DataFrame | None
+) -> list[Table]:
     """Every table that has a line.
 
     Args:
         evidence: of one search space.
-        shown: the tables whose comparisons are wanted.
+        layouts: the tables whose comparisons are wanted.
         people: `cohort.rows("test")`, for the subgroups.
     """
-    made = [figure5(evidence), claims(evidence)]
-    made += [comparisons(evidence, layout) for layout in shown if layout.ours]
-    made += [phenotypes(evidence), secondary(evidence), calibration(evidence)]
-    made += [] if people is None else [subgroups(evidence, people)]
-    return [sheet for sheet in made if sheet.rows]
+    tables = [figure5(evidence), claims(evidence)]
+    tables += [comparisons(evidence, layout) for layout in layouts if layout.ours]
+    tables += [phenotypes(evidence), secondary(evidence), calibration(evidence)]
+    tables += [] if people is None else [subgroups(evidence, people)]
+    return [table for table in tables if table.rows]
 
 
-# -- claims and comparisons --------------------------------------------------------------------------------------------
+# -- claims and comparisons ------------------------------------------------------------------------
 
 
-def claims(evidence: Evidence) -> Sheet:
-    """Every claim of the paper: holds, does not hold, or not decidable, with the contrast that supports it least."""
-    found = evidence.verdicts()
-    return Sheet(
+def claims(evidence: Evidence) -> Table:
+    """Every claim of the paper: holds, does not hold, or not decidable, with the contrast that
+    supports it least.
+    """
+    verdicts = evidence.verdicts()
+    return Table(
         stem="claims",
         title="The paper's claims, judged by these runs.",
         header=("Section", "Claim", "Verdict", "Difference", "95 % interval", "p", "Why"),
         kind=("name", "text", "name", "number", "number", "number", "text"),
         rows=tuple(
             (
-                Word(v.claim.section),
-                Word(v.claim.text),
-                Word(v.verdict),
-                *_effect(Effect(v.value, v.low, v.high, v.p), v.metric),
-                Word(v.reason),
+                Word(verdict.claim.section),
+                Word(verdict.claim.text),
+                Word(verdict.verdict),
+                *_effect(
+                    Effect(verdict.value, verdict.low, verdict.high, verdict.p), verdict.metric
+                ),
+                Word(verdict.reason),
             )
-            for v in found
+            for verdict in verdicts
         ),
         notes=(
-            "Difference (points of ROC AUC, or r), interval and two-sided p: of the contrast that supports a claim least.",
-            "A claim holds if the 95 % interval of every one of its contrasts lies above 0 (or above the margin that it "
-            "names); it does not hold if one lies below, after Holm's adjustment; else these runs cannot decide it.",
+            "Difference (points of ROC AUC, or r), interval and two-sided p: of the contrast that "
+            "supports a claim least.",
+            "A claim holds if the 95 % interval of every one of its contrasts lies above 0 (or "
+            "above the margin that it names); it does not hold if one lies below, after Holm's "
+            "adjustment; else these runs cannot decide it.",
         ),
         records=tuple(
             {
-                "section": v.claim.section,
-                "claim": v.claim.text,
-                "verdict": v.verdict,
-                "metric": v.metric,
-                "difference": v.value,
-                "low": v.low,
-                "high": v.high,
-                "p": v.p,
-                "margin": v.claim.margin,
-                "contrasts": len(v.comparisons),
-                "reason": v.reason,
+                "section": verdict.claim.section,
+                "claim": verdict.claim.text,
+                "verdict": verdict.verdict,
+                "metric": verdict.metric,
+                "difference": verdict.value,
+                "low": verdict.low,
+                "high": verdict.high,
+                "p": verdict.p,
+                "margin": verdict.claim.margin,
+                "contrasts": len(verdict.comparisons),
+                "reason": verdict.reason,
             }
-            for v in found
+            for verdict in verdicts
         ),
     )
 
 
-def comparisons(evidence: Evidence, layout: Layout) -> Sheet:
+def comparisons(evidence: Evidence, layout: Layout) -> Table:
     """A table's own system minus each of the others, per task."""
-    found, titles = (
-        evidence.comparisons(layout),
-        {system.label: system.title for system in layout.systems},
-    )
+    table_comparisons = evidence.comparisons(layout)
+    titles = {system.label: system.title for system in layout.systems}
+    number = layout.title.split(".")[0]
+    n_tests = sum(not c.reasons for c in table_comparisons)
     binary = tasks.TASKS[layout.tasks[0]].kind == "binary"
     test, unit = ("DeLong's test", "points of ROC AUC") if binary else ("a paired bootstrap", "r")
-    return Sheet(
+    return Table(
         stem=f"comparisons-{layout.stem}",
-        title=f"{layout.title.split('.')[0]}, comparisons: {titles[layout.ours]} minus each other system.",
+        title=f"{number}, comparisons: {titles[layout.ours]} minus each other system.",
         header=("Task", "Minus", "Difference", "95 % interval", "p", "p (Holm)", "Subjects"),
         kind=("name", "name", "number", "number", "number", "number", "number"),
-        rows=tuple(_compared(comparison, titles) for comparison in found),
+        rows=tuple(_compared(comparison, titles) for comparison in table_comparisons),
         notes=(
-            f"Difference of the means over seeds in {unit}, on the test subjects of both; interval and p, by {test}, are "
-            "about other subjects, not other seeds.",
-            f"Holm's adjustment is over the {sum(not c.reasons for c in found)} comparisons of this table.",
+            f"Difference of the means over seeds in {unit}, on the test subjects of both; interval "
+            f"and p, by {test}, are about other subjects, not other seeds.",
+            f"Holm's adjustment is over the {n_tests} comparisons of this table.",
         ),
         records=tuple(
             {
@@ -110,20 +120,18 @@ def comparisons(evidence: Evidence, layout: Layout) -> Sheet:
                 "n": c.n,
                 "reason": c.reason,
             }
-            for c in found
+            for c in table_comparisons
         ),
     )
 
 
 def _compared(comparison: Comparison, titles: Mapping[str, str]) -> tuple[Word, ...]:
-    task, other = (
-        comparison.contrast.task,
-        Word(titles[comparison.contrast.worse], 0, comparison.reasons),
-    )
+    task = comparison.contrast.task
+    worse = Word(titles[comparison.contrast.worse], 0, comparison.reasons)
     effect = _effect(comparison.effect, tasks.TASKS[task].metric)
     return (
         Word(SHORT[task]),
-        other,
+        worse,
         *effect,
         Word(p_value(comparison.adjusted)),
         _count(comparison.n or None),
@@ -140,19 +148,20 @@ def _effect(effect: Effect, metric: str) -> list[Word]:
     return [Word(signed(scale * effect.value, f"+{form}")), Word(ends), Word(p_value(effect.p))]
 
 
-# -- more numbers ------------------------------------------------------------------------------------------------------
+# -- more numbers ----------------------------------------------------------------------------------
 
 
-def figure5(evidence: Evidence) -> Sheet:
-    """The numbers of Figure 5: AUROC by share of the labels; empty if only the full training sets have run."""
+def figure5(evidence: Evidence) -> Table:
+    """The numbers of Figure 5: AUROC by share of the labels.
+
+    Empty if only the full training sets have run.
+    """
     points = {(p.task, p.label, p.take): p for p in evidence.low_label()}
-    takes = [take for take in TAKES if any(key[2] == take for key in points)]
-    lines = (
-        list(dict.fromkeys((task, label) for task, label, _ in points))
-        if set(takes) - {1.0}
-        else []
-    )
-    return Sheet(
+    takes = [take for take in TAKES if any(share == take for _, _, share in points)]
+    lines = []
+    if set(takes) - {1.0}:
+        lines = list(dict.fromkeys((task, label) for task, label, _ in points))
+    return Table(
         stem="figure5",
         title="Figure 5 in numbers: few labels.",
         header=("Disease", "Model", *(f"{100 * take:g} %" for take in takes)),
@@ -166,7 +175,8 @@ def figure5(evidence: Evidence) -> Sheet:
             for task, label in lines
         ),
         notes=(
-            "ROC AUC [%] on the test set by share of the labels used for training, mean ± sd over seeds.",
+            "ROC AUC [%] on the test set by share of the labels used for training, mean ± sd over "
+            "seeds.",
             "In brackets: 95 % interval of the mean over seeds (Student's t). n: rows trained on.",
         ),
         records=tuple(
@@ -194,8 +204,10 @@ def _share(point: Share | None) -> Word:
     return _scored(point, 100, *filter(None, (point.lack, size)))
 
 
-def phenotypes(evidence: Evidence) -> Sheet:
-    """Pearson's r of all 61 phenotypes for every system that has run on them, with both means of each group below."""
+def phenotypes(evidence: Evidence) -> Table:
+    """Pearson's r of all 61 phenotypes for every system that has run on them, with both means of
+    each group below.
+    """
     labels = finals.ordered(
         [label for task in GROUPS for label in evidence.labels(task)], list(TITLES)
     )
@@ -204,7 +216,7 @@ def phenotypes(evidence: Evidence) -> Sheet:
     def row(line: Line, name: str, unit: str) -> tuple[Word, ...]:
         return Word(name), Word(unit), *(_scored(line.scores.get(label), 1) for label in labels)
 
-    return Sheet(
+    return Table(
         stem="phenotypes",
         title="CMR phenotypes one by one.",
         header=("Phenotype", "Unit", *map(_title, labels)),
@@ -217,7 +229,8 @@ def phenotypes(evidence: Evidence) -> Sheet:
         notes=(
             "Pearson's r on the test set, mean ± sd over seeds.",
             BRACKETS,
-            "The paper's Table IV gives the mean of r; the mean by Fisher's z gives strong correlations more weight.",
+            "The paper's Table IV gives the mean of r; the mean by Fisher's z gives strong "
+            "correlations more weight.",
         ),
         records=tuple(
             {
@@ -236,24 +249,26 @@ def phenotypes(evidence: Evidence) -> Sheet:
     )
 
 
-def secondary(evidence: Evidence) -> Sheet:
-    """Average precision of every system on the diseases, with the prevalence that it has to be read against."""
-    found = {(line.label, line.task): line for line in evidence.secondary()}
-    labels = finals.ordered([label for label, _ in found], list(TITLES))
+def secondary(evidence: Evidence) -> Table:
+    """Average precision of every system on the diseases, with the prevalence that it has to be read
+    against.
+    """
+    precisions = {(line.label, line.task): line for line in evidence.secondary()}
+    labels = finals.ordered([label for label, _ in precisions], list(TITLES))
     shares = {
-        task: sorted(x.prevalence for x in found.values() if x.task == task)
+        task: sorted(x.prevalence for x in precisions.values() if x.task == task)
         for task in tasks.DISEASES
     }
     ends = [
         "–".join(dict.fromkeys(f"{100 * x:.2f}" for x in (*of[:1], *of[-1:]))) or NONE
         for of in shares.values()
     ]
-    foot = ((Word("Prevalence"), *map(Word, ends)),) if found else ()
+    foot = ((Word("Prevalence"), *map(Word, ends)),) if precisions else ()
 
     def score(label: str, task: str) -> Word:
-        return _scored(found[label, task].score if (label, task) in found else None, 100)
+        return _scored(precisions[label, task].score if (label, task) in precisions else None, 100)
 
-    return Sheet(
+    return Table(
         stem="secondary",
         title="Average precision beside the prevalence.",
         header=("Model", *(SHORT[task] for task in tasks.DISEASES)),
@@ -283,16 +298,20 @@ def secondary(evidence: Evidence) -> Sheet:
                 "n": x.score.n,
                 "positives": x.score.positives,
             }
-            for x in found.values()
+            for x in precisions.values()
         ),
     )
 
 
-def calibration(evidence: Evidence) -> Sheet:
-    """Calibration of every system on the diseases, as trained on balanced sets and after prior correction."""
-    found = evidence.calibration()
-    silent = ", ".join(dict.fromkeys(_title(x.label) for x in found if x.corrected is None))
-    return Sheet(
+def calibration(evidence: Evidence) -> Table:
+    """Calibration of every system on the diseases, as trained on balanced sets and after prior
+    correction.
+    """
+    calibrations = evidence.calibration()
+    silent = ", ".join(
+        dict.fromkeys(_title(x.label) for x in calibrations if x.prior_corrected is None)
+    )
+    return Table(
         stem="calibration",
         title="Calibration: as trained on balanced sets, and corrected for prevalence.",
         header=(
@@ -307,25 +326,28 @@ def calibration(evidence: Evidence) -> Sheet:
             "ECE, corrected",
         ),
         kind=("name", "name", *("number",) * 7),
-        rows=tuple(_calibrated(x) for x in found),
+        rows=tuple(_calibrated(x) for x in calibrations),
         notes=(
-            "On the test set, of the mean over seeds of the logit, with 95 % intervals (Wald); runs: one by one, mean ± sd.",
-            "Calibrated is slope 1 and intercept 0. ECE: expected calibration error in ten bins of equally many subjects.",
-            "Corrected: logit p + logit(prevalence in the training split) − logit(share of positives trained on); it keeps "
-            "order and slope.",
+            "On the test set, of the mean over seeds of the logit, with 95 % intervals (Wald); "
+            "runs: one by one, mean ± sd.",
+            "Calibrated is slope 1 and intercept 0. ECE: expected calibration error in ten bins of "
+            "equally many subjects.",
+            "Corrected: logit p + logit(prevalence in the training split) − logit(share of "
+            "positives trained on); it keeps order and slope.",
             *(
                 [
-                    f"Not corrected, as the runs do not say at which prevalence they were trained: {silent}."
+                    "Not corrected, as the runs do not say at which prevalence they were trained: "
+                    f"{silent}."
                 ]
                 if silent
                 else []
             ),
         ),
-        records=tuple(_calibration_record(x) for x in found),
+        records=tuple(_calibration_record(x) for x in calibrations),
     )
 
 
-def _calibrated(x: Calibrated) -> tuple[Word, ...]:
+def _calibrated(entry: Calibrated) -> tuple[Word, ...]:
     def sure(effect: Effect, runs: Sequence[Effect] = ()) -> Word:
         single = PerSeed(tuple(run.value for run in runs))
         small = (f"runs {mean_sd(single.mean, single.sd)}",) if len(runs) > 1 else ()
@@ -335,16 +357,19 @@ def _calibrated(x: Calibrated) -> tuple[Word, ...]:
             signed(effect.value, ".2f"), 0, (interval(effect.low, effect.high, ".2f"), *small)
         )
 
-    slope = sure(x.trained.slope, [single.slope for single in x.single])
+    slope = sure(entry.as_trained.slope, [single.slope for single in entry.single])
     words = [
-        sure(x.trained.intercept, [single.intercept for single in x.single]),
-        *_errors(x.trained.brier, x.trained.ece),
+        sure(entry.as_trained.intercept, [single.intercept for single in entry.single]),
+        *_errors(entry.as_trained.brier, entry.as_trained.ece),
     ]
-    if x.corrected:
-        words += [sure(x.corrected.intercept), *_errors(x.corrected.brier, x.corrected.ece)]
+    if entry.prior_corrected:
+        words += [
+            sure(entry.prior_corrected.intercept),
+            *_errors(entry.prior_corrected.brier, entry.prior_corrected.ece),
+        ]
     return (
-        Word(SHORT[x.task]),
-        Word(_title(x.label)),
+        Word(SHORT[entry.task]),
+        Word(_title(entry.label)),
         slope,
         *words,
         *[Word(NONE)] * (6 - len(words)),
@@ -355,41 +380,44 @@ def _errors(*values: float) -> list[Word]:
     return [Word(f"{value:.3f}") for value in values]
 
 
-def _calibration_record(x: Calibrated) -> dict[str, Any]:
+def _calibration_record(entry: Calibrated) -> dict[str, Any]:
     def of(name: str, effect: Effect | None) -> dict[str, Any]:
         ends = ("", "_low", "_high")
         values = (effect.value, effect.low, effect.high) if effect else (None,) * 3
         return {f"{name}{end}": value for end, value in zip(ends, values)}
 
     return {
-        "label": x.label,
-        "task": x.task,
-        "trained_at": x.trained_at,
-        "prevalence": x.population,
-        **of("slope", x.trained.slope),
-        **of("intercept", x.trained.intercept),
-        "brier": x.trained.brier,
-        "ece": x.trained.ece,
-        **of("intercept_corrected", x.corrected.intercept if x.corrected else None),
-        "brier_corrected": x.corrected.brier if x.corrected else None,
-        "ece_corrected": x.corrected.ece if x.corrected else None,
+        "label": entry.label,
+        "task": entry.task,
+        "trained_at": entry.trained_at,
+        "prevalence": entry.population,
+        **of("slope", entry.as_trained.slope),
+        **of("intercept", entry.as_trained.intercept),
+        "brier": entry.as_trained.brier,
+        "ece": entry.as_trained.ece,
+        **of(
+            "intercept_corrected",
+            entry.prior_corrected.intercept if entry.prior_corrected else None,
+        ),
+        "brier_corrected": entry.prior_corrected.brier if entry.prior_corrected else None,
+        "ece_corrected": entry.prior_corrected.ece if entry.prior_corrected else None,
     }
 
 
-def subgroups(evidence: Evidence, people: pd.DataFrame) -> Sheet:
+def subgroups(evidence: Evidence, people: pd.DataFrame) -> Table:
     """Our system and the supervised one by sex and by age.
 
     Args:
         evidence: of one search space.
         people: `cohort.rows("test")`: subject, age, sex.
     """
-    found = evidence.subgroups(people)
-    labels = [label for label in (OURS, BASELINE) if any(label in group.scores for group in found)]
+    groups = evidence.subgroups(people)
+    labels = [label for label in (OURS, BASELINE) if any(label in group.scores for group in groups)]
 
     def row(task: str, name: str, scores: Mapping[str, Score | None]) -> tuple[Word, ...]:
-        known = next((score for score in scores.values() if score), Score())
+        first_score = next((score for score in scores.values() if score), Score())
         scale = METRICS[tasks.TASKS[task].metric][1]
-        counts = _count(known.n or None), _count(known.positives)
+        counts = _count(first_score.n or None), _count(first_score.positives)
         return (
             Word(SHORT[task]),
             Word(name),
@@ -397,12 +425,12 @@ def subgroups(evidence: Evidence, people: pd.DataFrame) -> Sheet:
             *(_scored(scores.get(label), scale) for label in labels),
         )
 
-    return Sheet(
+    return Table(
         stem="subgroups",
         title="By sex and by age.",
         header=("Task", "Subgroup", "Subjects", "Positives", *map(_title, labels)),
         kind=("name", "name", "number", "number", *("number" for _ in labels)),
-        rows=tuple(row(group.task, group.name, group.scores) for group in found),
+        rows=tuple(row(group.task, group.name, group.scores) for group in groups),
         notes=(
             "ROC AUC [%] of diseases, mean r of phenotypes, on the test set, mean ± sd over seeds.",
             BRACKETS,
@@ -420,14 +448,14 @@ def subgroups(evidence: Evidence, people: pd.DataFrame) -> Sheet:
                 "n": score.n,
                 "positives": score.positives,
             }
-            for group in found
+            for group in groups
             for label, score in group.scores.items()
             if score
         ),
     )
 
 
-# -- words -------------------------------------------------------------------------------------------------------------
+# -- words -----------------------------------------------------------------------------------------
 
 
 def _title(label: str) -> str:
@@ -438,10 +466,10 @@ def _count(n: int | None) -> Word:
     return Word(NONE if n is None else f"{n:,}")
 
 
-def _scored(found: Score | Share | None, scale: float, *small: str) -> Word:
+def _scored(score: Score | Share | None, scale: float, *small: str) -> Word:
     """Mean ± sd with the interval below, and more small print below that."""
-    if found is None:
+    if score is None:
         return Word(NONE)
     form = ".1f" if scale == 100 else ".2f"
-    ends = () if math.isnan(found.low) else (interval(scale * found.low, scale * found.high, form),)
-    return Word(mean_sd(scale * found.mean, scale * found.sd), 0, (*ends, *small))
+    ends = () if math.isnan(score.low) else (interval(scale * score.low, scale * score.high, form),)
+    return Word(mean_sd(scale * score.mean, scale * score.sd), 0, (*ends, *small))

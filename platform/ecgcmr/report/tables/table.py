@@ -1,8 +1,10 @@
-"""A table of words and its renderings: terminal, Markdown, LaTeX, CSV; the page's template reads the same fields.
+"""A table of words and its renderings: terminal, Markdown, LaTeX, CSV; the page's template reads
+the same fields.
 
-The one idea: whoever fills a sheet decides every word, whoever renders it decides none. So all renderings say the same, and
-one mechanism serves every table. Numbers for whoever computes on travel beside the words, as records. How a number becomes
-a word is decided here too, so that it reads alike everywhere.
+The one idea: whoever fills a table decides every word, whoever renders it decides none. So all
+renderings say the same, and one mechanism serves every table. Numbers for whoever computes on
+travel beside the words, as records. How a number becomes a word is decided here too, so that it
+reads alike everywhere.
 """
 
 import csv
@@ -14,12 +16,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-KINDS = (
-    "name",
-    "mark",
-    "number",
-    "text",
-)  # of columns: left, centred, right, and left with line breaks
+# Of columns: left, centred, right, and left with line breaks.
+KINDS = ("name", "mark", "number", "text")
 WRAP = 48  # characters of a line in a column of kind "text", on the terminal
 NARROW = 88  # characters that notes may take below a narrower table
 LONG = 30  # rows that LaTeX may break over pages
@@ -70,7 +68,7 @@ class Word:
 
 
 @dataclass(frozen=True)
-class Sheet:
+class Table:
     """A finished table; every row has as many words as the header.
 
     Attributes:
@@ -81,7 +79,8 @@ class Sheet:
         rows: all lines below the header.
         foot: how many of the last rows stand apart, below a rule.
         notes: sentences that belong below.
-        records: the numbers in full precision, one mapping per line of the CSV file, all with the same keys.
+        records: the numbers in full precision, one mapping per line of the CSV file, all with the
+            same keys.
     """
 
     stem: str
@@ -104,22 +103,25 @@ class Sheet:
         return tuple(sorted({word.place for row in self.rows for word in row} - {0}))
 
     def text(self) -> str:
-        """For a terminal: aligned; best and second best marked ¹ and ², small print on lines of its own."""
+        """For a terminal: aligned.
+
+        Best and second best marked ¹ and ², small print on lines of its own.
+        """
         columns = range(len(self.header))
-        ranked = [any(row[i].place for row in self.rows) for i in columns]
-        head = [[title + " " * ranked[i] for i, title in enumerate(self.header)]]
-        rows = [_lines(row, self.kind, ranked) for row in self.rows]
+        has_places = [any(row[i].place for row in self.rows) for i in columns]
+        head = [[title + " " * has_places[i] for i, title in enumerate(self.header)]]
+        rows = [_lines(row, self.kind, has_places) for row in self.rows]
         widths = [max(len(line[i]) for block in (head, *rows) for line in block) for i in columns]
-        shown = [[_aligned(line, widths, self.kind) for line in block] for block in (head, *rows)]
-        rule = "─" * max(len(line) for block in shown for line in block)
-        body = [line for block in shown[1 : 1 + len(self.body)] for line in block]
-        foot = [line for block in shown[1 + len(self.body) :] for line in block]
+        blocks = [[_aligned(line, widths, self.kind) for line in block] for block in (head, *rows)]
+        rule = "─" * max(len(line) for block in blocks for line in block)
+        body = [line for block in blocks[1 : 1 + len(self.body)] for line in block]
+        foot = [line for block in blocks[1 + len(self.body) :] for line in block]
         legend = [", ".join(LEGEND[place] for place in self.places)] if self.places else []
-        ruled = [*shown[0], rule, *body, *([rule, *foot] if foot else [])]
+        lines = [*blocks[0], rule, *body, *([rule, *foot] if foot else [])]
         notes = [
             line for note in self.notes for line in textwrap.wrap(note, max(len(rule), NARROW))
         ]
-        return "\n".join([self.title, "", *ruled, "", *legend, *notes]).rstrip()
+        return "\n".join([self.title, "", *lines, "", *legend, *notes]).rstrip()
 
     def markdown(self) -> str:
         """GitHub Markdown: best bold, second best underlined."""
@@ -130,14 +132,12 @@ class Sheet:
             small = "".join(f"<br><small>{line}</small>" for line in word.small)
             return (marks[word.place].format(word.text) if word.text else "") + small
 
-        table = [
+        grid = [
             list(self.header),
             [rules[kind] for kind in self.kind],
             *([field(w) for w in row] for row in self.rows),
         ]
-        lines = [
-            "| " + " | ".join(word.replace("|", "\\|") for word in row) + " |" for row in table
-        ]
+        lines = ["| " + " | ".join(word.replace("|", "\\|") for word in row) + " |" for row in grid]
         return (
             "\n".join(
                 [f"**{self.title}**", "", *lines, "", *(f"{note}  " for note in self.notes)]
@@ -146,17 +146,19 @@ class Sheet:
         )
 
     def latex(self) -> str:
-        """LaTeX for booktabs and amssymb, a `longtable` if it may not fit a page: best bold, second best underlined."""
-        aligned = {"name": "l", "mark": "c", "number": "r", "text": "p{0.35\\linewidth}"}
-        columns = "".join(aligned[kind] for kind in self.kind)
+        """LaTeX for booktabs and amssymb, a `longtable` if it may not fit a page: best bold, second
+        best underlined.
+        """
+        alignment = {"name": "l", "mark": "c", "number": "r", "text": "p{0.35\\linewidth}"}
+        columns = "".join(alignment[kind] for kind in self.kind)
         caption = rf"\caption{{{latex(' '.join([self.title, *self.notes]))}}}"
         head = [r"\toprule", " & ".join(map(latex, self.header)) + r" \\", r"\midrule"]
         body = [line for row in self.body for line in _latex_lines(row)]
         foot = [line for row in self.rows[len(self.body) :] for line in _latex_lines(row)]
-        ruled = [*body, *([r"\midrule", *foot] if foot else []), r"\bottomrule"]
+        lines = [*body, *([r"\midrule", *foot] if foot else []), r"\bottomrule"]
         if len(self.rows) > LONG:
             begin = [rf"\begin{{longtable}}{{{columns}}}", caption + r" \\", *head, r"\endhead"]
-            return "\n".join([*begin, *ruled, r"\end{longtable}", ""])
+            return "\n".join([*begin, *lines, r"\end{longtable}", ""])
         begin = [
             r"\begin{table}",
             r"\centering",
@@ -164,7 +166,7 @@ class Sheet:
             rf"\begin{{tabular}}{{{columns}}}",
             *head,
         ]
-        return "\n".join([*begin, *ruled, r"\end{tabular}", r"\end{table}", ""])
+        return "\n".join([*begin, *lines, r"\end{tabular}", r"\end{table}", ""])
 
     def csv(self) -> str:
         """The records, full precision, for whoever computes on; what is not a number is empty."""
@@ -176,23 +178,27 @@ class Sheet:
         return out.getvalue()
 
 
-# -- rendering ---------------------------------------------------------------------------------------------------------
+# -- rendering -------------------------------------------------------------------------------------
 
 
 def latex(text: str) -> str:
-    """The same words for LaTeX: escaped what it reads as commands, spelt out the signs it has commands for."""
-    return re.sub(".", lambda found: COMMANDS.get(found[0], found[0]), text)
+    """The same words for LaTeX: escaped what it reads as commands, spelt out the signs it has
+    commands for.
+    """
+    return re.sub(".", lambda match: COMMANDS.get(match[0], match[0]), text)
 
 
-def _lines(row: Sequence[Word], kind: Sequence[str], ranked: Sequence[bool]) -> list[list[str]]:
+def _lines(row: Sequence[Word], kind: Sequence[str], has_places: Sequence[bool]) -> list[list[str]]:
     """A row as lines of a terminal: first the words, below them their small print."""
     fields = []
-    for word, of, marked in zip(row, kind, ranked):
-        first = textwrap.wrap(word.text, WRAP) or [""] if of == "text" else [word.text]
+    for word, column_kind, has_place in zip(row, kind, has_places):
+        first = textwrap.wrap(word.text, WRAP) or [""] if column_kind == "text" else [word.text]
         lines = [*first, *word.small]
         fields.append(
             [
-                line + (PLACES[word.place] or " ") if marked and not i else line + " " * marked
+                line + (PLACES[word.place] or " ")
+                if has_place and not i
+                else line + " " * has_place
                 for i, line in enumerate(lines)
             ]
         )
@@ -204,9 +210,9 @@ def _lines(row: Sequence[Word], kind: Sequence[str], ranked: Sequence[bool]) -> 
 
 def _aligned(line: Sequence[str], widths: Sequence[int], kind: Sequence[str]) -> str:
     """One line of a terminal: names left, marks centred, numbers right."""
-    placed = {"name": str.ljust, "text": str.ljust, "mark": str.center, "number": str.rjust}
+    align = {"name": str.ljust, "text": str.ljust, "mark": str.center, "number": str.rjust}
     return "  ".join(
-        placed[of](word, width) for word, width, of in zip(line, widths, kind)
+        align[column_kind](word, width) for word, width, column_kind in zip(line, widths, kind)
     ).rstrip()
 
 
@@ -231,7 +237,7 @@ def _plain(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-# -- numbers as words --------------------------------------------------------------------------------------------------
+# -- numbers as words ------------------------------------------------------------------------------
 
 
 def mean_sd(mean: float, sd: float) -> str:

@@ -3,12 +3,12 @@ import io
 
 import pytest
 
-from ecgcmr.report.tables.sheet import Sheet, Word, interval, latex, mean_sd, p_value, signed, span
+from ecgcmr.report.tables.table import Table, Word, interval, latex, mean_sd, p_value, signed, span
 
 NAN = float("nan")
 
 
-def sheet(**changes):
+def table(**changes):
     """Two systems and a foot, one word of each kind of trouble."""
     given = {
         "stem": "t",
@@ -29,11 +29,11 @@ def sheet(**changes):
         "notes": ("A note.", "−0.5 ≥ x"),
         "records": ({"a": 1.0 / 3, "b": NAN}, {"a": None, "b": "x,y"}),
     }
-    return Sheet(**{**given, **changes})
+    return Table(**{**given, **changes})
 
 
 def test_a_terminal_shows_columns_marks_small_print_and_the_foot_below_a_rule():
-    lines = sheet().text().splitlines()
+    lines = table().text().splitlines()
     top = next(i for i, line in enumerate(lines) if line.startswith("───"))
     a, small, lack, b = (lines[top + i] for i in (1, 2, 3, 4))
     right = a.index("69.20 ± 0.16¹") + len("69.20 ± 0.16")
@@ -47,20 +47,20 @@ def test_a_terminal_shows_columns_marks_small_print_and_the_foot_below_a_rule():
     assert lines[-2:] == ["A note.", "−0.5 ≥ x"]
 
 
-def test_a_sheet_without_places_has_no_legend_and_long_notes_are_broken():
-    plain = sheet(rows=((Word("A"), Word(""), Word("1"), Word("")),), foot=0, notes=("word " * 60,))
+def test_a_table_without_places_has_no_legend_and_long_notes_are_broken():
+    plain = table(rows=((Word("A"), Word(""), Word("1"), Word("")),), foot=0, notes=("word " * 60,))
     assert "best" not in plain.text()
     assert max(len(line) for line in plain.text().splitlines()) <= 90
 
 
 def test_text_columns_break_and_keep_every_word():
-    shown = sheet().text()
+    shown = table().text()
     assert shown.count("long") == 8
     assert max(map(len, shown.splitlines())) < 100
 
 
 def test_markdown_marks_places_and_keeps_its_columns():
-    shown = sheet().markdown()
+    shown = table().markdown()
     assert "**69.20 ± 0.16**<br><small>[66.1, 72.3]</small><br><small>3 of 5 seeds</small>" in shown
     assert "<ins>6.20 ± 0.16</ins>" in shown
     assert "B\\|b" in shown
@@ -70,7 +70,7 @@ def test_markdown_marks_places_and_keeps_its_columns():
 
 
 def test_latex_is_plain_ascii_with_small_print_in_rows_of_its_own():
-    shown = sheet().latex()
+    shown = table().latex()
     assert shown.isascii()
     assert r"\textbf{69.20 $\pm$ 0.16}" in shown
     assert r"\underline{6.20 $\pm$ 0.16}" in shown
@@ -81,9 +81,9 @@ def test_latex_is_plain_ascii_with_small_print_in_rows_of_its_own():
     assert {line.count(" & ") for line in shown.splitlines() if line.endswith(r"\\")} == {3}
 
 
-def test_latex_breaks_a_long_sheet_over_pages():
+def test_latex_breaks_a_long_table_over_pages():
     row = (Word("A"), Word(""), Word("1"), Word(""))
-    shown = sheet(rows=(row,) * 31, foot=0).latex()
+    shown = table(rows=(row,) * 31, foot=0).latex()
     assert r"\begin{longtable}{lcrp{" in shown
     assert r"\endhead" in shown
     assert r"\begin{table}" not in shown
@@ -94,11 +94,11 @@ def test_latex_escapes_each_character_once():
 
 
 def test_csv_keeps_ten_digits_and_leaves_out_what_is_unknown():
-    lines = list(csv.DictReader(io.StringIO(sheet().csv())))
+    lines = list(csv.DictReader(io.StringIO(table().csv())))
     assert float(lines[0]["a"]) == pytest.approx(1 / 3, rel=1e-9)
     assert lines[0]["b"] == ""
     assert lines[1] == {"a": "", "b": "x,y"}
-    assert sheet(records=()).csv() == ""
+    assert table(records=()).csv() == ""
 
 
 @pytest.mark.parametrize(

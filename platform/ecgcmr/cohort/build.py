@@ -1,0 +1,258 @@
+"""Cohorts are made: of synthetic subjects, or of real recordings and tables.
+
+The one idea: every recording is read twice, once to judge it, which decides rows and splits, once to write it, so that
+nothing is staged on disk and memory holds one row group per task. What is done to a recording is in `prepare`, how a
+build survives an interruption in `staging`.
+"""
+
+import os
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ecgcmr import raw, signals
+from ecgcmr.cohort import dataset, linkage, shards, staging
+from ecgcmr.cohort.dataset import Cohort, digest
+from ecgcmr.cohort.labels.merge import Rules, read_labels, write_audit
+from ecgcmr.errors import Excluded, InputError, unknown
+from ecgcmr.raw import search
+from ecgcmr.raw.synthetic import subject as synthetic
+from ecgcmr.signals import ALWAYS, HEART, SIGNALS, Options
+
+SHARD_ROWS = 256  # 65 MB: small enough for a display that moves and a resume that loses little
+SURVEY = 64  # recordings judged by one task
+
+
+def synth(out: Path | str, *, subjects: int, seed: int = 0, shard_rows: int = SHARD_ROWS) -> Cohort:
+    """Make a synthetic paired cohort, or open it if it is there.
+
+    Args:
+        out: its folder.
+        subjects: how many; the first n of the generator's endless row for this seed.
+        seed: of people and split.
+        shard_rows: rows of one shard.
+
+    Raises:
+        InputError: the folder holds something else, or the disk is full.
+    """
+    out = Path(out)
+    if subjects < 3:
+        raise InputError(f"subjects={subjects}: a cohort of three splits needs at least 3")
+    recipe = recipe_of("synthetic", {"synthetic": synthetic.RECIPE})
+    request = {"source": "synthetic", "subjects": subjects, **_common(recipe, seed, shard_rows)}
+    if staging.ready(out, request):
+        return dataset.open(out)
+    split = linkage.splits(subjects, seed)
+    rows = [
+        {"subject": f"synth-{i + 1:07d}", "split": split[i], "index": i} for i in range(subjects)
+    ]
+    labels = shards.default_labels()
+    shared = {"work": "synthetic", "seed": seed, "labels": labels, "signals": ALWAYS}
+    flow: list[dict[str, Any]] = [
+        {"step": step, "n": subjects, "unit": "rows", "reasons": {}} for step in ("found", "kept")
+    ]
+    with staging.building(out, request):
+        parts = staging.write_shards(out, rows, shared, shard_rows)
+        return staging.finish(
+            out, request, recipe, parts, labels, {"flow": flow, "exclusions": [], "repairs": []}
+        )
+
+
+def build(
+    out: Path | str,
+    *,
+    ecg: str | Sequence[str] = (),
+    cmr: str | Sequence[str] = (),
+    others: Mapping[str, str | Sequence[str]] = {},
+    labels: Path | str | Sequence[Path | str] | None = None,
+    rules: Rules | None = None,
+    seed: int = 0,
+    key: Path | str | None = None,
+    crop: str = "heart",
+    shard_rows: int = SHARD_ROWS,
+) -> Cohort:
+    """Make a cohort of real recordings, or open it if it is there.
+
+    Every recording is read twice: once to judge it (readable, plausible, not a repeat of another), which decides rows and
+    splits, once to prepare and write it. So nothing is staged on disk, and memory holds one row group per task.
+
+    Args:
+        out: its folder.
+        ecg: where ECGs lie, "PATH", "reader:PATH" or several of them, e.g. "wfdb:PATH"; formats may be mixed.
+        cmr: where short-axis stacks lie, e.g. "nifti:PATH", "dicom:PATH".
+        others: likewise, by the name of any other registered signal.
+        labels: files of labels, see `merge.read_labels`; their audit is written to `<out>.audit.md`.
+        rules: how they are to be read.
+        seed: of the split.
+        key: file with the secret of the pseudonyms, outside `out`; made beside it by default. What a pseudonym stands for
+            is written to `<out>.link.csv`, beside the cohort and never inside.
+        crop: how the heart is cut out of the images, one of `cmr.CROPS`.
+        shard_rows: rows of one shard.
+
+    Raises:
+        InputError: no source, unknown reader or crop, nothing that can serve, another cohort in the way, or a full disk.
+    """
+    out = Path(out)
+    files = [Path(file) for file in ([labels] if isinstance(labels, (str, Path)) else labels or ())]
+    table = read_labels(files, rules)
+    places = {"ecg": ecg, "cmr": cmr, **others}
+    listed = {kind: [named] if isinstance(named, str) else named for kind, named in places.items()}
+    sources = {
+        kind: [source for path in paths for source in find(kind, path)]
+        for kind, paths in listed.items()
+        if paths
+    }
+    if not sources:
+        raise InputError(
+            "a cohort needs recordings: give --ecg wfdb:PATH, --cmr nifti:PATH or --cmr dicom:PATH"
+        )
+    if taken := table.columns & set(signals.flags(SIGNALS)):
+        raise InputError(
+            f"--labels: column '{min(taken)}' is a flag that the build makes itself; rename it"
+        )
+    told = (
+        " ".join(
+            [*(shards.sha256(file)[:16] for file in files), rules.words if rules else ""]
+        ).strip()
+        or "none"
+    )
+    options = {"crop": crop}
+    recipe, request = _requested(sources, {"labels": told, **options}, seed, shard_rows)
+    if staging.ready(out, request):
+        return dataset.open(out)
+    with staging.building(out, request):
+        judged = survey(out, sources, options)
+        sorted_out = linkage.sort_out(judged)  # refuses before a key is made
+        linked = linkage.link(sorted_out, table, secret(out, Path(key) if key else None), seed)
+        pd.DataFrame(linked.link).to_csv(out.with_name(out.name + ".link.csv"), index=False)
+        columns = tuple(dict.fromkeys((*shards.default_labels(), *linked.labels)))
+        shared = {
+            "work": "recordings",
+            "options": options,
+            "labels": (*columns, *signals.flags(sources)),
+            "signals": tuple(dict.fromkeys((*ALWAYS, *sources))),
+        }
+        parts = staging.write_shards(out, linked.rows, shared, shard_rows)
+        account = {name: getattr(linked, name) for name in ("flow", "exclusions", "repairs")}
+        if table.audit:
+            account["audit"] = table.audit
+            write_audit(out.with_name(out.name + ".audit.md"), table.audit)
+        return staging.finish(out, request, recipe, parts, columns, account)
+
+
+def _requested(
+    sources: dict[str, list[str]], choices: dict[str, str], seed: int, shard_rows: int
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The recipe, and what a build is made of: readers and counts, no folder or file, whose names may be people's."""
+    readers = {
+        kind: "+".join(dict.fromkeys(s.partition(":")[0] for s in found))
+        for kind, found in sources.items()
+    }
+    recipe = recipe_of(
+        "+".join(readers.values()), {"readers": readers}, {"crop": choices["crop"]}, sources
+    )
+    return recipe, {
+        "source": recipe["reader"],
+        **{f"{kind} recordings": len(found) for kind, found in sources.items()},
+        "names": digest(sorted(Path(s).name for found in sources.values() for s in found)),
+        **choices,
+        **_common(recipe, seed, shard_rows),
+    }
+
+
+def recipe_of(
+    reader: str,
+    notes: dict[str, Any],
+    options: Options = HEART,
+    kinds: Iterable[str] = (),
+) -> dict[str, Any]:
+    """How signals come to their form; whatever changes an array's content is in it.
+
+    Args:
+        reader: of the recordings, or "synthetic".
+        notes: what else there is to say.
+        options: choices of the build.
+        kinds: signals that the cohort is built of, beside those that every cohort has columns for.
+
+    Raises:
+        InputError: a signal knows no such option.
+    """
+    names = dict.fromkeys((*ALWAYS, *kinds))
+    recipes = {name: SIGNALS[name].recipe(options) for name in names}
+    return {"format": shards.FORMAT, **recipes, "reader": reader, **notes}
+
+
+def _common(recipe: dict[str, Any], seed: int, shard_rows: int) -> dict[str, Any]:
+    return {"seed": seed, "shard_rows": shard_rows, "recipe_hash": digest(recipe)}
+
+
+def find(kind: str, given: str) -> list[str]:
+    """The recordings of `reader:PATH`, `reader:` before each; of a PATH of ECGs alone each file's own.
+
+    Raises:
+        InputError: unknown reader, no such place, or nothing there; for images the reader must be named, because whether a
+            folder is one person or many is the reader's to say.
+    """
+    if kind not in SIGNALS:
+        raise unknown("signal", kind, SIGNALS)
+    name, colon, path = given.partition(":")
+    readers = raw.READERS.get(kind, {})
+    by_content = SIGNALS[kind].by_content and (not colon or Path(given).exists())
+    if (name not in readers or not colon) and by_content:
+        try:
+            return [f"{reader}:{source}" for reader, source in search.recordings(kind, Path(given))]
+        except Excluded as error:
+            raise InputError(f"--{kind} {given}: {error}") from error
+    if name not in readers or not colon:
+        raise unknown(f"reader of --{kind}", name, readers)
+    return [f"{name}:{source}" for source in readers[name].find(path)]
+
+
+def secret(out: Path, key: Path | None) -> bytes:
+    """The secret of the pseudonyms; made on first use, readable by its owner alone.
+
+    Raises:
+        InputError: it would lie inside the cohort, or is empty.
+    """
+    path = key or out.with_name(out.name + ".key")
+    if path.resolve().is_relative_to(out.resolve()):
+        raise InputError(
+            f"{path}: the key of the pseudonyms must not lie inside the cohort; choose another --key"
+        )
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
+            file.write(secrets.token_hex(32) + "\n")
+    held = path.read_bytes().strip()
+    if not held:
+        raise InputError(
+            f"{path}: the key of the pseudonyms is empty; write at least 32 random characters into it"
+        )
+    return held
+
+
+def survey(
+    out: Path, sources: dict[str, list[str]], options: Options = HEART
+) -> list[linkage.Found]:
+    """Judge every recording, in parallel; ECGs first, each kind in the order of its sources."""
+    jobs = [
+        {
+            "work": "survey",
+            "kind": kind,
+            "sources": found[start : start + SURVEY],
+            "options": options,
+            "rows": len(found[start : start + SURVEY]),
+            "part": f"survey-{kind}-{start // SURVEY:05d}.json",
+        }
+        for kind, found in sources.items()
+        for start in range(0, len(found), SURVEY)
+    ]
+    parts = staging.run_jobs(out, jobs, "recordings")
+    return [
+        linkage.Found(**{**f, "repairs": tuple(f["repairs"])})
+        for part in parts
+        for f in part["found"]
+    ]
