@@ -88,7 +88,7 @@ def folder(runs: Path, name: str) -> Path:
 def write(runs: Path, result: Finished, cohort_fingerprint: str) -> list[dict[str, Any]]:
     """Write one trial's folder, whole or not at all, and return its rows."""
     trial = result.trial
-    shared = {
+    identity = {
         "trial": trial.name,
         "space": trial.space,
         "stage": trial.stage,
@@ -103,7 +103,7 @@ def write(runs: Path, result: Finished, cohort_fingerprint: str) -> list[dict[st
         "epoch": result.epoch,
     }
     rows = [
-        {**shared, "split": s, "metric": m, "value": float(v), "n": int(n)}
+        {**identity, "split": s, "metric": m, "value": float(v), "n": int(n)}
         for s, m, v, n in result.scores
     ]
     target = folder(runs, trial.name)

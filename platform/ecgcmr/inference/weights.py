@@ -55,11 +55,13 @@ class File:
             InputError: the file has none, or not of plain finite numbers.
         """
         prefix = f"{part}."
-        found = {k.removeprefix(prefix): v for k, v in self.tensors.items() if k.startswith(prefix)}
-        if not found:
-            held = sorted({k.split(".")[0] for k in self.tensors}) or ["nothing"]
-            raise InputError(f"{self.path} has no '{part}' encoder; it holds {', '.join(held)}")
-        return {name: self._plain(name, tensor) for name, tensor in found.items()}
+        tensors = {
+            k.removeprefix(prefix): v for k, v in self.tensors.items() if k.startswith(prefix)
+        }
+        if not tensors:
+            parts = sorted({k.split(".")[0] for k in self.tensors}) or ["nothing"]
+            raise InputError(f"{self.path} has no '{part}' encoder; it holds {', '.join(parts)}")
+        return {name: self._plain(name, tensor) for name, tensor in tensors.items()}
 
     def _plain(self, name: str, tensor: Tensor) -> np.ndarray:
         if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_complex():
@@ -95,8 +97,8 @@ def open_file(path: Path) -> File:
     if any(name.split(".")[0] in SIGNALS for name in tensors):
         return File(path, "ecgcmr", tensors, notes)
     bare = any(name.split(".")[0] in _STAGES for name in tensors)
-    named = {_inside(name): tensor for name, tensor in tensors.items()}
-    return File(path, "torchvision" if bare else "authors", named, notes)
+    by_our_names = {_inside(name): tensor for name, tensor in tensors.items()}
+    return File(path, "torchvision" if bare else "authors", by_our_names, notes)
 
 
 def _safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -112,23 +114,27 @@ def _safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 def _pytorch(path: Path) -> dict[str, Tensor]:
     try:
-        compressed = _compressed(path)
-        record: Any = {} if compressed else torch.load(path, map_location="cpu", weights_only=True)
+        is_compressed = _is_compressed(path)
+        record: Any = (
+            {} if is_compressed else torch.load(path, map_location="cpu", weights_only=True)
+        )
     except Exception as error:  # torch raises half a dozen kinds for a damaged file
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(
             f'{path} is not a file of plain tensors ({reason}); save it anew as torch.save({{"model": state_dict}}, file)'
         ) from error
-    if compressed:
+    if is_compressed:
         raise InputError(
             f"{path} is a compressed archive, which torch.save does not write; save it anew"
         )
-    held = record if isinstance(record, dict) else {}
-    named = next((held[k] for k in ("model", "state_dict") if isinstance(held.get(k), dict)), held)
-    return {str(name): tensor for name, tensor in named.items() if isinstance(tensor, Tensor)}
+    content = record if isinstance(record, dict) else {}
+    tensors = next(
+        (content[k] for k in ("model", "state_dict") if isinstance(content.get(k), dict)), content
+    )
+    return {str(name): tensor for name, tensor in tensors.items() if isinstance(tensor, Tensor)}
 
 
-def _compressed(path: Path) -> bool:
+def _is_compressed(path: Path) -> bool:
     """Whether an archive grows when it is opened: PyTorch stores tensors as they are, so this one would be a bomb."""
     if not zipfile.is_zipfile(path):
         return False
@@ -161,8 +167,8 @@ def write(
     """
     flat = {
         f"{part}.{k}": np.asarray(v, order="C")
-        for part, found in encoders.items()
-        for k, v in found.items()
+        for part, encoder in encoders.items()
+        for k, v in encoder.items()
     }
     write_whole(
         path, lambda aside: save_file(dict(sorted(flat.items())), aside, dict(notes or {}) or None)
