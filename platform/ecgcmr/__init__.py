@@ -1,4 +1,6 @@
-"""ecgcmr teaches the 12-lead ECG what cardiac MRI knows; `docs/architecture.md` shows how a shard becomes a table cell."""
+"""ecgcmr teaches the 12-lead ECG what cardiac MRI knows; `docs/architecture.md` shows how a shard
+becomes a table cell.
+"""
 
 from typing import TYPE_CHECKING
 

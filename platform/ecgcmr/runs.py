@@ -1,7 +1,8 @@
 """A finished run, read from its folder: the only reader of `trial.json`.
 
-The one idea: a folder is finished when its record is there, and the record says all that others ask of a run: which trial
-it was, by which recipe it was made, how it ended, and how the signals that it learnt from were prepared.
+The one idea: a folder is finished when its record is there, and the record says all that others ask
+of a run: which trial it was, by which recipe it was made, how it ended, and how the signals that it
+learnt from were prepared.
 """
 
 import json
@@ -57,7 +58,9 @@ class Run:
 
     @property
     def home(self) -> Path:
-        """The folder of runs that it lies in, if its folders are called as its trial is; else the folder above it."""
+        """The folder of runs that it lies in, if its folders are called as its trial is; else the
+        folder above it.
+        """
         folder = self.folder.resolve()
         home = trials.runs_above(folder) if len(folder.parents) >= trials.DEPTH else folder.parent
         return home if store.folder(home, self.trial.name) == folder else folder.parent
@@ -107,7 +110,8 @@ def all_runs(runs: Path, without: Collection[str] = ()) -> Iterator[Run]:
 
 
 def folders_of(run: str | Path, runs: Path) -> list[Path]:
-    """The folders of the finished runs that a word means: one run's folder, one above some, or a name under `runs`.
+    """The folders of the finished runs that a word means: one run's folder, one above some, or a
+    name under `runs`.
 
     Raises:
         InputError: there is none.
@@ -118,7 +122,8 @@ def folders_of(run: str | Path, runs: Path) -> list[Path]:
         if inside := store.finished_folders(folder):
             return [path.resolve() for path in inside]
     raise InputError(
-        f"{run}: no finished run; give a run's folder (it holds {store.RECORD}) or its name under --runs"
+        f"{run}: no finished run; give a run's folder (it holds {store.RECORD}) or its name under "
+        "--runs"
     )
 
 
@@ -133,7 +138,8 @@ def is_finished(runs: Path, trial: Trial, cohort_fingerprint: str) -> bool:
         return False
     if differ := differing(read_run(folder).recipe, trials.recipe(trial, cohort_fingerprint)):
         raise InputError(
-            f"{folder} was made by another recipe: {differ}; use another --runs or delete the folder"
+            f"{folder} was made by another recipe: {differ}; use another --runs or delete the "
+            "folder"
         )
     return True
 
@@ -151,7 +157,7 @@ def score(folder: Path, split: str, metric: str) -> float:
     return float("nan")
 
 
-# -- what a run was made from ------------------------------------------------------------------------------------------
+# -- what a run was made from ----------------------------------------------------------------------
 
 
 def check_prepared_alike(
@@ -164,7 +170,8 @@ def check_prepared_alike(
 ) -> None:
     """Refuse signals that were prepared otherwise than those that a run learnt from, in any field.
 
-    An import whose file says nothing of it passes; `inference.ensemble.cautions` tells whoever uses it.
+    An import whose file says nothing of it passes; `inference.ensemble.cautions` tells whoever uses
+    it.
 
     Args:
         run: what learnt.
@@ -184,20 +191,23 @@ def check_prepared_alike(
         learnt_from = run.signal_recipes.get(signal)
         if not learnt_from:
             raise InputError(
-                f"run '{run.name}' does not say how its {signal} signals were prepared; train it on a cohort of this version"
+                f"run '{run.name}' does not say how its {signal} signals were prepared; train it "
+                "on a cohort of this version"
             )
         # As JSON has it: tuples are lists in a record.
         fields = json.loads(json.dumps(present.get(signal, {})))
         if differ := differing(learnt_from, fields):
             raise InputError(
-                f"run '{run.name}' learnt from {signal} signals prepared otherwise than {where}: {differ}; {advice}"
+                f"run '{run.name}' learnt from {signal} signals prepared otherwise than {where}: "
+                f"{differ}; {advice}"
             )
 
 
 def withdrawn_since(
     runs: Path, cohort: str, starts: Iterable[Sequence[str]], since: Mapping[str, int]
 ) -> int:
-    """How many people have withdrawn since from a trial's cohort, or from that of a run that it started from.
+    """How many people have withdrawn since from a trial's cohort, or from that of a run that it
+    started from.
 
     Args:
         runs: where those runs lie; one that is not there counts for nobody.

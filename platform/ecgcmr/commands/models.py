@@ -10,22 +10,35 @@ from ecgcmr.errors import InputError
 from ecgcmr.signals import SIGNALS
 
 EXAMPLES = {
-    "predict": "ecgcmr predict --model runs/toy/final --csv risks.csv --page page.html ecgs/00001_hr.hea",
-    "embed": "ecgcmr embed --model runs/toy/pretrain/ecg/mae --cohort cohorts/ukbb --out embeddings/mae",
+    "predict": (
+        "ecgcmr predict --model runs/toy/final --csv risks.csv --page page.html ecgs/00001_hr.hea"
+    ),
+    "embed": (
+        "ecgcmr embed --model runs/toy/pretrain/ecg/mae --cohort cohorts/ukbb --out embeddings/mae"
+    ),
     "share": "ecgcmr share --model runs/toy/final --system mmcl --out models/mmcl",
-    "explain": "ecgcmr explain --model runs/table3/final/af/mmcl/batch=32,lr=1e-05/seed=0 recordings --out attention",
+    "explain": (
+        "ecgcmr explain --model runs/table3/final/af/mmcl/batch=32,lr=1e-05/seed=0 recordings "
+        "--out attention"
+    ),
     "export": "ecgcmr export --model runs/table3/pretrain/ecg/mae --format onnx --out encoder.onnx",
-    "import": "ecgcmr import --weights signal_encoder_mmcl.pth --part ecg --space published --label mmcl --runs runs",
+    "import": (
+        "ecgcmr import --weights signal_encoder_mmcl.pth --part ecg --space published --label mmcl "
+        "--runs runs"
+    ),
 }
 
 
 def predict(args: argparse.Namespace, console: Console) -> int:
-    """Answer ECG files: calibrated risks and phenotypes, with intervals. What cannot be served is a line and exit code 2."""
+    """Answer ECG files: calibrated risks and phenotypes, with intervals. What cannot be served is a
+    line and exit code 2.
+    """
     predicting, page = lazy("inference.predict"), lazy("report.prediction") if args.page else None
     sources = predicting.recordings(args.file)
     if page and len(sources) > page.MOST:
         raise InputError(
-            f"--page: shows at most {page.MOST} ECGs, {len(sources):,} are named; use --csv or --json"
+            f"--page: shows at most {page.MOST} ECGs, {len(sources):,} are named; use --csv or "
+            "--json"
         )
     model = predicting.load(args.model, args.system, args.device)
     caution(args, console, model.task_models[0].runs[0].folder)
@@ -78,10 +91,13 @@ def ecgs(n: int) -> str:
 
 
 def embed(args: argparse.Namespace, console: Console) -> int:
-    """Write embeddings of a cohort, or of ECG files, as Parquet. A file that cannot be served is a line and exit code 2."""
+    """Write embeddings of a cohort, or of ECG files, as Parquet. A file that cannot be served is a
+    line and exit code 2.
+    """
     if args.file and args.modality not in (None, "ecg"):
         raise InputError(
-            f"--modality {args.modality}: only ECGs are embedded from files; name a cohort with --cohort, and no file"
+            f"--modality {args.modality}: only ECGs are embedded from files; name a cohort with "
+            "--cohort, and no file"
         )
     caution(args, console, args.model)
     if args.file:
@@ -94,7 +110,8 @@ def embed(args: argparse.Namespace, console: Console) -> int:
         for refusal in refusals:
             console.note(f"ecgcmr: {refusal.source}: {refusal.reason}")
         console.say(
-            f"{args.out}: {len(sources) - len(refusals):,} embeddings, {ecgs(len(refusals))} refused"
+            f"{args.out}: {len(sources) - len(refusals):,} embeddings, {ecgs(len(refusals))} "
+            "refused"
         )
         return 2 if refusals else 0
     rows = len(lazy("cohort.dataset").open(args.cohort).rows())
@@ -109,13 +126,16 @@ def embed(args: argparse.Namespace, console: Console) -> int:
             args.model, args.cohort, args.out, **options
         )
     console.say(
-        f"{args.out}: {manifest['rows']:,} embeddings of {manifest['width']} numbers ({manifest['pooling']})"
+        f"{args.out}: {manifest['rows']:,} embeddings of {manifest['width']} numbers "
+        f"({manifest['pooling']})"
     )
     return 0
 
 
 def share(args: argparse.Namespace, console: Console) -> int:
-    """Make a folder of a model that can be handed on: all that predict needs, and no row about a person."""
+    """Make a folder of a model that can be handed on: all that predict needs, and no row about a
+    person.
+    """
     runs = lazy("inference.share").share(args.model, args.out, args.system)
     caution(args, console, next(iter(runs.values()))[0].folder)
     console.say(
@@ -125,7 +145,8 @@ def share(args: argparse.Namespace, console: Console) -> int:
 
 
 def explain(args: argparse.Namespace, console: Console) -> int:
-    """Draw what a run looks at: where in the CMR an ECG finds itself, or which leads and times of ECGs it attends to.
+    """Draw what a run looks at: where in the CMR an ECG finds itself, or which leads and times of
+    ECGs it attends to.
 
     A file that cannot be served is a line and exit code 2.
     """
@@ -173,7 +194,8 @@ def explain_ecgs(args: argparse.Namespace, console: Console) -> int:
         raise InputError(f"none of {len(reasons)} recordings can serve; the reasons are above")
     if model.head is None:
         console.note(
-            "a pre-training pools all patches alike: its attention does not tell what matters (docs/explain-export.md)"
+            "a pre-training pools all patches alike: its attention does not tell what matters "
+            "(docs/explain-export.md)"
         )
     for key, table in tables.items():
         console.say(f"{args.out / key}.png .csv .json   most: {drawing.most(table)}")

@@ -28,7 +28,9 @@ def load(args: argparse.Namespace, stage: str | None = None) -> list[Trial]:
 
 
 def grid_of(args: argparse.Namespace, console: Console) -> list[Trial]:
-    """The grid of a search space as this cohort can run it: starts named, and what it is too small for said and left out."""
+    """The grid of a search space as this cohort can run it: starts named, and what it is too small
+    for said and left out.
+    """
     trials = lazy("search.study").resolved(load(args), args.runs, again=args.choose_again)
     feasible, left_out = lazy("search.spaces").feasible(
         [trial for trial in trials if trial.stage == "grid"],
@@ -89,7 +91,8 @@ def sweep(args: argparse.Namespace, console: Console) -> int:
     trials = grid_of(args, console)
     ran = run_trials(args, console, "Grid", trials, args.budget)
     console.say(
-        f"{ran} trials run, {len(trials) - ran} of {len(trials)} were finished or left out by --budget"
+        f"{ran} trials run, {len(trials) - ran} of {len(trials)} were finished or left out by "
+        "--budget"
     )
     return 0
 
@@ -194,9 +197,15 @@ def grammar(commands: Any) -> None:
         parser.add_argument(
             "--choose-again",
             action="store_true",
-            help="replace a written choice that finished runs contradict, e.g. of a grid widened since",
+            help=(
+                "replace a written choice that finished runs contradict, e.g. of a grid widened "
+                "since"
+            ),
         )
-        words = "stop trials early: at each of three rungs the best one in N goes on (the paper runs all; results say so)"
+        words = (
+            "stop trials early: at each of three rungs the best one in N goes on (the paper runs "
+            "all; results say so)"
+        )
         parser.add_argument("--asha", type=whole, metavar="N", help=words)
     bill = command(
         commands, "plan", plan, "what would run and what it would cost", EXAMPLES, space=True

@@ -1,7 +1,8 @@
 """A run made of an encoder that came in a file, from which trials may start.
 
-The one idea: a file's tensors say the sizes of their network; what they do not tell comes from the file's notes, or is the
-paper's. A file of ours also says which run and which signals it learnt from.
+The one idea: a file's tensors say the sizes of their network; what they do not tell comes from the
+file's notes, or is the paper's. A file of ours also says which run and which signals it learnt
+from.
 """
 
 import hashlib
@@ -35,22 +36,26 @@ def adopt(
     """Make a finished pre-training of an encoder that came in a file, from which trials may start.
 
     Args:
-        file: see `weights.open_file`. What sat on the encoder (MAE's decoder, projectors, classifiers) is left behind.
+        file: see `weights.open_file`. What sat on the encoder (MAE's decoder, projectors,
+            classifiers) is left behind.
         runs: the folder of runs.
         part: "ecg" or "cmr".
         space, label: the first folder and the system's word in the run's name.
         heads: attention heads of an ECG encoder, where neither the file's notes nor its width tell.
 
     Returns:
-        The run's name, `<space>/pretrain/<part>/<label>/default/seed=0`; one that is there already, of the same file, stays.
+        The run's name, `<space>/pretrain/<part>/<label>/default/seed=0`; one that is there already,
+        of the same file, stays.
 
     Raises:
-        InputError: the file cannot be read or holds another kind of network; or a run of this name is of another file.
+        InputError: the file cannot be read or holds another kind of network; or a run of this name
+            is of another file.
     """
     for option, word in (("--space", space), ("--label", label)):
         if not WORD.fullmatch(word):
             raise InputError(
-                f"{option} '{word}': use letters, digits, '.', '-', '+' and '_' only; it names a folder"
+                f"{option} '{word}': use letters, digits, '.', '-', '+' and '_' only; it names a "
+                "folder"
             )
     weight_file = weights.open_file(file)
     tensors = _with_counters(weight_file.encoder(part))
@@ -96,7 +101,9 @@ def _trial(space: str, part: str, label: str, network: Network) -> Trial:
 
 
 def _provenance(weight_file: weights.File, left_behind: list[str]) -> dict[str, Any]:
-    """Where imported weights are from; of a file of ours also which run and which signals they have learnt from."""
+    """Where imported weights are from; of a file of ours also which run and which signals they have
+    learnt from.
+    """
     origin: dict[str, Any] = {
         "file": weight_file.path.name,
         "layout": weight_file.layout,
@@ -133,7 +140,8 @@ def _with_counters(tensors: Arrays) -> Arrays:
 def network_of(
     weight_file: weights.File, part: str, tensors: Arrays, heads: int | None = None
 ) -> Network:
-    """The sizes that these tensors are of; what they do not tell comes from the file's notes or is the paper's.
+    """The sizes that these tensors are of; what they do not tell comes from the file's notes or is
+    the paper's.
 
     Raises:
         InputError: it is no network of this package.
@@ -165,14 +173,16 @@ def _signal_sizes(path: Path, tensors: Arrays, heads: int | None) -> Network:
         or ecg.SAMPLES % kernel[-1]
     ):
         raise InputError(
-            f"{path}: patches of {kernel[1:]} and {rows} positions; only patches of one lead, (1, 1, n), that fill up to "
+            f"{path}: patches of {kernel[1:]} and {rows} positions; only patches of one lead, (1, "
+            "1, n), that fill up to "
             f"{ecg.SAMPLES} samples of 12 leads, after a class token, are supported"
         )
     heads = heads or HEADS.get(width)
     if not heads or width % heads or width % 4:
         other_than = "" if not heads else f", not {heads}"
         raise InputError(
-            f"{path}: an encoder of width {width} needs the number of its attention heads{other_than}; give --heads"
+            f"{path}: an encoder of width {width} needs the number of its attention "
+            f"heads{other_than}; give --heads"
         )
     return Network(crop=crop, patch=kernel[-1], width=width, depth=depth, heads=heads)
 
@@ -180,7 +190,8 @@ def _signal_sizes(path: Path, tensors: Arrays, heads: int | None) -> Network:
 def _image_sizes(path: Path, tensors: Arrays, image_size: int) -> Network:
     if "layer1.0.conv3.weight" not in tensors:
         raise InputError(
-            f"{path}: no 'layer1.0.conv3'; only ResNets of bottlenecks, such as ResNet-50, are supported"
+            f"{path}: no 'layer1.0.conv3'; only ResNets of bottlenecks, such as ResNet-50, are "
+            "supported"
         )
     blocks = [
         {name.split(".")[1] for name in tensors if name.startswith(f"layer{i}.")}

@@ -1,7 +1,7 @@
 """Leads and times of an ECG that a run attends to.
 
-The one idea: a token stays where its lead and time put it, so what the pooling takes from a token is traced back through
-the blocks to patches. Passive: nothing here trains.
+The one idea: a token stays where its lead and time put it, so what the pooling takes from a token
+is traced back through the blocks to patches. Passive: nothing here trains.
 
 Source: attention rollout is of Abnar & Zuidema 2020, arXiv:2005.00928.
 """
@@ -21,27 +21,30 @@ from ecgcmr.signals import ecg as signals
 
 @torch.no_grad()
 def rollout(model: Model, ecg: np.ndarray) -> np.ndarray:
-    """Which leads and times of ECGs the embedding, or the answer, takes its content from: attention rollout.
+    """Which leads and times of ECGs the embedding, or the answer, takes its content from: attention
+    rollout.
 
         w = p · Â_L … Â_1,   Â_l = (A_l + I) / 2
 
-    A_l is the attention of block l, averaged over its heads; I is its residual connection. p is what pooling takes from each
-    token: the weights of the attention pool of a fine-tuned run, averaged over heads, else equal weights. The class token is
-    never pooled; what goes through it is left out.
+    A_l is the attention of block l, averaged over its heads; I is its residual connection. p is
+    what pooling takes from each token: the weights of the attention pool of a fine-tuned run,
+    averaged over heads, else equal weights. The class token is never pooled; what goes through it
+    is left out.
 
     Args:
         model: with an ECG encoder.
         ecg: (n, 12, 5000) mV, prepared.
 
     Returns:
-        (n, 12, times) float32, summing to 1 over the patches that the encoder sees; patch t is the `model.samples` / times
-        samples from t on. 1 / (12 · times) is the average.
+        (n, 12, times) float32, summing to 1 over the patches that the encoder sees; patch t is the
+        `model.samples` / times samples from t on. 1 / (12 · times) is the average.
 
     Raises:
         InputError: it has no ECG encoder, or its signals were prepared otherwise.
 
-    Source: Abnar & Zuidema 2020, with this model's pooling in place of the class token. The authors' plots shuffle the
-        tokens (mask ratio 0) and so give weights to wrong leads and times; here tokens keep their order.
+    Source: Abnar & Zuidema 2020, with this model's pooling in place of the class token. The
+        authors' plots shuffle the tokens (mask ratio 0) and so give weights to wrong leads and
+        times; here tokens keep their order.
     """
     encoder = model.ecg_encoder
     check_prepared_alike(

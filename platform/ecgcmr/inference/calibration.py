@@ -1,7 +1,8 @@
 """What answers mean: the recalibration of a risk, the interval and the usual range of a phenotype.
 
-The one idea: it is settled on the validation rows, which no run trained on and whose share of the ill is the cohort's. A
-shared model holds it as JSON in place of the rows, so it names nobody and serves without its cohort.
+The one idea: it is settled on the validation rows, which no run trained on and whose share of the
+ill is the cohort's. A shared model holds it as JSON in place of the rows, so it names nobody and
+serves without its cohort.
 """
 
 import json
@@ -29,7 +30,9 @@ FEWEST = 20  # subjects of whom percentiles are told
 
 @dataclass(frozen=True)
 class Disease:
-    """What the answers of a binary task mean: the recalibration, and the validation rows that it was made on."""
+    """What the answers of a binary task mean: the recalibration, and the validation rows that it
+    was made on.
+    """
 
     n: int
     positive: int
@@ -55,7 +58,8 @@ Meaning = dict[str, Disease | Phenotype]  # by column
 
 
 def meaning(seeds: Sequence[Run], task: Task) -> Meaning:
-    """What a task's answers mean: from the runs' predictions of validation rows, or as a shared model says.
+    """What a task's answers mean: from the runs' predictions of validation rows, or as a shared
+    model says.
 
     Raises:
         InputError: neither is there, or the seeds were judged on different rows.
@@ -69,7 +73,8 @@ def meaning(seeds: Sequence[Run], task: Task) -> Meaning:
     tables = [pd.read_parquet(path).query("split == 'val'") for path in paths]
     if not all(np.array_equal(tables[0].subject, table.subject) for table in tables):
         raise InputError(
-            f"{shared_file.parent}: the seeds were judged on different validation rows; train them on one cohort"
+            f"{shared_file.parent}: the seeds were judged on different validation rows; train them "
+            "on one cohort"
         )
     outputs = np.stack([_columns(table, "output", task) for table in tables])
     targets = _columns(tables[0], "target", task)
@@ -118,7 +123,8 @@ def meaning_record(meaning: Meaning) -> dict[str, Any]:
 def _shared_meaning(path: Path) -> Meaning:
     if not path.exists():
         raise InputError(
-            f"{path.parent}: neither predictions of its runs nor {CALIBRATION}; share it anew (ecgcmr share)"
+            f"{path.parent}: neither predictions of its runs nor {CALIBRATION}; share it anew "
+            "(ecgcmr share)"
         )
     try:
         return {

@@ -1,4 +1,6 @@
-"""Embeddings of a cohort: every shard becomes one file, so an interrupted run goes on where it stopped."""
+"""Embeddings of a cohort: every shard becomes one file, so an interrupted run goes on where it
+stopped.
+"""
 
 import json
 from collections.abc import Callable
@@ -25,12 +27,14 @@ def of_cohort(
     cpus: int | None = None,
     tick: Callable[[int], None] = lambda rows: None,
 ) -> dict[str, Any]:
-    """Embed every row of a cohort that has the signal; goes on where it was interrupted, and does nothing if it is done.
+    """Embed every row of a cohort that has the signal; goes on where it was interrupted, and does
+    nothing if it is done.
 
     Args:
         folder: of the run, see `open_encoder`.
         cohort_path: a complete cohort.
-        out: folder of `<split>/shard-….parquet` with `subject`, `split`, `embedding`, in the order of the cohort.
+        out: folder of `<split>/shard-….parquet` with `subject`, `split`, `embedding`, in the order
+            of the cohort.
         modality: of the encoder.
         device: of every worker; on GPUs one worker each.
         cpus: of a local Ray, if it has to be started.
@@ -40,7 +44,8 @@ def of_cohort(
         The content of `_embeddings.json`.
 
     Raises:
-        InputError: see `open_encoder`; signals of another recipe; `out` holds something else; a damaged shard.
+        InputError: see `open_encoder`; signals of another recipe; `out` holds something else; a
+            damaged shard.
     """
     encoder, cohort = open_encoder(folder, modality, "cpu"), dataset.open(cohort_path)
     check_prepared_alike(

@@ -26,12 +26,14 @@ def of_files(
     cpus: int | None = None,
     tick: Callable[[int], None] = lambda count: None,
 ) -> list[Refused]:
-    """Embed ECG files into Parquet with `key`, `source` and `embedding`; goes on where it was interrupted.
+    """Embed ECG files into Parquet with `key`, `source` and `embedding`; goes on where it was
+    interrupted.
 
     Args:
         folder: of the run, see `open_encoder`.
         sources: of `predict.recordings`.
-        out: a folder for `embeddings.parquet`, or, of more than `PART` recordings, for `embeddings-00000.parquet` and on.
+        out: a folder for `embeddings.parquet`, or, of more than `PART` recordings, for
+            `embeddings-00000.parquet` and on.
         device: of the encoder; on GPUs one worker each.
         cpus: of a local Ray, if it has to be started, which it is for more than `PART`.
         tick: is told how many files are done.

@@ -1,7 +1,7 @@
 """Parts of a work of embedding, one file each: a shard of a cohort, or some recordings.
 
-The one idea: what is there already is not done again, and memory holds a row group or a part per worker, whatever the size
-of all. Ray Data maps parts over workers that load the encoder once each.
+The one idea: what is there already is not done again, and memory holds a row group or a part per
+worker, whatever the size of all. Ray Data maps parts over workers that load the encoder once each.
 """
 
 import json
@@ -114,7 +114,9 @@ class Worker:
         return {"rows": job["rows"], "error": ""}
 
     def _groups(self, path: Path) -> Iterator[pa.Table]:
-        """Embeddings of a shard, one row group after the other; a group without the signal is an empty table."""
+        """Embeddings of a shard, one row group after the other; a group without the signal is an
+        empty table.
+        """
         name = self.encoder.modality
         with shards.open_shard(path, (name,)) as file:
             for group in range(file.num_row_groups):
@@ -136,7 +138,9 @@ def write_files(
     files: Sequence[tuple[str, str]],
     tick: Callable[[int], None] = lambda count: None,
 ) -> None:
-    """Write one part: the embeddings of some recordings; in the schema's metadata those that could not be served."""
+    """Write one part: the embeddings of some recordings; in the schema's metadata those that could
+    not be served.
+    """
     tables: list[pa.Table] = []
     refusals: list[tuple[str, str]] = []
     count = 0

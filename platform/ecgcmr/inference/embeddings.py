@@ -1,6 +1,8 @@
-"""Embeddings on disk: Parquet with `_embeddings.json`, which comes last and says what they are embeddings of.
+"""Embeddings on disk: Parquet with `_embeddings.json`, which comes last and says what they are
+embeddings of.
 
-While they are made `_request.json` says what of, so an interrupted run goes on, and other embeddings are not mixed in.
+While they are made `_request.json` says what of, so an interrupted run goes on, and other
+embeddings are not mixed in.
 """
 
 import json
@@ -24,7 +26,9 @@ MANIFEST, REQUEST = "_embeddings.json", "_request.json"
 
 
 def table(words: dict[str, Any], embeddings: np.ndarray) -> pa.Table:
-    """Columns of words beside the column `embedding`, a fixed-size list of float32; `embeddings` is (n, width)."""
+    """Columns of words beside the column `embedding`, a fixed-size list of float32; `embeddings` is
+    (n, width).
+    """
     width = embeddings.shape[1]
     values = pa.FixedSizeListArray.from_arrays(
         pa.array(np.ascontiguousarray(embeddings, np.float32).ravel()), width

@@ -1,6 +1,8 @@
-"""A model on disk: a folder of final runs, five seeds for each task; which of them answer, and their networks.
+"""A model on disk: a folder of final runs, five seeds for each task; which of them answer, and
+their networks.
 
-This file computes no answer. What answers mean is in `calibration`; `share` makes a folder that serves without its cohort.
+This file computes no answer. What answers mean is in `calibration`; `share` makes a folder that
+serves without its cohort.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,7 +28,8 @@ def runs_in(folder: Path) -> list[Run]:
     """The finished ECG networks of stage "final" below a folder, by name.
 
     Args:
-        folder: of a search space (`runs/toy`), of its final runs (`runs/toy/final`), of a task, or of one run.
+        folder: of a search space (`runs/toy`), of its final runs (`runs/toy/final`), of a task, or
+            of one run.
 
     Raises:
         InputError: see `records`; none in it, or of several search spaces.
@@ -39,11 +42,13 @@ def runs_in(folder: Path) -> list[Run]:
     spaces = sorted({run.trial.space for run in finals})
     if len(spaces) > 1:
         raise InputError(
-            f"model {folder}: holds search spaces {', '.join(spaces)}; name one, e.g. {folder / spaces[0]}"
+            f"model {folder}: holds search spaces {', '.join(spaces)}; name one, e.g. "
+            f"{folder / spaces[0]}"
         )
     if not finals:
         raise InputError(
-            f"model {folder}: holds no final run on ECGs; run  ecgcmr seeds  first, or name another folder"
+            f"model {folder}: holds no final run on ECGs; run  ecgcmr seeds  first, or name "
+            "another folder"
         )
     return finals
 
@@ -76,14 +81,16 @@ def _run_of(folder: Path) -> Run:
 
 
 def of_system(finals: Sequence[Run], system: str | None) -> dict[str, list[Run]]:
-    """The runs of one system by task: with all labels, of the best point, in the order of the seeds.
+    """The runs of one system by task: with all labels, of the best point, in the order of the
+    seeds.
 
     Args:
         finals: of `runs_in`.
         system: its label; None for the only one there is, or MMCL.
 
     Raises:
-        InputError: no such system, several without MMCL among them, or a task whose every seed diverged.
+        InputError: no such system, several without MMCL among them, or a task whose every seed
+            diverged.
     """
     labels = sorted({run.trial.label for run in finals})
     if system is None:
@@ -106,7 +113,8 @@ def of_system(finals: Sequence[Run], system: str | None) -> dict[str, list[Run]]
         seeds = [run for run in standing if not run.diverged]
         if not seeds:
             raise InputError(
-                f"every seed of '{system}' on task '{task}' diverged; train it again with a lower lr"
+                f"every seed of '{system}' on task '{task}' diverged; train it again with a lower "
+                "lr"
             )
         by_task[task] = seeds
     return by_task
@@ -134,7 +142,8 @@ def cautions(run: Run, runs: Path) -> list[str]:
     if "imported" in run.provenance and not run.signal_recipes:
         file = run.provenance["imported"].get("file", "the file")
         lines.append(
-            f"{file} says nothing of how its signals were prepared; yours are prepared as docs/presets.md says"
+            f"{file} says nothing of how its signals were prepared; yours are prepared as "
+            "docs/presets.md says"
         )
     if line := selection.contradiction(run.folder.parents[1], run.trial.take):
         lines.append(line)

@@ -1,7 +1,9 @@
-"""What a run learnt, as a file for elsewhere: safetensors, the layout of the paper's published weights, or ONNX.
+"""What a run learnt, as a file for elsewhere: safetensors, the layout of the paper's published
+weights, or ONNX.
 
-The one idea: a file says what it is. safetensors and ONNX carry the sizes, the run and how its signals were prepared; an
-ONNX graph takes millivolts and standardises them itself, so that nobody can forget to. This is the door to ONNX.
+The one idea: a file says what it is. safetensors and ONNX carry the sizes, the run and how its
+signals were prepared; an ONNX graph takes millivolts and standardises them itself, so that nobody
+can forget to. This is the door to ONNX.
 """
 
 import importlib
@@ -37,15 +39,18 @@ def write(
     Args:
         run: see `model.find`.
         out: the file, with the ending that `ENDINGS` has for its form.
-        form: "safetensors" (every part, with notes), "authors" (one encoder) or "onnx" (the ECG encoder, and what answers).
+        form: "safetensors" (every part, with notes), "authors" (one encoder) or "onnx" (the ECG
+            encoder, and what answers).
         runs: see `model.find`.
-        part: "ecg" or "cmr": the only one that is written; needed where a run has both and the form holds one.
+        part: "ecg" or "cmr": the only one that is written; needed where a run has both and the form
+            holds one.
 
     Returns:
         What is in it, a line each.
 
     Raises:
-        InputError: see `model.open_run`; a wrong ending, a part that is not there, or ONNX is not installed or disagrees.
+        InputError: see `model.open_run`; a wrong ending, a part that is not there, or ONNX is not
+            installed or disagrees.
     """
     if form not in ENDINGS:
         raise unknown("format", form, ENDINGS)
@@ -67,19 +72,23 @@ def write(
     encoders = [name for name in parts if name in weights.PUBLISHED]
     if not part and len(encoders) > 1:
         raise InputError(
-            f"run '{run_model.run.name}' has encoders {' and '.join(encoders)}; choose one with --part"
+            f"run '{run_model.run.name}' has encoders {' and '.join(encoders)}; choose one with "
+            "--part"
         )
     chosen_part = part or encoders[0]
     if chosen_part not in weights.PUBLISHED:
         raise InputError(
-            f"--part {chosen_part}: the published layout is of encoders; choose one of {', '.join(encoders)}"
+            f"--part {chosen_part}: the published layout is of encoders; choose one of "
+            f"{', '.join(encoders)}"
         )
     weights.publish(out, chosen_part, weight_file.encoder(chosen_part))
     return [f"{chosen_part}: {len(weights.read(out, chosen_part))} tensors in the published layout"]
 
 
 def notes(run_model: Model) -> dict[str, str]:
-    """What a file says about a run: version, name and fingerprint, method, preset, sizes, and the recipe of its signals."""
+    """What a file says about a run: version, name and fingerprint, method, preset, sizes, and the
+    recipe of its signals.
+    """
     cohort = run_model.run.provenance.get("cohort", {})
     return {
         "ecgcmr": run_model.run.provenance["versions"]["ecgcmr"],
@@ -93,7 +102,7 @@ def notes(run_model: Model) -> dict[str, str]:
     }
 
 
-# -- ONNX --------------------------------------------------------------------------------------------------------------
+# -- ONNX ------------------------------------------------------------------------------------------
 
 
 class Graph(nn.Module):
@@ -127,8 +136,9 @@ class Graph(nn.Module):
             ecg_mv: (n, 12, 5000) mV, prepared as the run's recipe says: leads, 500 Hz, cleaned.
 
         Returns:
-            The mean token, (n, width). Of a fine-tuned run what its last layer reads, and the probability of the disease,
-            (n, 1), not calibrated, or phenotypes in their units, (n, phenotypes).
+            The mean token, (n, width). Of a fine-tuned run what its last layer reads, and the
+            probability of the disease, (n, 1), not calibrated, or phenotypes in their units, (n,
+            phenotypes).
         """
         tokens = self.encoder(inputs.to_model({"ecg": ecg_mv})["ecg"][..., : self.samples])
         if self.task is None or self.head is None:
@@ -155,7 +165,8 @@ def _write_onnx(run_model: Model, out: Path) -> list[str]:
     worst = disagreement(graph, lambda x: session.run(None, {"ecg_mv": x}))
     if not worst <= TOLERANCE:
         raise InputError(
-            f"{out}: ONNX Runtime differs from PyTorch by {worst:.1e}, more than {TOLERANCE:g}; not written"
+            f"{out}: ONNX Runtime differs from PyTorch by {worst:.1e}, more than {TOLERANCE:g}; "
+            "not written"
         )
     files.write_whole(out, lambda aside: aside.write_bytes(blob))
     outputs = ", ".join(
@@ -164,7 +175,8 @@ def _write_onnx(run_model: Model, out: Path) -> list[str]:
     return [
         f"input ecg_mv (n, 12, {ecg.SAMPLES}) float32: {_contract(graph)['input']}",
         outputs,
-        f"opset {OPSET}; ONNX Runtime and PyTorch differ by at most {worst:.1e} (batches of 1 and 3)",
+        f"opset {OPSET}; ONNX Runtime and PyTorch differ by at most {worst:.1e} (batches of 1 and "
+        "3)",
     ]
 
 
@@ -198,7 +210,10 @@ def _onnx_model(graph: Graph) -> Any:
 def _contract(graph: Graph) -> dict[str, str]:
     """What goes in and comes out, in words that travel with the graph."""
     words = {
-        "input": f"mV, leads {' '.join(ecg.LEADS)}, {ecg.RATE_HZ} Hz, cleaned as `cohort` says; standardised inside",
+        "input": (
+            f"mV, leads {' '.join(ecg.LEADS)}, {ecg.RATE_HZ} Hz, cleaned as `cohort` says; "
+            "standardised inside"
+        ),
     }
     width, extent = graph.encoder.cls_token.shape[-1], f"the first {graph.samples} samples"
     if graph.task is None:
@@ -213,7 +228,8 @@ def _contract(graph: Graph) -> dict[str, str]:
 
 
 def disagreement(graph: nn.Module, runtime: Callable[[np.ndarray], Iterable[np.ndarray]]) -> float:
-    """The greatest difference of two computations, |a − b| / max(1, |b|), over batches of 1 and 3 recordings of noise.
+    """The greatest difference of two computations, |a − b| / max(1, |b|), over batches of 1 and 3
+    recordings of noise.
 
     Args:
         graph: gives a tuple of arrays for (n, 12, 5000) mV.

@@ -1,7 +1,8 @@
 """What a finished run learnt, as networks for evaluation.
 
-The one idea: a run's folder is all there is to know about a model. Its trial says the sizes, its tensors say the rest, so
-runs that were pre-trained, fine-tuned and imported open alike. This file trains nothing and reads no signals.
+The one idea: a run's folder is all there is to know about a model. Its trial says the sizes, its
+tensors say the rest, so runs that were pre-trained, fine-tuned and imported open alike. This file
+trains nothing and reads no signals.
 """
 
 from collections.abc import Mapping
@@ -31,8 +32,9 @@ class Model:
 
     Attributes:
         run: the run.
-        ecg: its ECG encoder as fine-tuning has it: for whole ECGs (positions of a pre-training are stretched over them), or
-            with the preset `authors` for their first half, and without a final norm. None if it has none.
+        ecg: its ECG encoder as fine-tuning has it: for whole ECGs (positions of a pre-training are
+            stretched over them), or with the preset `authors` for their first half, and without a
+            final norm. None if it has none.
         cmr: its image encoder, or None.
         head: what answers from the ECG encoder's tokens, in a fine-tuned run; else None.
         encoders: every encoder, by its signal.
@@ -117,7 +119,8 @@ def open_run(word: str | Path, runs: Path = Path("runs")) -> Model:
         stage = f"of stage '{trial.stage}' and method '{trial.method}'"
         why = "diverged" if run.diverged else stage
         raise InputError(
-            f"run '{run.name}' kept no weights ({why}); name a pre-training or a final run of a network"
+            f"run '{run.name}' kept no weights ({why}); name a pre-training or a final run of a "
+            "network"
         )
     file = weights.open_file(folder / store.ENCODER)
     parts_there = {tensor.split(".")[0] for tensor in file.tensors}
@@ -138,7 +141,8 @@ def open_run(word: str | Path, runs: Path = Path("runs")) -> Model:
 
 
 def supervised_network(part: str, tensors: Arrays, trial: Trial, head: Arrays | None = None) -> Any:
-    """A supervised network with this encoder, which sees what fine-tuning shows it, and with this head if it has one.
+    """A supervised network with this encoder, which sees what fine-tuning shows it, and with this
+    head if it has one.
 
     Raises:
         InputError: names or shapes are not of the trial's network.

@@ -46,7 +46,8 @@ def of_subject(run: Run, cohort: Cohort, subject: str) -> Pair:
     index = visits[presence.has(visits, *needs)].head(1)
     if index.empty:
         raise InputError(
-            f"{cohort.path}: subject '{subject}' lacks {similarity.titles(needs)}; a similarity map needs both"
+            f"{cohort.path}: subject '{subject}' lacks {similarity.titles(needs)}; a similarity "
+            "map needs both"
         )
     (similarities,) = similarity.maps_for([run], cohort, index).values()
     if index["split"].iloc[0] == "test":
@@ -56,7 +57,8 @@ def of_subject(run: Run, cohort: Cohort, subject: str) -> Pair:
 
 
 def of_files(run: Run, ecg_file: Path, image_file: Path) -> Pair:
-    """The similarity map of an ECG file and an image's, e.g. a short-axis stack, prepared as the run's cohort was.
+    """The similarity map of an ECG file and an image's, e.g. a short-axis stack, prepared as the
+    run's cohort was.
 
     Raises:
         InputError: a file cannot serve, the run's signals were prepared as files no

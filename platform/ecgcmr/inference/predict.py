@@ -1,9 +1,10 @@
 """From an ECG file to the risk of each disease and the phenotypes: a finished model, served.
 
-The one idea: a recording goes the way of the cohort's own (`ecg.prepare`, float16, normalisation), so a subject of the
-cohort gets the answers that the runs stored, to the rounding of the precision that they ran in; they are served in
-float32, alike on every machine. What was prepared by another recipe is refused. Which runs answer is in
-`ensemble`, what that means in `calibration`. Neither Ray nor a cohort is needed here.
+The one idea: a recording goes the way of the cohort's own (`ecg.prepare`, float16, normalisation),
+so a subject of the cohort gets the answers that the runs stored, to the rounding of the precision
+that they ran in; they are served in float32, alike on every machine. What was prepared by another
+recipe is refused. Which runs answer is in `ensemble`, what that means in `calibration`. Neither Ray
+nor a cohort is needed here.
 """
 
 import logging
@@ -34,10 +35,13 @@ from ecgcmr.tasks import Task
 log = logging.getLogger(__name__)
 
 BATCH = 32  # recordings held and answered at once
-NOTE = "A result of research. ecgcmr is no medical device; its answers must not guide the care of a patient."
+NOTE = (
+    "A result of research. ecgcmr is no medical device; its answers must not guide the care of a "
+    "patient."
+)
 
 
-# -- answers -----------------------------------------------------------------------------------------------------------
+# -- answers ---------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -48,8 +52,9 @@ class Answer:
         name, title, kind: of the disease ("risk") or phenotype ("phenotype").
         unit: of the value; "" for a risk, which lies in [0, 1].
         value: the calibrated risk, or the mean of the seeds' phenotypes.
-        low, high: a risk's 95 % interval over seeds and calibration (`Recalibration.risk`); or where 90 % of measured
-            phenotypes lie (`statistics.conformal`). NaN where the cohort was too small to tell.
+        low, high: a risk's 95 % interval over seeds and calibration (`Recalibration.risk`); or
+            where 90 % of measured phenotypes lie (`statistics.conformal`). NaN where the cohort was
+            too small to tell.
         sd: spread of the seeds' own values; NaN of one seed.
         cohort: the cohort's prevalence, or the median of its phenotype.
         cohort_low, cohort_high: its 5th and 95th percentile; NaN for a risk.
@@ -77,7 +82,8 @@ class Prediction:
         source: the file, with `#n` for one of several recordings in it.
         answers: of every disease and phenotype.
         repairs: what was settled before, in words.
-        ecg: (12, 5000) float32 mV, as the model's cohort holds ECGs: cleaned, at 500 Hz; None if it was not kept.
+        ecg: (12, 5000) float32 mV, as the model's cohort holds ECGs: cleaned, at 500 Hz; None if it
+            was not kept.
     """
 
     key: str
@@ -161,7 +167,8 @@ class Model:
             ecgs: (n, 12, 5000) mV, prepared; rounded to float16 as in a shard.
 
         Returns:
-            (seeds, n, columns) float64: the probability at balanced classes, or phenotypes in their units.
+            (seeds, n, columns) float64: the probability at balanced classes, or phenotypes in their
+            units.
         """
         x = inputs.held(np.asarray(ecgs, np.float16), "ecg", self.device)
         return {
@@ -207,7 +214,9 @@ class Model:
         return prediction
 
     def predict_all(self, sources: Iterable[str | Path]) -> Iterator[Prediction | Refused]:
-        """Answer ECG files, and all in folders, in their order; what cannot be served comes with the reason."""
+        """Answer ECG files, and all in folders, in their order; what cannot be served comes with
+        the reason.
+        """
         return self.predict_recordings(recordings(sources))
 
     def predict_recordings(
@@ -298,8 +307,8 @@ def load(folder: Path | str, system: str | None = None, device: str | None = Non
         device: "cpu", "cuda" …; by default a GPU if there is one.
 
     Raises:
-        InputError: see `runs_in`, `of_system` and `network` of `ensemble`, and `calibration.meaning`; tasks of
-            several cohorts.
+        InputError: see `runs_in`, `of_system` and `network` of `ensemble`, and
+            `calibration.meaning`; tasks of several cohorts.
     """
     folder, place = Path(folder), hardware.device(device)
     seeds_by_task = ensemble.of_system(ensemble.runs_in(folder), system)
@@ -309,7 +318,8 @@ def load(folder: Path | str, system: str | None = None, device: str | None = Non
     cohorts = sorted({str(run.provenance["cohort"]["fingerprint"]) for run in all_runs})
     if len(cohorts) > 1:
         raise InputError(
-            f"model {folder}: runs of different cohorts ({', '.join(cohorts)}); name the folder of one task"
+            f"model {folder}: runs of different cohorts ({', '.join(cohorts)}); name the folder of "
+            "one task"
         )
     return Model(
         folder, [_task_model(name, seeds, place) for name, seeds in seeds_by_task.items()], place
@@ -334,7 +344,7 @@ def _task_model(name: str, seeds: Sequence[Run], device: torch.device) -> TaskMo
     )
 
 
-# -- which ECGs --------------------------------------------------------------------------------------------------------
+# -- which ECGs ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
@@ -387,11 +397,13 @@ def prepare(reader: str, source: str) -> Prepared | Refused:
     return Prepared(record.key, source, prepared_ecg, (*record.repairs, *words))
 
 
-# -- what is written ---------------------------------------------------------------------------------------------------
+# -- what is written -------------------------------------------------------------------------------
 
 
 def table(predictions: Iterable[Prediction | Refused]) -> pd.DataFrame:
-    """One row per ECG and answer, and one per file that was refused: `key`, `source`, the fields of `Answer`, `refused`."""
+    """One row per ECG and answer, and one per file that was refused: `key`, `source`, the fields of
+    `Answer`, `refused`.
+    """
     rows: list[dict[str, Any]] = []
     for prediction in predictions:
         if isinstance(prediction, Refused):

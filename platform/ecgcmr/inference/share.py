@@ -1,4 +1,6 @@
-"""A folder of a model that can be handed on: all that serving needs of one system, and no row about a person."""
+"""A folder of a model that can be handed on: all that serving needs of one system, and no row about
+a person.
+"""
 
 import os
 import shutil
@@ -15,14 +17,16 @@ from ecgcmr.runs import Run
 def share(folder: Path | str, out: Path | str, system: str | None = None) -> dict[str, list[Run]]:
     """Make a folder that holds all that serving needs of one system, and no row about a person.
 
-    Weights, records and what the answers mean; neither predictions nor pseudonyms. Counts and percentiles of the validation
-    rows are in it, as are prevalence and the fingerprint of the cohort.
+    Weights, records and what the answers mean; neither predictions nor pseudonyms. Counts and
+    percentiles of the validation rows are in it, as are prevalence and the fingerprint of the
+    cohort.
 
     Returns:
         The runs that were copied, by task.
 
     Raises:
-        InputError: see `ensemble.runs_in`, `ensemble.of_system` and `calibration.meaning`; or `out` is there already.
+        InputError: see `ensemble.runs_in`, `ensemble.of_system` and `calibration.meaning`; or `out`
+            is there already.
     """
     out, seeds_by_task = Path(out), ensemble.of_system(ensemble.runs_in(Path(folder)), system)
     if out.exists():

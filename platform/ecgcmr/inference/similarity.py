@@ -1,8 +1,8 @@
 """Regions of an image that an ECG resembles: the similarity maps of Figure 6.
 
-The one idea: image encoder and projector are applied as in contrastive learning but for the pooling between them, so each
-location of the last feature map gets its own place in the space where the ECG lies, and a cosine says how near. Passive:
-nothing here trains.
+The one idea: image encoder and projector are applied as in contrastive learning but for the pooling
+between them, so each location of the last feature map gets its own place in the space where the ECG
+lies, and a cosine says how near. Passive: nothing here trains.
 
 Source: paper, sections III-C and V-E.
 """
@@ -29,7 +29,8 @@ from ecgcmr.trial import Trial
 
 
 def load(run: Run) -> MMCL:
-    """The method of a finished multimodal pre-training with the weights it kept, projectors included, for evaluation.
+    """The method of a finished multimodal pre-training with the weights it kept, projectors
+    included, for evaluation.
 
     Raises:
         InputError: it has diverged, is of another method, or kept no projectors.
@@ -37,7 +38,8 @@ def load(run: Run) -> MMCL:
     trial, runs = multimodal(run), run.home
     if run.diverged:
         raise InputError(
-            f"trial '{run.name}' diverged and left no weights; delete {run.folder} and pre-train with a lower lr"
+            f"trial '{run.name}' diverged and left no weights; delete {run.folder} and pre-train "
+            "with a lower lr"
         )
     method: MMCL = loop.build(trial)
     for part in method.parts:
@@ -46,7 +48,8 @@ def load(run: Run) -> MMCL:
         projectors = store.weights(runs, run.name, "head")
     except InputError as error:
         raise InputError(
-            f"trial '{run.name}' was made before projectors were kept; delete {run.folder} and pre-train it again "
+            f"trial '{run.name}' was made before projectors were kept; delete {run.folder} and "
+            "pre-train it again "
             "(ecgcmr pretrain)"
         ) from error
     loading.into(method.head, projectors, "head")
@@ -61,7 +64,8 @@ def multimodal(run: Run) -> Trial:
     """
     if run.trial.method != "mmcl":
         raise InputError(
-            f"trial '{run.name}' is of method '{run.trial.method}'; similarity maps need one of method 'mmcl'"
+            f"trial '{run.name}' is of method '{run.trial.method}'; similarity maps need one of "
+            "method 'mmcl'"
         )
     return run.trial
 
@@ -72,12 +76,14 @@ def maps(method: MMCL, ecg: Tensor, image: Tensor) -> Tensor:
 
         s_p = z_i^p · z_s / (|z_i^p| |z_s|),   z_i^p = g_i(f_i(x_i)_p),   z_s = g_s(f_s(x_s))
 
-    f_i(x_i)_p is the last feature map of the image encoder at location p, before pooling. Views are those of evaluation.
+    f_i(x_i)_p is the last feature map of the image encoder at location p, before pooling. Views are
+    those of evaluation.
 
     Args:
-        method: trained on these two signals; its batch norms use the statistics they tracked, so that a row depends on its
-            own subject alone.
-        ecg: x_s, of the method's first signal, as networks read it (`inputs.to_model`), e.g. (n, 12, time).
+        method: trained on these two signals; its batch norms use the statistics they tracked, so
+            that a row depends on its own subject alone.
+        ecg: x_s, of the method's first signal, as networks read it (`inputs.to_model`), e.g. (n,
+            12, time).
         image: x_i, likewise of its second, e.g. (n, 3, side, side).
 
     Raises:
@@ -86,10 +92,11 @@ def maps(method: MMCL, ecg: Tensor, image: Tensor) -> Tensor:
     Returns:
         (n, h, w) in [−1, 1]; 7 × 7 for 210 pixels. Row 0 is the top of the image.
 
-    Source: section III-C. The authors' code upsamples the map to 14 × 14 before projecting and divides the cosine by 0.8;
-        neither is in the text.
+    Source: section III-C. The authors' code upsamples the map to 14 × 14 before projecting and
+        divides the cosine by 0.8; neither is in the text.
     """
-    # The image is encoded twice, once for nothing: for a few subjects cheaper than a second way to project an ECG.
+    # The image is encoded twice, once for nothing: for a few subjects cheaper than a second way to
+    # project an ECG.
     first, second = method.needs
     signal, _ = method.project({first: ecg, second: image}, {})
     view = method.views[second](image, {})
@@ -104,20 +111,23 @@ def maps_for(runs: Sequence[Run], cohort: Cohort, index: pd.DataFrame) -> dict[s
     Args:
         runs: multimodal pre-trainings, one per system.
         cohort: the subjects' cohort.
-        index: rows of `cohort.rows()` with the signals of every system, a few: all are computed at once.
+        index: rows of `cohort.rows()` with the signals of every system, a few: all are computed at
+            once.
 
     Returns:
         name -> (n, h, w) float32, in the order of `index`.
 
     Raises:
-        InputError: see `load`; a system learnt from signals prepared otherwise; a row lacks a signal.
+        InputError: see `load`; a system learnt from signals prepared otherwise; a row lacks a
+            signal.
     """
     pairs = {run.name: multimodal(run).task.split("+") for run in runs}
     needs = list(dict.fromkeys(signal for pair in pairs.values() for signal in pair))
     lacking = index[~presence.has(index, *needs)]
     if len(lacking):
         raise InputError(
-            f"{cohort.path}: {len(lacking)} of the {len(index)} chosen rows lack {titles(needs)}; leave them out"
+            f"{cohort.path}: {len(lacking)} of the {len(index)} chosen rows lack {titles(needs)}; "
+            "leave them out"
         )
     for run, pair in zip(runs, pairs.values(), strict=True):
         check_prepared_alike(

@@ -13,7 +13,8 @@ from ecgcmr.errors import InputError
 from ecgcmr.signals import ALWAYS
 
 CASES = 4  # as many as Figure 6 has
-# (caption, phenotypes, sign): the row where sign · phenotype is greatest; sign 0 asks for the row nearest the medians.
+# (caption, phenotypes, sign): the row where sign · phenotype is greatest; sign 0 asks for the row
+# nearest the medians.
 RULES = (
     ("Typical heart", ("LVEDV", "LVEF"), 0),
     ("Largest left ventricle", ("LVEDV",), 1),
@@ -25,24 +26,27 @@ UNRULED = "Next in file order"
 
 
 def cases(cohort: Cohort, split: str = "val") -> pd.DataFrame:
-    """Four subjects to look at, chosen by phenotype and never by map: one typical heart and three extreme ones.
+    """Four subjects to look at, chosen by phenotype and never by map: one typical heart and three
+    extreme ones.
 
-    Each rule of `RULES` in turn takes the subject that fits it best of those not yet taken, the first in file order of
-    equals; rules whose phenotypes nobody has are passed over. What is then lacking is filled up in file order.
-    "Typical" is the least Σ ((x − median) / sd)² over LVEDV and LVEF.
+    Each rule of `RULES` in turn takes the subject that fits it best of those not yet taken, the
+    first in file order of equals; rules whose phenotypes nobody has are passed over. What is then
+    lacking is filled up in file order. "Typical" is the least Σ ((x − median) / sd)² over LVEDV and
+    LVEF.
 
     Args:
         cohort: the cohort.
         split: whose rows; validation by default, since only final runs read the test split.
 
     Returns:
-        Rows of the cohort's index with a column `caption` before them, at most four, of different subjects; a caption's
-        first line names the rule, a second one the phenotypes.
+        Rows of the cohort's index with a column `caption` before them, at most four, of different
+        subjects; a caption's first line names the rule, a second one the phenotypes.
 
     Raises:
         InputError: no row of the split has both signals.
 
-    Source: the kinds are ours; the paper's Figure 6 shows occlusion, motion and extreme morphology, chosen by eye.
+    Source: the kinds are ours; the paper's Figure 6 shows occlusion, motion and extreme morphology,
+        chosen by eye.
     """
     rows = cohort.rows(split)
     candidates = rows[presence.has(rows, *ALWAYS)]
@@ -66,7 +70,9 @@ def cases(cohort: Cohort, split: str = "val") -> pd.DataFrame:
 
 
 def _fittest(rows: pd.DataFrame, columns: Sequence[str], sign: int) -> Any:
-    """The label of the row that fits a rule best; the first row for a rule of no phenotype; None if none has them."""
+    """The label of the row that fits a rule best; the first row for a rule of no phenotype; None if
+    none has them.
+    """
     if not columns:
         return rows.index[0]
     if not {*columns} <= {*rows.columns}:

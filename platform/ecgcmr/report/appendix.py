@@ -1,7 +1,9 @@
-"""What the page says beside results: who is in the cohort, what was trained how, and all it takes to run it again.
+"""What the page says beside results: who is in the cohort, what was trained how, and all it takes
+to run it again.
 
-Words and counts out of the cohort's manifest and index and of the trials' records; nothing is measured and nothing judged
-here. What is listed is listed completely: a reader who doubts a number finds the run that it comes from.
+Words and counts out of the cohort's manifest and index and of the trials' records; nothing is
+measured and nothing judged here. What is listed is listed completely: a reader who doubts a number
+finds the run that it comes from.
 """
 
 import dataclasses
@@ -56,7 +58,9 @@ def read(runs: Path) -> list[Run]:
 
 
 def order(trial: Trial) -> tuple[Any, ...]:
-    """Tasks and systems in the order of the tables, pre-trainings in that of their making, then by name."""
+    """Tasks and systems in the order of the tables, pre-trainings in that of their making, then by
+    name.
+    """
     labels, names = list(TITLES), [*SIGNALS, *tasks.TASKS]
     task = names.index(trial.task) if trial.task in names else len(names)
     label = labels.index(trial.label) if trial.label in labels else len(labels)
@@ -85,7 +89,7 @@ def sweeps(runs: Iterable[Run]) -> set[str]:
     return {name for name, several in rates.items() if len(several) > 1}
 
 
-# -- cohort ------------------------------------------------------------------------------------------------------------
+# -- cohort ----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,8 @@ class Box:
     Attributes:
         title: `found`, `readable` …
         n, unit: how many of what.
-        left: (how many, why) of those that the box before it had and this one has not, the largest number first.
+        left: (how many, why) of those that the box before it had and this one has not, the largest
+            number first.
         facts: (what, how many) of the box's own, e.g. how many are paired.
     """
 
@@ -114,8 +119,9 @@ class Box:
 def flow(manifest: Mapping[str, Any]) -> list[Box]:
     """From found to kept, as boxes.
 
-    The manifest's steps that count what the first one counts, and the last, are boxes; steps in between that count
-    something else (how many rows are paired, how many labelled) exclude nobody and are facts about the last.
+    The manifest's steps that count what the first one counts, and the last, are boxes; steps in
+    between that count something else (how many rows are paired, how many labelled) exclude nobody
+    and are facts about the last.
     """
     steps = manifest["flow"]
     unit = steps[0].get("unit", "recordings")
@@ -175,7 +181,9 @@ def repairs(manifest: Mapping[str, Any]) -> list[tuple[str, int]]:
 
 
 def characteristics(cohort: Cohort) -> list[tuple[str, ...]]:
-    """Lines of the table of who is in the cohort: age, sex, size and positives, per split and over all."""
+    """Lines of the table of who is in the cohort: age, sex, size and positives, per split and over
+    all.
+    """
     index, labels = cohort.rows(), cohort.manifest["labels"]
     parts = [*(index[index.split == split] for split in SPLITS), index]
     lines = [("Subject-visits", *(f"{len(rows):,}" for rows in parts))]
@@ -238,7 +246,7 @@ def _spread(values: pd.Series) -> str:
     return f"{values.mean():.1f} ± {values.std():.1f}" if len(values) > 1 else "—"
 
 
-# -- training ----------------------------------------------------------------------------------------------------------
+# -- training --------------------------------------------------------------------------------------
 
 
 def pretrainings(runs: Sequence[Run], rows: pd.DataFrame) -> list[dict[str, str]]:
@@ -273,7 +281,8 @@ def judged(trial: Trial) -> str:
 
 
 def starts(trial: Trial, swept: Collection[str]) -> str:
-    """`ECG: MMCL (lr=0.001)`, `ECG: MAE, CMR: SimCLR` or `random weights`; the rate where several were tried.
+    """`ECG: MMCL (lr=0.001)`, `ECG: MAE, CMR: SimCLR` or `random weights`; the rate where several
+    were tried.
 
     Trees start from nothing.
     """
@@ -299,7 +308,8 @@ def test_reads(runs: Path, runs_read: Iterable[Run]) -> str:
     counts = Counter(entry["trial"] for entry in store.test_reads(runs))
     if not counts:
         return (
-            f"No log of test reads lies beside the {len(finals):,} final runs: they were made before reads were logged."
+            f"No log of test reads lies beside the {len(finals):,} final runs: they were made "
+            "before reads were logged."
             if finals
             else "Nothing has read the test set yet."
         )
@@ -314,18 +324,26 @@ def test_reads(runs: Path, runs_read: Iterable[Run]) -> str:
     faults_said = [f"{n:,} {words}" for n, words in faults if n]
     total = f"The test set was read {counts.total():,} time{'s' if counts.total() != 1 else ''}"
     if faults_said:
-        return f"{total}, by {len(finals):,} final runs, and not once by each: {'; '.join(faults_said)}."
+        return (
+            f"{total}, by {len(finals):,} final runs, and not once by each: "
+            f"{'; '.join(faults_said)}."
+        )
     return f"{total}: once by each of the {len(finals):,} final runs, and by nothing else."
 
 
-# -- configuration -----------------------------------------------------------------------------------------------------
+# -- configuration ---------------------------------------------------------------------------------
 
 
 def commands(manifest: Mapping[str, Any], spaces: Sequence[str]) -> str:
-    """The commands that make the same cohort and run the same trials; a cohort does not know the folders it came from."""
+    """The commands that make the same cohort and run the same trials; a cohort does not know the
+    folders it came from.
+    """
     name, request = manifest["name"], manifest.get("request", {})
     if manifest["source"] == "synthetic":
-        command = f"ecgcmr cohort synth --subjects {request.get('subjects', sum(manifest['rows'].values()))}"
+        command = (
+            "ecgcmr cohort synth --subjects "
+            f"{request.get('subjects', sum(manifest['rows'].values()))}"
+        )
     else:
         readers = manifest.get("recipe", {}).get("readers", {})
         options = [
@@ -384,7 +402,9 @@ def versions() -> list[str]:
 
 
 def exact(runs: Sequence[Run], manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """(title, JSON) of what decides a result and is too long for a line: networks, presets, the cohort's recipe."""
+    """(title, JSON) of what decides a result and is too long for a line: networks, presets, the
+    cohort's recipe.
+    """
     sizes: dict[str, set[str]] = {}
     for trial in (run.trial for run in runs if run.trial.modality != "tabular"):
         sizes.setdefault(json.dumps(trials.to_json(trial)["network"], indent=1), set()).add(
@@ -401,7 +421,9 @@ def exact(runs: Sequence[Run], manifest: Mapping[str, Any]) -> list[tuple[str, s
 
 
 def grids(runs: Sequence[Run]) -> list[tuple[str, ...]]:
-    """Tasks, systems, values tried and number of points of every grid; systems and tasks of equal grids share a line."""
+    """Tasks, systems, values tried and number of points of every grid; systems and tasks of equal
+    grids share a line.
+    """
     cells: dict[tuple[Any, ...], list[Trial]] = {}
     for run in runs:
         if run.trial.stage == "grid":
@@ -432,7 +454,9 @@ def _values(members: Iterable[Trial]) -> str:
 
 
 def points(runs: Sequence[Run]) -> list[tuple[str, ...]]:
-    """Task, share of the labels, system, chosen point, points tried, epochs, start and seeds of the final runs."""
+    """Task, share of the labels, system, chosen point, points tried, epochs, start and seeds of the
+    final runs.
+    """
     grid_sizes = Counter(_cell(run.trial) for run in runs if run.trial.stage == "grid")
     finals = [run.trial for run in runs if run.trial.stage == "final"]
     swept, lines = sweeps(runs), Counter[tuple[str, ...]]()

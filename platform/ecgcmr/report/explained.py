@@ -1,7 +1,8 @@
-"""What a model looks at, as files: a similarity map of a pair, and attention over the leads and times of ECGs.
+"""What a model looks at, as files: a similarity map of a pair, and attention over the leads and
+times of ECGs.
 
-`inference.pairs` and `inference.attention` compute, `plots.heatmaps` and `plots.recordings` draw; here it is
-decided what lies beside what on disk.
+`inference.pairs` and `inference.attention` compute, `plots.heatmaps` and `plots.recordings` draw;
+here it is decided what lies beside what on disk.
 """
 
 from collections.abc import Callable, Iterable

@@ -1,7 +1,8 @@
 """Which runs and which subjects the figures of the page show.
 
 The files of `plots/` draw plain numbers; what these numbers are is decided here, by rules
-stated in the captions. A figure that nothing on disk can fill is left out, and one that should be there says why it is not.
+stated in the captions. A figure that nothing on disk can fill is left out, and one that should be
+there says why it is not.
 """
 
 from collections.abc import Sequence
@@ -47,7 +48,7 @@ class Drawing:
     note: str = ""
 
 
-# -- results -----------------------------------------------------------------------------------------------------------
+# -- results ---------------------------------------------------------------------------------------
 
 
 def figure4(evidence: Evidence, ending: str) -> Drawing | None:
@@ -67,8 +68,10 @@ def figure4(evidence: Evidence, ending: str) -> Drawing | None:
         for scatter in scatters
     ]
     caption = (
-        f"{len(panels)} of the 61 phenotypes, predicted from the ECG alone by {TITLES[OURS]} (mean over its seeds). Points: "
-        f"up to {paper.SHOWN} test subjects, drawn by lot; line: regression over all of them; r: mean over seeds."
+        f"{len(panels)} of the 61 phenotypes, predicted from the ECG alone by {TITLES[OURS]} (mean "
+        "over its seeds). Points: "
+        f"up to {paper.SHOWN} test subjects, drawn by lot; line: regression over all of them; r: "
+        "mean over seeds."
     )
     return Drawing(
         f"figure4{ending}", "Figure 4. CMR phenotypes from the ECG", caption, paper.figure4(panels)
@@ -95,7 +98,10 @@ def figure5(evidence: Evidence, ending: str) -> Drawing | None:
         }
     )
     note = f"Not drawn, as seeds are missing: {'; '.join(lacking)}." if lacking else ""
-    caption = "Test ROC AUC by the share of the labels used for fine-tuning. Bands: 95 % interval of the mean over seeds."
+    caption = (
+        "Test ROC AUC by the share of the labels used for fine-tuning. Bands: 95 % interval of the "
+        "mean over seeds."
+    )
     figure = paper.figure5(panels, ours=_title_of(OURS))
     return Drawing(f"figure5{ending}", "Figure 5. Few labels", caption, figure, note)
 
@@ -108,7 +114,9 @@ def _title_of(label: str) -> str:
 
 
 def figure6(cohort: Cohort, runs: Sequence[Run], space: str, ending: str) -> Drawing | None:
-    """Similarity maps of the multimodal systems on four validation subjects; None if no such system was pre-trained."""
+    """Similarity maps of the multimodal systems on four validation subjects; None if no such system
+    was pre-trained.
+    """
     name, title = f"figure6{ending}", "Figure 6. Where ECG and image agree"
     try:
         systems = mapped_systems(runs, space)
@@ -131,8 +139,10 @@ def figure6(cohort: Cohort, runs: Sequence[Run], space: str, ending: str) -> Dra
         for i, caption in enumerate(index["caption"])
     ]
     caption = (
-        "Cosine similarity of the whole ECG and each region of the same subject’s image, in the space where both were "
-        "aligned. Four subjects of the validation split, chosen by phenotype before any map was made."
+        "Cosine similarity of the whole ECG and each region of the same subject’s image, in the "
+        "space where both were "
+        "aligned. Four subjects of the validation split, chosen by phenotype before any map was "
+        "made."
     )
     return Drawing(name, title, caption, heatmaps.figure6(cases))
 
@@ -170,7 +180,8 @@ def forest(evidence: Evidence, layout: Layout, ending: str) -> Drawing | None:
         return None
     unit = "ROC AUC [points]" if metric == "auroc" else "Pearson's r"
     caption = (
-        f"{titles[layout.ours]} minus each other system, on the test subjects of both, with 95 % intervals. Filled: p below "
+        f"{titles[layout.ours]} minus each other system, on the test subjects of both, with 95 % "
+        "intervals. Filled: p below "
         "0.05 after Holm’s adjustment over this table."
     )
     figure = paper.forest(rows, f"difference in {unit}")
@@ -185,7 +196,9 @@ def _difference(comparison: Comparison, title: str, scale: float) -> paper.Diffe
 
 
 def reliability(evidence: Evidence, ending: str) -> Drawing | None:
-    """Calibration of our system, or of the first there is, before and after prior correction; None without answers."""
+    """Calibration of our system, or of the first there is, before and after prior correction; None
+    without answers.
+    """
     labels = [
         label
         for label in (OURS, BASELINE)
@@ -201,7 +214,10 @@ def reliability(evidence: Evidence, ending: str) -> Drawing | None:
             ]
     if not panels:
         return None
-    caption = f"Reliability of {TITLES[labels[0]]} on the test set, in ten bins of equal size; bars: 95 % intervals."
+    caption = (
+        f"Reliability of {TITLES[labels[0]]} on the test set, in ten bins of equal size; bars: 95 "
+        "% intervals."
+    )
     return Drawing(f"reliability{ending}", "Reliability", caption, paper.reliability(panels))
 
 
@@ -209,7 +225,7 @@ def _curve(name: str, bins: Bins) -> paper.ReliabilityCurve:
     return paper.ReliabilityCurve(name, bins.predicted, bins.observed, bins.low, bins.high, bins.n)
 
 
-# -- training and cohort -----------------------------------------------------------------------------------------------
+# -- training and cohort ---------------------------------------------------------------------------
 
 
 def training(runs: Sequence[Run]) -> list[Drawing]:
@@ -249,7 +265,10 @@ def training(runs: Sequence[Run]) -> list[Drawing]:
             )
         )
     if validations:
-        caption = "Fine-tuning on all labels: the selecting metric on the validation split, one line per seed."
+        caption = (
+            "Fine-tuning on all labels: the selecting metric on the validation split, one line per "
+            "seed."
+        )
         drawings.append(
             Drawing("curves-validation", "", caption, curves.validation(validations, metrics))
         )
@@ -257,7 +276,9 @@ def training(runs: Sequence[Run]) -> list[Drawing]:
 
 
 def example(cohort: Cohort) -> list[Drawing]:
-    """One subject of the validation split, with CMR if anyone has it; no name, no age: a picture is enough."""
+    """One subject of the validation split, with CMR if anyone has it; no name, no age: a picture is
+    enough.
+    """
     index = cohort.rows("val")
     index = index[presence.has(index, "ecg")]
     has_cmr = presence.has(index, "cmr")

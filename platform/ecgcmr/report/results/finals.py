@@ -1,8 +1,9 @@
 """The final runs: which of them stand for a system, and what they answered for whom.
 
-Seeds of two points of a grid are two systems: which point stands for the system is written beside the runs
-(`evaluation.selection`). And answers are compared subject by subject: runs of different modalities were judged on different
-people, so they are aligned by (subject, number of the visit) and cut to those that all share.
+Seeds of two points of a grid are two systems: which point stands for the system is written beside
+the runs (`evaluation.selection`). And answers are compared subject by subject: runs of different
+modalities were judged on different people, so they are aligned by (subject, number of the visit)
+and cut to those that all share.
 """
 
 import math
@@ -55,7 +56,8 @@ class Finals(PerSeed):
         wanted: seeds that belong here.
         diverged: seeds that ran and gave no number.
         subjects: numbers of test subjects that they were judged on, distinct, ascending.
-        note: says so if runs of several points lie on disk, or the grid was not run whole; else empty.
+        note: says so if runs of several points lie on disk, or the grid was not run whole; else
+            empty.
     """
 
     names: tuple[str, ...] = ()
@@ -134,7 +136,10 @@ def _note_of_other_points(points: Sequence[str], standing_point: str) -> str:
     if set(points) <= {standing_point}:
         return ""
     missing = "" if standing_point in points else ", which has none: run ecgcmr seeds"
-    return f"final runs of {len(points)} points exist; shown is {standing_point}, the chosen one{missing}."
+    return (
+        f"final runs of {len(points)} points exist; shown is {standing_point}, the chosen "
+        f"one{missing}."
+    )
 
 
 def _by_cell(rows: pd.DataFrame) -> Iterator[tuple[Cell, pd.DataFrame]]:
@@ -151,12 +156,13 @@ def halving_note(final: pd.DataFrame) -> str:
     )
 
 
-# -- answers -----------------------------------------------------------------------------------------------------------
+# -- answers ---------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
 class TestPredictions:
-    """What the seeds of a system answered on the test set, on the rows that all of them share, ordered by subject.
+    """What the seeds of a system answered on the test set, on the rows that all of them share,
+    ordered by subject.
 
     Attributes:
         subjects: (n,) pseudonyms; a subject with several visits occurs several times.
@@ -260,7 +266,9 @@ def on_common_subjects(
 
 
 def provenance(runs: Path, finals: Finals) -> Mapping[str, Any]:
-    """What the first of the runs says of itself; all seeds train on the same rows. Empty without runs."""
+    """What the first of the runs says of itself; all seeds train on the same rows. Empty without
+    runs.
+    """
     if not finals.names:
         return {}
     return read_run(store.folder(runs, finals.names[0])).provenance
