@@ -30,9 +30,7 @@ EXAMPLES = {
 
 
 def predict(args: argparse.Namespace, console: Console) -> int:
-    """Answer ECG files: calibrated risks and phenotypes, with intervals. What cannot be served is a
-    line and exit code 2.
-    """
+    """Answer ECG files: calibrated risks and phenotypes, with intervals. What cannot be served is a line and exit code 2."""
     predicting, page = lazy("inference.predict"), lazy("report.prediction") if args.page else None
     sources = predicting.recordings(args.file)
     if page and len(sources) > page.MOST:
@@ -91,9 +89,7 @@ def ecgs(n: int) -> str:
 
 
 def embed(args: argparse.Namespace, console: Console) -> int:
-    """Write embeddings of a cohort, or of ECG files, as Parquet. A file that cannot be served is a
-    line and exit code 2.
-    """
+    """Write embeddings of a cohort, or of ECG files, as Parquet. A file that cannot be served is a line and exit code 2."""
     if args.file and args.modality not in (None, "ecg"):
         raise InputError(
             f"--modality {args.modality}: only ECGs are embedded from files; name a cohort with "
@@ -133,9 +129,7 @@ def embed(args: argparse.Namespace, console: Console) -> int:
 
 
 def share(args: argparse.Namespace, console: Console) -> int:
-    """Make a folder of a model that can be handed on: all that predict needs, and no row about a
-    person.
-    """
+    """Make a folder of a model that can be handed on: all that predict needs, and no row about a person."""
     runs = lazy("inference.share").share(args.model, args.out, args.system)
     caution(args, console, next(iter(runs.values()))[0].folder)
     console.say(
@@ -145,8 +139,7 @@ def share(args: argparse.Namespace, console: Console) -> int:
 
 
 def explain(args: argparse.Namespace, console: Console) -> int:
-    """Draw what a run looks at: where in the CMR an ECG finds itself, or which leads and times of
-    ECGs it attends to.
+    """Draw what a run looks at: where in the CMR an ECG finds itself, or which leads and times of ECGs it attends to.
 
     A file that cannot be served is a line and exit code 2.
     """
