@@ -23,7 +23,7 @@ import torch
 from ecgcmr import methods, plugins, raw, signals, store, tasks
 from ecgcmr.cohort import build, check, presence, shards
 from ecgcmr.errors import Excluded, InputError
-from ecgcmr.inference import embed, explain
+from ecgcmr.inference import embed_cohort, pairs, similarity
 from ecgcmr.methods import losses
 from ecgcmr.nn import Network
 from ecgcmr.presets import PRESETS, Preset
@@ -304,13 +304,15 @@ def test_a_third_signal_goes_the_whole_way(two_signals, outside, tmp_path):
         assert result.status == "finished"
 
     folder = store.folder(runs, second.name)
-    made = embed.of_cohort(folder, cohort.path, tmp_path / "e", modality="echo", device="cpu")
+    made = embed_cohort.of_cohort(
+        folder, cohort.path, tmp_path / "e", modality="echo", device="cpu"
+    )
     assert (made["rows"], made["width"], made["pooling"]) == (54, 128, "pooled features")
     rows = index[presence.has(index, "ecg", "echo")].head(2)
     contrasted = read_run(runs / second.name)
-    maps = explain.maps_for([contrasted], cohort, rows)[second.name]
+    maps = similarity.maps_for([contrasted], cohort, rows)[second.name]
     assert maps.shape == (2, 2, 2)
-    pair = explain.pair(contrasted, cohort, rows["subject"].iloc[0])
+    pair = pairs.pair(contrasted, cohort, rows["subject"].iloc[0])
     assert np.array_equal(pair.image, cohort.load(rows, ("echo",))["echo"][0])
     assert len(recordings.stored("echo", pair.image).axes) == 3
 

@@ -1,7 +1,8 @@
 """A finished run, read from its folder: the only reader of `trial.json`.
 
-The one idea: a folder is finished when its record is there, and the record says all that others ask of a run: which trial
-it was, by which recipe it was made, how it ended, and how the signals that it learnt from were prepared.
+The one idea: a folder is finished when its record is there, and the record says all that others ask
+of a run: which trial it was, by which recipe it was made, how it ended, and how the signals that it
+learnt from were prepared.
 """
 
 import json
@@ -57,7 +58,9 @@ class Run:
 
     @property
     def home(self) -> Path:
-        """The folder of runs that it lies in, if its folders are called as its trial is; else the folder above it."""
+        """The folder of runs that it lies in, if its folders are called as its trial is; else the
+        folder above it.
+        """
         folder = self.folder.resolve()
         home = trials.runs_above(folder) if len(folder.parents) >= trials.DEPTH else folder.parent
         return home if store.folder(home, self.trial.name) == folder else folder.parent
@@ -108,7 +111,8 @@ def all_runs(runs: Path, without: Collection[str] = ()) -> Iterator[Run]:
 
 
 def folders_of(run: str | Path, runs: Path) -> list[Path]:
-    """The folders of the finished runs that a word means: one run's folder, one above some, or a name under `runs`.
+    """The folders of the finished runs that a word means: one run's folder, one above some, or a
+    name under `runs`.
 
     Raises:
         InputError: there is none.
@@ -119,7 +123,8 @@ def folders_of(run: str | Path, runs: Path) -> list[Path]:
         if inside := store.finished_folders(folder):
             return [path.resolve() for path in inside]
     raise InputError(
-        f"{run}: no finished run; give a run's folder (it holds {store.RECORD}) or its name under --runs"
+        f"{run}: no finished run; give a run's folder (it holds {store.RECORD}) or its name under "
+        "--runs"
     )
 
 
@@ -134,7 +139,8 @@ def is_finished(runs: Path, trial: Trial, cohort_fingerprint: str) -> bool:
         return False
     if differ := differing(read_run(folder).recipe, trials.recipe(trial, cohort_fingerprint)):
         raise InputError(
-            f"{folder} was made by another recipe: {differ}; use another --runs or delete the folder"
+            f"{folder} was made by another recipe: {differ}; use another --runs or delete the "
+            "folder"
         )
     return True
 
@@ -152,7 +158,7 @@ def score(folder: Path, split: str, metric: str) -> float:
     return float("nan")
 
 
-# -- what a run was made from ------------------------------------------------------------------------------------------
+# -- what a run was made from ----------------------------------------------------------------------
 
 
 def check_prepared_alike(
@@ -165,7 +171,8 @@ def check_prepared_alike(
 ) -> None:
     """Refuse signals that were prepared otherwise than those that a run learnt from, in any field.
 
-    An import whose file says nothing of it passes; `inference.ensemble.cautions` tells whoever uses it.
+    An import whose file says nothing of it passes; `inference.ensemble.cautions` tells whoever uses
+    it.
 
     Args:
         run: what learnt.
@@ -203,7 +210,8 @@ def _by_field(recipes: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any
 def withdrawn_since(
     runs: Path, cohort: str, starts: Iterable[Sequence[str]], since: Mapping[str, int]
 ) -> int:
-    """How many people have withdrawn since from a trial's cohort, or from that of a run that it started from.
+    """How many people have withdrawn since from a trial's cohort, or from that of a run that it
+    started from.
 
     Args:
         runs: where those runs lie; one that is not there counts for nobody.
