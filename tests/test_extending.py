@@ -312,7 +312,7 @@ def test_a_third_signal_goes_the_whole_way(two_signals, outside, tmp_path):
     contrasted = read_run(runs / second.name)
     maps = similarity.maps_for([contrasted], cohort, rows)[second.name]
     assert maps.shape == (2, 2, 2)
-    pair = pairs.pair(contrasted, cohort, rows["subject"].iloc[0])
+    pair = pairs.of_subject(contrasted, cohort, rows["subject"].iloc[0])
     assert np.array_equal(pair.image, cohort.load(rows, ("echo",))["echo"][0])
     assert len(recordings.stored("echo", pair.image).axes) == 3
 
