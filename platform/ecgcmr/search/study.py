@@ -262,7 +262,9 @@ def finetuning(
         tasks, starts.items(), itertools.product(*grid.values())
     ):
         knobs = dict(zip(grid, values))
-        of_point = {name: knobs.pop(name) for name in ("batch", "take") if name in knobs}
+        of_point: dict[str, Any] = {
+            name: knobs.pop(name) for name in ("batch", "take") if name in knobs
+        }
         rest: dict[str, Any] = {"method": "supervised", **fields, **of_point}
         rest["knobs"] = (*knobs.items(), *common_knobs)
         point = Trial(space=space, stage="grid", task=task, label=label, starts=start, **rest)
