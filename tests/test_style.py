@@ -33,15 +33,15 @@ VAGUE = {
     "evaluation": 3.5,
     "inference": 0.5,
     "methods": 10.5,
-    "nn": 8,
+    "nn": 1.5,
     "paper": 2.5,
     "raw": 0.5,
     "report": 0.5,
-    "runtime": 15,
-    "search": 12,
+    "runtime": 0,
+    "search": 0,
     "signals": 8.5,
     "store": 0,
-    "training": 9.5,
+    "training": 0.5,
 }
 VAGUE_IN_ALL = 12.2
 NODES_A_LINE = 5.6

@@ -450,17 +450,7 @@ def run_checked(
     )
     if not any(study.remaining for study in searcher.studies.values()):
         return 0
-    work = partial(
-        _work,
-        # Tune unpickles what it runs several times per pack: the list must not be part of it.
-        trials_ref=ray.put(trials.trials),
-        cohort_path=trials.cohort.path,
-        runs=runs,
-        device=device,
-        precision=precision,
-        train=train,
-        named=plugins.carried(),
-    )
+    work = _worker(trials, device, precision, train)
     failures = _tune(work, searcher, resources, at_once, runs)
     count = sum(is_finished(runs, trial, trials.cohort.fingerprint) for trial in todo)
     if failures:
@@ -468,6 +458,23 @@ def run_checked(
     # Of packs that were cut otherwise before a kill.
     shutil.rmtree(runs / finetune.CHECKPOINTS, ignore_errors=True)
     return count
+
+
+def _worker(
+    trials: CheckedTrials, device: str | None, precision: str, train: Callable[..., object]
+) -> Callable[[dict[str, Any]], None]:
+    """What Tune runs for every pack."""
+    return partial(
+        _work,
+        # Tune unpickles what it runs several times per pack: the list must not be part of it.
+        trials_ref=ray.put(trials.trials),
+        cohort_path=trials.cohort.path,
+        runs=trials.runs,
+        device=device,
+        precision=precision,
+        train=train,
+        named=plugins.carried(),
+    )
 
 
 def _forget_stopped(trials: Iterable[Trial], runs: Path) -> None:

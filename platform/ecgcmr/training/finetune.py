@@ -370,10 +370,22 @@ def fit(
     """
     check(trials)
     check_pack(trials)
-    start_s, first = time.monotonic(), trials[0]
-    if first.method == trees.METHOD:
+    if trials[0].method == trees.METHOD:
         with _display(runs, progress, len(trials), "trials") as display:
             return trees.fit(trials, cohort, runs, display)
+    return _fit_networks(trials, cohort, runs, device, precision, progress)
+
+
+def _fit_networks(
+    trials: Sequence[Trial],
+    cohort: Cohort,
+    runs: Path,
+    device: str | None,
+    precision: str,
+    progress: str | None,
+) -> list[store.Finished]:
+    """`fit` of checked trials of networks."""
+    start_s, first = time.monotonic(), trials[0]
     place = hardware.device(device)
     task = tasks.of(first.task, (first.task,))
     _check_prepared_alike(trials, cohort, runs)
