@@ -57,8 +57,8 @@ def load(names: Iterable[str] = ()) -> None:
     Raises:
         InputError: one is not there, or fails.
     """
-    listed = [*_named(), *names]
-    for name in dict.fromkeys(listed):
+    plugin_names = [*_named(), *names]
+    for name in dict.fromkeys(plugin_names):
         if not name.endswith(".py"):
             _import(name)
         else:

@@ -170,8 +170,8 @@ class Transformer(Encoding):
         self, network: Network, preset: Preset, samples: int, rate: float, **strength: Any
     ) -> View:
         """With flips, and gaps in the spectrum as the preset has them."""
-        own = {"flips": 0.5, "spectrum": preset.spec_augment, **strength}
-        return trunk.ecg_view(preset, samples, rate=rate, **own)
+        strengths = {"flips": 0.5, "spectrum": preset.spec_augment, **strength}
+        return trunk.ecg_view(preset, samples, rate=rate, **strengths)
 
     def tuning_view(self, network: Network, preset: Preset, samples: int) -> View:
         """Weaker jitter and surrogates (section IV-C.2)."""

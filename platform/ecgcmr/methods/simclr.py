@@ -25,16 +25,16 @@ class SimCLR(two_views.TwoViews):
         self.needs = (modality,)
         self.parts = {modality: modality}
         self.add_module(modality, self.encoding.build(network, preset, samples))
-        hidden, out = network.hidden, network.projection
+        hidden_width, out = network.hidden, network.projection
         if preset.wide_image_projector and self.encoding.located:  # 2048, 2048, 256
-            hidden, out = self.encoding.width(network), 2 * out
-        self.head = self.encoding.projector(network, hidden, out)
+            hidden_width, out = self.encoding.width(network), 2 * out
+        self.head = self.encoding.projector(network, hidden_width, out)
 
     @staticmethod
     def defaults(preset: Preset, modality: str = "cmr") -> dict[str, float]:
         """Every knob of that modality."""
-        shared = {"weight_decay": 1e-4, "warmup": 0.1, "temperature": 0.1}
-        return {**shared, **encodings.of(modality).knobs["simclr"]}
+        common = {"weight_decay": 1e-4, "warmup": 0.1, "temperature": 0.1}
+        return {**common, **encodings.of(modality).knobs["simclr"]}
 
     def forward(self, batch: Tensors, noise: Tensors | None, knobs: Knobs) -> dict[str, Tensor]:
         """Contrast two views of the modality's entry of the batch."""

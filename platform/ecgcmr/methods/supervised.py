@@ -56,19 +56,19 @@ class Supervised(Method):
 
     def decays(self, name: str, ndim: int) -> bool:
         """Whether weight decay applies: to matrices but not to what the encoding excepts."""
-        undecayed = {f"{self.modality}.{tensor}" for tensor in self.encoding.undecayed}
-        return ndim > 1 and name not in undecayed
+        exempt = {f"{self.modality}.{tensor}" for tensor in self.encoding.undecayed}
+        return ndim > 1 and name not in exempt
 
     def noise(self, generator: torch.Generator, n: int, augment: bool = True) -> dict[str, Tensor]:
         """Numbers for `n` subjects; none for evaluation."""
         if not augment:
             return {}
-        drawn = self.view.noise(generator, n)
+        noise = self.view.noise(generator, n)
         if self.encoding.drops:
-            drawn["drop_path"] = torch.rand(
+            noise["drop_path"] = torch.rand(
                 n, self.network.depth, 2, generator=generator, device=generator.device
             )
-        return drawn
+        return noise
 
     def forward(self, batch: Tensors, noise: Tensors | None, knobs: Knobs) -> dict[str, Tensor]:
         """Answer; batch["target"] is (n,) class numbers or (n, outputs) numbers with NaN, or absent: {"logits"}."""
