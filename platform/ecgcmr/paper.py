@@ -222,7 +222,7 @@ class Claim:
 def _over(
     better: str, worse: tuple[str, ...], names: tuple[str, ...], take: float = 1.0
 ) -> tuple[Contrast, ...]:
-    return tuple(Contrast(better, other, task, take) for other in worse for task in names)
+    return tuple(Contrast(better, rival, task, take) for rival in worse for task in names)
 
 
 _D = tasks.DISEASES

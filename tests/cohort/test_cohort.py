@@ -20,7 +20,7 @@ from conftest import heart_rows, write_cohort
 from ecgcmr import raw, tasks
 from ecgcmr.cohort import build, check, dataset, linkage, shards
 from ecgcmr.cohort.labels.merge import Labels, read_labels
-from ecgcmr.cohort.linkage import Found
+from ecgcmr.cohort.linkage import SurveyedRecording
 from ecgcmr.errors import InputError
 from ecgcmr.signals import cmr, ecg, quality_flags
 
@@ -171,7 +171,9 @@ SECRET = b"k" * 32
 
 
 def found(kind, key, person=None, digest=None, **numbers):
-    return Found(kind, f"/raw/{key}.{kind}", key, person, digest or f"{kind}{key}", numbers)
+    return SurveyedRecording(
+        kind, f"/raw/{key}.{kind}", key, person, digest or f"{kind}{key}", numbers
+    )
 
 
 def test_splits_are_the_paper_s_and_a_function_of_the_seed():

@@ -651,7 +651,9 @@ def test_the_command_writes_what_it_reads_again(tmp_path, capfd):
 
 def test_a_pair_takes_the_labels_of_its_person(tmp_path):
     path = ukbb(tmp_path / "u.csv", "r", PERSONS)
-    found = [linkage.Found("ecg", "x", "1_20205_2_0", person="1", digest="d", numbers={})]
+    found = [
+        linkage.SurveyedRecording("ecg", "x", "1_20205_2_0", person="1", digest="d", numbers={})
+    ]
     (row,) = linkage.link(linkage.sort_out(found), read_labels([path]), b"k", 0).rows
     assert row["numbers"]["cad"] == row["numbers"]["cad_past"] == 1
     assert "cad_future" not in row["numbers"]

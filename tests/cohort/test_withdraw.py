@@ -112,7 +112,7 @@ def test_who_left_is_nowhere_in_the_new_cohort(old, tmp_path, ray_session):
     "word", ["1000007", "1000007_20205_2_0", linkage.pseudonym(SECRET, "1000007")]
 )
 def test_a_person_is_known_by_id_by_recording_and_by_pseudonym(old, word):
-    known = withdraw._known(old, old.path.with_name("old.key"))
+    known = withdraw._id_lookup(old, old.path.with_name("old.key"))
     assert linkage.pseudonym(SECRET, "1000007") in known.of(word)
     assert (
         known.of("100000") == known.of("1000007_20205") == set()

@@ -50,12 +50,12 @@ def synth(out: Path | str, *, subjects: int, seed: int = 0, shard_rows: int = SH
         {"subject": f"synth-{i + 1:07d}", "split": split[i], "index": i} for i in range(subjects)
     ]
     labels = shards.default_labels()
-    shared = {"work": "synthetic", "seed": seed, "labels": labels, "signals": ALWAYS}
+    job_fields = {"work": "synthetic", "seed": seed, "labels": labels, "signals": ALWAYS}
     flow: list[dict[str, Any]] = [
         {"step": step, "n": subjects, "unit": "rows", "reasons": {}} for step in ("found", "kept")
     ]
     with staging.building(out, request):
-        parts = staging.write_shards(out, rows, shared, shard_rows)
+        parts = staging.write_shards(out, rows, job_fields, shard_rows)
         return staging.finish(
             out, request, recipe, parts, labels, {"flow": flow, "exclusions": [], "repairs": []}
         )
@@ -111,34 +111,34 @@ def build(
         raise InputError(
             "a cohort needs recordings: give --ecg wfdb:PATH, --cmr nifti:PATH or --cmr dicom:PATH"
         )
-    if taken := table.columns & set(signals.flags(SIGNALS)):
+    if clashes := table.columns & set(signals.flags(SIGNALS)):
         raise InputError(
-            f"--labels: column '{min(taken)}' is a flag that the build makes itself; rename it"
+            f"--labels: column '{min(clashes)}' is a flag that the build makes itself; rename it"
         )
-    told = (
+    label_words = (
         " ".join(
             [*(shards.sha256(file)[:16] for file in files), rules.words if rules else ""]
         ).strip()
         or "none"
     )
     options = {"crop": crop}
-    recipe, request = _requested(sources, {"labels": told, **options}, seed, shard_rows)
+    recipe, request = _requested(sources, {"labels": label_words, **options}, seed, shard_rows)
     if staging.ready(out, request):
         return dataset.open(out)
     with staging.building(out, request):
-        judged = survey(out, sources, options)
-        sorted_out = linkage.sort_out(judged)  # refuses before a key is made
-        linked = linkage.link(sorted_out, table, secret(out, Path(key) if key else None), seed)
-        pd.DataFrame(linked.link).to_csv(out.with_name(out.name + ".link.csv"), index=False)
-        columns = tuple(dict.fromkeys((*shards.default_labels(), *linked.labels)))
-        shared = {
+        recordings = survey(out, sources, options)
+        sorted_out = linkage.sort_out(recordings)  # refuses before a key is made
+        linked_rows = linkage.link(sorted_out, table, secret(out, Path(key) if key else None), seed)
+        pd.DataFrame(linked_rows.link).to_csv(out.with_name(out.name + ".link.csv"), index=False)
+        columns = tuple(dict.fromkeys((*shards.default_labels(), *linked_rows.labels)))
+        job_fields = {
             "work": "recordings",
             "options": options,
             "labels": (*columns, *signals.flags(sources)),
             "signals": tuple(dict.fromkeys((*ALWAYS, *sources))),
         }
-        parts = staging.write_shards(out, linked.rows, shared, shard_rows)
-        account = {name: getattr(linked, name) for name in ("flow", "exclusions", "repairs")}
+        parts = staging.write_shards(out, linked_rows.rows, job_fields, shard_rows)
+        account = {name: getattr(linked_rows, name) for name in ("flow", "exclusions", "repairs")}
         if table.audit:
             account["audit"] = table.audit
             write_audit(out.with_name(out.name + ".audit.md"), table.audit)
@@ -150,16 +150,18 @@ def _requested(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The recipe, and what a build is made of: readers and counts, no folder or file, whose names may be people's."""
     readers = {
-        kind: "+".join(dict.fromkeys(s.partition(":")[0] for s in found))
-        for kind, found in sources.items()
+        kind: "+".join(dict.fromkeys(s.partition(":")[0] for s in kind_sources))
+        for kind, kind_sources in sources.items()
     }
     recipe = recipe_of(
         "+".join(readers.values()), {"readers": readers}, {"crop": choices["crop"]}, sources
     )
     return recipe, {
         "source": recipe["reader"],
-        **{f"{kind} recordings": len(found) for kind, found in sources.items()},
-        "names": digest(sorted(Path(s).name for found in sources.values() for s in found)),
+        **{f"{kind} recordings": len(kind_sources) for kind, kind_sources in sources.items()},
+        "names": digest(
+            sorted(Path(s).name for kind_sources in sources.values() for s in kind_sources)
+        ),
         **choices,
         **_common(recipe, seed, shard_rows),
     }
@@ -191,7 +193,7 @@ def _common(recipe: dict[str, Any], seed: int, shard_rows: int) -> dict[str, Any
     return {"seed": seed, "shard_rows": shard_rows, "recipe_hash": digest(recipe)}
 
 
-def find(kind: str, given: str) -> list[str]:
+def find(kind: str, location: str) -> list[str]:
     """The recordings of `reader:PATH`, `reader:` before each; of a PATH of ECGs alone each file's own.
 
     Raises:
@@ -200,14 +202,16 @@ def find(kind: str, given: str) -> list[str]:
     """
     if kind not in SIGNALS:
         raise unknown("signal", kind, SIGNALS)
-    name, colon, path = given.partition(":")
+    name, colon, path = location.partition(":")
     readers = raw.READERS.get(kind, {})
-    by_content = SIGNALS[kind].by_content and (not colon or Path(given).exists())
+    by_content = SIGNALS[kind].by_content and (not colon or Path(location).exists())
     if (name not in readers or not colon) and by_content:
         try:
-            return [f"{reader}:{source}" for reader, source in search.recordings(kind, Path(given))]
+            return [
+                f"{reader}:{source}" for reader, source in search.recordings(kind, Path(location))
+            ]
         except Excluded as error:
-            raise InputError(f"--{kind} {given}: {error}") from error
+            raise InputError(f"--{kind} {location}: {error}") from error
     if name not in readers or not colon:
         raise unknown(f"reader of --{kind}", name, readers)
     return [f"{name}:{source}" for source in readers[name].find(path)]
@@ -228,33 +232,33 @@ def secret(out: Path, key: Path | None) -> bytes:
         path.parent.mkdir(parents=True, exist_ok=True)
         with os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
             file.write(secrets.token_hex(32) + "\n")
-    held = path.read_bytes().strip()
-    if not held:
+    key_bytes = path.read_bytes().strip()
+    if not key_bytes:
         raise InputError(
             f"{path}: the key of the pseudonyms is empty; write at least 32 random characters into it"
         )
-    return held
+    return key_bytes
 
 
 def survey(
     out: Path, sources: dict[str, list[str]], options: Options = HEART
-) -> list[linkage.Found]:
+) -> list[linkage.SurveyedRecording]:
     """Judge every recording, in parallel; ECGs first, each kind in the order of its sources."""
     jobs = [
         {
             "work": "survey",
             "kind": kind,
-            "sources": found[start : start + SURVEY],
+            "sources": kind_sources[start : start + SURVEY],
             "options": options,
-            "rows": len(found[start : start + SURVEY]),
+            "rows": len(kind_sources[start : start + SURVEY]),
             "part": f"survey-{kind}-{start // SURVEY:05d}.json",
         }
-        for kind, found in sources.items()
-        for start in range(0, len(found), SURVEY)
+        for kind, kind_sources in sources.items()
+        for start in range(0, len(kind_sources), SURVEY)
     ]
     parts = staging.run_jobs(out, jobs, "recordings")
     return [
-        linkage.Found(**{**f, "repairs": tuple(f["repairs"])})
+        linkage.SurveyedRecording(**{**f, "repairs": tuple(f["repairs"])})
         for part in parts
         for f in part["found"]
     ]

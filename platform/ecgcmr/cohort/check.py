@@ -26,7 +26,7 @@ RANGES = {
     "height": (50, 250),
     "weight": (10, 400),
 }  # years, -, cm, kg
-KEPT = ("subject", "split", *shards.DEMOGRAPHICS)
+INDEX_COLUMNS = ("subject", "split", *shards.DEMOGRAPHICS)
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,9 @@ def check(path: Path | str) -> list[Fault]:
     if isinstance(index, Fault):
         return [index]
     faults = [*_manifest(cohort, index), *_persons(index)]
-    seen: dict[tuple[str, bytes], tuple[str, str, int]] = {}
+    first_seen: dict[tuple[str, bytes], tuple[str, str, int]] = {}
     for entry in cohort.manifest["shards"]:
-        faults += _shard(cohort, entry, index[index["shard"] == entry["path"]], seen)
+        faults += _shard(cohort, entry, index[index["shard"] == entry["path"]], first_seen)
     return faults
 
 
@@ -64,37 +64,37 @@ def _index(cohort: dataset.Cohort) -> pd.DataFrame | Fault:
         index = cohort.rows()
     except InputError:
         return Fault(dataset.INDEX, None, "missing or damaged")
-    columns = (*KEPT, "shard", "row", *map(presence.column, ALWAYS))
+    columns = (*INDEX_COLUMNS, "shard", "row", *map(presence.column, ALWAYS))
     absent = [name for name in columns if name not in index]
     return Fault(dataset.INDEX, None, f"no column '{absent[0]}'") if absent else index
 
 
 def _manifest(cohort: dataset.Cohort, index: pd.DataFrame) -> Iterator[Fault]:
     """What the manifest says of itself, of the index and of the files beside it."""
-    said = cohort.manifest
-    if dataset.digest(said["recipe"]) != said["recipe_hash"]:
+    manifest = cohort.manifest
+    if dataset.digest(manifest["recipe"]) != manifest["recipe_hash"]:
         yield Fault(dataset.MANIFEST, None, "recipe_hash is not the recipe's")
     if (
-        dataset.digest({"recipe": said["recipe_hash"], "shards": said["shards"]})
-        != said["fingerprint"]
+        dataset.digest({"recipe": manifest["recipe_hash"], "shards": manifest["shards"]})
+        != manifest["fingerprint"]
     ):
         yield Fault(dataset.MANIFEST, None, "fingerprint is not that of recipe and shards")
     for split in linkage.SPLITS:
-        found = int((index["split"] == split).sum())
-        if said["rows"].get(split) != found:
+        n_rows = int((index["split"] == split).sum())
+        if manifest["rows"].get(split) != n_rows:
             yield Fault(
                 dataset.MANIFEST,
                 None,
-                f"rows of {split}: {said['rows'].get(split)}, the index has {found}",
+                f"rows of {split}: {manifest['rows'].get(split)}, the index has {n_rows}",
             )
-    for name, counts in {**said["labels"], **said.get("flags", {})}.items():
+    for name, counts in {**manifest["labels"], **manifest.get("flags", {})}.items():
         if name not in index:
             yield Fault(dataset.INDEX, None, f"no column '{name}', which the manifest counts")
         elif staging.counts(index, [name]).get(name) != counts:
             yield Fault(dataset.MANIFEST, None, f"labels of '{name}' are not those of the index")
-    listed = {entry["path"] for entry in said["shards"]}
+    shard_names = {entry["path"] for entry in manifest["shards"]}
     for file in sorted(cohort.path.glob("*/*.parquet")):
-        if (name := file.relative_to(cohort.path).as_posix()) not in listed:
+        if (name := file.relative_to(cohort.path).as_posix()) not in shard_names:
             yield Fault(name, None, "not in the manifest")
 
 
@@ -113,7 +113,7 @@ def _shard(
     cohort: dataset.Cohort,
     entry: dict[str, Any],
     index: pd.DataFrame,
-    seen: dict[tuple[str, bytes], tuple[str, str, int]],
+    first_seen: dict[tuple[str, bytes], tuple[str, str, int]],
 ) -> list[Fault]:
     name, path = entry["path"], cohort.path / entry["path"]
     faults: list[Fault] = []
@@ -130,7 +130,7 @@ def _shard(
             for group in range(file.num_row_groups):
                 table = shards.read_group(file, group, file.schema_arrow.names, path)
                 faults += _rows(name, start, table, index.iloc[start : start + len(table)])
-                faults += _repeats(name, start, table, seen)
+                faults += _repeats(name, start, table, first_seen)
                 start += len(table)
     except InputError as error:
         what = str(error).removeprefix(f"{path}: ").removeprefix(f"{name}: ")
@@ -138,12 +138,12 @@ def _shard(
     return faults
 
 
-def _form(name: str, file: pq.ParquetFile, said: int, indexed: int) -> Iterator[Fault]:
+def _form(name: str, file: pq.ParquetFile, manifest_rows: int, index_rows: int) -> Iterator[Fault]:
     """Columns, types, signal metadata and counts."""
     form = file.schema_arrow
-    arrays = shards.signals_of(form, Path(name))
-    wanted = shards.schema((), list(dict.fromkeys((*ALWAYS, *arrays))))
-    for field in wanted:
+    signal_names = shards.signals_of(form, Path(name))
+    format_schema = shards.schema((), list(dict.fromkeys((*ALWAYS, *signal_names))))
+    for field in format_schema:
         if field.name not in form.names:
             yield Fault(name, None, f"no column '{field.name}'")
         elif form.field(field.name).type != field.type:
@@ -158,12 +158,12 @@ def _form(name: str, file: pq.ParquetFile, said: int, indexed: int) -> Iterator[
         ):
             yield Fault(name, None, f"metadata of '{field.name}' is not the format's")
     for field in form:
-        if field.name not in wanted.names and field.type != pa.float64():
+        if field.name not in format_schema.names and field.type != pa.float64():
             yield Fault(name, None, f"column '{field.name}' is {field.type}, expected double")
-    if file.metadata.num_rows != said:
-        yield Fault(name, None, f"{file.metadata.num_rows} rows, the manifest says {said}")
-    if file.metadata.num_rows != indexed:
-        yield Fault(name, None, f"{file.metadata.num_rows} rows, the index has {indexed}")
+    if file.metadata.num_rows != manifest_rows:
+        yield Fault(name, None, f"{file.metadata.num_rows} rows, the manifest says {manifest_rows}")
+    if file.metadata.num_rows != index_rows:
+        yield Fault(name, None, f"{file.metadata.num_rows} rows, the index has {index_rows}")
 
 
 def _rows(name: str, start: int, table: pa.Table, index: pd.DataFrame) -> Iterator[Fault]:
@@ -173,15 +173,15 @@ def _rows(name: str, start: int, table: pa.Table, index: pd.DataFrame) -> Iterat
     for i in range(len(table)):
         for kind in signals:
             if present[kind][i]:
-                for what in SIGNALS[kind].faults(shards.unpack(table[kind].slice(i, 1), kind)[0]):
-                    yield Fault(name, start + i, what)
+                for words in SIGNALS[kind].faults(shards.unpack(table[kind].slice(i, 1), kind)[0]):
+                    yield Fault(name, start + i, words)
         if not any(marks[i] for marks in present.values()):
             titles = " nor ".join(SIGNALS[kind].title for kind in signals)
             yield Fault(name, start + i, f"neither {titles}")
     for kind, marks in present.items():
         for at in np.flatnonzero(marks[: len(index)] != presence.has(index, kind)):
-            held = "there" if marks[at] else "null"
-            yield Fault(name, start + int(at), f"'{kind}' is {held}, the index says otherwise")
+            state = "there" if marks[at] else "null"
+            yield Fault(name, start + int(at), f"'{kind}' is {state}, the index says otherwise")
     numbers = table.drop_columns(signals).to_pandas()
     yield from _numbers(name, start, numbers)
     for column in numbers.columns.intersection(index.columns):
@@ -196,35 +196,40 @@ def _numbers(name: str, start: int, numbers: pd.DataFrame) -> Iterator[Fault]:
     for column in numbers.columns.drop(["subject", "split"]):
         low, high = RANGES.get(column, (-np.inf, np.inf) if column in tasks.PHENOTYPES else (0, 1))
         values = numbers[column].to_numpy(dtype=np.float64)
-        known = ~np.isnan(values)
-        bad = known & ~((values >= low) & (values <= high) & np.isfinite(values))
+        has_value = ~np.isnan(values)
+        bad = has_value & ~((values >= low) & (values <= high) & np.isfinite(values))
         if column == "sex" or column not in (*RANGES, *tasks.PHENOTYPES):
-            bad |= known & ~np.isin(values, (0, 1))
+            bad |= has_value & ~np.isin(values, (0, 1))
         for i in np.flatnonzero(bad):
-            meant = f"{low} to {high}" if column in RANGES and column != "sex" else "0 or 1"
-            meant = "a number" if column in tasks.PHENOTYPES else meant
-            yield Fault(name, start + int(i), f"'{column}' is {values[i]:g}, expected {meant}")
+            range_words = f"{low} to {high}" if column in RANGES and column != "sex" else "0 or 1"
+            range_words = "a number" if column in tasks.PHENOTYPES else range_words
+            yield Fault(
+                name, start + int(i), f"'{column}' is {values[i]:g}, expected {range_words}"
+            )
 
 
 def _repeats(
-    name: str, start: int, table: pa.Table, seen: dict[tuple[str, bytes], tuple[str, str, int]]
+    name: str,
+    start: int,
+    table: pa.Table,
+    first_seen: dict[tuple[str, bytes], tuple[str, str, int]],
 ) -> Iterator[Fault]:
     """Signals that another split has as well, compared after rounding (0.01 mV; whole grey values)."""
     splits = table["split"].to_pylist()
     for kind in shards.signals_of(table.schema, Path(name)):
         for i in np.flatnonzero(table[kind].is_valid().to_numpy()):
-            stored = shards.unpack(table[kind].slice(int(i), 1), kind)[0]
+            array = shards.unpack(table[kind].slice(int(i), 1), kind)[0]
             with np.errstate(invalid="ignore", over="ignore"):
                 round_ = (
-                    np.rint(stored.astype(np.float32) * 100).astype(np.int32)
-                    if np.issubdtype(stored.dtype, np.floating)
-                    else stored
+                    np.rint(array.astype(np.float32) * 100).astype(np.int32)
+                    if np.issubdtype(array.dtype, np.floating)
+                    else array
                 )
             key = (
                 kind,
                 hashlib.blake2b(np.ascontiguousarray(round_).tobytes(), digest_size=16).digest(),
             )
-            split, file, row = seen.setdefault(key, (splits[i], name, start + int(i)))
+            split, file, row = first_seen.setdefault(key, (splits[i], name, start + int(i)))
             if split != splits[i]:
                 yield Fault(
                     name,

@@ -54,11 +54,11 @@ class Cohort:
     @property
     def replaced(self) -> dict[str, int]:
         """Fingerprints of the cohorts that this one replaces -> how many people have withdrawn since."""
-        found, people = {}, 0
-        for one in self.manifest.get("replaces", []):  # the latest first
-            people += one["people"]
-            found[one["fingerprint"]] = people
-        return found
+        withdrawn_since, people = {}, 0
+        for replacement in self.manifest.get("replaces", []):  # the latest first
+            people += replacement["people"]
+            withdrawn_since[replacement["fingerprint"]] = people
+        return withdrawn_since
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ Claims = dict[str, list[tuple[str, str]]]
 
 
 @dataclass(frozen=True)
-class Seen:
+class InspectedRecording:
     """One recording as its reader sees it.
 
     Attributes:
@@ -53,13 +53,15 @@ class Seen:
         return not self.error and not self.faults
 
 
-def as_json(seen: Seen) -> dict[str, Any]:
+def as_json(inspection: InspectedRecording) -> dict[str, Any]:
     """Plain JSON values: every field but the picture, and `kept`."""
     values = {
-        f.name: getattr(seen, f.name) for f in dataclasses.fields(seen) if f.name != "picture"
+        f.name: getattr(inspection, f.name)
+        for f in dataclasses.fields(inspection)
+        if f.name != "picture"
     }
     return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()} | {
-        "kept": seen.kept
+        "kept": inspection.kept
     }
 
 
@@ -84,7 +86,7 @@ def find(path: Path | str) -> Claims:
     for kind, readers in raw.READERS.items():
         for name, reader in readers.items():
             if path.is_dir() or search.takes(reader, path):
-                for source in _found(reader, path):
+                for source in _sources(reader, path):
                     claims.setdefault(source, []).append((kind, name))
     if not claims:
         names = (
@@ -93,45 +95,46 @@ def find(path: Path | str) -> Claims:
             for name in readers
             if name not in raw.ASKED_FOR
         )
-        known = ", ".join(dict.fromkeys(names))
-        raise InputError(f"{path}: no recording of a known format; known: {known}")
+        format_names = ", ".join(dict.fromkeys(names))
+        raise InputError(f"{path}: no recording of a known format; known: {format_names}")
     return dict(sorted(claims.items()))
 
 
-def look(claims: Claims) -> Iterator[Seen]:
+def look(claims: Claims) -> Iterator[InspectedRecording]:
     """Look at what `find` found, also at what cannot be read; one recording is in memory at a time.
 
     A folder or an archive that is no recording is passed over where it holds some.
     """
     for source, formats in claims.items():
-        seen = _read(source, formats)
+        inspection = _read(source, formats)
         if not (
-            seen.error and any(other.startswith((f"{source}/", f"{source}#")) for other in claims)
+            inspection.error
+            and any(claim.startswith((f"{source}/", f"{source}#")) for claim in claims)
         ):
-            yield seen
+            yield inspection
 
 
-def _found(reader: raw.Reader, path: Path) -> list[str]:
+def _sources(reader: raw.Reader, path: Path) -> list[str]:
     """The reader's recordings under a path, less the files that do not look like its format."""
     try:
-        found = reader.find(str(path))
+        sources = reader.find(str(path))
     except InputError:
         return []
     fits: dict[Path, bool] = {}
-    for source in found:
+    for source in sources:
         file = search.file_of(source)
         if file not in fits:
             fits[file] = file.is_dir() or search.takes(reader, file)
-    return [source for source in found if fits[search.file_of(source)]]
+    return [source for source in sources if fits[search.file_of(source)]]
 
 
-def _read(source: str, formats: list[tuple[str, str]]) -> Seen:
-    refused: dict[str, list[str]] = {}
+def _read(source: str, formats: list[tuple[str, str]]) -> InspectedRecording:
+    refusals: dict[str, list[str]] = {}
     for kind, name in formats:
         try:
             record = raw.READERS[kind][name].read(source)
         except Excluded as error:
-            refused.setdefault(str(error), []).append(name)
+            refusals.setdefault(str(error), []).append(name)
         else:
             if isinstance(record, raw.EcgRecord):
                 return _ecg(source, name, record)
@@ -139,61 +142,63 @@ def _read(source: str, formats: list[tuple[str, str]]) -> Seen:
                 return _cmr(source, name, record)
             return _other(source, name, kind, record)
     words = [
-        reason if len(refused) == 1 else f"as {'/'.join(names)}: {reason}"
-        for reason, names in refused.items()
+        reason if len(refusals) == 1 else f"as {'/'.join(names)}: {reason}"
+        for reason, names in refusals.items()
     ]
-    return Seen(
+    return InspectedRecording(
         source, "/".join(dict.fromkeys(name for _, name in formats)), error="; ".join(words)
     )
 
 
-def _ecg(source: str, name: str, record: raw.EcgRecord) -> Seen:
+def _ecg(source: str, name: str, record: raw.EcgRecord) -> InspectedRecording:
     facts = {
         "leads": f"{len(record.leads)}: {' '.join(record.leads)}",
         **_extent(record.signal, record.rate_hz),
         "person": _person(record),
         "labels": _labels(record.labels),
     }
-    seen = Seen(source, name, "ecg", facts=facts, repairs=record.repairs)
+    inspection = InspectedRecording(source, name, "ecg", facts=facts, repairs=record.repairs)
     try:
-        settled = ecg.settle(record.signal, record.rate_hz, record.leads)
+        settled_ecg = ecg.settle(record.signal, record.rate_hz, record.leads)
     except Excluded as error:
-        return dataclasses.replace(seen, faults=(str(error),))
-    faults = tuple(ecg.quality(settled))
+        return dataclasses.replace(inspection, faults=(str(error),))
+    faults = tuple(ecg.quality(settled_ecg))
     if faults:
-        return dataclasses.replace(seen, faults=faults, picture=np.nan_to_num(settled))
+        return dataclasses.replace(inspection, faults=faults, picture=np.nan_to_num(settled_ecg))
     changes = ecg.repairs(record.signal.shape[1], record.rate_hz, record.leads)
-    _, words = ecg.prepare_settled(settled, cleaned=record.cleaned)
+    _, words = ecg.prepare_settled(settled_ecg, cleaned=record.cleaned)
     cleaning = () if record.cleaned else ("clipped and freed of its baseline",)
     return dataclasses.replace(
-        seen,
+        inspection,
         repairs=(*record.repairs, *changes, *words, *cleaning),
-        flags=_suspicions(settled),
-        picture=np.nan_to_num(settled),
+        flags=_suspicions(settled_ecg),
+        picture=np.nan_to_num(settled_ecg),
     )
 
 
 def _extent(signal: np.ndarray, rate_hz: float) -> dict[str, str]:
     """Rate, length and size; a file may state no rate and hold no sample."""
-    n, known = signal.shape[1], np.isfinite(rate_hz) and rate_hz > 0
+    n, has_rate = signal.shape[1], np.isfinite(rate_hz) and rate_hz > 0
     values = signal[np.isfinite(signal)]
-    beats = f"beats of {ecg.amplitude(signal, rate_hz):.2f} mV, " if known and values.size else ""
+    beats = (
+        f"beats of {ecg.amplitude(signal, rate_hz):.2f} mV, " if has_rate and values.size else ""
+    )
     span = f"{values.min():.2f} to {values.max():.2f} mV" if values.size else "no samples"
     return {
-        "rate": f"{rate_hz:g} Hz" if known else "unknown",
-        "length": (f"{n / rate_hz:.1f} s, " if known else "") + f"{n:,} samples",
+        "rate": f"{rate_hz:g} Hz" if has_rate else "unknown",
+        "length": (f"{n / rate_hz:.1f} s, " if has_rate else "") + f"{n:,} samples",
         "unit": f"mV; {beats}{span}",
     }
 
 
-def _suspicions(settled: np.ndarray) -> tuple[str, ...]:
-    exchange = quality_flags.reversal(np.nan_to_num(settled.astype(np.float64)))
+def _suspicions(settled_ecg: np.ndarray) -> tuple[str, ...]:
+    exchange = quality_flags.reversal(np.nan_to_num(settled_ecg.astype(np.float64)))
     words = {
         "flag_paced": "paced",
         "flag_noisy": "noisy",
         "flag_lead_reversal": f"lead reversal suspected: {exchange}",
     }
-    return tuple(words[name] for name, value in quality_flags.flags(settled).items() if value)
+    return tuple(words[name] for name, value in quality_flags.flags(settled_ecg).items() if value)
 
 
 def _person(record: raw.EcgRecord) -> str:
@@ -220,7 +225,7 @@ def _labels(labels: dict[str, float]) -> str:
     )
 
 
-def _cmr(source: str, name: str, record: raw.CmrRecord) -> Seen:
+def _cmr(source: str, name: str, record: raw.CmrRecord) -> InspectedRecording:
     slices, phases, height, width = record.frames.shape
     apart, rows, columns = record.spacing_mm
     times = record.trigger_ms
@@ -234,29 +239,29 @@ def _cmr(source: str, name: str, record: raw.CmrRecord) -> Seen:
         "cycle": f"{phases} phases, {timing}",
         "pixels": f"{height} × {width}, {rows:g} × {columns:g} mm",
     }
-    seen = Seen(source, name, "cmr", facts=facts, repairs=record.repairs)
+    inspection = InspectedRecording(source, name, "cmr", facts=facts, repairs=record.repairs)
     try:
-        chosen = cmr.phases(record)
+        selection = cmr.phases(record)
         image, words = cmr.prepare(record)
     except Excluded as error:
-        return dataclasses.replace(seen, faults=(str(error),))
+        return dataclasses.replace(inspection, faults=(str(error),))
     facts["taken"] = (
-        f"slice {chosen.slice} of 0 to {slices - 1}; phases ES {chosen.es}, mid {chosen.mid}, ED {chosen.ed}"
+        f"slice {selection.slice} of 0 to {slices - 1}; phases ES {selection.es}, mid {selection.mid}, ED {selection.ed}"
     )
     return dataclasses.replace(
-        seen,
+        inspection,
         facts=facts,
         repairs=(*record.repairs, *words, "cropped to the heart, scaled"),
         picture=image,
     )
 
 
-def _other(source: str, name: str, kind: str, record: Any) -> Seen:
+def _other(source: str, name: str, kind: str, record: Any) -> InspectedRecording:
     """A signal of a plugin, of which only its entry knows more."""
-    seen = Seen(source, name, kind, repairs=record.repairs)
+    inspection = InspectedRecording(source, name, kind, repairs=record.repairs)
     try:
-        prepared = SIGNALS[kind].prepare(record, HEART)
+        prepared_signal = SIGNALS[kind].prepare(record, HEART)
     except Excluded as error:
-        return dataclasses.replace(seen, faults=(str(error),))
-    repairs = (*record.repairs, *prepared.repairs)
-    return dataclasses.replace(seen, repairs=repairs, picture=prepared.array)
+        return dataclasses.replace(inspection, faults=(str(error),))
+    repairs = (*record.repairs, *prepared_signal.repairs)
+    return dataclasses.replace(inspection, repairs=repairs, picture=prepared_signal.array)

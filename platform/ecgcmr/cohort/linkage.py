@@ -34,7 +34,7 @@ SAME_PATIENT = "one person with others by the patient number of its header"
 
 
 @dataclass(frozen=True)
-class Found:
+class SurveyedRecording:
     """What the survey says of one recording.
 
     Attributes:
@@ -67,12 +67,12 @@ class Found:
 
 
 Visit = tuple[
-    str, dict[str, Found]
+    str, dict[str, SurveyedRecording]
 ]  # person, and recordings by signal in the order of the registry
 
 
 @dataclass(frozen=True)
-class Linked:
+class LinkedRows:
     """The rows to be written, and the account of what became of every recording."""
 
     rows: list[dict[str, Any]]  # subject, split, source (or None) by signal, numbers
@@ -86,8 +86,8 @@ class Linked:
 class SortedOut(NamedTuple):
     """Recordings that can serve, and those that failed or repeat another."""
 
-    usable: list[Found]
-    failed: list[Found]
+    usable: list[SurveyedRecording]
+    failures: list[SurveyedRecording]
 
 
 def splits(persons: int, seed: int) -> np.ndarray:
@@ -109,7 +109,7 @@ def pseudonym(secret: bytes, person: str) -> str:
 # -- linking -----------------------------------------------------------------------------------------------------------
 
 
-def link(sorted_out: SortedOut, labels: Labels, secret: bytes, seed: int) -> Linked:
+def link(sorted_out: SortedOut, labels: Labels, secret: bytes, seed: int) -> LinkedRows:
     """Turn recordings into rows: paired by person, split by person, labelled.
 
     Args:
@@ -118,28 +118,30 @@ def link(sorted_out: SortedOut, labels: Labels, secret: bytes, seed: int) -> Lin
         secret: key of the pseudonyms.
         seed: of the split.
     """
-    usable, failed = _told_apart(sorted_out.usable), sorted_out.failed
+    usable, failures = _told_apart(sorted_out.usable), sorted_out.failures
     visits = sorted(_by_patient(_visits(usable, labels), labels), key=_order)
     persons = sorted({person for person, _ in visits})
     split_of = dict(zip(persons, splits(len(persons), seed), strict=True))
     name_of = {person: pseudonym(secret, person) for person in persons}
     rows = [_row(name_of[p], split_of[p], recordings, labels) for p, recordings in visits]
-    held = _diagnosed(rows)
-    unknown = [(f, pseudonym(secret, _person(f, labels))) for f in failed]
-    return Linked(
+    label_names = _diagnosed(rows)
+    excluded_people = [(f, pseudonym(secret, _person(f, labels))) for f in failures]
+    return LinkedRows(
         rows=rows,
-        labels=held,
-        flow=_flow([*usable, *failed], failed, rows),
-        exclusions=[{"key": name, "reason": f"{f.kind}: {f.reason}"} for f, name in unknown],
+        labels=label_names,
+        flow=_flow([*usable, *failures], failures, rows),
+        exclusions=[
+            {"key": name, "reason": f"{f.kind}: {f.reason}"} for f, name in excluded_people
+        ],
         repairs=[
-            {"key": name_of[p], "what": f"{f.kind}: {what}"}
+            {"key": name_of[p], "what": f"{f.kind}: {repair}"}
             for p, recordings in visits
             for f in recordings.values()
-            for what in f.repairs
+            for repair in f.repairs
         ],
         link=[
             {"subject": name, "kind": f.kind, "key": f.key, "excluded": f.reason}
-            for f, name in unknown
+            for f, name in excluded_people
         ]
         + [
             {"subject": name_of[p], "kind": f.kind, "key": f.key, "excluded": ""}
@@ -149,64 +151,66 @@ def link(sorted_out: SortedOut, labels: Labels, secret: bytes, seed: int) -> Lin
     )
 
 
-def sort_out(found: Sequence[Found]) -> SortedOut:
+def sort_out(recordings: Sequence[SurveyedRecording]) -> SortedOut:
     """Divide recordings, given in the order of their sources; of two equal ones the first can serve.
 
     Raises:
         InputError: nothing can serve; says why.
     """
-    usable: list[Found] = []
-    failed: list[Found] = []
-    seen = set()
-    for recording in found:
+    usable: list[SurveyedRecording] = []
+    failures: list[SurveyedRecording] = []
+    digests = set()
+    for recording in recordings:
         if recording.reason:
-            failed.append(recording)
-        elif (recording.kind, recording.digest) in seen:
-            failed.append(replace(recording, step="unique", reason=DUPLICATE))
+            failures.append(recording)
+        elif (recording.kind, recording.digest) in digests:
+            failures.append(replace(recording, step="unique", reason=DUPLICATE))
         else:
-            seen.add((recording.kind, recording.digest))
+            digests.add((recording.kind, recording.digest))
             usable.append(recording)
     if not usable:
         reasons = ", ".join(
-            f"{n} {reason}" for reason, n in Counter(f.reason for f in failed).most_common()
+            f"{n} {reason}" for reason, n in Counter(f.reason for f in failures).most_common()
         )
-        raise InputError(f"none of {len(found)} recordings can serve: {reasons}")
-    return SortedOut(usable, failed)
+        raise InputError(f"none of {len(recordings)} recordings can serve: {reasons}")
+    return SortedOut(usable, failures)
 
 
-def _named(recording: Found, labels: Labels) -> str | None:
+def _stated_person(recording: SurveyedRecording, labels: Labels) -> str | None:
     """Whose a recording is, as the labels file or the recording itself says."""
-    persons = {"ecg": labels.person_of_ecg, "cmr": labels.person_of_cmr}.get(recording.kind)
-    return (persons or {}).get(recording.key) or recording.person
+    person_of_key = {"ecg": labels.person_of_ecg, "cmr": labels.person_of_cmr}.get(recording.kind)
+    return (person_of_key or {}).get(recording.key) or recording.person
 
 
-def _person(recording: Found, labels: Labels) -> str:
-    return _named(recording, labels) or PurePosixPath(recording.key).name
+def _person(recording: SurveyedRecording, labels: Labels) -> str:
+    return _stated_person(recording, labels) or PurePosixPath(recording.key).name
 
 
-def _certain(recording: Found, labels: Labels) -> bool:
+def _certain(recording: SurveyedRecording, labels: Labels) -> bool:
     """Whether it is known whose a recording is; of two files of one name it is not, unless something says so."""
-    return "/" not in recording.key or _named(recording, labels) is not None
+    return "/" not in recording.key or _stated_person(recording, labels) is not None
 
 
-def _told_apart(usable: Sequence[Found]) -> list[Found]:
+def _told_apart(usable: Sequence[SurveyedRecording]) -> list[SurveyedRecording]:
     """Give recordings of one kind and one file name, in different folders, the folders as part of their keys: `a/0001`.
 
     `a/0001` and `b/0001` may be two visits or two people. Both stay, as one person where their records name none, so that
     nobody can be in two splits; a labels file's `0001` means neither for certain and is given to neither.
     """
     times = Counter((f.kind, f.key) for f in usable)
-    out, shared = list(usable), 0
+    out, n_namesakes = list(usable), 0
     for kind in SIGNALS:
-        mine = [i for i, f in enumerate(usable) if f.kind == kind and times[kind, f.key] > 1]
-        for i, folders in zip(mine, _folders([usable[i].source for i in mine]), strict=True):
+        namesakes = [i for i, f in enumerate(usable) if f.kind == kind and times[kind, f.key] > 1]
+        for i, folders in zip(
+            namesakes, _folders([usable[i].source for i in namesakes]), strict=True
+        ):
             f = usable[i]
             out[i] = replace(f, key=f"{folders}/{f.key}", repairs=(*f.repairs, SHARED_NAME))
-        shared += len(mine)
-    if shared:
+        n_namesakes += len(namesakes)
+    if n_namesakes:
         log.warning(
             "%d recordings share their file name with another: labels by file name do not reach them",
-            shared,
+            n_namesakes,
         )
     return out
 
@@ -219,22 +223,24 @@ def _folders(sources: Sequence[str]) -> list[str]:
     return ["/".join(parts[common:]) or "." for parts in above]
 
 
-def _visits(usable: Sequence[Found], labels: Labels) -> list[Visit]:
+def _visits(usable: Sequence[SurveyedRecording], labels: Labels) -> list[Visit]:
     """Every subject-visit: the recordings of each signal in turn join the visits that those before it make."""
-    visits: list[dict[str, Found]] = []
+    visits: list[dict[str, SurveyedRecording]] = []
     for kind in SIGNALS:
         visits = _joined(visits, [f for f in usable if f.kind == kind], labels)
     return [(_person(_first(visit), labels), visit) for visit in visits]
 
 
-def _first(visit: Mapping[str, Found]) -> Found:
+def _first(visit: Mapping[str, SurveyedRecording]) -> SurveyedRecording:
     """The recording that a visit began with, its ECG where it has one."""
     return next(iter(visit.values()))
 
 
 def _joined(
-    visits: Sequence[dict[str, Found]], recordings: Sequence[Found], labels: Labels
-) -> list[dict[str, Found]]:
+    visits: Sequence[dict[str, SurveyedRecording]],
+    recordings: Sequence[SurveyedRecording],
+    labels: Labels,
+) -> list[dict[str, SurveyedRecording]]:
     """Visits with the recordings of one more signal.
 
     A CMR joins the ECG that the labels file names for it; any recording else the visit that began with one of its key, else
@@ -248,37 +254,41 @@ def _joined(
             of_person.setdefault(_person(first, labels), []).append(at)
     visit_of: dict[int, int] = {}  # by recording
 
-    def join(choose: Callable[[Found], Iterable[int | None]]) -> None:
+    def join(choose: Callable[[SurveyedRecording], Iterable[int | None]]) -> None:
         for n, recording in enumerate(recordings):
             if n not in visit_of:
                 at = next(
-                    (at for at in choose(recording) if at is not None and at not in recording_of),
+                    (
+                        at
+                        for at in choose(recording)
+                        if at is not None and at not in recording_of_visit
+                    ),
                     None,
                 )
                 if at is not None:
                     visit_of[n] = at
-                    recording_of[at] = recording
+                    recording_of_visit[at] = recording
 
-    def same(recording: Found) -> list[tuple[int, str | None]]:
+    def same(recording: SurveyedRecording) -> list[tuple[int, str | None]]:
         if not _certain(recording, labels):
             return []
         return [
             (at, _first(visits[at]).visit) for at in of_person.get(_person(recording, labels), [])
         ]
 
-    recording_of: dict[int, Found] = {}  # by visit
+    recording_of_visit: dict[int, SurveyedRecording] = {}  # visit -> recording
     join(lambda f: [by_key.get(_partner_key(f, labels))])
     join(lambda f: (at for at, visit in same(f) if f.visit and visit == f.visit))
     join(lambda f: (at for at, visit in same(f) if not f.visit or not visit))
-    rest = [visit for at, visit in enumerate(visits) if at not in recording_of]
-    partners = (visits[visit_of[n]] if n in visit_of else {} for n in range(len(recordings)))
-    return [*rest, *({**visit, f.kind: f} for visit, f in zip(partners, recordings))]
+    rest = [visit for at, visit in enumerate(visits) if at not in recording_of_visit]
+    partner_visits = (visits[visit_of[n]] if n in visit_of else {} for n in range(len(recordings)))
+    return [*rest, *({**visit, f.kind: f} for visit, f in zip(partner_visits, recordings))]
 
 
-def _partner_key(recording: Found, labels: Labels) -> str:
+def _partner_key(recording: SurveyedRecording, labels: Labels) -> str:
     """The key of the recording that this one belongs to: as the labels file says, or its own."""
-    ecgs = labels.ecg_of_cmr if recording.kind == "cmr" else None
-    return (ecgs or {}).get(recording.key, recording.key)
+    partner_of_key = labels.ecg_of_cmr if recording.kind == "cmr" else None
+    return (partner_of_key or {}).get(recording.key, recording.key)
 
 
 def _by_patient(visits: Sequence[Visit], labels: Labels) -> list[Visit]:
@@ -287,53 +297,59 @@ def _by_patient(visits: Sequence[Visit], labels: Labels) -> list[Visit]:
     Repeat ECGs of a hospital have names of their own and would stand in two splits. What a labels file or a file's name says
     of a person outweighs a header. No pair follows from a header: an ECG and a CMR of one patient can be years apart.
     """
-    named = [any(_named(f, labels) for f in visit.values()) for _, visit in visits]
-    trusted = _trusted(visits, named)
+    has_name = [any(_stated_person(f, labels) for f in visit.values()) for _, visit in visits]
+    trusted_numbers = _trusted(visits, has_name)
     words = [
-        [person, *(f.patient for f in visit.values() if f.patient in trusted)]
+        [person, *(f.patient for f in visit.values() if f.patient in trusted_numbers)]
         for person, visit in visits
     ]
     group = _connected(words)
     members: dict[int, set[tuple[bool, str]]] = {}
-    for g, sure, (person, _) in zip(group, named, visits, strict=True):
+    for g, sure, (person, _) in zip(group, has_name, visits, strict=True):
         members.setdefault(g, set()).add((not sure, person))
     out = []
-    for g, sure, (person, visit) in zip(group, named, visits, strict=True):
+    for g, sure, (person, visit) in zip(group, has_name, visits, strict=True):
         if sure or len(members[g]) == 1:
             out.append((person, visit))
         else:  # a person who is named first, else the first name
-            noted = {kind: _noted(f, SAME_PATIENT) for kind, f in visit.items()}
-            out.append((min(members[g])[1], noted))
+            noted_visit = {kind: _noted(f, SAME_PATIENT) for kind, f in visit.items()}
+            out.append((min(members[g])[1], noted_visit))
     return out
 
 
-def _trusted(visits: Sequence[Visit], named: Sequence[bool]) -> set[str]:
+def _trusted(visits: Sequence[Visit], has_name: Sequence[bool]) -> set[str]:
     """The patient numbers that belong to no two named persons and to no two sexes; others are a device's or "TEST 1"."""
     owners: dict[str, set[str]] = {}
     sexes: dict[str, set[float]] = {}
-    for sure, (person, visit) in zip(named, visits, strict=True):
+    for sure, (person, visit) in zip(has_name, visits, strict=True):
         for f in visit.values():
             if f.patient:
                 owners.setdefault(f.patient, set()).update([person] if sure else [])
                 sexes.setdefault(f.patient, set()).update(
                     v for k, v in (f.numbers or {}).items() if k == "sex"
                 )
-    trusted = {number for number in owners if len(owners[number]) < 2 and len(sexes[number]) < 2}
-    if doubted := len(owners) - len(trusted):
-        log.warning("%d patient numbers of headers stand for several people: passed over", doubted)
-    return trusted
+    trusted_numbers = {
+        number for number in owners if len(owners[number]) < 2 and len(sexes[number]) < 2
+    }
+    if n_doubtful := len(owners) - len(trusted_numbers):
+        log.warning(
+            "%d patient numbers of headers stand for several people: passed over", n_doubtful
+        )
+    return trusted_numbers
 
 
 def _connected(words: Sequence[Sequence[str]]) -> list[int]:
     """The group of each list of words; two that share a word, or are joined by a third, are of one group."""
-    rows = np.repeat(np.arange(len(words)), [len(mine) for mine in words])
-    codes, known = pd.factorize(np.array([word for mine in words for word in mine], dtype=object))
-    size = len(words) + len(known)
+    rows = np.repeat(np.arange(len(words)), [len(word_list) for word_list in words])
+    codes, vocabulary = pd.factorize(
+        np.array([word for word_list in words for word in word_list], dtype=object)
+    )
+    size = len(words) + len(vocabulary)
     graph = coo_matrix((np.ones(len(rows)), (rows, len(words) + codes)), shape=(size, size))
     return connected_components(graph, directed=False)[1][: len(words)].tolist()
 
 
-def _noted(recording: Found, word: str) -> Found:
+def _noted(recording: SurveyedRecording, word: str) -> SurveyedRecording:
     return replace(recording, repairs=(*recording.repairs, word))
 
 
@@ -342,17 +358,19 @@ def _order(visit: Visit) -> tuple[str, ...]:
     return person, *(recordings[kind].key if kind in recordings else "" for kind in SIGNALS)
 
 
-def _row(subject: str, split: str, visit: dict[str, Found], labels: Labels) -> dict[str, Any]:
+def _row(
+    subject: str, split: str, visit: dict[str, SurveyedRecording], labels: Labels
+) -> dict[str, Any]:
     numbers: dict[str, float] = {}
     flags: dict[str, float] = {}
     last_first = list(reversed(visit.values()))  # the ECG has the last word
     for recording in last_first:
         numbers |= recording.numbers or {}
         flags |= recording.flags or {}
-    named = {"ecg": labels.by_ecg, "cmr": labels.by_cmr}
+    labels_of_kind = {"ecg": labels.by_ecg, "cmr": labels.by_cmr}
     for recording in last_first:  # after the recordings themselves, the file of labels
         numbers |= (labels.by_person or {}).get(_person(recording, labels), {})
-        numbers |= (named.get(recording.kind) or {}).get(recording.key, {})
+        numbers |= (labels_of_kind.get(recording.kind) or {}).get(recording.key, {})
     return {
         "subject": subject,
         "split": split,
@@ -365,40 +383,44 @@ def _row(subject: str, split: str, visit: dict[str, Found], labels: Labels) -> d
 
 def _diagnosed(rows: Sequence[dict[str, Any]]) -> tuple[str, ...]:
     """Complete the diagnoses of every row and drop those that nobody has; the label columns that are left."""
-    given = {name for row in rows for name in row["numbers"]}
-    had = {name for row in rows for name, value in row["numbers"].items() if value}
-    kept = {name for name in given if name in had or not name.startswith(diagnoses.PREFIXES)}
+    names = {name for row in rows for name in row["numbers"]}
+    positive_names = {name for row in rows for name, value in row["numbers"].items() if value}
+    kept_names = {
+        name for name in names if name in positive_names or not name.startswith(diagnoses.PREFIXES)
+    }
     for row in rows:
-        whole = diagnoses.complete(row["numbers"], kept)
-        row["numbers"] = {name: whole[name] for name in sorted(whole.keys() & kept)}
-    return tuple(sorted(kept - set(DEMOGRAPHICS)))
+        whole = diagnoses.complete(row["numbers"], kept_names)
+        row["numbers"] = {name: whole[name] for name in sorted(whole.keys() & kept_names)}
+    return tuple(sorted(kept_names - set(DEMOGRAPHICS)))
 
 
 def _flow(
-    found: Sequence[Found], failed: Sequence[Found], rows: Sequence[dict[str, Any]]
+    recordings: Sequence[SurveyedRecording],
+    failures: Sequence[SurveyedRecording],
+    rows: Sequence[dict[str, Any]],
 ) -> list[dict[str, Any]]:
     steps: list[dict[str, Any]] = [
-        {"step": "found", "n": len(found), "unit": "recordings", "reasons": {}}
+        {"step": "found", "n": len(recordings), "unit": "recordings", "reasons": {}}
     ]
-    left = len(found)
+    remaining = len(recordings)
     for step in ("readable", "plausible", "unique"):
-        reasons = Counter(f"{f.kind}: {f.reason}" for f in failed if f.step == step)
-        left -= sum(reasons.values())
+        reasons = Counter(f"{f.kind}: {f.reason}" for f in failures if f.step == step)
+        remaining -= sum(reasons.values())
         steps.append(
             {
                 "step": step,
-                "n": left,
+                "n": remaining,
                 "unit": "recordings",
                 "reasons": dict(sorted(reasons.items())),
             }
         )
-    kinds = [kind for kind in SIGNALS if any(f.kind == kind for f in found)]
+    kinds = [kind for kind in SIGNALS if any(f.kind == kind for f in recordings)]
     alone = Counter(_lacking(row, kinds) for row in rows if not all(row.get(k) for k in kinds))
     bare = sum(not set(row["numbers"]) - set(DEMOGRAPHICS) for row in rows)
-    paired = [("paired", alone)] if len(kinds) > 1 else []
+    pairing = [("paired", alone)] if len(kinds) > 1 else []
     # Rows that are not paired or not labelled stay: the reasons of these two steps say what a row lacks, none has left.
     for step, lacking in (
-        *paired,
+        *pairing,
         ("labelled", Counter({"no label": bare} if bare else {})),
         ("kept", Counter()),
     ):

@@ -36,10 +36,10 @@ def work(row: dict[str, Any]) -> dict[str, Any]:
             "error": f"a recording that could be read before cannot be now ({error}); keep them as they are, run it again"
         }
     except OSError as error:
-        told = shards.disk_full(error, out)
-        if told is error:
+        explanation = shards.disk_full(error, out)
+        if explanation is error:
             raise
-        part = {"error": str(told)}
+        part = {"error": str(explanation)}
     return {"part": json.dumps(part)}
 
 
@@ -96,8 +96,10 @@ def _recorded(job: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 def _copied(job: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """The rows of another cohort's shard whose numbers are listed."""
-    wanted = set(job["items"])
-    return (row for number, row in enumerate(shards.rows(Path(job["from"]))) if number in wanted)
+    row_numbers = set(job["items"])
+    return (
+        row for number, row in enumerate(shards.rows(Path(job["from"]))) if number in row_numbers
+    )
 
 
 def _read(kind: str, source: str) -> raw.EcgRecord | raw.CmrRecord:
@@ -115,26 +117,26 @@ def _survey(job: dict[str, Any], out: Path) -> dict[str, Any]:
     }
 
 
-def _judge(kind: str, source: str, options: Options) -> linkage.Found:
-    blank = linkage.Found(kind, source, raw.key(source.partition(":")[2]))
+def _judge(kind: str, source: str, options: Options) -> linkage.SurveyedRecording:
+    blank = linkage.SurveyedRecording(kind, source, raw.key(source.partition(":")[2]))
     try:
         record = _read(kind, source)
     except Excluded as error:
         return dataclasses.replace(blank, step="readable", reason=str(error))
-    whose = dataclasses.replace(
+    identity = dataclasses.replace(
         blank, key=record.key, person=record.person, visit=record.visit, patient=record.patient
     )
     try:
-        prepared = SIGNALS[kind].prepare(record, options)
+        prepared_signal = SIGNALS[kind].prepare(record, options)
     except Excluded as error:
-        return dataclasses.replace(whose, step="plausible", reason=str(error))
-    known = {
+        return dataclasses.replace(identity, step="plausible", reason=str(error))
+    demographics = {
         n: float(v) for n in shards.DEMOGRAPHICS if (v := getattr(record, n, None)) is not None
     }
     return dataclasses.replace(
-        whose,
-        digest=hashlib.sha256(prepared.array.tobytes()).hexdigest(),
-        numbers=record.labels | known,
-        flags=prepared.suspicions(),
-        repairs=(*record.repairs, *prepared.repairs),
+        identity,
+        digest=hashlib.sha256(prepared_signal.array.tobytes()).hexdigest(),
+        numbers=record.labels | demographics,
+        flags=prepared_signal.suspicions(),
+        repairs=(*record.repairs, *prepared_signal.repairs),
     )

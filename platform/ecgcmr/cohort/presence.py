@@ -33,8 +33,8 @@ def has(rows: pd.DataFrame, *signals: str) -> np.ndarray:
 
 def _has(rows: pd.DataFrame, signal: str) -> np.ndarray:
     if signal == TABULAR:
-        known = rows[list(shards.DEMOGRAPHICS)].to_numpy(dtype=np.float64, na_value=np.nan)
-        return np.isfinite(known).any(axis=1)
+        demographics = rows[list(shards.DEMOGRAPHICS)].to_numpy(dtype=np.float64, na_value=np.nan)
+        return np.isfinite(demographics).any(axis=1)
     if column(signal) not in rows:
         return np.zeros(len(rows), dtype=bool)
     return rows[column(signal)].to_numpy(bool)

@@ -126,9 +126,9 @@ def signals_of(form: pa.Schema, path: Path) -> list[str]:
         InputError: one of them is not registered.
     """
     names = [field.name for field in form if pa.types.is_fixed_size_binary(field.type)]
-    if alien := [name for name in names if name not in SIGNALS]:
+    if unknown_signals := [name for name in names if name not in SIGNALS]:
         raise InputError(
-            f"{path}: nobody has registered the signal '{alien[0]}'; name the module that does in ECGCMR_PLUGINS"
+            f"{path}: nobody has registered the signal '{unknown_signals[0]}'; name the module that does in ECGCMR_PLUGINS"
         )
     return names
 
@@ -241,8 +241,8 @@ def rows(path: Path) -> Iterator[dict[str, Any]]:
             numbers = table.drop_columns(signals).to_pylist()
             for i, row in enumerate(numbers):
                 for name in signals:
-                    stored = table[name].slice(i, 1)
-                    row[name] = None if stored.null_count else unpack(stored, name)[0]
+                    cell = table[name].slice(i, 1)
+                    row[name] = None if cell.null_count else unpack(cell, name)[0]
                 yield row
 
 
@@ -275,8 +275,8 @@ def read_rows(
             )
         groups = np.searchsorted(starts, rows, side="right") - 1
         for group in np.unique(groups):
-            mine = np.flatnonzero(groups == group)
-            inside, places = rows[mine] - starts[group], where[mine]
+            in_group = np.flatnonzero(groups == group)
+            inside, places = rows[in_group] - starts[group], where[in_group]
             for name in columns:
                 begin = _values_at(file, int(group), name)
                 if begin is None:

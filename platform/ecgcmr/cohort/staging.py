@@ -33,8 +33,8 @@ def ready(out: Path, request: dict[str, Any]) -> bool:
         (out / BUILD / "request.json", "an unfinished cohort"),
     ):
         if path.exists():
-            held = json.loads(path.read_text())
-            old = held.get("request", {}) if path.name == MANIFEST else held
+            record = json.loads(path.read_text())
+            old = record.get("request", {}) if path.name == MANIFEST else record
             if differ := differing(old, request):
                 raise InputError(
                     f"{out}: holds {name} made otherwise: {differ}; use another folder or delete it"
@@ -48,11 +48,11 @@ def ready(out: Path, request: dict[str, Any]) -> bool:
 @contextlib.contextmanager
 def building(out: Path, request: dict[str, Any]) -> Iterator[None]:
     """Surround a build: note the request first, clear leftovers of a killed one, leave nothing of a refused one."""
-    made = files.absent(out.parent)
+    new_folders = files.absent(out.parent)
     try:
         files.write_json(out / BUILD / "request.json", request)
-        for left in out.glob("*/.shard-*"):
-            left.unlink(missing_ok=True)
+        for leftover in out.glob("*/.shard-*"):
+            leftover.unlink(missing_ok=True)
         yield
     except OSError as error:
         raise shards.disk_full(error, out) from error
@@ -61,21 +61,21 @@ def building(out: Path, request: dict[str, Any]) -> Iterator[None]:
             out.glob("*/*.parquet")
         ):  # refused before the first row: there is nothing to go on from
             shutil.rmtree(out / BUILD, ignore_errors=True)
-            files.vacate([out, *made])
+            files.vacate([out, *new_folders])
         raise
     finally:
         (out / store.PROGRESS).unlink(missing_ok=True)
 
 
 def write_shards(
-    out: Path, rows: Sequence[dict[str, Any]], shared: dict[str, Any], shard_rows: int
+    out: Path, rows: Sequence[dict[str, Any]], job_fields: dict[str, Any], shard_rows: int
 ) -> list[dict[str, Any]]:
     """Write the shards that are not yet there, in parallel; the summaries of all, in order.
 
     Args:
         out: the cohort's folder.
         rows: what becomes a row each, with its `split`.
-        shared: what all jobs have in common; `signals` are the shards' signal columns.
+        job_fields: what all jobs have in common; `signals` are the shards' signal columns.
         shard_rows: rows of one shard.
 
     Raises:
@@ -83,25 +83,25 @@ def write_shards(
     """
     jobs = []
     for split in linkage.SPLITS:
-        mine = [row for row in rows if row["split"] == split]
-        for n, start in enumerate(range(0, len(mine), shard_rows)):
-            name, chunk = f"shard-{n:05d}", mine[start : start + shard_rows]
+        split_rows = [row for row in rows if row["split"] == split]
+        for n, start in enumerate(range(0, len(split_rows), shard_rows)):
+            name, chunk = f"shard-{n:05d}", split_rows[start : start + shard_rows]
             part = f"{split}-{name}.json"
             jobs.append(
                 {
-                    **shared,
+                    **job_fields,
                     "path": f"{split}/{name}.parquet",
                     "items": chunk,
                     "rows": len(chunk),
                     "part": part,
                 }
             )
-    left = sum(job["rows"] for job in jobs if not (out / BUILD / job["part"]).exists())
+    rows_to_write = sum(job["rows"] for job in jobs if not (out / BUILD / job["part"]).exists())
     free = shutil.disk_usage(out).free
-    size = left * sum(shards.SIGNALS[name].width for name in shared["signals"])
-    if size > free:
+    bytes_needed = rows_to_write * sum(shards.SIGNALS[name].width for name in job_fields["signals"])
+    if bytes_needed > free:
         raise InputError(
-            f"{out}: disk too small, {size / 2**30:.1f} GiB are needed and {free / 2**30:.1f} free; "
+            f"{out}: disk too small, {bytes_needed / 2**30:.1f} GiB are needed and {free / 2**30:.1f} free; "
             "free space or choose another folder"
         )
     return run_jobs(out, jobs, "rows")
@@ -113,19 +113,19 @@ def run_jobs(out: Path, jobs: Sequence[dict[str, Any]], unit: str) -> list[dict[
     Raises:
         InputError: what a job raised, in one line.
     """
-    done = {job["part"]: part for job in jobs if (part := _part(out, job)) is not None}
-    todo = [job for job in jobs if job["part"] not in done]
-    have = sum(job["rows"] for job in jobs if job["part"] in done)
+    parts_done = {job["part"]: part for job in jobs if (part := _part(out, job)) is not None}
+    todo = [job for job in jobs if job["part"] not in parts_done]
+    have = sum(job["rows"] for job in jobs if job["part"] in parts_done)
     progress = store.Progress(
         out.parent, out.name, sum(job["rows"] for job in jobs), unit, done=have
     )
     progress.update(have)
     for part in _each(todo, out):
-        done[part["part"]] = part
+        parts_done[part["part"]] = part
         have += part["rows"]
         progress.update(have)
     progress.close()
-    return [done[job["part"]] for job in jobs]
+    return [parts_done[job["part"]] for job in jobs]
 
 
 def _part(out: Path, job: dict[str, Any]) -> dict[str, Any] | None:
@@ -147,12 +147,12 @@ def _each(jobs: Sequence[dict[str, Any]], out: Path) -> Iterator[dict[str, Any]]
 
     with cluster.running():
         # JSON both ways: Ray Data makes Arrow columns of rows, and jobs of one map need not have the same fields.
-        shared = {"out": str(out.resolve()), "plugins": json.dumps(plugins.carried())}
-        items = [{"job": json.dumps(job), **shared} for job in jobs]
-        found = ray.data.from_items(items, override_num_blocks=len(items)).map(
+        context = {"out": str(out.resolve()), "plugins": json.dumps(plugins.carried())}
+        items = [{"job": json.dumps(job), **context} for job in jobs]
+        outputs = ray.data.from_items(items, override_num_blocks=len(items)).map(
             prepare.work, num_cpus=1
         )
-        for row in found.iter_batches(batch_size=1, batch_format="pyarrow", prefetch_batches=1):
+        for row in outputs.iter_batches(batch_size=1, batch_format="pyarrow", prefetch_batches=1):
             part = json.loads(row["part"][0].as_py())
             if "error" in part:
                 raise InputError(part["error"])
@@ -170,7 +170,7 @@ def finish(
     """Write the index and then the manifest: from here on it is a cohort."""
     index = pd.concat([_index_of(out, part) for part in parts], ignore_index=True)
     files.write_whole(out / INDEX, lambda aside: index.to_parquet(aside, index=False))
-    listed = [
+    shard_entries = [
         {"path": part["path"], "rows": part["rows"], "sha256": part["sha256"]} for part in parts
     ]
     manifest = {
@@ -185,8 +185,8 @@ def finish(
         "recipe": recipe,
         "recipe_hash": request["recipe_hash"],
         "request": request,
-        "shards": listed,
-        "fingerprint": digest({"recipe": request["recipe_hash"], "shards": listed}),
+        "shards": shard_entries,
+        "fingerprint": digest({"recipe": request["recipe_hash"], "shards": shard_entries}),
     }
     files.write_json(out / MANIFEST, manifest)
     shutil.rmtree(out / BUILD)
@@ -195,12 +195,12 @@ def finish(
 
 def _index_of(out: Path, part: dict[str, Any]) -> pd.DataFrame:
     file = shards.open_shard(out / part["path"])
-    arrays = shards.signals_of(file.schema_arrow, out / part["path"])
-    names = [name for name in file.schema_arrow.names if name not in arrays]
+    signal_names = shards.signals_of(file.schema_arrow, out / part["path"])
+    names = [name for name in file.schema_arrow.names if name not in signal_names]
     frame = file.read(columns=names).to_pandas()
     frame["shard"] = part["path"]
     frame["row"] = np.arange(len(frame), dtype=np.int64)
-    for name in arrays:
+    for name in signal_names:
         presence.mark(frame, name, [mark == "1" for mark in part["has"][name]])
     return frame
 
@@ -209,10 +209,13 @@ def counts(index: pd.DataFrame, labels: Iterable[str]) -> dict[str, dict[str, An
     """For each column of which something is known: rows per split, with the positives or the mean."""
     out: dict[str, dict[str, Any]] = {}
     for name in labels:
-        known = index[index[name].notna()]
-        if len(known):
-            binary = known[name].isin((0, 1)).all()
-            groups = {split: known.loc[known["split"] == split, name] for split in linkage.SPLITS}
+        known_rows = index[index[name].notna()]
+        if len(known_rows):
+            binary = known_rows[name].isin((0, 1)).all()
+            groups = {
+                split: known_rows.loc[known_rows["split"] == split, name]
+                for split in linkage.SPLITS
+            }
             out[name] = {
                 split: {
                     "n": len(v),

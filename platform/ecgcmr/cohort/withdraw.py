@@ -28,7 +28,7 @@ FIELD = re.compile(r"(?<=^\d{7})_\d{4,6}_\d+_\d+$")  # of UK Biobank's file name
 
 
 @dataclass(frozen=True)
-class Known:
+class IdLookup:
     """How an id is found: pseudonyms of the cohort, and the builder's link file and key, which may be absent."""
 
     pseudonyms: frozenset[str]
@@ -37,26 +37,26 @@ class Known:
 
     def of(self, word: str) -> set[str]:
         """The pseudonyms that an id means: of a person, a recording's key, or a pseudonym itself."""
-        own = {word, linkage.pseudonym(self.secret, word)} if self.secret else {word}
-        return (own & self.pseudonyms) | self._linked.get(word, set())
+        candidates = {word, linkage.pseudonym(self.secret, word)} if self.secret else {word}
+        return (candidates & self.pseudonyms) | self._subjects_of_word.get(word, set())
 
     @cached_property
-    def _linked(self) -> dict[str, set[str]]:
+    def _subjects_of_word(self) -> dict[str, set[str]]:
         """Key, file name without folders, and UK Biobank's participant of every recording -> pseudonyms."""
-        found: dict[str, set[str]] = {}
+        subjects_of_word: dict[str, set[str]] = {}
         for key, subject in (
             self.link[["key", "subject"]].itertuples(index=False) if self.link is not None else ()
         ):
             name = key.rpartition("/")[2]
             for word in {key, name, FIELD.sub("", name)}:
-                found.setdefault(word, set()).add(subject)
-        return found
+                subjects_of_word.setdefault(word, set()).add(subject)
+        return subjects_of_word
 
 
 def withdraw(
     old: Path | str,
     out: Path | str,
-    listed: Path | str,
+    id_list: Path | str,
     *,
     key: Path | str | None = None,
     ignore_unknown: bool = False,
@@ -66,7 +66,7 @@ def withdraw(
     Args:
         old: the cohort's folder; `<old>.link.csv` and `<old>.key` are used where they lie beside it.
         out: the new cohort's folder; link file and key are written beside it, without those people.
-        listed: file with one id a line: UK Biobank's participant, a person or recording of the link file, or a pseudonym.
+        id_list: file with one id a line: UK Biobank's participant, a person or recording of the link file, or a pseudonym.
         key: file with the key of the pseudonyms, if not beside the cohort.
         ignore_unknown: pass over ids that match nobody (UK Biobank lists people who are not in the data).
 
@@ -75,12 +75,12 @@ def withdraw(
     """
     old, out = Path(old), Path(out)
     cohort = dataset.open(old)
-    known = _known(cohort, Path(key) if key else _beside(old, ".key"))
-    gone = _matched(Path(listed), known, ignore_unknown)
+    lookup = _id_lookup(cohort, Path(key) if key else _beside(old, ".key"))
+    gone = _matched(Path(id_list), lookup, ignore_unknown)
     index = cohort.rows()
     stays = ~index["subject"].isin(gone)
     if not stays.any():
-        raise InputError(f"{listed}: nobody would be left in {old}")
+        raise InputError(f"{id_list}: nobody would be left in {old}")
     request = {
         **cohort.manifest["request"],
         "source": cohort.manifest["source"],
@@ -96,7 +96,7 @@ def withdraw(
             account = _account(cohort, index[stays], gone)
             labels = [name for name in columns if name not in signals.flags(SIGNALS)]
             staging.finish(out, request, cohort.recipe, parts, labels, account)
-    _hand_on(old, out, known, gone, Path(key) if key else None)
+    _hand_on(old, out, lookup, gone, Path(key) if key else None)
     return dataset.open(out)
 
 
@@ -119,56 +119,60 @@ def _beside(cohort: Path, ending: str) -> Path | None:
     return path if path.exists() else None
 
 
-def _known(cohort: Cohort, key: Path | None) -> Known:
+def _id_lookup(cohort: Cohort, key: Path | None) -> IdLookup:
     link = _beside(cohort.path, ".link.csv")
     table = pd.read_csv(link, dtype=str, keep_default_na=False) if link else None
-    named = {*cohort.rows()["subject"], *(one["key"] for one in cohort.manifest["exclusions"])}
+    pseudonyms = {
+        *cohort.rows()["subject"],
+        *(exclusion["key"] for exclusion in cohort.manifest["exclusions"]),
+    }
     try:
         secret = key.read_bytes().strip() if key else None
     except OSError as error:
         raise InputError(f"{key}: the key of the pseudonyms cannot be read") from error
-    return Known(
-        frozenset(named | set(table["subject"] if table is not None else ())), table, secret
+    return IdLookup(
+        frozenset(pseudonyms | set(table["subject"] if table is not None else ())), table, secret
     )
 
 
-def _matched(listed: Path, known: Known, ignore_unknown: bool) -> set[str]:
+def _matched(id_list: Path, lookup: IdLookup, ignore_unknown: bool) -> set[str]:
     """The pseudonyms of the people on a list.
 
     Raises:
         InputError: it cannot be read, or names nobody, or somebody who is not there and is not to be ignored.
     """
-    ids = _ids(listed)
-    found = {number: known.of(word) for number, word in ids.items()}
-    lost = [number for number, who in found.items() if not who]
-    lines = ", ".join(map(str, lost[:10])) + (" …" if len(lost) > 10 else "")
-    if lost and known.link is None and known.secret is None:
+    ids = _ids(id_list)
+    people_of_line = {number: lookup.of(word) for number, word in ids.items()}
+    unknown_lines = [number for number, people in people_of_line.items() if not people]
+    lines = ", ".join(map(str, unknown_lines[:10])) + (" …" if len(unknown_lines) > 10 else "")
+    if unknown_lines and lookup.link is None and lookup.secret is None:
         raise InputError(
-            f"{listed}: {len(lost)} of {len(ids)} ids are no pseudonyms (lines {lines}), and neither the cohort's link file "
-            "nor its key lies beside it; put one there or name the key with --key"
+            f"{id_list}: {len(unknown_lines)} of {len(ids)} ids are no pseudonyms "
+            f"(lines {lines}), and neither the cohort's link file nor its key lies beside it; "
+            "put one there or name the key with --key"
         )
-    if lost and not ignore_unknown:
+    if unknown_lines and not ignore_unknown:
         raise InputError(
-            f"{listed}: {len(lost)} of {len(ids)} ids match nobody (lines {lines}); correct them, or pass over people who "
-            "are not in the data with --ignore-unknown"
+            f"{id_list}: {len(unknown_lines)} of {len(ids)} ids match nobody (lines {lines}); "
+            "correct them, or pass over people who are not in the data with --ignore-unknown"
         )
-    gone = set().union(*found.values())
+    gone = set().union(*people_of_line.values())
     if not gone:
-        raise InputError(f"{listed}: nobody on it is in the cohort; it can stay as it is")
+        raise InputError(f"{id_list}: nobody on it is in the cohort; it can stay as it is")
     return gone
 
 
-def _ids(listed: Path) -> dict[int, str]:
+def _ids(id_list: Path) -> dict[int, str]:
     """Line number -> the first field of each line that has one."""
     try:
-        with listed.open(encoding="utf-8-sig", newline="") as file:
+        with id_list.open(encoding="utf-8-sig", newline="") as file:
             rows = csv.reader(file)
-            found = [(rows.line_num, row[0].strip()) for row in rows if row]
-            return {number: word for number, word in found if word}
+            numbered_words = [(rows.line_num, row[0].strip()) for row in rows if row]
+            return {number: word for number, word in numbered_words if word}
     except FileNotFoundError as error:
-        raise InputError(f"{listed}: no such list") from error
+        raise InputError(f"{id_list}: no such list") from error
     except (OSError, ValueError, csv.Error) as error:
-        raise InputError(f"{listed}: cannot be read as a list of one id a line") from error
+        raise InputError(f"{id_list}: cannot be read as a list of one id a line") from error
 
 
 # -- what stays --------------------------------------------------------------------------------------------------------
@@ -176,9 +180,9 @@ def _ids(listed: Path) -> dict[int, str]:
 
 def _columns(cohort: Cohort) -> list[str]:
     """The number columns of its shards beyond the demographics."""
-    form, arrays = _form(cohort)
-    numberless = {*arrays, *shards.DEMOGRAPHICS, "subject", "split"}
-    return [name for name in form.names if name not in numberless]
+    form, signal_names = _form(cohort)
+    other_columns = {*signal_names, *shards.DEMOGRAPHICS, "subject", "split"}
+    return [name for name in form.names if name not in other_columns]
 
 
 def _form(cohort: Cohort) -> tuple[pa.Schema, list[str]]:
@@ -192,11 +196,11 @@ def _jobs(
     cohort: Cohort, index: pd.DataFrame, stays: pd.Series, columns: Sequence[str]
 ) -> list[dict[str, Any]]:
     """A job for each shard of which something is left."""
-    _, arrays = _form(cohort)
+    _, signal_names = _form(cohort)
     jobs = []
     for entry in cohort.manifest["shards"]:
-        mine = index["shard"] == entry["path"]
-        rows = index.loc[mine & stays, "row"].tolist()
+        in_shard = index["shard"] == entry["path"]
+        rows = index.loc[in_shard & stays, "row"].tolist()
         if rows:
             jobs.append(
                 {
@@ -206,26 +210,26 @@ def _jobs(
                     "items": rows,
                     "rows": len(rows),
                     "labels": list(columns),
-                    "signals": arrays,
+                    "signals": signal_names,
                     "part": entry["path"].replace("/", "-") + ".json",
                 }
             )
     return jobs
 
 
-def _account(cohort: Cohort, left: pd.DataFrame, gone: Iterable[str]) -> dict[str, Any]:
+def _account(cohort: Cohort, remaining: pd.DataFrame, gone: Iterable[str]) -> dict[str, Any]:
     """Flow, exclusions and repairs without the people who left, and what the cohort replaces."""
-    said, index = cohort.manifest, cohort.rows()
+    manifest, index = cohort.manifest, cohort.rows()
     people = len(set(index["subject"]) & set(gone))
-    away = len(index) - len(left)
-    labels = [name for name in said["labels"] if name in left]
+    away = len(index) - len(remaining)
+    labels = [name for name in manifest["labels"] if name in remaining]
     now = {
-        "paired": int(presence.has(left, *_paired(cohort)).sum()),
-        "labelled": int(left[labels].notna().any(axis=1).sum()),
-        "kept": len(left),
+        "paired": int(presence.has(remaining, *_paired(cohort)).sum()),
+        "labelled": int(remaining[labels].notna().any(axis=1).sum()),
+        "kept": len(remaining),
     }
     flow = []
-    for step in said["flow"]:
+    for step in manifest["flow"]:
         reasons = {} if step["step"] in now else step["reasons"]
         if step["step"] == "kept":
             reasons = {"withdrawn": step["reasons"].get("withdrawn", 0) + away}
@@ -233,12 +237,12 @@ def _account(cohort: Cohort, left: pd.DataFrame, gone: Iterable[str]) -> dict[st
     return {
         "flow": flow,
         **{
-            name: [one for one in said[name] if one["key"] not in gone]
+            name: [entry for entry in manifest[name] if entry["key"] not in gone]
             for name in ("exclusions", "repairs")
         },
         "replaces": [
             {"fingerprint": cohort.fingerprint, "people": people, "rows": away},
-            *said.get("replaces", []),
+            *manifest.get("replaces", []),
         ],
     }
 
@@ -249,13 +253,14 @@ def _paired(cohort: Cohort) -> Sequence[str]:
     return [name for name in SIGNALS if f"{name} recordings" in request] or ALWAYS
 
 
-def _hand_on(old: Path, out: Path, known: Known, gone: set[str], key: Path | None) -> None:
+def _hand_on(old: Path, out: Path, lookup: IdLookup, gone: set[str], key: Path | None) -> None:
     """Link file and key beside the new cohort, so that the old one can be deleted with all that belongs to it."""
-    if known.link is not None:
-        left = known.link[~known.link["subject"].isin(gone)]
+    if lookup.link is not None:
+        remaining_links = lookup.link[~lookup.link["subject"].isin(gone)]
         files.write_whole(
-            out.with_name(out.name + ".link.csv"), lambda aside: left.to_csv(aside, index=False)
+            out.with_name(out.name + ".link.csv"),
+            lambda aside: remaining_links.to_csv(aside, index=False),
         )
-    held, mine = _beside(old, ".key"), out.with_name(out.name + ".key")
-    if held and not key and not mine.exists():
-        shutil.copy(held, mine)  # with its mode: readable by its owner alone
+    old_key, new_key = _beside(old, ".key"), out.with_name(out.name + ".key")
+    if old_key and not key and not new_key.exists():
+        shutil.copy(old_key, new_key)  # with its mode: readable by its owner alone

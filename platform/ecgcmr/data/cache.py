@@ -35,12 +35,12 @@ def check(word: str) -> None:
         raise unknown("cache", word, WORDS)
 
 
-def choose(word: str, need: int, host: int, device: int | None = None) -> str:
+def choose(word: str, row_bytes: int, host: int, device: int | None = None) -> str:
     """Where rows are kept: "device", "host" or "off".
 
     Args:
         word: one of WORDS. "auto" takes the device if the rows fit into its share of SHARES, else the host, else none.
-        need: bytes of all rows.
+        row_bytes: bytes of all rows.
         host: bytes of memory that this reader may take.
         device: bytes free on its accelerator; None on a CPU, whose memory is the host's.
 
@@ -50,14 +50,14 @@ def choose(word: str, need: int, host: int, device: int | None = None) -> str:
     check(word)
     free = {"host": host} if device is None else {"device": device, "host": host}
     if word == "auto":
-        return next((place for place in free if need <= SHARES[place] * free[place]), "off")
+        return next((place for place in free if row_bytes <= SHARES[place] * free[place]), "off")
     if word == "off":
         return word
     place = word if word in free else "host"
-    if need > free[place]:
+    if row_bytes > free[place]:
         raise InputError(
-            f"cache='{word}': the rows take {need / 1e9:.1f} GB and the {place} has {free[place] / 1e9:.1f} GB free for "
-            "them; use cache auto or off"
+            f"cache='{word}': the rows take {row_bytes / 1e9:.1f} GB and the {place} has "
+            f"{free[place] / 1e9:.1f} GB free for them; use cache auto or off"
         )
     return place
 
@@ -84,7 +84,7 @@ def size(order: Order) -> int:
 
 
 @dataclass(frozen=True, eq=False)
-class Held:
+class RowCache:
     """All rows of an order, as far as they have been met.
 
     Attributes:
@@ -116,26 +116,26 @@ class Held:
                 values.numpy()[rows] = batch[name].numpy()
         self.here[rows] = True
 
-    def take(self, rows: np.ndarray, pinned: bool = False) -> dict[str, Tensor]:
+    def take(self, rows: np.ndarray, pin: bool = False) -> dict[str, Tensor]:
         """A copy of rows, (n, *shape) each, on `device`; those not yet there are read first.
 
         Args:
             rows: (n,) positions in the order.
-            pinned: host memory that a GPU copies from by itself.
+            pin: whether into host memory that a GPU copies from by itself.
 
         Raises:
             InputError: a shard is damaged.
         """
         missing = rows[~self.here[rows]]
         if len(missing):
-            found = sampler.load(self.order, missing)
+            arrays = sampler.load(self.order, missing)
             self.keep(
-                missing, {name: torch.from_numpy(x).to(self.device) for name, x in found.items()}
+                missing, {name: torch.from_numpy(x).to(self.device) for name, x in arrays.items()}
             )
-        return {name: _gathered(values, rows, pinned) for name, values in self.values.items()}
+        return {name: _gathered(values, rows, pin) for name, values in self.values.items()}
 
 
-def empty(order: Order, device: torch.device) -> Held:
+def empty(order: Order, device: torch.device) -> RowCache:
     """Room for all rows of an order, on a device."""
     forms = {name: shards.SIGNALS[name] for name in order.columns}
     values = {
@@ -144,13 +144,13 @@ def empty(order: Order, device: torch.device) -> Held:
         )
         for name, form in forms.items()
     }
-    return Held(order, values, np.zeros(len(order.row), dtype=bool))
+    return RowCache(order, values, np.zeros(len(order.row), dtype=bool))
 
 
-def _gathered(values: Tensor, rows: np.ndarray, pinned: bool) -> Tensor:
+def _gathered(values: Tensor, rows: np.ndarray, pin: bool) -> Tensor:
     if values.is_cuda:
         return values.index_select(0, torch.from_numpy(rows).to(values.device))
-    out = torch.empty((len(rows), *values.shape[1:]), dtype=values.dtype, pin_memory=pinned)
+    out = torch.empty((len(rows), *values.shape[1:]), dtype=values.dtype, pin_memory=pin)
     np.take(
         values.numpy(), rows, axis=0, out=out.numpy(), mode="clip"
     )  # "raise" would gather into a copy first

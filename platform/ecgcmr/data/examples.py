@@ -89,10 +89,10 @@ def answerable(cohort: Cohort, task: Task, modality: str, split: str) -> pd.Data
 def _check_classes(
     cohort: Cohort, task: Task, modality: str, split: str, labels: np.ndarray
 ) -> None:
-    strange = set(np.unique(labels)) - {0.0, 1.0}
-    if strange:
+    invalid = set(np.unique(labels)) - {0.0, 1.0}
+    if invalid:
         raise InputError(
-            f"{cohort.path}: column '{task.columns[0]}' holds {min(strange):g}; a label is 0, 1 or empty"
+            f"{cohort.path}: column '{task.columns[0]}' holds {min(invalid):g}; a label is 0, 1 or empty"
         )
     positive, negative = int((labels == 1).sum()), int((labels == 0).sum())
     if min(positive, negative) < FEWEST:
@@ -127,26 +127,29 @@ def training_rows(cohort: Cohort, trial: Trial) -> TrainingRows:
     if task.kind == "binary":
         labels = answers(rows, task)[:, 0]
         strata = [draw.permutation(np.flatnonzero(labels == value)) for value in (1, 0)]
-        balanced = min(
+        per_class = min(
             map(len, strata)
         )  # of a label that most people have, it is the negatives that are all taken
-        strata = [part[:balanced] for part in strata]
+        strata = [part[:per_class] for part in strata]
     else:
         strata = [draw.permutation(len(rows))]
-    kept = [part[: round(trial.take * len(part))] for part in strata]
-    if not len(kept[0]):  # both classes are equally many
-        what = "positives" if task.kind == "binary" else "rows with a phenotype"
+    subsets = [part[: round(trial.take * len(part))] for part in strata]
+    if not len(subsets[0]):  # both classes are equally many
+        noun = "positives" if task.kind == "binary" else "rows with a phenotype"
         raise InputError(
-            f"{cohort.path}: take={trial.take:g} leaves 0 of {len(strata[0])} {what} of '{task.name}' in the training "
+            f"{cohort.path}: take={trial.take:g} leaves 0 of {len(strata[0])} {noun} of '{task.name}' in the training "
             "rows; at least 1 is needed; use a larger take or cohort"
         )
-    notes: dict[str, Any] = {"n_train": sum(map(len, kept)), "n_train_full": sum(map(len, strata))}
+    notes: dict[str, Any] = {
+        "n_train": sum(map(len, subsets)),
+        "n_train_full": sum(map(len, strata)),
+    }
     if task.kind == "binary":
         notes |= {
             "prevalence": float(labels.mean()),
-            "trained_prevalence": len(kept[0]) / notes["n_train"],
+            "trained_prevalence": len(subsets[0]) / notes["n_train"],
         }
-    return TrainingRows(rows.iloc[np.sort(np.concatenate(kept))], notes)
+    return TrainingRows(rows.iloc[np.sort(np.concatenate(subsets))], notes)
 
 
 @dataclass(frozen=True)
@@ -174,7 +177,7 @@ class Scale:
     sd: np.ndarray
 
 
-def scale_of(given: np.ndarray, task: Task, path: Path) -> Scale:
+def scale_of(true_values: np.ndarray, task: Task, path: Path) -> Scale:
     """Statistics that z-score a regression's targets.
 
     Raises:
@@ -182,13 +185,13 @@ def scale_of(given: np.ndarray, task: Task, path: Path) -> Scale:
     """
     if task.kind == "binary":
         return Scale(np.zeros(1), np.ones(1))
-    known = np.isfinite(given).sum(0)
-    for name, count in zip(task.columns, known):
+    known_counts = np.isfinite(true_values).sum(0)
+    for name, count in zip(task.columns, known_counts):
         if count < FEWEST:
             raise InputError(
                 f"{path}: column '{name}' has {count} values in the training rows; at least {FEWEST} are needed"
             )
-    mean, sd = np.nanmean(given, 0), np.nanstd(given, 0)
+    mean, sd = np.nanmean(true_values, 0), np.nanstd(true_values, 0)
     if not (sd > 0).all():
         raise InputError(
             f"{path}: column '{task.columns[int(np.argmin(sd))]}' has one value in all training rows"
@@ -218,16 +221,16 @@ def rows_of(cohort: Cohort, trial: Trial, task: Task) -> Rows:
     Raises:
         InputError: see `training_rows`, `answerable` and `scale_of`; for a final trial also about the test split.
     """
-    chosen = training_rows(cohort, trial)
-    scale = scale_of(answers(chosen.index, task), task, cohort.path)
+    training = training_rows(cohort, trial)
+    scale = scale_of(answers(training.index, task), task, cohort.path)
     val = answerable(cohort, task, trial.modality, "val")
     if trial.stage == "final":
         answerable(
             cohort, task, trial.modality, "test"
         )  # counts only: better refused now than after hours
-    n = len(chosen.index)
+    n = len(training.index)
     notes = {
-        **chosen.notes,
+        **training.notes,
         "n_val": len(val),
         "batch": min(trial.batch or n, n),
         "balance_seed": BALANCE,
@@ -238,35 +241,37 @@ def rows_of(cohort: Cohort, trial: Trial, task: Task) -> Rows:
         )
     if task.kind == "regression":
         notes |= {"target_mean": scale.mean.tolist(), "target_sd": scale.sd.tolist()}
-    return Rows(chosen.index, val, scale, notes)
+    return Rows(training.index, val, scale, notes)
 
 
-def scores(given: np.ndarray, found: np.ndarray, task: Task) -> dict[str, float]:
+def scores(true_values: np.ndarray, model_outputs: np.ndarray, task: Task) -> dict[str, float]:
     """Every metric of a task.
 
     Args:
-        given: answers of the cohort, (n, columns) in units, NaN where missing.
-        found: answers of a model, (n, columns): the probability of the disease, or phenotypes in their units.
+        true_values: answers of the cohort, (n, columns) in units, NaN where missing.
+        model_outputs: answers of a model, (n, columns): the probability of the disease, or phenotypes in their units.
         task: decides the metrics.
 
     Raises:
         InputError: one class only, or a phenotype without two values that differ.
     """
     if task.kind == "binary":
-        return metrics.binary(given[:, 0], found[:, 0], task.name)
-    return metrics.regression(given, found, task.columns)
+        return metrics.binary(true_values[:, 0], model_outputs[:, 0], task.name)
+    return metrics.regression(true_values, model_outputs, task.columns)
 
 
 def predictions(
-    split: str, subjects: np.ndarray, given: np.ndarray, found: np.ndarray, task: Task
+    split: str, subjects: np.ndarray, true_values: np.ndarray, model_outputs: np.ndarray, task: Task
 ) -> pd.DataFrame:
     """The table of `store.Finished.predictions` for one split; arguments as for `scores`, `subjects` (n,)."""
     columns: dict[str, Any] = {"split": split, "subject": subjects}
     columns |= {
-        f"target:{name}": given[:, i].astype(np.float32) for i, name in enumerate(task.columns)
+        f"target:{name}": true_values[:, i].astype(np.float32)
+        for i, name in enumerate(task.columns)
     }
     columns |= {
-        f"output:{name}": found[:, i].astype(np.float32) for i, name in enumerate(task.columns)
+        f"output:{name}": model_outputs[:, i].astype(np.float32)
+        for i, name in enumerate(task.columns)
     }
     return pd.DataFrame(columns)
 
@@ -281,7 +286,7 @@ def bring(
     shelf: str = "",
 ) -> Split:
     """Load rows to the device; a named `shelf` keeps their signals there for the next pack of this process."""
-    given = answers(index, task)
+    true_values = answers(index, task)
     key = (cohort.fingerprint, modality, shelf, str(device))
     signals = (
         _SHELVES[key] if shelf and key in _SHELVES else _signals(cohort, index, modality, device)
@@ -289,24 +294,30 @@ def bring(
     if shelf:
         _SHELVES.pop(key, None)
         _SHELVES[key] = signals
-        for old in list(_SHELVES)[:-KEPT]:
+        for old in list(_SHELVES)[:-SHELF_COUNT]:
             del _SHELVES[old]
     target = (
-        given[:, 0].astype(np.int64) if task.kind == "binary" else (given - scale.mean) / scale.sd
+        true_values[:, 0].astype(np.int64)
+        if task.kind == "binary"
+        else (true_values - scale.mean) / scale.sd
     )
-    return Split(index["subject"].to_numpy(), signals, given, torch.from_numpy(target).to(device))
+    return Split(
+        index["subject"].to_numpy(), signals, true_values, torch.from_numpy(target).to(device)
+    )
 
 
 # Signals on the device, by cohort and rows: the packs of one process mostly ask for the same (a Tune worker is reused).
 _SHELVES: dict[tuple[str, ...], Tensor] = {}
-KEPT = 2  # training and validation rows of one task
+SHELF_COUNT = 2  # training and validation rows of one task
 
 
 def _signals(cohort: Cohort, index: pd.DataFrame, modality: str, device: torch.device) -> Tensor:
     parts = []
     for start in range(0, len(index), CHUNK):
-        found = cohort.load(index.iloc[start : start + CHUNK], columns=(modality,))[modality]
-        parts.append(inputs.held(found, modality, device))
+        stored_signal = cohort.load(index.iloc[start : start + CHUNK], columns=(modality,))[
+            modality
+        ]
+        parts.append(inputs.held(stored_signal, modality, device))
     return torch.cat(parts)
 
 

@@ -22,9 +22,9 @@ def to_model(batch: Mapping[str, Tensor], dtype: torch.dtype = torch.float32) ->
     }
 
 
-def held(stored: np.ndarray, name: str, device: torch.device) -> Tensor:
+def held(stored_signal: np.ndarray, name: str, device: torch.device) -> Tensor:
     """A stored signal, (n, *shape), as fine-tuning and evaluation hold it on the device."""
-    x = torch.from_numpy(np.array(stored)).to(device)  # a copy: it may be a view of a file
+    x = torch.from_numpy(np.array(stored_signal)).to(device)  # a copy: it may be a view of a file
     signal = SIGNALS[name]
     return signal.to_model(x.float(), torch.float16) if signal.once else x
 

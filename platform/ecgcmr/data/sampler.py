@@ -123,17 +123,17 @@ def validated(rows: int, batch: int, rank: int, world: int) -> Iterator[tuple[in
 @lru_cache(maxsize=2)
 def sequence(order: Order, epoch: int) -> np.ndarray:
     """The rows of one epoch, (steps, batch), as positions in `sampler.row`."""
-    kept = order.steps * order.batch
+    n_rows = order.steps * order.batch
     if order.seed is None:
-        return np.arange(kept).reshape(order.steps, order.batch)
+        return np.arange(n_rows).reshape(order.steps, order.batch)
     rng = np.random.default_rng([order.seed, epoch])
     _, group = np.unique(
         np.stack([order.shard, order.row // shards.GROUP]), axis=1, return_inverse=True
     )
     place = rng.permutation(group.max() + 1)[group]  # of each row's group in this epoch
-    by_group = np.lexsort((rng.random(len(place)), place))[:kept]
-    mix = np.arange(kept) // (order.mixed * order.batch)
-    dealt = by_group[np.lexsort((rng.random(kept), mix))].reshape(order.steps, order.batch)
+    by_group = np.lexsort((rng.random(len(place)), place))[:n_rows]
+    mix = np.arange(n_rows) // (order.mixed * order.batch)
+    dealt = by_group[np.lexsort((rng.random(n_rows), mix))].reshape(order.steps, order.batch)
     return np.take_along_axis(dealt, place[dealt].argsort(1, kind="stable"), axis=1)
 
 
@@ -146,11 +146,11 @@ def mine(order: Order, step: int) -> np.ndarray:
 def piece(order: Order, number: int, start_step: int = 0) -> np.ndarray:
     """This rank's rows of piece `number` of the whole run, without what lies before `start_step`."""
     epoch, inside = divmod(number, order.pieces)
-    mix, cut = divmod(inside, order.cuts)
+    mix, cut_index = divmod(inside, order.cuts)
     first = max(mix * order.mixed, start_step - epoch * order.steps)
     batches = sequence(order, epoch)[first : (mix + 1) * order.mixed]
-    mine = batches[:, order.rank * order.local : (order.rank + 1) * order.local].ravel()
-    return np.array_split(mine, order.cuts)[cut]
+    rank_rows = batches[:, order.rank * order.local : (order.rank + 1) * order.local].ravel()
+    return np.array_split(rank_rows, order.cuts)[cut_index]
 
 
 def first_piece(order: Order, start_step: int) -> int:
@@ -160,7 +160,7 @@ def first_piece(order: Order, start_step: int) -> int:
 
 
 def read(
-    runs: pa.Table, order: Order, start_step: int, last: int, named: Sequence[str] = ()
+    runs: pa.Table, order: Order, start_step: int, last: int, plugin_names: Sequence[str] = ()
 ) -> Iterator[pa.Table]:
     """Read the pieces `first` to `first + RUN`, one table each: the function that Ray Data maps over the runs.
 
@@ -169,12 +169,12 @@ def read(
         order: of the rows.
         start_step: batches before it are left out.
         last: pieces from this one on are left out.
-        named: plugins that register the signals.
+        plugin_names: plugins that register the signals.
 
     Raises:
         InputError: a shard is damaged.
     """
-    plugins.load(named)
+    plugins.load(plugin_names)
     for first in runs["first"].to_pylist():
         for number in range(first, min(first + RUN, last)):
             out = load(order, piece(order, number, start_step))
@@ -208,9 +208,9 @@ def check(order: Order) -> None:
             f"batch={order.batch} cannot be shared by {order.world} workers; use a multiple of {order.world}"
         )
     if order.steps < 1:
-        needed = " and ".join(order.columns)
+        signal_names = " and ".join(order.columns)
         raise InputError(
-            f"{order.path}: split '{order.split}' has {len(order.row)} rows with {needed}, fewer than one batch of "
+            f"{order.path}: split '{order.split}' has {len(order.row)} rows with {signal_names}, fewer than one batch of "
             f"{order.batch}; use a smaller batch or a larger cohort"
         )
     for name in order.shards:

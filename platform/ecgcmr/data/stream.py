@@ -160,47 +160,51 @@ def _tables(order: Order, epochs: int, start_step: int) -> Generator[Any, None, 
     context.custom_execution_callback_classes = callbacks
     # A block is emitted when it exceeds this and cut when it is half as much again: so a piece is one block, uncopied.
     context.target_max_block_size = int(0.8 * order.piece_bytes)
-    named = plugins.carried()
+    plugin_names = plugins.carried()
     runs = [{"first": number} for number in range(first, last, sampler.RUN)]
     with ray.data.DataContext.current(context):
         pieces = ray.data.from_items(runs, override_num_blocks=len(runs)).map_batches(
             functools.partial(
-                sampler.read, order=order, start_step=start_step, last=last, named=named
+                sampler.read,
+                order=order,
+                start_step=start_step,
+                last=last,
+                plugin_names=plugin_names,
             ),
             batch_size=None,
             batch_format="pyarrow",
             num_cpus=TASK_CPUS,
             compute=ray.data.TaskPoolStrategy(size=min(TASKS, len(runs))),
         )
-    found: Any = iter(
+    tables: Any = iter(
         pieces.iter_batches(batch_size=order.local, batch_format="pyarrow", prefetch_batches=1)
     )
-    with contextlib.closing(found):  # ends the execution when the consumer leaves early
-        yield from found
+    with contextlib.closing(tables):  # ends the execution when the consumer leaves early
+        yield from tables
 
 
 def _source(
     order: Order, epochs: int, start_step: int, device: torch.device, place: str
 ) -> Generator[dict[str, Tensor], None, None]:
     """Batches on the device: through Ray Data, or, where rows have a place to stay, only the first epoch so."""
-    pinned, streamed = device.type == "cuda", epochs
-    held = None
+    pin, streamed_epochs = device.type == "cuda", epochs
+    row_cache = None
     if place != "off":
-        held = memory.empty(order, device if place == "device" else torch.device("cpu"))
-        streamed = (
+        row_cache = memory.empty(order, device if place == "device" else torch.device("cpu"))
+        streamed_epochs = (
             start_step // order.steps + 1
         )  # the first whole or begun epoch is the last that Ray Data reads
     with contextlib.closing(
-        _decoded(_tables(order, streamed, start_step), order.columns, pinned)
-    ) as found:
-        for step, batch in enumerate(found, start_step):
+        _decoded(_tables(order, streamed_epochs, start_step), order.columns, pin)
+    ) as host_batches:
+        for step, batch in enumerate(host_batches, start_step):
             there = _moved(batch, device)
-            if held is not None:
-                held.keep(sampler.mine(order, step), there if place == "device" else batch)
+            if row_cache is not None:
+                row_cache.keep(sampler.mine(order, step), there if place == "device" else batch)
             yield there
-    if held is not None:
-        for step in range(streamed * order.steps, epochs * order.steps):
-            yield _moved(held.take(sampler.mine(order, step), pinned), device)
+    if row_cache is not None:
+        for step in range(streamed_epochs * order.steps, epochs * order.steps):
+            yield _moved(row_cache.take(sampler.mine(order, step), pin), device)
 
 
 def _moved(batch: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
@@ -208,16 +212,16 @@ def _moved(batch: Mapping[str, Tensor], device: torch.device) -> dict[str, Tenso
 
 
 def _decoded(
-    tables: Generator[Any, None, None], columns: Sequence[str], pinned: bool
+    tables: Generator[Any, None, None], columns: Sequence[str], pin: bool
 ) -> Generator[dict[str, Tensor], None, None]:
     """Tensors on the host, copied from Ray's shared memory, which is read-only and wanted back."""
     with contextlib.closing(tables):
         for table in tables:
-            yield {name: _owned(shards.unpack(table[name], name), pinned) for name in columns}
+            yield {name: _owned(shards.unpack(table[name], name), pin) for name in columns}
 
 
-def _owned(array: np.ndarray, pinned: bool) -> Tensor:
-    tensor = torch.empty(array.shape, dtype=getattr(torch, array.dtype.name), pin_memory=pinned)
+def _owned(array: np.ndarray, pin: bool) -> Tensor:
+    tensor = torch.empty(array.shape, dtype=getattr(torch, array.dtype.name), pin_memory=pin)
     np.copyto(tensor.numpy(), array)
     return tensor
 
@@ -231,10 +235,10 @@ def _ahead(
     """
     side = torch.cuda.Stream(device) if device.type == "cuda" else None
     ready: queue.Queue[dict[str, Tensor] | BaseException | None] = queue.Queue(maxsize=AHEAD)
-    left = threading.Event()
+    consumer_left = threading.Event()
 
     def put(item: dict[str, Tensor] | BaseException | None) -> None:
-        while not left.is_set():
+        while not consumer_left.is_set():
             with contextlib.suppress(queue.Full):
                 return ready.put(item, timeout=0.1)
 
@@ -248,7 +252,7 @@ def _ahead(
                     if side is not None:
                         side.synchronize()
                     put(batch)
-                    if left.is_set():
+                    if consumer_left.is_set():
                         return
                 put(None)
             except BaseException as error:
@@ -265,7 +269,7 @@ def _ahead(
                     x.record_stream(torch.cuda.current_stream(x.device))
             yield item
     finally:
-        left.set()
+        consumer_left.set()
         thread.join(timeout=30)
 
 
@@ -285,5 +289,5 @@ def _plain(error: BaseException) -> BaseException:
 
     Ray hands it over as it was, with lines of advice added, or as the `cause` of an error whose text is a traceback.
     """
-    own = getattr(error, "cause", None) or error
-    return InputError(str(own).splitlines()[0]) if isinstance(own, InputError) else error
+    cause = getattr(error, "cause", None) or error
+    return InputError(str(cause).splitlines()[0]) if isinstance(cause, InputError) else error

@@ -94,13 +94,13 @@ def _check(name: str, network: Network, outputs: int, modality: str, samples: in
             )
 
 
-def knobs(method: Method, given: dict[str, float]) -> dict[str, float]:
+def knobs(method: Method, overrides: dict[str, float]) -> dict[str, float]:
     """The method's defaults, overridden by what is given.
 
     Raises:
         InputError: the method has no such knob; lists those it has.
     """
-    for name in given:
+    for name in overrides:
         if name not in method.knobs:
             raise unknown(f"knob of method '{type(method).__name__.lower()}'", name, method.knobs)
-    return {**method.knobs, **given}
+    return {**method.knobs, **overrides}

@@ -33,17 +33,17 @@ class BYOL(two_views.TwoViews):
     ) -> None:
         """Build the network twice, for records of `samples` samples; `outputs` is not used."""
         super().__init__(network, preset, outputs=outputs, modality=modality, samples=samples)
-        hidden, out = HIDDEN * network.hidden, OUT * network.projection
+        hidden_width, out = HIDDEN * network.hidden, OUT * network.projection
 
         def arm() -> nn.ModuleDict:
             encoder = trunk.ecg_encoder(network, preset, samples)
-            projector = heads.NormedMLP(network.width, hidden, out, norm=preset.siamese_norm)
+            projector = heads.NormedMLP(network.width, hidden_width, out, norm=preset.siamese_norm)
             return nn.ModuleDict({"ecg": encoder, "projector": projector})
 
         self.online, self.target = arm(), arm()
         self.target.load_state_dict(self.online.state_dict())
         self.target.requires_grad_(False)
-        self.predictor = heads.NormedMLP(out, hidden, out)
+        self.predictor = heads.NormedMLP(out, hidden_width, out)
 
     @staticmethod
     def defaults(preset: Preset, modality: str = "ecg") -> dict[str, float]:
@@ -60,23 +60,23 @@ class BYOL(two_views.TwoViews):
         """Predict each view's target embedding from the other view; batch["ecg"] is (n, 12, time)."""
         noise, knobs = noise or {}, {**self.knobs, **knobs}
         views = self.seen(batch, noise)
-        projected = self._project(self.online, 0, views, noise, knobs)
-        mine = [self.predictor(z, self.training and bool(noise)) for z in projected]
+        projections = self._project(self.online, 0, views, noise, knobs)
+        predictions = [self.predictor(z, self.training and bool(noise)) for z in projections]
         with torch.no_grad():
-            theirs = self._project(self.target, 1, views, noise, knobs)
-        loss = losses.byol(mine[0], theirs[1]) + losses.byol(mine[1], theirs[0])
-        return {"loss": loss, "top1": losses.retrieval(mine[0], theirs[1])}
+            targets = self._project(self.target, 1, views, noise, knobs)
+        loss = losses.byol(predictions[0], targets[1]) + losses.byol(predictions[1], targets[0])
+        return {"loss": loss, "top1": losses.retrieval(predictions[0], targets[1])}
 
     def _project(
-        self, arm: nn.ModuleDict, which: int, views: list[Tensor], noise: Tensors, knobs: Knobs
+        self, arm: nn.ModuleDict, arm_index: int, views: list[Tensor], noise: Tensors, knobs: Knobs
     ) -> list[Tensor]:
         """Both views through one of the two networks."""
-        found = []
+        projections = []
         for i, x in enumerate(views):
-            drops = noise["drop_path"][:, which, i] if "drop_path" in noise else None
+            drops = noise["drop_path"][:, arm_index, i] if "drop_path" in noise else None
             z = trunk.embed(arm["ecg"], x, drops, knobs["drop_path"])
-            found.append(arm["projector"](z, self.training and bool(noise)))
-        return found
+            projections.append(arm["projector"](z, self.training and bool(noise)))
+        return projections
 
     def load(self, part: str, weights: Mapping[str, np.ndarray]) -> None:
         """Start both copies of the encoder from another's weights."""

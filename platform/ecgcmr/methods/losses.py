@@ -119,8 +119,8 @@ def barlow_twins(a: Tensor, b: Tensor, off_diagonal: Tensor | float) -> Tensor:
 
 
 def _standard(z: Tensor) -> Tensor:
-    centred = z - z.mean(0)
-    return centred / (centred.square().mean(0) + 1e-5).sqrt()
+    deviations = z - z.mean(0)
+    return deviations / (deviations.square().mean(0) + 1e-5).sqrt()
 
 
 def retrieval(a: Tensor, b: Tensor) -> Tensor:
@@ -131,8 +131,8 @@ def retrieval(a: Tensor, b: Tensor) -> Tensor:
         b: (n, dim).
     """
     similarity = _unit(a.detach()) @ _unit(b.detach()).T
-    own = torch.arange(a.shape[0], device=a.device)
-    return (similarity.argmax(1) == own).to(similarity.dtype).mean()
+    own_rows = torch.arange(a.shape[0], device=a.device)
+    return (similarity.argmax(1) == own_rows).to(similarity.dtype).mean()
 
 
 def _unit(z: Tensor) -> Tensor:
@@ -161,9 +161,9 @@ def masked_mse(prediction: Tensor, target: Tensor) -> Tensor:
         prediction: (n, k).
         target: (n, k), z-scored, NaN where missing; without any target the loss is 0.
     """
-    known = ~target.isnan()
-    error = hardware.full(prediction) - torch.where(known, target, 0)
-    return torch.where(known, error, 0).square().sum() / known.sum().clamp(min=1)
+    has_target = ~target.isnan()
+    error = hardware.full(prediction) - torch.where(has_target, target, 0)
+    return torch.where(has_target, error, 0).square().sum() / has_target.sum().clamp(min=1)
 
 
 class _Gather(torch.autograd.Function):

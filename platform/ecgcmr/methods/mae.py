@@ -100,10 +100,12 @@ class MAE(Method):
             (n, tokens, patch).
         """
         order = mask.argsort(1)
-        seen = self.decoder_embed(self.ecg(x, keep=order[:, : self.visible]))
-        hidden = self.mask_token.to(seen.dtype).expand(x.shape[0], self.tokens - self.visible, -1)
-        tokens = vit.take(torch.cat([seen[:, 1:], hidden], 1), order.argsort(1))
-        tokens = torch.cat([seen[:, :1], tokens], 1) + self.decoder_pos_embed
+        visible_tokens = self.decoder_embed(self.ecg(x, keep=order[:, : self.visible]))
+        mask_tokens = self.mask_token.to(visible_tokens.dtype).expand(
+            x.shape[0], self.tokens - self.visible, -1
+        )
+        tokens = vit.take(torch.cat([visible_tokens[:, 1:], mask_tokens], 1), order.argsort(1))
+        tokens = torch.cat([visible_tokens[:, :1], tokens], 1) + self.decoder_pos_embed
         for block in self.decoder_blocks:
             tokens = block(tokens)
         return vit.normed(tokens, self.decoder_norm, self.decoder_pred)[:, 1:]

@@ -49,9 +49,12 @@ class MMCL(Method):
         self.depth = network.depth
         for name, encoding in self.encodings.items():
             self.add_module(name, encoding.build(network, preset, samples))
-        hidden, out = network.hidden, network.projection
+        hidden_width, out = network.hidden, network.projection
         self.head = nn.ModuleDict(
-            {name: each.projector(network, hidden, out) for name, each in self.encodings.items()}
+            {
+                name: encoding.projector(network, hidden_width, out)
+                for name, encoding in self.encodings.items()
+            }
         )
 
     @staticmethod
@@ -64,15 +67,15 @@ class MMCL(Method):
         """Numbers for `n` pairs; none for evaluation."""
         if not augment:
             return {}
-        drawn: dict[str, Tensor] = {}
+        noise: dict[str, Tensor] = {}
         for signal, view in self.views.items():
-            drawn |= {f"{signal}.{name}": u for name, u in view.noise(generator, n).items()}
+            noise |= {f"{signal}.{name}": u for name, u in view.noise(generator, n).items()}
         for signal, encoding in self.encodings.items():
             if encoding.drops:
-                drawn[f"{signal}.drop_path"] = torch.rand(
+                noise[f"{signal}.drop_path"] = torch.rand(
                     n, self.depth, 2, generator=generator, device=generator.device
                 )
-        return drawn
+        return noise
 
     def forward(self, batch: Tensors, noise: Tensors | None, knobs: Knobs) -> dict[str, Tensor]:
         """Contrast the two signals of the batch."""
@@ -85,8 +88,8 @@ class MMCL(Method):
         self, batch: Tensors, noise: Tensors, drop_path: Tensor | float = 0.0
     ) -> tuple[Tensor, Tensor]:
         """Projections of both signals, (n, projection) each, not yet of length one."""
-        embedded = [self._embed(name, batch[name], noise, drop_path) for name in self.needs]
-        first, second = (self.head[name](z) for name, z in zip(self.needs, embedded))
+        embeddings = [self._embed(name, batch[name], noise, drop_path) for name in self.needs]
+        first, second = (self.head[name](z) for name, z in zip(self.needs, embeddings))
         return first, second
 
     def _embed(self, name: str, x: Tensor, noise: Tensors, drop_path: Tensor | float) -> Tensor:

@@ -63,12 +63,12 @@ class Supervised(Method):
         """Numbers for `n` subjects; none for evaluation."""
         if not augment:
             return {}
-        drawn = self.view.noise(generator, n)
+        noise = self.view.noise(generator, n)
         if self.encoding.drops:
-            drawn["drop_path"] = torch.rand(
+            noise["drop_path"] = torch.rand(
                 n, self.network.depth, 2, generator=generator, device=generator.device
             )
-        return drawn
+        return noise
 
     def forward(self, batch: Tensors, noise: Tensors | None, knobs: Knobs) -> dict[str, Tensor]:
         """Answer; batch["target"] is (n,) class numbers or (n, outputs) numbers with NaN, or absent: {"logits"}."""

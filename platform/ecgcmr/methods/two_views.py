@@ -68,12 +68,12 @@ class TwoViews(Method):
 
     def noise(self, generator: torch.Generator, n: int, augment: bool = True) -> dict[str, Tensor]:
         """Numbers for `n` subjects; evaluation compares two augmented views as well, without drop path."""
-        drawn: dict[str, Tensor] = {}
+        noise: dict[str, Tensor] = {}
         for i, view in enumerate(self.views):
-            drawn |= {f"{i}.{name}": u for name, u in view.noise(generator, n).items()}
+            noise |= {f"{i}.{name}": u for name, u in view.noise(generator, n).items()}
         if augment and self.encoding.drops:
-            drawn["drop_path"] = uniform(generator, n, *self.passes, self.depth, 2)
-        return drawn
+            noise["drop_path"] = uniform(generator, n, *self.passes, self.depth, 2)
+        return noise
 
     def seen(self, batch: Tensors, noise: Tensors) -> list[Tensor]:
         """Both views, of the modality's entry of the batch."""

@@ -109,18 +109,18 @@ def mask_spectrum(x: Tensor, u: Tensor, share: float, length: int = 120) -> Tens
     spectrum = torch.fft.rfft(torch.cat([ends[0], wide, ends[1]], -1).unfold(-1, length, hop))
     count = spectrum.shape[-2]
     by_time, by_frequency = (_gap(u[:, 1], n, share) for n in spectrum.shape[-2:])
-    kept = torch.where(
+    keep_mask = torch.where(
         (u[:, 0] < 0.5)[:, None, None], by_frequency[:, None, :], by_time[:, :, None]
     )
-    frames = torch.fft.irfft(spectrum * kept[:, None], n=length)
+    frames = torch.fft.irfft(spectrum * keep_mask[:, None], n=length)
     frames = frames.reshape(*frames.shape[:-1], 4, hop)
     # Quarter q of frame f lies at quarter f + q of the result: four shifted copies add up to it.
     total = sum(F.pad(frames[..., q, :].flatten(-2), (q * hop, (3 - q) * hop)) for q in range(4))
     place = torch.arange(count + 3, device=x.device)
-    covered = (
+    overlaps = (
         torch.minimum(place + 1, count + 3 - place).clamp(max=min(4, count)).repeat_interleave(hop)
     )
-    return (total / covered)[..., length // 2 : length // 2 + time].to(x.dtype)
+    return (total / overlaps)[..., length // 2 : length // 2 + time].to(x.dtype)
 
 
 def _gap(u: Tensor, n: int, share: float) -> Tensor:
@@ -131,9 +131,9 @@ def _gap(u: Tensor, n: int, share: float) -> Tensor:
     return ((place < start) | (place >= start + wide)).to(u.dtype)
 
 
-def choose(u: Tensor, rate: float, one: Tensor, other: Tensor) -> Tensor:
-    """`one` for the share `rate` of the samples, `other` for the rest. u: (n,); one, other: (n, …)."""
-    return torch.where((u < rate).reshape(-1, *[1] * (one.dim() - 1)), one, other)
+def choose(u: Tensor, rate: float, changed_x: Tensor, x: Tensor) -> Tensor:
+    """`changed_x` for the share `rate` of the samples, `x` for the rest. u: (n,); x: (n, …)."""
+    return torch.where((u < rate).reshape(-1, *[1] * (changed_x.dim() - 1)), changed_x, x)
 
 
 # ----------------------------------------------------------------------------------------------------------- images
@@ -190,8 +190,8 @@ def _grey(x: Tensor) -> Tensor:
     return 0.2989 * x[:, :1] + 0.587 * x[:, 1:2] + 0.114 * x[:, 2:]
 
 
-def _blend(x: Tensor, other: Tensor, factor: Tensor) -> Tensor:
-    return (factor * x + (1 - factor) * other).clamp(0, 1)
+def _blend(x: Tensor, base: Tensor, factor: Tensor) -> Tensor:
+    return (factor * x + (1 - factor) * base).clamp(0, 1)
 
 
 def window(
@@ -288,16 +288,16 @@ class EcgView:
 
     def noise(self, generator: torch.Generator, n: int, leads: int = 12) -> dict[str, Tensor]:
         """Numbers for `n` records."""
-        drawn = {
+        noise = {
             "phase": uniform(generator, n, self.length // 2 + 1),
             "jitter": normal(generator, n, leads, self.length),
             "rescale": normal(generator, n),
         }
         # Drawn whether or not the rate is 1: a preset then does not shift the numbers of what follows.
-        drawn |= {"apply": uniform(generator, n, 2), "flip": uniform(generator, n, 2)}
+        noise |= {"apply": uniform(generator, n, 2), "flip": uniform(generator, n, 2)}
         start = uniform(generator, n)
-        drawn |= {"start": start} if self.crops else {}
-        return {**drawn, "spectrum": uniform(generator, n, 2)} if self.spectrum else drawn
+        noise |= {"start": start} if self.crops else {}
+        return {**noise, "spectrum": uniform(generator, n, 2)} if self.spectrum else noise
 
     def __call__(self, x: Tensor, noise: Mapping[str, Tensor]) -> Tensor:
         """(n, leads, time) -> (n, leads, length); without noise the record's beginning as it is."""

@@ -139,13 +139,15 @@ def prepare(stack: Stack, crop: str = "heart") -> tuple[np.ndarray, tuple[str, .
             else than the others, or nothing moves there.
     """
     frames, bad = _plausible(stack)
-    chosen, how = _chosen(stack, frames)
-    image = frames[chosen.slice, [chosen.es, chosen.mid, chosen.ed]]
-    heart = None if stack.masks is None or crop != "heart" else middle_of(stack.masks, chosen.slice)
+    selection, how = _chosen(stack, frames)
+    image = frames[selection.slice, [selection.es, selection.mid, selection.ed]]
+    heart = (
+        None if stack.masks is None or crop != "heart" else middle_of(stack.masks, selection.slice)
+    )
     # The centre comes from the whole cycle; three frames of it would do, less surely.
-    moving = frames[chosen.slice] if crop == "heart" and heart is None else None
+    moving = frames[selection.slice] if crop == "heart" and heart is None else None
     words = [*(["pixels that are no number set to 0"] if bad else []), how]
-    if chosen.mid == chosen.ed:
+    if selection.mid == selection.ed:
         words.append(
             "no frame between end-diastole and end-systole: end-diastole stands for the mid-phase"
         )
@@ -174,9 +176,9 @@ def phases(stack: Stack) -> Phases:
 
 def _chosen(stack: Stack, frames: np.ndarray) -> tuple[Phases, str]:
     """The slice and the phases of plausible frames, and how end-systole was found."""
-    drawn = None if stack.masks is None else end_systole(stack.masks, stack.masked)
-    if drawn is not None:
-        return select(frames, stack.spacing_mm, drawn), "end-systole from the segmentation"
+    segmented_es = None if stack.masks is None else end_systole(stack.masks, stack.masked)
+    if segmented_es is not None:
+        return select(frames, stack.spacing_mm, segmented_es), "end-systole from the segmentation"
     how = "as the files name it" if stack.es is not None else "from the smallest blood pool"
     return select(frames, stack.spacing_mm, stack.es), f"end-systole {how}"
 
@@ -209,11 +211,11 @@ def _plausible(stack: Stack) -> tuple[np.ndarray, bool]:
 
 def _alike(cycle: np.ndarray) -> float:
     """The least correlation of a phase of one slice, (phases, height, width), with the median over the cycle."""
-    seen = cycle[:, ::2, ::2].reshape(len(cycle), -1).astype(np.float64)
-    seen = np.vstack([seen, np.median(seen, axis=0)])
-    seen -= seen.mean(1, keepdims=True)
-    size = np.linalg.norm(seen, axis=1)
-    products = seen[:-1] @ seen[-1]
+    pixels = cycle[:, ::2, ::2].reshape(len(cycle), -1).astype(np.float64)
+    pixels = np.vstack([pixels, np.median(pixels, axis=0)])
+    pixels -= pixels.mean(1, keepdims=True)
+    size = np.linalg.norm(pixels, axis=1)
+    products = pixels[:-1] @ pixels[-1]
     return float((products / np.maximum(size[:-1] * size[-1], 1e-9)).min()) if size[-1] > 0 else 1.0
 
 
@@ -321,9 +323,12 @@ def prepare_frames(
         middle = middle or centre((frames if cycle is None else cycle).std(0), pixel)
         box = [(m + 0.5 - HEART_MM / s / 2, HEART_MM / s) for m, s in zip(middle, pixel)]
     else:
-        top, left, side = (FIXED_TOP, FIXED_LEFT, FIXED_SIDE) if crop == "fixed" else (0, 0, SIZE)
+        first_row, first_column, side = (
+            (FIXED_TOP, FIXED_LEFT, FIXED_SIDE) if crop == "fixed" else (0, 0, SIZE)
+        )
         box = [
-            ((n - SIZE) // 2 + start, side) for n, start in zip(frames.shape[1:], (top, left))
+            ((n - SIZE) // 2 + start, side)
+            for n, start in zip(frames.shape[1:], (first_row, first_column))
         ]  # < 0: zeros around
     return _resize(frames, _window(frames), box)
 
@@ -378,10 +383,10 @@ def otsu(values: np.ndarray) -> float:
 
 def _window(frames: np.ndarray) -> tuple[float, float]:
     """The 1st and the 99th percentile over every second row and column of all frames: 0.5 ms instead of 2."""
-    seen = frames[:, ::2, ::2]
-    at = tuple(round(q / 100 * (seen.size - 1)) for q in PERCENTILES)
-    ordered = np.partition(seen.ravel(), at)
-    return float(ordered[at[0]]), float(ordered[at[1]])
+    pixels = frames[:, ::2, ::2]
+    at = tuple(round(q / 100 * (pixels.size - 1)) for q in PERCENTILES)
+    sorted_pixels = np.partition(pixels.ravel(), at)
+    return float(sorted_pixels[at[0]]), float(sorted_pixels[at[1]])
 
 
 def _disc(
@@ -413,8 +418,8 @@ def _resize(
     low, high = window
     if high <= low:
         return np.zeros((len(frames), SIZE, SIZE), np.uint8)
-    cut = (np.clip(frames[:, rows, columns], low, high) - low) * (255 / (high - low))
-    return np.rint(down @ cut @ across.T).clip(0, 255).astype(np.uint8)
+    crop = (np.clip(frames[:, rows, columns], low, high) - low) * (255 / (high - low))
+    return np.rint(down @ crop @ across.T).clip(0, 255).astype(np.uint8)
 
 
 def _weights(n: int, start: float, length: float) -> tuple[slice, np.ndarray]:

@@ -42,8 +42,9 @@ BLANK_MV = 1e-3  # of a stored lead
 AMPLITUDE_MV = (0.15, 4.0)
 SATURATED_SAMPLES = 25  # 50 ms at one extreme value; an R peak's top lasts under 10 ms
 SATURATED_MV = 1.0
-# `einthoven` of the 224 CinC recordings is at most 0.08 (whole microvolts), cleaned and in float16 at most 0.13; with two
-# limb leads swapped it is above the limit in 223 or all of the 224, 1.6 and more in half of them. `lawless` is at most 0.13.
+# `einthoven` of the 224 CinC recordings is at most 0.08 (whole microvolts), cleaned and in float16
+# at most 0.13; with two limb leads swapped it is above the limit in 223 or all of the 224, 1.6 and
+# more in half of them. `worst_einthoven` is at most 0.13.
 EINTHOVEN_LIMIT = 0.25
 LEAD_MV = 15.0  # height of one lead's beats; at most 6.7 mV in the 224
 PEAK_MV = 20.0  # what `clean` leaves of peaks; a pacing spike of 13 mV exists
@@ -150,23 +151,25 @@ def settle(signal: np.ndarray, rate_hz: float, leads: tuple[str, ...]) -> np.nda
         raise Excluded("implausible sampling rate")
     if signal.shape[1] < round(10 * rate_hz):
         raise Excluded("shorter than 10 s")
-    needed = int(
+    n_samples = int(
         np.ceil(11 * rate_hz)
     )  # one second more than is kept: the filter's edge lies outside
     return np.ascontiguousarray(
-        _resample(_twelve(signal[:, :needed], leads), rate_hz)[:, :SAMPLES], dtype=np.float32
+        _resample(_twelve(signal[:, :n_samples], leads), rate_hz)[:, :SAMPLES], dtype=np.float32
     )
 
 
 def repairs(samples: int, rate_hz: float, leads: tuple[str, ...]) -> tuple[str, ...]:
     """Say in words what `settle` changes on a recording of so many samples; empty for the standard form."""
-    named = [lead_name(lead) for lead in leads]
-    derived = [lead for lead in LEADS if lead not in named]
+    standard_names = [lead_name(lead) for lead in leads]
+    derived_leads = [lead for lead in LEADS if lead not in standard_names]
     words = []
-    if [lead for lead in named if lead] != [lead for lead in LEADS if lead in named]:
+    if [lead for lead in standard_names if lead] != [
+        lead for lead in LEADS if lead in standard_names
+    ]:
         words.append("leads reordered")
-    if derived:
-        words.append(f"{', '.join(derived)} derived from I and II")
+    if derived_leads:
+        words.append(f"{', '.join(derived_leads)} derived from I and II")
     if rate_hz != RATE_HZ:
         words.append(f"resampled from {rate_hz:g} Hz")
     if samples > round(10 * rate_hz):
@@ -196,12 +199,12 @@ def prepare(
 
 
 def prepare_settled(
-    settled: np.ndarray, *, cleaned: bool = False
+    settled_ecg: np.ndarray, *, cleaned: bool = False
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """Check and clean a recording that is settled.
 
     Args:
-        settled: (12, 5000) mV, see `settle`.
+        settled_ecg: (12, 5000) mV, see `settle`.
         cleaned: see `prepare`.
 
     Returns:
@@ -210,21 +213,21 @@ def prepare_settled(
     Raises:
         Excluded: `quality` finds fault; the first fault is the reason.
     """
-    faults = quality(settled)
+    faults = quality(settled_ecg)
     if faults:
         raise Excluded(faults[0])
-    words = ("missing samples set to 0",) if np.isnan(settled).any() else ()
-    return (np.nan_to_num(settled) if cleaned else clean(settled)), words
+    words = ("missing samples set to 0",) if np.isnan(settled_ecg).any() else ()
+    return (np.nan_to_num(settled_ecg) if cleaned else clean(settled_ecg)), words
 
 
 def prepared(record: Recording, options: Options) -> Prepared:
     """`prepare` as a shard holds it, with suspicions that are judged before cleaning."""
     from ecgcmr.signals import quality_flags  # which imports this file
 
-    settled = settle(record.signal, record.rate_hz, record.leads)
-    trace, words = prepare_settled(settled, cleaned=record.cleaned)
+    settled_ecg = settle(record.signal, record.rate_hz, record.leads)
+    trace, words = prepare_settled(settled_ecg, cleaned=record.cleaned)
     changes = repairs(record.signal.shape[1], record.rate_hz, record.leads)
-    suspicions = partial(quality_flags.flags, settled)
+    suspicions = partial(quality_flags.flags, settled_ecg)
     return Prepared(trace.astype(np.float16), (*changes, *words), suspicions)
 
 
@@ -253,8 +256,8 @@ def _resample(signal: np.ndarray, rate_hz: float) -> np.ndarray:
     )  # off by less than 1 µs after 10 s
     if ratio == 1:
         return signal
-    filled = np.nan_to_num(signal)
-    out = resample_poly(filled, ratio.numerator, ratio.denominator, axis=1, padtype="line")
+    finite = np.nan_to_num(signal)
+    out = resample_poly(finite, ratio.numerator, ratio.denominator, axis=1, padtype="line")
     nearest = (
         np.minimum(np.arange(out.shape[1]) * rate_hz / RATE_HZ, signal.shape[1] - 1)
         .round()
@@ -275,9 +278,9 @@ def clean(ecg: np.ndarray) -> np.ndarray:
     Source: order and constants of the authors' utils/preprocessing.py (facts/authors-code.md §2.8). The mean is not
     removed before clipping; the standard deviation is one number over all leads.
     """
-    filled = np.nan_to_num(np.asarray(ecg, dtype=np.float64), posinf=0, neginf=0)
-    limit = CLIP_SD * filled.std()
-    return remove_baseline(np.clip(filled, -limit, limit)).astype(np.float32)
+    finite = np.nan_to_num(np.asarray(ecg, dtype=np.float64), posinf=0, neginf=0)
+    limit = CLIP_SD * finite.std()
+    return remove_baseline(np.clip(finite, -limit, limit)).astype(np.float32)
 
 
 def remove_baseline(ecg: np.ndarray) -> np.ndarray:
@@ -356,8 +359,8 @@ def to_model(recordings: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _standardise(x: Tensor) -> Tensor:
-    centred = x - x.mean((-2, -1), keepdim=True)
-    return centred / (centred.square().mean((-2, -1), keepdim=True) + 1e-12).sqrt()
+    deviations = x - x.mean((-2, -1), keepdim=True)
+    return deviations / (deviations.square().mean((-2, -1), keepdim=True) + 1e-12).sqrt()
 
 
 def einthoven(ecg: np.ndarray) -> float:
@@ -383,7 +386,7 @@ def einthoven(ecg: np.ndarray) -> float:
     return float(np.median(np.abs(_LAWS @ step[:, steep]) / size[steep], axis=1).max())
 
 
-def lawless(ecg: np.ndarray) -> float:
+def worst_einthoven(ecg: np.ndarray) -> float:
     """Measure `einthoven` in each second and give the worst: leads that slip out of step late leave the whole lawful.
 
         r = max over seconds and laws of median (|Δ law| / max(size, typical size)),   over the second's steepest fifth
@@ -403,11 +406,13 @@ def lawless(ecg: np.ndarray) -> float:
     typical = np.median(size[size >= np.quantile(size, 0.8)])
     worst = 0.0
     for start in range(0, step.shape[1], RATE_HZ):
-        here, held = step[:, start : start + RATE_HZ], size[start : start + RATE_HZ]
-        steep = (held >= np.quantile(held, 0.8)) & (held > 0)
+        second_step, second_size = step[:, start : start + RATE_HZ], size[start : start + RATE_HZ]
+        steep = (second_size >= np.quantile(second_size, 0.8)) & (second_size > 0)
         if steep.any():
-            broken = np.abs(_LAWS @ here[:, steep]) / np.maximum(held[steep], typical)
-            worst = max(worst, float(np.median(broken, axis=1).max()))
+            violations = np.abs(_LAWS @ second_step[:, steep]) / np.maximum(
+                second_size[steep], typical
+            )
+            worst = max(worst, float(np.median(violations, axis=1).max()))
     return worst
 
 
@@ -450,26 +455,26 @@ def quality(signal: np.ndarray) -> list[str]:
 
     Electrodes on the wrong limbs or ribs keep the laws and can only be suspected: `quality_flags.reversal`.
     """
-    filled = np.nan_to_num(signal)
+    finite = np.nan_to_num(signal)
     faults = {
         "missing samples": np.isnan(signal).mean(1).max() > MISSING_LIMIT,
         "flat lead": _heights(signal)[0].min() < FLAT_MV,
-        "two leads with one signal": _repeated(filled),
+        "two leads with one signal": _repeated(finite),
         "implausible amplitude": not AMPLITUDE_MV[0] <= amplitude(signal) <= AMPLITUDE_MV[1]
-        or _absurd(filled),
-        "saturated": _saturated(filled),
+        or _absurd(finite),
+        "saturated": _saturated(finite),
     }
-    unlawful = (
+    law_faults = (
         ["Einthoven's law violated" + exchanged(signal)]
-        if lawless(signal) > EINTHOVEN_LIMIT
+        if worst_einthoven(signal) > EINTHOVEN_LIMIT
         else []
     )
-    return [name for name, found in faults.items() if found] + unlawful
+    return [name for name, is_present in faults.items() if is_present] + law_faults
 
 
-def faults(stored: np.ndarray) -> Iterator[str]:
+def faults(stored_ecg: np.ndarray) -> Iterator[str]:
     """What is wrong with a stored ECG, (12, 5000) float16 mV; limits are wide, and catch wrong units and swapped leads."""
-    signal = stored.astype(np.float32)
+    signal = stored_ecg.astype(np.float32)
     if not np.isfinite(signal).all():
         lead, sample = np.argwhere(~np.isfinite(signal))[0]
         yield f"ECG is not finite, lead {LEADS[lead]} sample {sample}"
@@ -492,7 +497,7 @@ def exchanged(signal: np.ndarray) -> str:
     for a, b in _EXCHANGES:
         order = list(range(6))
         order[a], order[b] = b, a
-        if lawless(signal[order]) <= EINTHOVEN_LIMIT:
+        if worst_einthoven(signal[order]) <= EINTHOVEN_LIMIT:
             return f": {LEADS[a]} and {LEADS[b]} exchanged"
     return ""
 
@@ -517,8 +522,8 @@ def _saturated(signal: np.ndarray) -> bool:
     """Whether a lead stays 50 ms at its own extreme, 1 mV or more from its median."""
     centre = np.median(signal, axis=1, keepdims=True)
     for extreme in (signal.max(1, keepdims=True), signal.min(1, keepdims=True)):
-        held = (signal == extreme) & (np.abs(extreme - centre) >= SATURATED_MV)
-        rows = held[held.sum(1) >= SATURATED_SAMPLES]
+        at_extreme = (signal == extreme) & (np.abs(extreme - centre) >= SATURATED_MV)
+        rows = at_extreme[at_extreme.sum(1) >= SATURATED_SAMPLES]
         if rows.size and sliding_window_view(rows, SATURATED_SAMPLES, axis=1).all(-1).any():
             return True
     return False

@@ -45,15 +45,15 @@ def measure(
     if not all(SPACING_MM[0] <= step <= SPACING_MM[1] for step in spacing_mm) or not _enclosed(ed):
         return {}
     voxel = float(np.prod(spacing_mm)) / 1000
-    left, right = (
+    left_ventricle, right_ventricle = (
         _ventricle(ed, es, label, name, voxel) for label, name in ((CAVITY, "LV"), (RIGHT, "RV"))
     )
-    if not left:
+    if not left_ventricle:
         return {}
-    if "LVSV" in left and heart_rate is not None:
-        left["LVCO"] = left["LVSV"] * heart_rate / 1000
-    left["LVM"] = DENSITY * voxel * float((ed == MUSCLE).sum())
-    return {**left, **right, **wall_thickness(ed, spacing_mm, from_apex)}
+    if "LVSV" in left_ventricle and heart_rate is not None:
+        left_ventricle["LVCO"] = left_ventricle["LVSV"] * heart_rate / 1000
+    left_ventricle["LVM"] = DENSITY * voxel * float((ed == MUSCLE).sum())
+    return {**left_ventricle, **right_ventricle, **wall_thickness(ed, spacing_mm, from_apex)}
 
 
 def heart_rate(trigger_ms: np.ndarray | None) -> float | None:
@@ -90,19 +90,19 @@ def wall_thickness(
 
     Source: Cerqueira et al. 2002 (segments), ukbb_cardiac (thirds, direction of the septum).
     """
-    held = [
+    wall_slices = [
         z
         for z in range(len(ed))
         if min((ed[z] == CAVITY).sum(), (ed[z] == MUSCLE).sum()) >= LEAST_PIXELS
     ]
-    if len(held) < LEAST_SLICES or held[-1] - held[0] != len(held) - 1:
+    if len(wall_slices) < LEAST_SLICES or wall_slices[-1] - wall_slices[0] != len(wall_slices) - 1:
         return {}
     rows, columns = (np.flatnonzero((ed > 0).any(axes)) for axes in ((0, 2), (0, 1)))
     ed = ed[:, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     pixel = np.array(spacing_mm[1:])
     thickness, angles, thirds = [np.empty(0)], [np.empty(0)], [np.empty(0, int)]
-    septum = None if from_apex is None else _septum(ed[held], pixel)
-    for n, z in enumerate(held):
+    septum = None if from_apex is None else _septum(ed[wall_slices], pixel)
+    for n, z in enumerate(wall_slices):
         inner = _piece(ed[z] == CAVITY)
         if not _closed(inner, ed[z]):
             continue
@@ -110,7 +110,7 @@ def wall_thickness(
         points = contour(inner) * pixel
         thickness.append(np.linalg.norm(points[:, None] - contour(outer) * pixel, axis=2).min(1))
         angles.append(_angle(points - _centre(inner) * pixel))
-        thirds.append(np.full(len(points), 3 * n // len(held)))
+        thirds.append(np.full(len(points), 3 * n // len(wall_slices)))
     mm, third = np.concatenate(thickness), np.concatenate(thirds)
     if set(third) != {0, 1, 2}:
         return {}
@@ -169,8 +169,8 @@ def _ventricle(
 def _volume(labels: np.ndarray, label: int, voxel: float) -> float | None:
     """Millilitres of a label; None if it is absent or a slice of it is missing between others."""
     counts = (labels == label).sum((1, 2))
-    held = np.flatnonzero(counts)
-    if counts.sum() < LEAST_PIXELS or held[-1] - held[0] != len(held) - 1:
+    label_slices = np.flatnonzero(counts)
+    if counts.sum() < LEAST_PIXELS or label_slices[-1] - label_slices[0] != len(label_slices) - 1:
         return None
     return float(counts.sum()) * voxel
 
@@ -201,13 +201,13 @@ def _piece(mask: np.ndarray) -> np.ndarray:
 
 def _flood(seed: tuple[int, ...], mask: np.ndarray) -> np.ndarray:
     """All of a mask that can be reached from a pixel of it."""
-    reached = np.zeros_like(mask)
-    reached[seed] = True
+    region = np.zeros_like(mask)
+    region[seed] = True
     while True:
-        more = _grown(reached) & mask
-        if (more == reached).all():
-            return reached
-        reached = more
+        grown_region = _grown(region) & mask
+        if (grown_region == region).all():
+            return region
+        region = grown_region
 
 
 def _grown(mask: np.ndarray) -> np.ndarray:

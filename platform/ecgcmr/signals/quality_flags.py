@@ -52,9 +52,9 @@ def flags(signal: np.ndarray) -> dict[str, float]:
     Returns:
         Each of `FLAGS` -> 0.0 or 1.0.
     """
-    filled = np.nan_to_num(np.asarray(signal, dtype=np.float64))
-    found = (spikes(filled) >= SPIKES, noise(filled) > NOISE_MV, bool(reversal(filled)))
-    return {name: float(value) for name, value in zip(FLAGS, found, strict=True)}
+    finite = np.nan_to_num(np.asarray(signal, dtype=np.float64))
+    suspicions = (spikes(finite) >= SPIKES, noise(finite) > NOISE_MV, bool(reversal(finite)))
+    return {name: float(value) for name, value in zip(FLAGS, suspicions, strict=True)}
 
 
 def spikes(signal: np.ndarray) -> int:
@@ -108,15 +108,16 @@ def reversal(signal: np.ndarray) -> str:
 
     Source: ours; exchanges of limb electrodes as linear maps from Einthoven's and Goldberger's laws.
     """
-    held = moments(signal)
-    return "" if held is None else likeliest(held, MOMENTS)
+    own_moments = moments(signal)
+    return "" if own_moments is None else likeliest(own_moments, MOMENTS)
 
 
-def likeliest(held: np.ndarray, reference: np.ndarray) -> str:
+def likeliest(own_moments: np.ndarray, reference: np.ndarray) -> str:
     """The exchange that `reversal` names, by a recording's `moments` and their mean over others, in thousandths."""
     precision = np.linalg.inv(reference / 1000 + SHRINK * np.eye(8) / 8)
     unlikely = {
-        name: float(np.log(np.sum(precision * (T @ held @ T.T)))) for name, T in EXCHANGES.items()
+        name: float(np.log(np.sum(precision * (T @ own_moments @ T.T))))
+        for name, T in EXCHANGES.items()
     }
     best = min(unlikely, key=unlikely.__getitem__)
     return best if unlikely[best] < unlikely[""] - SUSPECT else ""
@@ -143,8 +144,8 @@ def _exchanges() -> dict[str, np.ndarray]:
     maps = {name: np.eye(8) for name in (*limbs, *chest)}
     for name, rows in limbs.items():
         maps[name][:2, :2] = rows
-    for name, moved in chest.items():
-        maps[name][2:, 2:] = np.eye(6)[[moved.get(i, i) for i in range(6)]]
+    for name, exchange in chest.items():
+        maps[name][2:, 2:] = np.eye(6)[[exchange.get(i, i) for i in range(6)]]
     return maps
 
 
