@@ -25,26 +25,18 @@ NAMES = set(_NAMES.split())
 
 # Percent of the names that a package assigns; a file at the top level counts under its own name.
 VAGUE = {
-    "cli": 0,
-    "cohort": 15,
-    "commands": 0.5,
-    "data": 12,
+    "cohort": 0.5,
     "errors": 25,
-    "evaluation": 3.5,
+    "evaluation": 1.5,
     "inference": 0.5,
-    "methods": 10.5,
+    "methods": 1,
     "nn": 1.5,
-    "paper": 2.5,
     "raw": 0.5,
     "report": 0.5,
-    "runtime": 0,
-    "search": 0,
-    "signals": 8.5,
-    "store": 0,
     "training": 0.5,
 }
-VAGUE_IN_ALL = 12.2
-NODES_A_LINE = 5.6
+VAGUE_IN_ALL = 0.4
+NODES_A_LINE = 5.3
 LONG_LINES = (
     1472  # of over 100 characters: comments and words of messages, which the formatter leaves
 )

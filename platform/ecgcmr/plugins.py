@@ -77,7 +77,8 @@ def carried() -> list[str]:
     if by_hand:
         kind, name = by_hand[0]
         raise InputError(
-            f"{kind} '{name}' was registered in this process alone, and workers would not know it; put the registration "
+            f"{kind} '{name}' was registered in this process alone, and workers would not know "
+            "it; put the registration "
             f"into a module and name that in {VARIABLE}"
         )
     registering = set(_owners.values())
@@ -137,7 +138,8 @@ def _refusing(name: str) -> Iterator[None]:
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise InputError(
-            f"plugin '{name}' cannot be imported on {socket.gethostname()}: {reason}; mend it, install it on every node, or "
+            f"plugin '{name}' cannot be imported on {socket.gethostname()}: {reason}; mend it, "
+            "install it on every node, or "
             f"take it out of {VARIABLE}"
         ) from error
 
@@ -154,7 +156,8 @@ def _there(name: str) -> Path:
         if place.is_file():
             return place
     raise InputError(
-        f"{name}: {socket.gethostname()} has no such file, which registers what the command needs; submit it with the job "
+        f"{name}: {socket.gethostname()} has no such file, which registers what the command "
+        "needs; submit it with the job "
         "(ray job submit --working-dir) or put it into a folder that all nodes share"
     )
 

@@ -1,8 +1,8 @@
 """Cohorts are made: of synthetic subjects, or of real recordings and tables.
 
-The one idea: every recording is read twice, once to judge it, which decides rows and splits, once to write it, so that
-nothing is staged on disk and memory holds one row group per task. What is done to a recording is in `prepare`, how a
-build survives an interruption in `staging`.
+The one idea: every recording is read twice, once to judge it, which decides rows and splits, once
+to write it, so that nothing is staged on disk and memory holds one row group per task. What is done
+to a recording is in `prepare`, how a build survives an interruption in `staging`.
 """
 
 import os
@@ -76,24 +76,29 @@ def build(
 ) -> Cohort:
     """Make a cohort of real recordings, or open it if it is there.
 
-    Every recording is read twice: once to judge it (readable, plausible, not a repeat of another), which decides rows and
-    splits, once to prepare and write it. So nothing is staged on disk, and memory holds one row group per task.
+    Every recording is read twice: once to judge it (readable, plausible, not a repeat of another),
+    which decides rows and splits, once to prepare and write it. So nothing is staged on disk, and
+    memory holds one row group per task.
 
     Args:
         out: its folder.
-        ecg: where ECGs lie, "PATH", "reader:PATH" or several of them, e.g. "wfdb:PATH"; formats may be mixed.
+        ecg: where ECGs lie, "PATH", "reader:PATH" or several of them, e.g. "wfdb:PATH"; formats may
+            be mixed.
         cmr: where short-axis stacks lie, e.g. "nifti:PATH", "dicom:PATH".
         others: likewise, by the name of any other registered signal.
-        labels: files of labels, see `merge.read_labels`; their audit is written to `<out>.audit.md`.
+        labels: files of labels, see `merge.read_labels`; their audit is written to
+            `<out>.audit.md`.
         rules: how they are to be read.
         seed: of the split.
-        key: file with the secret of the pseudonyms, outside `out`; made beside it by default. What a pseudonym stands for
-            is written to `<out>.link.csv`, beside the cohort and never inside.
+        key: file with the secret of the pseudonyms, outside `out`; made beside it by default. What
+            a pseudonym stands for is written to `<out>.link.csv`, beside the cohort and never
+            inside.
         crop: how the heart is cut out of the images, one of `cmr.CROPS`.
         shard_rows: rows of one shard.
 
     Raises:
-        InputError: no source, unknown reader or crop, nothing that can serve, another cohort in the way, or a full disk.
+        InputError: no source, unknown reader or crop, nothing that can serve, another cohort in the
+            way, or a full disk.
     """
     out = Path(out)
     files = [Path(file) for file in ([labels] if isinstance(labels, (str, Path)) else labels or ())]
@@ -148,7 +153,9 @@ def build(
 def _requested(
     sources: dict[str, list[str]], choices: dict[str, str], seed: int, shard_rows: int
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The recipe, and what a build is made of: readers and counts, no folder or file, whose names may be people's."""
+    """The recipe, and what a build is made of: readers and counts, no folder or file, whose names
+    may be people's.
+    """
     readers = {
         kind: "+".join(dict.fromkeys(s.partition(":")[0] for s in kind_sources))
         for kind, kind_sources in sources.items()
@@ -194,11 +201,12 @@ def _common(recipe: dict[str, Any], seed: int, shard_rows: int) -> dict[str, Any
 
 
 def find(kind: str, location: str) -> list[str]:
-    """The recordings of `reader:PATH`, `reader:` before each; of a PATH of ECGs alone each file's own.
+    """The recordings of `reader:PATH`, `reader:` before each; of a PATH of ECGs alone each file's
+    own.
 
     Raises:
-        InputError: unknown reader, no such place, or nothing there; for images the reader must be named, because whether a
-            folder is one person or many is the reader's to say.
+        InputError: unknown reader, no such place, or nothing there; for images the reader must be
+            named, because whether a folder is one person or many is the reader's to say.
     """
     if kind not in SIGNALS:
         raise unknown("signal", kind, SIGNALS)
@@ -226,7 +234,8 @@ def secret(out: Path, key: Path | None) -> bytes:
     path = key or out.with_name(out.name + ".key")
     if path.resolve().is_relative_to(out.resolve()):
         raise InputError(
-            f"{path}: the key of the pseudonyms must not lie inside the cohort; choose another --key"
+            f"{path}: the key of the pseudonyms must not lie inside the cohort; choose another "
+            "--key"
         )
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -235,7 +244,8 @@ def secret(out: Path, key: Path | None) -> bytes:
     key_bytes = path.read_bytes().strip()
     if not key_bytes:
         raise InputError(
-            f"{path}: the key of the pseudonyms is empty; write at least 32 random characters into it"
+            f"{path}: the key of the pseudonyms is empty; write at least 32 random characters "
+            "into it"
         )
     return key_bytes
 

@@ -1,7 +1,8 @@
 """Verify a cohort: every fault by file and row, none repaired.
 
-The one idea: trust nothing that the manifest says; read every shard once, row group by row group, and compare. Memory is
-one row group and a digest per signal. Physical limits are wide: they catch wrong units and swapped leads, not odd hearts.
+The one idea: trust nothing that the manifest says; read every shard once, row group by row group,
+and compare. Memory is one row group and a digest per signal. Physical limits are wide: they catch
+wrong units and swapped leads, not odd hearts.
 """
 
 import hashlib

@@ -21,8 +21,8 @@ from ecgcmr.cohort import shards
 from ecgcmr.errors import InputError
 
 MIX = 512  # rows mixed together: eight row groups, 129 MB of ECG and CMR; a block of Ray Data
-# Pieces that one task reads, one after another: Ray Data takes milliseconds to lay out a task, and a run of 400 epochs has
-# 20,000 pieces.
+# Pieces that one task reads, one after another: Ray Data takes milliseconds to lay out a task, and
+# a run of 400 epochs has 20,000 pieces.
 RUN = 8
 
 
@@ -71,7 +71,9 @@ class Order:
 
     @property
     def cuts(self) -> int:
-        """Pieces into which this rank's rows of one mix are cut, so that a piece has at most `MIX` rows."""
+        """Pieces into which this rank's rows of one mix are cut, so that a piece has at most `MIX`
+        rows.
+        """
         return -(-self.mixed * self.local // MIX)
 
     @property
@@ -162,7 +164,8 @@ def first_piece(order: Order, start_step: int) -> int:
 def read(
     runs: pa.Table, order: Order, start_step: int, last: int, plugin_names: Sequence[str] = ()
 ) -> Iterator[pa.Table]:
-    """Read the pieces `first` to `first + RUN`, one table each: the function that Ray Data maps over the runs.
+    """Read the pieces `first` to `first + RUN`, one table each: the function that Ray Data maps
+    over the runs.
 
     Args:
         runs: a column `first`.
@@ -182,7 +185,8 @@ def read(
 
 
 def load(order: Order, rows: np.ndarray) -> dict[str, np.ndarray]:
-    """Read the signals of rows, given as positions in `sampler.row`; (n, *shape) each, in their order.
+    """Read the signals of rows, given as positions in `sampler.row`; (n, *shape) each, in their
+    order.
 
     Raises:
         InputError: a shard is damaged.
@@ -197,7 +201,8 @@ def load(order: Order, rows: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def check(order: Order) -> None:
-    """Look at every shard's footer, so that a damaged cohort fails here and not in the middle of a run.
+    """Look at every shard's footer, so that a damaged cohort fails here and not in the middle of a
+    run.
 
     Raises:
         InputError: fewer rows than one batch, a batch that ranks cannot share, or a shard without a
@@ -205,12 +210,14 @@ def check(order: Order) -> None:
     """
     if order.batch % order.world:
         raise InputError(
-            f"batch={order.batch} cannot be shared by {order.world} workers; use a multiple of {order.world}"
+            f"batch={order.batch} cannot be shared by {order.world} workers; use a multiple of "
+            f"{order.world}"
         )
     if order.steps < 1:
         signal_names = " and ".join(order.columns)
         raise InputError(
-            f"{order.path}: split '{order.split}' has {len(order.row)} rows with {signal_names}, fewer than one batch of "
+            f"{order.path}: split '{order.split}' has {len(order.row)} rows with {signal_names}, "
+            "fewer than one batch of "
             f"{order.batch}; use a smaller batch or a larger cohort"
         )
     for name in order.shards:

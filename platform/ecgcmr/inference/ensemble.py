@@ -75,7 +75,8 @@ def _run_of(folder: Path) -> Run:
     run = read_run(folder)
     if run.trial.task != Path(run.trial.task).name:  # it names a folder in `share`
         raise InputError(
-            f"{folder / store.RECORD}: not the record of a run of this version: task '{run.trial.task}' is a path"
+            f"{folder / store.RECORD}: not the record of a run of this version: task "
+            f"'{run.trial.task}' is a path"
         )
     return run
 

@@ -1,7 +1,8 @@
-"""CLOCS: two stretches of one recording attract, stretches of others repel (contrastive multi-segment coding, CMSC).
+"""CLOCS: two stretches of one recording attract, stretches of others repel (contrastive
+multi-segment coding, CMSC).
 
-Of the three variants of Kiyasseh et al. the authors ran this one. Source: Kiyasseh et al. 2021, arXiv:2005.13249, section 4;
-as a baseline section IV-D.1.
+Of the three variants of Kiyasseh et al. the authors ran this one. Source: Kiyasseh et al. 2021,
+arXiv:2005.13249, section 4; as a baseline section IV-D.1.
 """
 
 import torch
@@ -49,7 +50,9 @@ class CLOCS(two_views.TwoViews):
         }
 
     def noise(self, generator: torch.Generator, n: int, augment: bool = True) -> dict[str, Tensor]:
-        """Numbers for `n` records; none for evaluation, where the two stretches differ by themselves."""
+        """Numbers for `n` records; none for evaluation, where the two stretches differ by
+        themselves.
+        """
         return super().noise(generator, n) if augment else {}
 
     def seen(self, batch: Tensors, noise: Tensors) -> list[Tensor]:

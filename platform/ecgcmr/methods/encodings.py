@@ -224,7 +224,8 @@ class Transformer(Encoding):
         return 2 * batch * _tokens(network) * 4 * network.width
 
     def bytes_of(self, network: Network, batch: int) -> tuple[float, float]:
-        """Activations of a block in 16 bit are about 34 · tokens · width · batch bytes; doubled, as norms run in 32 bit.
+        """Activations of a block in 16 bit are about 34 · tokens · width · batch bytes; doubled, as
+        norms run in 32 bit.
 
         Source: Korthikanti et al. 2022, eq. 1, without the attention matrix, which fused attention
             does not keep.
@@ -245,7 +246,8 @@ class ResNet(Encoding):
 
     has_maps = True
     pooling = "pooled features"
-    # The paper gives no rates for the image baseline; these are ours. SimCLR's is in the authors' run.sh only.
+    # The paper gives no rates for the image baseline; these are ours. SimCLR's is in the authors'
+    # run.sh only.
     knobs = {
         "supervised": {"lr": 1e-4, "weight_decay": 0.1, "layer_decay": 1.0, "label_smoothing": 0.1},
         "simclr": {"lr": 1e-4},

@@ -59,7 +59,9 @@ class MMCL(Method):
 
     @staticmethod
     def defaults(preset: Preset, modality: str = "ecg+cmr") -> dict[str, float]:
-        """Every knob (section IV-C.2); drop path is in the authors' configuration, where the paper is silent."""
+        """Every knob (section IV-C.2); drop path is in the authors' configuration, where the paper
+        is silent.
+        """
         contrast = {"temperature": 0.1, "lambda": 0.75}
         return {"lr": 1e-4, "weight_decay": 1e-4, "warmup": 0.1, **contrast, "drop_path": 0.1}
 

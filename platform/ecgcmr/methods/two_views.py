@@ -18,7 +18,8 @@ from ecgcmr.signals.augment import uniform
 
 
 class TwoViews(Method):
-    """Two augmented views of every subject, encoded alike. Left to a method are encoder, projector and loss.
+    """Two augmented views of every subject, encoded alike. Left to a method are encoder, projector
+    and loss.
 
     Attributes:
         passes: axes of `drop_path` between subjects and blocks: one row per view, for each encoder
@@ -67,7 +68,9 @@ class TwoViews(Method):
         )
 
     def noise(self, generator: torch.Generator, n: int, augment: bool = True) -> dict[str, Tensor]:
-        """Numbers for `n` subjects; evaluation compares two augmented views as well, without drop path."""
+        """Numbers for `n` subjects; evaluation compares two augmented views as well, without drop
+        path.
+        """
         noise: dict[str, Tensor] = {}
         for i, view in enumerate(self.views):
             noise |= {f"{i}.{name}": u for name, u in view.noise(generator, n).items()}

@@ -70,8 +70,8 @@ def pack_limit(trial: Trial, memory: int | None) -> int:
 
 
 def member_bytes(trial: Trial) -> int:
-    """Bytes that one more member needs: weights with gradient, two moments, best and a copy, and the
-    activations of a batch.
+    """Bytes that one more member needs: weights with gradient, two moments, best and a copy, and
+    the activations of a batch.
     """
     weights, activations = encodings.of(trial.modality).bytes_of(trial.network, trial.batch)
     return int(6 * 4 * weights + activations)
