@@ -58,7 +58,7 @@ def test_every_cell_of_a_table_has_its_seeds(stem, toy):
     assert list(zip(table.label, table.task)) == [
         (s.label, task) for s in layout.systems for task in layout.tasks
     ]
-    assert (table.seeds == len(study.SEEDS)).all()
+    assert (table.seeds == len(paper.SEEDS)).all()
     assert table[["mean", "low", "high"]].notna().all(axis=None)
     assert (table.low <= table.high).all()
     assert layout.title in shown

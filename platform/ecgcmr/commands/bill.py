@@ -2,6 +2,7 @@
 
 from collections import Counter
 
+from ecgcmr import paper
 from ecgcmr.commands.progress import duration
 from ecgcmr.search import plan
 from ecgcmr.search.plan import Estimate
@@ -32,7 +33,7 @@ def _summary(estimate: Estimate) -> str:
     return (
         f"preset {presets}; cohort of {estimate.rows:,} rows, {_size(estimate.cohort_bytes)}; "
         f"{stages['pretrain']} pre-trainings, {stages['grid']:,} grid trials, "
-        f"{estimate.questions * plan.FINALS} final trials"
+        f"{estimate.questions * len(paper.SEEDS)} final trials"
     )
 
 

@@ -221,7 +221,7 @@ class Transformer(Encoding):
 
     def widest(self, network: Network, batch: int) -> int:
         """An MLP's inside."""
-        return 2 * batch * _tokens(network) * 4 * network.width
+        return 2 * batch * network.ecg_tokens * 4 * network.width
 
     def bytes_of(self, network: Network, batch: int) -> tuple[float, float]:
         """Activations of a block in 16 bit are about 34 · tokens · width · batch bytes; doubled, as
@@ -232,13 +232,7 @@ class Transformer(Encoding):
         """
         width, depth = network.width, network.depth
         weights = 12 * width**2 * depth + 4 * width**2
-        return weights, 2 * 34 * _tokens(network) * width * (depth + 1) * batch
-
-
-def _tokens(network: Network) -> int:
-    """Of a whole ECG, with the class token."""
-    leads, samples = SIGNALS["ecg"].shape
-    return leads * (samples // network.patch) + 1
+        return weights, 2 * 34 * network.ecg_tokens * width * (depth + 1) * batch
 
 
 class ResNet(Encoding):

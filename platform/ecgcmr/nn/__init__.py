@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from ecgcmr.signals import SIGNALS
+
 
 @dataclass(frozen=True)
 class Network:
@@ -33,3 +35,9 @@ class Network:
     image_size: int = 210
     hidden: int = 512
     projection: int = 128
+
+    @property
+    def ecg_tokens(self) -> int:
+        """Tokens of a whole ECG, with the class token."""
+        leads, samples = SIGNALS["ecg"].shape
+        return leads * (samples // self.patch) + 1

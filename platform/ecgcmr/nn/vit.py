@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ecgcmr import signals
 from ecgcmr.nn.attention import attention, join_heads, split_heads, weights
 
-LEADS = 12
+LEADS = len(signals.LEADS)
 EPS = 1e-6  # of every LayerNorm; torch's own default is 1e-5
 
 

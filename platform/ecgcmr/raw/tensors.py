@@ -24,11 +24,11 @@ from numpy.lib import format as npy
 
 from ecgcmr.errors import Excluded, InputError
 from ecgcmr.raw.records import EcgRecord, key, row
-from ecgcmr.signals import ecg
+from ecgcmr.signals import SIGNALS, ecg
 
 ENDINGS = (".npy", ".npz", ".pt")
 UNPACKED_LIMIT = 2 << 30  # bytes of an array that cannot be mapped from the disk
-FORM = (12, ecg.SAMPLES)
+FORM = SIGNALS["ecg"].shape
 GROUP = "lead group"
 OTHER = "no array of 12 leads and 5000 samples"
 

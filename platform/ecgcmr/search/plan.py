@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ecgcmr import methods, plugins, presets, tasks
+from ecgcmr import methods, paper, plugins, presets, tasks
 from ecgcmr.cohort import dataset
 from ecgcmr.data import examples
 from ecgcmr.evaluation import selection
@@ -32,7 +32,6 @@ from ecgcmr.trial import Trial
 FEW = 4  # subjects of the first timed step
 QUICK_S = 3.0  # a whole batch is timed too where it is expected to take less
 STEPS = 2  # timed, after one that warms up
-FINALS = 5  # seeds of every best point, which the file does not list
 ROW_BYTES = 60_000  # of a finished trial without weights, measured on the demo's grid
 
 
@@ -102,7 +101,7 @@ class Estimate:
 
     @property
     def questions(self) -> int:
-        """Systems, tasks and shares of the labels whose best point will run with `FINALS` seeds."""
+        """Systems, tasks and shares of the labels whose best point will run with every one of `paper.SEEDS`."""
         return len({selection.question(trial) for trial in self.trials if trial.stage == "grid"})
 
 
@@ -177,12 +176,12 @@ def parts(trials: list[Trial]) -> list[tuple[str, int, int]]:
         # A fraction that the cohort is too small for is missing for every system alike.
         if {t.label for t in grid} == set(labels) and {t.task for t in grid} == set(names):
             questions = {selection.question(trial) for trial in grid}
-            counts.append((part, len(grid), len(questions) * FINALS))
+            counts.append((part, len(grid), len(questions) * len(paper.SEEDS)))
     return counts
 
 
 def _groups(trials: Iterable[Trial]) -> list[list[Trial]]:
-    """By stage and task; the final trials stand as five seeds of each system's first grid point."""
+    """By stage and task; the final trials stand as all seeds of each system's first grid point."""
     groups: dict[tuple[str, str], list[Trial]] = {}
     for trial in trials:
         groups.setdefault((trial.stage, trial.task), []).append(trial)
@@ -192,7 +191,7 @@ def _groups(trials: Iterable[Trial]) -> list[list[Trial]]:
             groups["final", task] = [
                 replace(trial, stage="final", seed=seed)
                 for trial in firsts.values()
-                for seed in study.SEEDS
+                for seed in paper.SEEDS
             ]
     order = ("pretrain", "grid", "final")
     return [groups[key] for key in sorted(groups, key=lambda key: order.index(key[0]))]

@@ -12,12 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ecgcmr import plugins, store, tasks
+from ecgcmr import paper, plugins, store, tasks
 from ecgcmr.cohort import dataset
 from ecgcmr.data import examples
 from ecgcmr.errors import InputError
 from ecgcmr.evaluation import selection
-from ecgcmr.search import study
 from ecgcmr.training import finetune, trees
 from ecgcmr.trial import Trial
 
@@ -161,7 +160,7 @@ def _check_starts(trials: Iterable[Trial], runs: Path) -> None:
 def finals(
     trials: Iterable[Trial],
     runs: Path,
-    seeds: Sequence[int] = study.SEEDS,
+    seeds: Sequence[int] = paper.SEEDS,
     *,
     budget: int | None = None,
     again: bool = False,

@@ -19,14 +19,6 @@ from ecgcmr.evaluation import selection
 from ecgcmr.nn import Network
 from ecgcmr.trial import Trial
 
-SEEDS = (
-    0,
-    101,
-    202,
-    303,
-    404,
-)  # the five of the authors' scripts (oetu/mae bash_scripts/finetune_ecg.sh)
-
 Grid = Mapping[str, Sequence[float]]
 
 PAPER_GRID: Grid = {  # section IV-C.2: 3 · 2 · 3 · 3 · 3 · 4 = 648 points

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ecgcmr.runtime import hardware
+from ecgcmr.signals import LEADS
 
 # ------------------------------------------------------------------------------------------------------------ ECG
 
@@ -305,7 +306,9 @@ class EcgView:
     spectrum: float = 0.0
     crops: bool = True
 
-    def noise(self, generator: torch.Generator, n: int, leads: int = 12) -> dict[str, Tensor]:
+    def noise(
+        self, generator: torch.Generator, n: int, leads: int = len(LEADS)
+    ) -> dict[str, Tensor]:
         """Numbers for `n` records."""
         noise = {
             "phase": uniform(generator, n, self.length // 2 + 1),

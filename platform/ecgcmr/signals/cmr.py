@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from ecgcmr.errors import Excluded, unknown
-from ecgcmr.signals import Options, Prepared
+from ecgcmr.signals import SIGNALS, Options, Prepared
 
 if TYPE_CHECKING:
     from torch import Tensor, dtype
 
-SIZE = 210
+SIZE = SIGNALS["cmr"].shape[-1]
 FRAMES = ("ES", "mid", "ED")
 LEAST_SLICES = 8  # the authors drop stacks of 7 slices and fewer
 LEAST_SIDE = 16  # pixels

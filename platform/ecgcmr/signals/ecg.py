@@ -20,14 +20,14 @@ from scipy.signal import resample_poly
 from torch import Tensor
 
 from ecgcmr.errors import Excluded
-from ecgcmr.signals import LEADS, Options, Prepared
+from ecgcmr.signals import LEADS, SIGNALS, Options, Prepared
 
 RATE_HZ = 500
 RATES_HZ = (
     50.0,
     20_000.0,
 )  # beyond these a rate is a mistake, and the filter of the resampling would be unbounded
-SAMPLES = 5000  # 10 s
+SAMPLES = SIGNALS["ecg"].shape[1]  # 10 s
 GROUPS = (3, 3, 6)  # Einthoven, Goldberger, Wilson: normalised apart (paper, section IV-A)
 
 CLIP_SD = 4.0

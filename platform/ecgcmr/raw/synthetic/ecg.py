@@ -13,8 +13,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ecgcmr.signals import SIGNALS
+
 RATE_HZ = 500
-SAMPLES = 5000
+SAMPLES = SIGNALS["ecg"].shape[1]
 COUNT_MV = 0.005  # resolution of the UK Biobank recorder (GE CardioSoft: 5 µV)
 _STEP_MS = 1000 / RATE_HZ
 # Samples kept on either side, so that beats cut by the edges are whole while they are drawn.

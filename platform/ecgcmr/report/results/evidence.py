@@ -21,9 +21,9 @@ from scipy import special
 from ecgcmr import tasks
 from ecgcmr.evaluation import metrics, statistics
 from ecgcmr.evaluation.statistics import Bins, Calibration, Effect
-from ecgcmr.paper import CLAIMS, LOW_LABEL, TAKES, TITLES, Claim, Contrast, Layout
+from ecgcmr.paper import CLAIMS, LOW_LABEL, SEEDS, TAKES, TITLES, Claim, Contrast, Layout
 from ecgcmr.report.results import finals
-from ecgcmr.report.results.finals import SEEDS, Cell, Finals, PerSeed, TestPredictions
+from ecgcmr.report.results.finals import Cell, Finals, PerSeed, TestPredictions
 from ecgcmr.report.results.verdicts import NOTHING, Comparison, Verdict, asked, evaluated, versus
 from ecgcmr.tasks import PHENOTYPES, Task
 
@@ -171,7 +171,13 @@ class Evidence:
 
     @classmethod
     def of(
-        cls, runs: Path, space: str, rows: pd.DataFrame, *, seeds: int = SEEDS, draws: int = DRAWS
+        cls,
+        runs: Path,
+        space: str,
+        rows: pd.DataFrame,
+        *,
+        seeds: int = len(SEEDS),
+        draws: int = DRAWS,
     ) -> "Evidence":
         """Of a search space.
 

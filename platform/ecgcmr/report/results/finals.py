@@ -17,12 +17,10 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 
-from ecgcmr import store, tasks
+from ecgcmr import paper, store, tasks
 from ecgcmr.evaluation.selection import standing_configuration
 from ecgcmr.runs import read_run
 from ecgcmr.tasks import Task
-
-SEEDS = 5  # paper, section IV-D.2: mean and standard deviation over five seeds
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,7 @@ class Finals(PerSeed):
 
     names: tuple[str, ...] = ()
     seeds: tuple[int, ...] = ()
-    wanted: int = SEEDS
+    wanted: int = len(paper.SEEDS)
     diverged: int = 0
     subjects: tuple[int, ...] = ()
     note: str = ""
@@ -92,7 +90,9 @@ class Finals(PerSeed):
 Cell = tuple[str, str, float]  # label, task, share of the labels
 
 
-def of_space(rows: pd.DataFrame, space: str, runs: Path, seeds: int = SEEDS) -> dict[Cell, Finals]:
+def of_space(
+    rows: pd.DataFrame, space: str, runs: Path, seeds: int = len(paper.SEEDS)
+) -> dict[Cell, Finals]:
     """The final runs of a search space, by (label, task, share of the labels).
 
     Args:
