@@ -30,7 +30,7 @@ VAGUE = {
     "commands": 0.5,
     "data": 12,
     "errors": 25,
-    "evaluation": 3.5,
+    "evaluation": 1.5,
     "inference": 0.5,
     "methods": 10.5,
     "nn": 1.5,

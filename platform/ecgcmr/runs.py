@@ -98,8 +98,8 @@ def read_run(folder: Path) -> Run:
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
-            f"{path} is damaged, or not the record of a run of this version ({type(error).__name__}); restore the folder, "
-            "or delete it and train it again"
+            f"{path} is damaged, or not the record of a run of this version ({type(error).__name__}); "
+            "restore the folder, or delete it and train it again"
         ) from error
 
 
@@ -187,18 +187,21 @@ def check_prepared_alike(
     if "imported" in run.provenance and not run.signal_recipes:
         return
     learnt_from = {name: run.signal_recipes.get(name) for name in signals}
-    told = [name for name, recipe in learnt_from.items() if recipe]
+    recorded_names = [name for name, recipe in learnt_from.items() if recipe]
     # As JSON has it: tuples are lists in a record.
-    fields = json.loads(json.dumps({name: present.get(name, {}) for name in told}))
+    fields = json.loads(json.dumps({name: present.get(name, {}) for name in recorded_names}))
     trained_with = run.provenance.get("versions", {}).get("ecgcmr", "?")
     advice = advice or f"prepare them as it did (it was trained with ecgcmr {trained_with})"
-    if differ := differing(_by_field(learnt_from, told), _by_field(fields, told)):
+    if differ := differing(
+        _by_field(learnt_from, recorded_names), _by_field(fields, recorded_names)
+    ):
         raise InputError(
             f"run {run.folder} learnt from signals of another recipe than {where}: {differ}; {advice}"
         )
-    if untold := [name for name in learnt_from if name not in told]:
+    if silent := [name for name in learnt_from if name not in recorded_names]:
         raise InputError(
-            f"run {run.folder} does not say how its {untold[0]} signals were prepared; train it on a cohort of this version"
+            f"run {run.folder} does not say how its {silent[0]} signals were prepared; train it on a "
+            "cohort of this version"
         )
 
 
