@@ -41,7 +41,7 @@ TRIAL = Trial(
 def opened(encoder, head=None, **record):
     provenance = {"cohort": {"recipe": {"ecg": ecg.RECIPE}}, **record}
     run = Run(Path("t/run"), TRIAL, {}, "", "finished", provenance)
-    return model.Model(run, {"ecg": encoder.eval()}, head)
+    return model.Model(run, encoder.eval(), None, head, {"ecg": encoder})
 
 
 def networks(depth=2, times=10, seed=0):
