@@ -359,7 +359,7 @@ def run(
         InputError: bad input, also when it is a worker that meets it.
         RuntimeError: packs failed; the others have finished first.
     """
-    named = plugins.carried()  # refuses what no worker could know
+    plugin_names = plugins.carried()  # refuses what no worker could know
     runs, cohort_path = Path(runs).absolute(), Path(cohort_path).absolute()
     cohort = dataset.open(cohort_path)
     trials = [trial for trial in trials if trial.stage != "pretrain"]
@@ -388,7 +388,7 @@ def run(
         "device": device,
         "precision": precision,
         "train": train,
-        "named": named,
+        "named": plugin_names,
     }
     # Tune unpickles what it runs several times per pack: the list must not be part of it.
     work = partial(_work, listed=ray.put(trials), **given)

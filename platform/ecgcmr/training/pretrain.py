@@ -255,7 +255,7 @@ def run_all(
         InputError: something that no run could serve, before or while it runs.
     """
     memory.check(cache)
-    named = plugins.carried()  # refuses what no worker could know
+    plugin_names = plugins.carried()  # refuses what no worker could know
     cohort_path, runs = Path(cohort_path).resolve(), Path(runs).resolve()
     cohort = dataset.open(cohort_path)
     ordered = in_order(todo)
@@ -270,7 +270,7 @@ def run_all(
             "precision": precision,
             "every_s": every_s,
             "cache": cache,
-            "plugins": named,
+            "plugins": plugin_names,
         }
         with cluster.running():
             launch(config, workers, on_gpu(device, workers), runs / ".train")
