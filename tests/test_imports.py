@@ -147,6 +147,49 @@ def test_imports_go_downwards_and_through_the_doors():
     assert not found, "\n" + "\n".join(found)
 
 
+def imports_of_files():
+    """Place of a file -> places of the files that it imports, inside functions too."""
+    places = {here.removesuffix("/__init__"): tree for _, here, tree in modules()}
+    graph = {}
+    for here, tree in places.items():
+        dotted = {
+            name.removeprefix("ecgcmr.").replace(".", "/")
+            for name, _ in imported(tree)
+            if name.startswith("ecgcmr.")
+        }
+        targets = {name if name in places else name.rpartition("/")[0] for name in dotted}
+        graph[here] = {target for target in targets if target in places and target != here}
+    return graph
+
+
+def circle_through(start, graph):
+    """The files of a circle that leads back to `start`; empty if none does."""
+    paths = [[start]]
+    visited = set()
+    while paths:
+        path = paths.pop()
+        for target in sorted(graph[path[-1]]):
+            if target == start:
+                return path
+            if target not in visited:
+                visited.add(target)
+                paths.append([*path, target])
+    return []
+
+
+def test_no_circle_of_files():
+    graph = imports_of_files()
+    circles = {tuple(sorted(circle)) for here in graph if (circle := circle_through(here, graph))}
+    assert not circles, "\n".join(
+        f"{' -> '.join(circle)}: move what they share into a file below" for circle in circles
+    )
+
+
+def test_a_circle_is_found():
+    assert circle_through("a", {"a": {"b"}, "b": {"c"}, "c": {"a"}}) == ["a", "b", "c"]
+    assert circle_through("a", {"a": {"b"}, "b": set()}) == []
+
+
 def test_every_file_has_a_layer():
     unknown = sorted({here.split("/")[0] for _, here, _ in modules()} - LEVEL.keys() - {"__init__"})
     assert not unknown, (

@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     import torch
 
 LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
+RATE_HZ = 500  # of a stored ECG
 
 Options = Mapping[str, str]  # choices of a build
-HEART: Options = {
-    "crop": "heart"
-}  # what is chosen unless told otherwise: images are cut to the heart
+# What is chosen unless told otherwise: images are cut to the heart.
+HEART: Options = {"crop": "heart"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,7 +123,7 @@ SIGNALS: dict[str, Signal] = {
         dtype="float16",
         shape=(len(LEADS), 5000),
         unit="mV",
-        notes=(("rate_hz", "500"), ("leads", json.dumps(LEADS))),
+        notes=(("rate_hz", str(RATE_HZ)), ("leads", json.dumps(LEADS))),
         once=True,
         encoder="transformer",
         drawing="ecg paper",

@@ -20,9 +20,8 @@ from scipy.signal import resample_poly
 from torch import Tensor
 
 from ecgcmr.errors import Excluded
-from ecgcmr.signals import LEADS, SIGNALS, Options, Prepared
+from ecgcmr.signals import LEADS, RATE_HZ, SIGNALS, Options, Prepared, quality_flags
 
-RATE_HZ = 500
 RATES_HZ = (
     50.0,
     20_000.0,
@@ -232,8 +231,6 @@ def prepare_settled(
 
 def prepared(record: Recording, options: Options) -> Prepared:
     """`prepare` as a shard holds it, with suspicions that are judged before cleaning."""
-    from ecgcmr.signals import quality_flags  # which imports this file
-
     settled_ecg = settle(record.signal, record.rate_hz, record.leads)
     trace, words = prepare_settled(settled_ecg, cleaned=record.cleaned)
     changes = repairs(record.signal.shape[1], record.rate_hz, record.leads)

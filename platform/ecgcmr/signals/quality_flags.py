@@ -12,7 +12,7 @@ from itertools import combinations
 import numpy as np
 from scipy.signal import butter, find_peaks, sosfiltfilt
 
-from ecgcmr.signals import SIGNALS, ecg
+from ecgcmr.signals import RATE_HZ, SIGNALS
 
 FLAGS = SIGNALS["ecg"].flags
 
@@ -44,8 +44,8 @@ MOMENTS = np.array(
 # much.
 SHRINK = 0.01
 
-_NOISE = butter(4, NOISE_HZ, "highpass", fs=ecg.RATE_HZ, output="sos")
-_BEATS = butter(2, BAND_HZ, "bandpass", fs=ecg.RATE_HZ, output="sos")
+_NOISE = butter(4, NOISE_HZ, "highpass", fs=RATE_HZ, output="sos")
+_BEATS = butter(2, BAND_HZ, "bandpass", fs=RATE_HZ, output="sos")
 
 
 def flags(signal: np.ndarray) -> dict[str, float]:
