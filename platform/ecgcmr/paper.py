@@ -1,7 +1,8 @@
-"""What the paper reports: the systems and numbers of its tables, and its claims as contrasts that runs can decide.
+"""What the paper reports: the systems and numbers of its tables, and its claims as contrasts that
+runs can decide.
 
-Facts of Turgut et al. 2023 (arXiv:2308.05764) and nothing else: no run, no file and no statistic is touched here. A label
-is a trial's, so a new system shows up in a table by one line here.
+Facts of Turgut et al. 2023 (arXiv:2308.05764) and nothing else: no run, no file and no statistic is
+touched here. A label is a trial's, so a new system shows up in a table by one line here.
 """
 
 from collections.abc import Mapping
@@ -191,7 +192,7 @@ TITLES = {  # in the order of lists that hold them all
 }
 
 
-# -- claims ------------------------------------------------------------------------------------------------------------
+# -- claims ----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -212,8 +213,8 @@ class Claim:
         section: where the paper says so.
         text: the sentence, short.
         contrasts: what it states; none for a claim that is judged by eye.
-        margin: by how much (in the metric's unit, 0.01 of AUROC is one point) `better` may fall short: 0 for a claim of
-            superiority, more for one that two systems are on par.
+        margin: by how much (in the metric's unit, 0.01 of AUROC is one point) `better` may fall
+            short: 0 for a claim of superiority, more for one that two systems are on par.
     """
 
     section: str

@@ -1,10 +1,12 @@
-"""Methods, tasks, signals, encoders and readers from outside the package: modules and files that register them.
+"""Methods, tasks, signals, encoders and readers from outside the package: modules and files that
+register them.
 
-The one idea: what registers is code that runs when it is imported, so whoever knows the names of such modules can import
-them too. The driver takes names from `ECGCMR_PLUGINS`, from installed packages (entry points of the group `ecgcmr.plugins`)
-and from search-space files, and hands those that have registered something to every worker, which imports them before
-anything else (`load(names)`). What was registered otherwise, by hand in a notebook, no worker could know: it is refused
-before a worker starts. This file knows no registry.
+The one idea: what registers is code that runs when it is imported, so whoever knows the names of
+such modules can import them too. The driver takes names from `ECGCMR_PLUGINS`, from installed
+packages (entry points of the group `ecgcmr.plugins`) and from search-space files, and hands those
+that have registered something to every worker, which imports them before anything else
+(`load(names)`). What was registered otherwise, by hand in a notebook, no worker could know: it is
+refused before a worker starts. This file knows no registry.
 """
 
 import contextlib
@@ -49,7 +51,8 @@ def register(registry: dict[str, Any], kind: str, name: str, value: Any) -> None
 
 
 def load(names: Iterable[str] = ()) -> None:
-    """Import these plugins, and those that the environment and installed packages name; each once per process.
+    """Import these plugins, and those that the environment and installed packages name; each once
+    per process.
 
     Args:
         names: modules, or paths of Python files.
@@ -66,7 +69,8 @@ def load(names: Iterable[str] = ()) -> None:
 
 
 def carried() -> list[str]:
-    """The plugins that a worker has to import, in the order of the driver's imports: those that registered something.
+    """The plugins that a worker has to import, in the order of the driver's imports: those that
+    registered something.
 
     Raises:
         InputError: something was registered outside any plugin.
@@ -76,7 +80,8 @@ def carried() -> list[str]:
     if by_hand:
         kind, name = by_hand[0]
         raise InputError(
-            f"{kind} '{name}' was registered in this process alone, and workers would not know it; put the registration "
+            f"{kind} '{name}' was registered in this process alone, and workers would not know it; "
+            "put the registration "
             f"into a module and name that in {VARIABLE}"
         )
     registering = set(_owners.values())
@@ -117,13 +122,15 @@ def _import(name: str) -> None:
         raise InputError(f"plugin '{name}': {error}") from error
     except Exception as error:
         raise InputError(
-            f"plugin '{name}' cannot be imported on {socket.gethostname()}: {type(error).__name__}: {error}; install it on "
+            f"plugin '{name}' cannot be imported on {socket.gethostname()}: "
+            f"{type(error).__name__}: {error}; install it on "
             f"every node or submit it with the job, or take it out of {VARIABLE}"
         ) from error
 
 
 def _there(name: str) -> Path:
-    """The plugin's file as this node has it: where the driver has it, or the same below this process's folder.
+    """The plugin's file as this node has it: where the driver has it, or the same below this
+    process's folder.
 
     Raises:
         InputError: it has none.
@@ -134,7 +141,8 @@ def _there(name: str) -> Path:
         if place.is_file():
             return place
     raise InputError(
-        f"{name}: {socket.gethostname()} has no such file, which registers what the command needs; submit it with the job "
+        f"{name}: {socket.gethostname()} has no such file, which registers what the command needs; "
+        "submit it with the job "
         "(ray job submit --working-dir) or put it into a folder that all nodes share"
     )
 

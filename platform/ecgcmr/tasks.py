@@ -1,6 +1,8 @@
-"""What an answer is about and how it is judged: three diseases and 61 CMR phenotypes in five groups.
+"""What an answer is about and how it is judged: three diseases and 61 CMR phenotypes in five
+groups.
 
-Any other 0/1 column of a cohort (a SNOMED CT or SCP diagnosis, a column of the user's own labels) is a task too: `of`.
+Any other 0/1 column of a cohort (a SNOMED CT or SCP diagnosis, a column of the user's own labels)
+is a task too: `of`.
 """
 
 from dataclasses import dataclass
@@ -39,8 +41,9 @@ _VOLUME, _WALL, _ECC, _ERR = (
     (-100, 300, 2, 200),
 )
 
-# A value lies between the first two, or its segmentation failed (ukbb_cardiac then writes volumes of 0 and RVEF of -inf). A
-# median lies between the last two, or the column is in another unit: litres, fractions, cm, strain without its sign.
+# A value lies between the first two, or its segmentation failed (ukbb_cardiac then writes volumes
+# of 0 and RVEF of -inf). A median lies between the last two, or the column is in another unit:
+# litres, fractions, cm, strain without its sign.
 LIMITS: dict[str, tuple[float, float, float, float]] = {
     **dict.fromkeys(("LVEDV", "LVESV", "LVSV", "RVEDV", "RVESV", "RVSV"), _VOLUME),
     **dict.fromkeys(("LVEF", "RVEF"), (0, 100, 3, 98)),
@@ -63,7 +66,8 @@ class Task:
     Attributes:
         name: the word in paths, commands and tables.
         title: what a reader sees.
-        kind: "binary" (cross-entropy over two classes, AUROC) or "regression" (squared error, Pearson's r).
+        kind: "binary" (cross-entropy over two classes, AUROC) or "regression" (squared error,
+            Pearson's r).
         columns: the cohort's label columns, in the order of the outputs.
     """
 
@@ -79,7 +83,9 @@ class Task:
 
     @property
     def metric(self) -> str:
-        """The validation metric that stops training and selects the best point (larger is better)."""
+        """The validation metric that stops training and selects the best point (larger is
+        better).
+        """
         return "auroc" if self.kind == "binary" else "pearson"
 
 

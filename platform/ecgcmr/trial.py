@@ -1,7 +1,9 @@
-"""One training run, as data. A Trial's readable name is its folder; its fingerprint says which recipe made the folder.
+"""One training run, as data. A Trial's readable name is its folder; its fingerprint says which
+recipe made the folder.
 
-Fine-tuning is the method `supervised` with `starts`; the supervised baseline is the same without; a grid is a list of
-Trials; five seeds are `replace(best, seed=s)`. This file knows nothing of how a trial is run.
+Fine-tuning is the method `supervised` with `starts`; the supervised baseline is the same without; a
+grid is a list of Trials; five seeds are `replace(best, seed=s)`. This file knows nothing of how a
+trial is run.
 """
 
 import dataclasses
@@ -16,7 +18,8 @@ from ecgcmr.errors import InputError
 from ecgcmr.nn import Network
 
 STAGES = ("pretrain", "grid", "final")
-IMPORTED = "imported"  # method of a pre-training whose weights came in a file: not trained here, for no epochs
+# Method of a pre-training whose weights came in a file: not trained here, for no epochs.
+IMPORTED = "imported"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,21 +28,29 @@ class Trial:
 
     Attributes:
         space: the search space's name; the first folder.
-        stage: "pretrain"; "grid" (a point judged on validation); "final" (the chosen point, the only one to see test).
-        task: a name of `tasks.TASKS` or a label column; for pre-training the modality: "ecg", "cmr" or "ecg+cmr".
-        label: the word for the system in tables and paths: "supervised", "mae", "mmcl", "mmcl-wo-mdm" …
+        stage: "pretrain"; "grid" (a point judged on validation); "final" (the chosen point, the
+            only one to see test).
+        task: a name of `tasks.TASKS` or a label column; for pre-training the modality: "ecg", "cmr"
+            or "ecg+cmr".
+        label: the word for the system in tables and paths: "supervised", "mae", "mmcl",
+            "mmcl-wo-mdm" …
         method: a name of `methods.METHODS`, "xgboost", or IMPORTED.
-        starts: (part, name of the trial whose encoder it starts from) pairs, e.g. (("ecg", "toy/pretrain/ecg/mae/…"),).
-        modality: what a supervised trial reads: "ecg", "cmr", or "tabular" (method "xgboost": age, sex, height, weight).
+        starts: (part, name of the trial whose encoder it starts from) pairs, e.g. (("ecg",
+            "toy/pretrain/ecg/mae/…"),).
+        modality: what a supervised trial reads: "ecg", "cmr", or "tabular" (method "xgboost": age,
+            sex, height, weight).
         seed: of weights, batches and noise.
         preset: "paper" or "authors".
         network: every size that fixes a shape.
-        batch: subjects per optimiser step, over all workers together; 0: all rows at once, as trees do.
+        batch: subjects per optimiser step, over all workers together; 0: all rows at once, as trees
+            do.
         epochs: passes over the training rows; the schedule's length.
         take: share of the (balanced) training rows used, in (0, 1].
         eval_every: epochs between two validations.
-        halving: of a grid's trials one in so many goes on at each rung (`training.asha`); 0: all do, as in the paper.
-        knobs: (name, number) pairs that may differ within a pack; what is absent is the method's default.
+        halving: of a grid's trials one in so many goes on at each rung (`training.asha`); 0: all
+            do, as in the paper.
+        knobs: (name, number) pairs that may differ within a pack; what is absent is the method's
+            default.
     """
 
     space: str
@@ -63,7 +74,8 @@ class Trial:
         """Refuse what could never run, while the file that says it is still known to the reader."""
         if self.stage not in STAGES:
             raise InputError(
-                f"stage '{self.stage}' of a trial in space '{self.space}': use one of {', '.join(STAGES)}"
+                f"stage '{self.stage}' of a trial in space '{self.space}': use one of "
+                f"{', '.join(STAGES)}"
             )
         ready = self.method == IMPORTED
         least = {
@@ -85,7 +97,9 @@ class Trial:
 
     @property
     def point(self) -> str:
-        """The folder of what a search varies, e.g. `batch=8,layer_decay=0.5,lr=1e-05`; `default` if nothing is."""
+        """The folder of what a search varies, e.g. `batch=8,layer_decay=0.5,lr=1e-05`; `default` if
+        nothing is.
+        """
         words = [f"batch={self.batch}"] if self.batch else []
         words += [f"{name}={value:g}" for name, value in sorted(self.knobs)]
         words += [f"take={self.take:g}"] if self.take != 1 else []
@@ -109,7 +123,7 @@ class Trial:
         return f"{self.system_folder}/{self.point}/seed={self.seed}"
 
 
-# -- the grammar of a name, which is a path ----------------------------------------------------------------------------
+# -- the grammar of a name, which is a path --------------------------------------------------------
 
 SEED_FOLDERS = "**/seed=*"  # below a folder of runs: where trials lie
 DEPTH = 6  # folders of a name
@@ -132,7 +146,9 @@ class NameParts(NamedTuple):
 
 
 def name_parts(name: str) -> NameParts:
-    """The folders of a trial's name, of a sweep of pre-trainings (`Trial.system_folder`), or of any folder above it."""
+    """The folders of a trial's name, of a sweep of pre-trainings (`Trial.system_folder`), or of any
+    folder above it.
+    """
     return NameParts(*name.split("/")[:DEPTH])
 
 
@@ -162,7 +178,9 @@ def from_json(record: dict[str, Any]) -> Trial:
 
 
 def recipe(trial: Trial, cohort_fingerprint: str) -> dict[str, Any]:
-    """All that decides a trial's result, flat, in canonical JSON values: what a finished folder is compared with."""
+    """All that decides a trial's result, flat, in canonical JSON values: what a finished folder is
+    compared with.
+    """
     record = to_json(trial)
     network = record.pop("network")
     knobs = {f"knob.{name}": value for name, value in record.pop("knobs")}

@@ -1,8 +1,9 @@
 """Cohorts are made: of synthetic subjects, or of real recordings and tables.
 
-The one idea: every recording is read twice, once to judge it, which decides rows and splits, once to write it, so that
-nothing is staged on disk and memory holds one row group per task. What is done to a recording is in `prepare`, how a
-build survives an interruption in `staging`.
+The one idea: every recording is read twice, once to judge it
+(readable, plausible, not a repeat of another), which decides rows and splits, once
+to write it, so that nothing is staged on disk and memory holds one row group per task. What is done
+to a recording is in `prepare`, how a build survives an interruption in `staging`.
 """
 
 import os
@@ -16,7 +17,7 @@ import pandas as pd
 from ecgcmr import raw, signals
 from ecgcmr.cohort import dataset, linkage, shards, staging
 from ecgcmr.cohort.dataset import Cohort, digest
-from ecgcmr.cohort.labels.merge import Rules, read_labels, write_audit
+from ecgcmr.cohort.labels.merge import Labels, Rules, read_labels, write_audit
 from ecgcmr.errors import Excluded, InputError, unknown
 from ecgcmr.raw import search
 from ecgcmr.raw.synthetic import subject as synthetic
@@ -76,54 +77,37 @@ def build(
 ) -> Cohort:
     """Make a cohort of real recordings, or open it if it is there.
 
-    Every recording is read twice: once to judge it (readable, plausible, not a repeat of another), which decides rows and
-    splits, once to prepare and write it. So nothing is staged on disk, and memory holds one row group per task.
-
     Args:
         out: its folder.
-        ecg: where ECGs lie, "PATH", "reader:PATH" or several of them, e.g. "wfdb:PATH"; formats may be mixed.
+        ecg: where ECGs lie, "PATH", "reader:PATH" or several of them, e.g. "wfdb:PATH"; formats may
+            be mixed.
         cmr: where short-axis stacks lie, e.g. "nifti:PATH", "dicom:PATH".
         others: likewise, by the name of any other registered signal.
-        labels: files of labels, see `merge.read_labels`; their audit is written to `<out>.audit.md`.
+        labels: files of labels, see `merge.read_labels`; their audit is written to
+            `<out>.audit.md`.
         rules: how they are to be read.
         seed: of the split.
-        key: file with the secret of the pseudonyms, outside `out`; made beside it by default. What a pseudonym stands for
-            is written to `<out>.link.csv`, beside the cohort and never inside.
+        key: file with the secret of the pseudonyms, outside `out`; made beside it by default. What
+            a pseudonym stands for is written to `<out>.link.csv`, beside the cohort and never
+            inside.
         crop: how the heart is cut out of the images, one of `cmr.CROPS`.
         shard_rows: rows of one shard.
 
     Raises:
-        InputError: no source, unknown reader or crop, nothing that can serve, another cohort in the way, or a full disk.
+        InputError: no source, unknown reader or crop, nothing that can serve, another cohort in the
+            way, or a full disk.
     """
     out = Path(out)
     files = [Path(file) for file in ([labels] if isinstance(labels, (str, Path)) else labels or ())]
     table = read_labels(files, rules)
-    places = {"ecg": ecg, "cmr": cmr, **others}
-    places_of = {
-        kind: [location] if isinstance(location, str) else location
-        for kind, location in places.items()
-    }
-    sources = {
-        kind: [source for path in paths for source in find(kind, path)]
-        for kind, paths in places_of.items()
-        if paths
-    }
-    if not sources:
-        raise InputError(
-            "a cohort needs recordings: give --ecg wfdb:PATH, --cmr nifti:PATH or --cmr dicom:PATH"
-        )
+    sources = _sources({"ecg": ecg, "cmr": cmr, **others})
     if clashes := table.columns & set(signals.flags(SIGNALS)):
         raise InputError(
             f"--labels: column '{min(clashes)}' is a flag that the build makes itself; rename it"
         )
-    label_words = (
-        " ".join(
-            [*(shards.sha256(file)[:16] for file in files), rules.words if rules else ""]
-        ).strip()
-        or "none"
-    )
     options = {"crop": crop}
-    recipe, request = _requested(sources, {"labels": label_words, **options}, seed, shard_rows)
+    choices = {"labels": _label_words(files, rules), **options}
+    recipe, request = _requested(sources, choices, seed, shard_rows)
     if staging.ready(out, request):
         return dataset.open(out)
     with staging.building(out, request):
@@ -139,17 +123,55 @@ def build(
             "signals": tuple(dict.fromkeys((*ALWAYS, *sources))),
         }
         parts = staging.write_shards(out, linked_rows.rows, job_fields, shard_rows)
-        account = {name: getattr(linked_rows, name) for name in ("flow", "exclusions", "repairs")}
-        if table.audit:
-            account["audit"] = table.audit
-            write_audit(out.with_name(out.name + ".audit.md"), table.audit)
+        account = _account(out, linked_rows, table)
         return staging.finish(out, request, recipe, parts, columns, account)
+
+
+def _account(out: Path, linked_rows: linkage.LinkedRows, table: Labels) -> dict[str, Any]:
+    """What the manifest says of recordings and labels; the labels' audit lies beside the cohort."""
+    account: dict[str, Any] = {
+        name: getattr(linked_rows, name) for name in ("flow", "exclusions", "repairs")
+    }
+    if table.audit:
+        account["audit"] = table.audit
+        write_audit(out.with_name(out.name + ".audit.md"), table.audit)
+    return account
+
+
+def _sources(places: Mapping[str, str | Sequence[str]]) -> dict[str, list[str]]:
+    """Every recording by signal, `reader:PATH` each, of the signals that a place is named for.
+
+    Raises:
+        InputError: of none; else see `find`.
+    """
+    places_of = {
+        kind: [location] if isinstance(location, str) else location
+        for kind, location in places.items()
+    }
+    sources = {
+        kind: [source for path in paths for source in find(kind, path)]
+        for kind, paths in places_of.items()
+        if paths
+    }
+    if not sources:
+        raise InputError(
+            "a cohort needs recordings: give --ecg wfdb:PATH, --cmr nifti:PATH or --cmr dicom:PATH"
+        )
+    return sources
+
+
+def _label_words(files: Sequence[Path], rules: Rules | None) -> str:
+    """What a request says of the files of labels: the beginnings of their checksums, the rules."""
+    checksums = [shards.sha256(file)[:16] for file in files]
+    return " ".join([*checksums, rules.words if rules else ""]).strip() or "none"
 
 
 def _requested(
     sources: dict[str, list[str]], choices: dict[str, str], seed: int, shard_rows: int
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The recipe, and what a build is made of: readers and counts, no folder or file, whose names may be people's."""
+    """The recipe, and what a build is made of: readers and counts, no folder or file, whose names
+    may be people's.
+    """
     readers = {
         kind: "+".join(dict.fromkeys(s.partition(":")[0] for s in kind_sources))
         for kind, kind_sources in sources.items()
@@ -195,11 +217,12 @@ def _common(recipe: dict[str, Any], seed: int, shard_rows: int) -> dict[str, Any
 
 
 def find(kind: str, location: str) -> list[str]:
-    """The recordings of `reader:PATH`, `reader:` before each; of a PATH of ECGs alone each file's own.
+    """The recordings of `reader:PATH`, `reader:` before each; of a PATH of ECGs alone each file's
+    own.
 
     Raises:
-        InputError: unknown reader, no such place, or nothing there; for images the reader must be named, because whether a
-            folder is one person or many is the reader's to say.
+        InputError: unknown reader, no such place, or nothing there; for images the reader must be
+            named, because whether a folder is one person or many is the reader's to say.
     """
     if kind not in SIGNALS:
         raise unknown("signal", kind, SIGNALS)
@@ -227,7 +250,8 @@ def secret(out: Path, key: Path | None) -> bytes:
     path = key or out.with_name(out.name + ".key")
     if path.resolve().is_relative_to(out.resolve()):
         raise InputError(
-            f"{path}: the key of the pseudonyms must not lie inside the cohort; choose another --key"
+            f"{path}: the key of the pseudonyms must not lie inside the cohort; choose another "
+            "--key"
         )
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -236,7 +260,8 @@ def secret(out: Path, key: Path | None) -> bytes:
     key_bytes = path.read_bytes().strip()
     if not key_bytes:
         raise InputError(
-            f"{path}: the key of the pseudonyms is empty; write at least 32 random characters into it"
+            f"{path}: the key of the pseudonyms is empty; write at least 32 random characters into "
+            "it"
         )
     return key_bytes
 

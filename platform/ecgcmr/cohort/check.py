@@ -1,7 +1,8 @@
 """Verify a cohort: every fault by file and row, none repaired.
 
-The one idea: trust nothing that the manifest says; read every shard once, row group by row group, and compare. Memory is
-one row group and a digest per signal. Physical limits are wide: they catch wrong units and swapped leads, not odd hearts.
+The one idea: trust nothing that the manifest says; read every shard once, row group by row group,
+and compare. Memory is one row group and a digest per signal. Physical limits are wide: they catch
+wrong units and swapped leads, not odd hearts.
 """
 
 import hashlib
@@ -31,7 +32,9 @@ INDEX_COLUMNS = ("subject", "split", *shards.DEMOGRAPHICS)
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that is wrong: file below the cohort's folder, row in that file if it concerns one."""
+    """One thing that is wrong: file below the cohort's folder, row in that file if it concerns
+    one.
+    """
 
     file: str
     row: int | None
@@ -213,7 +216,9 @@ def _repeats(
     table: pa.Table,
     first_seen: dict[tuple[str, bytes], tuple[str, str, int]],
 ) -> Iterator[Fault]:
-    """Signals that another split has as well, compared after rounding (0.01 mV; whole grey values)."""
+    """Signals that another split has as well, compared after rounding (0.01 mV; whole grey
+    values).
+    """
     splits = table["split"].to_pylist()
     for kind in shards.signals_of(table.schema, Path(name)):
         for i in np.flatnonzero(table[kind].is_valid().to_numpy()):

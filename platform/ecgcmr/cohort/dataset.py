@@ -1,7 +1,8 @@
-"""A cohort: which people, which signals, which labels; a folder of shards that is made once and never edited.
+"""A cohort: which people, which signals, which labels; a folder of shards that is made once and
+never edited.
 
-The one idea: a cohort is complete when `_cohort.json` is there, and that is written last (`staging`). Training reads
-through `stream`; whoever needs chosen rows at once calls `Cohort.load`.
+The one idea: a cohort is complete when `_cohort.json` is there, and that is written last
+(`staging`). Training reads through `stream`; whoever needs chosen rows at once calls `Cohort.load`.
 """
 
 import hashlib
@@ -53,7 +54,9 @@ class Cohort:
 
     @property
     def replaced(self) -> dict[str, int]:
-        """Fingerprints of the cohorts that this one replaces -> how many people have withdrawn since."""
+        """Fingerprints of the cohorts that this one replaces -> how many people have withdrawn
+        since.
+        """
         withdrawn_since, people = {}, 0
         for replacement in self.manifest.get("replaces", []):  # the latest first
             people += replacement["people"]
@@ -62,7 +65,9 @@ class Cohort:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The label columns (0/1 or phenotypes) of which at least one row is known; flags are none."""
+        """The label columns (0/1 or phenotypes) of which at least one row is known; flags are
+        none.
+        """
         return tuple(name for name in self._index.columns if name in self.manifest["labels"])
 
     @cached_property
@@ -75,7 +80,9 @@ class Cohort:
             ) from error
 
     def rows(self, split: str | None = None) -> pd.DataFrame:
-        """Every column but the signals, in the order of the shards, with `shard` and `row`; see `presence` for signals."""
+        """Every column but the signals, in the order of the shards, with `shard` and `row`; see
+        `presence` for signals.
+        """
         if split is not None and split not in linkage.SPLITS:
             raise unknown("split", split, linkage.SPLITS)
         return self._index if split is None else self._index[self._index["split"] == split]
@@ -88,7 +95,8 @@ class Cohort:
             columns: names of signals.
 
         Returns:
-            (n, *shape) each as stored, e.g. ecg (n, 12, 5000) float16 in mV, in the order of `index`.
+            (n, *shape) each as stored, e.g. ecg (n, 12, 5000) float16 in mV, in the order of
+            `index`.
 
         Raises:
             InputError: a shard is damaged, or a wanted signal is absent.
@@ -129,7 +137,8 @@ def open(path: Path | str) -> Cohort:
         raise InputError(f"{manifest}: not JSON; restore it or build the cohort again") from error
     if record.get("format") != shards.FORMAT:
         raise InputError(
-            f"{manifest}: format {record.get('format')}, this version reads {shards.FORMAT}; build it again"
+            f"{manifest}: format {record.get('format')}, this version reads {shards.FORMAT}; build "
+            "it again"
         )
     return Cohort(path, record)
 

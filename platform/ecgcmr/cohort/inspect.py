@@ -1,7 +1,9 @@
-"""What a reader sees in a file, and what a cohort would do with it; nothing is written and nobody is named.
+"""What a reader sees in a file, and what a cohort would do with it; nothing is written and nobody
+is named.
 
-The one idea: ask the registry. The first reader that a file suits and that can read it says the format; `ecg` and `cmr` say
-the rest, by the very functions that build a cohort. Files are judged one by one, so a repeat of another is not noticed.
+The one idea: ask the registry. The first reader that a file suits and that can read it says the
+format; `ecg` and `cmr` say the rest, by the very functions that build a cohort. Files are judged
+one by one, so a repeat of another is not noticed.
 """
 
 import dataclasses
@@ -30,11 +32,13 @@ class InspectedRecording:
         format: the reader's name; the formats that refused it where `error` says why.
         kind: the signal; "" if no reader could read it.
         error: why it cannot be read; "" if it can.
-        facts: what it holds, in words, by name: leads, rate, length, amplitude … or slices, phases, spacing, timing …
+        facts: what it holds, in words, by name: leads, rate, length, amplitude … or slices, phases,
+            spacing, timing …
         repairs: what the reader settled and what preparing it would change.
         flags: suspicions with which it would be kept, e.g. "lead reversal suspected: RA–LA".
         faults: what makes it unfit, worst first; a cohort would leave it out.
-        picture: (12, 5000) mV before cleaning, or (3, 210, 210) uint8; None where it could not be brought to that form.
+        picture: (12, 5000) mV before cleaning, or (3, 210, 210) uint8; None where it could not be
+            brought to that form.
     """
 
     source: str
@@ -66,10 +70,12 @@ def as_json(inspection: InspectedRecording) -> dict[str, Any]:
 
 
 def find(path: Path | str) -> Claims:
-    """Every recording in a file or below a folder, sorted, with the readers that may have it by name and first bytes.
+    """Every recording in a file or below a folder, sorted, with the readers that may have it by
+    name and first bytes.
 
     Args:
-        path: a file, a folder, or one recording of several in a file (`exams.hdf5#17`, `records.zip#a/rec.hea`).
+        path: a file, a folder, or one recording of several in a file (`exams.hdf5#17`,
+            `records.zip#a/rec.hea`).
 
     Raises:
         InputError: there is no such path, or no recording of a known format in it.
@@ -246,7 +252,8 @@ def _cmr(source: str, name: str, record: raw.CmrRecord) -> InspectedRecording:
     except Excluded as error:
         return dataclasses.replace(inspection, faults=(str(error),))
     facts["taken"] = (
-        f"slice {selection.slice} of 0 to {slices - 1}; phases ES {selection.es}, mid {selection.mid}, ED {selection.ed}"
+        f"slice {selection.slice} of 0 to {slices - 1}; phases ES {selection.es}, mid "
+        f"{selection.mid}, ED {selection.ed}"
     )
     return dataclasses.replace(
         inspection,

@@ -1,8 +1,10 @@
-"""From recordings to the rows of a cohort: who is a person, which ECG belongs to which CMR, which split, which labels.
+"""From recordings to the rows of a cohort: who is a person, which ECG belongs to which CMR, which
+split, which labels.
 
-Pure functions over what the survey of the files found; no signal is touched here. The one idea: everything is decided by
-the person, so that repeat visits share a pseudonym and a split. A recording's own key never enters a cohort: pseudonyms
-are keyed hashes, and the key stays with whoever built it.
+Pure functions over what the survey of the files found; no signal is touched here. The one idea:
+everything is decided by the person, so that repeat visits share a pseudonym and a split. A
+recording's own key never enters a cohort: pseudonyms are keyed hashes, and the key stays with
+whoever built it.
 """
 
 import hashlib
@@ -91,7 +93,9 @@ class SortedOut(NamedTuple):
 
 
 def splits(persons: int, seed: int) -> np.ndarray:
-    """The split of each of `persons`, 70 / 15 / 15, a pure function of the seed: floor(0.7 n), then halves."""
+    """The split of each of `persons`, 70 / 15 / 15, a pure function of the seed: floor(0.7 n), then
+    halves.
+    """
     train = persons * 7 // 10
     val = (persons - train) // 2
     out = np.full(persons, "test", dtype=object)
@@ -106,7 +110,7 @@ def pseudonym(secret: bytes, person: str) -> str:
     return hmac.new(secret, person.encode(), hashlib.sha256).hexdigest()[:16]
 
 
-# -- linking -----------------------------------------------------------------------------------------------------------
+# -- linking ---------------------------------------------------------------------------------------
 
 
 def link(sorted_out: SortedOut, labels: Labels, secret: bytes, seed: int) -> LinkedRows:
@@ -152,7 +156,8 @@ def link(sorted_out: SortedOut, labels: Labels, secret: bytes, seed: int) -> Lin
 
 
 def sort_out(recordings: Sequence[SurveyedRecording]) -> SortedOut:
-    """Divide recordings, given in the order of their sources; of two equal ones the first can serve.
+    """Divide recordings, given in the order of their sources; of two equal ones the first can
+    serve.
 
     Raises:
         InputError: nothing can serve; says why.
@@ -187,15 +192,19 @@ def _person(recording: SurveyedRecording, labels: Labels) -> str:
 
 
 def _certain(recording: SurveyedRecording, labels: Labels) -> bool:
-    """Whether it is known whose a recording is; of two files of one name it is not, unless something says so."""
+    """Whether it is known whose a recording is; of two files of one name it is not, unless
+    something says so.
+    """
     return "/" not in recording.key or _stated_person(recording, labels) is not None
 
 
 def _told_apart(usable: Sequence[SurveyedRecording]) -> list[SurveyedRecording]:
-    """Give recordings of one kind and one file name, in different folders, the folders as part of their keys: `a/0001`.
+    """Give recordings of one kind and one file name, in different folders, the folders as part of
+    their keys: `a/0001`.
 
-    `a/0001` and `b/0001` may be two visits or two people. Both stay, as one person where their records name none, so that
-    nobody can be in two splits; a labels file's `0001` means neither for certain and is given to neither.
+    `a/0001` and `b/0001` may be two visits or two people. Both stay, as one person where their
+    records name none, so that nobody can be in two splits; a labels file's `0001` means neither for
+    certain and is given to neither.
     """
     times = Counter((f.kind, f.key) for f in usable)
     out, n_namesakes = list(usable), 0
@@ -209,7 +218,8 @@ def _told_apart(usable: Sequence[SurveyedRecording]) -> list[SurveyedRecording]:
         n_namesakes += len(namesakes)
     if n_namesakes:
         log.warning(
-            "%d recordings share their file name with another: labels by file name do not reach them",
+            "%d recordings share their file name with another: labels by file name do not reach "
+            "them",
             n_namesakes,
         )
     return out
@@ -224,7 +234,9 @@ def _folders(sources: Sequence[str]) -> list[str]:
 
 
 def _visits(usable: Sequence[SurveyedRecording], labels: Labels) -> list[Visit]:
-    """Every subject-visit: the recordings of each signal in turn join the visits that those before it make."""
+    """Every subject-visit: the recordings of each signal in turn join the visits that those before
+    it make.
+    """
     visits: list[dict[str, SurveyedRecording]] = []
     for kind in SIGNALS:
         visits = _joined(visits, [f for f in usable if f.kind == kind], labels)
@@ -243,9 +255,10 @@ def _joined(
 ) -> list[dict[str, SurveyedRecording]]:
     """Visits with the recordings of one more signal.
 
-    A CMR joins the ECG that the labels file names for it; any recording else the visit that began with one of its key, else
-    its person's first of its visit that still lacks its signal, else, where either's visit is unknown, its person's first
-    that still lacks it. Without any it is a visit by itself.
+    A CMR joins the ECG that the labels file names for it; any recording else the visit that began
+    with one of its key, else its person's first of its visit that still lacks its signal, else,
+    where either's visit is unknown, its person's first that still lacks it. Without any it is a
+    visit by itself.
     """
     by_key = {_first(visit).key: at for at, visit in enumerate(visits)}
     of_person: dict[str, list[int]] = {}
@@ -292,10 +305,12 @@ def _partner_key(recording: SurveyedRecording, labels: Labels) -> str:
 
 
 def _by_patient(visits: Sequence[Visit], labels: Labels) -> list[Visit]:
-    """The visits, of which those that nobody names are one person where their headers state one patient number.
+    """The visits, of which those that nobody names are one person where their headers state one
+    patient number.
 
-    Repeat ECGs of a hospital have names of their own and would stand in two splits. What a labels file or a file's name says
-    of a person outweighs a header. No pair follows from a header: an ECG and a CMR of one patient can be years apart.
+    Repeat ECGs of a hospital have names of their own and would stand in two splits. What a labels
+    file or a file's name says of a person outweighs a header. No pair follows from a header: an ECG
+    and a CMR of one patient can be years apart.
     """
     has_name = [any(_stated_person(f, labels) for f in visit.values()) for _, visit in visits]
     trusted_numbers = _trusted(visits, has_name)
@@ -318,7 +333,9 @@ def _by_patient(visits: Sequence[Visit], labels: Labels) -> list[Visit]:
 
 
 def _trusted(visits: Sequence[Visit], has_name: Sequence[bool]) -> set[str]:
-    """The patient numbers that belong to no two named persons and to no two sexes; others are a device's or "TEST 1"."""
+    """The patient numbers that belong to no two named persons and to no two sexes; others are a
+    device's or "TEST 1".
+    """
     owners: dict[str, set[str]] = {}
     sexes: dict[str, set[float]] = {}
     for sure, (person, visit) in zip(has_name, visits, strict=True):
@@ -339,7 +356,9 @@ def _trusted(visits: Sequence[Visit], has_name: Sequence[bool]) -> set[str]:
 
 
 def _connected(words: Sequence[Sequence[str]]) -> list[int]:
-    """The group of each list of words; two that share a word, or are joined by a third, are of one group."""
+    """The group of each list of words; two that share a word, or are joined by a third, are of one
+    group.
+    """
     rows = np.repeat(np.arange(len(words)), [len(word_list) for word_list in words])
     codes, vocabulary = pd.factorize(
         np.array([word for word_list in words for word in word_list], dtype=object)
@@ -382,7 +401,9 @@ def _row(
 
 
 def _diagnosed(rows: Sequence[dict[str, Any]]) -> tuple[str, ...]:
-    """Complete the diagnoses of every row and drop those that nobody has; the label columns that are left."""
+    """Complete the diagnoses of every row and drop those that nobody has; the label columns that
+    are left.
+    """
     names = {name for row in rows for name in row["numbers"]}
     positive_names = {name for row in rows for name, value in row["numbers"].items() if value}
     kept_names = {
@@ -418,7 +439,8 @@ def _flow(
     alone = Counter(_lacking(row, kinds) for row in rows if not all(row.get(k) for k in kinds))
     bare = sum(not set(row["numbers"]) - set(DEMOGRAPHICS) for row in rows)
     pairing = [("paired", alone)] if len(kinds) > 1 else []
-    # Rows that are not paired or not labelled stay: the reasons of these two steps say what a row lacks, none has left.
+    # Rows that are not paired or not labelled stay: the reasons of these two steps say what a row
+    # lacks, none has left.
     for step, lacking in (
         *pairing,
         ("labelled", Counter({"no label": bare} if bare else {})),

@@ -1,6 +1,8 @@
-"""What is done to recordings in the tasks of a build: each is judged, or prepared and written into a shard.
+"""What is done to recordings in the tasks of a build: each is judged, or prepared and written into
+a shard.
 
-The one idea: a job is JSON, and so is what it leaves in `.build/`; a task knows nothing of the others.
+The one idea: a job is JSON, and so is what it leaves in `.build/`; a task knows nothing of the
+others.
 """
 
 import dataclasses
@@ -22,7 +24,9 @@ from ecgcmr.signals import SIGNALS, Options, cmr, ecg
 
 
 def work(row: dict[str, Any]) -> dict[str, Any]:
-    """One job: survey some recordings, or write one shard; its part is written last. Bad input comes back as words."""
+    """One job: survey some recordings, or write one shard; its part is written last. Bad input
+    comes back as words.
+    """
     job, out = json.loads(row["job"]), Path(row["out"])
     try:
         plugins.load(json.loads(row["plugins"]))
@@ -33,7 +37,8 @@ def work(row: dict[str, Any]) -> dict[str, Any]:
         part = {"error": str(error)}
     except Excluded as error:
         part = {
-            "error": f"a recording that could be read before cannot be now ({error}); keep them as they are, run it again"
+            "error": f"a recording that could be read before cannot be now ({error}); keep them as "
+            "they are, run it again"
         }
     except OSError as error:
         explanation = shards.disk_full(error, out)

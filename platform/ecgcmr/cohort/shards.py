@@ -1,9 +1,10 @@
 """A shard: one Parquet file of a cohort, and the only place that knows its form.
 
-The one idea: signals are raw bytes of fixed width (`fixed_size_binary`), uncompressed, in row groups of 64, with dtype,
-shape and unit in the field's metadata. A column of a row group is then one buffer, which NumPy views without decoding:
-14,000 rows/s on two cores against 400-900 for tensor extension columns. No PyTorch here: the tasks of Ray Data that read
-shards import this file, and a worker process without PyTorch starts in a third of the time and memory.
+The one idea: signals are raw bytes of fixed width (`fixed_size_binary`), uncompressed, in row
+groups of 64, with dtype, shape and unit in the field's metadata. A column of a row group is then
+one buffer, which NumPy views without decoding: 14,000 rows/s on two cores against 400-900 for
+tensor extension columns. No PyTorch here: the tasks of Ray Data that read shards import this file,
+and a worker process without PyTorch starts in a third of the time and memory.
 """
 
 import errno
@@ -26,7 +27,8 @@ __all__ = ["LEADS", "SIGNALS"]
 FORMAT = 1
 GROUP = 64  # rows; 16 MB of ECG and CMR together
 DEMOGRAPHICS = ("age", "sex", "height", "weight")
-# A column chunk is then a page header of some bytes and the rows themselves; without `data_page_size`, one header per MB.
+# A column chunk is then a page header of some bytes and the rows themselves; without
+# `data_page_size`, one header per MB.
 ONE_PAGE = {
     "compression": "none",
     "use_dictionary": False,
@@ -38,7 +40,9 @@ FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def schema(labels: Sequence[str], signals: Sequence[str] = ALWAYS) -> pa.Schema:
-    """The columns of a shard: two words, signals, demographics, then `labels` (0/1 or phenotypes; null = unknown)."""
+    """The columns of a shard: two words, signals, demographics, then `labels` (0/1 or phenotypes;
+    null = unknown).
+    """
     forms = [SIGNALS[name] for name in signals]
     arrays = [pa.field(s.name, pa.binary(s.width), metadata=s.metadata) for s in forms]
     numbers = [pa.field(name, pa.float64()) for name in (*DEMOGRAPHICS, *labels)]
@@ -63,7 +67,9 @@ def pack(array: np.ndarray | None, name: str) -> bytes | None:
 
 
 def unpack(column: pa.Array | pa.ChunkedArray, name: str) -> np.ndarray:
-    """View a signal column as (n, *shape), without a copy where it is one chunk; rows that are null hold anything."""
+    """View a signal column as (n, *shape), without a copy where it is one chunk; rows that are null
+    hold anything.
+    """
     if isinstance(column, pa.ChunkedArray):
         column = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
     signal = SIGNALS[name]
@@ -85,7 +91,8 @@ def column(array: np.ndarray, name: str) -> pa.Array:
 
 
 def space(n: int, name: str) -> np.ndarray:
-    """An array (n, *shape) to be filled; from Arrow's pool, which keeps its pages, where NumPy faults each in anew.
+    """An array (n, *shape) to be filled; from Arrow's pool, which keeps its pages, where NumPy
+    faults each in anew.
 
     Measured: a task's 120 MB fill at 7 GB/s instead of 1 to 4.
     """
@@ -128,7 +135,8 @@ def signals_of(form: pa.Schema, path: Path) -> list[str]:
     names = [field.name for field in form if pa.types.is_fixed_size_binary(field.type)]
     if unknown_signals := [name for name in names if name not in SIGNALS]:
         raise InputError(
-            f"{path}: nobody has registered the signal '{unknown_signals[0]}'; name the module that does in ECGCMR_PLUGINS"
+            f"{path}: nobody has registered the signal '{unknown_signals[0]}'; name the module "
+            "that does in ECGCMR_PLUGINS"
         )
     return names
 
@@ -175,7 +183,8 @@ def disk_full(error: OSError, path: Path) -> Exception:
     if error.errno not in FULL_DISK:
         return error
     return InputError(
-        f"{path}: {os.strerror(error.errno)}; free space or choose another folder, then run it again"
+        f"{path}: {os.strerror(error.errno)}; free space or choose another folder, then run it "
+        "again"
     )
 
 
@@ -205,11 +214,13 @@ def open_shard(path: Path, columns: Iterable[str] = ()) -> pq.ParquetFile:
     for name in columns:
         if name not in form.names:
             raise InputError(
-                f"{path}: no column '{name}'; it has {', '.join(form.names[:8])} …; build the cohort again"
+                f"{path}: no column '{name}'; it has {', '.join(form.names[:8])} …; build the "
+                "cohort again"
             )
         if name in SIGNALS and form.field(name).type != pa.binary(SIGNALS[name].width):
             raise InputError(
-                f"{path}: column '{name}' is {form.field(name).type}, expected {pa.binary(SIGNALS[name].width)}"
+                f"{path}: column '{name}' is {form.field(name).type}, expected "
+                f"{pa.binary(SIGNALS[name].width)}"
             )
     return file
 
@@ -271,7 +282,8 @@ def read_rows(
         )
         if rows.max(initial=0) >= starts[-1]:
             raise InputError(
-                f"{path}: has {starts[-1]} rows, row {rows.max()} is wanted; the index is another cohort's"
+                f"{path}: has {starts[-1]} rows, row {rows.max()} is wanted; the index is another "
+                "cohort's"
             )
         groups = np.searchsorted(starts, rows, side="right") - 1
         for group in np.unique(groups):
@@ -286,10 +298,12 @@ def read_rows(
 
 
 def _values_at(file: pq.ParquetFile, group: int, name: str) -> int | None:
-    """Where in the file the rows' bytes of a column chunk begin, if it is one plain page without nulls; else None.
+    """Where in the file the rows' bytes of a column chunk begin, if it is one plain page without
+    nulls; else None.
 
-    Parquet's own decoding copies whole row groups twice (3,200 rows/s of ECG for mixed rows); bytes read from their place
-    straight into the batch come at several times that rate, and only those that are wanted.
+    Parquet's own decoding copies whole row groups twice (3,200 rows/s of ECG for mixed rows); bytes
+    read from their place straight into the batch come at several times that rate, and only those
+    that are wanted.
     """
     if (file.schema_arrow.metadata or {}).get(b"pages") != b"one":
         return None

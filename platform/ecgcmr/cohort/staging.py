@@ -1,8 +1,9 @@
-"""The state of a build: a cohort that is not complete yet, and goes on at the shard where it stopped.
+"""The state of a build: a cohort that is not complete yet, and goes on at the shard where it
+stopped.
 
-The one idea: every shard is written aside, renamed and accounted for in `.build/`, so that an interrupted build ends byte
-for byte as if nothing had happened. The parallel map over jobs is Ray Data's, one shard per task, one row group of each in
-memory; what a job does is in `prepare`.
+The one idea: every shard is written aside, renamed and accounted for in `.build/`, so that an
+interrupted build ends byte for byte as if nothing had happened. The parallel map over jobs is Ray
+Data's, one shard per task, one row group of each in memory; what a job does is in `prepare`.
 """
 
 import contextlib
@@ -23,10 +24,12 @@ from ecgcmr.runtime import cluster
 
 
 def ready(out: Path, request: dict[str, Any]) -> bool:
-    """Whether `out` is complete and made by this very request; prepares the folder where it is not complete.
+    """Whether `out` is complete and made by this very request; prepares the folder where it is not
+    complete.
 
     Raises:
-        InputError: it holds a cohort of another request, or something that is no cohort, or the disk is too small.
+        InputError: it holds a cohort of another request, or something that is no cohort, or the
+            disk is too small.
     """
     for path, name in (
         (out / MANIFEST, "a cohort"),
@@ -47,7 +50,9 @@ def ready(out: Path, request: dict[str, Any]) -> bool:
 
 @contextlib.contextmanager
 def building(out: Path, request: dict[str, Any]) -> Iterator[None]:
-    """Surround a build: note the request first, clear leftovers of a killed one, leave nothing of a refused one."""
+    """Surround a build: note the request first, clear leftovers of a killed one, leave nothing of a
+    refused one.
+    """
     new_folders = files.absent(out.parent)
     try:
         files.write_json(out / BUILD / "request.json", request)
@@ -101,14 +106,16 @@ def write_shards(
     bytes_needed = rows_to_write * sum(shards.SIGNALS[name].width for name in job_fields["signals"])
     if bytes_needed > free:
         raise InputError(
-            f"{out}: disk too small, {bytes_needed / 2**30:.1f} GiB are needed and {free / 2**30:.1f} free; "
+            f"{out}: disk too small, {bytes_needed / 2**30:.1f} GiB are needed and "
+            f"{free / 2**30:.1f} free; "
             "free space or choose another folder"
         )
     return run_jobs(out, jobs, "rows")
 
 
 def run_jobs(out: Path, jobs: Sequence[dict[str, Any]], unit: str) -> list[dict[str, Any]]:
-    """Do the jobs whose part is not yet written, one Ray Data task each; return all parts in the order of `jobs`.
+    """Do the jobs whose part is not yet written, one Ray Data task each; return all parts in the
+    order of `jobs`.
 
     Raises:
         InputError: what a job raised, in one line.
@@ -129,7 +136,9 @@ def run_jobs(out: Path, jobs: Sequence[dict[str, Any]], unit: str) -> list[dict[
 
 
 def _part(out: Path, job: dict[str, Any]) -> dict[str, Any] | None:
-    """What an earlier run noted of this job; None if it has to be done, also where its shard has gone since."""
+    """What an earlier run noted of this job; None if it has to be done, also where its shard has
+    gone since.
+    """
     path, shard = out / BUILD / job["part"], out / job.get("path", "")
     if not path.exists():
         return None
@@ -140,13 +149,16 @@ def _part(out: Path, job: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _each(jobs: Sequence[dict[str, Any]], out: Path) -> Iterator[dict[str, Any]]:
-    """Map jobs with Ray Data, one task each, as many at once as there are CPUs; results as they come."""
+    """Map jobs with Ray Data, one task each, as many at once as there are CPUs; results as they
+    come.
+    """
     if not jobs:
         return
     import ray.data
 
     with cluster.running():
-        # JSON both ways: Ray Data makes Arrow columns of rows, and jobs of one map need not have the same fields.
+        # JSON both ways: Ray Data makes Arrow columns of rows, and jobs of one map need not have
+        # the same fields.
         context = {"out": str(out.resolve()), "plugins": json.dumps(plugins.carried())}
         items = [{"job": json.dumps(job), **context} for job in jobs]
         outputs = ray.data.from_items(items, override_num_blocks=len(items)).map(
@@ -206,7 +218,9 @@ def _index_of(out: Path, part: dict[str, Any]) -> pd.DataFrame:
 
 
 def counts(index: pd.DataFrame, labels: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """For each column of which something is known: rows per split, with the positives or the mean."""
+    """For each column of which something is known: rows per split, with the positives or the
+    mean.
+    """
     out: dict[str, dict[str, Any]] = {}
     for name in labels:
         known_rows = index[index[name].notna()]

@@ -1,8 +1,9 @@
 """People who withdraw: a new cohort without them, and the mark on what was made with them.
 
-The one idea: a cohort is never edited. The rows that stay are copied, shard by shard, into a new folder with their splits
-and their recipe; no recording is read again. The new manifest says which cohort it replaces and how many people left, not
-who. The old cohort can then be deleted: runs keep its fingerprint, and `runs/withdrawn.json` says what that means.
+The one idea: a cohort is never edited. The rows that stay are copied, shard by shard, into a new
+folder with their splits and their recipe; no recording is read again. The new manifest says which
+cohort it replaces and how many people left, not who. The old cohort can then be deleted: runs keep
+its fingerprint, and `runs/withdrawn.json` says what that means.
 """
 
 import csv
@@ -29,20 +30,26 @@ FIELD = re.compile(r"(?<=^\d{7})_\d{4,6}_\d+_\d+$")  # of UK Biobank's file name
 
 @dataclass(frozen=True)
 class IdLookup:
-    """How an id is found: pseudonyms of the cohort, and the builder's link file and key, which may be absent."""
+    """How an id is found: pseudonyms of the cohort, and the builder's link file and key, which may
+    be absent.
+    """
 
     pseudonyms: frozenset[str]
     link: pd.DataFrame | None
     secret: bytes | None
 
     def of(self, word: str) -> set[str]:
-        """The pseudonyms that an id means: of a person, a recording's key, or a pseudonym itself."""
+        """The pseudonyms that an id means: of a person, a recording's key, or a pseudonym
+        itself.
+        """
         candidates = {word, linkage.pseudonym(self.secret, word)} if self.secret else {word}
         return (candidates & self.pseudonyms) | self._subjects_of_word.get(word, set())
 
     @cached_property
     def _subjects_of_word(self) -> dict[str, set[str]]:
-        """Key, file name without folders, and UK Biobank's participant of every recording -> pseudonyms."""
+        """Key, file name without folders, and UK Biobank's participant of every recording ->
+        pseudonyms.
+        """
         subjects_of_word: dict[str, set[str]] = {}
         for key, subject in (
             self.link[["key", "subject"]].itertuples(index=False) if self.link is not None else ()
@@ -64,14 +71,18 @@ def withdraw(
     """Make the cohort without some people, all their visits, or open it if it is there.
 
     Args:
-        old: the cohort's folder; `<old>.link.csv` and `<old>.key` are used where they lie beside it.
+        old: the cohort's folder; `<old>.link.csv` and `<old>.key` are used where they lie beside
+            it.
         out: the new cohort's folder; link file and key are written beside it, without those people.
-        id_list: file with one id a line: UK Biobank's participant, a person or recording of the link file, or a pseudonym.
+        id_list: file with one id a line: UK Biobank's participant, a person or recording of the
+            link file, or a pseudonym.
         key: file with the key of the pseudonyms, if not beside the cohort.
-        ignore_unknown: pass over ids that match nobody (UK Biobank lists people who are not in the data).
+        ignore_unknown: pass over ids that match nobody (UK Biobank lists people who are not in the
+            data).
 
     Raises:
-        InputError: ids match nobody (says how many and on which lines), nobody is left, or another cohort is in the way.
+        InputError: ids match nobody (says how many and on which lines), nobody is left, or another
+            cohort is in the way.
     """
     old, out = Path(old), Path(out)
     cohort = dataset.open(old)
@@ -101,7 +112,9 @@ def withdraw(
 
 
 def mark(runs: Path, cohort: Cohort) -> int:
-    """Note in `runs` that cohorts which `cohort` replaces are stale; how many finished trials were made from them."""
+    """Note in `runs` that cohorts which `cohort` replaces are stale; how many finished trials were
+    made from them.
+    """
     since = cohort.replaced
     stale = sum(
         withdrawn_since(runs, run.cohort, run.trial.starts, since) > 0 for run in all_runs(runs)
@@ -111,7 +124,7 @@ def mark(runs: Path, cohort: Cohort) -> int:
     return stale
 
 
-# -- who ---------------------------------------------------------------------------------------------------------------
+# -- who -------------------------------------------------------------------------------------------
 
 
 def _beside(cohort: Path, ending: str) -> Path | None:
@@ -139,7 +152,8 @@ def _matched(id_list: Path, lookup: IdLookup, ignore_unknown: bool) -> set[str]:
     """The pseudonyms of the people on a list.
 
     Raises:
-        InputError: it cannot be read, or names nobody, or somebody who is not there and is not to be ignored.
+        InputError: it cannot be read, or names nobody, or somebody who is not there and is not to
+            be ignored.
     """
     ids = _ids(id_list)
     people_of_line = {number: lookup.of(word) for number, word in ids.items()}
@@ -175,7 +189,7 @@ def _ids(id_list: Path) -> dict[int, str]:
         raise InputError(f"{id_list}: cannot be read as a list of one id a line") from error
 
 
-# -- what stays --------------------------------------------------------------------------------------------------------
+# -- what stays ------------------------------------------------------------------------------------
 
 
 def _columns(cohort: Cohort) -> list[str]:
@@ -254,7 +268,9 @@ def _paired(cohort: Cohort) -> Sequence[str]:
 
 
 def _hand_on(old: Path, out: Path, lookup: IdLookup, gone: set[str], key: Path | None) -> None:
-    """Link file and key beside the new cohort, so that the old one can be deleted with all that belongs to it."""
+    """Link file and key beside the new cohort, so that the old one can be deleted with all that
+    belongs to it.
+    """
     if lookup.link is not None:
         remaining_links = lookup.link[~lookup.link["subject"].isin(gone)]
         files.write_whole(

@@ -1,9 +1,11 @@
-"""The rows of a run kept in memory after their first reading: from the second epoch on, nothing is read from disk.
+"""The rows of a run kept in memory after their first reading: from the second epoch on, nothing is
+read from disk.
 
-The one idea: a batch is a function of (order, step), so memory needs to know rows, not batches. Rows are kept as they
-stream by and gathered by the same `sampler`; a row that is wanted and not yet there (an epoch drops a few rows, a rank sees
-its share, a resumed run the rest of an epoch) is read plainly, once, when its batch comes. Every rank keeps whatever rows
-it meets, which are soon all of them: epochs deal rows to ranks anew. This file knows neither Ray nor threads.
+The one idea: a batch is a function of (order, step), so memory needs to know rows, not batches.
+Rows are kept as they stream by and gathered by the same `sampler`; a row that is wanted and not yet
+there (an epoch drops a few rows, a rank sees its share, a resumed run the rest of an epoch) is read
+plainly, once, when its batch comes. Every rank keeps whatever rows it meets, which are soon all of
+them: epochs deal rows to ranks anew. This file knows neither Ray nor threads.
 """
 
 from collections.abc import Mapping
@@ -20,8 +22,9 @@ from ecgcmr.errors import InputError, unknown
 from ecgcmr.runtime import hardware
 
 WORDS = ("auto", "device", "host", "off")
-# Of what is free when a run starts, at most so much is taken unasked: on a GPU the activations are still to come, on a
-# host the object store, the page cache of the shards and whatever else runs there.
+# Of what is free when a run starts, at most so much is taken unasked: on a GPU the activations are
+# still to come, on a host the object store, the page cache of the shards and whatever else runs
+# there.
 SHARES = {"device": 0.5, "host": 0.5}
 
 
@@ -39,7 +42,8 @@ def choose(word: str, row_bytes: int, host: int, device: int | None = None) -> s
     """Where rows are kept: "device", "host" or "off".
 
     Args:
-        word: one of WORDS. "auto" takes the device if the rows fit into its share of SHARES, else the host, else none.
+        word: one of WORDS. "auto" takes the device if the rows fit into its share of SHARES, else
+            the host, else none.
         row_bytes: bytes of all rows.
         host: bytes of memory that this reader may take.
         device: bytes free on its accelerator; None on a CPU, whose memory is the host's.
@@ -63,7 +67,8 @@ def choose(word: str, row_bytes: int, host: int, device: int | None = None) -> s
 
 
 def place(word: str, order: Order, epochs: int, start_step: int, device: torch.device) -> str:
-    """`choose` for a run on this machine; "off" if it ends within the epoch in which it starts, and would gain nothing.
+    """`choose` for a run on this machine; "off" if it ends within the epoch in which it starts, and
+    would gain nothing.
 
     The host's memory is divided by the number of ranks, as if all were on one machine.
 

@@ -1,7 +1,9 @@
-"""Which subjects a trial learns from and is judged on, their answers and scores, and their signals on the device.
+"""Which subjects a trial learns from and is judged on, their answers and scores, and their signals
+on the device.
 
-The one idea: the rows are fixed before any training. Balanced sets and their nested parts are drawn once, from one seed
-that belongs to no trial, so every system, seed and pack size sees the same people. This file does not train.
+The one idea: the rows are fixed before any training. Balanced sets and their nested parts are drawn
+once, from one seed that belongs to no trial, so every system, seed and pack size sees the same
+people. This file does not train.
 """
 
 from collections.abc import Sequence
@@ -64,7 +66,8 @@ class TrainingRows:
 
 
 def answerable(cohort: Cohort, task: Task, modality: str, split: str) -> pd.DataFrame:
-    """The rows of a split that have the modality and an answer: the label, or any of the phenotypes.
+    """The rows of a split that have the modality and an answer: the label, or any of the
+    phenotypes.
 
     Raises:
         InputError: a column is missing or not 0/1, or one class is all there is.
@@ -73,7 +76,8 @@ def answerable(cohort: Cohort, task: Task, modality: str, split: str) -> pd.Data
     absent = [name for name in task.columns if name not in rows.columns]
     if absent:
         raise InputError(
-            f"{cohort.path}: no column '{absent[0]}', which task '{task.name}' needs; rebuild with --labels"
+            f"{cohort.path}: no column '{absent[0]}', which task '{task.name}' needs; rebuild with "
+            "--labels"
         )
     rows = rows[presence.has(rows, modality)]
     rows = rows[np.isfinite(answers(rows, task)).any(axis=1)]
@@ -92,12 +96,14 @@ def _check_classes(
     invalid = set(np.unique(labels)) - {0.0, 1.0}
     if invalid:
         raise InputError(
-            f"{cohort.path}: column '{task.columns[0]}' holds {min(invalid):g}; a label is 0, 1 or empty"
+            f"{cohort.path}: column '{task.columns[0]}' holds {min(invalid):g}; a label is 0, 1 or "
+            "empty"
         )
     positive, negative = int((labels == 1).sum()), int((labels == 0).sum())
     if min(positive, negative) < FEWEST:
         raise InputError(
-            f"{cohort.path}: column '{task.columns[0]}' has {positive} positives and {negative} negatives with "
+            f"{cohort.path}: column '{task.columns[0]}' has {positive} positives and {negative} "
+            "negatives with "
             f"{modality} data in split '{split}'; at least {FEWEST} of either are needed"
         )
 
@@ -111,15 +117,17 @@ def answers(rows: pd.DataFrame, task: Task) -> np.ndarray:
 def training_rows(cohort: Cohort, trial: Trial) -> TrainingRows:
     """The balanced training set of a trial, or the nested part of it that `take` asks for.
 
-    Binary: all positives and as many negatives, drawn once and for all (section IV-B). A smaller `take` is contained in
-    every larger one and keeps the balance (section V-D). Regression: every row with a phenotype.
+    Binary: all positives and as many negatives, drawn once and for all (section IV-B). A smaller
+    `take` is contained in every larger one and keeps the balance (section V-D). Regression: every
+    row with a phenotype.
 
     Returns:
-        The rows in file order. The notes of a binary task tell the `prevalence`, the share of positives before the
-        balancing, and the `trained_prevalence`, that among the kept rows.
+        The rows in file order. The notes of a binary task tell the `prevalence`, the share of
+        positives before the balancing, and the `trained_prevalence`, that among the kept rows.
 
     Raises:
-        InputError: see `answerable`; or `take` leaves a class, or a regression, without a single row.
+        InputError: see `answerable`; or `take` leaves a class, or a regression, without a single
+            row.
     """
     task = tasks.of(trial.task, (trial.task,))
     rows = answerable(cohort, task, trial.modality, "train")
@@ -137,7 +145,8 @@ def training_rows(cohort: Cohort, trial: Trial) -> TrainingRows:
     if not len(subsets[0]):  # both classes are equally many
         noun = "positives" if task.kind == "binary" else "rows with a phenotype"
         raise InputError(
-            f"{cohort.path}: take={trial.take:g} leaves 0 of {len(strata[0])} {noun} of '{task.name}' in the training "
+            f"{cohort.path}: take={trial.take:g} leaves 0 of {len(strata[0])} {noun} of "
+            f"'{task.name}' in the training "
             "rows; at least 1 is needed; use a larger take or cohort"
         )
     notes: dict[str, Any] = {
@@ -189,12 +198,14 @@ def scale_of(true_values: np.ndarray, task: Task, path: Path) -> Scale:
     for name, count in zip(task.columns, known_counts):
         if count < FEWEST:
             raise InputError(
-                f"{path}: column '{name}' has {count} values in the training rows; at least {FEWEST} are needed"
+                f"{path}: column '{name}' has {count} values in the training rows; at least "
+                f"{FEWEST} are needed"
             )
     mean, sd = np.nanmean(true_values, 0), np.nanstd(true_values, 0)
     if not (sd > 0).all():
         raise InputError(
-            f"{path}: column '{task.columns[int(np.argmin(sd))]}' has one value in all training rows"
+            f"{path}: column '{task.columns[int(np.argmin(sd))]}' has one value in all training "
+            "rows"
         )
     return Scale(mean, sd)
 
@@ -219,7 +230,8 @@ def rows_of(cohort: Cohort, trial: Trial, task: Task) -> Rows:
     """The training and validation rows of a trial.
 
     Raises:
-        InputError: see `training_rows`, `answerable` and `scale_of`; for a final trial also about the test split.
+        InputError: see `training_rows`, `answerable` and `scale_of`; for a final trial also about
+            the test split.
     """
     training = training_rows(cohort, trial)
     scale = scale_of(answers(training.index, task), task, cohort.path)
@@ -249,7 +261,8 @@ def scores(true_values: np.ndarray, model_outputs: np.ndarray, task: Task) -> di
 
     Args:
         true_values: answers of the cohort, (n, columns) in units, NaN where missing.
-        model_outputs: answers of a model, (n, columns): the probability of the disease, or phenotypes in their units.
+        model_outputs: answers of a model, (n, columns): the probability of the disease, or
+            phenotypes in their units.
         task: decides the metrics.
 
     Raises:
@@ -263,7 +276,9 @@ def scores(true_values: np.ndarray, model_outputs: np.ndarray, task: Task) -> di
 def predictions(
     split: str, subjects: np.ndarray, true_values: np.ndarray, model_outputs: np.ndarray, task: Task
 ) -> pd.DataFrame:
-    """The table of `store.Finished.predictions` for one split; arguments as for `scores`, `subjects` (n,)."""
+    """The table of `store.Finished.predictions` for one split; arguments as for `scores`,
+    `subjects` (n,).
+    """
     columns: dict[str, Any] = {"split": split, "subject": subjects}
     columns |= {
         f"target:{name}": true_values[:, i].astype(np.float32)
@@ -285,7 +300,9 @@ def bring(
     device: torch.device,
     shelf: str = "",
 ) -> Split:
-    """Load rows to the device; a named `shelf` keeps their signals there for the next pack of this process."""
+    """Load rows to the device; a named `shelf` keeps their signals there for the next pack of this
+    process.
+    """
     true_values = answers(index, task)
     key = (cohort.fingerprint, modality, shelf, str(device))
     signals = (
@@ -306,7 +323,8 @@ def bring(
     )
 
 
-# Signals on the device, by cohort and rows: the packs of one process mostly ask for the same (a Tune worker is reused).
+# Signals on the device, by cohort and rows: the packs of one process mostly ask for the same (a
+# Tune worker is reused).
 _SHELVES: dict[tuple[str, ...], Tensor] = {}
 SHELF_COUNT = 2  # training and validation rows of one task
 

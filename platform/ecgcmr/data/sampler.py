@@ -1,10 +1,12 @@
-"""Every order of rows, a pure function of (seed, epoch): of a stream, of rows that lie on the device, of a validation.
+"""Every order of rows, a pure function of (seed, epoch): of a stream, of rows that lie on the
+device, of a validation.
 
-The one idea of the stream: row groups of the whole cohort are permuted, about eight of them are mixed, and the mix is
-dealt into global batches. Inside a batch the rows are then sorted by row group: that changes no loss, but the r-th of
-`world` parts of every batch touches only its share of the row groups, so ranks divide the reading instead of each reading
-everything; what does not fill a batch waits for another epoch. Fine-tuning has few rows, all on the device: it permutes
-them and leaves none out. No Ray and no PyTorch here: the tasks of Ray Data import this file.
+The one idea of the stream: row groups of the whole cohort are permuted, about eight of them are
+mixed, and the mix is dealt into global batches. Inside a batch the rows are then sorted by row
+group: that changes no loss, but the r-th of `world` parts of every batch touches only its share of
+the row groups, so ranks divide the reading instead of each reading everything; what does not fill a
+batch waits for another epoch. Fine-tuning has few rows, all on the device: it permutes them and
+leaves none out. No Ray and no PyTorch here: the tasks of Ray Data import this file.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,8 +22,8 @@ from ecgcmr.cohort import shards
 from ecgcmr.errors import InputError
 
 MIX = 512  # rows mixed together: eight row groups, 129 MB of ECG and CMR; a block of Ray Data
-# Pieces that one task reads, one after another: Ray Data takes milliseconds to lay out a task, and a run of 400 epochs has
-# 20,000 pieces.
+# Pieces that one task reads, one after another: Ray Data takes milliseconds to lay out a task, and
+# a run of 400 epochs has 20,000 pieces.
 RUN = 8
 
 
@@ -70,7 +72,9 @@ class Order:
 
     @property
     def cuts(self) -> int:
-        """Pieces into which this rank's rows of one mix are cut, so that a piece has at most `MIX` rows."""
+        """Pieces into which this rank's rows of one mix are cut, so that a piece has at most `MIX`
+        rows.
+        """
         return -(-self.mixed * self.local // MIX)
 
     @property
@@ -95,12 +99,16 @@ def streamed_steps(rows: int, batch: int) -> int:
 
 
 def permuted_steps(rows: int, batch: int) -> int:
-    """Steps of an epoch of `permuted` rows, of which none is left out; a batch of 0 is all of them."""
+    """Steps of an epoch of `permuted` rows, of which none is left out; a batch of 0 is all of
+    them.
+    """
     return -(-rows // min(batch or rows, rows))
 
 
 def permuted(seed: int, epoch: int, rows: int, batch: int) -> np.ndarray:
-    """Rows of an epoch as (steps, batch): a permutation fixed by (seed, epoch), filled up from its own beginning."""
+    """Rows of an epoch as (steps, batch): a permutation fixed by (seed, epoch), filled up from its
+    own beginning.
+    """
     batch = min(batch, rows)
     order = np.random.default_rng((seed, epoch)).permutation(rows)
     return np.resize(order, (permuted_steps(rows, batch), batch))
@@ -109,7 +117,8 @@ def permuted(seed: int, epoch: int, rows: int, batch: int) -> np.ndarray:
 def validated(rows: int, batch: int, rank: int, world: int) -> Iterator[tuple[int, slice]]:
     """(rows of the whole batch, this rank's share of them), in file order.
 
-    Batches of one size, since a contrastive loss grows with it: the largest up to `batch` that leaves least rows out.
+    Batches of one size, since a contrastive loss grows with it: the largest up to `batch` that
+    leaves least rows out.
     """
     count = -(-rows // batch)
     size = max(rows // count // world, 1) * world
@@ -136,13 +145,17 @@ def sequence(order: Order, epoch: int) -> np.ndarray:
 
 
 def mine(order: Order, step: int) -> np.ndarray:
-    """This rank's rows of the global batch `step` of the whole run, as positions in `sampler.row`."""
+    """This rank's rows of the global batch `step` of the whole run, as positions in
+    `sampler.row`.
+    """
     epoch, inside = divmod(step, order.steps)
     return sequence(order, epoch)[inside, order.rank * order.local : (order.rank + 1) * order.local]
 
 
 def piece(order: Order, number: int, start_step: int = 0) -> np.ndarray:
-    """This rank's rows of piece `number` of the whole run, without what lies before `start_step`."""
+    """This rank's rows of piece `number` of the whole run, without what lies before
+    `start_step`.
+    """
     epoch, inside = divmod(number, order.pieces)
     mix, cut_index = divmod(inside, order.cuts)
     first = max(mix * order.mixed, start_step - epoch * order.steps)
@@ -160,7 +173,8 @@ def first_piece(order: Order, start_step: int) -> int:
 def read(
     runs: pa.Table, order: Order, start_step: int, last: int, plugin_names: Sequence[str] = ()
 ) -> Iterator[pa.Table]:
-    """Read the pieces `first` to `first + RUN`, one table each: the function that Ray Data maps over the runs.
+    """Read the pieces `first` to `first + RUN`, one table each: the function that Ray Data maps
+    over the runs.
 
     Args:
         runs: a column `first`.
@@ -180,7 +194,8 @@ def read(
 
 
 def load(order: Order, rows: np.ndarray) -> dict[str, np.ndarray]:
-    """Read the signals of rows, given as positions in `sampler.row`; (n, *shape) each, in their order.
+    """Read the signals of rows, given as positions in `sampler.row`; (n, *shape) each, in their
+    order.
 
     Raises:
         InputError: a shard is damaged.
@@ -195,19 +210,23 @@ def load(order: Order, rows: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def check(order: Order) -> None:
-    """Look at every shard's footer, so that a damaged cohort fails here and not in the middle of a run.
+    """Look at every shard's footer, so that a damaged cohort fails here and not in the middle of a
+    run.
 
     Raises:
-        InputError: fewer rows than one batch, a batch that ranks cannot share, or a shard without a column or truncated.
+        InputError: fewer rows than one batch, a batch that ranks cannot share, or a shard without a
+            column or truncated.
     """
     if order.batch % order.world:
         raise InputError(
-            f"batch={order.batch} cannot be shared by {order.world} workers; use a multiple of {order.world}"
+            f"batch={order.batch} cannot be shared by {order.world} workers; use a multiple of "
+            f"{order.world}"
         )
     if order.steps < 1:
         signal_names = " and ".join(order.columns)
         raise InputError(
-            f"{order.path}: split '{order.split}' has {len(order.row)} rows with {signal_names}, fewer than one batch of "
+            f"{order.path}: split '{order.split}' has {len(order.row)} rows with {signal_names}, "
+            "fewer than one batch of "
             f"{order.batch}; use a smaller batch or a larger cohort"
         )
     for name in order.shards:

@@ -1,9 +1,10 @@
 """From shards to device batches, epoch after epoch: what pre-training eats.
 
-The one idea: `sampler` lays down which rows come when, before anything is read; Ray Data only carries it out, in parallel
-tasks and in order, one execution for all epochs. A thread takes its blocks, copies them to the device as float16 and uint8
-and stays two batches ahead of the consumer; `inputs.to_model` makes floats there. Where `cache` has room, one epoch is
-read so and the others come from there. Nothing is augmented here.
+The one idea: `sampler` lays down which rows come when, before anything is read; Ray Data only
+carries it out, in parallel tasks and in order, one execution for all epochs. A thread takes its
+blocks, copies them to the device as float16 and uint8 and stays two batches ahead of the consumer;
+`inputs.to_model` makes floats there. Where `cache` has room, one epoch is read so and the others
+come from there. Nothing is augmented here.
 """
 
 import contextlib
@@ -29,16 +30,18 @@ from ecgcmr.runtime import cluster
 
 AHEAD = 2  # batches on the device beyond the one in use
 TASKS = 2  # reading tasks at once; two fill 2-3 GB/s, more only hold memory
-TASK_CPUS = 0.25  # a task mostly waits for memory: Train workers that hold nearly all CPUs must not starve it
+# A task mostly waits for memory: Train workers that hold nearly all CPUs must not starve it.
+TASK_CPUS = 0.25
 
 
 class Breath:
     """Pauses in Ray Data's scheduling loop, which runs in a thread of the training process.
 
-    With full buffers, which is what training wants, that loop turns without waiting for anything and holds Python's lock:
-    the steps of a small network took 2.6 times as long (Ray 2.60, two cores; `benchmarks/stream.py --beside`). So it
-    rests after every turn for as long as no consumer waits. Ray Data calls this as one of its execution callbacks; it
-    makes the object itself and sends its class to workers, hence the state beside it.
+    With full buffers, which is what training wants, that loop turns without waiting for anything
+    and holds Python's lock: the steps of a small network took 2.6 times as long (Ray 2.60, two
+    cores; `benchmarks/stream.py --beside`). So it rests after every turn for as long as no consumer
+    waits. Ray Data calls this as one of its execution callbacks; it makes the object itself and
+    sends its class to workers, hence the state beside it.
     """
 
     SECONDS = 0.02
@@ -60,7 +63,9 @@ class Breath:
 
 
 def steps_per_epoch(cohort: dataset.Cohort, split: str, needs: Sequence[str], batch: int) -> int:
-    """Global batches in an epoch: whole ones only, of the rows that have every signal that is needed."""
+    """Global batches in an epoch: whole ones only, of the rows that have every signal that is
+    needed.
+    """
     return plan(cohort, split, needs, batch).steps
 
 
@@ -77,7 +82,8 @@ def plan(
     columns = sampler.columns_of(needs)
     if not columns:
         raise InputError(
-            f"needs={tuple(needs)} of the method names no signal; a stream reads {', '.join(shards.SIGNALS)}"
+            f"needs={tuple(needs)} of the method names no signal; a stream reads "
+            f"{', '.join(shards.SIGNALS)}"
         )
     rows = cohort.rows(split)
     rows = rows[presence.has(rows, *columns)]
@@ -125,15 +131,17 @@ def batches(
         rank, world: this reader among all.
         device: where the tensors arrive.
         shuffle: off, rows come in the order of the shards.
-        cache: where rows stay once they are read, a word that `cache.choose` knows; it changes no batch. A run keeps its
-            rows once, and streams with what is kept: its peak is that of streaming and `cache.size` beside it.
+        cache: where rows stay once they are read, a word that `cache.choose` knows; it changes no
+            batch. A run keeps its rows once, and streams with what is kept: its peak is that of
+            streaming and `cache.size` beside it.
 
     Yields:
-        (batch / world, *shape) each as stored, e.g. ecg (…, 12, 5000) float16 mV; owned by the caller.
+        (batch / world, *shape) each as stored, e.g. ecg (…, 12, 5000) float16 mV; owned by the
+        caller.
 
     Raises:
-        InputError: fewer rows than one batch, a damaged shard, a missing column, a cache that is unknown or too large.
-            Raised at the call, not at the first batch.
+        InputError: fewer rows than one batch, a damaged shard, a missing column, a cache that is
+            unknown or too large. Raised at the call, not at the first batch.
     """
     order = plan(
         dataset.open(cohort_path), split, needs, batch, seed if shuffle else None, rank, world
@@ -158,7 +166,8 @@ def _tables(order: Order, epochs: int, start_step: int) -> Generator[Any, None, 
     context.raise_original_map_exception = True
     callbacks: list[Any] = [*context.custom_execution_callback_classes, Breath]
     context.custom_execution_callback_classes = callbacks
-    # A block is emitted when it exceeds this and cut when it is half as much again: so a piece is one block, uncopied.
+    # A block is emitted when it exceeds this and cut when it is half as much again: so a piece is
+    # one block, uncopied.
     context.target_max_block_size = int(0.8 * order.piece_bytes)
     plugin_names = plugins.carried()
     runs = [{"first": number} for number in range(first, last, sampler.RUN)]
@@ -186,7 +195,9 @@ def _tables(order: Order, epochs: int, start_step: int) -> Generator[Any, None, 
 def _source(
     order: Order, epochs: int, start_step: int, device: torch.device, place: str
 ) -> Generator[dict[str, Tensor], None, None]:
-    """Batches on the device: through Ray Data, or, where rows have a place to stay, only the first epoch so."""
+    """Batches on the device: through Ray Data, or, where rows have a place to stay, only the first
+    epoch so.
+    """
     pin, streamed_epochs = device.type == "cuda", epochs
     row_cache = None
     if place != "off":
@@ -265,7 +276,8 @@ def _ahead(
             if isinstance(item, BaseException):
                 raise _plain(item)
             for x in item.values():
-                if x.is_cuda:  # it was allocated for another stream: not to be reused before ours is done with it
+                # It was allocated for another stream: not to be reused before ours is done with it.
+                if x.is_cuda:
                     x.record_stream(torch.cuda.current_stream(x.device))
             yield item
     finally:
@@ -287,7 +299,8 @@ def _next(ready: queue.Queue[Any]) -> Any:
 def _plain(error: BaseException) -> BaseException:
     """The InputError that a task raised, in its own one line; any other error as it is.
 
-    Ray hands it over as it was, with lines of advice added, or as the `cause` of an error whose text is a traceback.
+    Ray hands it over as it was, with lines of advice added, or as the `cause` of an error whose
+    text is a traceback.
     """
     cause = getattr(error, "cause", None) or error
     return InputError(str(cause).splitlines()[0]) if isinstance(cause, InputError) else error

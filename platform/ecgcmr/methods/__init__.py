@@ -1,4 +1,5 @@
-"""How one step learns: loss = f(parameters, batch, noise, knobs), a pure function per method, one file each.
+"""How one step learns: loss = f(parameters, batch, noise, knobs), a pure function per method, one
+file each.
 
 A new method is one file that meets `contract.Method`, and one line of the registry below.
 """
@@ -57,8 +58,10 @@ def build(
         preset: paper or authors.
         outputs: width of the supervised head.
         modality: what it reads, one of the method's `modalities`; by default the first of them.
-        seed: of the weights; equal seeds give equal weights, and torch's own random state is left as it was.
-        samples: ECG samples that the network sees; by default a crop, or for supervised trials what the preset says.
+        seed: of the weights; equal seeds give equal weights, and torch's own random state is left
+            as it was.
+        samples: ECG samples that the network sees; by default a crop, or for supervised trials what
+            the preset says.
 
     Raises:
         InputError: no such method, or sizes that do not go together; names the field.
@@ -76,7 +79,8 @@ def build(
 
 
 def _check(name: str, network: Network, outputs: int, modality: str, samples: int) -> None:
-    # Every trial has a modality field, "ecg" unless told otherwise; methods that read one thing ignore it.
+    # Every trial has a modality field, "ecg" unless told otherwise; methods that read one thing
+    # ignore it.
     if modality not in METHODS[name].modalities and len(METHODS[name].modalities) > 1:
         raise unknown(f"modality of method '{name}'", modality, METHODS[name].modalities)
     if name == "supervised" and outputs < 1:
@@ -85,12 +89,14 @@ def _check(name: str, network: Network, outputs: int, modality: str, samples: in
         )
     if samples % network.patch or samples < network.patch:
         raise InputError(
-            f"network.patch={network.patch} does not divide the {samples} samples that the network sees"
+            f"network.patch={network.patch} does not divide the {samples} samples that the network "
+            "sees"
         )
     for width, heads in (("width", "heads"), ("decoder_width", "decoder_heads")):
         if getattr(network, width) % getattr(network, heads) or getattr(network, width) % 4:
             raise InputError(
-                f"network.{width}={getattr(network, width)} must be a multiple of 4 and of network.{heads}"
+                f"network.{width}={getattr(network, width)} must be a multiple of 4 and of "
+                f"network.{heads}"
             )
 
 

@@ -1,4 +1,5 @@
-"""Barlow Twins: embeddings of two views agree feature by feature, and features of one embedding do not repeat each other.
+"""Barlow Twins: embeddings of two views agree feature by feature, and features of one embedding do
+not repeat each other.
 
 Source: Zbontar et al. 2021, arXiv:2103.03230; as a baseline section IV-D.1.
 """
@@ -10,7 +11,9 @@ from ecgcmr.methods.contract import Knobs, Tensors
 from ecgcmr.nn import Network, heads
 from ecgcmr.presets import Preset
 
-HIDDEN = 16  # times the projector's: 8192 beside 512, two layers as in the authors' code (Zbontar et al. have three)
+# Times the projector's: 8192 beside 512, two layers as in the authors' code (Zbontar et al. have
+# three).
+HIDDEN = 16
 
 
 class BarlowTwins(two_views.TwoViews):

@@ -1,7 +1,9 @@
-"""BYOL: predict the embedding that a slowly following copy of the network gives another view of the same ECG.
+"""BYOL: predict the embedding that a slowly following copy of the network gives another view of the
+same ECG.
 
-No record repels another; what keeps the answer from being constant is that the copy only follows (`trails`) and that the
-predictor has no counterpart. Source: Grill et al. 2020, arXiv:2006.07733; as a baseline section IV-D.1.
+No record repels another; what keeps the answer from being constant is that the copy only follows
+(`trails`) and that the predictor has no counterpart. Source: Grill et al. 2020, arXiv:2006.07733;
+as a baseline section IV-D.1.
 """
 
 from collections.abc import Mapping
@@ -47,7 +49,9 @@ class BYOL(two_views.TwoViews):
 
     @staticmethod
     def defaults(preset: Preset, modality: str = "ecg") -> dict[str, float]:
-        """Every knob; `momentum` is the paper's τ, from which the copy's inertia rises to 1 (Grill et al., section 3.2)."""
+        """Every knob; `momentum` is the paper's τ, from which the copy's inertia rises to 1 (Grill
+        et al., section 3.2).
+        """
         return {
             "lr": 1e-5,
             "weight_decay": 1e-4,
@@ -57,7 +61,9 @@ class BYOL(two_views.TwoViews):
         }
 
     def forward(self, batch: Tensors, noise: Tensors | None, knobs: Knobs) -> dict[str, Tensor]:
-        """Predict each view's target embedding from the other view; batch["ecg"] is (n, 12, time)."""
+        """Predict each view's target embedding from the other view; batch["ecg"] is (n, 12,
+        time).
+        """
         noise, knobs = noise or {}, {**self.knobs, **knobs}
         views = self.seen(batch, noise)
         projections = self._project(self.online, 0, views, noise, knobs)

@@ -1,7 +1,8 @@
-"""CLOCS: two stretches of one recording attract, stretches of others repel (contrastive multi-segment coding, CMSC).
+"""CLOCS: two stretches of one recording attract, stretches of others repel (contrastive
+multi-segment coding, CMSC).
 
-Of the three variants of Kiyasseh et al. the authors ran this one. Source: Kiyasseh et al. 2021, arXiv:2005.13249, section 4;
-as a baseline section IV-D.1.
+Of the three variants of Kiyasseh et al. the authors ran this one. Source: Kiyasseh et al. 2021,
+arXiv:2005.13249, section 4; as a baseline section IV-D.1.
 """
 
 import torch
@@ -49,11 +50,15 @@ class CLOCS(two_views.TwoViews):
         }
 
     def noise(self, generator: torch.Generator, n: int, augment: bool = True) -> dict[str, Tensor]:
-        """Numbers for `n` records; none for evaluation, where the two stretches differ by themselves."""
+        """Numbers for `n` records; none for evaluation, where the two stretches differ by
+        themselves.
+        """
         return super().noise(generator, n) if augment else {}
 
     def seen(self, batch: Tensors, noise: Tensors) -> list[Tensor]:
-        """The first and the last stretch of batch["ecg"], (n, 12, time), which is longer than one."""
+        """The first and the last stretch of batch["ecg"], (n, 12, time), which is longer than
+        one.
+        """
         stretches = batch["ecg"][..., : self.samples], batch["ecg"][..., -self.samples :]
         return [
             view(x, of_view(noise, i)) for i, (view, x) in enumerate(zip(self.views, stretches))

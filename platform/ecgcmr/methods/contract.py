@@ -1,9 +1,10 @@
-"""The contract of a method, with what most have in common: what a new method inherits, and may override.
+"""The contract of a method, with what most have in common: what a new method inherits, and may
+override.
 
-A method is one step of learning as a pure function, loss = f(parameters, batch, noise, knobs). Fixed tensors (MAE's
-positions) are buffers and a trailing copy asks for no gradient, so every other parameter is trained. Draw nothing inside
-`forward`, branch on no value, write in place on no tensor of the batch: `torch.func.vmap` then maps a pack of members
-through it.
+A method is one step of learning as a pure function, loss = f(parameters, batch, noise, knobs).
+Fixed tensors (MAE's positions) are buffers and a trailing copy asks for no gradient, so every other
+parameter is trained. Draw nothing inside `forward`, branch on no value, write in place on no tensor
+of the batch: `torch.func.vmap` then maps a pack of members through it.
 """
 
 from abc import ABC, abstractmethod
@@ -24,10 +25,14 @@ Knobs = Mapping[str, Tensor | float]  # tensors where the members of a pack diff
 
 
 class EverySignal(Sequence[str]):
-    """The modalities of a method that reads any signal: those that are registered when it is asked, the default first."""
+    """The modalities of a method that reads any signal: those that are registered when it is asked,
+    the default first.
+    """
 
     def __init__(self, default: str) -> None:
-        """Begin with `default`; one of several signals, such as "ecg+cmr", asks for as many of all others."""
+        """Begin with `default`; one of several signals, such as "ecg+cmr", asks for as many of all
+        others.
+        """
         self.default = default
 
     def _names(self) -> list[str]:
@@ -45,11 +50,13 @@ class Method(nn.Module, ABC):
     """How one step learns.
 
     Attributes:
-        modalities: what it can be built for, the default first; `EverySignal` of one that reads any.
+        modalities: what it can be built for, the default first; `EverySignal` of one that reads
+            any.
         needs: columns of the batch that it reads.
         parts: signal -> the submodule that is handed on to the next stage.
         beside: prefix -> submodule handed on with the encoders, from which nothing starts.
-        trails: prefix -> prefix of parameters that follow others by a moving average; `momentum` says how closely.
+        trails: prefix -> prefix of parameters that follow others by a moving average; `momentum`
+            says how closely.
         optimiser, betas: "adamw" or "adam" (coupled decay), and its two averages.
         depths: deepest layer-decay depth.
         keep: weights of which epoch are handed on, "last" or "best".
@@ -89,18 +96,24 @@ class Method(nn.Module, ABC):
 
     @abstractmethod
     def noise(self, generator: torch.Generator, n: int, augment: bool = True) -> dict[str, Tensor]:
-        """Every random number of one step for `n` subjects, each tensor with n rows; less or none for evaluation."""
+        """Every random number of one step for `n` subjects, each tensor with n rows; less or none
+        for evaluation.
+        """
 
     @abstractmethod
     def forward(self, batch: Tensors, noise: Tensors | None, knobs: Knobs) -> dict[str, Tensor]:
         """{"loss": scalar, … scalars to log}."""
 
     def lr_scale(self, batch: int) -> float:
-        """What the learning rate is multiplied by at this batch size: nothing, unless text or code say so."""
+        """What the learning rate is multiplied by at this batch size: nothing, unless text or code
+        say so.
+        """
         return 1.0
 
     def depth_of(self, name: str) -> int:
-        """Layer-decay depth of a parameter, 0 … depths; a rate's factor is layer_decay ** (depths − depth)."""
+        """Layer-decay depth of a parameter, 0 … depths; a rate's factor is layer_decay ** (depths −
+        depth).
+        """
         return 0
 
     def decays(self, name: str, ndim: int) -> bool:

@@ -1,7 +1,9 @@
-"""How a kind of network reads a signal: one entry per kind, named by the signal's own entry (`Signal.encoder`).
+"""How a kind of network reads a signal: one entry per kind, named by the signal's own entry
+(`Signal.encoder`).
 
-The one idea: what a method needs to know of a modality is here, so that no method asks which it is. An ECG goes through the
-transformer, images through the ResNet; a third signal names one of them, or a plugin's own kind.
+The one idea: what a method needs to know of a modality is here, so that no method asks which it is.
+An ECG goes through the transformer, images through the ResNet; a third signal names one of them, or
+a plugin's own kind.
 """
 
 from abc import ABC, abstractmethod
@@ -60,7 +62,9 @@ class Encoding(ABC):
 
     @abstractmethod
     def view(self, network: Network, preset: Preset, samples: int, **strength: Any) -> View:
-        """An augmented view of pre-training's strength unless told otherwise; `rate` is the share that is augmented."""
+        """An augmented view of pre-training's strength unless told otherwise; `rate` is the share
+        that is augmented.
+        """
 
     @abstractmethod
     def view_of_two(
@@ -100,7 +104,9 @@ class Encoding(ABC):
         rate: Tensor | float,
         learns: bool,
     ) -> Tensor:
-        """The embedding that contrastive learning compares, (n, width); arguments as for `features`."""
+        """The embedding that contrastive learning compares, (n, width); arguments as for
+        `features`.
+        """
 
     @abstractmethod
     def head(self, network: Network, preset: Preset, outputs: int) -> nn.Module:
@@ -223,9 +229,11 @@ class Transformer(Encoding):
         return 2 * batch * network.ecg_tokens * 4 * network.width
 
     def bytes_of(self, network: Network, batch: int) -> tuple[float, float]:
-        """Activations of a block in 16 bit are about 34 · tokens · width · batch bytes; doubled, as norms run in 32 bit.
+        """Activations of a block in 16 bit are about 34 · tokens · width · batch bytes; doubled, as
+        norms run in 32 bit.
 
-        Source: Korthikanti et al. 2022, eq. 1, without the attention matrix, which fused attention does not keep.
+        Source: Korthikanti et al. 2022, eq. 1, without the attention matrix, which fused attention
+        does not keep.
         """
         width, depth = network.width, network.depth
         weights = 12 * width**2 * depth + 4 * width**2
@@ -237,7 +245,8 @@ class ResNet(Encoding):
 
     located = True
     pooling = "pooled features"
-    # The paper gives no rates for the image baseline; these are ours. SimCLR's is in the authors' run.sh only.
+    # The paper gives no rates for the image baseline; these are ours. SimCLR's is in the authors'
+    # run.sh only.
     knobs = {
         "supervised": {"lr": 1e-4, "weight_decay": 0.1, "layer_decay": 1.0, "label_smoothing": 0.1},
         "simclr": {"lr": 1e-4},

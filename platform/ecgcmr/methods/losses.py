@@ -1,7 +1,9 @@
-"""Training losses as plain functions: each is the formula in its docstring, which the tests evaluate with loops.
+"""Training losses as plain functions: each is the formula in its docstring, which the tests
+evaluate with loops.
 
-Contrastive losses see the whole batch however many processes hold it: `gather` collects the projections with gradient.
-Under DistributedDataParallel's mean, N processes with B/N rows then have the gradients of one process with B.
+Contrastive losses see the whole batch however many processes hold it: `gather` collects the
+projections with gradient. Under DistributedDataParallel's mean, N processes with B/N rows then have
+the gradients of one process with B.
 """
 
 import torch
@@ -65,9 +67,11 @@ def nt_xent(a: Tensor, b: Tensor, temperature: Tensor | float) -> Tensor:
 def clip(
     signal: Tensor, image: Tensor, temperature: Tensor | float, image_weight: Tensor | float
 ) -> Tensor:
-    """Match each ECG with its own image and each image with its own ECG, contrasting only between the modalities.
+    """Match each ECG with its own image and each image with its own ECG, contrasting only between
+    the modalities.
 
-        L = (1 − λ) mean_k −log softmax_j(s_k·i_j/τ)[k]  +  λ mean_k −log softmax_j(i_k·s_j/τ)[k],    |s| = |i| = 1
+        L = (1 − λ) mean_k −log softmax_j(s_k·i_j/τ)[k]  +  λ mean_k −log softmax_j(i_k·s_j/τ)[k],
+        |s| = |i| = 1
 
     Args:
         signal: (n, dim) projections of the ECGs, of any length; gathered here from all processes.
@@ -87,7 +91,8 @@ def clip(
 
 
 def byol(prediction: Tensor, target: Tensor) -> Tensor:
-    """Squared distance between unit vectors, L = mean (2 − 2 p·t), |p| = |t| = 1; one direction of BYOL's two.
+    """Squared distance between unit vectors, L = mean (2 − 2 p·t), |p| = |t| = 1; one direction of
+    BYOL's two.
 
     Args:
         prediction: (n, dim), of any length.
@@ -104,8 +109,8 @@ def barlow_twins(a: Tensor, b: Tensor, off_diagonal: Tensor | float) -> Tensor:
         L = Σᵢ (1 − Cᵢᵢ)² + λ Σ_{i≠j} Cᵢⱼ²,      C = âᵀ b̂ / n,   ^ = z-score over the batch
 
     Args:
-        a: (n, dim) embeddings of one view; gathered here from all processes. Shift and positive scale of a feature do
-            not matter.
+        a: (n, dim) embeddings of one view; gathered here from all processes. Shift and positive
+            scale of a feature do not matter.
         b: of the other view.
         off_diagonal: λ ≥ 0.
 
@@ -124,7 +129,8 @@ def _standard(z: Tensor) -> Tensor:
 
 
 def retrieval(a: Tensor, b: Tensor) -> Tensor:
-    """Share of rows of `a` whose nearest row of `b` is their own, in these rows only: a number to watch, no gradient.
+    """Share of rows of `a` whose nearest row of `b` is their own, in these rows only: a number to
+    watch, no gradient.
 
     Args:
         a: (n, dim).
@@ -140,12 +146,14 @@ def _unit(z: Tensor) -> Tensor:
 
 
 def cross_entropy(logits: Tensor, target: Tensor, smoothing: Tensor | float = 0.0) -> Tensor:
-    """Cross-entropy with label smoothing, L = mean [(1 − s)(−log p_target) + s · mean over classes of −log p].
+    """Cross-entropy with label smoothing, L = mean [(1 − s)(−log p_target) + s · mean over classes
+    of −log p].
 
     Args:
         logits: (n, classes).
         target: (n,) class numbers.
-        smoothing: s in [0, 1); a tensor may differ between the members of a pack, which torch's own cannot.
+        smoothing: s in [0, 1); a tensor may differ between the members of a pack, which torch's own
+            cannot.
 
     Source: Szegedy et al. 2016, arXiv:1512.00567, section 7.
     """
@@ -155,7 +163,8 @@ def cross_entropy(logits: Tensor, target: Tensor, smoothing: Tensor | float = 0.
 
 
 def masked_mse(prediction: Tensor, target: Tensor) -> Tensor:
-    """Mean squared error over the targets that exist; a NaN enters neither numerator nor denominator.
+    """Mean squared error over the targets that exist; a NaN enters neither numerator nor
+    denominator.
 
     Args:
         prediction: (n, k).
@@ -167,7 +176,9 @@ def masked_mse(prediction: Tensor, target: Tensor) -> Tensor:
 
 
 class _Gather(torch.autograd.Function):
-    """All processes' rows in rank order; the backward sums over processes, since each one's loss reads every row."""
+    """All processes' rows in rank order; the backward sums over processes, since each one's loss
+    reads every row.
+    """
 
     @staticmethod
     def forward(ctx, x: Tensor) -> Tensor:

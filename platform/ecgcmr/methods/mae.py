@@ -1,8 +1,9 @@
-"""Masked data modelling: encode a fifth of the patches, reconstruct all of them (paper, section III-A).
+"""Masked data modelling: encode a fifth of the patches, reconstruct all of them (paper, section
+III-A).
 
-The encoder never sees a masked patch, and the decoder is thrown away afterwards. Positions are fixed.
-Source: He et al. 2022, arXiv:2111.06377; the decoder's sizes, betas and initialisation from the authors' code, where the
-paper is silent.
+The encoder never sees a masked patch, and the decoder is thrown away afterwards. Positions are
+fixed. Source: He et al. 2022, arXiv:2111.06377; the decoder's sizes, betas and initialisation from
+the authors' code, where the paper is silent.
 """
 
 import torch
@@ -23,14 +24,18 @@ class MAE(Method):
     needs = ("ecg",)
     parts = {"ecg": "ecg"}
     betas = (0.9, 0.95)
-    keep = "last"  # the published weights are those of the last epoch: the error still falls where nothing is judged
+    # The published weights are those of the last epoch: the error still falls where nothing is
+    # judged.
+    keep = "last"
 
     decoder_pos_embed: Tensor
 
     def __init__(
         self, network: Network, preset: Preset, *, outputs: int, modality: str, samples: int
     ) -> None:
-        """Build encoder and decoder for records of `samples` samples; `outputs` and `modality` are not used."""
+        """Build encoder and decoder for records of `samples` samples; `outputs` and `modality` are
+        not used.
+        """
         super().__init__(network, preset, outputs=outputs, modality=modality, samples=samples)
         self.preset = preset
         self.view = trunk.ecg_view(preset, samples, surrogate_rate=preset.surrogate_rate)
@@ -64,7 +69,9 @@ class MAE(Method):
         return batch / self.preset.lr_batch if self.preset.lr_batch else 1.0
 
     def decays(self, name: str, ndim: int) -> bool:
-        """Whether weight decay applies: to matrices, and to the two learnt tokens as in the authors' code."""
+        """Whether weight decay applies: to matrices, and to the two learnt tokens as in the
+        authors' code.
+        """
         return ndim > 1
 
     def noise(self, generator: torch.Generator, n: int, augment: bool = True) -> dict[str, Tensor]:
@@ -73,7 +80,9 @@ class MAE(Method):
         return {"mask": mask, **(self.view.noise(generator, n) if augment else {})}
 
     def forward(self, batch: Tensors, noise: Tensors | None, knobs: Knobs) -> dict[str, Tensor]:
-        """Reconstruct; batch["ecg"] is (n, 12, time). Logs the squared error and the correlation with the record."""
+        """Reconstruct; batch["ecg"] is (n, 12, time). Logs the squared error and the correlation
+        with the record.
+        """
         noise = noise or {}
         x = self.view(batch["ecg"], noise)
         target = vit.patchify(x, self.ecg.patch)
@@ -111,7 +120,9 @@ class MAE(Method):
         return vit.normed(tokens, self.decoder_norm, self.decoder_pred)[:, 1:]
 
     def _even(self, x: Tensor) -> Tensor:
-        """A fixed mask for evaluation without noise: multiples of the golden ratio spread evenly over the tokens."""
+        """A fixed mask for evaluation without noise: multiples of the golden ratio spread evenly
+        over the tokens.
+        """
         golden = (
             torch.arange(self.tokens, device=x.device, dtype=torch.float64) * 0.6180339887498949 % 1
         )

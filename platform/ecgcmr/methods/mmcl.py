@@ -1,7 +1,9 @@
-"""Multimodal contrastive learning: two signals of the same subject attract, an ECG and its CMR image (paper, section III-B).
+"""Multimodal contrastive learning: two signals of the same subject attract, an ECG and its CMR
+image (paper, section III-B).
 
-Both encoders learn; afterwards the ECG encoder answers alone. Averaging the tokens is this stage's pooling; attention
-pooling replaces it in fine-tuning (section IV-C.2). Any two signals may take the places of ECG and image.
+Both encoders learn; afterwards the ECG encoder answers alone. Averaging the tokens is this stage's
+pooling; attention pooling replaces it in fine-tuning (section IV-C.2). Any two signals may take the
+places of ECG and image.
 """
 
 import torch
@@ -58,7 +60,9 @@ class MMCL(Method):
 
     @staticmethod
     def defaults(preset: Preset, modality: str = "ecg+cmr") -> dict[str, float]:
-        """Every knob (section IV-C.2); drop path is in the authors' configuration, where the paper is silent."""
+        """Every knob (section IV-C.2); drop path is in the authors' configuration, where the paper
+        is silent.
+        """
         contrast = {"temperature": 0.1, "lambda": 0.75}
         return {"lr": 1e-4, "weight_decay": 1e-4, "warmup": 0.1, **contrast, "drop_path": 0.1}
 

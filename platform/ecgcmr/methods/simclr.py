@@ -1,6 +1,8 @@
-"""SimCLR: two augmented views of a subject attract, the views of all others repel; of CMR images, of ECGs, of any signal.
+"""SimCLR: two augmented views of a subject attract, the views of all others repel; of CMR images,
+of ECGs, of any signal.
 
-Source: Chen et al. 2020, arXiv:2002.05709; for CMR images section IV-C.1, for ECGs the baseline of section IV-D.1.
+Source: Chen et al. 2020, arXiv:2002.05709; for CMR images section IV-C.1, for ECGs the baseline of
+section IV-D.1.
 """
 
 from torch import Tensor

@@ -1,7 +1,9 @@
-"""Learning from labels: fine-tuning an encoder that was started from pre-training, or a baseline that was not.
+"""Learning from labels: fine-tuning an encoder that was started from pre-training, or a baseline
+that was not.
 
-Diseases are two classes under cross-entropy, phenotypes z-scored numbers under the squared error of those that are
-known; the target's dtype says which. All weights train; a linear probe is layer decay 0. Source: section IV-C.2.
+Diseases are two classes under cross-entropy, phenotypes z-scored numbers under the squared error of
+those that are known; the target's dtype says which. All weights train; a linear probe is layer
+decay 0. Source: section IV-C.2.
 """
 
 import torch
@@ -22,7 +24,9 @@ class Supervised(Method):
     def __init__(
         self, network: Network, preset: Preset, *, outputs: int, modality: str, samples: int
     ) -> None:
-        """Build the encoder of `modality` for ECGs of `samples` samples, with a head of `outputs` numbers."""
+        """Build the encoder of `modality` for ECGs of `samples` samples, with a head of `outputs`
+        numbers.
+        """
         super().__init__(network, preset, outputs=outputs, modality=modality, samples=samples)
         self.preset, self.modality, self.network = preset, modality, network
         self.needs = (modality,)
@@ -35,7 +39,9 @@ class Supervised(Method):
 
     @staticmethod
     def defaults(preset: Preset, modality: str = "ecg") -> dict[str, float]:
-        """Every knob of that modality; patience and max_delta rule early stopping (epochs; the metric's unit)."""
+        """Every knob of that modality; patience and max_delta rule early stopping (epochs; the
+        metric's unit).
+        """
         return {
             **encodings.of(modality).knobs["supervised"],
             "warmup": preset.finetune_warmup,
@@ -71,7 +77,9 @@ class Supervised(Method):
         return noise
 
     def forward(self, batch: Tensors, noise: Tensors | None, knobs: Knobs) -> dict[str, Tensor]:
-        """Answer; batch["target"] is (n,) class numbers or (n, outputs) numbers with NaN, or absent: {"logits"}."""
+        """Answer; batch["target"] is (n,) class numbers or (n, outputs) numbers with NaN, or
+        absent: {"logits"}.
+        """
         noise, knobs = noise or {}, {**self.knobs, **knobs}
         x = self.view(batch[self.modality], noise)
         drops, rate = noise.get("drop_path"), knobs.get("drop_path", 0.0)

@@ -1,6 +1,7 @@
 """The encoders of ECGs and of images, their augmentations and the pooled embedding of an ECG.
 
-A method of ECGs alone takes the functions that it needs; one of any signal asks `encodings` for them.
+A method of ECGs alone takes the functions that it needs; one of any signal asks `encodings` for
+them.
 """
 
 from typing import Any
@@ -13,7 +14,9 @@ from ecgcmr.signals import augment as views
 
 
 def ecg_encoder(network: Network, preset: Preset, samples: int) -> vit.ViT:
-    """The ECG transformer for records of `samples` samples, without its final norm: what pools has its own."""
+    """The ECG transformer for records of `samples` samples, without its final norm: what pools has
+    its own.
+    """
     times = samples // network.patch
     encoder = vit.ViT(network.width, network.depth, network.heads, network.patch, times, norm=False)
     if preset.random_positions:

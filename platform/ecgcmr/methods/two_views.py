@@ -18,12 +18,15 @@ from ecgcmr.signals.augment import uniform
 
 
 class TwoViews(Method):
-    """Two augmented views of every subject, encoded alike. Left to a method are encoder, projector and loss.
+    """Two augmented views of every subject, encoded alike. Left to a method are encoder, projector
+    and loss.
 
     Attributes:
-        passes: axes of `drop_path` between subjects and blocks: one row per view, for each encoder that sees it.
+        passes: axes of `drop_path` between subjects and blocks: one row per view, for each encoder
+            that sees it.
         views: the augmentation of either view.
-        encoding: of the modality; the method builds the encoder under the modality's name, e.g. `self.ecg`.
+        encoding: of the modality; the method builds the encoder under the modality's name, e.g.
+            `self.ecg`.
     """
 
     modalities: ClassVar[Sequence[str]] = ("ecg",)
@@ -65,7 +68,9 @@ class TwoViews(Method):
         )
 
     def noise(self, generator: torch.Generator, n: int, augment: bool = True) -> dict[str, Tensor]:
-        """Numbers for `n` subjects; evaluation compares two augmented views as well, without drop path."""
+        """Numbers for `n` subjects; evaluation compares two augmented views as well, without drop
+        path.
+        """
         noise: dict[str, Tensor] = {}
         for i, view in enumerate(self.views):
             noise |= {f"{i}.{name}": u for name, u in view.noise(generator, n).items()}

@@ -1,8 +1,10 @@
-"""What a signal is, in one entry each: its form in a shard, how a recording comes to it, and what reads it.
+"""What a signal is, in one entry each: its form in a shard, how a recording comes to it, and what
+reads it.
 
-The registry itself knows neither PyTorch nor SciPy, since the tasks of Ray Data that only read shards import it: what an
-entry of the package does lies in a module of its own, which `later` imports at the first call. Networks and drawings lie
-above this layer; an entry names them (`methods.encodings`, `report.plots.recordings`).
+The registry itself knows neither PyTorch nor SciPy, since the tasks of Ray Data that only read
+shards import it: what an entry of the package does lies in a module of its own, which `later`
+imports at the first call. Networks and drawings lie above this layer; an entry names them
+(`methods.encodings`, `report.plots.recordings`).
 """
 
 import functools
@@ -52,12 +54,14 @@ class Signal:
         dtype, shape: of one stored array.
         unit: of its numbers.
         notes: what else the metadata of a shard's field says, (name, text) pairs.
-        recipe: says how recordings come to the stored form, as JSON values; whatever changes an array's content is in it.
-        prepare: brings what a reader returned to the stored form; raises `Excluded` where that cannot serve.
+        recipe: says how recordings come to the stored form, as JSON values; whatever changes an
+            array's content is in it.
+        prepare: brings what a reader returned to the stored form; raises `Excluded` where that
+            cannot serve.
         faults: yields what is wrong with a stored array of a finished cohort, in words.
         to_model: what a network reads of stored arrays (n, *shape), in the dtype that is asked for.
-        once: whether `to_model` costs so much that fine-tuning does it once and keeps the result in half precision; else it
-            keeps stored arrays and does it for every batch.
+        once: whether `to_model` costs so much that fine-tuning does it once and keeps the result in
+            half precision; else it keeps stored arrays and does it for every batch.
         encoder: the kind of network that reads it, a name of `methods.encodings.ENCODINGS`.
         drawing: how a page draws a stored array, a name of `report.plots.recordings.DRAWINGS`.
         flags: names of the 0/1 columns of suspicions that `prepare` comes with.
@@ -112,7 +116,8 @@ def _work(module: str) -> dict[str, Any]:
     return {field: later(module, name) for field, name in names.items()}
 
 
-# Every cohort has columns for the first two (format 1), whoever has them; of any other signal only one that was built of it.
+# Every cohort has columns for the first two (format 1), whoever has them; of any other signal only
+# one that was built of it.
 SIGNALS: dict[str, Signal] = {
     "ecg": Signal(
         name="ecg",

@@ -1,8 +1,10 @@
-"""Augmentations as pure functions f(x, u, strength): batched, on the device, the same alone and in a pack.
+"""Augmentations as pure functions f(x, u, strength): batched, on the device, the same alone and in
+a pack.
 
-Every random number comes in as `u`, one row per sample, uniform in [0, 1) unless said otherwise; nothing here draws.
-"Only with probability p" is `where(u < p, …)`, so there is no branch and `torch.func.vmap` maps all of it.
-`EcgView` and `CmrView` put the functions in order and know which numbers they need.
+Every random number comes in as `u`, one row per sample, uniform in [0, 1) unless said otherwise;
+nothing here draws. "Only with probability p" is `where(u < p, …)`, so there is no branch and
+`torch.func.vmap` maps all of it. `EcgView` and `CmrView` put the functions in order and know which
+numbers they need.
 """
 
 import functools
@@ -17,11 +19,12 @@ from torch import Tensor
 from ecgcmr.runtime import hardware
 from ecgcmr.signals import LEADS
 
-# ------------------------------------------------------------------------------------------------------------ ECG
+# -- ECG -------------------------------------------------------------------------------------------
 
 
 def crop(x: Tensor, u: Tensor | None, length: int) -> Tensor:
-    """`length` consecutive samples of each record, the same of all leads; the first ones without `u`.
+    """`length` consecutive samples of each record, the same of all leads; the first ones without
+    `u`.
 
     Args:
         x: (n, leads, time).
@@ -47,7 +50,9 @@ def jitter(x: Tensor, normal: Tensor, sigma: float) -> Tensor:
 
 
 def jitter_by_amplitude(x: Tensor, normal: Tensor, sigma: float) -> Tensor:
-    """Gaussian noise in proportion to the sample, x · (1 + 0.6 σ ε), as the authors' util/augmentations.py has it."""
+    """Gaussian noise in proportion to the sample, x · (1 + 0.6 σ ε), as the authors'
+    util/augmentations.py has it.
+    """
     return x * (1 + 0.6 * sigma * normal.to(x.dtype))
 
 
@@ -63,16 +68,19 @@ def rescale(x: Tensor, normal: Tensor, sigma: float) -> Tensor:
 
 
 def surrogate(x: Tensor, u: Tensor, magnitude: float) -> Tensor:
-    """Fourier surrogate: turn the phases of all leads by the same random angles, X_k · exp(2πi · magnitude · u_k).
+    """Fourier surrogate: turn the phases of all leads by the same random angles, X_k · exp(2πi ·
+    magnitude · u_k).
 
-    The mean and the highest frequency keep their phase, so the result is real and keeps its spectrum.
+    The mean and the highest frequency keep their phase, so the result is real and keeps its
+    spectrum.
 
     Args:
         x: (n, leads, time).
         u: (n, time // 2 + 1).
         magnitude: share of a full turn, 0.1 in pre-training, 0.075 in fine-tuning (section IV-C.2).
 
-    Source: Schreiber & Schmitz 2000, arXiv:chao-dyn/9909041; the same angles for all leads as in the authors' code.
+    Source: Schreiber & Schmitz 2000, arXiv:chao-dyn/9909041; the same angles for all leads as in
+    the authors' code.
     """
     time, wide = x.shape[-1], hardware.full(x)
     k = torch.arange(time // 2 + 1, device=x.device)
@@ -92,14 +100,16 @@ def flip_sign(x: Tensor, u: Tensor, rate: float) -> Tensor:
 
 
 def mask_spectrum(x: Tensor, u: Tensor, share: float, length: int = 120) -> Tensor:
-    """Cut a stretch out of the short-time spectrum: of half of the records a band of frequencies, of half a stretch of time.
+    """Cut a stretch out of the short-time spectrum: of half of the records a band of frequencies,
+    of half a stretch of time.
 
-    Frames of `length` samples without taper begin every length / 4 samples, the record's ends mirrored by half a frame;
-    where they overlap again, their mean is taken.
+    Frames of `length` samples without taper begin every length / 4 samples, the record's ends
+    mirrored by half a frame; where they overlap again, their mean is taken.
 
     Args:
         x: (n, leads, time), time > length / 2.
-        u: (n, 2): below 0.5 frequencies are cut, else frames; and where the cut begins. The same for all leads.
+        u: (n, 2): below 0.5 frequencies are cut, else frames; and where the cut begins. The same
+            for all leads.
         share: of the frequencies or frames that is cut, rounded down; 0.25 (authors' train_ecg.py).
         length: a multiple of 4; 120 are 0.24 s.
 
@@ -137,11 +147,12 @@ def choose(u: Tensor, rate: float, changed_x: Tensor, x: Tensor) -> Tensor:
     return torch.where((u < rate).reshape(-1, *[1] * (changed_x.dim() - 1)), changed_x, x)
 
 
-# ----------------------------------------------------------------------------------------------------------- images
+# -- images ----------------------------------------------------------------------------------------
 
 
 def resize(x: Tensor, side: int) -> Tensor:
-    """Resize square images with a triangle filter as wide as the reduction, so that fine detail does not alias.
+    """Resize square images with a triangle filter as wide as the reduction, so that fine detail
+    does not alias.
 
     Args:
         x: (…, height, height).
@@ -164,12 +175,14 @@ def _triangles(inside: int, outside: int, device: torch.device) -> Tensor:
 
 
 def colour(x: Tensor, u: Tensor, brightness: float, contrast: float, saturation: float) -> Tensor:
-    """Colour jitter on three channels: brightness, then contrast, then saturation, each by a factor in [1 − s, 1 + s].
+    """Colour jitter on three channels: brightness, then contrast, then saturation, each by a factor
+    in [1 − s, 1 + s].
 
         x ← clip(f x),   x ← clip(f x + (1 − f) · mean of grey),   x ← clip(f x + (1 − f) · grey)
 
     Args:
-        x: (n, 3, h, w) in [0, 1]; the channels are phases of the heartbeat and are treated as colours all the same.
+        x: (n, 3, h, w) in [0, 1]; the channels are phases of the heartbeat and are treated as
+            colours all the same.
         u: (n, 3).
         brightness: strength s of the first; 0.5 (section IV-C.2).
         contrast: of the second; 0.5.
@@ -201,7 +214,8 @@ def window(
     """A random rectangle inside the square [−1, 1]²: the crop of `geometry`.
 
     Args:
-        u: (n, 10, 4): up to ten tries of area, shape and place; the first that fits counts, else the whole square.
+        u: (n, 10, 4): up to ten tries of area, shape and place; the first that fits counts, else
+            the whole square.
         scale: range of the area as a share of the square's.
         ratio: range of width / height, uniform in its logarithm.
 
@@ -214,7 +228,8 @@ def window(
     shape = torch.exp(math.log(ratio[0]) + math.log(ratio[1] / ratio[0]) * u[..., 1])
     sides = torch.stack([(area * shape).sqrt(), (area / shape).sqrt()], -1)
     fits = (sides <= 1).all(-1)
-    # A one-hot row instead of an index: vmap maps a product faster than a gather. All zero where no try fits.
+    # A one-hot row instead of an index: vmap maps a product faster than a gather. All zero where no
+    # try fits.
     first = (fits & (fits.long().cumsum(-1) == 1)).to(u.dtype)[..., None]
     half = (sides * first).sum(1) + (1 - first.sum(1))
     place = (u[..., 2:] * first).sum(1)
@@ -222,13 +237,15 @@ def window(
 
 
 def geometry(x: Tensor, flip: Tensor, turn: Tensor, centre: Tensor, half: Tensor) -> Tensor:
-    """Flip, rotate and crop in one bilinear look-up: a pixel is interpolated once, what lies outside is 0.
+    """Flip, rotate and crop in one bilinear look-up: a pixel is interpolated once, what lies
+    outside is 0.
 
     Args:
         x: (n, channels, side, side).
         flip: (n,) −1 mirrors left and right, +1 does not.
         turn: (n,) anticlockwise rotation about the centre, radians.
-        centre: (n, 2) of the rectangle of the turned image that fills the result, in [−1, 1], x before y.
+        centre: (n, 2) of the rectangle of the turned image that fills the result, in [−1, 1], x
+            before y.
         half: (n, 2) half sides of that rectangle.
 
     Returns:
@@ -237,7 +254,8 @@ def geometry(x: Tensor, flip: Tensor, turn: Tensor, centre: Tensor, half: Tensor
     side = x.shape[-1]
     ticks = (torch.arange(side, dtype=x.dtype, device=x.device) * 2 + 1) / side - 1
     cosine, sine = turn.cos().to(x.dtype), turn.sin().to(x.dtype)
-    # From the result's pixel back to the source's: out of the crop, back by the rotation, back by the flip.
+    # From the result's pixel back to the source's: out of the crop, back by the rotation, back by
+    # the flip.
     right = (centre[:, :1] + half[:, :1] * ticks).to(x.dtype)[:, None, :]
     down = (centre[:, 1:] + half[:, 1:] * ticks).to(x.dtype)[:, :, None]
     across = (cosine[:, None, None] * right - sine[:, None, None] * down) * flip.to(x.dtype)[
@@ -248,7 +266,7 @@ def geometry(x: Tensor, flip: Tensor, turn: Tensor, centre: Tensor, half: Tensor
     return F.grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
-# ------------------------------------------------------------------------------------------------------------ views
+# -- views -----------------------------------------------------------------------------------------
 
 
 def uniform(generator: torch.Generator, *shape: int) -> Tensor:
@@ -263,7 +281,8 @@ def normal(generator: torch.Generator, *shape: int) -> Tensor:
 
 @dataclass(frozen=True)
 class EcgView:
-    """Crop, Fourier surrogate, jitter, rescale, flips, gaps in the spectrum: one augmented view of ECGs.
+    """Crop, Fourier surrogate, jitter, rescale, flips, gaps in the spectrum: one augmented view of
+    ECGs.
 
     Attributes:
         length: samples that are left of each record.
@@ -296,7 +315,8 @@ class EcgView:
             "jitter": normal(generator, n, leads, self.length),
             "rescale": normal(generator, n),
         }
-        # Drawn whether or not the rate is 1: a preset then does not shift the numbers of what follows.
+        # Drawn whether or not the rate is 1: a preset then does not shift the numbers of what
+        # follows.
         noise |= {"apply": uniform(generator, n, 2), "flip": uniform(generator, n, 2)}
         start = uniform(generator, n)
         noise |= {"start": start} if self.crops else {}
@@ -323,7 +343,8 @@ class EcgView:
 
 @dataclass(frozen=True)
 class CmrView:
-    """Resize, colour jitter, and flip, rotation and crop as one look-up: one augmented view of CMR frames.
+    """Resize, colour jitter, and flip, rotation and crop as one look-up: one augmented view of CMR
+    frames.
 
     Attributes:
         side: pixels of the result's side.

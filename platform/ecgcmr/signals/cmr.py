@@ -1,8 +1,10 @@
-"""From a short-axis cine stack to the three-channel image that a network reads: end-systole, mid-phase, end-diastole.
+"""From a short-axis cine stack to the three-channel image that a network reads: end-systole,
+mid-phase, end-diastole.
 
-One idea: `select` takes the middle slice and finds the three phases, `prepare_frames` scales them together, cuts the heart
-out and brings it to 210 × 210; both are pure. The paper cut by hand, its authors' code with one box for all; here the box
-follows the segmentation or, without one, what moves, or is theirs on request. Nothing is segmented here, no file is read.
+One idea: `select` takes the middle slice and finds the three phases, `prepare_frames` scales them
+together, cuts the heart out and brings it to 210 × 210; both are pure. The paper cut by hand, its
+authors' code with one box for all; here the box follows the segmentation or, without one, what
+moves, or is theirs on request. Nothing is segmented here, no file is read.
 """
 
 from collections.abc import Iterator
@@ -22,15 +24,18 @@ FRAMES = ("ES", "mid", "ED")
 LEAST_SLICES = 8  # the authors drop stacks of 7 slices and fewer
 LEAST_SIDE = 16  # pixels
 PERCENTILES = (1.0, 99.0)
-# The authors' box in a 210-pixel image. UK Biobank's pixels are 1.8 mm (Petersen et al. 2016), so it is 140 mm wide.
+# The authors' box in a 210-pixel image. UK Biobank's pixels are 1.8 mm (Petersen et al. 2016), so
+# it is 140 mm wide.
 FIXED_TOP, FIXED_LEFT, FIXED_SIDE = 44, 68, 78
 PIXEL_MM = (0.2, 5.0)  # beyond, the header states no size of a cine's pixels
 SLICE_MM = (1.0, 50.0)  # likewise the distance of slices; UK Biobank's are 10 mm apart
 INTENSITY = 1e9  # likewise pixels; beyond, their differences are lost in single precision
 MISSING_LIMIT = 0.05  # share of pixels that are no number
-ALIKE = 0.5  # least correlation of a phase with the median over the cycle; 0.97 in the Sunnybrook stacks
+# Least correlation of a phase with the median over the cycle; 0.97 in the Sunnybrook stacks.
+ALIKE = 0.5
 HEART_MM = 140.0
-POOL_MM = 40.0  # radius around the heart's centre in which the blood is counted: both ventricles, little else
+# Radius around the heart's centre in which the blood is counted: both ventricles, little else.
+POOL_MM = 40.0
 PLATEAU = 0.05
 PRIOR_MM = 60.0  # the heart lies near the middle of the field: standard deviation of that belief
 COARSE = 4  # pixels per block in which motion is seen; a heart is 60 pixels wide
@@ -38,13 +43,16 @@ CROPS = ("heart", "fixed", "none")
 BLOOD = 1  # label of the left ventricle's cavity
 LEAST_BLOOD = 10  # pixels of it that make a phase segmented
 
-DIGITS = 4  # of a pixel's side in mm: DICOM and NIfTI state one spacing to different digits, and images are compared by hash
+# Of a pixel's side in mm: DICOM and NIfTI state one spacing to different digits, and images are
+# compared by hash.
+DIGITS = 4
 
 RECIPE: dict[str, object] = {
     "frames": list(FRAMES),
     "slice": "Z // 2 of at least 8",
     "ed": "phase 0",
-    "es": "least segmented LV; else as named; else first phase within 5 % of the least blood, middle three slices",
+    "es": "least segmented LV; else as named; else first phase within 5 % of the least blood, "
+    "middle three slices",
     "mid": "ES // 2",
     "percentiles": list(PERCENTILES),  # of every second row and column
     "scale": "min-max of the three frames together, before the crop",
@@ -135,8 +143,8 @@ def prepare(stack: Stack, crop: str = "heart") -> tuple[np.ndarray, tuple[str, .
         uint8 (3, 210, 210), frames ES, mid, ED; and what was settled, in words.
 
     Raises:
-        Excluded: too few slices, sizes or pixels beyond what a cine has, a phase of the middle slices that shows something
-            else than the others, or nothing moves there.
+        Excluded: too few slices, sizes or pixels beyond what a cine has, a phase of the middle
+            slices that shows something else than the others, or nothing moves there.
     """
     frames, bad = _plausible(stack)
     selection, how = _chosen(stack, frames)
@@ -210,7 +218,9 @@ def _plausible(stack: Stack) -> tuple[np.ndarray, bool]:
 
 
 def _alike(cycle: np.ndarray) -> float:
-    """The least correlation of a phase of one slice, (phases, height, width), with the median over the cycle."""
+    """The least correlation of a phase of one slice, (phases, height, width), with the median over
+    the cycle.
+    """
     pixels = cycle[:, ::2, ::2].reshape(len(cycle), -1).astype(np.float64)
     pixels = np.vstack([pixels, np.median(pixels, axis=0)])
     pixels -= pixels.mean(1, keepdims=True)
@@ -220,7 +230,8 @@ def _alike(cycle: np.ndarray) -> float:
 
 
 def end_systole(masks: np.ndarray, masked: tuple[int, ...]) -> int | None:
-    """The segmented phase with the least left-ventricular cavity; None if fewer than two are, or the first has the least.
+    """The segmented phase with the least left-ventricular cavity; None if fewer than two are, or
+    the first has the least.
 
     Args:
         masks: (slices, phases, height, width) labels, 1 the LV cavity.
@@ -235,7 +246,9 @@ def end_systole(masks: np.ndarray, masked: tuple[int, ...]) -> int | None:
 
 
 def middle_of(masks: np.ndarray, slice_: int) -> tuple[float, float] | None:
-    """The centre of the box around all that is labelled in a slice over the cycle, (row, column); None without labels."""
+    """The centre of the box around all that is labelled in a slice over the cycle, (row, column);
+    None without labels.
+    """
     labelled = masks[slice_].any(0)
     if not labelled.any():
         return None
@@ -248,11 +261,12 @@ def select(
 ) -> Phases:
     """Choose slice and phases.
 
-    The slice is Z // 2. ED is phase 0, the R wave's. Where ES is not known beforehand, it is the first phase in which the
-    least blood is seen, to a twentieth of the stroke (a failing heart stays small for several phases): pixels brighter than
-    Otsu's threshold within 40 mm of the heart's centre, summed over the middle three slices and three neighbouring phases,
-    in the first four fifths of the cycle. The mid-phase is ES // 2. On the three Sunnybrook stacks ES is the experts' phase
-    or the next.
+    The slice is Z // 2. ED is phase 0, the R wave's. Where ES is not known beforehand, it is the
+    first phase in which the least blood is seen, to a twentieth of the stroke (a failing heart
+    stays small for several phases): pixels brighter than Otsu's threshold within 40 mm of the
+    heart's centre, summed over the middle three slices and three neighbouring phases, in the first
+    four fifths of the cycle. The mid-phase is ES // 2. On the three Sunnybrook stacks ES is the
+    experts' phase or the next.
 
     Args:
         frames: (slices, phases, height, width), finite.
@@ -262,7 +276,8 @@ def select(
     Raises:
         Excluded: 7 slices or fewer, fewer than 5 phases of which none is known as ES, or no motion.
 
-    Source: slice and mid-phase from the authors' notebooks (facts/field.md §1.2); the ES rule is ours.
+    Source: slice and mid-phase from the authors' notebooks (facts/field.md §1.2); the ES rule is
+    ours.
     """
     if frames.shape[0] < LEAST_SLICES:
         raise Excluded("too few slices: 7 or fewer")
@@ -303,8 +318,9 @@ def prepare_frames(
 
     Args:
         frames: (3, height, width) ES, mid, ED; any intensities, finite.
-        crop: "heart": a box of 140 mm (78 pixels without spacing) around the heart, zero outside the image; "fixed": the
-            authors' box after padding or cutting to 210 × 210; "none": only that.
+        crop: "heart": a box of 140 mm (78 pixels without spacing) around the heart, zero outside
+            the image; "fixed": the authors' box after padding or cutting to 210 × 210; "none": only
+            that.
         spacing_mm: of rows and columns, if known.
         cycle: (phases, height, width) from which the motion is seen; the three frames by default.
         middle: (row, column) of the heart's centre, if known; else `centre` of the motion.
@@ -336,10 +352,11 @@ def prepare_frames(
 def centre(motion: np.ndarray, spacing_mm: tuple[float, float]) -> tuple[float, float]:
     """Find the heart: where the image changes over the cycle, as (row, column) in pixels.
 
-    Starts at the liveliest 40-mm neighbourhood near the image's middle (vessels of the chest wall and the stomach move as
-    well, further out), then goes to the weighted mean of the motion within 60 mm, three times. The weight is the motion
-    above its noise, cut off early: how much a pixel moves says less than that it moves. Against the left ventricle as
-    drawn by hand on the three Sunnybrook stacks the result is 4 to 17 mm off, towards the right one.
+    Starts at the liveliest 40-mm neighbourhood near the image's middle (vessels of the chest wall
+    and the stomach move as well, further out), then goes to the weighted mean of the motion within
+    60 mm, three times. The weight is the motion above its noise, cut off early: how much a pixel
+    moves says less than that it moves. Against the left ventricle as drawn by hand on the three
+    Sunnybrook stacks the result is 4 to 17 mm off, towards the right one.
 
     Args:
         motion: (height, width) standard deviation over the phases.
@@ -372,7 +389,9 @@ def centre(motion: np.ndarray, spacing_mm: tuple[float, float]) -> tuple[float, 
 
 
 def otsu(values: np.ndarray) -> float:
-    """The threshold that parts values into two classes of least variance within (Otsu 1979), over 128 bins."""
+    """The threshold that parts values into two classes of least variance within (Otsu 1979), over
+    128 bins.
+    """
     counts, edges = np.histogram(values, bins=128)
     middles = (edges[:-1] + edges[1:]) / 2
     below, above = counts.cumsum(), counts.sum() - counts.cumsum()
@@ -382,7 +401,9 @@ def otsu(values: np.ndarray) -> float:
 
 
 def _window(frames: np.ndarray) -> tuple[float, float]:
-    """The 1st and the 99th percentile over every second row and column of all frames: 0.5 ms instead of 2."""
+    """The 1st and the 99th percentile over every second row and column of all frames: 0.5 ms
+    instead of 2.
+    """
     pixels = frames[:, ::2, ::2]
     at = tuple(round(q / 100 * (pixels.size - 1)) for q in PERCENTILES)
     sorted_pixels = np.partition(pixels.ravel(), at)
@@ -400,7 +421,9 @@ def _disc(
 
 
 def _box_sum(image: np.ndarray, reach: list[int]) -> np.ndarray:
-    """The sum over a box of ± `reach` rows and columns around each pixel; the image ends in zeros."""
+    """The sum over a box of ± `reach` rows and columns around each pixel; the image ends in
+    zeros.
+    """
     for axis, n in enumerate(reach):
         total = np.cumsum(np.insert(image, 0, 0, axis=axis), axis=axis)
         at = np.arange(image.shape[axis])
@@ -413,7 +436,9 @@ def _box_sum(image: np.ndarray, reach: list[int]) -> np.ndarray:
 def _resize(
     frames: np.ndarray, window: tuple[float, float], box: list[tuple[float, float]]
 ) -> np.ndarray:
-    """Cut a box, (start, length) of rows and of columns, map the window to 0..255 and resize; 0 outside the image."""
+    """Cut a box, (start, length) of rows and of columns, map the window to 0..255 and resize; 0
+    outside the image.
+    """
     (rows, down), (columns, across) = (_weights(n, *part) for n, part in zip(frames.shape[1:], box))
     low, high = window
     if high <= low:
@@ -423,7 +448,9 @@ def _resize(
 
 
 def _weights(n: int, start: float, length: float) -> tuple[slice, np.ndarray]:
-    """The pixels that are needed of n, and bilinear weights (210, needed): new centres lie evenly in start … + length."""
+    """The pixels that are needed of n, and bilinear weights (210, needed): new centres lie evenly
+    in start … + length.
+    """
     scale = length / SIZE
     reach = max(1.0, scale)  # a shrinking triangle must cover what falls between the new pixels
     at = start + (np.arange(SIZE) + 0.5) * scale - 0.5

@@ -1,8 +1,9 @@
 """From a 12-lead ECG in any order, rate and length to the array that a network reads.
 
-One idea: `settle` makes recordings comparable (leads, rate, 10 s) and refuses what it cannot make so, `quality` says what
-makes a recording unfit, `clean` is the paper's cleaning, and `normalise`, the only step in torch, runs on the device on
-whole batches, because shards keep millivolts. This module does not read files.
+One idea: `settle` makes recordings comparable (leads, rate, 10 s) and refuses what it cannot make
+so, `quality` says what makes a recording unfit, `clean` is the paper's cleaning, and `normalise`,
+the only step in torch, runs on the device on whole batches, because shards keep millivolts. This
+module does not read files.
 """
 
 import re
@@ -37,8 +38,8 @@ ROUNDS = 5
 MISSING_LIMIT = 0.05
 FLAT_MV = 0.01  # two steps of a 5 µV converter in most of the time: no electrode
 BLANK_MV = 1e-3  # of a stored lead
-# `amplitude` of the 224 CinC recordings with their true gains is 0.36–2.2 mV, paced ones included; a gain that is wrong by
-# a factor of 5 or more leaves this range except by chance.
+# `amplitude` of the 224 CinC recordings with their true gains is 0.36–2.2 mV, paced ones included;
+# a gain that is wrong by a factor of 5 or more leaves this range except by chance.
 AMPLITUDE_MV = (0.15, 4.0)
 SATURATED_SAMPLES = 25  # 50 ms at one extreme value; an R peak's top lasts under 10 ms
 SATURATED_MV = 1.0
@@ -74,7 +75,8 @@ RECIPE: dict[str, object] = {
 }
 
 _NAMES = {lead.upper(): lead for lead in LEADS}
-# Limb leads as left + a·I + b·II = 0: Einthoven's law and Goldberger's three (rows of I, II, III, aVR, aVL, aVF).
+# Limb leads as left + a·I + b·II = 0: Einthoven's law and Goldberger's three (rows of I, II, III,
+# aVR, aVL, aVF).
 _LAWS = np.array(
     [
         [1.0, -1.0, 1.0, 0.0, 0.0, 0.0],
@@ -83,7 +85,8 @@ _LAWS = np.array(
         [0.0, -0.5, -0.5, 0.0, 0.0, 1.0],
     ]
 )
-# Two rows of which one exchange would restore the laws: a file with wrong names, not electrodes on wrong limbs.
+# Two rows of which one exchange would restore the laws: a file with wrong names, not electrodes on
+# wrong limbs.
 _EXCHANGES = tuple((a, b) for a in range(6) for b in range(a + 1, 6))
 _FROM_I_II = {"III": (-1.0, 1.0), "aVR": (-0.5, -0.5), "aVL": (1.0, -0.5), "aVF": (-0.5, 1.0)}
 
@@ -118,7 +121,9 @@ def recipe(options: Options) -> dict[str, object]:
 
 
 def lead_name(name: str) -> str | None:
-    """Say which of the twelve leads a name means, or None: any case, prefixes as in `MDC_ECG_LEAD_aVR`, `ECG II`, `DI`."""
+    """Say which of the twelve leads a name means, or None: any case, prefixes as in
+    `MDC_ECG_LEAD_aVR`, `ECG II`, `DI`.
+    """
     word = re.sub(r"[^A-Z0-9]", "", name.upper())
     word = re.sub(r"^(MDC)?(ECG)?(LEAD)?", "", word)
     word = re.sub(
@@ -131,8 +136,9 @@ def lead_name(name: str) -> str | None:
 def settle(signal: np.ndarray, rate_hz: float, leads: tuple[str, ...]) -> np.ndarray:
     """Bring a recording to twelve leads in standard order, 500 Hz and its first 10 s.
 
-    III, aVR, aVL and aVF are derived from I and II where absent (III = II − I, aVR = −(I + II)/2, aVL = I − II/2,
-    aVF = II − I/2); other leads of the file are dropped. Samples between new ones are filtered against aliasing.
+    III, aVR, aVL and aVF are derived from I and II where absent (III = II − I, aVR = −(I + II)/2,
+    aVL = I − II/2, aVF = II − I/2); other leads of the file are dropped. Samples between new ones
+    are filtered against aliasing.
 
     Args:
         signal: (leads, samples), mV; NaN marks a missing sample and stays.
@@ -143,7 +149,8 @@ def settle(signal: np.ndarray, rate_hz: float, leads: tuple[str, ...]) -> np.nda
         (12, 5000) float32, mV.
 
     Raises:
-        Excluded: a lead is absent or there twice, the rate is none or implausible, or the recording is shorter than 10 s.
+        Excluded: a lead is absent or there twice, the rate is none or implausible, or the recording
+            is shorter than 10 s.
     """
     if not np.isfinite(rate_hz) or rate_hz <= 0:
         raise Excluded("sampling rate unknown")
@@ -160,7 +167,9 @@ def settle(signal: np.ndarray, rate_hz: float, leads: tuple[str, ...]) -> np.nda
 
 
 def repairs(samples: int, rate_hz: float, leads: tuple[str, ...]) -> tuple[str, ...]:
-    """Say in words what `settle` changes on a recording of so many samples; empty for the standard form."""
+    """Say in words what `settle` changes on a recording of so many samples; empty for the standard
+    form.
+    """
     standard_names = [lead_name(lead) for lead in leads]
     derived_leads = [lead for lead in LEADS if lead not in standard_names]
     words = []
@@ -186,7 +195,8 @@ def prepare(
         signal: (leads, samples), mV.
         rate_hz: samples per second.
         leads: the name of each row.
-        cleaned: whether it was cleaned before; estimated again, the baseline of a clean signal is not zero.
+        cleaned: whether it was cleaned before; estimated again, the baseline of a clean signal is
+            not zero.
 
     Returns:
         (12, 5000) float32, mV, cleaned; and what was changed, in words.
@@ -250,7 +260,9 @@ def _twelve(signal: np.ndarray, leads: tuple[str, ...]) -> np.ndarray:
 
 
 def _resample(signal: np.ndarray, rate_hz: float) -> np.ndarray:
-    """Resample to 500 Hz; a missing sample stays missing instead of spreading over the filter's length."""
+    """Resample to 500 Hz; a missing sample stays missing instead of spreading over the filter's
+    length.
+    """
     ratio = Fraction(RATE_HZ / rate_hz).limit_denominator(
         10_000
     )  # off by less than 1 µs after 10 s
@@ -267,7 +279,8 @@ def _resample(signal: np.ndarray, rate_hz: float) -> np.ndarray:
 
 
 def clean(ecg: np.ndarray) -> np.ndarray:
-    """Clean one record: NaN to 0, clip to ±4 standard deviations of the whole record, subtract the baseline.
+    """Clean one record: NaN to 0, clip to ±4 standard deviations of the whole record, subtract the
+    baseline.
 
     Args:
         ecg: (12, samples), mV at 500 Hz.
@@ -275,8 +288,8 @@ def clean(ecg: np.ndarray) -> np.ndarray:
     Returns:
         (12, samples) float32, mV.
 
-    Source: order and constants of the authors' utils/preprocessing.py (facts/authors-code.md §2.8). The mean is not
-    removed before clipping; the standard deviation is one number over all leads.
+    Source: order and constants of the authors' utils/preprocessing.py (facts/authors-code.md §2.8).
+    The mean is not removed before clipping; the standard deviation is one number over all leads.
     """
     finite = np.nan_to_num(np.asarray(ecg, dtype=np.float64), posinf=0, neginf=0)
     limit = CLIP_SD * finite.std()
@@ -286,13 +299,16 @@ def clean(ecg: np.ndarray) -> np.ndarray:
 def remove_baseline(ecg: np.ndarray) -> np.ndarray:
     """Subtract the slow drift of each lead, estimated by asymmetric least squares.
 
-        z = argmin Σᵢ wᵢ (yᵢ − zᵢ)² + λ Σᵢ (Δ²zᵢ)²,   w = p where y > z, else 1 − p;  5 rounds from w = 1
+        z = argmin Σᵢ wᵢ (yᵢ − zᵢ)² + λ Σᵢ (Δ²zᵢ)²
+        w = p where y > z, else 1 − p;  5 rounds from w = 1
 
-    The matrix diag(w) + λ D'D is symmetric with five bands. The first round is the same for every lead and is factorised
-    once; the others are solved lead by lead, which keeps a system inside a core's cache.
+    The matrix diag(w) + λ D'D is symmetric with five bands. The first round is the same for every
+    lead and is factorised once; the others are solved lead by lead, which keeps a system inside a
+    core's cache.
 
     Args:
-        ecg: (leads, samples) float64 mV, finite. At 500 Hz, λ = 1e7 halves a sine of 1.2 Hz and removes one of 0.3 Hz.
+        ecg: (leads, samples) float64 mV, finite. At 500 Hz, λ = 1e7 halves a sine of 1.2 Hz and
+            removes one of 0.3 Hz.
 
     Returns:
         mV, same shape.
@@ -300,7 +316,8 @@ def remove_baseline(ecg: np.ndarray) -> np.ndarray:
     Raises:
         ValueError: fewer than five samples, NaN or infinity.
 
-    Source: Eilers & Boelens 2005; λ, p and rounds from the authors' utils/preprocessing.py. The paper cites airPLS [40].
+    Source: Eilers & Boelens 2005; λ, p and rounds from the authors' utils/preprocessing.py. The
+    paper cites airPLS [40].
     """
     if ecg.shape[-1] < 5 or not np.isfinite(ecg).all():
         raise ValueError("the baseline needs at least five samples, all of them finite")
@@ -312,7 +329,8 @@ def remove_baseline(ecg: np.ndarray) -> np.ndarray:
 
 def _refine(y: np.ndarray, z: np.ndarray, bands: np.ndarray) -> np.ndarray:
     for _ in range(ROUNDS - 1):
-        # A tie gets 1 − p; the authors' code gives it 0, which makes the system of an all-zero lead singular.
+        # A tie gets 1 − p; the authors' code gives it 0, which makes the system of an all-zero lead
+        # singular.
         weight = np.where(y > z, ASYMMETRY, 1 - ASYMMETRY)
         system = bands.copy(order="F")  # LAPACK's order: it would copy any other
         system[0] += weight
@@ -324,7 +342,9 @@ def _refine(y: np.ndarray, z: np.ndarray, bands: np.ndarray) -> np.ndarray:
 
 @lru_cache(maxsize=8)
 def _smoother(n: int) -> tuple[np.ndarray, np.ndarray]:
-    """The lower bands of λ D'D for second differences D of n samples, (3, n), and the Cholesky factor of 1 + λ D'D."""
+    """The lower bands of λ D'D for second differences D of n samples, (3, n), and the Cholesky
+    factor of 1 + λ D'D.
+    """
     bands = np.zeros((3, n), order="F")
     bands[0] = 6
     bands[0, [1, -2]] = 5
@@ -339,7 +359,8 @@ def _smoother(n: int) -> tuple[np.ndarray, np.ndarray]:
 def normalise(x: Tensor) -> Tensor:
     """Standardise the Einthoven, Goldberger and Wilson leads apart, each record for itself.
 
-        x ← (x − μ_g) / √(σ_g² + 1e-12),   μ_g, σ_g² over the leads of group g and time; population variance
+        x ← (x − μ_g) / √(σ_g² + 1e-12),
+        μ_g, σ_g² over the leads of group g and time; population variance
 
     Args:
         x: (..., 12, time), mV, any floating type.
@@ -354,7 +375,9 @@ def normalise(x: Tensor) -> Tensor:
 
 
 def to_model(recordings: Tensor, dtype: torch.dtype) -> Tensor:
-    """What a network reads of stored ECGs, (n, 12, 5000) mV: `normalise`d in float32 at least, then of that dtype."""
+    """What a network reads of stored ECGs, (n, 12, 5000) mV: `normalise`d in float32 at least, then
+    of that dtype.
+    """
     return normalise(recordings).to(dtype)
 
 
@@ -364,13 +387,16 @@ def _standardise(x: Tensor) -> Tensor:
 
 
 def einthoven(ecg: np.ndarray) -> float:
-    """Measure how far the limb leads are from Einthoven's and Goldberger's laws; 0 = held, 1 = as large as the ECG.
+    """Measure how far the limb leads are from Einthoven's and Goldberger's laws; 0 = held, 1 = as
+    large as the ECG.
 
-        r = max over laws of median |Δ law| / mean(|ΔI|, |ΔII|, |ΔIII|),   over the steepest fifth of all samples
+        r = max over laws of median |Δ law| / mean(|ΔI|, |ΔII|, |ΔIII|),
+        over the steepest fifth of all samples
 
-    The laws are III = II − I, aVR = −(I + II)/2, aVL = (I − III)/2, aVF = (II + III)/2. First differences, because the
-    baseline is estimated per lead and leaves slow violations; the steepest samples, because elsewhere rounding dominates;
-    the median, because clipped peaks break the laws on a minority of them.
+    The laws are III = II − I, aVR = −(I + II)/2, aVL = (I − III)/2, aVF = (II + III)/2. First
+    differences, because the baseline is estimated per lead and leaves slow violations; the steepest
+    samples, because elsewhere rounding dominates; the median, because clipped peaks break the laws
+    on a minority of them.
 
     Args:
         ecg: (12, samples), mV, raw or cleaned; NaN counts as 0.
@@ -387,13 +413,16 @@ def einthoven(ecg: np.ndarray) -> float:
 
 
 def worst_einthoven(ecg: np.ndarray) -> float:
-    """Measure `einthoven` in each second and give the worst: leads that slip out of step late leave the whole lawful.
+    """Measure `einthoven` in each second and give the worst: leads that slip out of step late leave
+    the whole lawful.
 
-        r = max over seconds and laws of median (|Δ law| / max(size, typical size)),   over the second's steepest fifth
+        r = max over seconds and laws of median (|Δ law| / max(size, typical size)),
+        over the second's steepest fifth
 
-    where size = mean(|ΔI|, |ΔII|, |ΔIII|), and the typical one is the median over the steepest fifth of the record: a second
-    between two beats is held against the beats, not against its rounding. Of the 223 fit CinC recordings, with all leads
-    moved by one row somewhere after 5.2 s, `einthoven` finds under 4 % and this all.
+    where size = mean(|ΔI|, |ΔII|, |ΔIII|), and the typical one is the median over the steepest
+    fifth of the record: a second between two beats is held against the beats, not against its
+    rounding. Of the 223 fit CinC recordings, with all leads moved by one row somewhere after 5.2 s,
+    `einthoven` finds under 4 % and this all.
 
     Args:
         ecg: (12, samples), mV at 500 Hz, raw; NaN counts as 0.
@@ -417,10 +446,11 @@ def worst_einthoven(ecg: np.ndarray) -> float:
 
 
 def amplitude(signal: np.ndarray, rate_hz: float = RATE_HZ) -> float:
-    """The height of a beat: 1st to 99th percentile in windows of 2 s, median over windows and over leads that are not flat.
+    """The height of a beat: 1st to 99th percentile in windows of 2 s, median over windows and over
+    leads that are not flat.
 
-    Two seconds hold a beat down to 30 per minute; the percentiles pass over 20 ms at either end, so that the spikes of a
-    pacemaker (10 mV, 10 ms) do not count.
+    Two seconds hold a beat down to 30 per minute; the percentiles pass over 20 ms at either end, so
+    that the spikes of a pacemaker (10 mV, 10 ms) do not count.
 
     Args:
         signal: (leads, samples), any unit.
@@ -434,7 +464,9 @@ def amplitude(signal: np.ndarray, rate_hz: float = RATE_HZ) -> float:
 
 
 def _heights(signal: np.ndarray, rate_hz: float = RATE_HZ) -> tuple[np.ndarray, np.ndarray]:
-    """The height of each lead's beats as `amplitude` measures it, and whether the lead moves at all."""
+    """The height of each lead's beats as `amplitude` measures it, and whether the lead moves at
+    all.
+    """
     width = max(1, min(int(2 * rate_hz), signal.shape[1]))
     windows = np.nan_to_num(signal[:, : signal.shape[1] // width * width]).reshape(
         len(signal), -1, width
@@ -450,10 +482,12 @@ def quality(signal: np.ndarray) -> list[str]:
         signal: (12, 5000), mV, before cleaning (clipping hides saturation and wrong gains).
 
     Returns:
-        Reasons in stable words: missing samples, flat lead, two leads with one signal, implausible amplitude, saturated,
-        Einthoven's law violated (and by which two leads' exchange, where one exchange restores it).
+        Reasons in stable words: missing samples, flat lead, two leads with one signal, implausible
+        amplitude, saturated, Einthoven's law violated (and by which two leads' exchange, where one
+        exchange restores it).
 
-    Electrodes on the wrong limbs or ribs keep the laws and can only be suspected: `quality_flags.reversal`.
+    Electrodes on the wrong limbs or ribs keep the laws and can only be suspected:
+    `quality_flags.reversal`.
     """
     finite = np.nan_to_num(signal)
     faults = {
@@ -473,7 +507,9 @@ def quality(signal: np.ndarray) -> list[str]:
 
 
 def faults(stored_ecg: np.ndarray) -> Iterator[str]:
-    """What is wrong with a stored ECG, (12, 5000) float16 mV; limits are wide, and catch wrong units and swapped leads."""
+    """What is wrong with a stored ECG, (12, 5000) float16 mV; limits are wide, and catch wrong
+    units and swapped leads.
+    """
     signal = stored_ecg.astype(np.float32)
     if not np.isfinite(signal).all():
         lead, sample = np.argwhere(~np.isfinite(signal))[0]
@@ -481,7 +517,8 @@ def faults(stored_ecg: np.ndarray) -> Iterator[str]:
         return
     highest = np.abs(signal).max(axis=1)
     if highest.max() > PEAK_MV:
-        yield f"lead {LEADS[highest.argmax()]} reaches {highest.max():.0f} mV, more than {PEAK_MV:.0f}"
+        name = LEADS[highest.argmax()]
+        yield f"lead {name} reaches {highest.max():.0f} mV, more than {PEAK_MV:.0f}"
     span = np.ptp(signal, axis=1)
     if span.min() < BLANK_MV:
         yield f"lead {LEADS[span.argmin()]} is flat"
@@ -490,7 +527,8 @@ def faults(stored_ecg: np.ndarray) -> Iterator[str]:
 
 
 def exchanged(signal: np.ndarray) -> str:
-    """Say which two limb leads of a settled recording bear each other's names: `: aVL and aVF exchanged`, or nothing.
+    """Say which two limb leads of a settled recording bear each other's names: `: aVL and aVF
+    exchanged`, or nothing.
 
     One exchange at most restores the laws; where none does, another fault broke them.
     """
@@ -510,7 +548,9 @@ def _repeated(signal: np.ndarray) -> bool:
 
 
 def _absurd(signal: np.ndarray) -> bool:
-    """Whether one lead is where no electrode can be, however plausible the others are: a unit or gain of its own."""
+    """Whether one lead is where no electrode can be, however plausible the others are: a unit or
+    gain of its own.
+    """
     signal = signal.astype(np.float64)
     limit = CLIP_SD * signal.std()
     span = np.ptp(np.clip(signal, -limit, limit), axis=1).max()

@@ -1,8 +1,10 @@
-"""Phenotypes of the ventricles from a segmented short-axis stack: volumes, function, mass and wall thickness.
+"""Phenotypes of the ventricles from a segmented short-axis stack: volumes, function, mass and wall
+thickness.
 
-One idea: what a stack cannot give is absent, never 0 and never a guess. A volume is a count of voxels; a wall is as thick
-as the way from a point of the endocardial contour to the nearest of the epicardial one; its segment follows from the angle
-to the septum. Labels are ukbb_cardiac's: 1 LV cavity, 2 LV myocardium, 3 RV cavity. Names and units are those of `tasks`.
+One idea: what a stack cannot give is absent, never 0 and never a guess. A volume is a count of
+voxels; a wall is as thick as the way from a point of the endocardial contour to the nearest of the
+epicardial one; its segment follows from the angle to the septum. Labels are ukbb_cardiac's: 1 LV
+cavity, 2 LV myocardium, 3 RV cavity. Names and units are those of `tasks`.
 """
 
 import numpy as np
@@ -26,19 +28,21 @@ def measure(
 ) -> dict[str, float]:
     """Every phenotype that two segmented phases give.
 
-        EDV, ESV = voxels · volume;   SV = EDV − ESV;   EF = 100 SV / EDV;   CO = SV · rate / 1000;   LVM = 1.05 · muscle
+        EDV, ESV = voxels · volume;   SV = EDV − ESV;   EF = 100 SV / EDV;   CO = SV · rate / 1000;
+        LVM = 1.05 · muscle
 
     Args:
-        ed, es: (slices, height, width) labels at end-diastole and end-systole, slices from base to apex; `es` may lack.
+        ed, es: (slices, height, width) labels at end-diastole and end-systole, slices from base to
+            apex; `es` may lack.
         spacing_mm: distance of slices, rows and columns.
         heart_rate: beats per minute, for the cardiac output.
-        from_apex: whether rows and columns are seen from the apex, as scanners show them; None if it is not known, and
-            then no segment can be told from its mirror image.
+        from_apex: whether rows and columns are seen from the apex, as scanners show them; None if
+            it is not known, and then no segment can be told from its mirror image.
 
     Returns:
-        Name -> mL, %, L/min, g or mm. A ventricle with a slice missing, or larger at end-systole than at end-diastole, has
-        no values, and without the left one there are none; neither where muscle does not surround the cavity, since other
-        orders of labels are common.
+        Name -> mL, %, L/min, g or mm. A ventricle with a slice missing, or larger at end-systole
+        than at end-diastole, has no values, and without the left one there are none; neither where
+        muscle does not surround the cavity, since other orders of labels are common.
 
     Source: definitions of ukbb_cardiac (Bai et al. 2018, 2020), in our own code.
     """
@@ -60,8 +64,8 @@ def heart_rate(trigger_ms: np.ndarray | None) -> float | None:
     """Beats per minute, taking the phases to fill one heartbeat; None if that is not plausible.
 
     Args:
-        trigger_ms: (phases,) times after the R wave. A prospectively triggered cine ends before the next R wave: the rate
-            is then some 10 % too high. ukbb_cardiac reckons alike.
+        trigger_ms: (phases,) times after the R wave. A prospectively triggered cine ends before the
+            next R wave: the rate is then some 10 % too high. ukbb_cardiac reckons alike.
     """
     if trigger_ms is None or len(trigger_ms) < 2:
         return None
@@ -72,12 +76,14 @@ def heart_rate(trigger_ms: np.ndarray | None) -> float | None:
 def wall_thickness(
     ed: np.ndarray, spacing_mm: tuple[float, float, float], from_apex: bool | None = None
 ) -> dict[str, float]:
-    """Mean thickness of the LV wall by 16 AHA segments (`WT_AHA_1` … 16) and of all of it (`WT_Global`), mm.
+    """Mean thickness of the LV wall by 16 AHA segments (`WT_AHA_1` … 16) and of all of it
+    (`WT_Global`), mm.
 
-    The slices with cavity and muscle fall into three thirds, basal, mid and apical. In each whose muscle closes around the
-    cavity, the thickness at a point of the endocardial contour is its distance to the nearest point of the epicardial one.
-    The angle is counted from the anterior wall over the septum; the middle between the two insertions of the right
-    ventricle in the middle slice is 90°. Basal and mid segments take 60° each, apical ones 90°, the first around 0°.
+    The slices with cavity and muscle fall into three thirds, basal, mid and apical. In each whose
+    muscle closes around the cavity, the thickness at a point of the endocardial contour is its
+    distance to the nearest point of the epicardial one. The angle is counted from the anterior wall
+    over the septum; the middle between the two insertions of the right ventricle in the middle
+    slice is 90°. Basal and mid segments take 60° each, apical ones 90°, the first around 0°.
 
     Args:
         ed: (slices, height, width) labels, base to apex.
@@ -85,8 +91,9 @@ def wall_thickness(
         from_apex: as in `measure`.
 
     Returns:
-        Nothing without 6 adjoining slices; no segments without a right ventricle beside the middle slice, without
-        `from_apex`, or where the first third is narrower than the last, so that base and apex are in doubt.
+        Nothing without 6 adjoining slices; no segments without a right ventricle beside the middle
+        slice, without `from_apex`, or where the first third is narrower than the last, so that base
+        and apex are in doubt.
 
     Source: Cerqueira et al. 2002 (segments), ukbb_cardiac (thirds, direction of the septum).
     """
@@ -116,7 +123,8 @@ def wall_thickness(
         return {}
     out = {"WT_Global": float(mm.mean())}
     if septum is not None:
-        # As seen from the apex, the anterior wall lies clockwise of the septum; our angles run clockwise.
+        # As seen from the apex, the anterior wall lies clockwise of the septum; our angles run
+        # clockwise.
         turn = np.concatenate(angles) - septum
         segments = _segment(90 - turn if from_apex else 90 + turn, third)
         out |= {
@@ -128,9 +136,11 @@ def wall_thickness(
 
 
 def contour(mask: np.ndarray) -> np.ndarray:
-    """Points on the border of a mask, (n, 2) row and column: where the softened mask crosses one half.
+    """Points on the border of a mask, (n, 2) row and column: where the softened mask crosses one
+    half.
 
-    Softening takes away the stairs of the pixels, which would bring two borders nearer to one another than they are.
+    Softening takes away the stairs of the pixels, which would bring two borders nearer to one
+    another than they are.
     """
     soft = np.pad(mask.astype(np.float64), 2)
     for axis in (0, 1):
@@ -176,7 +186,9 @@ def _volume(labels: np.ndarray, label: int, voxel: float) -> float | None:
 
 
 def _enclosed(labels: np.ndarray) -> bool:
-    """Whether most of the cavity's border is muscle: not so if the right ventricle is the one called 1, as in ACDC."""
+    """Whether most of the cavity's border is muscle: not so if the right ventricle is the one
+    called 1, as in ACDC.
+    """
     border = muscle = 0
     for axis in (1, 2):
         a, b = (np.moveaxis(labels, axis, 0)[part] for part in (slice(1, None), slice(None, -1)))
@@ -187,12 +199,16 @@ def _enclosed(labels: np.ndarray) -> bool:
 
 
 def _closed(cavity: np.ndarray, labels: np.ndarray) -> bool:
-    """Whether every neighbour of the cavity is muscle; at the outflow tract the wall is open and has no thickness."""
+    """Whether every neighbour of the cavity is muscle; at the outflow tract the wall is open and
+    has no thickness.
+    """
     return bool((labels[_grown(cavity) & ~cavity] == MUSCLE).all())
 
 
 def _piece(mask: np.ndarray) -> np.ndarray:
-    """The connected part of a mask around its middle, holes filled; stray pixels elsewhere are left out."""
+    """The connected part of a mask around its middle, holes filled; stray pixels elsewhere are left
+    out.
+    """
     pixels = np.argwhere(mask)
     nearest = pixels[np.linalg.norm(pixels - pixels.mean(0), axis=1).argmin()]
     around = np.pad(~_flood(tuple(nearest), mask), 1, constant_values=True)
@@ -221,7 +237,8 @@ def _grown(mask: np.ndarray) -> np.ndarray:
 
 
 def _septum(labels: np.ndarray, pixel: np.ndarray) -> float | None:
-    """Direction of the septum's middle from the cavity's centre, degrees, in the middle slice; None if it is in doubt.
+    """Direction of the septum's middle from the cavity's centre, degrees, in the middle slice; None
+    if it is in doubt.
 
     Args:
         labels: (slices, height, width), the slices with cavity and muscle, base to apex.
@@ -251,12 +268,16 @@ def _centre(mask: np.ndarray) -> np.ndarray:
 
 
 def _angle(offsets: np.ndarray) -> np.ndarray:
-    """Degrees of (n, 2) offsets in rows and columns: 0 to the right, growing clockwise as the image is shown."""
+    """Degrees of (n, 2) offsets in rows and columns: 0 to the right, growing clockwise as the image
+    is shown.
+    """
     return np.degrees(np.arctan2(offsets[:, 0], offsets[:, 1]))
 
 
 def _segment(degrees: np.ndarray, third: np.ndarray) -> np.ndarray:
-    """The AHA segment of each point, 1 … 16, from its angle (0 anterior, 90 septal) and third (0 basal, 2 apical)."""
+    """The AHA segment of each point, 1 … 16, from its angle (0 anterior, 90 septal) and third (0
+    basal, 2 apical).
+    """
     ring = 1 + 6 * third + ((degrees + 30) % 360 // 60).astype(int)
     apical = 13 + ((degrees + 45) % 360 // 90).astype(int)
     return np.where(third == 2, apical, ring)

@@ -1,8 +1,10 @@
-"""What makes a settled ECG suspicious without making it unfit: a pacemaker, noise, electrodes on the wrong places.
+"""What makes a settled ECG suspicious without making it unfit: a pacemaker, noise, electrodes on
+the wrong places.
 
-`ecg.quality` refuses what is certain; what is only likely becomes a 0/1 column of the cohort's index, `flag_…`, for whoever
-chooses rows. A flag is no label: it is no task, no input and no target. The numbers behind the limits are those of
-`benchmarks/studies/flags.py` on 223 CinC recordings.
+`ecg.quality` refuses what is certain; what is only likely becomes a 0/1 column of the cohort's
+index, `flag_…`, for whoever chooses rows. A flag is no label: it is no task, no input and no
+target. The numbers behind the limits are those of `benchmarks/studies/flags.py` on 223 CinC
+recordings.
 """
 
 from itertools import combinations
@@ -16,7 +18,8 @@ FLAGS = SIGNALS["ecg"].flags
 
 SPIKE_MV = 0.15
 SPIKES = 4  # in 10 s
-SPIKE_TO_REST = 20.0  # height of a spike to the median of the same measure: muscle noise makes many and is everywhere
+# Height of a spike to the median of the same measure: muscle noise makes many and is everywhere.
+SPIKE_TO_REST = 20.0
 NARROW = 0.7
 NOISE_HZ = 40.0
 NOISE_MV = 0.04  # mains of 0.13 mV from peak to peak, of which the filter passes 0.86 at 50 Hz
@@ -37,7 +40,8 @@ MOMENTS = np.array(
         [51, 64, -46, -12, 49, 107, 122, 111],
     ]
 )
-SHRINK = 0.01  # towards equal and independent leads, so that a lead which is all but predicted weighs not too much
+# Towards equal and independent leads, so that a lead which is all but predicted weighs little.
+SHRINK = 0.01
 
 _NOISE = butter(4, NOISE_HZ, "highpass", fs=ecg.RATE_HZ, output="sos")
 _BEATS = butter(2, BAND_HZ, "bandpass", fs=ecg.RATE_HZ, output="sos")
@@ -58,9 +62,11 @@ def flags(signal: np.ndarray) -> dict[str, float]:
 
 
 def spikes(signal: np.ndarray) -> int:
-    """Count a pacemaker's spikes: higher than 0.15 mV and narrower than 8 ms in three leads or more, at most five a second.
+    """Count a pacemaker's spikes: higher than 0.15 mV and narrower than 8 ms in three leads or
+    more, at most five a second.
 
-        b(k) = third largest over the leads of |x[t] − (x[t − k] + x[t + k]) / 2|;   b(4 ms) > 0.7 b(16 ms) at a spike
+        b(k) = third largest over the leads of |x[t] − (x[t − k] + x[t + k]) / 2|;
+        b(4 ms) > 0.7 b(16 ms) at a spike
 
     A QRS complex is several times as high over 16 ms as over 4; a spike is as high over both.
 
@@ -83,8 +89,8 @@ def _bump(signal: np.ndarray, k: int) -> np.ndarray:
 def noise(signal: np.ndarray) -> float:
     """Measure mains and muscle: the RMS above 40 Hz of the worst lead, in mV.
 
-    The median over windows of 0.2 s, of which QRS complexes fill fewer than half. A recording at 100 Hz has nothing above
-    50 Hz, so that its noise is seen in part only.
+    The median over windows of 0.2 s, of which QRS complexes fill fewer than half. A recording at
+    100 Hz has nothing above 50 Hz, so that its noise is seen in part only.
 
     Args:
         signal: (12, samples), mV at 500 Hz, finite.
@@ -95,25 +101,30 @@ def noise(signal: np.ndarray) -> float:
 
 
 def reversal(signal: np.ndarray) -> str:
-    """Name the exchange of two electrodes that a recording looks like, e.g. `RA–LA` or `V1–V2`; "" if it looks right.
+    """Name the exchange of two electrodes that a recording looks like, e.g. `RA–LA` or `V1–V2`; ""
+    if it looks right.
 
         f(T) = log tr(Σ⁻¹ T M Tᵀ);   suspected: min f(T) < f(1) − 0.35 over the exchanges T
 
-    M are the second moments of I, II, V1 … V6 between 3 and 40 Hz, Σ their mean over recordings, so f says how unlikely the
-    leads are as a whole once T has put them back: chest leads progress, and predict the limb leads. Any two of the limb or
-    of the chest electrodes, and V1 … V6 in reverse. An exchange of LA and LL is hardly seen by any method.
+    M are the second moments of I, II, V1 … V6 between 3 and 40 Hz, Σ their mean over recordings, so
+    f says how unlikely the leads are as a whole once T has put them back: chest leads progress, and
+    predict the limb leads. Any two of the limb or of the chest electrodes, and V1 … V6 in reverse.
+    An exchange of LA and LL is hardly seen by any method.
 
     Args:
         signal: (12, samples), mV at 500 Hz, finite, lawful (see `ecg.einthoven`).
 
-    Source: ours; exchanges of limb electrodes as linear maps from Einthoven's and Goldberger's laws.
+    Source: ours; exchanges of limb electrodes as linear maps from Einthoven's and Goldberger's
+    laws.
     """
     own_moments = moments(signal)
     return "" if own_moments is None else likeliest(own_moments, MOMENTS)
 
 
 def likeliest(own_moments: np.ndarray, reference: np.ndarray) -> str:
-    """The exchange that `reversal` names, by a recording's `moments` and their mean over others, in thousandths."""
+    """The exchange that `reversal` names, by a recording's `moments` and their mean over others, in
+    thousandths.
+    """
     precision = np.linalg.inv(reference / 1000 + SHRINK * np.eye(8) / 8)
     unlikely = {
         name: float(np.log(np.sum(precision * (T @ own_moments @ T.T))))
@@ -124,7 +135,9 @@ def likeliest(own_moments: np.ndarray, reference: np.ndarray) -> str:
 
 
 def moments(signal: np.ndarray) -> np.ndarray | None:
-    """The second moments of the eight independent leads between 3 and 40 Hz, (8, 8), trace 1; None where nothing moves."""
+    """The second moments of the eight independent leads between 3 and 40 Hz, (8, 8), trace 1; None
+    where nothing moves.
+    """
     beats = sosfiltfilt(_BEATS, signal[list(INDEPENDENT)], axis=1)
     product = beats @ beats.T
     total = float(np.trace(product))
@@ -132,7 +145,9 @@ def moments(signal: np.ndarray) -> np.ndarray | None:
 
 
 def _exchanges() -> dict[str, np.ndarray]:
-    """Each exchange as a map of (I, II, V1 … V6) onto what they would be without it; all are their own inverses."""
+    """Each exchange as a map of (I, II, V1 … V6) onto what they would be without it; all are their
+    own inverses.
+    """
     limbs = {  # rows I and II; RA–LA: I → −I, II → III; RA–LL: I → −III, II → −II; LA–LL: I ↔ II
         "": [[1, 0], [0, 1]],
         "RA–LA": [[-1, 0], [-1, 1]],
