@@ -1,9 +1,9 @@
 """Cohorts are made: of synthetic subjects, or of real recordings and tables.
 
-The one idea: every recording is read twice, once to judge it
-(readable, plausible, not a repeat of another), which decides rows and splits, once
-to write it, so that nothing is staged on disk and memory holds one row group per task. What is done
-to a recording is in `prepare`, how a build survives an interruption in `staging`.
+The one idea: every recording is read twice, once to judge it (readable, plausible, not a repeat of
+another), which decides rows and splits, once to write it, so that nothing is staged on disk and
+memory holds one row group per task. What is done to a recording is in `prepare`, how a build
+survives an interruption in `staging`.
 """
 
 import os
