@@ -46,8 +46,8 @@ from ecgcmr.nn import Network
 from ecgcmr.report import track
 from ecgcmr.runtime import cluster, hardware
 from ecgcmr.search import study, sweep
-from ecgcmr.training import finetune, partition
-from ecgcmr.training import pack as engine
+from ecgcmr.training import finetune, pack_judge, pack_step, partition
+from ecgcmr.training.pack import Pack
 from ecgcmr.trial import Trial
 
 TASK = "cad"
@@ -74,7 +74,7 @@ def grid(points: int | None) -> list[Trial]:
 def pretend(*given: Any, seconds: float, judged: int) -> None:
     """Stands for `partition.train` in a worker: the same, but for the arithmetic. Arguments as there."""
     finetune.train = partial(asleep, seconds=seconds)
-    engine.evaluate = guessed
+    pack_judge.evaluate = guessed
     if not isinstance(finetune._materials, partial):  # the worker's first pack
         finetune._materials = partial(enlarged, finetune._materials, judged)
     partition.train(*given)
@@ -93,8 +93,8 @@ def asleep(course: finetune.Course, task: tasks.Task, *_: Any, seconds: float) -
     course.curves.points = [list(points) for _ in range(members)]
 
 
-def guessed(pack: engine.Pack, split: examples.Split, *_: Any) -> torch.Tensor:
-    """Stands for `pack.evaluate`: random probabilities."""
+def guessed(pack: Pack, split: examples.Split, *_: Any) -> torch.Tensor:
+    """Stands for `pack_judge.evaluate`: random probabilities."""
     return torch.rand(len(pack.trials), len(split.subjects), 1, dtype=torch.float64)
 
 
@@ -293,13 +293,13 @@ def part(
 
 
 def judge(bench: Bench, members: int, device: torch.device, times: int) -> tuple[float, float]:
-    """Seconds and FLOPs per member and subject of a validation, as many subjects at once as `pack.evaluate` takes."""
-    size = max(1, engine.at_once(bench.pack) // members)
+    """Seconds and FLOPs per member and subject of a validation, as many subjects at once as `pack_judge.evaluate` takes."""
+    size = max(1, pack_judge.at_once(bench.pack) // members)
     signals = torch.randn(size, 12, 5000, device=device).to(bench.pack.dtype)
 
     def work(n: int) -> None:
         with torch.no_grad():
-            engine.forward(bench.pack, {"ecg": signals[:n]}, {}, None, "logits")
+            pack_step.forward(bench.pack, {"ecg": signals[:n]}, {}, None, "logits")
 
     few = min(size, 8)
     flop = counted(partial(work, few)) / few / members

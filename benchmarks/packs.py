@@ -26,7 +26,8 @@ from ecgcmr import tasks
 from ecgcmr.nn import Network
 from ecgcmr.runtime import cuda_graph, hardware
 from ecgcmr.search import study
-from ecgcmr.training import pack, partition
+from ecgcmr.training import pack_step, partition
+from ecgcmr.training.pack import assemble
 from ecgcmr.trial import Trial
 
 TOTAL = 10_000  # steps of the schedule: long, so that no rate ends at 0
@@ -58,7 +59,7 @@ class Bench:
 
     def __init__(self, given: list[Trial], device: torch.device, precision: torch.dtype) -> None:
         """Assemble the pack of these trials."""
-        self.pack = pack.assemble(given, tasks.of("cad"), Path(), device, precision)
+        self.pack = assemble(given, tasks.of("cad"), Path(), device, precision)
         draw = torch.Generator(device).manual_seed(0)
         n = given[0].batch
         self.batch = {
@@ -73,7 +74,7 @@ class Bench:
         drawn = self.pack.method.noise(hardware.generator(device, 0, self.number), n)
         noise = {name: x.to(self.pack.dtype) for name, x in drawn.items()}
         self.number += 1
-        return pack.learn(self.pack, self.batch, noise, None, self.number, TOTAL)
+        return pack_step.learn(self.pack, self.batch, noise, None, self.number, TOTAL)
 
     def timed(self, seconds: float) -> float:
         """Median seconds of a step over about so many seconds."""

@@ -1,27 +1,38 @@
-"""docs/extending.md, run as it stands: its method, search space, tasks and reader; and docs/presets.md is complete."""
+"""docs/extending.md, run as it stands: its method, search space, tasks, reader and signal; and docs/presets.md is complete.
+
+The signal, and the method and task from outside, go the whole way through real workers of Ray.
+"""
 
 import dataclasses
 import inspect
 import itertools
+import json
 import re
 import sys
 import types
 from pathlib import Path
 
+import conftest
 import numpy as np
 import pandas as pd
 import pytest
+import test_cohort
 import test_methods
 import torch
 
-from ecgcmr import methods, raw, store, tasks
+from ecgcmr import methods, plugins, raw, signals, store, tasks
+from ecgcmr.cohort import build, check, presence, shards
 from ecgcmr.errors import Excluded, InputError
+from ecgcmr.inference import embed_cohort, pairs, similarity
 from ecgcmr.methods import losses
 from ecgcmr.nn import Network
 from ecgcmr.presets import PRESETS, Preset
+from ecgcmr.report.plots import recordings
+from ecgcmr.runs import read_run
+from ecgcmr.search import spaces, sweep
 from ecgcmr.signals import ecg
-from ecgcmr.training import finetune, loop
-from ecgcmr.training import pack as packs
+from ecgcmr.training import finetune, loop, pretrain
+from ecgcmr.training.pack import assemble
 from ecgcmr.trial import Trial
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -161,7 +172,7 @@ def test_the_task_is_fine_tuned_from_its_encoder(vicreg, registered, small_cohor
         epochs=1,
         knobs=(("lr", 1e-3),),
     )
-    pack = packs.assemble([trial], tasks.of("ef"), tmp_path, torch.device("cpu"), torch.float32)
+    pack = assemble([trial], tasks.of("ef"), tmp_path, torch.device("cpu"), torch.float32)
     kept = torch.from_numpy(store.weights(tmp_path, start.name, "ecg")["blocks.0.attn.qkv.weight"])
     assert torch.equal(pack.params["ecg.blocks.0.attn.qkv.weight"][0], kept)
     assert (kept - fresh).abs().max() > 1e-3
@@ -207,6 +218,177 @@ def test_the_reader_reads_what_a_cohort_can_prepare(csv_table, small_cohort, tmp
         reader.read(str(path.parent / "p2.csv"))
     with pytest.raises(InputError, match=r"no \*\.csv here"):
         reader.find(str(tmp_path / "nowhere"))
+
+
+REGISTRIES = (
+    methods.METHODS,
+    tasks.TASKS,
+    signals.SIGNALS,
+    raw.READERS,
+    plugins._modules,
+    plugins._contents,
+    plugins._owners,
+)
+SMALL = dataclasses.replace(TINY, blocks=(1, 1, 1, 1), image_width=4, image_size=64)
+
+
+@pytest.fixture
+def outside(tmp_path):
+    """Writes a file of the document into a folder of its own; what it registers is forgotten after the test."""
+    before = [dict(registry) for registry in REGISTRIES]
+
+    def write(name):
+        path = tmp_path / "mine" / f"{name}.py"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(FILES[name])
+        return path
+
+    yield write
+    for registry, entries in zip(REGISTRIES, before, strict=True):
+        registry.clear()
+        registry.update(entries)
+
+
+@pytest.fixture
+def two_signals(outside, tmp_path, ray_session):
+    """The document's signal, and a cohort that was built of ECGs and synthetic echoes of 60 people, some without."""
+    plugins.load([str(outside("echo"))])
+    ecgs, echoes = tmp_path / "ecgs", tmp_path / "echoes"
+    rng, labels = np.random.default_rng(0), ["subject,cad,LVEF"]
+    y, x = np.mgrid[:112, :112] - 56
+    for folder in (ecgs, echoes):
+        folder.mkdir()
+    for i, row in enumerate(conftest.heart_rows(60)):
+        leads = dict(zip(ecg.LEADS, row["ecg"].astype(np.float64)))
+        wave = leads["II"] - np.median(leads["II"])
+        test_cohort.write_wfdb(ecgs, f"p{i:03d}", 1.2 * wave / np.ptp(wave))
+        labels.append(f"p{i:03d},{row['cad']:g},{row['LVEF']:.3f}")
+        if i % 10 != 9:
+            size = 20 + 20 * (80 - row["LVEF"]) / 30
+            frames = [(np.hypot(x, y) < size * part) * 90.0 for part in (1.0, 0.9, 0.8)]
+            frames += rng.normal(0, 5, (3, 112, 112))
+            np.save(echoes / f"p{i:03d}_1.npy", frames)
+    np.save(echoes / "blank_1.npy", np.zeros((3, 112, 112)))
+    (tmp_path / "labels.csv").write_text("\n".join(labels))
+    return build.build(
+        tmp_path / "cohort",
+        ecg=f"wfdb:{ecgs}",
+        others={"echo": f"npy:{echoes}"},
+        labels=tmp_path / "labels.csv",
+    )
+
+
+def smaller(trial, **changed):
+    return dataclasses.replace(trial, network=SMALL, batch=8, epochs=1, **changed)
+
+
+def test_a_third_signal_goes_the_whole_way(two_signals, outside, tmp_path):
+    cohort, runs = two_signals, tmp_path / "runs"
+    index = cohort.rows()
+    assert (len(index), int(presence.has(index, "ecg", "echo").sum())) == (60, 54)
+    assert cohort.recipe["echo"] == {"shape": [3, 112, 112], "percentiles": [1, 99]}
+    flow = {step["step"]: step["reasons"] for step in cohort.manifest["flow"]}
+    assert flow["plausible"] == {"echo: blank echo": 1}
+    assert flow["paired"] == {"ecg: no Echo": 6}
+    assert check.check(cohort.path) == []
+
+    simclr, mmcl, *grid = spaces.load(outside("echoes"))
+    first = smaller(simclr)
+    second = smaller(mmcl, starts=(("echo", first.name),))
+    pretrain.run_all([first, second], cohort.path, runs, device="cpu", precision="float32")
+    name = {"ecg": second.name, "echo": first.name}
+    for modality in ("ecg", "echo"):
+        trial = next(trial for trial in grid if trial.modality == modality)
+        tuned = smaller(trial, starts=((modality, name[modality]),))
+        (result,) = finetune.fit([tuned], cohort, runs, device="cpu", precision="float32")
+        assert result.status == "finished"
+
+    folder = store.folder(runs, second.name)
+    made = embed_cohort.of_cohort(
+        folder, cohort.path, tmp_path / "e", modality="echo", device="cpu"
+    )
+    assert (made["rows"], made["width"], made["pooling"]) == (54, 128, "pooled features")
+    rows = index[presence.has(index, "ecg", "echo")].head(2)
+    contrasted = read_run(runs / second.name)
+    maps = similarity.maps_for([contrasted], cohort, rows)[second.name]
+    assert maps.shape == (2, 2, 2)
+    pair = pairs.of_subject(contrasted, cohort, rows["subject"].iloc[0])
+    assert np.array_equal(pair.image, cohort.load(rows, ("echo",))["echo"][0])
+    assert len(recordings.stored("echo", pair.image).axes) == 3
+
+
+def test_a_signal_that_nobody_registered_is_a_fault(two_signals):
+    del signals.SIGNALS["echo"]
+    (fault, *_) = check.check(two_signals.path)
+    assert fault.what == "nobody has registered the signal 'echo'"
+
+
+def test_a_third_signal_changes_no_cohort_that_lacks_it(outside, tmp_path):
+    before = conftest.write_cohort(tmp_path / "before", conftest.heart_rows(12))
+    columns = shards.schema(conftest.LABELS)
+    plugins.load([str(outside("echo"))])
+    after = conftest.write_cohort(tmp_path / "after", conftest.heart_rows(12))
+    assert after.fingerprint == before.fingerprint
+    assert shards.schema(conftest.LABELS).equals(columns, check_metadata=True)
+    assert not presence.has(before.rows(), "echo").any()
+
+
+def test_method_and_task_from_outside_reach_the_workers(
+    outside, small_cohort, tmp_path, ray_session
+):
+    first, *grid = spaces.load(outside("outside"))
+    assert plugins.carried() == [str(tmp_path / "mine" / "outside.py")]
+    start = smaller(first)
+    pretrain.run_all([start], small_cohort.path, tmp_path / "runs", device="cpu")
+    todo = [smaller(trial, starts=(("ecg", start.name),)) for trial in grid]
+    assert sweep.run(todo, small_cohort.path, tmp_path / "runs", device="cpu") == 2
+    for trial in todo:
+        record = json.loads(
+            (store.folder(tmp_path / "runs", trial.name) / store.RECORD).read_text()
+        )
+        assert (record["status"], record["trial"]["task"]) == ("finished", "ef_alone")
+
+
+def test_a_module_of_the_environment_is_imported_once(outside, monkeypatch):
+    path = outside("echo")
+    monkeypatch.syspath_prepend(path.parent)
+    monkeypatch.setenv(plugins.VARIABLE, "echo")
+    plugins.load()
+    plugins.load()
+    assert plugins.carried() == ["echo"]
+    assert signals.SIGNALS["echo"].title == "Echo"
+    del sys.modules["echo"]
+
+
+def test_what_was_registered_by_hand_is_refused_before_a_worker_starts(outside, vicreg):
+    methods.register("by_hand", vicreg.VICReg)
+    with pytest.raises(InputError, match="method 'by_hand' was registered in this process alone"):
+        plugins.carried()
+
+
+def test_a_name_that_is_taken_is_refused(outside, vicreg):
+    with pytest.raises(InputError, match="method 'mae' is registered by ecgcmr already"):
+        methods.register("mae", vicreg.VICReg)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("no_such_module", "plugin 'no_such_module' cannot be imported on .*: ModuleNotFoundError"),
+        ("/no/such/plugin.py", "plugin.py: .* has no such file, which registers what the command"),
+    ],
+)
+def test_a_plugin_that_is_not_there_is_one_line(name, words):
+    with pytest.raises(InputError, match=words) as told:
+        plugins.load([name])
+    assert "\n" not in str(told.value)
+
+
+def test_a_file_is_found_below_a_jobs_folder(outside, tmp_path, monkeypatch):
+    outside("echo")
+    monkeypatch.chdir(tmp_path)
+    plugins.load(["/driver/of/the/job/mine/echo.py"])
+    assert "echo" in signals.SIGNALS
 
 
 def test_every_choice_in_dispute_is_in_the_table():

@@ -41,12 +41,12 @@ DOORS = {
         "runtime/cluster",
         "data/stream",
         "cohort/staging",
-        "inference/embed",
+        "inference/embed_parts",
         "training/pretrain",
         "search/sweep",
     ),
     # three maps over shards: to the device, to disk, through an encoder
-    "ray.data": ("data/stream", "cohort/staging", "inference/embed"),
+    "ray.data": ("data/stream", "cohort/staging", "inference/embed_parts"),
     "ray.train": ("training/pretrain",),
     "ray.tune": ("search/sweep",),
     "optuna": ("search/sweep",),
@@ -229,7 +229,7 @@ def test_what_uses_the_package_says_what_it_is_for(folder):
         (
             "training/finetune",
             "from ray import data",
-            "only data/stream.py or cohort/staging.py or inference/embed.py may import ray.data; move the call there",
+            "only data/stream.py or cohort/staging.py or inference/embed_parts.py may import ray.data; move the call there",
         ),
         (
             "store",

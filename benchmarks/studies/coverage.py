@@ -19,8 +19,8 @@ import pandas as pd
 
 from ecgcmr import store, tasks
 from ecgcmr.evaluation import statistics
-from ecgcmr.inference import ensemble
-from ecgcmr.inference.ensemble import Disease, Meaning, Phenotype
+from ecgcmr.inference import calibration, ensemble
+from ecgcmr.inference.calibration import Disease, Meaning, Phenotype
 from ecgcmr.tasks import Task
 
 
@@ -33,7 +33,7 @@ def columns(tables: list[pd.DataFrame], kind: str, task: Task) -> np.ndarray:
 
 def of_disease(means: Disease, outputs: np.ndarray, y: np.ndarray, name: str) -> dict[str, Any]:
     """`outputs` is (seeds, n), the probabilities at balanced classes."""
-    risk, low, high = means.recalibration.risk(ensemble.logit(outputs))
+    risk, low, high = means.recalibration.risk(calibration.logit(outputs))
     found = statistics.calibration(risk, y, name)
     usual = means.positive / means.n
     return {
@@ -78,7 +78,7 @@ def main() -> None:
     found: dict[str, Any] = {}
     for name, seeds in ensemble.of_system(ensemble.runs_in(args.model), args.system).items():
         task = tasks.of(name, (name,))
-        means = ensemble.meaning(seeds, task)
+        means = calibration.meaning(seeds, task)
         tables = [
             pd.read_parquet(run.folder / store.PREDICTIONS).query("split == 'test'")
             for run in seeds
@@ -89,7 +89,7 @@ def main() -> None:
             found[name] = of_disease(one, outputs[..., 0], targets[:, 0], name)
         else:
             found[name] = of_phenotypes(means, outputs, targets)
-    print(json.dumps({"benchmark": "coverage", "level": ensemble.LEVEL, **found}))
+    print(json.dumps({"benchmark": "coverage", "level": calibration.LEVEL, **found}))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
-"""ecgcmr teaches the 12-lead ECG what cardiac MRI knows; `docs/architecture.md` shows how a shard becomes a table cell."""
+"""ecgcmr teaches the 12-lead ECG what cardiac MRI knows; `docs/architecture.md` shows how a shard
+becomes a table cell.
+"""
 
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from ecgcmr.inference.embed import Encoder
+    from ecgcmr.inference.encoder import Encoder
     from ecgcmr.inference.predict import Model
 
 __version__ = "0.1.0"
@@ -21,7 +23,7 @@ def load(folder: "Path | str", system: str | None = None, device: str | None = N
 def encoder(
     folder: "Path | str", modality: str | None = None, device: str | None = None
 ) -> "Encoder":
-    """The encoder of a pre-training or a final run; see `inference.embed.encoder`."""
-    from ecgcmr.inference import embed
+    """The encoder of a pre-training or a final run; see `inference.encoder.open_encoder`."""
+    from ecgcmr.inference import encoder as encoders
 
-    return embed.encoder(folder, modality, device)
+    return encoders.open_encoder(folder, modality, device)

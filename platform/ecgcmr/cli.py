@@ -17,7 +17,7 @@ import time
 import traceback
 from pathlib import Path
 
-from ecgcmr import store
+from ecgcmr import plugins, store
 from ecgcmr.commands import cohorts, models, progress, results, studies
 from ecgcmr.commands.console import Console
 from ecgcmr.errors import InputError
@@ -42,6 +42,11 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
+    try:
+        plugins.load()  # before the grammar, which names what is registered
+    except InputError as error:
+        print(f"ecgcmr: {error}", file=sys.stderr)
+        return 2
     args = parsed(argv)
     for name in ("runs", "cohort"):
         if hasattr(args, name):

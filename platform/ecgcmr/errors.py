@@ -1,6 +1,7 @@
 """What a user can put right: one line that names the file, the field, what is wrong and what to do.
 
-The command line prints an `InputError` as it is and exits with 2. Everything else that escapes is a defect of ours.
+The command line prints an `InputError` as it is and exits with 2. Everything else that escapes is a
+defect of ours.
 """
 
 from collections.abc import Iterable, Mapping
@@ -20,7 +21,8 @@ def unknown(what: str, got: object, known: object) -> InputError:
 def differing(
     old: Mapping[str, Any], new: Mapping[str, Any], among: Iterable[str] | None = None
 ) -> str:
-    """`lr 0.1 → 0.2; seed 0 → 1`: the fields in which two records differ, by name; "" if they agree.
+    """`lr 0.1 → 0.2; seed 0 → 1`: the fields in which two records differ, by name; "" if they
+    agree.
 
     Args:
         old, new: the records.
@@ -35,4 +37,6 @@ def differing(
 
 
 class Excluded(Exception):
-    """A recording that cannot serve; `str(error)` is the reason, worded alike for all so that reasons can be counted."""
+    """A recording that cannot serve; `str(error)` is the reason, worded alike for all so that
+    reasons can be counted.
+    """

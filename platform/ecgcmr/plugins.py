@@ -1,5 +1,4 @@
-"""Methods, tasks, signals, encoders and readers from outside the package: modules and files that
-register them.
+"""Methods, tasks, signals and readers from outside the package: modules that register them.
 
 The one idea: what registers is code that runs when it is imported, so whoever knows the names of
 such modules can import them too. The driver takes names from `ECGCMR_PLUGINS`, from installed
@@ -10,8 +9,8 @@ refused before a worker starts. This file knows no registry.
 """
 
 import contextlib
+import functools
 import importlib
-import importlib.metadata
 import importlib.util
 import os
 import socket
@@ -50,27 +49,25 @@ def register(registry: dict[str, Any], kind: str, name: str, value: Any) -> None
     registry[name], _owners[kind, name] = value, owner
 
 
-def load(names: Iterable[str] = ()) -> None:
-    """Import these plugins, and those that the environment and installed packages name; each once
-    per process.
+def load(names: Iterable[str] | None = None) -> None:
+    """Import plugins, each once per process.
 
     Args:
-        names: modules, or paths of Python files.
+        names: modules, or paths of Python files; by default those that the environment and
+            installed packages name.
 
     Raises:
         InputError: one is not there, or fails.
     """
-    plugin_names = [*_named(), *names]
-    for name in dict.fromkeys(plugin_names):
-        if not name.endswith(".py"):
-            _import(name)
+    for name in dict.fromkeys(_named() if names is None else names):
+        if name.endswith(".py"):
+            _file(name)
         else:
-            file(_there(name))
+            _import(name)
 
 
 def carried() -> list[str]:
-    """The plugins that a worker has to import, in the order of the driver's imports: those that
-    registered something.
+    """The plugins that a worker has to import: those that registered something, in order.
 
     Raises:
         InputError: something was registered outside any plugin.
@@ -80,8 +77,8 @@ def carried() -> list[str]:
     if by_hand:
         kind, name = by_hand[0]
         raise InputError(
-            f"{kind} '{name}' was registered in this process alone, and workers would not know it; "
-            "put the registration "
+            f"{kind} '{name}' was registered in this process alone, and workers would not know "
+            "it; put the registration "
             f"into a module and name that in {VARIABLE}"
         )
     registering = set(_owners.values())
@@ -99,38 +96,56 @@ def file(path: Path) -> ModuleType:
         return _modules[name]
     spec = importlib.util.spec_from_file_location(f"ecgcmr_plugin_{path.stem}", path)
     module = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
+    sys.modules[module.__name__] = module  # it may name itself, and what it defines can be pickled
     with _as_plugin(name):
         spec.loader.exec_module(module)  # type: ignore[union-attr]
-    sys.modules[module.__name__] = module  # what it defines can be pickled
     _modules[name], _contents[name] = module, content
     return module
 
 
 def _named() -> list[str]:
     """What the environment and installed packages name."""
-    words = os.environ.get(VARIABLE, "").replace(",", " ").split()
-    return [*words, *(point.value for point in importlib.metadata.entry_points(group=GROUP))]
+    return [*os.environ.get(VARIABLE, "").replace(",", " ").split(), *_installed()]
+
+
+@functools.cache
+def _installed() -> tuple[str, ...]:
+    from importlib import metadata  # not above: every process imports this file, few ask
+
+    return tuple(point.value for point in metadata.entry_points(group=GROUP))
 
 
 def _import(name: str) -> None:
     if name in _modules:
         return
+    with _refusing(name), _as_plugin(name):
+        _modules[name] = importlib.import_module(name)
+
+
+def _file(name: str) -> None:
+    path = _there(name)
+    with _refusing(name):
+        file(path)
+
+
+@contextlib.contextmanager
+def _refusing(name: str) -> Iterator[None]:
+    """Say in one line that a plugin fails, and where."""
     try:
-        with _as_plugin(name):
-            _modules[name] = importlib.import_module(name)
+        yield
     except InputError as error:
         raise InputError(f"plugin '{name}': {error}") from error
     except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise InputError(
-            f"plugin '{name}' cannot be imported on {socket.gethostname()}: "
-            f"{type(error).__name__}: {error}; install it on "
-            f"every node or submit it with the job, or take it out of {VARIABLE}"
+            f"plugin '{name}' cannot be imported on {socket.gethostname()}: {reason}; mend it, "
+            "install it on every node, or "
+            f"take it out of {VARIABLE}"
         ) from error
 
 
 def _there(name: str) -> Path:
-    """The plugin's file as this node has it: where the driver has it, or the same below this
-    process's folder.
+    """The plugin's file as this node has it: at its path, or at an end of it below this folder.
 
     Raises:
         InputError: it has none.
@@ -141,8 +156,8 @@ def _there(name: str) -> Path:
         if place.is_file():
             return place
     raise InputError(
-        f"{name}: {socket.gethostname()} has no such file, which registers what the command needs; "
-        "submit it with the job "
+        f"{name}: {socket.gethostname()} has no such file, which registers what the command "
+        "needs; submit it with the job "
         "(ray job submit --working-dir) or put it into a folder that all nodes share"
     )
 

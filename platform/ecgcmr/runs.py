@@ -1,7 +1,8 @@
 """A finished run, read from its folder: the only reader of `trial.json`.
 
-The one idea: a folder is finished when its record is there, and the record says all that others ask of a run: which trial
-it was, by which recipe it was made, how it ended, and how the signals that it learnt from were prepared.
+The one idea: a folder is finished when its record is there, and the record says all that others ask
+of a run: which trial it was, by which recipe it was made, how it ended, and how the signals that it
+learnt from were prepared.
 """
 
 import json
@@ -57,7 +58,9 @@ class Run:
 
     @property
     def home(self) -> Path:
-        """The folder of runs that it lies in, if its folders are called as its trial is; else the folder above it."""
+        """The folder of runs that it lies in, if its folders are called as its trial is; else the
+        folder above it.
+        """
         folder = self.folder.resolve()
         home = trials.runs_above(folder) if len(folder.parents) >= trials.DEPTH else folder.parent
         return home if store.folder(home, self.trial.name) == folder else folder.parent
@@ -81,7 +84,8 @@ def read_run(folder: Path) -> Run:
     path = folder / store.RECORD
     if not path.exists():
         raise InputError(
-            f"{folder}: no finished run; run it first (ecgcmr pretrain, sweep or seeds)"
+            f"run '{folder.name}' has not finished under {folder.parent}; run it first "
+            "(ecgcmr pretrain, sweep or seeds)"
         )
     try:
         record = json.loads(path.read_text())
@@ -94,8 +98,9 @@ def read_run(folder: Path) -> Run:
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
-            f"{path}: damaged, or the record of a run of another version ({type(error).__name__}); "
-            "restore the folder, or delete it and train it again"
+            f"{path} is damaged, or not the record of a run of this version "
+            f"({type(error).__name__}); restore the folder, "
+            "or delete it and train it again"
         ) from error
 
 
@@ -107,7 +112,8 @@ def all_runs(runs: Path, without: Collection[str] = ()) -> Iterator[Run]:
 
 
 def folders_of(run: str | Path, runs: Path) -> list[Path]:
-    """The folders of the finished runs that a word means: one run's folder, one above some, or a name under `runs`.
+    """The folders of the finished runs that a word means: one run's folder, one above some, or a
+    name under `runs`.
 
     Raises:
         InputError: there is none.
@@ -118,7 +124,8 @@ def folders_of(run: str | Path, runs: Path) -> list[Path]:
         if inside := store.finished_folders(folder):
             return [path.resolve() for path in inside]
     raise InputError(
-        f"{run}: no finished run; give a run's folder (it holds {store.RECORD}) or its name under --runs"
+        f"{run}: no finished run; give a run's folder (it holds {store.RECORD}) or its name under "
+        "--runs"
     )
 
 
@@ -133,7 +140,8 @@ def is_finished(runs: Path, trial: Trial, cohort_fingerprint: str) -> bool:
         return False
     if differ := differing(read_run(folder).recipe, trials.recipe(trial, cohort_fingerprint)):
         raise InputError(
-            f"{folder} was made by another recipe: {differ}; use another --runs or delete the folder"
+            f"{folder} was made by another recipe: {differ}; use another --runs or delete the "
+            "folder"
         )
     return True
 
@@ -151,7 +159,7 @@ def score(folder: Path, split: str, metric: str) -> float:
     return float("nan")
 
 
-# -- what a run was made from ------------------------------------------------------------------------------------------
+# -- what a run was made from ----------------------------------------------------------------------
 
 
 def check_prepared_alike(
@@ -164,7 +172,8 @@ def check_prepared_alike(
 ) -> None:
     """Refuse signals that were prepared otherwise than those that a run learnt from, in any field.
 
-    An import whose file says nothing of it passes; `inference.ensemble.cautions` tells whoever uses it.
+    An import whose file says nothing of it passes; `inference.ensemble.cautions` tells whoever uses
+    it.
 
     Args:
         run: what learnt.
@@ -178,26 +187,34 @@ def check_prepared_alike(
     """
     if "imported" in run.provenance and not run.signal_recipes:
         return
+    learnt_from = {name: run.signal_recipes.get(name) for name in signals}
+    recipe_names = [name for name, recipe in learnt_from.items() if recipe]
+    # As JSON has it: tuples are lists in a record.
+    fields = json.loads(json.dumps({name: present.get(name, {}) for name in recipe_names}))
     trained_with = run.provenance.get("versions", {}).get("ecgcmr", "?")
     advice = advice or f"prepare them as it did (it was trained with ecgcmr {trained_with})"
-    for signal in signals:
-        learnt_from = run.signal_recipes.get(signal)
-        if not learnt_from:
-            raise InputError(
-                f"run '{run.name}' does not say how its {signal} signals were prepared; train it on a cohort of this version"
-            )
-        # As JSON has it: tuples are lists in a record.
-        fields = json.loads(json.dumps(present.get(signal, {})))
-        if differ := differing(learnt_from, fields):
-            raise InputError(
-                f"run '{run.name}' learnt from {signal} signals prepared otherwise than {where}: {differ}; {advice}"
-            )
+    if differ := differing(_by_field(learnt_from, recipe_names), _by_field(fields, recipe_names)):
+        raise InputError(
+            f"run {run.folder} learnt from signals of another recipe than {where}: {differ}; "
+            f"{advice}"
+        )
+    if missing := [name for name in learnt_from if name not in recipe_names]:
+        raise InputError(
+            f"run {run.folder} does not say how its {missing[0]} signals were prepared; train it "
+            "on a cohort of this version"
+        )
+
+
+def _by_field(recipes: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """`ecg.rate_hz` and so on: the fields of some recipes in one mapping."""
+    return {f"{name}.{field}": value for name in names for field, value in recipes[name].items()}
 
 
 def withdrawn_since(
     runs: Path, cohort: str, starts: Iterable[Sequence[str]], since: Mapping[str, int]
 ) -> int:
-    """How many people have withdrawn since from a trial's cohort, or from that of a run that it started from.
+    """How many people have withdrawn since from a trial's cohort, or from that of a run that it
+    started from.
 
     Args:
         runs: where those runs lie; one that is not there counts for nobody.

@@ -1,9 +1,10 @@
 """Runs on disk: the truth that reports, resumes and Aim are made from.
 
-One folder per trial under `runs/`, named by the trial. A folder is finished when it holds `trial.json`; whatever is
-written is written aside and renamed, so a killed run leaves no half file. A running trial keeps
-`progress.json` beside it for the display and for `ecgcmr status`. `test-reads.jsonl` says who read the test split, and when;
-`withdrawn.json` which cohorts people have withdrawn from since.
+One folder per trial under `runs/`, named by the trial. A folder is finished when it holds
+`trial.json`; whatever is written is written aside and renamed, so a killed run leaves no half file.
+A running trial keeps `progress.json` beside it for the display and for `ecgcmr status`.
+`test-reads.jsonl` says who read the test split, and when; `withdrawn.json` which cohorts people
+have withdrawn from since.
 """
 
 import json
@@ -34,7 +35,8 @@ PROGRESS = "progress.json"
 TEST_READS = "test-reads.jsonl"
 WITHDRAWN = "withdrawn.json"
 
-# rows.parquet: one measured number each. `status`: "finished", "early-stopped", "halted" or "diverged".
+# rows.parquet: one measured number each. `status`: "finished", "early-stopped", "halted" or
+# "diverged".
 ROW_COLUMNS = (
     "trial",
     "space",
@@ -63,8 +65,10 @@ class Finished:
         trial: the trial.
         status: "finished", "early-stopped", "halted" or "diverged".
         scores: (split, metric, value, n) of the kept weights.
-        curve: one row per measurement while training: `step`, `epoch`, then one column per quantity.
-        predictions: `split`, `subject`, `target:<column>`, `output:<column>` (probability, or phenotype in its unit).
+        curve: one row per measurement while training: `step`, `epoch`, then one column per
+            quantity.
+        predictions: `split`, `subject`, `target:<column>`, `output:<column>` (probability, or
+            phenotype in its unit).
         weights: tensors by name, `ecg.*` and `cmr.*` for encoders, `head.*` for what answers.
         epoch: the epoch of the kept weights, from 0.
         provenance: machine, versions, seconds, cohort recipe.
@@ -88,7 +92,7 @@ def folder(runs: Path, name: str) -> Path:
 def write(runs: Path, result: Finished, cohort_fingerprint: str) -> list[dict[str, Any]]:
     """Write one trial's folder, whole or not at all, and return its rows."""
     trial = result.trial
-    shared = {
+    identity = {
         "trial": trial.name,
         "space": trial.space,
         "stage": trial.stage,
@@ -103,7 +107,7 @@ def write(runs: Path, result: Finished, cohort_fingerprint: str) -> list[dict[st
         "epoch": result.epoch,
     }
     rows = [
-        {**shared, "split": s, "metric": m, "value": float(v), "n": int(n)}
+        {**identity, "split": s, "metric": m, "value": float(v), "n": int(n)}
         for s, m, v, n in result.scores
     ]
     target = folder(runs, trial.name)
@@ -153,7 +157,8 @@ def rows(runs: Path) -> pd.DataFrame:
 
 
 def weights(runs: Path, name: str, part: str) -> dict[str, Any]:
-    """The encoder `part` ("ecg" or "cmr") that the trial of that name left, as NumPy arrays without the prefix.
+    """The encoder `part` ("ecg" or "cmr") that the trial of that name left, as NumPy arrays without
+    the prefix.
 
     Raises:
         InputError: no such trial has finished, or it left no such encoder.
@@ -161,7 +166,8 @@ def weights(runs: Path, name: str, part: str) -> dict[str, Any]:
     path = folder(runs, name) / ENCODER
     if not path.exists():
         raise InputError(
-            f"start '{name}' has no {ENCODER} under {runs}; run its pre-training first (ecgcmr pretrain)"
+            f"start '{name}' has no {ENCODER} under {runs}; run its pre-training first (ecgcmr "
+            "pretrain)"
         )
     prefix = f"{part}."
     tensors = {
@@ -177,8 +183,9 @@ def weights(runs: Path, name: str, part: str) -> dict[str, Any]:
 def log_test_read(runs: Path, trial_name: str, rows: int) -> None:
     """Note that a trial is about to read the test split: one JSON line in `runs/test-reads.jsonl`.
 
-    The line is appended by a single O_APPEND write, so that those of packs side by side do not mix. A run that is killed
-    after it and starts again adds another line: it has read the test split twice.
+    The line is appended by a single O_APPEND write, so that those of packs side by side do not mix.
+    A run that is killed after it and starts again adds another line: it has read the test split
+    twice.
 
     Args:
         runs: the folder of runs.
@@ -199,7 +206,8 @@ def log_test_read(runs: Path, trial_name: str, rows: int) -> None:
 
 
 def test_reads(runs: Path) -> list[dict[str, Any]]:
-    """Every read of the test split under `runs`, in the order of the log: `time` (ISO, UTC), `trial`, `rows`.
+    """Every read of the test split under `runs`, in the order of the log: `time` (ISO, UTC),
+    `trial`, `rows`.
 
     Raises:
         InputError: a line of the log is damaged.
@@ -218,7 +226,9 @@ def test_reads(runs: Path) -> list[dict[str, Any]]:
 
 
 def note_withdrawn(runs: Path, since: Mapping[str, int]) -> None:
-    """Note of cohorts, by fingerprint, how many people have withdrawn since; what was made from them is stale."""
+    """Note of cohorts, by fingerprint, how many people have withdrawn since; what was made from
+    them is stale.
+    """
     files.write_json(runs / WITHDRAWN, {**withdrawn(runs), **since})
 
 
@@ -240,7 +250,9 @@ def withdrawn(runs: Path) -> dict[str, int]:
 
 
 class Progress:
-    """Tells the display how far a piece of work is, through a small file; at most one write per `every` seconds."""
+    """Tells the display how far a piece of work is, through a small file; at most one write per
+    `every` seconds.
+    """
 
     def __init__(
         self, runs: Path, name: str, total: int, unit: str, every: float = 0.5, done: int = 0

@@ -24,7 +24,7 @@ ANYWHERE = {
     "inspect"
 }  # needs neither cohort nor runs, nor a job: jobs/inspect.py would hide the standard library's module
 SPACE = """
-from ecgcmr import study
+from ecgcmr.search import study
 
 
 def trials():
@@ -202,13 +202,13 @@ def test_a_refusal_leaves_what_was_there_before(tmp_path, capfd):
 def test_the_log_of_a_refusal_is_kept_where_work_was_done_before(
     works, small_cohort, tmp_path, capfd, monkeypatch
 ):
-    def refuse(trials, path, runs, **_):
+    def refuse(checked, **_):
         if works:
-            files.write_json(runs / trials[0].name / store.RECORD, {})
+            files.write_json(checked.runs / checked.todo[0].name / store.RECORD, {})
         raise InputError("a worker's refusal")
 
     monkeypatch.setattr(cluster, "start", lambda **_: None)
-    monkeypatch.setattr(sweep, "run", refuse)
+    monkeypatch.setattr(sweep, "run_checked", refuse)
     (tmp_path / "space.py").write_text(SPACE)
     words = [
         "sweep",

@@ -291,24 +291,28 @@ def _refused(made: Case, reason: str) -> Outcome:
 
 
 def _ours(text: str) -> bool:
-    return any(pattern.fullmatch(text) for pattern in _lines())
+    texts, patterns = _lines()
+    return text in texts or any(pattern.fullmatch(text) for pattern in patterns)
 
 
 @cache
-def _lines() -> tuple[re.Pattern[str], ...]:
-    """Every text of the package's source, as a pattern with a short word or number for each hole."""
-    patterns = set()
+def _lines() -> tuple[frozenset[str], tuple[re.Pattern[str], ...]]:
+    """Every text of the package's source; those with holes as patterns with a short word or number for each hole."""
+    texts, patterns = set(), set()
     for file in Path(ecgcmr.__path__[0]).rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
-                patterns.add(re.escape(node.value))
+                texts.add(node.value)
             elif isinstance(node, ast.JoinedStr):
-                texts = [
+                parts = [
                     re.escape(p.value) if isinstance(p, ast.Constant) else r"[\w .,+/-]{0,100}"
                     for p in node.values
                 ]
-                patterns.add("".join(texts))
-    return tuple(re.compile(pattern) for pattern in sorted(patterns) if len(pattern) > 8)
+                patterns.add("".join(parts))
+    return (
+        frozenset(text for text in texts if len(re.escape(text)) > 8),
+        tuple(re.compile(pattern) for pattern in sorted(patterns) if len(pattern) > 8),
+    )
 
 
 def where(error: Exception) -> str:

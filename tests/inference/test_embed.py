@@ -16,7 +16,17 @@ from conftest import LABELS, heart_rows, write_cohort
 from ecgcmr import cli, files, store, trial
 from ecgcmr.data import inputs
 from ecgcmr.errors import InputError
-from ecgcmr.inference import embed, ensemble, model, predict, weights
+from ecgcmr.inference import (
+    adopt,
+    embed_cohort,
+    embed_files,
+    embed_parts,
+    embeddings,
+    ensemble,
+    predict,
+    weights,
+)
+from ecgcmr.inference.encoder import open_encoder
 from ecgcmr.inference.predict import Refused
 from ecgcmr.training import loop
 from ecgcmr.trial import Trial
@@ -77,7 +87,7 @@ def pretrained(paired, tmp_path_factory):
 
 def test_the_logits_of_a_final_run_are_linear_in_its_embeddings(study, final):
     cohort, _, _ = study
-    made = embed.encoder(final, device="cpu")
+    made = open_encoder(final, device="cpu")
     signals = cohort.load(cohort.rows("val"))["ecg"]
     head = made.run.head.head
     logits = torch.from_numpy(made.of(signals)) @ head.weight.T + head.bias
@@ -92,10 +102,10 @@ def test_a_pretrained_encoder_gives_its_mean_token_and_its_pooled_features(paire
     runs, method = pretrained
     rows = paired.rows("train").query("has_cmr")[:3]
     signals = paired.load(rows, ("ecg", "cmr"))
-    ecg = embed.encoder(runs, device="cpu")
+    ecg = open_encoder(runs, device="cpu")
     assert (ecg.modality, ecg.pooling) == ("ecg", "mean token")
     assert ecg.of(signals["ecg"]).shape == (3, handmade_model.TINY.width)
-    cmr = embed.encoder(runs, "cmr", "cpu")
+    cmr = open_encoder(runs, "cmr", "cpu")
     image = method.views["cmr"](torch.from_numpy(signals["cmr"].copy()).float() / 255, {})
     np.testing.assert_allclose(
         cmr.of(signals["cmr"]), method.cmr(image, False).detach().numpy(), rtol=1e-5, atol=1e-6
@@ -104,19 +114,19 @@ def test_a_pretrained_encoder_gives_its_mean_token_and_its_pooled_features(paire
 
 def test_several_runs_or_another_modality_are_refused(study, final, pretrained):
     with pytest.raises(InputError, match=r"holds 9 runs; name one of them, e\.g\. .*/cad/"):
-        embed.encoder(study[1] / "t/final")
+        open_encoder(study[1] / "t/final")
     with pytest.raises(
         InputError, match=r"unknown modality of the encoders in .* 'cmr'; known: ecg"
     ):
-        embed.encoder(final, "cmr")
+        open_encoder(final, "cmr")
     with pytest.raises(InputError, match="nowhere: no finished run"):
-        embed.encoder(study[1] / "nowhere")
+        open_encoder(study[1] / "nowhere")
 
 
 @pytest.fixture
 def one_worker(monkeypatch):
     """Ray as if of one CPU, for tests that ask nothing of several workers: each takes five seconds to start."""
-    monkeypatch.setattr(embed.cluster, "cpus", lambda: 1)
+    monkeypatch.setattr(embed_parts.cluster, "cpus", lambda: 1)
 
 
 # -- of a cohort
@@ -126,12 +136,12 @@ def test_a_cohort_is_embedded_shard_by_shard_and_goes_on_where_it_was(
     ray_session, study, final, tmp_path
 ):
     cohort, out, seen = study[0], tmp_path / "out", []
-    made = embed.of_cohort(final, cohort.path, out, device="cpu", tick=seen.append)
+    made = embed_cohort.of_cohort(final, cohort.path, out, device="cpu", tick=seen.append)
     assert made["rows"] == seen[-1] == len(cohort.rows())
     found = dataset.dataset(out).to_table().to_pandas().set_index("subject")
     assert found.split.to_dict() == cohort.rows().set_index("subject").split.to_dict()
     rows = cohort.rows("test")
-    alone = embed.encoder(final, device="cpu").of(cohort.load(rows)["ecg"])
+    alone = open_encoder(final, device="cpu").of(cohort.load(rows)["ecg"])
     np.testing.assert_allclose(
         np.stack(found.loc[rows.subject].embedding), alone, rtol=1e-4, atol=1e-5
     )
@@ -139,22 +149,22 @@ def test_a_cohort_is_embedded_shard_by_shard_and_goes_on_where_it_was(
     assert form.field("embedding").type == pa.list_(pa.float32(), handmade_model.TINY.width)
 
     kept, lost = (out / cohort.rows(split).shard.iloc[0] for split in ("train", "val"))
-    manifest = json.loads((out / embed.MANIFEST).read_text())
-    (out / embed.MANIFEST).unlink()
+    manifest = json.loads((out / embeddings.MANIFEST).read_text())
+    (out / embeddings.MANIFEST).unlink()
     files.write_json(
-        out / embed.REQUEST, {k: v for k, v in manifest.items() if k not in ("rows", "width")}
+        out / embeddings.REQUEST, {k: v for k, v in manifest.items() if k not in ("rows", "width")}
     )
     before, old = kept.stat().st_mtime_ns, lost.read_bytes()
     lost.unlink()
-    assert embed.of_cohort(final, cohort.path, out, device="cpu") == made
+    assert embed_cohort.of_cohort(final, cohort.path, out, device="cpu") == made
     assert (kept.stat().st_mtime_ns, lost.read_bytes()) == (before, old)
-    assert not (out / embed.REQUEST).exists()
+    assert not (out / embeddings.REQUEST).exists()
 
 
 def test_images_of_those_who_have_one_are_embedded(
     ray_session, one_worker, paired, pretrained, tmp_path
 ):
-    made = embed.of_cohort(
+    made = embed_cohort.of_cohort(
         pretrained[0], paired.path, tmp_path / "out", modality="cmr", device="cpu"
     )
     found = dataset.dataset(tmp_path / "out").to_table()
@@ -167,23 +177,23 @@ def test_finished_embeddings_start_no_ray_and_others_are_refused(
 ):
     cohort, out = study[0], tmp_path / "out"
     held = {
-        **embed.described(embed.encoder(final, device="cpu")),
+        **embeddings.description(open_encoder(final, device="cpu")),
         "cohort": cohort.fingerprint,
         "rows": 7,
         "width": 8,
     }
-    files.write_json(out / embed.MANIFEST, held)
-    monkeypatch.setattr(embed, "_mapped", lambda *_: pytest.fail("started"))
-    assert embed.of_cohort(final, cohort.path, out) == held
+    files.write_json(out / embeddings.MANIFEST, held)
+    monkeypatch.setattr(embed_parts, "_rows_of_each", lambda *_: pytest.fail("started"))
+    assert embed_cohort.of_cohort(final, cohort.path, out) == held
     other = next((study[1] / "t/final/lv/mmcl").rglob("seed=0"))
     with pytest.raises(
         InputError, match=r"holds other embeddings: model t/final/cad.* → t/final/lv"
     ):
-        embed.of_cohort(other, cohort.path, out)
+        embed_cohort.of_cohort(other, cohort.path, out)
     (tmp_path / "full").mkdir()
     (tmp_path / "full/x").touch()
     with pytest.raises(InputError, match="not empty and no embeddings"):
-        embed.of_cohort(final, cohort.path, tmp_path / "full")
+        embed_cohort.of_cohort(final, cohort.path, tmp_path / "full")
 
 
 def test_signals_of_another_recipe_are_refused(study, final, tmp_path):
@@ -191,8 +201,8 @@ def test_signals_of_another_recipe_are_refused(study, final, tmp_path):
     record = json.loads((folder / store.RECORD).read_text())
     record["provenance"]["cohort"]["recipe"]["ecg"]["rate_hz"] = 250
     (folder / store.RECORD).write_text(json.dumps(record))
-    with pytest.raises(InputError, match="otherwise than these: rate_hz 250 → 500"):
-        embed.of_cohort(folder, study[0].path, tmp_path / "out")
+    with pytest.raises(InputError, match=r"another recipe than .*: ecg\.rate_hz 250 → 500"):
+        embed_cohort.of_cohort(folder, study[0].path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -220,18 +230,21 @@ def test_files_are_embedded_as_their_cohort_is(study, final, tmp_path, capfd):
     assert said.out.strip() == f"{tmp_path / 'out'}: 3 embeddings, 1 ECG refused"
     assert f"ecgcmr: {tmp_path / 'ecgs/flat.hea'}: flat lead" in said.err
     found = (
-        pq.read_table(tmp_path / "out" / embed.FILE).to_pandas().set_index("key").loc[rows.subject]
+        pq.read_table(tmp_path / "out" / embed_files.FILE)
+        .to_pandas()
+        .set_index("key")
+        .loc[rows.subject]
     )
-    alone = embed.encoder(final, device="cpu").of(cohort.load(rows)["ecg"])
+    alone = open_encoder(final, device="cpu").of(cohort.load(rows)["ecg"])
     np.testing.assert_allclose(np.stack(found.embedding), alone, rtol=1e-4, atol=1e-5)
-    assert json.loads((tmp_path / "out" / embed.MANIFEST).read_text())["rows"] == 3
+    assert json.loads((tmp_path / "out" / embeddings.MANIFEST).read_text())["rows"] == 3
     listed = predict.recordings([tmp_path / "ecgs"])
-    assert [one.reason for one in embed.of_files(final, listed, tmp_path / "out")] == [
+    assert [one.reason for one in embed_files.of_files(final, listed, tmp_path / "out")] == [
         "flat lead"
     ]  # nothing is done again
     handmade_model.write_wfdb(tmp_path / "ecgs", "flat", raw[rows.subject.iloc[0]])
     with pytest.raises(InputError, match="holds other embeddings: files "):
-        embed.of_files(final, listed, tmp_path / "out")
+        embed_files.of_files(final, listed, tmp_path / "out")
 
 
 def test_many_files_are_embedded_in_parts_by_ray_and_go_on_where_they_were(
@@ -247,32 +260,32 @@ def test_many_files_are_embedded_in_parts_by_ray_and_go_on_where_they_were(
         tmp_path / "out",
         [],
     )
-    monkeypatch.setattr(embed, "PART", 2)
-    refused = embed.of_files(final, listed, out, device="cpu", tick=seen.append)
+    monkeypatch.setattr(embed_files, "PART", 2)
+    refused = embed_files.of_files(final, listed, out, device="cpu", tick=seen.append)
     assert [one.reason for one in refused] == ["no such file", "flat lead"]
     assert seen[0] == 1 and seen[-1] == 7  # noqa: PT018
     names = [f"embeddings-{n:05d}.parquet" for n in range(3)]
-    assert sorted(path.name for path in out.iterdir()) == [embed.MANIFEST, *names]
+    assert sorted(path.name for path in out.iterdir()) == [embeddings.MANIFEST, *names]
     found = dataset.dataset(out).to_table().to_pandas()
     assert found.key.tolist() == keys
-    monkeypatch.setattr(embed, "PART", 256)
-    embed.of_files(final, listed, tmp_path / "one", device="cpu")
-    one = pq.read_table(tmp_path / "one" / embed.FILE).to_pandas()
+    monkeypatch.setattr(embed_files, "PART", 256)
+    embed_files.of_files(final, listed, tmp_path / "one", device="cpu")
+    one = pq.read_table(tmp_path / "one" / embed_files.FILE).to_pandas()
     np.testing.assert_allclose(
         np.stack(found.embedding), np.stack(one.embedding), rtol=1e-4, atol=1e-5
     )
 
-    monkeypatch.setattr(embed, "PART", 2)  # as if it had been killed in the second part
-    manifest = json.loads((out / embed.MANIFEST).read_text())
-    (out / embed.MANIFEST).unlink()
+    monkeypatch.setattr(embed_files, "PART", 2)  # as if it had been killed in the second part
+    manifest = json.loads((out / embeddings.MANIFEST).read_text())
+    (out / embeddings.MANIFEST).unlink()
     (out / names[1]).unlink()
     files.write_json(
-        out / embed.REQUEST, {k: v for k, v in manifest.items() if k not in ("rows", "width")}
+        out / embeddings.REQUEST, {k: v for k, v in manifest.items() if k not in ("rows", "width")}
     )
     before = (out / names[0]).stat().st_mtime_ns
-    assert embed.of_files(final, listed, out, device="cpu") == refused
+    assert embed_files.of_files(final, listed, out, device="cpu") == refused
     assert (out / names[0]).stat().st_mtime_ns == before
-    assert json.loads((out / embed.MANIFEST).read_text()) == manifest
+    assert json.loads((out / embeddings.MANIFEST).read_text()) == manifest
 
 
 def test_an_import_that_says_nothing_of_its_signals_is_used_with_a_word_and_a_run_of_ours_is_not(
@@ -284,7 +297,7 @@ def test_an_import_that_says_nothing_of_its_signals_is_used_with_a_word_and_a_ru
     weights.publish(
         tmp_path / "mmcl.pth", "ecg", weights.read(next(pretrained[0].rglob(store.ENCODER)), "ecg")
     )
-    name = model.adopt(
+    name = adopt.adopt(
         tmp_path / "mmcl.pth", tmp_path / "runs", part="ecg", space="p", label="mmcl", heads=2
     )
     words = [
@@ -299,12 +312,14 @@ def test_an_import_that_says_nothing_of_its_signals_is_used_with_a_word_and_a_ru
     assert cli.main(["embed", "--out", str(tmp_path / "out"), *map(str, words)]) == 0
     said = "ecgcmr: mmcl.pth says nothing of how its signals were prepared; yours are prepared as docs/presets.md says"
     assert capfd.readouterr().err.splitlines()[0] == said
-    found = np.stack(pq.read_table(tmp_path / "out" / embed.FILE).to_pandas().embedding)
+    found = np.stack(pq.read_table(tmp_path / "out" / embed_files.FILE).to_pandas().embedding)
     signals = cohort.load(cohort.rows("test")[:1])["ecg"]
     np.testing.assert_allclose(
-        found, embed.encoder(pretrained[0], device="cpu").of(signals), rtol=1e-4, atol=1e-5
+        found, open_encoder(pretrained[0], device="cpu").of(signals), rtol=1e-4, atol=1e-5
     )
-    assert json.loads((tmp_path / "out" / embed.MANIFEST).read_text())["recipe_hash"] == "unknown"
+    assert (
+        json.loads((tmp_path / "out" / embeddings.MANIFEST).read_text())["recipe_hash"] == "unknown"
+    )
 
     weights.write(
         tmp_path / "stated.safetensors",
@@ -314,12 +329,12 @@ def test_an_import_that_says_nothing_of_its_signals_is_used_with_a_word_and_a_ru
             "cohort": json.dumps({"recipe": {"ecg": {"rate_hz": 250}}}),
         },
     )
-    other = model.adopt(
+    other = adopt.adopt(
         tmp_path / "stated.safetensors", tmp_path / "runs", part="ecg", space="p", label="stated"
     )
     listed = predict.recordings([tmp_path / "ecgs"])
-    with pytest.raises(InputError, match=r"prepared otherwise than these: .*rate_hz 250 → 500"):
-        embed.of_files(tmp_path / "runs" / other, listed, tmp_path / "no")
+    with pytest.raises(InputError, match=r"another recipe than .*: .*rate_hz 250 → 500"):
+        embed_files.of_files(tmp_path / "runs" / other, listed, tmp_path / "no")
     path = next(shutil.copytree(pretrained[0], tmp_path / "own").rglob(store.RECORD))
     record = json.loads(path.read_text())
     del record["provenance"]["cohort"]["recipe"]
@@ -327,11 +342,11 @@ def test_an_import_that_says_nothing_of_its_signals_is_used_with_a_word_and_a_ru
     with pytest.raises(
         InputError, match="does not say how its ecg signals were prepared; train it on a cohort"
     ):
-        embed.of_files(tmp_path / "own", listed, tmp_path / "no")
+        embed_files.of_files(tmp_path / "own", listed, tmp_path / "no")
 
 
 def test_where_no_file_can_serve_nothing_is_written(final, tmp_path):
-    refused = embed.of_files(
+    refused = embed_files.of_files(
         final, predict.recordings([tmp_path / "absent"]), tmp_path / "out", device="cpu"
     )
     assert [one.reason for one in refused] == ["no such file or folder"]
@@ -340,4 +355,7 @@ def test_where_no_file_can_serve_nothing_is_written(final, tmp_path):
 
 def test_a_run_keeps_its_name_in_what_is_embedded(study, final):
     record = json.loads((final / store.RECORD).read_text())
-    assert embed.described(embed.encoder(final))["model"] == trial.from_json(record["trial"]).name
+    assert (
+        embeddings.description(open_encoder(final))["model"]
+        == trial.from_json(record["trial"]).name
+    )

@@ -16,7 +16,7 @@ from test_raw_wfdb import beats, write
 
 from ecgcmr import methods, presets, store
 from ecgcmr.errors import InputError
-from ecgcmr.inference import explain
+from ecgcmr.inference import pairs, similarity, subjects
 from ecgcmr.nn import Network
 from ecgcmr.raw import sax_nifti, wfdb
 from ecgcmr.runs import read_run
@@ -69,12 +69,15 @@ def signals(n=3, seed=0):
     return ecg, torch.rand(n, 3, 210, 210, generator=generator, dtype=torch.float64)
 
 
-def leave(runs, trial=RUN, *, parts=("ecg", "cmr", "head"), status="finished", recipe=None):
+ALIKE = {"ecg": ecg.RECIPE, "cmr": {**cmr.RECIPE, "crop": "heart"}}
+
+
+def leave(runs, trial=RUN, *, parts=("ecg", "cmr", "head"), status="finished", recipe=ALIKE):
     """A finished run whose weights are not those that its seed draws; the method they are of."""
     method = loop.build(dataclasses.replace(trial, seed=7))
     weights = {name: value.numpy() for name, value in loop.handed_on(method).items()}
     kept = {name: value for name, value in weights.items() if name.split(".")[0] in parts}
-    provenance = {"cohort": {"recipe": recipe}} if recipe else {}
+    provenance = {"cohort": {"recipe": recipe}}
     found = store.Finished(
         trial, status, (("val", "loss", 1.0, 4),), pd.DataFrame(), None, kept, 1, provenance
     )
@@ -89,7 +92,7 @@ def leave(runs, trial=RUN, *, parts=("ecg", "cmr", "head"), status="finished", r
 def test_similarity_is_the_cosine_of_every_locations_own_projection(preset):
     method, (ecg, cmr) = mmcl(preset=preset), signals()
     with torch.no_grad():
-        found = explain.similarity(method, ecg, cmr)
+        found = similarity.maps(method, ecg, cmr)
         whole, _ = method.project({"ecg": ecg, "cmr": cmr}, {})
         maps = method.cmr.maps(method.views["cmr"](cmr, {}), False)
         for i in range(3):
@@ -112,7 +115,7 @@ def test_a_location_whose_projection_is_the_ecgs_has_similarity_one_and_the_oppo
         method.head["ecg"].layers[2].weight.zero_()
         for sign in (1, -1):
             method.head["ecg"].layers[2].bias.copy_(sign * 3 * planted)  # a cosine knows no length
-            found = sign * explain.similarity(method, ecg, cmr)[0]
+            found = sign * similarity.maps(method, ecg, cmr)[0]
             assert found[0, 2].item() == pytest.approx(1)
             assert (found == found.max()).nonzero().tolist() == [[0, 2]]
 
@@ -123,14 +126,14 @@ def test_a_map_of_one_location_is_the_similarity_of_the_pooled_image():
         expected = torch.nn.functional.cosine_similarity(
             *method.project({"ecg": ecg, "cmr": cmr}, {})
         )
-        torch.testing.assert_close(explain.similarity(method, ecg, cmr), expected[:, None, None])
+        torch.testing.assert_close(similarity.maps(method, ecg, cmr), expected[:, None, None])
 
 
 def test_what_changes_in_a_corner_of_the_image_changes_that_corner_of_the_map_alone():
     method, (ecg, cmr) = mmcl(side=210), signals(1)
     changed = cmr.clone()
     changed[..., :40, -40:] = 0
-    differs = (explain.similarity(method, ecg, cmr) != explain.similarity(method, ecg, changed))[0]
+    differs = (similarity.maps(method, ecg, cmr) != similarity.maps(method, ecg, changed))[0]
     assert differs.shape == (7, 7)
     assert differs[0, -1]
     assert not differs[4:].any()
@@ -139,22 +142,20 @@ def test_what_changes_in_a_corner_of_the_image_changes_that_corner_of_the_map_al
 
 def test_a_row_depends_on_its_own_subject_alone():
     method, (ecg, cmr) = mmcl(), signals()
-    together = explain.similarity(method, ecg, cmr)
+    together = similarity.maps(method, ecg, cmr)
     for i in range(3):
         torch.testing.assert_close(
-            explain.similarity(method, ecg[i : i + 1], cmr[i : i + 1])[0], together[i]
+            similarity.maps(method, ecg[i : i + 1], cmr[i : i + 1])[0], together[i]
         )
-    torch.testing.assert_close(
-        explain.similarity(method, ecg.flip(0), cmr.flip(0)), together.flip(0)
-    )
+    torch.testing.assert_close(similarity.maps(method, ecg.flip(0), cmr.flip(0)), together.flip(0))
 
 
 def test_neither_mode_nor_chance_matters_and_nothing_is_learnt():
     method, (ecg, cmr) = mmcl(), signals()
     before = {name: value.clone() for name, value in method.state_dict().items()}
-    found = explain.similarity(method, ecg, cmr)
+    found = similarity.maps(method, ecg, cmr)
     assert not found.requires_grad
-    assert torch.equal(explain.similarity(method.train(), ecg, cmr), found)
+    assert torch.equal(similarity.maps(method.train(), ecg, cmr), found)
     assert all(torch.equal(before[name], value) for name, value in method.state_dict().items())
 
 
@@ -182,7 +183,7 @@ def test_other_lefthand_on_encoders_alone(method):
 def test_a_run_is_loaded_as_it_was_left(tmp_path):
     left = leave(tmp_path)
     run = read_run(tmp_path / RUN.name)
-    method, trial = explain.load(run), run.trial
+    method, trial = similarity.load(run), run.trial
     assert trial == RUN
     assert not method.training
     assert method.state_dict().keys() == left.state_dict().keys()
@@ -193,22 +194,22 @@ def test_a_run_is_loaded_as_it_was_left(tmp_path):
 
 def test_runs_that_cannot_be_explained_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"has not finished under .*ecgcmr pretrain"):
-        explain.load(read_run(tmp_path / RUN.name))
+        similarity.load(read_run(tmp_path / RUN.name))
     leave(tmp_path, parts=("ecg", "cmr"))
     folder = store.folder(tmp_path, RUN.name)
     words = f"made before projectors were kept; delete {folder} and pre-train it again"
     with pytest.raises(InputError, match=re.escape(words)):
-        explain.load(read_run(tmp_path / RUN.name))
+        similarity.load(read_run(tmp_path / RUN.name))
     shutil.rmtree(folder)
     leave(tmp_path, parts=(), status="diverged")
     with pytest.raises(InputError, match="diverged and left no weights"):
-        explain.load(read_run(tmp_path / RUN.name))
+        similarity.load(read_run(tmp_path / RUN.name))
     mae = dataclasses.replace(RUN, label="mae", method="mae", task="ecg")
     leave(tmp_path, mae)
     with pytest.raises(
         InputError, match="is of method 'mae'; similarity maps need one of method 'mmcl'"
     ):
-        explain.load(read_run(tmp_path / mae.name))
+        similarity.load(read_run(tmp_path / mae.name))
 
 
 # -- subjects and their maps
@@ -218,7 +219,7 @@ def test_maps_are_those_of_the_signals_as_the_encoders_learnt_from_them(small_co
     other = dataclasses.replace(RUN, label="mmcl-wo-mdm", seed=3)
     left = {trial.name: leave(tmp_path, trial) for trial in (RUN, other)}
     index = small_cohort.rows("val").query("has_ecg and has_cmr").iloc[[5, 0, 2]]
-    found = explain.maps_for([read_run(tmp_path / name) for name in left], small_cohort, index)
+    found = similarity.maps_for([read_run(tmp_path / name) for name in left], small_cohort, index)
     raw = small_cohort.load(index, ("ecg", "cmr"))
     ecg, cmr = raw["ecg"].astype(np.float64), raw["cmr"].astype(np.float64) / 255
     for group in (slice(0, 3), slice(3, 6), slice(6, 12)):
@@ -226,7 +227,7 @@ def test_maps_are_those_of_the_signals_as_the_encoders_learnt_from_them(small_co
         ecg[:, group] = (part - part.mean((1, 2), keepdims=True)) / part.std((1, 2), keepdims=True)
     assert list(found) == list(left)
     for name, method in left.items():
-        expected = explain.similarity(
+        expected = similarity.maps(
             method.double(), torch.from_numpy(ecg), torch.from_numpy(cmr)
         ).numpy()
         assert found[name].dtype == np.float32
@@ -237,7 +238,7 @@ def test_rows_without_image_and_signals_prepared_otherwise_are_refused(small_coh
     rows = small_cohort.rows("val")
     leave(tmp_path)
     with pytest.raises(InputError, match="1 of the 1 chosen rows lack ECG or CMR"):
-        explain.maps_for(
+        similarity.maps_for(
             [read_run(tmp_path / RUN.name)], small_cohort, rows[~rows["has_cmr"]].head(1)
         )
     shutil.rmtree(store.folder(tmp_path, RUN.name))
@@ -245,7 +246,7 @@ def test_rows_without_image_and_signals_prepared_otherwise_are_refused(small_coh
     with pytest.raises(
         InputError, match=r"learnt from signals of another recipe than .*: cmr.size 128 → 210"
     ):
-        explain.maps_for(
+        similarity.maps_for(
             [read_run(tmp_path / RUN.name)], small_cohort, rows[rows["has_cmr"]].head(1)
         )
 
@@ -259,18 +260,20 @@ def test_a_pair_of_a_cohort_is_its_map_and_a_look_at_the_test_split_is_logged(
     leave(tmp_path)
     for split, reads in (("val", 0), ("test", 1)):
         index = small_cohort.rows(split).query("has_ecg and has_cmr").tail(1)
-        found = explain.pair(read_run(tmp_path / RUN.name), small_cohort, index["subject"].iloc[0])
+        found = pairs.of_subject(
+            read_run(tmp_path / RUN.name), small_cohort, index["subject"].iloc[0]
+        )
         np.testing.assert_array_equal(
             found.similarity,
-            explain.maps_for([read_run(tmp_path / RUN.name)], small_cohort, index)[RUN.name][0],
+            similarity.maps_for([read_run(tmp_path / RUN.name)], small_cohort, index)[RUN.name][0],
         )
         np.testing.assert_array_equal(found.image, small_cohort.load(index, ("cmr",))["cmr"][0])
         assert len(store.test_reads(tmp_path)) == reads
     with pytest.raises(InputError, match="no subject 'nobody'"):
-        explain.pair(read_run(tmp_path / RUN.name), small_cohort, "nobody")
+        pairs.of_subject(read_run(tmp_path / RUN.name), small_cohort, "nobody")
     lonely = small_cohort.rows().query("not has_cmr")["subject"].iloc[0]
     with pytest.raises(InputError, match=f"subject '{lonely}' lacks ECG or CMR"):
-        explain.pair(read_run(tmp_path / RUN.name), small_cohort, lonely)
+        pairs.of_subject(read_run(tmp_path / RUN.name), small_cohort, lonely)
 
 
 def beating(path):
@@ -285,15 +288,15 @@ def beating(path):
 def test_a_pair_of_files_is_prepared_as_the_runs_cohort_was(tmp_path, crop):
     leave(tmp_path, recipe={"ecg": ecg.RECIPE, "cmr": {**cmr.RECIPE, "crop": crop}})
     trace, stack = write(tmp_path, beats()), beating(tmp_path / "stack.nii.gz")
-    found = explain.pair_of_files(read_run(tmp_path / RUN.name), Path(trace), stack)
+    found = pairs.of_files(read_run(tmp_path / RUN.name), Path(trace), stack)
     record = wfdb.read(trace)
     prepared = ecg.prepare(record.signal, record.rate_hz, record.leads)[0]
     frames = cmr.prepare(sax_nifti.read(str(stack)), crop)[0]
     np.testing.assert_array_equal(found.image, frames)
     np.testing.assert_array_equal(found.ecg, prepared)
-    method = explain.load(read_run(tmp_path / RUN.name))
+    method = similarity.load(read_run(tmp_path / RUN.name))
     signal = ecg.normalise(torch.from_numpy(prepared.astype(np.float16))[None])
-    expected = explain.similarity(method, signal, torch.from_numpy(frames)[None] / 255)[0]
+    expected = similarity.maps(method, signal, torch.from_numpy(frames)[None] / 255)[0]
     np.testing.assert_allclose(found.similarity, expected, atol=1e-6)
 
 
@@ -308,13 +311,13 @@ def test_files_that_cannot_serve_and_recipes_of_old_are_refused(tmp_path):
         ((tmp_path, stack), "2 recordings where one is needed"),
     ):
         with pytest.raises(InputError, match=re.escape(said)):
-            explain.pair_of_files(read_run(tmp_path / RUN.name), *files)
+            pairs.of_files(read_run(tmp_path / RUN.name), *files)
     shutil.rmtree(store.folder(tmp_path, RUN.name))
     leave(tmp_path, recipe={"cmr": {**cmr.RECIPE, "size": 128}})
     with pytest.raises(
         InputError, match=r"another recipe than files are given now: cmr.size 128 → 210"
     ):
-        explain.pair_of_files(read_run(tmp_path / RUN.name), trace, stack)
+        pairs.of_files(read_run(tmp_path / RUN.name), trace, stack)
 
 
 def test_the_command_draws_a_pair(small_cohort, tmp_path, capfd):
@@ -346,7 +349,7 @@ def measured(tmp_path_factory):
 
 
 def test_cases_follow_the_rules(measured):
-    found = explain.cases(measured)
+    found = subjects.cases(measured)
     assert list(found["caption"]) == [
         "Typical heart\nLVEDV 152 mL, LVEF 59 %",
         "Largest left ventricle\nLVEDV 300 mL",
@@ -355,12 +358,12 @@ def test_cases_follow_the_rules(measured):
     ]
     rows = measured.rows("val").reset_index(drop=True)
     assert list(found["subject"]) == [rows["subject"][i] for i in (8, 7, 3, 5)]
-    pd.testing.assert_frame_equal(explain.cases(measured), found)
+    pd.testing.assert_frame_equal(subjects.cases(measured), found)
     assert len(measured.load(found, ("ecg", "cmr"))["cmr"]) == 4
 
 
 def test_cases_are_different_subjects_though_one_is_extreme_in_all(small_cohort):
-    found = explain.cases(
+    found = subjects.cases(
         small_cohort
     )  # there the largest ventricle ejects least, and walls are not measured
     assert found["subject"].is_unique
@@ -376,23 +379,23 @@ def test_a_second_visit_of_a_subject_is_no_other_case(tmp_path):
     rows = [{**row, "split": "val", "subject": f"p{i // 2}"} for i, row in enumerate(heart_rows(8))]
     rows[0].update(LVEDV=400.0)
     rows[1].update(LVEF=5.0)  # the second visit would be the next case
-    found = explain.cases(write_cohort(tmp_path / "visits", rows))
+    found = subjects.cases(write_cohort(tmp_path / "visits", rows))
     assert found["subject"].iloc[1] == "p0"
     assert sorted(found["subject"]) == ["p0", "p1", "p2", "p3"]
 
 
 def test_without_phenotypes_the_first_rows_with_both_signals_are_taken(tmp_path):
     rows = [{**row, "split": "val"} for row in heart_rows(4, paired=False)]
-    found = explain.cases(write_cohort(tmp_path / "bare", rows, labels=("cad",)))
+    found = subjects.cases(write_cohort(tmp_path / "bare", rows, labels=("cad",)))
     assert list(found["subject"]) == ["p00001", "p00002"]
     assert set(found["caption"]) == {"Next in file order"}
     ecg_only = [{**row, "cmr": None} for row in rows]
     with pytest.raises(InputError, match="no row of 'val' has both ECG and CMR"):
-        explain.cases(write_cohort(tmp_path / "alone", ecg_only))
+        subjects.cases(write_cohort(tmp_path / "alone", ecg_only))
 
 
 def test_equal_phenotypes_leave_file_order(tmp_path):
     rows = [{**row, "split": "val", "LVEDV": 150.0, "LVEF": 60.0} for row in heart_rows(5)]
-    assert list(explain.cases(write_cohort(tmp_path / "same", rows))["subject"]) == [
+    assert list(subjects.cases(write_cohort(tmp_path / "same", rows))["subject"]) == [
         f"p{i:05d}" for i in range(4)
     ]

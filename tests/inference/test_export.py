@@ -20,6 +20,7 @@ from ecgcmr.cohort import dataset
 from ecgcmr.data import inputs
 from ecgcmr.errors import InputError
 from ecgcmr.inference import export, model
+from ecgcmr.runs import Run
 from ecgcmr.signals import ecg
 
 torch.set_num_threads(1)
@@ -70,7 +71,7 @@ def test_the_documents_lines_do_what_they_say(tmp_path, monkeypatch, capsys):
     write(tmp_path / "recordings", beats(), name="one")
     leave(tmp_path / "runs", FINAL)
     record = json.loads((tmp_path / "runs" / FINAL.name / store.RECORD).read_text())
-    record["provenance"].pop("cohort")  # its recipe is none of this version
+    record["provenance"]["cohort"] = {"recipe": {"ecg": ecg.RECIPE}}  # of this version
     (tmp_path / "runs" / FINAL.name / store.RECORD).write_text(json.dumps(record))
     monkeypatch.chdir(tmp_path)
     code, *_ = re.findall(
@@ -193,7 +194,8 @@ def test_a_graph_that_disagrees_is_not_written(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("wrong", ["scaled", "constant"])
 def test_disagreement_sees_other_answers(wrong):
-    graph = export.Graph(model.Model(None, "r", {"provenance": {}}, MAE, encoder(), None, None))
+    run, ecg_encoder = Run(None, MAE, {}, "", "finished", {}), encoder()
+    graph = export.Graph(model.Model(run, ecg_encoder, None, None, {"ecg": ecg_encoder}))
 
     def other(x):
         found = graph(torch.from_numpy(x))[0].detach().numpy()

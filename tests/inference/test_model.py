@@ -12,7 +12,7 @@ from test_cli import called
 
 from ecgcmr import methods, presets, store
 from ecgcmr.errors import InputError
-from ecgcmr.inference import export, model, weights
+from ecgcmr.inference import adopt, export, model, weights
 from ecgcmr.methods import trunk
 from ecgcmr.nn import Network, resnet, vit
 from ecgcmr.report import appendix
@@ -121,7 +121,12 @@ def test_a_pre_training_opens_as_it_was_left(tmp_path):
     )  # as fine-tuning begins
     assert torch.equal(opened.ecg.blocks[0].attn.qkv.weight, method.ecg.blocks[0].attn.qkv.weight)
     assert torch.equal(opened.cmr(image, False), method.cmr(image, False))
-    assert (opened.samples, opened.patch_s, opened.head, opened.recipe) == (5000, 0.2, None, RECIPE)
+    assert (opened.samples, opened.patch_s, opened.head, opened.run.signal_recipes) == (
+        5000,
+        0.2,
+        None,
+        RECIPE,
+    )
 
 
 @pytest.mark.parametrize(("preset", "samples"), [("paper", 5000), ("authors", 500)])
@@ -143,7 +148,7 @@ def test_what_is_exported_and_imported_embeds_alike(tmp_path, trial, form):
     leave(tmp_path, trial)
     file = tmp_path / f"encoder{export.ENDINGS[form]}"
     export.write(trial.name, file, form, runs=tmp_path, part="ecg")
-    name = model.adopt(file, tmp_path, part="ecg", space="elsewhere", label="mine", heads=2)
+    name = adopt.adopt(file, tmp_path, part="ecg", space="elsewhere", label="mine", heads=2)
     before, after = (model.open_run(run, tmp_path) for run in (trial.name, name))
     assert name == "elsewhere/pretrain/ecg/mine/default/seed=0"
     assert torch.equal(embedded(before, ecgs(5000)), embedded(after, ecgs(5000)))
@@ -156,7 +161,7 @@ def test_an_image_encoder_there_and_back(tmp_path):
     leave(tmp_path)
     file, image = tmp_path / "image.pth", torch.rand(2, 3, 96, 96)
     export.write(MMCL.name, file, "authors", runs=tmp_path, part="cmr")
-    name = model.adopt(file, tmp_path, part="cmr", space="s", label="simclr")
+    name = adopt.adopt(file, tmp_path, part="cmr", space="s", label="simclr")
     before, after = (model.open_run(run, tmp_path).cmr for run in (MMCL.name, name))
     assert torch.equal(before(image, False), after(image, False))
 
@@ -186,7 +191,7 @@ def published(path, part):
 @pytest.mark.parametrize("part", ["ecg", "cmr"])
 def test_the_authors_file_comes_back_bit_by_bit(tmp_path, part):
     given = published(tmp_path / "given.pth", part)
-    name = model.adopt(tmp_path / "given.pth", tmp_path, part=part, space="published", label="mmcl")
+    name = adopt.adopt(tmp_path / "given.pth", tmp_path, part=part, space="published", label="mmcl")
     said = export.write(name, tmp_path / "again.pth", "authors", runs=tmp_path)
     again = next(iter(torch.load(tmp_path / "again.pth", weights_only=True).values()))
     assert again.keys() == given.keys()
@@ -203,7 +208,7 @@ def test_what_sat_on_the_encoder_is_left_behind_and_named(tmp_path):
         "head.weight": torch.ones(2, 384),
     }
     torch.save({"model": given}, tmp_path / "x.pth")
-    name = model.adopt(tmp_path / "x.pth", tmp_path, part="ecg", space="s", label="mae")
+    name = adopt.adopt(tmp_path / "x.pth", tmp_path, part="ecg", space="s", label="mae")
     record = json.loads((tmp_path / name / store.RECORD).read_text())
     noted = record["provenance"]["imported"]
     assert (noted["file"], noted["layout"], len(noted["sha256"])) == ("x.pth", "authors", 64)
@@ -220,7 +225,7 @@ def test_torchvisions_weights_make_an_image_run(tmp_path):
         {**bare, "fc.weight": torch.ones(3, 256), "fc.bias": torch.ones(3)},
         tmp_path / "resnet50.pth",
     )
-    name = model.adopt(tmp_path / "resnet50.pth", tmp_path, part="cmr", space="s", label="imagenet")
+    name = adopt.adopt(tmp_path / "resnet50.pth", tmp_path, part="cmr", space="s", label="imagenet")
     opened, image = model.open_run(name, tmp_path), torch.rand(1, 3, 64, 64)
     assert torch.equal(opened.cmr(image, False), module.eval()(image, False))
     assert (opened.trial.network.blocks, opened.trial.network.image_width) == ((1, 2, 1, 1), 8)
@@ -230,7 +235,7 @@ def test_torchvisions_weights_make_an_image_run(tmp_path):
 def test_a_trial_starts_from_an_import_with_its_positions_stretched(tmp_path):
     leave(tmp_path)
     export.write(MMCL.name, tmp_path / "e.safetensors", "safetensors", runs=tmp_path)
-    name = model.adopt(tmp_path / "e.safetensors", tmp_path, part="ecg", space="s", label="mine")
+    name = adopt.adopt(tmp_path / "e.safetensors", tmp_path, part="ecg", space="s", label="mine")
     record = json.loads((tmp_path / name / store.RECORD).read_text())
     assert record["provenance"]["cohort"] == {
         "fingerprint": "abc",
@@ -250,23 +255,23 @@ def test_a_trial_starts_from_an_import_with_its_positions_stretched(tmp_path):
 def test_an_import_twice_is_one_run_and_another_file_is_refused(tmp_path):
     published(tmp_path / "one.pth", "ecg")
     words = {"part": "ecg", "space": "s", "label": "x"}
-    name = model.adopt(tmp_path / "one.pth", tmp_path, **words)
+    name = adopt.adopt(tmp_path / "one.pth", tmp_path, **words)
     made = (tmp_path / name / store.RECORD).stat().st_mtime_ns
-    assert model.adopt(tmp_path / "one.pth", tmp_path, **words) == name
+    assert adopt.adopt(tmp_path / "one.pth", tmp_path, **words) == name
     assert (tmp_path / name / store.RECORD).stat().st_mtime_ns == made
     with pytest.raises(InputError, match="made with other --heads"):
-        model.adopt(tmp_path / "one.pth", tmp_path, **words, heads=12)
+        adopt.adopt(tmp_path / "one.pth", tmp_path, **words, heads=12)
     torch.save(
         {"model": {k: v + 1 for k, v in published(tmp_path / "two.pth", "ecg").items()}},
         tmp_path / "two.pth",
     )
     with pytest.raises(InputError, match="was made of another file; choose another --label"):
-        model.adopt(tmp_path / "two.pth", tmp_path, **words)
+        adopt.adopt(tmp_path / "two.pth", tmp_path, **words)
 
 
 def test_an_imported_run_stands_in_the_report(tmp_path):
     published(tmp_path / "one.pth", "ecg")
-    name = model.adopt(tmp_path / "one.pth", tmp_path, part="ecg", space="s", label="mae")
+    name = adopt.adopt(tmp_path / "one.pth", tmp_path, part="ecg", space="s", label="mae")
     (line,) = appendix.pretrainings(appendix.read(tmp_path), store.rows(tmp_path))
     assert (line["title"], line["epochs"], line["time"]) == ("MAE, ECG", "0", "—")
     curves.pretraining({"MAE": pd.read_parquet(tmp_path / name / store.CURVE)})
@@ -367,7 +372,7 @@ BAD = [
 def test_what_is_no_encoder_of_ours_is_refused_and_leaves_nothing(tmp_path, tensors, words, said):
     file = saved(tensors, tmp_path / "x.pth")
     with pytest.raises(InputError, match=said):
-        model.adopt(
+        adopt.adopt(
             file,
             tmp_path / "runs",
             **{"part": "ecg", "space": "s", "label": "x", "heads": 2, **words},
@@ -384,7 +389,7 @@ def test_a_basic_resnet_is_refused(tmp_path):
     with pytest.raises(
         InputError, match="only ResNets of bottlenecks, such as ResNet-50, are supported"
     ):
-        model.adopt(tmp_path / "resnet18.pth", tmp_path, part="cmr", space="s", label="x")
+        adopt.adopt(tmp_path / "resnet18.pth", tmp_path, part="cmr", space="s", label="x")
 
 
 def test_hostile_files_are_refused_without_running_them(tmp_path):
@@ -411,7 +416,7 @@ def test_hostile_files_are_refused_without_running_them(tmp_path):
         ("short", "is not a file of plain tensors"),
     ):
         with pytest.raises(InputError, match=said):
-            model.adopt(
+            adopt.adopt(
                 tmp_path / f"{name}.pth",
                 tmp_path / "runs",
                 part="ecg",
@@ -429,11 +434,11 @@ def test_damaged_notes_are_refused_and_foreign_ones_do_no_harm(tmp_path):
     ):
         weights.write(tmp_path / "x.safetensors", {"ecg": encoder}, {"network": note})
         with pytest.raises(InputError, match=said):
-            model.adopt(
+            adopt.adopt(
                 tmp_path / "x.safetensors", tmp_path / "runs", part="ecg", space="s", label="x"
             )
     weights.write(tmp_path / "x.safetensors", {"ecg": encoder}, {"network": "[1]"})
-    assert model.adopt(
+    assert adopt.adopt(
         tmp_path / "x.safetensors", tmp_path / "runs", part="ecg", space="s", label="x", heads=2
     )
 
@@ -441,7 +446,7 @@ def test_damaged_notes_are_refused_and_foreign_ones_do_no_harm(tmp_path):
 def test_half_precision_becomes_single(tmp_path):
     halves = {k: v.bfloat16() for k, v in vit.ViT(16, 1, 2, 100, 5).state_dict().items()}
     file = saved(halves, tmp_path / "x.pth")
-    name = model.adopt(file, tmp_path, part="ecg", space="s", label="x", heads=2)
+    name = adopt.adopt(file, tmp_path, part="ecg", space="s", label="x", heads=2)
     kept = store.weights(tmp_path, name, "ecg")
     assert {value.dtype for value in kept.values()} == {np.dtype(np.float32)}
     np.testing.assert_array_equal(kept["cls_token"], halves["cls_token"].float().numpy())

@@ -20,7 +20,7 @@ from ecgcmr import cli, raw, store, tasks
 from ecgcmr.errors import InputError
 from ecgcmr.evaluation import selection
 from ecgcmr.files import write_json
-from ecgcmr.inference import ensemble, predict
+from ecgcmr.inference import calibration, predict, share
 from ecgcmr.raw import records
 from ecgcmr.report import prediction
 from ecgcmr.signals import ecg
@@ -69,7 +69,7 @@ def test_a_subjects_raw_recording_gets_the_answers_that_its_runs_stored(served, 
         found = served.predict(header)
         assert found.key == key
         outputs = served.outputs(found.ecg[None])
-        for one in served.asked:
+        for one in served.task_models:
             for seed, run in enumerate(one.runs):
                 stored = pd.read_parquet(run.folder / store.PREDICTIONS).query(
                     "split == 'test' and subject == @key"
@@ -81,7 +81,7 @@ def test_a_subjects_raw_recording_gets_the_answers_that_its_runs_stored(served, 
 def test_the_answers_are_calibrated_means_over_the_seeds(served, files):
     found = served.predict(next(iter(files.values())))
     outputs = served.outputs(found.ecg[None])
-    fitted = served.asked[0].means["cad"].recalibration
+    fitted = served.task_models[0].means["cad"].recalibration
     mean = np.mean(np.log(outputs["cad"][:, 0, 0] / (1 - outputs["cad"][:, 0, 0])))
     risk = found.risks["cad"]
     assert risk.value == pytest.approx(1 / (1 + np.exp(-fitted.intercept - fitted.slope * mean)))
@@ -133,7 +133,7 @@ def test_several_systems_need_a_name_unless_mmcl_is_among_them(study, served, co
     assert served.system == "mmcl"
     assert list(served.about["seeds"]) == ["cad", "lv"]
     assert ecgcmr.load(study[1] / "t", "mae", "cpu").system == "mae"
-    assert len(ecgcmr.load(study[1] / "t/final/cad/mae", device="cpu").asked) == 1
+    assert len(ecgcmr.load(study[1] / "t/final/cad/mae", device="cpu").task_models) == 1
     with pytest.raises(InputError, match="unknown system 'byol'; known: mae, mmcl"):
         ecgcmr.load(study[1] / "t/final", "byol")
     for record in (copied / "cad/mmcl").rglob(store.RECORD):
@@ -172,7 +172,7 @@ def test_a_seed_that_diverged_is_left_out(copied):
     [
         (
             lambda r: r["provenance"]["cohort"]["recipe"]["ecg"].update(clip_sd=3.0),
-            "otherwise than these: clip_sd 3.0 → 4.0",
+            "another recipe than these: ecg.clip_sd 3.0 → 4.0",
         ),
         (
             lambda r: r["provenance"]["cohort"]["recipe"].pop("ecg"),
@@ -212,32 +212,34 @@ def test_damaged_or_missing_weights_are_refused(copied):
 
 def test_a_shared_model_answers_alike_and_names_nobody(study, served, files, tmp_path):
     out = tmp_path / "models/mmcl"
-    ensemble.share(study[1] / "t/final", out)
+    share.share(study[1] / "t/final", out)
     assert {path.name for path in out.rglob("*") if path.is_file()} == {
         store.RECORD,
         store.ENCODER,
-        ensemble.CALIBRATION,
+        calibration.CALIBRATION,
     }
     held = b"".join(path.read_bytes() for path in out.rglob("*") if path.is_file())
     assert not [subject for subject in study[0].rows().subject if subject.encode() in held]
     header = next(iter(files.values()))
     assert ecgcmr.load(out, device="cpu").predict(header).answers == served.predict(header).answers
     with pytest.raises(InputError, match="is there already"):
-        ensemble.share(study[1] / "t/final", out)
-    (out / "cad" / ensemble.CALIBRATION).write_text("{}")
+        share.share(study[1] / "t/final", out)
+    (out / "cad" / calibration.CALIBRATION).write_text("{}")
     with pytest.raises(InputError, match="damaged; share the model anew"):
         ecgcmr.load(out)
-    (out / "cad" / ensemble.CALIBRATION).unlink()
+    (out / "cad" / calibration.CALIBRATION).unlink()
     with pytest.raises(InputError, match="neither predictions of its runs nor"):
         ecgcmr.load(out)
 
 
 def test_what_too_few_people_cannot_tell_survives_sharing():
     task = tasks.of("lv")
-    unknown = ensemble._phenotype(np.array([1.0, np.nan]), np.array([1.0, 2.0]))
+    unknown = calibration._phenotype(np.array([1.0, np.nan]), np.array([1.0, 2.0]))
     assert np.isnan([unknown.radius, *unknown.reference]).all()
-    told = json.loads(json.dumps(ensemble._told({task.columns[0]: unknown}), allow_nan=False))
-    assert np.isnan(ensemble._meant(told[task.columns[0]]).radius)
+    told = json.loads(
+        json.dumps(calibration.meaning_record({task.columns[0]: unknown}), allow_nan=False)
+    )
+    assert np.isnan(calibration._of_record(told[task.columns[0]]).radius)
 
 
 # -- which ECGs

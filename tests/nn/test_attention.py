@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,9 +16,10 @@ from test_raw_wfdb import beats, write
 from ecgcmr import store
 from ecgcmr.data import inputs
 from ecgcmr.errors import InputError
-from ecgcmr.inference import explain, model
+from ecgcmr.inference import attention, model
 from ecgcmr.nn import Network, heads, vit
 from ecgcmr.report.plots import recordings
+from ecgcmr.runs import Run
 from ecgcmr.signals import ecg
 from ecgcmr.training import finetune
 from ecgcmr.trial import Trial
@@ -37,8 +39,9 @@ TRIAL = Trial(
 
 
 def opened(encoder, head=None, **record):
-    record = {"provenance": record, "trial": {}, "fingerprint": ""}
-    return model.Model(None, "t/run", record, TRIAL, encoder.eval(), None, head)
+    provenance = {"cohort": {"recipe": {"ecg": ecg.RECIPE}}, **record}
+    run = Run(Path("t/run"), TRIAL, {}, "", "finished", provenance)
+    return model.Model(run, encoder.eval(), None, head, {"ecg": encoder})
 
 
 def networks(depth=2, times=10, seed=0):
@@ -57,7 +60,7 @@ def noise(n=2, seed=0):
 
 def rolled(encoder, head, x):
     """Rollout of one record, head by head and token by token as the formula stands."""
-    tokens = encoder._embedded(x, None)[0]
+    tokens = encoder._embed(x, None)[0]
     total = torch.eye(len(tokens))
     for block in encoder.blocks:
         q, k, _ = block.attn.qkv(block.norm1(tokens)).chunk(3, -1)
@@ -82,7 +85,7 @@ def rolled(encoder, head, x):
 def test_rollout_is_the_formula(fine_tuned):
     encoder, head = networks()
     head = head if fine_tuned else None
-    found = explain.attention(opened(encoder, head), noise())
+    found = attention.rollout(opened(encoder, head), noise())
     x = inputs.to_model({"ecg": torch.from_numpy(noise())})["ecg"]
     for i in range(2):
         np.testing.assert_allclose(found[i], rolled(encoder, head, x[i : i + 1]), atol=1e-6)
@@ -106,8 +109,8 @@ def seeing_bumps(times=10):
 def test_a_weight_lands_on_the_lead_and_at_the_time_of_what_is_attended_to(lead, second):
     signal = noise(1)
     signal[0, ecg.LEADS.index(lead), 500 * second : 500 * (second + 1)] += 3
-    found = explain.attention(opened(*seeing_bumps()), signal)[0]
-    table = explain.table(found, 1.0)
+    found = attention.rollout(opened(*seeing_bumps()), signal)[0]
+    table = attention.table(found, 1.0)
     top = table.loc[table["weight"].idxmax()]
     assert (top["lead"], top["start_s"], top["end_s"]) == (lead, second, second + 1)
     assert top["weight"] > 10 * table["weight"].mean()
@@ -117,16 +120,16 @@ def test_a_weight_lands_on_the_lead_and_at_the_time_of_what_is_attended_to(lead,
 
 def test_two_looks_at_a_record_are_the_same():
     """The authors' code shuffles the tokens of every pass."""
-    found = [explain.attention(opened(*networks()), noise()) for _ in range(2)]
+    found = [attention.rollout(opened(*networks()), noise()) for _ in range(2)]
     assert np.array_equal(*found)
 
 
 def test_an_encoder_of_five_seconds_says_nothing_of_the_rest():
     changed = noise()
     changed[:, :, 3000:] = changed[:, :, :2000]
-    one, other = (explain.attention(opened(*seeing_bumps(times=5)), x) for x in (noise(), changed))
+    one, other = (attention.rollout(opened(*seeing_bumps(times=5)), x) for x in (noise(), changed))
     assert one.shape == (2, 12, 5)
-    assert explain.table(one[0], 1.0)["end_s"].max() == 5
+    assert attention.table(one[0], 1.0)["end_s"].max() == 5
     assert one.argmax() == other.argmax()  # standardisation is over all ten seconds
 
 
@@ -141,7 +144,7 @@ def test_what_is_most_attended_to_matters_most_in_a_trained_model(small_cohort, 
     finetune.fit([trial], small_cohort, tmp_path, device="cpu", precision="float32")
     trained = model.open_run(trial.name, tmp_path)
     signal = small_cohort.load(small_cohort.rows("val"), ("ecg",))["ecg"].astype(np.float32)
-    order = torch.from_numpy(explain.attention(trained, signal)).flatten(1).argsort(1)
+    order = torch.from_numpy(attention.rollout(trained, signal)).flatten(1).argsort(1)
     x = inputs.to_model({"ecg": torch.from_numpy(signal)})["ecg"]
 
     def moves(keep):
@@ -158,9 +161,9 @@ def test_signals_of_another_recipe_are_refused():
     with pytest.raises(
         InputError, match=r"another recipe than files are given now: ecg.clip_sd 3.0 → 4.0"
     ):
-        explain.attention(opened(encoder, head, cohort=other), noise())
+        attention.rollout(opened(encoder, head, cohort=other), noise())
     with pytest.raises(InputError, match="has no ECG encoder"):
-        explain.attention(dataclasses.replace(opened(encoder), ecg=None), noise())
+        attention.rollout(dataclasses.replace(opened(encoder), ecg=None), noise())
 
 
 # -- on paper
@@ -212,9 +215,8 @@ def run(tmp_path):
         f"{part}.{name}": x.numpy() for part, found in parts.items() for name, x in found.items()
     }
     trial = dataclasses.replace(TRIAL, network=NETWORK)
-    left = store.Finished(
-        trial, "finished", (), pd.DataFrame(), None, kept, 1, {"versions": {"ecgcmr": "0"}}
-    )
+    provenance = {"versions": {"ecgcmr": "0"}, "cohort": {"recipe": {"ecg": ecg.RECIPE}}}
+    left = store.Finished(trial, "finished", (), pd.DataFrame(), None, kept, 1, provenance)
     store.write(tmp_path / "runs", left, "cohort")
     return tmp_path / "runs" / trial.name
 
@@ -250,7 +252,7 @@ def test_the_command_writes_picture_and_tables(run, tmp_path, capfd):
     assert pd.DataFrame(record["weights"])[list(table)].equals(table)
     assert record["recording"] == "whole"
     trace = ecg.prepare(counts.astype(np.float32) / 1000, 500, ecg.LEADS)[0]
-    expected = explain.attention(model.open_run(run), trace[None])[0]
+    expected = attention.rollout(model.open_run(run), trace[None])[0]
     np.testing.assert_allclose(table["weight"], expected.ravel(), atol=1e-3)
 
 
@@ -292,5 +294,5 @@ def test_what_cannot_be_explained_is_one_line_and_nothing_is_written(
 def test_a_copied_run_explains_as_the_run(run, tmp_path):
     shutil.copytree(run, tmp_path / "elsewhere")
     one, other = (model.open_run(path) for path in (run, tmp_path / "elsewhere"))
-    assert (one.name, other.name) == (TRIAL.name, "elsewhere")
-    assert np.array_equal(explain.attention(one, noise()), explain.attention(other, noise()))
+    assert (one.run.name, other.run.name) == (TRIAL.name, "elsewhere")
+    assert np.array_equal(attention.rollout(one, noise()), attention.rollout(other, noise()))

@@ -85,8 +85,8 @@ def test_a_job_s_own_environment_is_respected(monkeypatch):
         "runtime_env": {"working_dir": "gcs://x.zip", "env_vars": {"RAY_DATA_LOG_LEVEL": "DEBUG"}}
     }
     monkeypatch.setenv(cluster.JOB, json.dumps(given))
-    ours = cluster._submitted()
+    ours = cluster._worker_environment()
     assert "RAY_DATA_LOG_LEVEL" not in ours["env_vars"]  # Ray refuses the same variable twice
     assert ours["py_modules"] == [str(SOURCE / "ecgcmr")]
     monkeypatch.setenv(cluster.JOB, json.dumps({"runtime_env": {"py_modules": ["gcs://y.zip"]}}))
-    assert "py_modules" not in cluster._submitted()
+    assert "py_modules" not in cluster._worker_environment()

@@ -66,7 +66,7 @@ def test_autocast_runs_products_in_bfloat16_and_leaves_float64():
 
 FAULTS = """
 import resource, sys, torch
-from ecgcmr import hardware
+from ecgcmr.runtime import hardware
 if sys.argv[1] == "keep":
     hardware.keep_memory(torch.device("cpu"))
 def step():

@@ -156,7 +156,7 @@ def test_a_larger_device_takes_larger_packs():
 
 def test_every_point_is_asked_once_and_told_once(tmp_path):
     trials = a_grid(tasks=("af", "cad"))
-    searcher = sweep.Packed(trials, tmp_path, finished=set(), limit=5)
+    searcher = sweep.Packed(trials, tmp_path, finished_names=set(), limit=5)
     packs = drive(searcher, tmp_path)
     assert Counter(t.name for pack in packs for t in pack) == Counter(t.name for t in trials)
     for asked in searcher.studies.values():
@@ -171,7 +171,7 @@ def test_finished_points_are_told_and_not_asked(tmp_path):
     trials = a_grid()
     for trial in trials[:7]:
         finish(tmp_path, trial, 0.6)
-    searcher = sweep.Packed(trials, tmp_path, finished={t.name for t in trials[:7]}, limit=4)
+    searcher = sweep.Packed(trials, tmp_path, finished_names={t.name for t in trials[:7]}, limit=4)
     packs = drive(searcher, tmp_path)
     assert {t.name for pack in packs for t in pack} == {t.name for t in trials[7:]}
     assert sum(len(study.study.get_trials()) for study in searcher.studies.values()) == len(trials)
@@ -179,7 +179,7 @@ def test_finished_points_are_told_and_not_asked(tmp_path):
 
 def test_a_member_without_rows_has_failed(tmp_path):
     trials = a_grid({"lr": (1e-4, 1e-3)}, starts={"mae": ()})
-    searcher = sweep.Packed(trials, tmp_path, finished=set())
+    searcher = sweep.Packed(trials, tmp_path, finished_names=set())
     searcher.suggest("one")
     finish(tmp_path, trials[0], 0.7)
     searcher.on_trial_complete("one", error=True)
@@ -189,7 +189,7 @@ def test_a_member_without_rows_has_failed(tmp_path):
 
 def test_what_the_worker_has_read_is_told_without_reading_again(tmp_path):
     trials = a_grid({"lr": (1e-4, 3e-4, 1e-3)}, starts={"mae": ()})
-    searcher = sweep.Packed(trials, tmp_path, finished=set())
+    searcher = sweep.Packed(trials, tmp_path, finished_names=set())
     searcher.suggest("one")
     searcher.on_trial_complete(
         "one", {"best": 0.7, "values": [0.6, float("nan"), 0.7]}
@@ -231,7 +231,9 @@ def good(trial):
 def test_a_budget_is_kept_without_repeats(tmp_path):
     trials = a_grid({**GRID, "lr": tuple(10.0 ** -np.arange(1, 9))})
     packs = drive(
-        sweep.Packed(trials, tmp_path, finished=set(), limit=4, budget=10, seed=1), tmp_path, good
+        sweep.Packed(trials, tmp_path, finished_names=set(), limit=4, budget=10, seed=1),
+        tmp_path,
+        good,
     )
     for pack in packs:
         finetune.check_pack(pack)
@@ -242,12 +244,16 @@ def test_a_budget_is_kept_without_repeats(tmp_path):
 
 def test_a_budget_counts_what_is_finished(tmp_path):
     trials = a_grid()
-    first = drive(sweep.Packed(trials, tmp_path, finished=set(), limit=4, budget=4), tmp_path, good)
+    first = drive(
+        sweep.Packed(trials, tmp_path, finished_names=set(), limit=4, budget=4), tmp_path, good
+    )
     done = {t.name for pack in first for t in pack}
-    second = drive(sweep.Packed(trials, tmp_path, finished=done, limit=4, budget=6), tmp_path, good)
+    second = drive(
+        sweep.Packed(trials, tmp_path, finished_names=done, limit=4, budget=6), tmp_path, good
+    )
     assert len(done) == 8
     assert len({t.name for pack in second for t in pack} - done) == 4
-    assert not drive(sweep.Packed(trials, tmp_path, finished=done, budget=4), tmp_path)
+    assert not drive(sweep.Packed(trials, tmp_path, finished_names=done, budget=4), tmp_path)
 
 
 def test_proposals_learn_from_values(tmp_path):
@@ -261,7 +267,9 @@ def test_proposals_learn_from_values(tmp_path):
         starts={"mae": ()},
     )
     packs = drive(
-        sweep.Packed(trials, tmp_path, finished=set(), limit=4, budget=40, seed=0), tmp_path, good
+        sweep.Packed(trials, tmp_path, finished_names=set(), limit=4, budget=40, seed=0),
+        tmp_path,
+        good,
     )
     later = [good(t) for pack in packs[5:] for t in pack]
     assert np.mean(later) > np.mean([good(t) for t in trials]) + 0.05
@@ -320,9 +328,11 @@ def test_the_plan_counts_packs_and_steps(small_cohort):
     assert (grid.trials, grid.packs) == (24, 4)
     assert grid.steps == 2 * 3 * (-(-n // 8) + -(-n // 16))
     answered = small_cohort.rows("val").query("has_ecg and af == af")
-    assert grid.judged == 24 * (3 + 1) * len(answered)
+    assert grid.evaluations == 24 * (3 + 1) * len(answered)
     paired = small_cohort.rows("train").query("has_ecg and has_cmr")
-    assert pretraining.judged == 400 * len(small_cohort.rows("val").query("has_ecg and has_cmr"))
+    assert pretraining.evaluations == 400 * len(
+        small_cohort.rows("val").query("has_ecg and has_cmr")
+    )
     assert (pretraining.packs, pretraining.steps) == (1, 400 * (len(paired) // 50))
 
 

@@ -13,8 +13,8 @@ from ecgcmr.errors import InputError
 from ecgcmr.nn import Network
 from ecgcmr.runs import is_finished
 from ecgcmr.runtime import hardware
-from ecgcmr.training import finetune
-from ecgcmr.training import pack as packs
+from ecgcmr.training import finetune, pack_step
+from ecgcmr.training.pack import assemble
 from ecgcmr.trial import Trial
 
 TINY = Network(
@@ -113,18 +113,18 @@ def run(trials, cohort, runs, **options):
 def weights_after(trials, cohort, steps):
     """Train a pack for some steps; every member's weights and losses."""
     task = tasks.of(trials[0].task)
-    pack = packs.assemble(trials, task, Path("."), CPU, torch.float64)
+    pack = assemble(trials, task, Path("."), CPU, torch.float64)
     chosen = examples.training_rows(cohort, trials[0]).index
     scale = examples.scale_of(examples.answers(chosen, task), task, cohort.path)
     rows = examples.bring(cohort, chosen, task, trials[0].modality, scale, CPU)
-    draws, n, losses = packs.draws_of(trials, CPU), len(chosen), []
+    draws, n, losses = pack_step.draws_of(trials, CPU), len(chosen), []
     for now in range(steps):
         losses.append(
-            packs.advance(
+            pack_step.advance(
                 pack,
                 rows,
                 draws,
-                packs.orders(draws, now // fit_steps(n, trials), n, trials, CPU),
+                pack_step.orders(draws, now // fit_steps(n, trials), n, trials, CPU),
                 now,
                 steps,
             )
@@ -294,9 +294,9 @@ def test_a_frozen_member_does_not_change(cohort):
         examples.Scale(np.zeros(1), np.ones(1)),
         CPU,
     )
-    draws = packs.draws_of(pack.trials, CPU)
-    packs.advance(
-        pack, rows, draws, packs.orders(draws, 0, len(rows.subjects), pack.trials, CPU), 1, 20
+    draws = pack_step.draws_of(pack.trials, CPU)
+    pack_step.advance(
+        pack, rows, draws, pack_step.orders(draws, 0, len(rows.subjects), pack.trials, CPU), 1, 20
     )
     assert all(torch.equal(before[k][1], v[1]) for k, v in pack.params.items())
     assert any(not torch.equal(before[k][0], v[0]) for k, v in pack.params.items())
@@ -435,7 +435,7 @@ def test_starts_are_loaded(cohort, tmp_path):
     (source,) = run([a_trial(stage="final", epochs=1)], cohort, tmp_path)
     started = a_trial(label="mmcl", starts=(("ecg", source.trial.name),), seed=3)
     fresh = a_trial(seed=3)
-    pack = packs.assemble([started, fresh], tasks.of("af"), tmp_path, CPU, torch.float32)
+    pack = assemble([started, fresh], tasks.of("af"), tmp_path, CPU, torch.float32)
     name = "ecg.blocks.0.attn.qkv.weight"
     np.testing.assert_allclose(pack.params[name][0], source.weights[name], rtol=1e-6)
     assert not np.allclose(pack.params[name][1], source.weights[name])
@@ -452,10 +452,10 @@ def test_a_start_that_learnt_from_other_signals_is_refused(cohort, tmp_path):
 
 def test_linear_layers_of_a_pack_run_in_the_precision_asked_for(cohort):
     x, weight, bias = torch.randn(4, 6), torch.randn(2, 3, 6), torch.randn(2, 3)
-    with hardware.autocast("cpu", torch.bfloat16), packs.Cast(torch.bfloat16):
+    with hardware.autocast("cpu", torch.bfloat16), pack_step.Cast(torch.bfloat16):
         out = torch.func.vmap(torch.nn.functional.linear, in_dims=(None, 0, 0))(x, weight, bias)
     assert out.dtype == torch.bfloat16
-    with packs.Cast(torch.float64):
+    with pack_step.Cast(torch.float64):
         assert (
             torch.func.vmap(torch.nn.functional.linear, in_dims=(None, 0, 0))(x, weight, bias).dtype
             == torch.float32

@@ -14,8 +14,17 @@ from test_finetune import CPU, TINY, Cohort, a_trial
 from ecgcmr import methods, presets, store, tasks
 from ecgcmr.data import examples, sampler
 from ecgcmr.runtime import cuda_graph, hardware
-from ecgcmr.training import finetune, loop, optim
-from ecgcmr.training import pack as packs
+from ecgcmr.training import finetune, loop, optim, pack_judge, pack_step
+from ecgcmr.training.pack import (
+    ALIGN,
+    assemble,
+    at_best,
+    compact,
+    in_cache,
+    keep_best,
+    parts,
+    widest,
+)
 from ecgcmr.trial import Trial
 
 META = torch.device("meta")
@@ -31,7 +40,7 @@ def a_pack(tmp_path, precision=torch.float64, device=CPU, **changed):
         a_trial(knobs=(("lr", lr),), seed=seed, **changed)
         for lr, seed in ((1e-3, 0), (3e-3, 0), (1e-3, 7))
     ]
-    return packs.assemble(trials, tasks.of(trials[0].task), tmp_path, device, precision)
+    return assemble(trials, tasks.of(trials[0].task), tmp_path, device, precision)
 
 
 # -- how weights lie
@@ -51,7 +60,7 @@ def test_rows_hold_every_parameter_apart_and_groups_cover_them(tmp_path):
     spans = sorted(layout.groups.values())
     assert (spans[0][0], spans[-1][1]) == (0, layout.length)
     assert all(one[1] == other[0] for one, other in itertools.pairwise(spans))
-    assert all(start % packs.ALIGN == 0 for start in layout.starts.values())
+    assert all(start % ALIGN == 0 for start in layout.starts.values())
 
 
 def test_params_are_views_of_the_rows(tmp_path):
@@ -75,12 +84,12 @@ def steps(pack, cohort, count, first=0):
         examples.Scale(np.zeros(1), np.ones(1)),
         CPU,
     )
-    draws, n = packs.draws_of(pack.trials, CPU), len(chosen)
+    draws, n = pack_step.draws_of(pack.trials, CPU), len(chosen)
     per_epoch = sampler.permuted_steps(n, trial.batch)
     losses = []
     for now in range(first, first + count):
-        order = packs.orders(draws, now // per_epoch, n, pack.trials, CPU)
-        losses.append(packs.advance(pack, rows, draws, order, now, 100))
+        order = pack_step.orders(draws, now // per_epoch, n, pack.trials, CPU)
+        losses.append(pack_step.advance(pack, rows, draws, order, now, 100))
     return torch.stack(losses)
 
 
@@ -89,7 +98,7 @@ def test_members_go_on_in_a_smaller_pack_as_if_nothing_had_happened(cohort, tmp_
     whole, shrinking = (a_pack(tmp_path, modality=modality) for _ in range(2))
     losses = steps(whole, cohort, 8)
     first = steps(shrinking, cohort, 4)
-    smaller = packs.compact(shrinking, [0, 2])
+    smaller = compact(shrinking, [0, 2])
     last = steps(smaller, cohort, 4, first=4)
     torch.testing.assert_close(
         torch.cat([first[:, [0, 2]], last]), losses[:, [0, 2]], atol=1e-9, rtol=0
@@ -114,8 +123,8 @@ def test_members_that_step_part_by_part_step_as_all_together(
     for pack in (whole, parted):
         pack.rows[0] = float("nan")
     losses = steps(whole, cohort, 4)
-    monkeypatch.setattr(packs, "CPU_BYTES", 2 * packs.widest(parted.trials[0]))
-    assert packs.parts(3, packs.in_cache(parted.trials[0])) == [slice(0, 2), slice(2, 3)]
+    monkeypatch.setattr("ecgcmr.training.pack.CPU_BYTES", 2 * widest(parted.trials[0]))
+    assert parts(3, in_cache(parted.trials[0])) == [slice(0, 2), slice(2, 3)]
     torch.testing.assert_close(steps(parted, cohort, 4), losses, atol=1e-9, rtol=0, equal_nan=True)
     assert parted.alive.tolist() == whole.alive.tolist() == [False, True, True]
     for name, tensor in {**whole.params, **whole.buffers}.items():
@@ -131,10 +140,10 @@ def test_members_that_step_part_by_part_step_as_all_together(
 
 def test_the_best_weights_of_members_stay_in_their_place(cohort, tmp_path):
     pack = a_pack(tmp_path)
-    smaller = packs.compact(pack, [1, 2])
+    smaller = compact(pack, [1, 2])
     steps(smaller, cohort, 2)
-    packs.keep(smaller, np.array([False, True]))
-    kept = packs.at_best(pack)
+    keep_best(smaller, np.array([False, True]))
+    kept = at_best(pack)
     for name, view in kept.params.items():
         assert torch.equal(view[2], smaller.params[name][1]), name
     assert torch.equal(kept.rows[:2], a_pack(tmp_path).rows[:2])
@@ -143,9 +152,9 @@ def test_the_best_weights_of_members_stay_in_their_place(cohort, tmp_path):
 def test_no_step_is_spent_on_members_that_have_ended(cohort, tmp_path, monkeypatch):
     """Three of four members stop after their second validation; from then on the pack has one."""
     sizes = []
-    real = packs.step
+    real = pack_step.step
     monkeypatch.setattr(
-        packs, "step", lambda pack, *given: sizes.append(len(pack.trials)) or real(pack, *given)
+        pack_step, "step", lambda pack, *given: sizes.append(len(pack.trials)) or real(pack, *given)
     )
     still = {"knobs": (("lr", 0.0), ("max_delta", -1e-9), ("patience", 0.0))}
     trials = [
@@ -192,10 +201,10 @@ def test_a_killed_pack_goes_on_where_it_was_and_ends_alike(cohort, tmp_path, mon
     with pytest.raises(KeyboardInterrupt):
         finetune.fit(trials, cohort, tmp_path / "killed", device="cpu", precision="float64")
     assert not list((tmp_path / "killed").rglob(store.RECORD))
-    steps, take = [], packs.step
+    steps, take = [], pack_step.step
     monkeypatch.setattr(finetune, "validate", real)
     monkeypatch.setattr(
-        packs, "step", lambda pack, *given: steps.append(len(pack.trials)) or take(pack, *given)
+        pack_step, "step", lambda pack, *given: steps.append(len(pack.trials)) or take(pack, *given)
     )
     again = finetune.fit(trials, cohort, tmp_path / "killed", device="cpu", precision="float64")
     assert set(steps) == {2}
@@ -242,7 +251,7 @@ def test_a_step_of_a_pack_asks_for_no_value(tmp_path, without_values, task, moda
     pack = a_pack(tmp_path, torch.float32, task=task, modality=modality, preset=preset)
     noise = pack.method.noise(hardware.generator(CPU, 0, 0), 8)
     rows = pack.rows.to(META)
-    state = optim.State(
+    state = optim.AdamState(
         pack.state.steps.to(META), there(pack.state.first), there(pack.state.second)
     )
     pack = dataclasses.replace(
@@ -262,7 +271,7 @@ def test_a_step_of_a_pack_asks_for_no_value(tmp_path, without_values, task, moda
     )
     batch = there({modality: torch.zeros(shape), "target": target})
     now = torch.zeros((), dtype=torch.float64, device=META)
-    losses = packs.step(
+    losses = pack_step.step(
         pack, batch, there(noise), None, optim.schedule(now, 100, pack.knobs["warmup"])
     )
     assert losses.shape == (3,)
@@ -343,8 +352,8 @@ def test_a_pack_can_be_compiled_as_one_graph(cohort, tmp_path, monkeypatch, moda
     )
     losses = steps(plain, cohort, 3)
     torch._dynamo.reset()
-    whole = torch.compile(packs.forward, backend="aot_eager", fullgraph=True, dynamic=False)
-    monkeypatch.setattr(packs, "compiled_forward", lambda: whole)
+    whole = torch.compile(pack_step.forward, backend="aot_eager", fullgraph=True, dynamic=False)
+    monkeypatch.setattr(pack_step, "compiled_forward", lambda: whole)
     monkeypatch.setattr(cuda_graph, "compiled", lambda device: True)
     with torch._dynamo.config.patch(
         error_on_recompile=True
@@ -375,7 +384,9 @@ def test_answers_do_not_depend_on_how_many_are_judged_at_once(cohort, tmp_path, 
     val = examples.bring(
         cohort, examples.answerable(cohort, task, "ecg", "val"), task, "ecg", scale, CPU
     )
-    whole = packs.evaluate(pack, val, task, scale)
-    monkeypatch.setattr(packs, "at_once", lambda pack: rows)
+    whole = pack_judge.evaluate(pack, val, task, scale)
+    monkeypatch.setattr(pack_judge, "at_once", lambda pack: rows)
     assert whole.shape == (3, len(val.subjects), 1)
-    torch.testing.assert_close(packs.evaluate(pack, val, task, scale), whole, atol=1e-12, rtol=0)
+    torch.testing.assert_close(
+        pack_judge.evaluate(pack, val, task, scale), whole, atol=1e-12, rtol=0
+    )

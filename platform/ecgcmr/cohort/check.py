@@ -32,9 +32,7 @@ INDEX_COLUMNS = ("subject", "split", *shards.DEMOGRAPHICS)
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that is wrong: file below the cohort's folder, row in that file if it concerns
-    one.
-    """
+    """One thing that is wrong: file below the cohort's folder, row in that file if it concerns one."""
 
     file: str
     row: int | None
@@ -136,7 +134,8 @@ def _shard(
                 faults += _repeats(name, start, table, first_seen)
                 start += len(table)
     except InputError as error:
-        faults.append(Fault(name, None, str(error).removeprefix(f"{path}: ").partition(";")[0]))
+        what = str(error).removeprefix(f"{path}: ").removeprefix(f"{name}: ")
+        faults.append(Fault(name, None, what.partition(";")[0]))
     return faults
 
 
@@ -216,9 +215,7 @@ def _repeats(
     table: pa.Table,
     first_seen: dict[tuple[str, bytes], tuple[str, str, int]],
 ) -> Iterator[Fault]:
-    """Signals that another split has as well, compared after rounding (0.01 mV; whole grey
-    values).
-    """
+    """Signals that another split has as well, compared after rounding (0.01 mV; whole grey values)."""
     splits = table["split"].to_pylist()
     for kind in shards.signals_of(table.schema, Path(name)):
         for i in np.flatnonzero(table[kind].is_valid().to_numpy()):

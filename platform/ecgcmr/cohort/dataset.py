@@ -65,9 +65,7 @@ class Cohort:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The label columns (0/1 or phenotypes) of which at least one row is known; flags are
-        none.
-        """
+        """The label columns (0/1 or phenotypes) of which at least one row is known; flags are none."""
         return tuple(name for name in self._index.columns if name in self.manifest["labels"])
 
     @cached_property
@@ -137,8 +135,8 @@ def open(path: Path | str) -> Cohort:
         raise InputError(f"{manifest}: not JSON; restore it or build the cohort again") from error
     if record.get("format") != shards.FORMAT:
         raise InputError(
-            f"{manifest}: format {record.get('format')}, this version reads {shards.FORMAT}; build "
-            "it again"
+            f"{manifest}: format {record.get('format')}, this version reads {shards.FORMAT}; "
+            "build it again"
         )
     return Cohort(path, record)
 

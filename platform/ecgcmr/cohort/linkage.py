@@ -265,11 +265,11 @@ def _joined(
     for at, first in enumerate(map(_first, visits)):
         if _certain(first, labels):
             of_person.setdefault(_person(first, labels), []).append(at)
-    place: dict[int, int] = {}  # recording -> visit
+    visit_of: dict[int, int] = {}  # by recording
 
     def join(choose: Callable[[SurveyedRecording], Iterable[int | None]]) -> None:
         for n, recording in enumerate(recordings):
-            if n not in place:
+            if n not in visit_of:
                 at = next(
                     (
                         at
@@ -279,7 +279,7 @@ def _joined(
                     None,
                 )
                 if at is not None:
-                    place[n] = at
+                    visit_of[n] = at
                     recording_of_visit[at] = recording
 
     def same(recording: SurveyedRecording) -> list[tuple[int, str | None]]:
@@ -294,7 +294,7 @@ def _joined(
     join(lambda f: (at for at, visit in same(f) if f.visit and visit == f.visit))
     join(lambda f: (at for at, visit in same(f) if not f.visit or not visit))
     rest = [visit for at, visit in enumerate(visits) if at not in recording_of_visit]
-    partner_visits = (visits[place[n]] if n in place else {} for n in range(len(recordings)))
+    partner_visits = (visits[visit_of[n]] if n in visit_of else {} for n in range(len(recordings)))
     return [*rest, *({**visit, f.kind: f} for visit, f in zip(partner_visits, recordings))]
 
 

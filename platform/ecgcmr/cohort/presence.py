@@ -1,5 +1,4 @@
-"""Which rows have a signal: the columns of the index that say so are named, written and read here
-alone.
+"""Which rows have a signal: the columns that say so are named, written and read here alone.
 
 A signal that the index has no column for is one that nobody in the cohort has. No PyTorch here.
 """

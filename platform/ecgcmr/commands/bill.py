@@ -20,10 +20,10 @@ def lines(estimate: Estimate) -> list[str]:
         ),
         *(f"left out, {n} trials: {reason}" for reason, n in estimate.left_out.items()),
         title,
-        *(_line(line, estimate.timed) for line in estimate.lines),
+        *(_line(line, estimate.has_times) for line in estimate.lines),
         f"disk: {_size(estimate.bytes)} for runs, {_size(estimate.free_bytes)} free; "
         "finished trials are skipped",
-        *([_time(estimate)] if estimate.timed else []),
+        *([_time(estimate)] if estimate.has_times else []),
     ]
 
 
@@ -37,7 +37,7 @@ def _summary(estimate: Estimate) -> str:
     )
 
 
-def _line(line: plan.Line, has_times: bool) -> str:
+def _line(line: plan.StageEstimate, has_times: bool) -> str:
     counts = f"{line.stage:9s}{line.task:10s}{line.trials:8,}{line.packs:7,}{line.steps:12,}"
     return f"{counts}{_size(line.bytes):>10s}{duration(line.seconds) if has_times else '—':>16s}"
 

@@ -10,61 +10,77 @@ from ecgcmr.errors import InputError
 from ecgcmr.signals import SIGNALS
 
 EXAMPLES = {
-    "predict": "ecgcmr predict --model runs/toy/final --csv risks.csv --page page.html ecgs/00001_hr.hea",
-    "embed": "ecgcmr embed --model runs/toy/pretrain/ecg/mae --cohort cohorts/ukbb --out embeddings/mae",
+    "predict": (
+        "ecgcmr predict --model runs/toy/final --csv risks.csv --page page.html ecgs/00001_hr.hea"
+    ),
+    "embed": (
+        "ecgcmr embed --model runs/toy/pretrain/ecg/mae --cohort cohorts/ukbb --out embeddings/mae"
+    ),
     "share": "ecgcmr share --model runs/toy/final --system mmcl --out models/mmcl",
-    "explain": "ecgcmr explain --model runs/table3/final/af/mmcl/batch=32,lr=1e-05/seed=0 recordings --out attention",
+    "explain": (
+        "ecgcmr explain --model runs/table3/final/af/mmcl/batch=32,lr=1e-05/seed=0 recordings "
+        "--out attention"
+    ),
     "export": "ecgcmr export --model runs/table3/pretrain/ecg/mae --format onnx --out encoder.onnx",
-    "import": "ecgcmr import --weights signal_encoder_mmcl.pth --part ecg --space published --label mmcl --runs runs",
+    "import": (
+        "ecgcmr import --weights signal_encoder_mmcl.pth --part ecg --space published --label mmcl "
+        "--runs runs"
+    ),
 }
 
 
 def predict(args: argparse.Namespace, console: Console) -> int:
     """Answer ECG files: calibrated risks and phenotypes, with intervals. What cannot be served is a line and exit code 2."""
     predicting, page = lazy("inference.predict"), lazy("report.prediction") if args.page else None
-    listed = predicting.recordings(args.file)
-    if page and len(listed) > page.MOST:
+    sources = predicting.recordings(args.file)
+    if page and len(sources) > page.MOST:
         raise InputError(
-            f"--page: shows at most {page.MOST} ECGs, {len(listed):,} are named; use --csv or --json"
+            f"--page: shows at most {page.MOST} ECGs, {len(sources):,} are named; use --csv or "
+            "--json"
         )
     model = predicting.load(args.model, args.system, args.device)
-    caution(args, console, model.asked[0].runs[0].folder)
-    found = []
+    caution(args, console, model.task_models[0].runs[0].folder)
+    answers = []
     with counted(
-        args, console, f"{model.system} of {model.about['model']}: {ecgs(len(listed))}", len(listed)
+        args,
+        console,
+        f"{model.system} of {model.about['model']}: {ecgs(len(sources))}",
+        len(sources),
     ) as tick:
-        for one in model.answered(listed, keep=page is not None):
-            found.append(one)
-            tick(len(found))
-    good = [one for one in found if isinstance(one, predicting.Prediction)]
-    for one in found:
-        if isinstance(one, predicting.Refused):
-            console.note(f"ecgcmr: {one.source}: {one.reason}")
+        for answer in model.predict_recordings(sources, keep_ecgs=page is not None):
+            answers.append(answer)
+            tick(len(answers))
+    good = [answer for answer in answers if isinstance(answer, predicting.Prediction)]
+    for answer in answers:
+        if isinstance(answer, predicting.Refused):
+            console.note(f"ecgcmr: {answer.source}: {answer.reason}")
     if good:
-        write_predictions(args, model, found)
+        write_predictions(args, model, answers)
     if page and good:
         page.write(args.page, good, model)
     for line in predicting.lines(good):
         console.say(line)
-    return 0 if len(good) == len(found) else 2
+    return 0 if len(good) == len(answers) else 2
 
 
 def caution(args: argparse.Namespace, console: Console, folder: Path) -> None:
     """Say what whoever uses the runs of a folder should know of where they come from, on stderr."""
-    served = lazy("inference.ensemble")
-    said = [line for run in served.records(folder) for line in served.cautions(run, args.runs)]
-    for line in dict.fromkeys(said):
+    ensemble = lazy("inference.ensemble")
+    cautions = [
+        line for run in ensemble.records(folder) for line in ensemble.cautions(run, args.runs)
+    ]
+    for line in dict.fromkeys(cautions):
         console.note(f"ecgcmr: {line}")
 
 
-def write_predictions(args: argparse.Namespace, model: Any, found: list[Any]) -> None:
+def write_predictions(args: argparse.Namespace, model: Any, answers: list[Any]) -> None:
     """The files that were asked for, whole or not at all."""
     predicting = lazy("inference.predict")
     if args.csv:
-        table = predicting.table(found)
+        table = predicting.table(answers)
         files.write_whole(args.csv, lambda aside: table.to_csv(aside, index=False))
     if args.json:
-        files.write_json(args.json, predicting.record(model.about, found))
+        files.write_json(args.json, predicting.record(model.about, answers))
 
 
 def ecgs(n: int) -> str:
@@ -76,20 +92,24 @@ def embed(args: argparse.Namespace, console: Console) -> int:
     """Write embeddings of a cohort, or of ECG files, as Parquet. A file that cannot be served is a line and exit code 2."""
     if args.file and args.modality not in (None, "ecg"):
         raise InputError(
-            f"--modality {args.modality}: only ECGs are embedded from files; name a cohort with --cohort, and no file"
+            f"--modality {args.modality}: only ECGs are embedded from files; name a cohort with "
+            "--cohort, and no file"
         )
     caution(args, console, args.model)
     if args.file:
-        listed = lazy("inference.predict").recordings(args.file)
-        with counted(args, console, f"Embeddings of {ecgs(len(listed))}", len(listed)) as tick:
+        sources = lazy("inference.predict").recordings(args.file)
+        with counted(args, console, f"Embeddings of {ecgs(len(sources))}", len(sources)) as tick:
             options = {"device": args.device, "cpus": args.cpus, "tick": tick}
-            refused = lazy("inference.embed").of_files(args.model, listed, args.out, **options)
-        for one in refused:
-            console.note(f"ecgcmr: {one.source}: {one.reason}")
+            refusals = lazy("inference.embed_files").of_files(
+                args.model, sources, args.out, **options
+            )
+        for refusal in refusals:
+            console.note(f"ecgcmr: {refusal.source}: {refusal.reason}")
         console.say(
-            f"{args.out}: {len(listed) - len(refused):,} embeddings, {ecgs(len(refused))} refused"
+            f"{args.out}: {len(sources) - len(refusals):,} embeddings, {ecgs(len(refusals))} "
+            "refused"
         )
-        return 2 if refused else 0
+        return 2 if refusals else 0
     rows = len(lazy("cohort.dataset").open(args.cohort).rows())
     with counted(args, console, f"Embeddings of {args.cohort}", rows, "rows") as tick:
         options = {
@@ -98,16 +118,19 @@ def embed(args: argparse.Namespace, console: Console) -> int:
             "cpus": args.cpus,
             "tick": tick,
         }
-        made = lazy("inference.embed").of_cohort(args.model, args.cohort, args.out, **options)
+        manifest = lazy("inference.embed_cohort").of_cohort(
+            args.model, args.cohort, args.out, **options
+        )
     console.say(
-        f"{args.out}: {made['rows']:,} embeddings of {made['width']} numbers ({made['pooling']})"
+        f"{args.out}: {manifest['rows']:,} embeddings of {manifest['width']} numbers "
+        f"({manifest['pooling']})"
     )
     return 0
 
 
 def share(args: argparse.Namespace, console: Console) -> int:
     """Make a folder of a model that can be handed on: all that predict needs, and no row about a person."""
-    runs = lazy("inference.ensemble").share(args.model, args.out, args.system)
+    runs = lazy("inference.share").share(args.model, args.out, args.system)
     caution(args, console, next(iter(runs.values()))[0].folder)
     console.say(
         f"{args.out}: {', '.join(f'{task} ({len(seeds)} seeds)' for task, seeds in runs.items())}"
@@ -133,11 +156,13 @@ def explain_pair(args: argparse.Namespace, console: Console) -> int:
     caution(args, console, run.folder)
     if args.subject:
         cohort = lazy("cohort.dataset").open(args.cohort)
-        pair = lazy("inference.explain").pair(run, cohort, args.subject)
+        pair = lazy("inference.pairs").of_subject(run, cohort, args.subject)
     else:
-        pair = lazy("inference.explain").pair_of_files(run, args.ecg, image_of(args))
-    drawn = lazy("report.explained").pair(pair, run.trial.label, args.subject or args.ecg.stem)
-    console.say(f"{lazy('report.plots.recordings').save(drawn, args.out)}")
+        pair = lazy("inference.pairs").of_files(run, args.ecg, image_of(args))
+    figure = lazy("report.explained").draw_pair(
+        pair, run.trial.label, args.subject or args.ecg.stem
+    )
+    console.say(f"{lazy('report.plots.recordings').save(figure, args.out)}")
     return 0
 
 
@@ -148,27 +173,26 @@ def image_of(args: argparse.Namespace) -> Path | None:
 
 def explain_ecgs(args: argparse.Namespace, console: Console) -> int:
     """Attention over the leads and times of ECG files."""
-    opened, explained = (
-        lazy("inference.model").open_run(args.model, args.runs),
-        lazy("report.explained"),
-    )
-    caution(args, console, opened.run.folder)
-    refused: list[str] = []
+    model = lazy("inference.model").open_run(args.model, args.runs)
+    drawing = lazy("report.explained")
+    caution(args, console, model.run.folder)
+    reasons: list[str] = []
 
     def refuse(key: str, reason: str) -> None:
-        refused.append(reason)
+        reasons.append(reason)
         console.note(f"ecgcmr: {key}: {reason}")
 
-    written = explained.attention(opened, args.files, args.out, refuse)
-    if not written:
-        raise InputError(f"none of {len(refused)} recordings can serve; the reasons are above")
-    if opened.head is None:
+    tables = drawing.draw_attention(model, args.files, args.out, refuse)
+    if not tables:
+        raise InputError(f"none of {len(reasons)} recordings can serve; the reasons are above")
+    if model.head is None:
         console.note(
-            "a pre-training pools all patches alike: its attention does not tell what matters (docs/explain-export.md)"
+            "a pre-training pools all patches alike: its attention does not tell what matters "
+            "(docs/explain-export.md)"
         )
-    for key, table in written.items():
-        console.say(f"{args.out / key}.png .csv .json   most: {explained.most(table)}")
-    return 2 if refused else 0
+    for key, table in tables.items():
+        console.say(f"{args.out / key}.png .csv .json   most: {drawing.most(table)}")
+    return 2 if reasons else 0
 
 
 def export(args: argparse.Namespace, console: Console) -> int:
@@ -184,7 +208,7 @@ def export(args: argparse.Namespace, console: Console) -> int:
 
 def import_weights(args: argparse.Namespace, console: Console) -> int:
     """Make a finished pre-training of an encoder that came in a file, from which trials may start."""
-    name = lazy("inference.model").adopt(
+    name = lazy("inference.adopt").adopt(
         args.weights,
         args.runs,
         part=args.part,
@@ -224,71 +248,80 @@ def grammar(commands: Any) -> None:
         "--modality", choices=tuple(SIGNALS), help="which encoder (default: the only one, or ecg)"
     )
     vectors.add_argument("--cpus", type=whole, help="cores for a local Ray (default: all)")
-    for made in (answer, vectors):
-        made.add_argument("--device", help="cpu, cuda, cuda:1 … (default: a GPU if there is one)")
-    handed = serving(
+    for parser in (answer, vectors):
+        parser.add_argument("--device", help="cpu, cuda, cuda:1 … (default: a GPU if there is one)")
+    sharing = serving(
         command(
             commands, "share", share, "make a folder of a model that can be handed on", EXAMPLES
         )
     )
-    handed.add_argument("--out", type=Path, required=True, help="the folder to make")
+    sharing.add_argument("--out", type=Path, required=True, help="the folder to make")
     weights_grammar(commands)
 
 
 def weights_grammar(commands: Any) -> None:
     """Add what is done with one run."""
-    seen = command(
+    explaining = command(
         commands, "explain", explain, "what a run looks at, in a pair or in ECGs", EXAMPLES
     )
-    seen.add_argument(
+    explaining.add_argument(
         "files",
         nargs="*",
         type=Path,
         metavar="FILE",
         help="ECG files or folders: attention in each",
     )
-    seen.add_argument(
+    explaining.add_argument(
         "--subject", metavar="PSEUDONYM", help="of --cohort: similarity of ECG and CMR"
     )
-    seen.add_argument(
+    explaining.add_argument(
         "--ecg", type=Path, metavar="FILE", help="with --cmr: similarity of the two files"
     )
     images = {"cmr": "short-axis stack"}
     for name in [name for name in SIGNALS if name != "ecg"]:
         words = images.get(name, SIGNALS[name].title)
-        seen.add_argument(f"--{name}", type=Path, metavar="FILE", help=words)
-    gone = command(commands, "export", export, "write a run's weights for elsewhere", EXAMPLES)
-    gone.add_argument("--format", required=True, choices=("safetensors", "authors", "onnx"))
-    for made, what in ((seen, "folder for attention, file.png for a pair"), (gone, "file")):
-        made.add_argument(
+        explaining.add_argument(f"--{name}", type=Path, metavar="FILE", help=words)
+    exporting = command(commands, "export", export, "write a run's weights for elsewhere", EXAMPLES)
+    exporting.add_argument("--format", required=True, choices=("safetensors", "authors", "onnx"))
+    for parser, target in (
+        (explaining, "folder for attention, file.png for a pair"),
+        (exporting, "file"),
+    ):
+        parser.add_argument(
             "--model", required=True, metavar="RUN", help="a run's folder, or its name under --runs"
         )
-        made.add_argument("--out", required=True, type=Path, help=what)
-    came = command(
+        parser.add_argument("--out", required=True, type=Path, help=target)
+    importing = command(
         commands, "import", import_weights, "make a run of a weight file, to start from", EXAMPLES
     )
-    came.add_argument(
+    importing.add_argument(
         "--weights",
         required=True,
         type=Path,
         metavar="FILE",
         help=".safetensors, or .pth of tensors",
     )
-    came.add_argument("--space", required=True, help="first folder of the run's name")
-    came.add_argument("--label", required=True, help="word for the system, e.g. mmcl")
-    came.add_argument("--heads", type=whole, help="attention heads, where the file does not tell")
-    for made, needed in ((gone, False), (came, True)):
-        made.add_argument("--part", choices=tuple(SIGNALS), required=needed, help="which encoder")
+    importing.add_argument("--space", required=True, help="first folder of the run's name")
+    importing.add_argument("--label", required=True, help="word for the system, e.g. mmcl")
+    importing.add_argument(
+        "--heads", type=whole, help="attention heads, where the file does not tell"
+    )
+    for parser, is_required in ((exporting, False), (importing, True)):
+        parser.add_argument(
+            "--part", choices=tuple(SIGNALS), required=is_required, help="which encoder"
+        )
 
 
-def serving(made: argparse.ArgumentParser, several: bool = True) -> argparse.ArgumentParser:
+def serving(parser: argparse.ArgumentParser, several: bool = True) -> argparse.ArgumentParser:
     """Add which model answers: several runs that make up a system, or one run."""
-    of = (
+    folder = (
         "of final runs, e.g. runs/toy/final, or made by `share`"
         if several
         else "of one run, pre-trained or final"
     )
-    made.add_argument("--model", type=Path, required=True, help=f"the folder {of}")
+    parser.add_argument("--model", type=Path, required=True, help=f"the folder {folder}")
     if several:
-        made.add_argument("--system", help="which of its systems (default: the only one, or mmcl)")
-    return made
+        parser.add_argument(
+            "--system", help="which of its systems (default: the only one, or mmcl)"
+        )
+    return parser

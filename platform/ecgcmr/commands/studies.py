@@ -23,20 +23,22 @@ EXAMPLES = {
 
 def load(args: argparse.Namespace, stage: str | None = None) -> list[Trial]:
     """The trials of a search-space file, of one stage if asked."""
-    found: list[Trial] = lazy("search.spaces").load(args.space)
-    return [trial for trial in found if stage in (None, trial.stage)]
+    trials: list[Trial] = lazy("search.spaces").load(args.space)
+    return [trial for trial in trials if stage in (None, trial.stage)]
 
 
 def grid_of(args: argparse.Namespace, console: Console) -> list[Trial]:
-    """The grid of a search space as this cohort can run it: starts named, and what it is too small for said and left out."""
-    listed = lazy("search.study").resolved(load(args), args.runs, again=args.choose_again)
-    kept, left_out = lazy("search.spaces").feasible(
-        [trial for trial in listed if trial.stage == "grid"],
+    """The grid of a search space as this cohort can run it: starts named, and what it is too small
+    for said and left out.
+    """
+    trials = lazy("search.study").resolved(load(args), args.runs, again=args.choose_again)
+    feasible, left_out = lazy("search.spaces").feasible(
+        [trial for trial in trials if trial.stage == "grid"],
         lazy("cohort.dataset").open(args.cohort),
     )
     for reason, n in left_out.items():
         console.note(f"left out, {n} trials: {reason}")
-    return lazy("search.spaces").halving(kept, args.asha) if args.asha else kept
+    return lazy("search.spaces").halving(feasible, args.asha) if args.asha else feasible
 
 
 def pretrain(args: argparse.Namespace, console: Console) -> int:
@@ -48,14 +50,14 @@ def pretrain(args: argparse.Namespace, console: Console) -> int:
             raise InputError(
                 f"--only {' '.join(args.only)}: no pre-training of that label in {args.space}"
             )
-    checked = lazy("training.pretrain").check_all(trials, args.cohort, args.runs, args.workers)
-    if checked.todo:
-        labels = ", ".join(dict.fromkeys(trial.label for trial in checked.todo))
+    work = lazy("training.pretrain").check_all(trials, args.cohort, args.runs, args.workers)
+    if work.todo:
+        labels = ", ".join(dict.fromkeys(trial.label for trial in work.todo))
         with console.display.stage(f"Pre-training: {labels}") as notes:
             console.need_ray()
             with lazy("report.track").following(args.runs, args.runs / "aim"):
                 rows = lazy("training.pretrain").run_checked(
-                    checked, device=args.device, precision=args.precision, cache=args.cache
+                    work, device=args.device, precision=args.precision, cache=args.cache
                 )
             losses = [row for row in rows if row["metric"] == "loss" and row["split"] == "val"]
             notes.append(", ".join(f"{row['label']} {row['value']:.3f}" for row in losses))
@@ -67,14 +69,14 @@ def run_trials(
     args: argparse.Namespace, console: Console, title: str, trials: list[Trial], budget: int | None
 ) -> int:
     """Run what is not finished of `trials`, in packs; how many were run."""
-    checked = lazy("search.sweep").check(trials, args.cohort, args.runs)
-    count = len(checked.todo)
+    work = lazy("search.sweep").check(trials, args.cohort, args.runs)
+    count = len(work.todo)
     if count:
         with console.display.stage(f"{title}: {count} of {len(trials)} trials") as notes:
             console.need_ray()
             with lazy("report.track").following(args.runs, args.runs / "aim"):
                 lazy("search.sweep").run_checked(
-                    checked,
+                    work,
                     budget=budget,
                     device=args.device,
                     precision=args.precision,
@@ -89,7 +91,8 @@ def sweep(args: argparse.Namespace, console: Console) -> int:
     trials = grid_of(args, console)
     ran = run_trials(args, console, "Grid", trials, args.budget)
     console.say(
-        f"{ran} trials run, {len(trials) - ran} of {len(trials)} were finished or left out by --budget"
+        f"{ran} trials run, {len(trials) - ran} of {len(trials)} were finished or left out by "
+        "--budget"
     )
     return 0
 
@@ -128,13 +131,13 @@ def reproduce(args: argparse.Namespace, console: Console) -> int:
     """Cohort, pre-training, grid, seeds, tables: all in order; what is finished is skipped."""
     args.space = args.space or SPACES / f"{args.scale}.py"
     args.only = None
-    listed = load(args)
+    trials = load(args)
     if not (args.cohort / "_cohort.json").exists() or args.subjects:
         cohorts.synth(args, console)
     lazy("search.spaces").check_labels(
-        listed, lazy("cohort.dataset").open(args.cohort), ("train", "val", "test")
+        trials, lazy("cohort.dataset").open(args.cohort), ("train", "val", "test")
     )
-    if any(trial.stage == "pretrain" for trial in listed):
+    if any(trial.stage == "pretrain" for trial in trials):
         pretrain(args, console)
     grid = grid_of(args, console)
     run_trials(args, console, "Grid", grid, args.budget)
@@ -176,28 +179,34 @@ def grammar(commands: Any) -> None:
         "--subjects", type=whole, help="of the synthetic cohort, if it has to be made"
     )
     every.add_argument("--seed", type=int, default=0, help="of the synthetic cohort")
-    for made in (pre, every):
-        made.add_argument("--workers", type=whole, default=1, help="Ray Train workers")
+    for parser in (pre, every):
+        parser.add_argument("--workers", type=whole, default=1, help="Ray Train workers")
         words = "where rows stay after an epoch of pre-training (auto: what fits)"
-        made.add_argument("--cache", choices=CACHES, default="auto", help=words)
-    for made in (grid, final, every):
-        made.add_argument(
+        parser.add_argument("--cache", choices=CACHES, default="auto", help=words)
+    for parser in (grid, final, every):
+        parser.add_argument(
             "--packs",
             type=whole,
             help="at once (default: one per GPU, else by cores; more share a GPU)",
         )
-        made.add_argument(
+        parser.add_argument(
             "--budget",
             type=whole,
             help="points per system and task, by TPE (default: the whole grid)",
         )
-        made.add_argument(
+        parser.add_argument(
             "--choose-again",
             action="store_true",
-            help="replace a written choice that finished runs contradict, e.g. of a grid widened since",
+            help=(
+                "replace a written choice that finished runs contradict, e.g. of a grid widened "
+                "since"
+            ),
         )
-        words = "stop trials early: at each of three rungs the best one in N goes on (the paper runs all; results say so)"
-        made.add_argument("--asha", type=whole, metavar="N", help=words)
+        words = (
+            "stop trials early: at each of three rungs the best one in N goes on (the paper runs "
+            "all; results say so)"
+        )
+        parser.add_argument("--asha", type=whole, metavar="N", help=words)
     bill = command(
         commands, "plan", plan, "what would run and what it would cost", EXAMPLES, space=True
     )

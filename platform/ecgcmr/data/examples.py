@@ -76,8 +76,8 @@ def answerable(cohort: Cohort, task: Task, modality: str, split: str) -> pd.Data
     absent = [name for name in task.columns if name not in rows.columns]
     if absent:
         raise InputError(
-            f"{cohort.path}: no column '{absent[0]}', which task '{task.name}' needs; rebuild with "
-            "--labels"
+            f"{cohort.path}: no column '{absent[0]}', which task '{task.name}' needs; rebuild "
+            "with --labels"
         )
     rows = rows[presence.has(rows, modality)]
     rows = rows[np.isfinite(answers(rows, task)).any(axis=1)]
@@ -96,8 +96,8 @@ def _check_classes(
     invalid = set(np.unique(labels)) - {0.0, 1.0}
     if invalid:
         raise InputError(
-            f"{cohort.path}: column '{task.columns[0]}' holds {min(invalid):g}; a label is 0, 1 or "
-            "empty"
+            f"{cohort.path}: column '{task.columns[0]}' holds {min(invalid):g}; a label is 0, 1 "
+            "or empty"
         )
     positive, negative = int((labels == 1).sum()), int((labels == 0).sum())
     if min(positive, negative) < FEWEST:

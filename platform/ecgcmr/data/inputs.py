@@ -1,5 +1,4 @@
-"""What a network reads of signals as a shard holds them: the one place that asks a signal's entry
-(`Signal.to_model`).
+"""What a network reads of stored signals: the one place that asks `Signal.to_model`.
 
 Two roads lead there. Pre-training converts every batch. Fine-tuning sees its rows hundreds of times
 and holds them on the device: converted, in half precision, where a signal converts `once`, else as
@@ -16,9 +15,7 @@ from ecgcmr.signals import SIGNALS
 
 
 def to_model(batch: Mapping[str, Tensor], dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
-    """What networks read of a batch of stored signals, (n, *shape) by name; other entries as they
-    are.
-    """
+    """What networks read of stored signals, (n, *shape) by name; other entries as they are."""
     return {
         name: SIGNALS[name].to_model(x, dtype) if name in SIGNALS else x
         for name, x in batch.items()

@@ -1,5 +1,4 @@
-"""Every order of rows, a pure function of (seed, epoch): of a stream, of rows that lie on the
-device, of a validation.
+"""Every order of rows, a pure function of (seed, epoch): streamed, on the device, validated.
 
 The one idea of the stream: row groups of the whole cohort are permuted, about eight of them are
 mixed, and the mix is dealt into global batches. Inside a batch the rows are then sorted by row
@@ -99,16 +98,12 @@ def streamed_steps(rows: int, batch: int) -> int:
 
 
 def permuted_steps(rows: int, batch: int) -> int:
-    """Steps of an epoch of `permuted` rows, of which none is left out; a batch of 0 is all of
-    them.
-    """
+    """Steps of an epoch of `permuted` rows; none is left out, and a batch of 0 is all."""
     return -(-rows // min(batch or rows, rows))
 
 
 def permuted(seed: int, epoch: int, rows: int, batch: int) -> np.ndarray:
-    """Rows of an epoch as (steps, batch): a permutation fixed by (seed, epoch), filled up from its
-    own beginning.
-    """
+    """Rows of an epoch as (steps, batch): a permutation, filled up from its own beginning."""
     batch = min(batch, rows)
     order = np.random.default_rng((seed, epoch)).permutation(rows)
     return np.resize(order, (permuted_steps(rows, batch), batch))
@@ -118,7 +113,7 @@ def validated(rows: int, batch: int, rank: int, world: int) -> Iterator[tuple[in
     """(rows of the whole batch, this rank's share of them), in file order.
 
     Batches of one size, since a contrastive loss grows with it: the largest up to `batch` that
-    leaves least rows out.
+        leaves least rows out.
     """
     count = -(-rows // batch)
     size = max(rows // count // world, 1) * world
@@ -145,17 +140,13 @@ def sequence(order: Order, epoch: int) -> np.ndarray:
 
 
 def mine(order: Order, step: int) -> np.ndarray:
-    """This rank's rows of the global batch `step` of the whole run, as positions in
-    `sampler.row`.
-    """
+    """This rank's rows of the global batch `step` of the whole run, as positions in `sampler.row`."""
     epoch, inside = divmod(step, order.steps)
     return sequence(order, epoch)[inside, order.rank * order.local : (order.rank + 1) * order.local]
 
 
 def piece(order: Order, number: int, start_step: int = 0) -> np.ndarray:
-    """This rank's rows of piece `number` of the whole run, without what lies before
-    `start_step`.
-    """
+    """This rank's rows of piece `number` of the whole run, without what lies before `start_step`."""
     epoch, inside = divmod(number, order.pieces)
     mix, cut_index = divmod(inside, order.cuts)
     first = max(mix * order.mixed, start_step - epoch * order.steps)

@@ -1,9 +1,10 @@
-"""Which configuration stands for a system, and which pre-training for a method: decided once, and written beside the runs.
+"""Which configuration stands for a system, and which pre-training for a method: decided once, and
+written beside the runs.
 
-The one idea: who runs what follows decides (`sweep` which pre-training to start from, `seeds` which configuration to run
-with five seeds), and writes what was compared, by what, and which won. Everybody else reads that: a table and a served
-model can then not be different systems. Finished runs that contradict what is written are said; nobody chooses anew in
-silence.
+The one idea: who runs what follows decides (`sweep` which pre-training to start from, `seeds` which
+configuration to run with five seeds), and writes what was compared, by what, and which won.
+Everybody else reads that: a table and a served model can then not be different systems. Finished
+runs that contradict what is written are said; nobody chooses anew in silence.
 """
 
 import json
@@ -21,7 +22,8 @@ from ecgcmr.runs import Run
 from ecgcmr.trial import Trial, take_of
 
 CHOICE = "choice"  # stem of the file in a system's folder
-LOSS = "validation loss, the least"  # of pre-trainings: by it the authors' code keeps checkpoints; the text is silent
+# of pre-trainings: by it the authors' code keeps checkpoints; the text is silent
+LOSS = "validation loss, the least"
 AGAIN = "--choose-again"
 
 
@@ -33,7 +35,8 @@ class Choice:
         chosen: the configuration (`Trial.point`), or the name of the pre-training.
         by: the number that decided, in words.
         compared: that number of each candidate; None where it has none, as when it diverged.
-        unlisted: finished configurations of this grid that the search space did not list, and so were not compared.
+        unlisted: finished configurations of this grid that the search space did not list, and so
+            were not compared.
         replaced: what stood before, the latest last.
     """
 
@@ -43,9 +46,9 @@ class Choice:
     unlisted: tuple[str, ...] = ()
     replaced: tuple[str, ...] = ()
 
-    def better(self, one: float, other: float) -> bool:
+    def better(self, number: float, rival: float) -> bool:
         """Whether one number would have won over another."""
-        return one < other if self.by == LOSS else one > other
+        return number < rival if self.by == LOSS else number > rival
 
 
 def choice_file(system: Path, take: float = 1.0) -> Path:
@@ -69,15 +72,16 @@ def read_choice(system: Path, take: float = 1.0) -> Choice | None:
         return None
     try:
         record = json.loads(path.read_text())
-        compared = {
+        numbers = {
             str(name): None if value is None else float(value)
             for name, value in record["compared"].items()
         }
-        unlisted, replaced = (tuple(map(str, record[name])) for name in ("unlisted", "replaced"))
-        return Choice(str(record["chosen"]), str(record["by"]), compared, unlisted, replaced)
+        others, earlier = (tuple(map(str, record[name])) for name in ("unlisted", "replaced"))
+        return Choice(str(record["chosen"]), str(record["by"]), numbers, others, earlier)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
-            f"{path}: damaged ({type(error).__name__}); delete it and run  ecgcmr seeds  again, which writes it"
+            f"{path}: damaged ({type(error).__name__}); delete it and run  ecgcmr seeds  again, "
+            "which writes it"
         ) from error
 
 
@@ -90,8 +94,10 @@ def _decide(path: Path, fresh: Choice, again: bool) -> Choice:
     old = read_choice(path.parent, _take_of(path))
     if old and old.chosen != fresh.chosen and not again:
         raise InputError(
-            f"{path}: {_told(old, old.chosen)} was chosen of {len(old.compared)}; of the {len(fresh.compared)} that have "
-            f"finished now {_told(fresh, fresh.chosen)} is best: choose it with {AGAIN}, or restore what was compared"
+            f"{path}: {_with_value(old, old.chosen)} was chosen of {len(old.compared)}; of the "
+            f"{len(fresh.compared)} that have finished now {_with_value(fresh, fresh.chosen)} is "
+            "best: choose it with "
+            f"{AGAIN}, or restore what was compared"
         )
     if old and old.chosen != fresh.chosen:
         fresh = replace(fresh, replaced=(*old.replaced, old.chosen))
@@ -106,19 +112,21 @@ def _take_of(path: Path) -> float:
     return float(path.stem.partition("take=")[2] or 1)
 
 
-def _told(choice: Choice, name: str) -> str:
+def _with_value(choice: Choice, name: str) -> str:
     value = choice.compared.get(name)
     return f"'{name}'" if value is None else f"'{name}' ({value:.4g})"
 
 
-# -- the configuration of a system ---------------------------------------------------------------------------------------
+# -- the configuration of a system -----------------------------------------------------------------
 
 
 Question = tuple[str, float]
 
 
 def question(trial: Trial) -> Question:
-    """What has one best configuration, and one Optuna study: a system's folder and the share of the labels."""
+    """What has one best configuration, and one Optuna study: a system's folder and the share of the
+    labels.
+    """
     return trial.system_folder, trial.take
 
 
@@ -133,10 +141,12 @@ def value(runs_folder: Path, trial: Trial) -> float:
 
 
 def chosen_configuration(grid: Sequence[Trial], runs_folder: Path, *, again: bool = False) -> Trial:
-    """The best of one question's grid, which is written down: the mean over seeds, of equal ones the first by name.
+    """The best of one question's grid, which is written down: the mean over seeds, of equal ones
+    the first by name.
 
     Args:
-        grid: the trials of one question; a configuration of which a seed has not finished is no candidate.
+        grid: the trials of one question; a configuration of which a seed has not finished is no
+            candidate.
         runs_folder: where their rows are.
         again: whether it may replace a choice that finished runs contradict.
 
@@ -150,11 +160,11 @@ def chosen_configuration(grid: Sequence[Trial], runs_folder: Path, *, again: boo
     for trial in sorted(grid, key=lambda trial: trial.name):
         by_point[trial.point].append(trial)
     first = grid[0]
-    finished = _finished_folders(runs_folder, first.system_folder, first.take)
+    folders = _finished_folders(runs_folder, first.system_folder, first.take)
     means = {
         point: _mean([value(runs_folder, trial) for trial in trials])
         for point, trials in by_point.items()
-        if finished >= {store.folder(runs_folder, trial.name) for trial in trials}
+        if folders >= {store.folder(runs_folder, trial.name) for trial in trials}
     }
     finite = [(-mean, point) for point, mean in means.items() if mean is not None]
     if not finite:
@@ -165,7 +175,7 @@ def chosen_configuration(grid: Sequence[Trial], runs_folder: Path, *, again: boo
         chosen=min(finite)[1],
         by=f"validation {metric_of(first)}, the mean over the grid's seeds, the largest",
         compared=means,
-        unlisted=tuple(sorted({folder.parent.name for folder in finished} - by_point.keys())),
+        unlisted=tuple(sorted({folder.parent.name for folder in folders} - by_point.keys())),
     )
     system = store.folder(runs_folder, replace(first, stage="final").system_folder)
     _decide(choice_file(system, first.take), fresh, again)
@@ -193,8 +203,8 @@ def standing_configuration(points: Collection[str], system: Path, take: float = 
         take: share of the labels.
 
     Returns:
-        What was chosen, whose final runs may still be missing; the only one there is where no choice lies beside it, as in
-        a model that was handed on.
+        What was chosen, whose final runs may still be missing; the only one there is where no
+        choice lies beside it, as in a model that was handed on.
 
     Raises:
         InputError: there are several, and no choice.
@@ -204,37 +214,42 @@ def standing_configuration(points: Collection[str], system: Path, take: float = 
         return choice.chosen
     if len(set(points)) > 1:
         raise InputError(
-            f"{system}: final runs of {len(set(points))} configurations and no {choice_file(system, take).name} that says "
+            f"{system}: final runs of {len(set(points))} configurations and no "
+            f"{choice_file(system, take).name} that says "
             "which of them stands; run  ecgcmr seeds  with their search space, which writes it"
         )
     return min(points)
 
 
 def standing_runs(final: Sequence[Run]) -> list[Run]:
-    """Of one system's final runs on one task and share of the labels, those that stand for it, by seed.
+    """Of one system's final runs on one task and share of the labels, those that stand for it, by
+    seed.
 
     Raises:
         InputError: see `standing_configuration`; or what was chosen has no final run.
     """
     system, take = final[0].folder.parents[1], final[0].trial.take
-    chosen = standing_configuration({run.trial.point for run in final}, system, take)
-    standing = [run for run in final if run.trial.point == chosen]
+    standing_point = standing_configuration({run.trial.point for run in final}, system, take)
+    standing = [run for run in final if run.trial.point == standing_point]
     if not standing:
         raise InputError(
-            f"{system}: '{chosen}' was chosen and has no final run; run  ecgcmr seeds  with its search space"
+            f"{system}: '{standing_point}' was chosen and has no final run; run  ecgcmr seeds  "
+            "with its search space"
         )
     return sorted(standing, key=lambda run: run.trial.seed)
 
 
-# -- the pre-training of a method ----------------------------------------------------------------------------------------
+# -- the pre-training of a method ------------------------------------------------------------------
 
 
 def chosen_pretraining(
     sweep: str, names: Sequence[str], runs_folder: Path, *, again: bool = False
 ) -> str:
-    """The run of least validation loss of a sweep of pre-trainings, which is written down; of equal ones the first by name.
+    """The run of least validation loss of a sweep of pre-trainings, which is written down; of equal
+    ones the first by name.
 
-    The text does not say by what MMCL's rate was chosen; validation loss is what the authors' code keeps checkpoints by.
+    The text does not say by what MMCL's rate was chosen; validation loss is what the authors' code
+    keeps checkpoints by.
 
     Args:
         sweep: `<space>/pretrain/<task>/<label>`.
@@ -249,7 +264,8 @@ def chosen_pretraining(
     missing = [name for name, folder in folders.items() if not (folder / store.ROWS).exists()]
     if missing:
         raise InputError(
-            f"start '{sweep}' is the best of {len(names)} pre-trainings, of which {len(missing)} have not finished under "
+            f"start '{sweep}' is the best of {len(names)} pre-trainings, of which {len(missing)} "
+            "have not finished under "
             f"{runs_folder}, e.g. {missing[0]}; run ecgcmr pretrain first"
         )
     losses = {name: _mean([runs.score(folder, "val", "loss")]) for name, folder in folders.items()}
@@ -259,41 +275,44 @@ def chosen_pretraining(
             f"start '{sweep}': all {len(names)} pre-trainings diverged; give smaller rates"
         )
     system = store.folder(runs_folder, sweep)
-    finished = {run.trial.name for run in map(runs.read_run, store.finished_folders(system))}
+    names_there = {run.trial.name for run in map(runs.read_run, store.finished_folders(system))}
     fresh = Choice(
         chosen=min(finite)[1],
         by=LOSS,
         compared=losses,
-        unlisted=tuple(sorted(finished - losses.keys())),
+        unlisted=tuple(sorted(names_there - losses.keys())),
     )
     return _decide(choice_file(system), fresh, again).chosen
 
 
-def standing_pretraining(pretrained: Sequence[Run]) -> Run | None:
-    """Of the finished pre-trainings of one system, the one that stands for it; None if all diverged.
+def standing_pretraining(candidates: Sequence[Run]) -> Run | None:
+    """Of the finished pre-trainings of one system, the one that stands for it; None if all
+    diverged.
 
     Raises:
         InputError: several have finished and none was chosen, or what was chosen is not there.
     """
-    system = pretrained[0].folder.parents[1]
+    system = candidates[0].folder.parents[1]
     choice = read_choice(system)
     if choice:
-        standing = [run for run in pretrained if run.trial.name == choice.chosen]
+        standing = [run for run in candidates if run.trial.name == choice.chosen]
         if not standing:
             raise InputError(
-                f"{system}: '{choice.chosen}' was chosen and is not there; run  ecgcmr pretrain  with its search space"
+                f"{system}: '{choice.chosen}' was chosen and is not there; run  ecgcmr pretrain  "
+                "with its search space"
             )
         return standing[0]
-    whole = [run for run in pretrained if not run.diverged]
+    whole = [run for run in candidates if not run.diverged]
     if len(whole) > 1:
         raise InputError(
-            f"{system}: {len(whole)} pre-trainings and no {CHOICE}.json that says which of them stands; run  ecgcmr sweep  "
+            f"{system}: {len(whole)} pre-trainings and no {CHOICE}.json that says which of them "
+            "stands; run  ecgcmr sweep  "
             "with their search space, which writes it"
         )
     return whole[0] if whole else None
 
 
-# -- what contradicts a choice -------------------------------------------------------------------------------------------
+# -- what contradicts a choice ---------------------------------------------------------------------
 
 
 def contradictions(runs_folder: Path) -> list[str]:
@@ -303,7 +322,8 @@ def contradictions(runs_folder: Path) -> list[str]:
 
 
 def contradiction(system: Path, take: float = 1.0) -> str:
-    """Says which finished run would have won over the written choice, and what to do; empty if none would.
+    """Says which finished run would have won over the written choice, and what to do; empty if none
+    would.
 
     Args:
         system: the folder that the choice lies in.
@@ -320,27 +340,31 @@ def contradiction(system: Path, take: float = 1.0) -> str:
     best = min(beaten, key=lambda name: (later[name] if choice.by == LOSS else -later[name], name))
     command = "sweep" if choice.by == LOSS else "seeds"
     return (
-        f"{choice_file(system, take)}: {_told(choice, choice.chosen)} was chosen of {len(choice.compared)}; '{best}' "
-        f"({later[best]:.4g}) has finished since: run  ecgcmr {command} {AGAIN}  with the search space"
+        f"{choice_file(system, take)}: {_with_value(choice, choice.chosen)} was chosen of "
+        f"{len(choice.compared)}; '{best}' "
+        f"({later[best]:.4g}) has finished since: run  ecgcmr {command} {AGAIN}  with the search "
+        "space"
     )
 
 
 def _finished_since(system: Path, choice: Choice, take: float) -> dict[str, float]:
-    """The deciding number of each candidate that finished after the choice was written; of several seeds the mean."""
+    """The deciding number of each candidate that finished after the choice was written; of several
+    seeds the mean.
+    """
     stage = system.parents[1]
-    compared = {*choice.compared, *choice.unlisted}
+    known_names = {*choice.compared, *choice.unlisted}
     if choice.by == LOSS:
         values = {
             run.trial.name: run.score("val", "loss")
             for run in map(runs.read_run, store.finished_folders(system))
-            if run.trial.name not in compared
+            if run.trial.name not in known_names
         }
         return {name: number for name, number in values.items() if math.isfinite(number)}
     grid = stage.with_name("grid") / system.relative_to(stage)
     by_point: dict[str, list[float]] = defaultdict(list)
     for folder in store.finished_folders(grid):
         point = folder.parent.name
-        if point not in compared and take_of(point) == take:
+        if point not in known_names and take_of(point) == take:
             run = runs.read_run(folder)
             by_point[point].append(run.score("val", metric_of(run.trial)))
     means = {point: _mean(numbers) for point, numbers in by_point.items()}

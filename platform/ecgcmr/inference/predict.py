@@ -1,9 +1,10 @@
 """From an ECG file to the risk of each disease and the phenotypes: a finished model, served.
 
-The one idea: a recording goes the way of the cohort's own (`ecg.prepare`, float16, normalisation), so a subject of the
-cohort gets the answers that the runs stored, to the rounding of the precision that they ran in; they are served in
-float32, alike on every machine. What was prepared by another recipe is refused. Which runs answer, and what that means, is
-in `ensemble`. Neither Ray nor a cohort is needed here.
+The one idea: a recording goes the way of the cohort's own (`ecg.prepare`, float16, normalisation),
+so a subject of the cohort gets the answers that the runs stored, to the rounding of the precision
+that they ran in; they are served in float32, alike on every machine. What was prepared by another
+recipe is refused. Which runs answer is in `ensemble`, what that means in `calibration`. Neither Ray
+nor a cohort is needed here.
 """
 
 import logging
@@ -23,8 +24,8 @@ from ecgcmr import __version__, methods, raw, tasks
 from ecgcmr.cohort import dataset
 from ecgcmr.data import examples, inputs
 from ecgcmr.errors import Excluded, InputError
-from ecgcmr.inference import ensemble
-from ecgcmr.inference.ensemble import Disease, Meaning, Phenotype
+from ecgcmr.inference import calibration, ensemble
+from ecgcmr.inference.calibration import Disease, Meaning, Phenotype
 from ecgcmr.raw import search
 from ecgcmr.runs import Run, check_prepared_alike
 from ecgcmr.runtime import hardware
@@ -34,10 +35,13 @@ from ecgcmr.tasks import Task
 log = logging.getLogger(__name__)
 
 BATCH = 32  # recordings held and answered at once
-NOTE = "A result of research. ecgcmr is no medical device; its answers must not guide the care of a patient."
+NOTE = (
+    "A result of research. ecgcmr is no medical device; its answers must not guide the care of a "
+    "patient."
+)
 
 
-# -- answers -----------------------------------------------------------------------------------------------------------
+# -- answers ---------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -48,8 +52,9 @@ class Answer:
         name, title, kind: of the disease ("risk") or phenotype ("phenotype").
         unit: of the value; "" for a risk, which lies in [0, 1].
         value: the calibrated risk, or the mean of the seeds' phenotypes.
-        low, high: a risk's 95 % interval over seeds and calibration (`Recalibration.risk`); or where 90 % of measured
-            phenotypes lie (`statistics.conformal`). NaN where the cohort was too small to tell.
+        low, high: a risk's 95 % interval over seeds and calibration (`Recalibration.risk`); or
+            where 90 % of measured phenotypes lie (`statistics.conformal`). NaN where the cohort was
+            too small to tell.
         sd: spread of the seeds' own values; NaN of one seed.
         cohort: the cohort's prevalence, or the median of its phenotype.
         cohort_low, cohort_high: its 5th and 95th percentile; NaN for a risk.
@@ -77,7 +82,8 @@ class Prediction:
         source: the file, with `#n` for one of several recordings in it.
         answers: of every disease and phenotype.
         repairs: what was settled before, in words.
-        ecg: (12, 5000) float32 mV, as the model's cohort holds ECGs: cleaned, at 500 Hz; None if it was not kept.
+        ecg: (12, 5000) float32 mV, as the model's cohort holds ECGs: cleaned, at 500 Hz; None if it
+            was not kept.
     """
 
     key: str
@@ -106,7 +112,7 @@ class Refused:
 
 
 @dataclass(frozen=True, eq=False)
-class Asked:
+class TaskModel:
     """One task of a model.
 
     Attributes:
@@ -127,20 +133,25 @@ class Asked:
 class Model:
     """A finished system: five networks per task, and what their answers mean. Made by `load`."""
 
-    def __init__(self, folder: Path, asked: Sequence[Asked], device: torch.device) -> None:
-        self.folder, self.asked, self.device = folder, tuple(asked), device
-        self.system = asked[0].runs[0].trial.label
+    def __init__(
+        self, folder: Path, task_models: Sequence[TaskModel], device: torch.device
+    ) -> None:
+        self.folder, self.task_models, self.device = folder, tuple(task_models), device
+        self.system = task_models[0].runs[0].trial.label
 
     @cached_property
     def about(self) -> dict[str, Any]:
         """Where it comes from: system, space, tasks with their seeds, cohort, recipe, versions."""
-        first = self.asked[0].runs[0]
+        first = self.task_models[0].runs[0]
         recipe = first.provenance["cohort"]["recipe"]
         return {
             "model": first.trial.space,
             "system": self.system,
-            "seeds": {one.task.name: [run.trial.seed for run in one.runs] for one in self.asked},
-            "points": {one.task.name: one.runs[0].trial.point for one in self.asked},
+            "seeds": {
+                model.task.name: [run.trial.seed for run in model.runs]
+                for model in self.task_models
+            },
+            "points": {model.task.name: model.runs[0].trial.point for model in self.task_models},
             "cohort": first.provenance["cohort"]["fingerprint"],
             "recipe": dataset.digest(recipe),
             "reader": recipe.get("reader", "unknown"),
@@ -156,30 +167,35 @@ class Model:
             ecgs: (n, 12, 5000) mV, prepared; rounded to float16 as in a shard.
 
         Returns:
-            (seeds, n, columns) float64: the probability at balanced classes, or phenotypes in their units.
+            (seeds, n, columns) float64: the probability at balanced classes, or phenotypes in their
+            units.
         """
         x = inputs.held(np.asarray(ecgs, np.float16), "ecg", self.device)
         return {
-            one.task.name: np.stack(
-                [self._answer(one, *pair, x) for pair in zip(one.runs, one.networks)]
+            model.task.name: np.stack(
+                [self._answer(model, *pair, x) for pair in zip(model.runs, model.networks)]
             )
-            for one in self.asked
+            for model in self.task_models
         }
 
-    def _answer(self, one: Asked, run: Run, network: methods.Method, x: torch.Tensor) -> np.ndarray:
+    def _answer(
+        self, model: TaskModel, run: Run, network: methods.Method, x: torch.Tensor
+    ) -> np.ndarray:
         batch = {"ecg": inputs.of_held(x, "ecg", ensemble.dtype(run.provenance))}
         logits = network(batch, {}, {})["logits"].double().cpu()
-        if one.task.kind == "binary":
+        if model.task.kind == "binary":
             return logits.softmax(-1)[:, 1:].numpy()
-        return logits.numpy() * one.scale.sd + one.scale.mean
+        return logits.numpy() * model.scale.sd + model.scale.mean
 
     def answers(self, ecgs: np.ndarray) -> list[tuple[Answer, ...]]:
         """Every answer to each of n prepared ECGs, (n, 12, 5000) mV."""
-        found = self.outputs(ecgs)
+        outputs = self.outputs(ecgs)
         columns = [
-            _answered(one.task, name, one.means[name], found[one.task.name][..., i])
-            for one in self.asked
-            for i, name in enumerate(one.task.columns)
+            _answers_of_column(
+                model.task, name, model.means[name], outputs[model.task.name][..., i]
+            )
+            for model in self.task_models
+            for i, name in enumerate(model.task.columns)
         ]
         return list(zip(*columns))
 
@@ -189,31 +205,39 @@ class Model:
         Raises:
             InputError: it cannot be served, or is not one recording; says why.
         """
-        listed = recordings([source])
-        if len(listed) != 1:
-            raise InputError(f"{source}: holds {len(listed)} recordings; use predict_all")
-        (found,) = self.answered(listed)
-        if isinstance(found, Refused):
-            raise InputError(f"{found.source}: {found.reason}")
-        return found
+        sources = recordings([source])
+        if len(sources) != 1:
+            raise InputError(f"{source}: holds {len(sources)} recordings; use predict_all")
+        (prediction,) = self.predict_recordings(sources)
+        if isinstance(prediction, Refused):
+            raise InputError(f"{prediction.source}: {prediction.reason}")
+        return prediction
 
     def predict_all(self, sources: Iterable[str | Path]) -> Iterator[Prediction | Refused]:
-        """Answer ECG files, and all in folders, in their order; what cannot be served comes with the reason."""
-        return self.answered(recordings(sources))
+        """Answer ECG files, and all in folders, in their order; what cannot be served comes with
+        the reason.
+        """
+        return self.predict_recordings(recordings(sources))
 
-    def answered(
-        self, found: Iterable[tuple[str, str] | Refused], keep: bool = True
+    def predict_recordings(
+        self, sources: Iterable[tuple[str, str] | Refused], keep_ecgs: bool = True
     ) -> Iterator[Prediction | Refused]:
-        """Answer what `recordings` found, some at a time; `keep` the ECGs beside the answers."""
-        for batch in prepared_in_batches(found):
-            good = [one for one in batch if isinstance(one, Prepared)]
-            answers = iter(self.answers(np.stack([one.ecg for one in good])) if good else ())
-            for one in batch:
-                if isinstance(one, Refused):
-                    yield one
+        """Answer what `recordings` found, some at a time; `keep_ecgs` the ECGs beside the answers."""
+        for batch in prepared_in_batches(sources):
+            good = [recording for recording in batch if isinstance(recording, Prepared)]
+            answers = iter(
+                self.answers(np.stack([recording.ecg for recording in good])) if good else ()
+            )
+            for recording in batch:
+                if isinstance(recording, Refused):
+                    yield recording
                 else:
                     yield Prediction(
-                        one.key, one.source, next(answers), one.repairs, one.ecg if keep else None
+                        recording.key,
+                        recording.source,
+                        next(answers),
+                        recording.repairs,
+                        recording.ecg if keep_ecgs else None,
                     )
 
     def predict_signal(
@@ -230,24 +254,26 @@ class Model:
             InputError: it cannot serve; says why.
         """
         try:
-            found, words = ecg.prepare(np.asarray(signal), rate_hz, tuple(leads))
+            prepared_ecg, words = ecg.prepare(np.asarray(signal), rate_hz, tuple(leads))
         except Excluded as error:
             raise InputError(f"signal: {error}") from error
-        return Prediction("signal", "signal", self.answers(found[None])[0], words, found)
+        return Prediction(
+            "signal", "signal", self.answers(prepared_ecg[None])[0], words, prepared_ecg
+        )
 
 
-def _answered(
+def _answers_of_column(
     task: Task, name: str, means: Disease | Phenotype, values: np.ndarray
 ) -> list[Answer]:
     """Answers to n ECGs; `values` is (seeds, n)."""
     if isinstance(means, Disease):
-        logits, fitted = ensemble.logit(values), means.recalibration
-        value, low, high = fitted.risk(logits)
-        each = np.stack([fitted.risk(one[None])[0] for one in logits])
+        logits, recalibration = calibration.logit(values), means.recalibration
+        value, low, high = recalibration.risk(logits)
+        by_seed = np.stack([recalibration.risk(seed_logits[None])[0] for seed_logits in logits])
         words = {"title": task.title, "unit": "", "kind": "risk"}
         cohort = (means.positive / means.n, np.nan, np.nan)
     else:
-        value, each = values.mean(0), values
+        value, by_seed = values.mean(0), values
         low, high = value - means.radius, value + means.radius
         words = {
             "title": name.replace("_", " "),
@@ -255,7 +281,7 @@ def _answered(
             "kind": "phenotype",
         }
         cohort = means.reference[1], means.reference[0], means.reference[2]
-    sd = each.std(0, ddof=1) if len(each) > 1 else np.full(values.shape[1], np.nan)
+    sd = by_seed.std(0, ddof=1) if len(by_seed) > 1 else np.full(values.shape[1], np.nan)
     return [
         Answer(
             name=name,
@@ -276,27 +302,31 @@ def load(folder: Path | str, system: str | None = None, device: str | None = Non
     """A finished model.
 
     Args:
-        folder: of final runs (`runs/toy/final`), or made by `ensemble.share`.
+        folder: of final runs (`runs/toy/final`), or made by `share.share`.
         system: which of its systems; None for the only one, or MMCL.
         device: "cpu", "cuda" …; by default a GPU if there is one.
 
     Raises:
-        InputError: see `runs_in`, `of_system`, `network`, `meaning` of `ensemble`; tasks of several cohorts.
+        InputError: see `runs_in`, `of_system` and `network` of `ensemble`, and
+            `calibration.meaning`; tasks of several cohorts.
     """
     folder, place = Path(folder), hardware.device(device)
-    chosen = ensemble.of_system(ensemble.runs_in(folder), system)
-    every = [run for seeds in chosen.values() for run in seeds]
-    for run in every:
+    seeds_by_task = ensemble.of_system(ensemble.runs_in(folder), system)
+    all_runs = [run for seeds in seeds_by_task.values() for run in seeds]
+    for run in all_runs:
         check_prepared_alike(run, {"ecg": ecg.RECIPE}, ("ecg",))
-    cohorts = sorted({str(run.provenance["cohort"]["fingerprint"]) for run in every})
+    cohorts = sorted({str(run.provenance["cohort"]["fingerprint"]) for run in all_runs})
     if len(cohorts) > 1:
         raise InputError(
-            f"model {folder}: runs of different cohorts ({', '.join(cohorts)}); name the folder of one task"
+            f"model {folder}: runs of different cohorts ({', '.join(cohorts)}); name the folder of "
+            "one task"
         )
-    return Model(folder, [_asked(name, seeds, place) for name, seeds in chosen.items()], place)
+    return Model(
+        folder, [_task_model(name, seeds, place) for name, seeds in seeds_by_task.items()], place
+    )
 
 
-def _asked(name: str, seeds: Sequence[Run], device: torch.device) -> Asked:
+def _task_model(name: str, seeds: Sequence[Run], device: torch.device) -> TaskModel:
     task, notes = tasks.of(name, (name,)), seeds[0].provenance
     scale = examples.Scale(np.zeros(1), np.ones(1))
     if task.kind == "regression":
@@ -305,16 +335,16 @@ def _asked(name: str, seeds: Sequence[Run], device: torch.device) -> Asked:
                 f"{seeds[0].folder}: does not say what its answers are scaled by; train it again"
             )
         scale = examples.Scale(np.array(notes["target_mean"]), np.array(notes["target_sd"]))
-    return Asked(
+    return TaskModel(
         task,
         seeds,
         [ensemble.network(run, device) for run in seeds],
         scale,
-        ensemble.meaning(seeds, task),
+        calibration.meaning(seeds, task),
     )
 
 
-# -- which ECGs --------------------------------------------------------------------------------------------------------
+# -- which ECGs ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
@@ -329,30 +359,30 @@ class Prepared:
 
 def recordings(sources: Iterable[str | Path]) -> list[tuple[str, str] | Refused]:
     """(reader, source) of every ECG in files and folders, in order; see `raw.search`."""
-    found: list[tuple[str, str] | Refused] = []
+    listing: list[tuple[str, str] | Refused] = []
     for source in sources:
         try:
-            found += search.recordings("ecg", Path(source))
+            listing += search.recordings("ecg", Path(source))
         except Excluded as error:
-            found.append(Refused(str(source), str(error)))
-    return list(dict.fromkeys(found))
+            listing.append(Refused(str(source), str(error)))
+    return list(dict.fromkeys(listing))
 
 
 def prepared_in_batches(
-    found: Iterable[tuple[str, str] | Refused],
+    sources: Iterable[tuple[str, str] | Refused],
 ) -> Iterator[list[Prepared | Refused]]:
     """Read and prepare recordings, `BATCH` at a time."""
-    each = (one if isinstance(one, Refused) else prepared(*one) for one in found)
-    while batch := list(islice(each, BATCH)):
+    results = (source if isinstance(source, Refused) else prepare(*source) for source in sources)
+    while batch := list(islice(results, BATCH)):
         yield batch
 
 
-def prepared(reader: str, source: str) -> Prepared | Refused:
+def prepare(reader: str, source: str) -> Prepared | Refused:
     """One recording as a model reads it, or the reason why it cannot."""
     try:
         record = raw.READERS["ecg"][reader].read(source)
         assert isinstance(record, raw.EcgRecord)
-        found, words = ecg.prepare(
+        prepared_ecg, words = ecg.prepare(
             record.signal, record.rate_hz, record.leads, cleaned=record.cleaned
         )
     except Excluded as error:
@@ -364,31 +394,34 @@ def prepared(reader: str, source: str) -> Prepared | Refused:
         return Refused(
             source, f"the reader '{reader}' failed ({type(error).__name__}); please report it"
         )
-    return Prepared(record.key, source, found, (*record.repairs, *words))
+    return Prepared(record.key, source, prepared_ecg, (*record.repairs, *words))
 
 
-# -- what is written ---------------------------------------------------------------------------------------------------
+# -- what is written -------------------------------------------------------------------------------
 
 
-def table(found: Iterable[Prediction | Refused]) -> pd.DataFrame:
-    """One row per ECG and answer, and one per file that was refused: `key`, `source`, the fields of `Answer`, `refused`."""
+def table(predictions: Iterable[Prediction | Refused]) -> pd.DataFrame:
+    """One row per ECG and answer, and one per file that was refused: `key`, `source`, the fields of
+    `Answer`, `refused`.
+    """
     rows: list[dict[str, Any]] = []
-    for one in found:
-        if isinstance(one, Refused):
-            rows.append({"source": one.source, "refused": one.reason})
+    for prediction in predictions:
+        if isinstance(prediction, Refused):
+            rows.append({"source": prediction.source, "refused": prediction.reason})
         else:
             rows += [
-                {"key": one.key, "source": one.source, **asdict(answer)} for answer in one.answers
+                {"key": prediction.key, "source": prediction.source, **asdict(answer)}
+                for answer in prediction.answers
             ]
     return pd.DataFrame(
         rows, columns=["key", "source", *(f.name for f in fields(Answer)), "refused"]
     )
 
 
-def record(about: dict[str, Any], found: Sequence[Prediction | Refused]) -> dict[str, Any]:
+def record(about: dict[str, Any], predictions: Sequence[Prediction | Refused]) -> dict[str, Any]:
     """The same as JSON values, by ECG, with where the model comes from; what is not known is null."""
 
-    def told(answers: dict[str, Answer]) -> dict[str, Any]:
+    def as_json(answers: dict[str, Answer]) -> dict[str, Any]:
         return {
             name: {
                 k: None if isinstance(v, float) and math.isnan(v) else v
@@ -401,60 +434,68 @@ def record(about: dict[str, Any], found: Sequence[Prediction | Refused]) -> dict
         "about": about,
         "ecgs": [
             {
-                "key": one.key,
-                "source": one.source,
-                "repairs": list(one.repairs),
-                "risks": told(one.risks),
-                "phenotypes": told(one.phenotypes),
+                "key": prediction.key,
+                "source": prediction.source,
+                "repairs": list(prediction.repairs),
+                "risks": as_json(prediction.risks),
+                "phenotypes": as_json(prediction.phenotypes),
             }
-            for one in found
-            if isinstance(one, Prediction)
+            for prediction in predictions
+            if isinstance(prediction, Prediction)
         ],
-        "refused": [asdict(one) for one in found if isinstance(one, Refused)],
+        "refused": [
+            asdict(prediction) for prediction in predictions if isinstance(prediction, Refused)
+        ],
         "note": NOTE,
     }
 
 
-def lines(found: Sequence[Prediction]) -> list[str]:
+def lines(predictions: Sequence[Prediction]) -> list[str]:
     """For a terminal: one ECG whole, of several the risks, a line each."""
-    if len(found) == 1:
-        return _whole(found[0])
-    if not found or not found[0].risks:
+    if len(predictions) == 1:
+        return _whole(predictions[0])
+    if not predictions or not predictions[0].risks:
         return (
-            [f"{len(found)} ECGs answered; --csv and --json write the phenotypes"] if found else []
+            [f"{len(predictions)} ECGs answered; --csv and --json write the phenotypes"]
+            if predictions
+            else []
         )
-    width = max(len(one.key) for one in found)
-    names = list(found[0].risks)
-    shown = [f"{'ECG':{width}s}" + "".join(f"  {name:>24s}" for name in names)]
-    for one in found:
+    width = max(len(prediction.key) for prediction in predictions)
+    names = list(predictions[0].risks)
+    text = [f"{'ECG':{width}s}" + "".join(f"  {name:>24s}" for name in names)]
+    for prediction in predictions:
         cells = [
-            f"{risk.value:.1%} [{risk.low:.1%}, {risk.high:.1%}]" for risk in one.risks.values()
+            f"{risk.value:.1%} [{risk.low:.1%}, {risk.high:.1%}]"
+            for risk in prediction.risks.values()
         ]
-        shown.append(f"{one.key:{width}s}" + "".join(f"  {cell:>24s}" for cell in cells))
-    return shown
+        text.append(f"{prediction.key:{width}s}" + "".join(f"  {cell:>24s}" for cell in cells))
+    return text
 
 
-def _whole(one: Prediction) -> list[str]:
+def _whole(prediction: Prediction) -> list[str]:
     """Every answer to one ECG, with its interval and what is usual in the cohort."""
-    shown = [f"{one.key}" + (f"   ({'; '.join(one.repairs)})" if one.repairs else "")]
-    if one.risks:
-        shown += ["", f"{'risk':28s}{'':9s}  {'95 % interval':>17s}  {'cohort':>17s}"]
-    for risk in one.risks.values():
+    text = [
+        f"{prediction.key}"
+        + (f"   ({'; '.join(prediction.repairs)})" if prediction.repairs else "")
+    ]
+    if prediction.risks:
+        text += ["", f"{'risk':28s}{'':9s}  {'95 % interval':>17s}  {'cohort':>17s}"]
+    for risk in prediction.risks.values():
         interval = f"{risk.low:.1%} to {risk.high:.1%}"
-        shown.append(f"{risk.title:28.28s}{risk.value:9.1%}  {interval:>17s}  {risk.cohort:>17.1%}")
-    if one.phenotypes:
-        shown += [
+        text.append(f"{risk.title:28.28s}{risk.value:9.1%}  {interval:>17s}  {risk.cohort:>17.1%}")
+    if prediction.phenotypes:
+        text += [
             "",
             f"{'phenotype':28s}{'':9s}  {'90 % interval':>17s}  {'cohort, 5 to 95 %':>17s}",
         ]
-    segments = [answer for answer in one.phenotypes.values() if "_AHA_" in answer.name]
-    for answer in [answer for answer in one.phenotypes.values() if answer not in segments]:
+    segments = [answer for answer in prediction.phenotypes.values() if "_AHA_" in answer.name]
+    for answer in [answer for answer in prediction.phenotypes.values() if answer not in segments]:
         name = f"{answer.title} [{answer.unit}]" if answer.unit else answer.title
         interval, usual = (
             f"{low:.1f} to {high:.1f}"
             for low, high in ((answer.low, answer.high), (answer.cohort_low, answer.cohort_high))
         )
-        shown.append(f"{name:28.28s}{answer.value:9.1f}  {interval:>17s}  {usual:>17s}")
+        text.append(f"{name:28.28s}{answer.value:9.1f}  {interval:>17s}  {usual:>17s}")
     if segments:
-        shown.append(f"and {len(segments)} values by segment, which --csv, --json and --page show")
-    return [*shown, "", NOTE]
+        text.append(f"and {len(segments)} values by segment, which --csv, --json and --page show")
+    return [*text, "", NOTE]

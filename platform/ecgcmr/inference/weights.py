@@ -1,8 +1,10 @@
-"""Encoder files: our safetensors, the layout in which the paper's weights are published, and torchvision's ResNets.
+"""Encoder files: our safetensors, the layout in which the paper's weights are published, and
+torchvision's ResNets.
 
-The one idea: inside the package an encoder has one set of names (the published ECG names, torchvision's ResNet names),
-and only this file knows how others spell them. Files are foreign: they are read without running code from them
-(`weights_only=True`), and what they hold is bounded before it is copied.
+The one idea: inside the package an encoder has one set of names (the published ECG names,
+torchvision's ResNet names), and only this file knows how others spell them. Files are foreign: they
+are read without running code from them (`weights_only=True`), and what they hold is bounded before
+it is copied.
 """
 
 import zipfile
@@ -35,8 +37,10 @@ class File:
 
     Attributes:
         path: of the file.
-        layout: "ecgcmr" (prefixes of ours), "torchvision" (a bare ResNet) or "authors" (as published).
-        tensors: by our names with prefix, `ecg.…`, `cmr.…`, `head.…`; not yet copied from the file where it allows that.
+        layout: "ecgcmr" (prefixes of ours), "torchvision" (a bare ResNet) or "authors" (as
+            published).
+        tensors: by our names with prefix, `ecg.…`, `cmr.…`, `head.…`; not yet copied from the file
+            where it allows that.
         notes: the metadata of a safetensors file, none for others.
     """
 
@@ -55,11 +59,13 @@ class File:
             InputError: the file has none, or not of plain finite numbers.
         """
         prefix = f"{part}."
-        found = {k.removeprefix(prefix): v for k, v in self.tensors.items() if k.startswith(prefix)}
-        if not found:
-            held = sorted({k.split(".")[0] for k in self.tensors}) or ["nothing"]
-            raise InputError(f"{self.path} has no '{part}' encoder; it holds {', '.join(held)}")
-        return {name: self._plain(name, tensor) for name, tensor in found.items()}
+        tensors = {
+            k.removeprefix(prefix): v for k, v in self.tensors.items() if k.startswith(prefix)
+        }
+        if not tensors:
+            parts = sorted({k.split(".")[0] for k in self.tensors}) or ["nothing"]
+            raise InputError(f"{self.path} has no '{part}' encoder; it holds {', '.join(parts)}")
+        return {name: self._plain(name, tensor) for name, tensor in tensors.items()}
 
     def _plain(self, name: str, tensor: Tensor) -> np.ndarray:
         if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_complex():
@@ -69,13 +75,16 @@ class File:
         array = (tensor.float() if tensor.is_floating_point() else tensor).detach().numpy()
         if not np.isfinite(array).all():
             raise InputError(
-                f"{self.path}: '{name}' holds values that are no numbers; a diverged training left them"
+                f"{self.path}: '{name}' holds values that are no numbers; a diverged training left "
+                "them"
             )
         return array
 
 
 def read(path: Path, part: str) -> dict[str, np.ndarray]:
-    """The encoder `part` of a file, whichever layout the file has; see `open_file` and `File.encoder`."""
+    """The encoder `part` of a file, whichever layout the file has; see `open_file` and
+    `File.encoder`.
+    """
     return open_file(path).encoder(part)
 
 
@@ -83,8 +92,8 @@ def open_file(path: Path) -> File:
     """Open a weight file.
 
     Args:
-        path: `.safetensors`, of ours or of bare names; any other ending is a PyTorch file of tensors: {"model": …},
-            {"state_dict": …} or the tensors themselves.
+        path: `.safetensors`, of ours or of bare names; any other ending is a PyTorch file of
+            tensors: {"model": …}, {"state_dict": …} or the tensors themselves.
 
     Raises:
         InputError: unreadable, not of tensors alone, or absurdly large.
@@ -95,8 +104,8 @@ def open_file(path: Path) -> File:
     if any(name.split(".")[0] in SIGNALS for name in tensors):
         return File(path, "ecgcmr", tensors, notes)
     bare = any(name.split(".")[0] in _STAGES for name in tensors)
-    named = {_inside(name): tensor for name, tensor in tensors.items()}
-    return File(path, "torchvision" if bare else "authors", named, notes)
+    by_our_names = {_inside(name): tensor for name, tensor in tensors.items()}
+    return File(path, "torchvision" if bare else "authors", by_our_names, notes)
 
 
 def _safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -112,24 +121,31 @@ def _safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 def _pytorch(path: Path) -> dict[str, Tensor]:
     try:
-        compressed = _compressed(path)
-        record: Any = {} if compressed else torch.load(path, map_location="cpu", weights_only=True)
+        is_compressed = _is_compressed(path)
+        record: Any = (
+            {} if is_compressed else torch.load(path, map_location="cpu", weights_only=True)
+        )
     except Exception as error:  # torch raises half a dozen kinds for a damaged file
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(
-            f'{path} is not a file of plain tensors ({reason}); save it anew as torch.save({{"model": state_dict}}, file)'
+            f"{path} is not a file of plain tensors ({reason}); save it anew as "
+            'torch.save({"model": state_dict}, file)'
         ) from error
-    if compressed:
+    if is_compressed:
         raise InputError(
             f"{path} is a compressed archive, which torch.save does not write; save it anew"
         )
-    held = record if isinstance(record, dict) else {}
-    named = next((held[k] for k in ("model", "state_dict") if isinstance(held.get(k), dict)), held)
-    return {str(name): tensor for name, tensor in named.items() if isinstance(tensor, Tensor)}
+    content = record if isinstance(record, dict) else {}
+    tensors = next(
+        (content[k] for k in ("model", "state_dict") if isinstance(content.get(k), dict)), content
+    )
+    return {str(name): tensor for name, tensor in tensors.items() if isinstance(tensor, Tensor)}
 
 
-def _compressed(path: Path) -> bool:
-    """Whether an archive grows when it is opened: PyTorch stores tensors as they are, so this one would be a bomb."""
+def _is_compressed(path: Path) -> bool:
+    """Whether an archive grows when it is opened: PyTorch stores tensors as they are, so this one
+    would be a bomb.
+    """
     if not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as archive:
@@ -137,7 +153,9 @@ def _compressed(path: Path) -> bool:
 
 
 def _inside(name: str) -> str:
-    """Our name of another's: `cmr.layer1.0.bn1.bias` of `encoder_imaging.4.0.bn1.bias` and of `layer1.0.bn1.bias`."""
+    """Our name of another's: `cmr.layer1.0.bn1.bias` of `encoder_imaging.4.0.bn1.bias` and of
+    `layer1.0.bn1.bias`.
+    """
     first, _, rest = name.partition(".")
     if first == "encoder_imaging":
         number, _, rest = rest.partition(".")
@@ -161,8 +179,8 @@ def write(
     """
     flat = {
         f"{part}.{k}": np.asarray(v, order="C")
-        for part, found in encoders.items()
-        for k, v in found.items()
+        for part, encoder in encoders.items()
+        for k, v in encoder.items()
     }
     write_whole(
         path, lambda aside: save_file(dict(sorted(flat.items())), aside, dict(notes or {}) or None)
@@ -170,13 +188,14 @@ def write(
 
 
 def publish(path: Path, part: str, encoder: Mapping[str, np.ndarray]) -> None:
-    """Write one encoder in the published layout: tensors only, so that it opens anywhere with `weights_only=True`.
+    """Write one encoder in the published layout: tensors only, so that it opens anywhere with
+    `weights_only=True`.
 
     Args:
         path: of the `.pth` file.
         part: "ecg" for {"model": …}, "cmr" for {"state_dict": {"encoder_imaging.…": …}}.
-        encoder: by our names. An ECG encoder whose method pools before the norm has none; a neutral one is added, which
-            makes up the 42 published names.
+        encoder: by our names. An ECG encoder whose method pools before the norm has none; a neutral
+            one is added, which makes up the 42 published names.
     """
     tensors = {k: torch.from_numpy(np.asarray(v, order="C").copy()) for k, v in encoder.items()}
     record: dict[str, Any]

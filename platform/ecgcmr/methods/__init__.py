@@ -89,8 +89,8 @@ def _check(name: str, network: Network, outputs: int, modality: str, samples: in
         )
     if samples % network.patch or samples < network.patch:
         raise InputError(
-            f"network.patch={network.patch} does not divide the {samples} samples that the network "
-            "sees"
+            f"network.patch={network.patch} does not divide the {samples} samples that the "
+            "network sees"
         )
     for width, heads in (("width", "heads"), ("decoder_width", "decoder_heads")):
         if getattr(network, width) % getattr(network, heads) or getattr(network, width) % 4:

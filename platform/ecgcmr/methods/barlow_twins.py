@@ -12,7 +12,7 @@ from ecgcmr.nn import Network, heads
 from ecgcmr.presets import Preset
 
 # Times the projector's: 8192 beside 512, two layers as in the authors' code (Zbontar et al. have
-# three).
+# three)
 HIDDEN = 16
 
 

@@ -1,5 +1,4 @@
-"""How a kind of network reads a signal: one entry per kind, named by the signal's own entry
-(`Signal.encoder`).
+"""How a kind of network reads a signal: one entry per kind, which the signal's entry names.
 
 The one idea: what a method needs to know of a modality is here, so that no method asks which it is.
 An ECG goes through the transformer, images through the ResNet; a third signal names one of them, or
@@ -39,17 +38,17 @@ class Encoding(ABC):
     Attributes:
         drops: whether its blocks take drop path, (n, network.depth, 2) uniforms.
         layer_normed: whether a projector layer-normalises its embedding first.
-        located: whether it has feature maps by location (`maps`).
+        has_maps: whether it has feature maps by location (`maps`).
         pooling: what an embedding is, in words.
-        undecayed: tensors of more than one axis to which no weight decay applies.
+        no_decay: tensors of more than one axis to which no weight decay applies.
         knobs: method -> its hyperparameters beside those that all signals share.
     """
 
     drops: ClassVar[bool] = False
     layer_normed: ClassVar[bool] = False
-    located: ClassVar[bool] = False
+    has_maps: ClassVar[bool] = False
     pooling: ClassVar[str]
-    undecayed: ClassVar[tuple[str, ...]] = ()
+    no_decay: ClassVar[tuple[str, ...]] = ()
     knobs: ClassVar[Mapping[str, Mapping[str, float]]]
 
     @abstractmethod
@@ -62,9 +61,7 @@ class Encoding(ABC):
 
     @abstractmethod
     def view(self, network: Network, preset: Preset, samples: int, **strength: Any) -> View:
-        """An augmented view of pre-training's strength unless told otherwise; `rate` is the share
-        that is augmented.
-        """
+        """An augmented view, of pre-training's strength unless told otherwise."""
 
     @abstractmethod
     def view_of_two(
@@ -104,9 +101,7 @@ class Encoding(ABC):
         rate: Tensor | float,
         learns: bool,
     ) -> Tensor:
-        """The embedding that contrastive learning compares, (n, width); arguments as for
-        `features`.
-        """
+        """What contrastive learning compares, (n, width); arguments as for `features`."""
 
     @abstractmethod
     def head(self, network: Network, preset: Preset, outputs: int) -> nn.Module:
@@ -147,7 +142,7 @@ class Transformer(Encoding):
     drops = True
     layer_normed = True
     pooling = "mean token"
-    undecayed = ("pos_embed", "cls_token")  # BEiT's rule
+    no_decay = ("pos_embed", "cls_token")  # BEiT's rule
     # Supervised: centres of the paper's grid. SimCLR: the paper's ECG baseline.
     knobs = {
         "supervised": {
@@ -233,7 +228,7 @@ class Transformer(Encoding):
         norms run in 32 bit.
 
         Source: Korthikanti et al. 2022, eq. 1, without the attention matrix, which fused attention
-        does not keep.
+            does not keep.
         """
         width, depth = network.width, network.depth
         weights = 12 * width**2 * depth + 4 * width**2
@@ -243,7 +238,7 @@ class Transformer(Encoding):
 class ResNet(Encoding):
     """The image encoder: three frames."""
 
-    located = True
+    has_maps = True
     pooling = "pooled features"
     # The paper gives no rates for the image baseline; these are ours. SimCLR's is in the authors'
     # run.sh only.
@@ -267,11 +262,11 @@ class ResNet(Encoding):
     def view_of_two(
         self, network: Network, preset: Preset, samples: int, rate: float, **strength: Any
     ) -> View:
-        """Alike."""
+        """The view of pre-training."""
         return trunk.cmr_view(network, preset, rate)
 
     def tuning_view(self, network: Network, preset: Preset, samples: int) -> View:
-        """Alike."""
+        """The view of pre-training."""
         return trunk.cmr_view(network, preset, preset.augment_rate)
 
     def features(

@@ -2,8 +2,9 @@
 III-A).
 
 The encoder never sees a masked patch, and the decoder is thrown away afterwards. Positions are
-fixed. Source: He et al. 2022, arXiv:2111.06377; the decoder's sizes, betas and initialisation from
-the authors' code, where the paper is silent.
+fixed.
+Source: He et al. 2022, arXiv:2111.06377; the decoder's sizes, betas and initialisation from the
+authors' code, where the paper is silent.
 """
 
 import torch

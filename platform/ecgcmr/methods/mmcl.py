@@ -1,5 +1,4 @@
-"""Multimodal contrastive learning: two signals of the same subject attract, an ECG and its CMR
-image (paper, section III-B).
+"""Multimodal contrastive learning: an ECG and the CMR image of its subject attract (section III-B).
 
 Both encoders learn; afterwards the ECG encoder answers alone. Averaging the tokens is this stage's
 pooling; attention pooling replaces it in fine-tuning (section IV-C.2). Any two signals may take the
@@ -96,7 +95,7 @@ class MMCL(Method):
         return first, second
 
     def _embed(self, name: str, x: Tensor, noise: Tensors, drop_path: Tensor | float) -> Tensor:
-        view_noise = of_view(noise, name)
-        view, learns = self.views[name](x, view_noise), self.training and bool(noise)
-        drops = view_noise.get("drop_path")
+        numbers = of_view(noise, name)
+        view, learns = self.views[name](x, numbers), self.training and bool(noise)
+        drops = numbers.get("drop_path")
         return self.encodings[name].embed(getattr(self, name), view, drops, drop_path, learns)

@@ -1,5 +1,4 @@
-"""SimCLR: two augmented views of a subject attract, the views of all others repel; of CMR images,
-of ECGs, of any signal.
+"""SimCLR: two augmented views of a subject attract, those of all others repel; of any signal.
 
 Source: Chen et al. 2020, arXiv:2002.05709; for CMR images section IV-C.1, for ECGs the baseline of
 section IV-D.1.
@@ -27,10 +26,10 @@ class SimCLR(two_views.TwoViews):
         self.needs = (modality,)
         self.parts = {modality: modality}
         self.add_module(modality, self.encoding.build(network, preset, samples))
-        hidden_width, out = network.hidden, network.projection
-        if preset.wide_image_projector and self.encoding.located:  # 2048, 2048, 256
-            hidden_width, out = self.encoding.width(network), 2 * out
-        self.head = self.encoding.projector(network, hidden_width, out)
+        hidden, out = network.hidden, network.projection
+        if preset.wide_image_projector and self.encoding.has_maps:  # 2048, 2048, 256
+            hidden, out = self.encoding.width(network), 2 * out
+        self.head = self.encoding.projector(network, hidden, out)
 
     @staticmethod
     def defaults(preset: Preset, modality: str = "cmr") -> dict[str, float]:

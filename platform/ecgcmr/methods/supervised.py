@@ -62,8 +62,8 @@ class Supervised(Method):
 
     def decays(self, name: str, ndim: int) -> bool:
         """Whether weight decay applies: to matrices but not to what the encoding excepts."""
-        exempt = {f"{self.modality}.{tensor}" for tensor in self.encoding.undecayed}
-        return ndim > 1 and name not in exempt
+        exceptions = {f"{self.modality}.{tensor}" for tensor in self.encoding.no_decay}
+        return ndim > 1 and name not in exceptions
 
     def noise(self, generator: torch.Generator, n: int, augment: bool = True) -> dict[str, Tensor]:
         """Numbers for `n` subjects; none for evaluation."""

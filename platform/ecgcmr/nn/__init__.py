@@ -13,9 +13,11 @@ class Network:
         crop: ECG samples seen in pre-training (0.5 of 5,000).
         patch: samples in one patch of one lead.
         width, depth, heads: the ECG transformer.
-        decoder_width, decoder_depth, decoder_heads: MAE's decoder (not in the text; the authors' code).
+        decoder_width, decoder_depth, decoder_heads: MAE's decoder (not in the text; the authors'
+            code).
         blocks: bottlenecks in the four stages of the image encoder; (3, 4, 6, 3) is ResNet-50.
-        image_width: channels of the first stage; 64 is ResNet-50, whose embedding then has 32 · 64 = 2,048 numbers.
+        image_width: channels of the first stage; 64 is ResNet-50, whose embedding then has
+            32 · 64 = 2,048 numbers.
         image_size: pixels of the side of the square that the image encoder sees.
         hidden, projection: hidden and output width of both projectors.
     """

@@ -1,12 +1,12 @@
 """Scaled-dot-product attention that stays fast for a pack of members.
 
-The one idea: attention has no weights, so members fold into the batch. `torch.func.vmap` has no rule of its own for
-`F.scaled_dot_product_attention` and would loop over the members; this operator brings one. Its solo form is the plain
-call, so autograd outside vmap is the ordinary one in both.
+The one idea: attention has no weights, so members fold into the batch. `torch.func.vmap` has no
+rule of its own for `F.scaled_dot_product_attention` and would loop over the members; this operator
+brings one. Its solo form is the plain call, so autograd outside vmap is the ordinary one in both.
 
-In bfloat16 on a CPU the plain call is not the fast one: its backward computes in small float32 pieces. Products and a
-softmax take a fifth to two thirds of its time there, as many samples at once as a cache holds, and in float32 longer
-(benchmarks/attention.py).
+In bfloat16 on a CPU the plain call is not the fast one: its backward computes in small float32
+pieces. Products and a softmax take a fifth to two thirds of its time there, as many samples at once
+as a cache holds, and in float32 longer (benchmarks/attention.py).
 """
 
 import math
@@ -35,7 +35,9 @@ def whole(q: Tensor) -> bool:
 
 
 def weights(q: Tensor, k: Tensor) -> Tensor:
-    """softmax(q kᵀ / √d), (n, heads, queries, tokens): what `attention` weighs v by, for those who want to see it."""
+    """softmax(q kᵀ / √d), (n, heads, queries, tokens): what `attention` weighs v by,
+    for those who want to see it.
+    """
     return (q / math.sqrt(q.shape[-1]) @ k.transpose(-2, -1)).softmax(-1)
 
 
@@ -43,19 +45,19 @@ def written_out(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """`attention` as its formula stands, two products and a softmax, some samples at a time."""
     bytes_each = q.shape[1] * q.shape[2] * k.shape[2] * q.element_size()
     parts = [x.split(max(1, CACHE // bytes_each)) for x in (q, k, v)]
-    found = [weights(q, k) @ v for q, k, v in zip(*parts)]
-    return found[0] if len(found) == 1 else torch.cat(found)
+    outputs = [weights(q, k) @ v for q, k, v in zip(*parts)]
+    return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
 
 @torch.library.register_vmap("ecgcmr::attention")
 def _pack(info, in_dims: tuple[int | None, ...], *qkv: Tensor) -> tuple[Tensor, int]:
     members = info.batch_size
-    stacked = (
+    by_member = (
         t.expand(members, *t.shape) if d is None else t.movedim(d, 0) for t, d in zip(qkv, in_dims)
     )
-    q, k, v = (t.flatten(0, 1) for t in stacked)
-    found = _attend(q, k, v)
-    return found.reshape(members, -1, *found.shape[1:]), 0
+    q, k, v = (t.flatten(0, 1) for t in by_member)
+    output = _attend(q, k, v)
+    return output.reshape(members, -1, *output.shape[1:]), 0
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What sits on an encoder: the projector of contrastive learning and the answering head of fine-tuning."""
+"""What sits on an encoder: the projector of contrastive learning, the head of fine-tuning."""
 
 import torch
 import torch.nn.functional as F
@@ -10,10 +10,15 @@ from ecgcmr.nn.vit import EPS, truncated_normal
 
 
 class Projector(nn.Module):
-    """Linear, ReLU, Linear, without batch norm (paper, section IV-C.1; lightly 1.2.22, which the authors used)."""
+    """Linear, ReLU, Linear, without batch norm (paper, section IV-C.1; lightly 1.2.22,
+    which the authors used).
+    """
 
     def __init__(self, width: int, hidden: int, out: int, *, norm: bool = False) -> None:
-        """Map `width` to `out` numbers; with `norm` the input is layer-normalised first, as ECG embeddings are."""
+        """Map `width` to `out` numbers.
+
+        With `norm` the input is layer-normalised first, as ECG embeddings are.
+        """
         super().__init__()
         self.norm = nn.LayerNorm(width, eps=EPS) if norm else None
         self.layers = nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, out))
@@ -24,13 +29,17 @@ class Projector(nn.Module):
 
 
 class NormedMLP(nn.Module):
-    """Linear without bias, batch norm over the whole batch, ReLU, Linear: projector and predictor of BYOL and Barlow Twins.
+    """Linear without bias, batch norm over the whole batch, ReLU, Linear:
+    projector and predictor of BYOL and Barlow Twins.
 
     Source: Grill et al. 2020, section 3.2.
     """
 
     def __init__(self, width: int, hidden: int, out: int, *, norm: bool = False) -> None:
-        """Map `width` to `out` numbers; with `norm` the input is layer-normalised first, as ECG embeddings are."""
+        """Map `width` to `out` numbers.
+
+        With `norm` the input is layer-normalised first, as ECG embeddings are.
+        """
         super().__init__()
         self.input_norm = nn.LayerNorm(width, eps=EPS) if norm else None
         self.first = nn.Linear(width, hidden, bias=False)
@@ -45,7 +54,10 @@ class NormedMLP(nn.Module):
 
 
 class AttentionPool(nn.Module):
-    """One query, the mean token, attends to all tokens; parameters are named as `nn.MultiheadAttention`'s."""
+    """One query, the mean token, attends to all tokens.
+
+    Parameters are named as `nn.MultiheadAttention`'s.
+    """
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -67,12 +79,9 @@ class AttentionPool(nn.Module):
 
     def _split(self, tokens: Tensor) -> list[Tensor]:
         width = tokens.shape[-1]
-        query = F.linear(
-            tokens.mean(1, keepdim=True), self.in_proj_weight[:width], self.in_proj_bias[:width]
-        )
-        key, value = F.linear(tokens, self.in_proj_weight[width:], self.in_proj_bias[width:]).chunk(
-            2, -1
-        )
+        weight, bias = self.in_proj_weight, self.in_proj_bias
+        query = F.linear(tokens.mean(1, keepdim=True), weight[:width], bias[:width])
+        key, value = F.linear(tokens, weight[width:], bias[width:]).chunk(2, -1)
         return [split_heads(part, self.heads) for part in (query, key, value)]
 
 
@@ -93,8 +102,8 @@ class EcgHead(nn.Module):
 
     def embedding(self, tokens: Tensor) -> Tensor:
         """What the linear layer reads: (n, 1 + tokens, width) -> (n, width)."""
-        pooled = self.fc_norm(self.attention_pool(tokens[:, 1:]))
-        return self.fc_norm(pooled) if self.double_norm else pooled
+        embedding = self.fc_norm(self.attention_pool(tokens[:, 1:]))
+        return self.fc_norm(embedding) if self.double_norm else embedding
 
 
 class CmrHead(nn.Module):

@@ -1,7 +1,8 @@
-"""Start an encoder from another's weights: positions are resized, heads left behind, anything else must fit by name.
+"""Start an encoder from another's weights: positions are resized, heads left behind,
+anything else must fit by name.
 
-The one idea: an encoder is handed on between methods that put different things on top of it, so what belongs to a head
-may be missing or left over; what belongs to the encoder may not.
+The one idea: an encoder is handed on between methods that put different things on top of it, so
+what belongs to a head may be missing or left over; what belongs to the encoder may not.
 """
 
 from collections.abc import Mapping
@@ -13,7 +14,8 @@ from torch import Tensor, nn
 
 from ecgcmr.errors import InputError
 
-# Left over in a file by what sat on the encoder: MAE's decoder and norm, pooling, classifiers, other projectors.
+# Left over in a file by what sat on the encoder: MAE's decoder and norm, pooling, classifiers,
+# other projectors.
 _ON_TOP = (
     "norm.",
     "fc_norm.",
@@ -36,35 +38,34 @@ def into(module: nn.Module, weights: Mapping[str, np.ndarray | Tensor], part: st
         part: "ecg" or "cmr", for the error.
 
     Raises:
-        InputError: the names or shapes differ; lists `- in the file only`, `+ in the model only`, `~ of another shape`.
+        InputError: the names or shapes differ; lists `- in the file only`, `+ in the model only`,
+        `~ of another shape`.
     """
-    mine = module.state_dict()
-    found = {
+    model = module.state_dict()
+    file = {
         k: torch.as_tensor(np.asarray(v) if not isinstance(v, Tensor) else v)
         for k, v in weights.items()
     }
-    if "pos_embed" in found and "pos_embed" in mine:
-        found["pos_embed"] = resize_positions(found["pos_embed"], mine["pos_embed"].shape[1])
-    extra = sorted(k for k in found if k not in mine and not k.startswith(_ON_TOP))
-    absent = sorted(k for k in mine if k not in found and not k.startswith("norm."))
-    shapes = sorted(k for k in mine if k in found and found[k].shape != mine[k].shape)
-    if extra or absent or shapes:
-        lines = [f"  - in the file only: {k}" for k in extra] + [
-            f"  + in the model only: {k}" for k in absent
-        ]
-        lines += [
-            f"  ~ {k}: {tuple(found[k].shape)} in the file, {tuple(mine[k].shape)} in the model"
-            for k in shapes
-        ]
-        raise InputError(
-            "\n".join(
-                [
-                    f"the weights to start from and the {part} encoder differ; use the same network",
-                    *lines,
-                ]
-            )
-        )
-    module.load_state_dict({**mine, **{k: v for k, v in found.items() if k in mine}})
+    if "pos_embed" in file and "pos_embed" in model:
+        file["pos_embed"] = resize_positions(file["pos_embed"], model["pos_embed"].shape[1])
+    if differences := _differences(file, model):
+        first = f"the weights to start from and the {part} encoder differ; use the same network"
+        raise InputError("\n".join([first, *differences]))
+    module.load_state_dict({**model, **{k: v for k, v in file.items() if k in model}})
+
+
+def _differences(file: Mapping[str, Tensor], model: Mapping[str, Tensor]) -> list[str]:
+    """What does not fit, a line each."""
+    extra = sorted(k for k in file if k not in model and not k.startswith(_ON_TOP))
+    absent = sorted(k for k in model if k not in file and not k.startswith("norm."))
+    shapes = sorted(k for k in model if k in file and file[k].shape != model[k].shape)
+    lines = [f"  - in the file only: {k}" for k in extra]
+    lines += [f"  + in the model only: {k}" for k in absent]
+    lines += [
+        f"  ~ {k}: {tuple(file[k].shape)} in the file, {tuple(model[k].shape)} in the model"
+        for k in shapes
+    ]
+    return lines
 
 
 def resize_positions(table: Tensor, rows: int, leads: int = 12) -> Tensor:

@@ -1,10 +1,13 @@
-"""The image encoder: ResNet with bottlenecks, under torchvision's parameter names and without its last layer.
+"""The image encoder: ResNet with bottlenecks, under torchvision's parameter names
+and without its last layer.
 
-The one idea: batch statistics are those of the *whole* batch however it is spread. Alone and under vmap that is the
-fused kernel; with torch.distributed initialised it is an all-reduce with its own backward, which unlike
-`nn.SyncBatchNorm` also runs on CPUs. Ours because torchvision does not import beside the CPU build of torch.
+The one idea: batch statistics are those of the *whole* batch however it is spread. Alone and under
+vmap that is the fused kernel; with torch.distributed initialised it is an all-reduce with its own
+backward, which unlike `nn.SyncBatchNorm` also runs on CPUs. Ours because torchvision does not
+import beside the CPU build of torch.
 
-Source: He et al. 2016, arXiv:1512.03385, with the stride on the 3 × 3 convolution (torchvision's v1.5).
+Source: He et al. 2016, arXiv:1512.03385, with the stride on the 3 × 3 convolution (torchvision's
+v1.5).
 """
 
 import torch
@@ -21,10 +24,12 @@ def spread() -> bool:
 
 
 class _Standardise(torch.autograd.Function):
-    """(x − mean) / std per channel over the batch of all processes; also returns mean and variance (no gradient).
+    """(x − mean) / std per channel over the batch of all processes.
 
-    A Function and not traced operations: it keeps x alone for the backward, as the fused kernel does, and both
-    directions need one summed vector per statistic.
+    Also returns mean and variance (no gradient).
+
+    A Function and not traced operations: it keeps x alone for the backward, as the fused kernel
+    does, and both directions need one summed vector per statistic.
     """
 
     @staticmethod
@@ -44,9 +49,8 @@ class _Standardise(torch.autograd.Function):
         normal = (x - mean[:, None, None]) * scale[:, None, None]
         first = _sum_channels(grads[0]) / ctx.count
         second = _sum_channels(grads[0] * normal) / ctx.count
-        return (grads[0] - first[:, None, None] - normal * second[:, None, None]) * scale[
-            :, None, None
-        ], None
+        gradient = grads[0] - first[:, None, None] - normal * second[:, None, None]
+        return gradient * scale[:, None, None], None
 
 
 def _sum_channels(x: Tensor) -> Tensor:
@@ -56,7 +60,10 @@ def _sum_channels(x: Tensor) -> Tensor:
 
 
 class BatchNorm(nn.Module):
-    """Batch normalisation over the batch of all processes; tensors are named as `nn.BatchNorm2d`'s."""
+    """Batch normalisation over the batch of all processes.
+
+    Tensors are named as `nn.BatchNorm2d`'s.
+    """
 
     eps, momentum = 1e-5, 0.1
     running_mean: Tensor
@@ -72,7 +79,10 @@ class BatchNorm(nn.Module):
         self.register_buffer("num_batches_tracked", torch.tensor(0))
 
     def forward(self, x: Tensor, training: bool) -> Tensor:
-        """(n, channels, h, w) -> the same; with `training` by the batch's statistics, which are then also tracked."""
+        """(n, channels, h, w) -> the same.
+
+        With `training` by the batch's statistics, which are then also tracked.
+        """
         if training:
             self.num_batches_tracked.add_(1)
             if spread():
@@ -103,7 +113,10 @@ def convolution(inside: int, outside: int, size: int, stride: int = 1) -> nn.Con
 
 
 class Bottleneck(nn.Module):
-    """1 × 1, 3 × 3, 1 × 1 convolutions around a residual; four times as many channels leave as the middle has."""
+    """1 × 1, 3 × 3, 1 × 1 convolutions around a residual.
+
+    Four times as many channels leave as the middle has.
+    """
 
     expansion = 4
 
@@ -151,7 +164,9 @@ class ResNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def maps(self, x: Tensor, training: bool) -> Tensor:
-        """The last feature map, (n, 3, side, side) -> (n, out, ⌈side / 32⌉, ⌈side / 32⌉): 7 × 7 for 210 pixels."""
+        """The last feature map, (n, 3, side, side) -> (n, out, ⌈side / 32⌉, ⌈side / 32⌉):
+        7 × 7 for 210 pixels.
+        """
         x = F.relu(self.bn1(self.conv1(x), training))
         x = F.max_pool2d(x, 3, 2, padding=1)
         for i in range(4):

@@ -1,7 +1,8 @@
 """The ECG transformer: one token per patch of one lead, lead-major, behind a class token.
 
-Parameter names are the published ones (cls_token, pos_embed, patch_embed.proj, blocks.i.…, norm), so that published
-weights load and ours are readable elsewhere. Draws no random number: what drop path needs comes in as uniforms.
+Parameter names are the published ones (cls_token, pos_embed, patch_embed.proj, blocks.i.…, norm),
+so that published weights load and ours are readable elsewhere. Draws no random number: what drop
+path needs comes in as uniforms.
 """
 
 import torch
@@ -16,11 +17,13 @@ EPS = 1e-6  # of every LayerNorm; torch's own default is 1e-5
 
 
 def positions(width: int, leads: int, times: int) -> Tensor:
-    """Fixed 2-D sine-cosine positions behind a zero row for the class token, (1, 1 + leads · times, width).
+    """Fixed 2-D sine-cosine positions behind a zero row for the class token,
+    (1, 1 + leads · times, width).
 
         [sin(t ω), cos(t ω), sin(l ω), cos(l ω)],   ω_i = 10000^(−i / (width / 4)),  i < width / 4
 
-    First half time t, second half lead l. Source: MAE's positions as the authors' models_mae.py calls them.
+    First half time t, second half lead l. Source: MAE's positions as the authors' models_mae.py
+    calls them.
     """
     omega = 10000.0 ** (-torch.arange(width // 4, dtype=torch.float64) / (width / 4))
     lead, time = torch.meshgrid(torch.arange(leads), torch.arange(times), indexing="ij")
@@ -30,7 +33,9 @@ def positions(width: int, leads: int, times: int) -> Tensor:
 
 
 def drop_path(x: Tensor, u: Tensor | None, rate: Tensor | float) -> Tensor:
-    """Drop a residual branch of whole samples, x · [u < 1 − rate] / (1 − rate); without `u` nothing drops.
+    """Drop a residual branch of whole samples, x · [u < 1 − rate] / (1 − rate).
+
+    Without `u` nothing drops.
 
     Args:
         x: (n, tokens, width).
@@ -47,9 +52,11 @@ def drop_path(x: Tensor, u: Tensor | None, rate: Tensor | float) -> Tensor:
 
 
 def normed(x: Tensor, norm: nn.LayerNorm, linear: nn.Linear) -> Tensor:
-    """`linear(norm(x))` with the norm's scale γ and shift β moved into the layer: x̂ (Wγ)ᵀ + (b + Wβ).
+    """`linear(norm(x))` with the norm's scale γ and shift β moved into the layer:
+    x̂ (Wγ)ᵀ + (b + Wβ).
 
-    x̂ is long and W is short: scaling W spares two passes over all tokens, four with those of the gradient.
+    x̂ is long and W is short: scaling W spares two passes over all tokens, four with those of the
+    gradient.
 
     Args:
         x: (n, tokens, width).
@@ -60,12 +67,14 @@ def normed(x: Tensor, norm: nn.LayerNorm, linear: nn.Linear) -> Tensor:
         (n, tokens, out).
     """
     plain = F.layer_norm(x, norm.normalized_shape, eps=norm.eps)
-    scaled, shifted = linear.weight * norm.weight, linear.weight * norm.bias
-    return F.linear(plain, scaled, linear.bias + shifted.sum(-1))
+    weight, bias = linear.weight * norm.weight, linear.bias + (linear.weight * norm.bias).sum(-1)
+    return F.linear(plain, weight, bias)
 
 
 class PatchEmbed(nn.Module):
-    """Patches to tokens; a convolution by name and initialisation, a matrix product by computation."""
+    """Patches to tokens; a convolution by name and initialisation,
+    a matrix product by computation.
+    """
 
     def __init__(self, width: int, patch: int) -> None:
         super().__init__()
@@ -90,7 +99,10 @@ class Attention(nn.Module):
         return self.proj(join_heads(attention(*self._split(x, norm))))
 
     def weights(self, x: Tensor, norm: nn.LayerNorm) -> Tensor:
-        """How much each token (row) takes from each (column), (n, tokens, width) -> (n, heads, tokens, tokens)."""
+        """How much each token (row) takes from each (column).
+
+        (n, tokens, width) -> (n, heads, tokens, tokens).
+        """
         q, k, _ = self._split(x, norm)
         return weights(q, k)
 
@@ -150,14 +162,15 @@ class ViT(nn.Module):
     ) -> None:
         """Build the encoder of `nn.Network`'s sizes for `times` patches per lead.
 
-        With `fixed`, positions are constants (MAE) and not trained. `norm` is a final norm of every token (MAE); the
-        methods that pool have their own norm after pooling.
+        With `fixed`, positions are constants (MAE) and not trained. `norm` is a final norm of every
+        token (MAE); the methods that pool have their own norm after pooling.
         """
         super().__init__()
         self.pos_embed: Tensor
         self.patch, self.times = patch, times
         self.cls_token = nn.Parameter(torch.empty(1, 1, width).normal_(std=0.02))
-        # A fixed position is a buffer under its published name: an optimiser cannot reach it by mistake.
+        # A fixed position is a buffer under its published name: an optimiser cannot reach it by
+        # mistake.
         if fixed:
             self.register_buffer("pos_embed", positions(width, LEADS, times))
         else:
@@ -185,24 +198,27 @@ class ViT(nn.Module):
         Returns:
             (n, 1 + tokens, width).
         """
-        tokens = self._embedded(x, keep)
+        tokens = self._embed(x, keep)
         last = max(len(self.blocks) - 1, 1)
         for i, block in enumerate(self.blocks):
-            pair = (
-                (drops[:, i, 0], drops[:, i, 1]) if i and drops is not None else None
-            )  # the first drops nothing
+            # The first block drops nothing.
+            pair = (drops[:, i, 0], drops[:, i, 1]) if i and drops is not None else None
             tokens = block(tokens, pair, rate * (i / last))
         return tokens if self.norm is None else self.norm(tokens)
 
     def weights(self, x: Tensor) -> list[Tensor]:
-        """The attention of every block for ECGs (n, 12, patch · times), each (n, heads, 1 + tokens, 1 + tokens)."""
-        tokens, found = self._embedded(x, None), []
-        for block in self.blocks:
-            found.append(block.weights(tokens))  # type: ignore[operator]  # a ModuleList knows no blocks
-            tokens = block(tokens)
-        return found
+        """The attention of every block for ECGs (n, 12, patch · times).
 
-    def _embedded(self, x: Tensor, keep: Tensor | None) -> Tensor:
+        Each is (n, heads, 1 + tokens, 1 + tokens).
+        """
+        tokens, by_block = self._embed(x, None), []
+        for block in self.blocks:
+            # A ModuleList knows no blocks.
+            by_block.append(block.weights(tokens))  # type: ignore[operator]
+            tokens = block(tokens)
+        return by_block
+
+    def _embed(self, x: Tensor, keep: Tensor | None) -> Tensor:
         patches = patchify(x, self.patch)
         places = self.pos_embed[:, 1:].expand(x.shape[0], -1, -1)
         if keep is not None:  # before the embedding: masked patches then cost nothing
@@ -223,7 +239,8 @@ def take(tokens: Tensor, index: Tensor) -> Tensor:
 
 
 def depth_of(name: str, depth: int) -> int:
-    """Layer-decay depth of an encoder's parameter: 0 for the stem, i + 1 for block i, depth + 1 after the blocks.
+    """Layer-decay depth of an encoder's parameter: 0 for the stem, i + 1 for block i,
+    depth + 1 after the blocks.
 
     Source: BEiT, arXiv:2106.08254, as the authors' util/lr_decay.py has it.
     """

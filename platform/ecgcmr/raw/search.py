@@ -36,7 +36,7 @@ def recordings(kind: str, path: Path) -> list[tuple[str, str]]:
         files = [inside for inside in sorted(file.rglob("*")) if inside.is_file()]
         sources = [source for inside in files for source in _inside(kind, inside)]
     if not sources:
-        formats = ", ".join(name for name in raw.READERS[kind] if name not in raw.ASKED_FOR)
+        formats = ", ".join(name for name in raw.READERS.get(kind, {}) if name not in raw.ASKED_FOR)
         raise Excluded(f"no {kind.upper()} in a format that can be read ({formats})")
     # A recording of several files may have been found by each of them.
     return [(name, source) for name, source in dict.fromkeys(sources) if name]
@@ -51,8 +51,9 @@ def file_of(source: str) -> Path:
 
 
 def whose(kind: str, file: Path) -> str:
-    """The first reader that a file or folder suits; "" if none."""
-    return next((name for name, reader in raw.READERS[kind].items() if takes(reader, file)), "")
+    """The first reader that takes a file or folder for its own; "" if none does."""
+    readers = raw.READERS.get(kind, {})
+    return next((name for name, reader in readers.items() if takes(reader, file)), "")
 
 
 def takes(reader: raw.Reader, file: Path) -> bool:

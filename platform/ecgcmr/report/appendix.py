@@ -1,7 +1,9 @@
-"""What the page says beside results: who is in the cohort, what was trained how, and all it takes to run it again.
+"""What the page says beside results: who is in the cohort, what was trained how, and all it takes
+to run it again.
 
-Words and counts out of the cohort's manifest and index and of the trials' records; nothing is measured and nothing judged
-here. What is listed is listed completely: a reader who doubts a number finds the run that it comes from.
+Words and counts out of the cohort's manifest and index and of the trials' records; nothing is
+measured and nothing judged here. What is listed is listed completely: a reader who doubts a number
+finds the run that it comes from.
 """
 
 import dataclasses
@@ -56,7 +58,9 @@ def read(runs: Path) -> list[Run]:
 
 
 def order(trial: Trial) -> tuple[Any, ...]:
-    """Tasks and systems in the order of the tables, pre-trainings in that of their making, then by name."""
+    """Tasks and systems in the order of the tables, pre-trainings in that of their making, then by
+    name.
+    """
     labels, names = list(TITLES), [*SIGNALS, *tasks.TASKS]
     task = names.index(trial.task) if trial.task in names else len(names)
     label = labels.index(trial.label) if trial.label in labels else len(labels)
@@ -85,7 +89,7 @@ def sweeps(runs: Iterable[Run]) -> set[str]:
     return {name for name, several in rates.items() if len(several) > 1}
 
 
-# -- cohort ------------------------------------------------------------------------------------------------------------
+# -- cohort ----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,8 @@ class Box:
     Attributes:
         title: `found`, `readable` …
         n, unit: how many of what.
-        left: (how many, why) of those that the box before it had and this one has not, the largest number first.
+        left: (how many, why) of those that the box before it had and this one has not, the largest
+            number first.
         facts: (what, how many) of the box's own, e.g. how many are paired.
     """
 
@@ -114,8 +119,9 @@ class Box:
 def flow(manifest: Mapping[str, Any]) -> list[Box]:
     """From found to kept, as boxes.
 
-    The manifest's steps that count what the first one counts, and the last, are boxes; steps in between that count
-    something else (how many rows are paired, how many labelled) exclude nobody and are facts about the last.
+    The manifest's steps that count what the first one counts, and the last, are boxes; steps in
+    between that count something else (how many rows are paired, how many labelled) exclude nobody
+    and are facts about the last.
     """
     steps = manifest["flow"]
     unit = steps[0].get("unit", "recordings")
@@ -129,13 +135,14 @@ def flow(manifest: Mapping[str, Any]) -> list[Box]:
     before = 0
     for step in chain:
         counts = step.get("unit", unit)
-        left = {reason: n for reason, n in step["reasons"].items() if n}
-        unexplained = before - step["n"] - sum(left.values())
-        if boxes and counts == unit and unexplained > 0:
-            left["no reason given"] = unexplained
-        ordered = tuple(
+        exclusion_counts = {reason: n for reason, n in step["reasons"].items() if n}
+        n_without_reason = before - step["n"] - sum(exclusion_counts.values())
+        if boxes and counts == unit and n_without_reason > 0:
+            exclusion_counts["no reason given"] = n_without_reason
+        exclusions = tuple(
             sorted(
-                ((n, reason) for reason, n in left.items()), key=lambda pair: (-pair[0], pair[1])
+                ((n, reason) for reason, n in exclusion_counts.items()),
+                key=lambda pair: (-pair[0], pair[1]),
             )
         )
         boxes.append(
@@ -143,7 +150,7 @@ def flow(manifest: Mapping[str, Any]) -> list[Box]:
                 step["step"],
                 step["n"],
                 UNITS.get(counts, counts),
-                ordered,
+                exclusions,
                 facts if step is chain[-1] else (),
             )
         )
@@ -151,20 +158,20 @@ def flow(manifest: Mapping[str, Any]) -> list[Box]:
     return boxes
 
 
-def splits(opened: Cohort) -> list[tuple[str, int, list[tuple[str, int]]]]:
+def splits(cohort: Cohort) -> list[tuple[str, int, list[tuple[str, int]]]]:
     """Title, rows and what they hold, of each split: the last boxes of the flow."""
-    index = opened.rows()
-    found = []
+    index = cohort.rows()
+    boxes = []
     for split in SPLITS:
         rows = index[index.split == split]
-        both = int(presence.has(rows, *signals.ALWAYS).sum())
-        held = [
+        n_both = int(presence.has(rows, *signals.ALWAYS).sum())
+        facts = [
             (f"with {signals.SIGNALS[name].title}", int(presence.has(rows, name).sum()))
             for name in signals.ALWAYS
         ]
-        held.append(("with both", both))
-        found.append((SPLIT_TITLES[split], len(rows), [("people", rows.subject.nunique()), *held]))
-    return found
+        facts.append(("with both", n_both))
+        boxes.append((SPLIT_TITLES[split], len(rows), [("people", rows.subject.nunique()), *facts]))
+    return boxes
 
 
 def repairs(manifest: Mapping[str, Any]) -> list[tuple[str, int]]:
@@ -173,9 +180,11 @@ def repairs(manifest: Mapping[str, Any]) -> list[tuple[str, int]]:
     return sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
 
 
-def characteristics(opened: Cohort) -> list[tuple[str, ...]]:
-    """Lines of the table of who is in the cohort: age, sex, size and positives, per split and over all."""
-    index, labels = opened.rows(), opened.manifest["labels"]
+def characteristics(cohort: Cohort) -> list[tuple[str, ...]]:
+    """Lines of the table of who is in the cohort: age, sex, size and positives, per split and over
+    all.
+    """
+    index, labels = cohort.rows(), cohort.manifest["labels"]
     parts = [*(index[index.split == split] for split in SPLITS), index]
     lines = [("Subject-visits", *(f"{len(rows):,}" for rows in parts))]
     for name, title in (
@@ -198,8 +207,8 @@ def characteristics(opened: Cohort) -> list[tuple[str, ...]]:
         *(n for n in tasks.DISEASES if n in binary),
         *sorted(set(binary) - set(tasks.DISEASES)),
     ]:
-        known = [(int((rows[name] == 1).sum()), int(rows[name].notna().sum())) for rows in parts]
-        lines.append((f"{SHORT.get(name, name)} positive", *(_share(*pair) for pair in known)))
+        shares = [(int((rows[name] == 1).sum()), int(rows[name].notna().sum())) for rows in parts]
+        lines.append((f"{SHORT.get(name, name)} positive", *(_share(*pair) for pair in shares)))
     return lines
 
 
@@ -207,12 +216,12 @@ def phenotypes(manifest: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """Name, unit, and number and mean per split of every measured phenotype."""
     labels = manifest["labels"]
     measured = [name for name, by in labels.items() if all("mean" in part for part in by.values())]
-    ordered = [
+    names = [
         *(n for n in tasks.PHENOTYPES if n in measured),
         *sorted(set(measured) - set(tasks.PHENOTYPES)),
     ]
     lines = []
-    for name in ordered:
+    for name in names:
         parts = [labels[name][split] for split in SPLITS]
         means = ["—" if part["mean"] is None else f"{part['mean']:.1f}" for part in parts]
         lines.append(
@@ -233,17 +242,17 @@ def _share(part: int, whole: int) -> str:
 
 def _spread(values: pd.Series) -> str:
     """`58.1 ± 7.5`, mean and standard deviation."""
-    known = values.dropna()
-    return f"{known.mean():.1f} ± {known.std():.1f}" if len(known) > 1 else "—"
+    values = values.dropna()
+    return f"{values.mean():.1f} ± {values.std():.1f}" if len(values) > 1 else "—"
 
 
-# -- training ----------------------------------------------------------------------------------------------------------
+# -- training --------------------------------------------------------------------------------------
 
 
 def pretrainings(runs: Sequence[Run], rows: pd.DataFrame) -> list[dict[str, str]]:
     """One line per pre-training, all of them; `chosen` where something starts from it."""
     losses = rows[(rows.split == "val") & (rows.metric == "loss")].set_index("trial").value
-    started = {start for run in runs for _, start in run.trial.starts}
+    starting_points = {start for run in runs for _, start in run.trial.starts}
     swept, lines = sweeps(runs), []
     for run in runs:
         trial, note = run.trial, run.provenance
@@ -260,7 +269,7 @@ def pretrainings(runs: Sequence[Run], rows: pd.DataFrame) -> list[dict[str, str]
                 "loss": f"{losses[trial.name]:.4f}" if trial.name in losses else "—",
                 "time": f"{note['seconds'] / 60:,.1f} min" if "seconds" in note else "—",
                 "status": "" if run.status == "finished" else run.status,
-                "chosen": "✓" if trial.name in started else "—",
+                "chosen": "✓" if trial.name in starting_points else "—",
             }
         )
     return lines
@@ -272,7 +281,8 @@ def judged(trial: Trial) -> str:
 
 
 def starts(trial: Trial, swept: Collection[str]) -> str:
-    """`ECG: MMCL (lr=0.001)`, `ECG: MAE, CMR: SimCLR` or `random weights`; the rate where several were tried.
+    """`ECG: MMCL (lr=0.001)`, `ECG: MAE, CMR: SimCLR` or `random weights`; the rate where several
+    were tried.
 
     Trees start from nothing.
     """
@@ -288,17 +298,18 @@ def starts(trial: Trial, swept: Collection[str]) -> str:
     return ", ".join(words) or "random weights"
 
 
-def test_reads(runs: Path, found: Iterable[Run]) -> str:
+def test_reads(runs: Path, runs_read: Iterable[Run]) -> str:
     """One line on how often the test set was read: it should be once per final run.
 
     Raises:
         InputError: the log is damaged.
     """
-    finals = {run.trial.name for run in found if run.trial.stage == "final"}
-    counts = Counter(read["trial"] for read in store.test_reads(runs))
+    finals = {run.trial.name for run in runs_read if run.trial.stage == "final"}
+    counts = Counter(entry["trial"] for entry in store.test_reads(runs))
     if not counts:
         return (
-            f"No log of test reads lies beside the {len(finals):,} final runs: they were made before reads were logged."
+            f"No log of test reads lies beside the {len(finals):,} final runs: they were made "
+            "before reads were logged."
             if finals
             else "Nothing has read the test set yet."
         )
@@ -310,31 +321,39 @@ def test_reads(runs: Path, found: Iterable[Run]) -> str:
         ),
         (len(counts.keys() - finals), "trials read it that are no finished final run here"),
     ]
-    told = [f"{n:,} {words}" for n, words in faults if n]
+    faults_said = [f"{n:,} {words}" for n, words in faults if n]
     total = f"The test set was read {counts.total():,} time{'s' if counts.total() != 1 else ''}"
-    if told:
-        return f"{total}, by {len(finals):,} final runs, and not once by each: {'; '.join(told)}."
+    if faults_said:
+        return (
+            f"{total}, by {len(finals):,} final runs, and not once by each: "
+            f"{'; '.join(faults_said)}."
+        )
     return f"{total}: once by each of the {len(finals):,} final runs, and by nothing else."
 
 
-# -- configuration -----------------------------------------------------------------------------------------------------
+# -- configuration ---------------------------------------------------------------------------------
 
 
 def commands(manifest: Mapping[str, Any], spaces: Sequence[str]) -> str:
-    """The commands that make the same cohort and run the same trials; a cohort does not know the folders it came from."""
+    """The commands that make the same cohort and run the same trials; a cohort does not know the
+    folders it came from.
+    """
     name, request = manifest["name"], manifest.get("request", {})
     if manifest["source"] == "synthetic":
-        made = f"ecgcmr cohort synth --subjects {request.get('subjects', sum(manifest['rows'].values()))}"
+        command = (
+            "ecgcmr cohort synth --subjects "
+            f"{request.get('subjects', sum(manifest['rows'].values()))}"
+        )
     else:
         readers = manifest.get("recipe", {}).get("readers", {})
-        given = [
+        options = [
             f"--{kind} {reader}:PATH"
             for kind, names in readers.items()
             for reader in names.split("+")
         ]
-        given += ["--labels LABELS"] if request.get("labels", "none") != "none" else []
-        made = " ".join(["ecgcmr cohort build", *given])
-    lines = [f"{made} --seed {manifest['seed']} --cohort {name}"]
+        options += ["--labels LABELS"] if request.get("labels", "none") != "none" else []
+        command = " ".join(["ecgcmr cohort build", *options])
+    lines = [f"{command} --seed {manifest['seed']} --cohort {name}"]
     for space in spaces:
         file = f"search_spaces/{space}.py"
         lines += [
@@ -351,14 +370,14 @@ def settings(runs: Sequence[Run], manifest: Mapping[str, Any]) -> list[tuple[str
         stage: sorted({run.trial.seed for run in runs if run.trial.stage == stage})
         for stage in trials.STAGES
     }
-    drawn = sorted({note["balance_seed"] for note in notes if "balance_seed" in note})
-    listed: dict[str, Iterable[str]] = {
+    balance_seeds = sorted({note["balance_seed"] for note in notes if "balance_seed" in note})
+    words_by_name: dict[str, Iterable[str]] = {
         "Search space": sorted({run.trial.space for run in runs}),
         "Preset": sorted({run.trial.preset for run in runs}),
         "Seeds of the final runs": map(str, seeds["final"]),
         "Seeds of the grid": map(str, seeds["grid"]),
         "Seeds of pre-training": map(str, seeds["pretrain"]),
-        "Seed of the balanced sets": map(str, drawn),
+        "Seed of the balanced sets": map(str, balance_seeds),
         "Seed of cohort and split": [str(manifest["seed"])],
         "Device": sorted({str(note["device"]) for note in notes if "device" in note}),
         "Precision": sorted({str(note["precision"]) for note in notes if "precision" in note}),
@@ -370,79 +389,87 @@ def settings(runs: Sequence[Run], manifest: Mapping[str, Any]) -> list[tuple[str
         "Cohort fingerprint": [manifest["fingerprint"]],
         "Recipe hash": [manifest["recipe_hash"]],
     }
-    return [(name, text) for name, words in listed.items() if (text := ", ".join(words))]
+    return [(name, text) for name, words in words_by_name.items() if (text := ", ".join(words))]
 
 
 def versions() -> list[str]:
     """`python 3.11.2`, `torch 2.13.0` … as installed here."""
-    found = [f"ecgcmr {__version__}", f"python {platform.python_version()}"]
-    installed = {str(part.metadata["Name"]).lower() for part in importlib.metadata.distributions()}
-    return found + [
-        f"{name} {importlib.metadata.version(name)}" for name in PACKAGES if name in installed
+    lines = [f"ecgcmr {__version__}", f"python {platform.python_version()}"]
+    packages = {str(part.metadata["Name"]).lower() for part in importlib.metadata.distributions()}
+    return lines + [
+        f"{name} {importlib.metadata.version(name)}" for name in PACKAGES if name in packages
     ]
 
 
 def exact(runs: Sequence[Run], manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """(title, JSON) of what decides a result and is too long for a line: networks, presets, the cohort's recipe."""
+    """(title, JSON) of what decides a result and is too long for a line: networks, presets, the
+    cohort's recipe.
+    """
     sizes: dict[str, set[str]] = {}
     for trial in (run.trial for run in runs if run.trial.modality != "tabular"):
         sizes.setdefault(json.dumps(trials.to_json(trial)["network"], indent=1), set()).add(
             trial.space
         )
     networks = [(f"Network of {', '.join(sorted(spaces))}", text) for text, spaces in sizes.items()]
-    named = sorted({run.trial.preset for run in runs})
-    chosen = [
+    preset_names = sorted({run.trial.preset for run in runs})
+    texts = [
         (f"Preset {name}", json.dumps(dataclasses.asdict(presets.preset(name)), indent=1))
-        for name in named
+        for name in preset_names
     ]
     recipe = json.dumps(manifest["recipe"], indent=1, sort_keys=True, ensure_ascii=False)
-    return [*networks, *chosen, ("Recipe of the cohort", recipe)]
+    return [*networks, *texts, ("Recipe of the cohort", recipe)]
 
 
 def grids(runs: Sequence[Run]) -> list[tuple[str, ...]]:
-    """Tasks, systems, values tried and number of points of every grid; systems and tasks of equal grids share a line."""
+    """Tasks, systems, values tried and number of points of every grid; systems and tasks of equal
+    grids share a line.
+    """
     cells: dict[tuple[Any, ...], list[Trial]] = {}
     for run in runs:
         if run.trial.stage == "grid":
             cells.setdefault(_cell(run.trial), []).append(run.trial)
     lines: dict[tuple[str, str, str], tuple[dict[str, None], dict[str, None]]] = {}
     for (space, task, label, _), members in cells.items():
-        asked, systems = lines.setdefault((space, _values(members), f"{len(members):,}"), ({}, {}))
-        asked[SHORT.get(task, task)] = None
+        task_titles, systems = lines.setdefault(
+            (space, _values(members), f"{len(members):,}"), ({}, {})
+        )
+        task_titles[SHORT.get(task, task)] = None
         systems[TITLES.get(label, label)] = None
     return [
-        (", ".join(asked), ", ".join(systems), values, n)
-        for (_, values, n), (asked, systems) in lines.items()
+        (", ".join(task_titles), ", ".join(systems), values, n)
+        for (_, values, n), (task_titles, systems) in lines.items()
     ]
 
 
 def _values(members: Iterable[Trial]) -> str:
     """`batch 8, 16; lr 1e-05, 3e-05`."""
-    tried: dict[str, set[float]] = {}
+    values_by_name: dict[str, set[float]] = {}
     for trial in members:
         for name, value in (*((("batch", trial.batch),) if trial.batch else ()), *trial.knobs):
-            tried.setdefault(name, set()).add(value)
+            values_by_name.setdefault(name, set()).add(value)
     return "; ".join(
         f"{name} {', '.join(f'{v:g}' for v in sorted(values))}"
-        for name, values in sorted(tried.items())
+        for name, values in sorted(values_by_name.items())
     )
 
 
 def points(runs: Sequence[Run]) -> list[tuple[str, ...]]:
-    """Task, share of the labels, system, chosen point, points tried, epochs, start and seeds of the final runs."""
-    tried = Counter(_cell(run.trial) for run in runs if run.trial.stage == "grid")
+    """Task, share of the labels, system, chosen point, points tried, epochs, start and seeds of the
+    final runs.
+    """
+    grid_sizes = Counter(_cell(run.trial) for run in runs if run.trial.stage == "grid")
     finals = [run.trial for run in runs if run.trial.stage == "final"]
     swept, lines = sweeps(runs), Counter[tuple[str, ...]]()
     for trial in finals:
-        n = tried[_cell(trial)]
-        asked = (
+        n = grid_sizes[_cell(trial)]
+        question = (
             SHORT.get(trial.task, trial.task),
             f"{100 * trial.take:g} %",
             TITLES.get(trial.label, trial.label),
         )
         length = f"{trial.epochs:,}" + (f", {judged(trial)}" if judged(trial) else "")
         how = trial.point.replace(",", ", "), f"{n:,}" if n else "—", length, starts(trial, swept)
-        lines[*asked, *how, trial.space] += 1
+        lines[*question, *how, trial.space] += 1
     return [(*line[:-1], str(n)) for line, n in lines.items()]
 
 
@@ -452,5 +479,5 @@ def _cell(trial: Trial) -> tuple[Any, ...]:
 
 def fingerprints(runs: Sequence[Run]) -> list[tuple[str, str, str]]:
     """Name, fingerprint and status of every final run and of every pre-training."""
-    kept = [run for run in runs if run.trial.stage != "grid"]
-    return [(run.trial.name, run.fingerprint, run.status) for run in kept]
+    listing = [run for run in runs if run.trial.stage != "grid"]
+    return [(run.trial.name, run.fingerprint, run.status) for run in listing]

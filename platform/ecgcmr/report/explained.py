@@ -1,6 +1,8 @@
-"""What a model looks at, as files: a similarity map of a pair, and attention over the leads and times of ECGs.
+"""What a model looks at, as files: a similarity map of a pair, and attention over the leads and
+times of ECGs.
 
-`explain` computes, `plots.heatmaps` and `plots.recordings` draw; here it is decided what lies beside what on disk.
+`inference.pairs` and `inference.attention` compute, `plots.heatmaps` and `plots.recordings` draw;
+here it is decided what lies beside what on disk.
 """
 
 from collections.abc import Callable, Iterable
@@ -10,31 +12,31 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from ecgcmr import files
-from ecgcmr.inference import explain, predict
+from ecgcmr.inference import attention, pairs, predict
 from ecgcmr.inference.model import Model
 from ecgcmr.paper import TITLES
 from ecgcmr.report.plots import heatmaps, recordings
 from ecgcmr.signals import ecg
 
 
-def pair(found: explain.Pair, label: str, caption: str) -> Figure:
+def draw_pair(pair: pairs.Pair, label: str, caption: str) -> Figure:
     """The pair's ECG, its mid-phase frame, and the frame under the similarities, −1 to 1.
 
     Args:
-        found: by `explain.pair` or `explain.pair_of_files`.
+        pair: by `pairs.of_subject` or `pairs.of_files`.
         label: of the system.
         caption: its first line names the pair, further lines describe it.
     """
-    span = f"similarity {found.similarity.min():.2f} to {found.similarity.max():.2f}".replace(
+    span = f"similarity {pair.similarity.min():.2f} to {pair.similarity.max():.2f}".replace(
         "-", "−"
     )
-    maps = {TITLES.get(label, label): found.similarity}
+    maps = {TITLES.get(label, label): pair.similarity}
     return heatmaps.figure6(
-        [heatmaps.Case(f"{caption}\n{span}", found.ecg, ecg.RATE_HZ, found.image[1], maps)]
+        [heatmaps.Case(f"{caption}\n{span}", pair.ecg, ecg.RATE_HZ, pair.image[1], maps)]
     )
 
 
-def attention(
+def draw_attention(
     model: Model, paths: Iterable[Path], out: Path, refuse: Callable[[str, str], None]
 ) -> dict[str, pd.DataFrame]:
     """Write `<key>.png`, `<key>.csv` and `<key>.json` for every ECG of files and folders.
@@ -46,31 +48,37 @@ def attention(
         refuse: told the source and the reason of a recording that cannot serve.
 
     Returns:
-        key -> `explain.table` of its weights.
+        key -> `attention.table` of its weights.
 
     Raises:
-        InputError: see `explain.attention`.
+        InputError: see `attention.rollout`.
     """
-    written: dict[str, pd.DataFrame] = {}
-    for one in (
-        one for batch in predict.prepared_in_batches(predict.recordings(paths)) for one in batch
+    tables: dict[str, pd.DataFrame] = {}
+    for recording in (
+        recording
+        for batch in predict.prepared_in_batches(predict.recordings(paths))
+        for recording in batch
     ):
-        if isinstance(one, predict.Refused):
-            refuse(one.source, one.reason)
-        elif one.key in written:
-            refuse(one.source, "another recording of this name was drawn; give it another --out")
-        else:
-            weights = explain.attention(model, one.ecg[None])[0]
-            written[one.key] = explain.table(weights, model.patch_s)
-            title = f"{one.key}, as prepared for {model.run.name}, and its attention"
-            drawn = recordings.attended_ecg(one.ecg, ecg.RATE_HZ, weights, model.patch_s, title)
-            recordings.save(drawn, out / f"{one.key}.png")
-            _write(
-                out / one.key,
-                written[one.key],
-                {"recording": one.key, "run": model.run.name, "patch_s": model.patch_s},
+        if isinstance(recording, predict.Refused):
+            refuse(recording.source, recording.reason)
+        elif recording.key in tables:
+            refuse(
+                recording.source, "another recording of this name was drawn; give it another --out"
             )
-    return written
+        else:
+            weights = attention.rollout(model, recording.ecg[None])[0]
+            tables[recording.key] = attention.table(weights, model.patch_s)
+            title = f"{recording.key}, as prepared for {model.run.name}, and its attention"
+            figure = recordings.attended_ecg(
+                recording.ecg, ecg.RATE_HZ, weights, model.patch_s, title
+            )
+            recordings.save(figure, out / f"{recording.key}.png")
+            _write(
+                out / recording.key,
+                tables[recording.key],
+                {"recording": recording.key, "run": model.run.name, "patch_s": model.patch_s},
+            )
+    return tables
 
 
 def _write(stem: Path, table: pd.DataFrame, notes: dict[str, object]) -> None:

@@ -1,8 +1,9 @@
 """The only place where Ray is started or joined: one call before any Ray work, one after.
 
-The one idea: the same command runs on a laptop and in a cluster's job. Where a cluster is at hand (`RAY_ADDRESS`, a Ray
-job, a Ray worker) it is joined and never ended; elsewhere Ray starts on this machine, on the loopback interface alone, and
-`stop` ends it. Ray logs into its session folder, not on the terminal. It does not decide what runs.
+The one idea: the same command runs on a laptop and in a cluster's job. Where a cluster is at hand
+(`RAY_ADDRESS`, a Ray job, a Ray worker) it is joined and never ended; elsewhere Ray starts on this
+machine, on the loopback interface alone, and `stop` ends it. Ray logs into its session folder, not
+on the terminal. It does not decide what runs.
 """
 
 import contextlib
@@ -26,21 +27,26 @@ QUIET = {
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "RAY_DATA_LOG_LEVEL": "ERROR",
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # else every line of a worker appears twice
-    # ray.train.report waits for the controller's next poll: 2.0 s a call by default (measured), 0.2 s so.
+    # ray.train.report waits for the controller's next poll: 2.0 s a call by default (measured),
+    # 0.2 s so.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
-    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",  # two cores import PyTorch in two workers for more than 60 s
+    # Two cores import PyTorch in two workers for more than 60 s.
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",
     "RAY_worker_niceness": "0",  # 15 by default: on a busy machine training would starve
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths mean the same in driver and worker
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # what the coming default does; unset, each worker warns
+    # What the coming default does; unset, each worker warns.
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
-# Ray reads these when it is imported, and a worker inherits them: set here, before any door imports Ray.
+# Ray reads these when it is imported, and a worker inherits them: set here, before any door imports
+# Ray.
 for _name, _value in QUIET.items():
     os.environ.setdefault(_name, _value)
 if not (os.environ.get("RAY_ADDRESS") or JOB in os.environ):
-    # Ray 2.60 starts with token authentication while its own clients come without. A Ray of our own is reached by its own
-    # processes alone: no token, and every socket on loopback. It is this variable that binds them (measured with ss: with
-    # _node_ip_address="127.0.0.1" they all listen on every interface); it means "this machine is no cluster".
+    # Ray 2.60 starts with token authentication while its own clients come without. A Ray of our own
+    # is reached by its own processes alone: no token, and every socket on loopback. It is this
+    # variable that binds them (measured with ss: with _node_ip_address="127.0.0.1" they all listen
+    # on every interface); it means "this machine is no cluster".
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
 
@@ -50,12 +56,15 @@ _ours = False  # whether this process started (or joined) Ray and has to leave i
 def start(
     *, cpus: int | None = None, gpus: int | None = None, object_store_mb: int | None = None
 ) -> None:
-    """Join the cluster at hand, or start Ray on this machine; does nothing where Ray already runs in this process.
+    """Join the cluster at hand, or start Ray on this machine.
+
+    Does nothing where Ray already runs in this process.
 
     Args:
         cpus: logical CPUs of a local Ray; the machine's by default.
         gpus: logical GPUs of a local Ray; those that PyTorch's environment shows by default.
-        object_store_mb: MiB of shared memory of a local Ray; by default 1/20 of the machine's, within 512 and 8,192.
+        object_store_mb: MiB of shared memory of a local Ray; by default 1/20 of the machine's,
+            within 512 and 8,192.
     """
     global _ours
     import ray
@@ -63,7 +72,9 @@ def start(
     if ray.is_initialized():
         return
     if os.environ.get("RAY_ADDRESS") or JOB in os.environ:
-        ray.init(log_to_driver=False, logging_level=logging.ERROR, runtime_env=_submitted())
+        ray.init(
+            log_to_driver=False, logging_level=logging.ERROR, runtime_env=_worker_environment()
+        )
     else:
         _start_local(cpus, gpus, object_store_mb or _share_of_memory())
     _ours = True
@@ -129,22 +140,26 @@ def _start_local(cpus: int | None, gpus: int | None, object_store_mb: int) -> No
 
 
 def _short_folder() -> str:
-    # Ray puts sockets below it, whose whole path may have 107 bytes; TMPDIR of a test run is longer than the rest allows.
+    # Ray puts sockets below it, whose whole path may have 107 bytes; TMPDIR of a test run is longer
+    # than the rest allows.
     folder = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
-    return (
-        folder if len(folder) < 40 and "RAY_TMPDIR" in os.environ else f"/tmp/ecgcmr-{os.getuid()}"
-    )
+    if len(folder) < 40 and "RAY_TMPDIR" in os.environ:
+        return folder
+    return f"/tmp/ecgcmr-{os.getuid()}"
 
 
 def _share_of_memory() -> int:
     return int(min(max(psutil.virtual_memory().total / 20 / MIB, 512), 8192))
 
 
-def _submitted() -> dict[str, Any]:
-    """What every worker of the cluster gets: this package as it is here, and the quiet environment."""
-    given = json.loads(os.environ.get(JOB, "{}")).get("runtime_env") or {}
-    named = given.get("env_vars") or {}
-    ours: dict[str, Any] = {"env_vars": {k: os.environ[k] for k in QUIET if k not in named}}
-    if "py_modules" not in given:
-        ours["py_modules"] = [str(Path(__file__).resolve().parents[1])]
-    return ours
+def _worker_environment() -> dict[str, Any]:
+    """What every worker of the cluster gets: this package as it is here,
+    and the quiet environment.
+    """
+    of_job = json.loads(os.environ.get(JOB, "{}")).get("runtime_env") or {}
+    job_variables = of_job.get("env_vars") or {}
+    variables = {k: os.environ[k] for k in QUIET if k not in job_variables}
+    environment: dict[str, Any] = {"env_vars": variables}
+    if "py_modules" not in of_job:
+        environment["py_modules"] = [str(Path(__file__).resolve().parents[1])]
+    return environment

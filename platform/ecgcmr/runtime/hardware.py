@@ -1,8 +1,9 @@
-"""What the machine offers: the device, the precision it is fast in, and random streams keyed by numbers.
+"""What the machine offers: the device, the precision it is fast in,
+and random streams keyed by numbers.
 
-The one idea: a stream is named, not carried. `generator(device, seed, step)` gives the same numbers whenever it is
-asked, so nothing random has to be saved, and a trial draws the same alone, in a pack and after a resume. This file does
-not place tensors and does not know Ray.
+The one idea: a stream is named, not carried. `generator(device, seed, step)` gives the same numbers
+whenever it is asked, so nothing random has to be saved, and a trial draws the same alone, in a pack
+and after a resume. This file does not place tensors and does not know Ray.
 """
 
 import contextlib
@@ -34,28 +35,31 @@ def device(name: str | None = None) -> torch.device:
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        found = torch.device(name)
-        torch.empty(0, device=found)
+        place = torch.device(name)
+        torch.empty(0, device=place)
     except (RuntimeError, AssertionError) as error:
         raise InputError(
             f"device '{name}' is not usable here ({str(error).splitlines()[0]}); use cpu or cuda"
         ) from error
-    return found
+    return place
 
 
 def generator(device: torch.device | str, *key: int) -> torch.Generator:
     """A fresh random stream on `device`, fixed by `key`, e.g. (seed, step).
 
-    The key is hashed: (1, 2), (2, 1), (12,) and neighbouring steps give unrelated streams. CPU and GPU differ.
+    The key is hashed: (1, 2), (2, 1), (12,) and neighbouring steps give unrelated streams. CPU and
+    GPU differ.
     """
     digest = hashlib.blake2b(",".join(str(int(k)) for k in key).encode(), digest_size=8).digest()
     return torch.Generator(device).manual_seed(int.from_bytes(digest, "little") >> 1)
 
 
 def precision(name: str, device: torch.device | str) -> torch.dtype:
-    """The dtype that matrix products run in; "auto" is bfloat16 where the device computes in it, else float32.
+    """The dtype that matrix products run in; "auto" is bfloat16 where the device computes in it,
+    else float32.
 
-    A CPU that merely emulates bfloat16 (no avx512_bf16, no AMX) is slower in it than in float32, hence float32.
+    A CPU that merely emulates bfloat16 (no avx512_bf16, no AMX) is slower in it than in float32,
+    hence float32.
 
     Raises:
         InputError: neither "auto" nor one of PRECISIONS.
@@ -65,35 +69,35 @@ def precision(name: str, device: torch.device | str) -> torch.dtype:
     if name != "auto":
         raise unknown("precision", name, {"auto", *PRECISIONS})
     if torch.device(device).type == "cuda":
-        return (
-            torch.bfloat16
-            if torch.cuda.is_bf16_supported(including_emulation=False)
-            else torch.float32
-        )
-    found = torch.cpu.get_capabilities()
-    return torch.bfloat16 if found.get("avx512_bf16") or found.get("amx_bf16") else torch.float32
+        computes_in_it = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        capabilities = torch.cpu.get_capabilities()
+        computes_in_it = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
+    return torch.bfloat16 if computes_in_it else torch.float32
 
 
 def autocast(device: torch.device | str, dtype: torch.dtype) -> contextlib.AbstractContextManager:
-    """Run matrix products in `dtype` while weights stay as they are; does nothing for float32 and float64."""
+    """Run matrix products in `dtype` while weights stay as they are.
+
+    Does nothing for float32 and float64.
+    """
     if dtype in (torch.bfloat16, torch.float16):
         return torch.autocast(torch.device(device).type, dtype)
     return contextlib.nullcontext()
 
 
 def keep_memory(device: torch.device) -> None:
-    """On a CPU, let this process keep memory that tensors gave back instead of asking the system for it anew.
+    """On a CPU, let this process keep memory that tensors gave back instead of asking
+    the system for it anew.
 
-    glibc returns what lies free at its heap's end, and a training step then waits for thousands of pages to be zeroed again.
-    Blocks above 32 MiB are still mapped one by one: kept as well, they would leave holes, and the process would grow with
-    every step. Other allocators are left alone.
+    glibc returns what lies free at its heap's end, and a training step then waits for thousands of
+    pages to be zeroed again.
+    Blocks above 32 MiB are still mapped one by one: kept as well, they would leave holes, and the
+    process would grow with every step. Other allocators are left alone.
     """
-    mallopt = (
-        getattr(ctypes.CDLL(None), "mallopt", None)
-        if device.type == "cpu" and os.name == "posix"
-        else None
-    )
-    if mallopt:
+    if device.type != "cpu" or os.name != "posix":
+        return
+    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
         mallopt(_MMAP_THRESHOLD, 32 * 2**20)  # the largest that glibc takes
         mallopt(_TRIM_THRESHOLD, -1)
 
@@ -107,14 +111,15 @@ def device_memory(device: torch.device) -> int | None:
 
 
 def host_memory(group: Path = Path("/sys/fs/cgroup")) -> int:
-    """Bytes that may still be taken of the machine's memory, and of its container's limit where one is set.
+    """Bytes that may still be taken of the machine's memory,
+    and of its container's limit where one is set.
 
     Args:
         group: the control group's folder (version 2); a container sees its own there.
     """
     free = int(psutil.virtual_memory().available)
     try:
-        limit, used = (
+        limit, usage = (
             (group / name).read_text().strip() for name in ("memory.max", "memory.current")
         )
         pages = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
@@ -122,19 +127,16 @@ def host_memory(group: Path = Path("/sys/fs/cgroup")) -> int:
         return free
     if limit == "max":
         return free
-    cached = int(pages.get("active_file", 0)) + int(
-        pages.get("inactive_file", 0)
-    )  # given back when it is wanted
-    return max(0, min(free, int(limit) - int(used) + cached))
+    # File pages are given back when memory is wanted.
+    file_pages = int(pages.get("active_file", 0)) + int(pages.get("inactive_file", 0))
+    return max(0, min(free, int(limit) - int(usage) + file_pages))
 
 
 def name(device: torch.device) -> str:
     """The accelerator's model, or the processor's architecture: no host name."""
-    return (
-        torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else f"cpu ({platform.machine()})"
-    )
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"cpu ({platform.machine()})"
 
 
 def provenance(device: torch.device, precision: torch.dtype) -> dict[str, Any]:

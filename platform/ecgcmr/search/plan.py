@@ -1,7 +1,9 @@
-"""The bill before anything starts: trials, packs, steps, bytes, and time from a few steps timed on this machine.
+"""The bill before anything starts: trials, packs, steps, bytes,
+and time from a few steps timed on this machine.
 
-The steps are those of the real engines on random numbers of the right shapes, with as many cores as the work will have.
-Early stopping makes a grid shorter than this says; reading shards, starting Ray and a busy machine make it longer.
+The steps are those of the real engines on random numbers of the right shapes, with as many cores as
+the work will have. Early stopping makes a grid shorter than this says; reading shards, starting Ray
+and a busy machine make it longer.
 """
 
 import os
@@ -16,15 +18,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ecgcmr import methods, paper, presets, tasks
+from ecgcmr import methods, paper, plugins, presets, tasks
 from ecgcmr.cohort import dataset
 from ecgcmr.data import examples
 from ecgcmr.evaluation import selection
 from ecgcmr.runtime import cuda_graph, hardware
 from ecgcmr.search import spaces, study, sweep
 from ecgcmr.signals import SIGNALS
-from ecgcmr.training import finetune, loop, trees
-from ecgcmr.training import pack as packs
+from ecgcmr.training import finetune, loop, pack_step, trees
+from ecgcmr.training.pack import assemble
 from ecgcmr.trial import Trial
 
 FEW = 4  # subjects of the first timed step
@@ -35,7 +37,9 @@ ROW_BYTES = 60_000  # of a finished trial without weights, measured on the demo'
 
 @dataclass(frozen=True)
 class Cost:
-    """What a trial of a kind takes: seconds per subject learnt from, per subject judged, and bytes that it leaves."""
+    """What a trial of a kind takes: seconds per subject learnt from, per subject judged,
+    and bytes that it leaves.
+    """
 
     learn: float
     judge: float
@@ -43,7 +47,7 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class Line:
+class StageEstimate:
     """What one stage of one task amounts to.
 
     Attributes:
@@ -73,17 +77,17 @@ class Estimate:
         rows, cohort_bytes: of the cohort.
         free_bytes: on the disk of the runs.
         device: "cpu" or "cuda", which the times are of.
-        timed: whether anything was timed.
+        has_times: whether anything was timed.
     """
 
     trials: list[Trial]
     left_out: dict[str, int]
-    lines: list[Line]
+    lines: list[StageEstimate]
     rows: int
     cohort_bytes: int
     free_bytes: int
     device: str
-    timed: bool
+    has_times: bool
 
     @property
     def seconds(self) -> float:
@@ -109,11 +113,13 @@ def estimate(
     Raises:
         InputError: no cohort there, or trials that could not run on it.
     """
+    plugins.carried()  # what no worker could know is refused here, too
     cohort = dataset.open(cohort_path)
-    tuned = [trial for trial in trials if trial.stage != "pretrain"]
-    finetune.check(tuned)
-    kept, left_out = spaces.feasible(tuned, cohort)
-    runnable = [*(trial for trial in trials if trial.stage == "pretrain"), *kept]
+    pretrainings = [trial for trial in trials if trial.stage == "pretrain"]
+    finetunings = [trial for trial in trials if trial.stage != "pretrain"]
+    finetune.check(finetunings)
+    feasible, left_out = spaces.feasible(finetunings, cohort)
+    runnable = [*pretrainings, *feasible]
     at_once, cores = _beside(hardware.device(None))
     return Estimate(
         trials=runnable,
@@ -121,31 +127,36 @@ def estimate(
         lines=[_line(group, cohort, at_once, cores, calibrate) for group in _groups(runnable)],
         rows=sum(cohort.manifest["rows"].values()),
         cohort_bytes=sum(file.stat().st_size for file in cohort_path.rglob("*.parquet")),
-        free_bytes=shutil.disk_usage(
-            next(parent for parent in (runs, *runs.parents) if parent.exists())
-        ).free,
+        free_bytes=_free_bytes(runs),
         device=hardware.device(None).type,
-        timed=calibrate,
+        has_times=calibrate,
     )
+
+
+def _free_bytes(runs: Path) -> int:
+    """On the disk of a folder that need not exist yet."""
+    return shutil.disk_usage(
+        next(parent for parent in (runs, *runs.parents) if parent.exists())
+    ).free
 
 
 def _line(
     group: list[Trial], cohort: dataset.Cohort, at_once: int, cores: int, calibrate: bool
-) -> Line:
+) -> StageEstimate:
     # Trials of a stage and task differ in system; one of them stands for all that share a network.
     kinds = _kinds(group)
-    bills = [found for kind in kinds for found in sweep.plan(kind, cohort, at_once)]
-    costs = [cost(kind[0], found, at_once, cores, calibrate) for kind, found in zip(kinds, bills)]
-    return Line(
+    bills = [bill for kind in kinds for bill in sweep.plan(kind, cohort, at_once)]
+    costs = [cost(kind[0], bill, at_once, cores, calibrate) for kind, bill in zip(kinds, bills)]
+    return StageEstimate(
         stage=group[0].stage,
         task=group[0].task,
         trials=len(group),
-        packs=sum(found.packs for found in bills),
-        steps=sum(found.steps for found in bills),
-        bytes=sum(each.bytes * found.trials for each, found in zip(costs, bills)),
+        packs=sum(bill.packs for bill in bills),
+        steps=sum(bill.steps for bill in bills),
+        bytes=sum(unit.bytes * bill.trials for unit, bill in zip(costs, bills)),
         seconds=sum(
-            each.learn * found.subjects + each.judge * found.judged
-            for each, found in zip(costs, bills)
+            unit.learn * bill.subjects + unit.judge * bill.evaluations
+            for unit, bill in zip(costs, bills)
         ),
     )
 
@@ -155,23 +166,18 @@ def parts(trials: list[Trial]) -> list[tuple[str, int, int]]:
 
     What two of them share is counted in both.
     """
-    made = []
+    counts = []
     for part, (labels, names, takes) in study.PARTS.items():
-        mine = [
+        grid = [
             t
             for t in trials
             if t.stage == "grid" and t.label in labels and t.task in names and t.take in takes
         ]
         # A fraction that the cohort is too small for is missing for every system alike.
-        if {t.label for t in mine} == set(labels) and {t.task for t in mine} == set(names):
-            made.append(
-                (
-                    part,
-                    len(mine),
-                    len({selection.question(trial) for trial in mine}) * len(paper.SEEDS),
-                )
-            )
-    return made
+        if {t.label for t in grid} == set(labels) and {t.task for t in grid} == set(names):
+            questions = {selection.question(trial) for trial in grid}
+            counts.append((part, len(grid), len(questions) * len(paper.SEEDS)))
+    return counts
 
 
 def _groups(trials: Iterable[Trial]) -> list[list[Trial]]:
@@ -208,46 +214,48 @@ def _beside(device: torch.device) -> tuple[int, int]:
     return sweep.beside([len(os.sched_getaffinity(0))])
 
 
-def cost(trial: Trial, found: sweep.Bill, at_once: int, cores: int, calibrate: bool) -> Cost:
+def cost(trial: Trial, bill: sweep.Bill, at_once: int, cores: int, calibrate: bool) -> Cost:
     """What a trial of a kind costs per subject and leaves on disk.
 
     Args:
         trial: one of the kind.
-        found: the bill of the kind: how large its packs and training sets are.
+        bill: of the kind: how large its packs and training sets are.
         at_once: packs side by side.
         cores: of each.
         calibrate: whether to time it; else it costs no time.
     """
-    if trial.method == trees.METHOD:
-        answered = tasks.of(trial.task, (trial.task,))
-        learn, judge = (
-            _tabular_seconds(answered, found.subjects // found.trials) if calibrate else (0.0, 0.0)
-        )
-        return Cost(learn / at_once, judge / at_once, ROW_BYTES)
-    pack = max(1, found.trials // found.packs)
-    task = None if trial.stage == "pretrain" else tasks.of(trial.task, (trial.task,))
-    outputs = task.outputs if task else 0
-    preset = presets.preset(trial.preset)
-    method = methods.build(
-        trial.method, trial.network, preset, outputs=outputs, modality=trial.modality
-    )
-    kept = (
-        [method]
-        if task
-        else [method.get_submodule(name) for name in (method.parts | method.beside).values()]
-    )
-    weights = (
-        0
-        if trial.stage == "grid"
-        else 4 * sum(p.numel() for module in kept for p in module.parameters())
-    )
     learn, judge = (0.0, 0.0)
+    if trial.method == trees.METHOD:
+        if calibrate:
+            tabular_task = tasks.of(trial.task, (trial.task,))
+            learn, judge = _tabular_seconds(tabular_task, bill.subjects // bill.trials)
+        return Cost(learn / at_once, judge / at_once, ROW_BYTES)
+    task = None if trial.stage == "pretrain" else tasks.of(trial.task, (trial.task,))
+    weights = _weight_bytes(trial, task)
     if calibrate:
-        learn, judge = _seconds(
-            _bare(trial), task, pack, cores if task else torch.get_num_threads()
-        )
-    learn, judge = (seconds / (at_once if task else 1) for seconds in (learn, judge))
-    return Cost(learn, judge, weights + ROW_BYTES)
+        pack = max(1, bill.trials // bill.packs)
+        threads = cores if task else torch.get_num_threads()
+        learn, judge = _seconds(_bare(trial), task, pack, threads)
+    beside = at_once if task else 1
+    return Cost(learn / beside, judge / beside, weights + ROW_BYTES)
+
+
+def _weight_bytes(trial: Trial, task: tasks.Task | None) -> int:
+    """Of the weights that a trial leaves: none of a grid's,
+    the parts that are handed on of a pre-training's.
+    """
+    preset, outputs = presets.preset(trial.preset), task.outputs if task else 0
+    # Built for a grid too: a network that cannot be is refused here.
+    method = methods.build(
+        trial.method, trial.network, preset, outputs=outputs, modality=loop.modality_of(trial)
+    )
+    if trial.stage == "grid":
+        return 0
+    modules: list[torch.nn.Module] = [method]
+    if not task:
+        parts = method.parts | method.beside
+        modules = [method.get_submodule(name) for name in parts.values()]
+    return 4 * sum(p.numel() for module in modules for p in module.parameters())
 
 
 def _bare(trial: Trial) -> Trial:
@@ -280,44 +288,47 @@ def _seconds(trial: Trial, task: tasks.Task | None, pack: int, cores: int) -> tu
     try:
         n, members = few, 1
         learn, judge = _steps(trial, task, n, members, device)
-        seconds = _timed(learn, device)
+        seconds = _step_seconds(learn, device)
         if seconds / few * trial.batch * pack < QUICK_S:
             n, members = trial.batch, pack
             learn, judge = _steps(trial, task, n, members, device)
-            seconds = _timed(learn, device)
-        return seconds / (n * members), _timed(judge, device) / (n * members)
+            seconds = _step_seconds(learn, device)
+        return seconds / (n * members), _step_seconds(judge, device) / (n * members)
     finally:
         torch.set_num_threads(threads)
 
 
 def _tabular_seconds(task: tasks.Task, n: int) -> tuple[float, float]:
-    """Per subject, learning from n random ones and judging them, by trees in the middle of the paper's grid."""
+    """Per subject, learning from n random ones and judging them,
+    by trees in the middle of the paper's grid.
+    """
     draw, cpu, columns = np.random.default_rng(0), torch.device("cpu"), len(task.columns)
-    answers = (
+    targets = (
         draw.integers(0, 2, (n, columns))
         if task.kind == "binary"
         else draw.normal(size=(n, columns))
     )
     features = draw.normal(size=(n, len(trees.FEATURES))).astype(np.float32)
-    rows = trees.Table(np.arange(n), features, answers, answers.astype(np.float32))
+    rows = trees.TabularSplit(np.arange(n), features, targets, targets.astype(np.float32))
     forest, _ = trees.grow(trees.KNOBS, 0, task, rows, rows)
     scale = examples.Scale(np.zeros(columns), np.ones(columns))
-    learn = _timed(lambda _: trees.grow(trees.KNOBS, 0, task, rows, rows), cpu)
-    return learn / n, _timed(lambda _: trees.answer(forest, features, scale), cpu) / n
+    learn = _step_seconds(lambda _: trees.grow(trees.KNOBS, 0, task, rows, rows), cpu)
+    judge = _step_seconds(lambda _: trees.predict(forest, features, scale), cpu)
+    return learn / n, judge / n
 
 
-def _timed(step: Callable[[int], object], device: torch.device) -> float:
+def _step_seconds(step: Callable[[int], object], device: torch.device) -> float:
     """Seconds of one step: the quickest of STEPS, since others use the machine too."""
     for _ in range(1 if device.type == "cpu" else cuda_graph.WARM + 1):
         step(0)
-    taken = []
+    times = []
     for number in range(1, STEPS + 1):
         _wait(device)
         start = time.perf_counter()
         step(number)
         _wait(device)
-        taken.append(time.perf_counter() - start)
-    return min(taken)
+        times.append(time.perf_counter() - start)
+    return min(times)
 
 
 def _wait(device: torch.device) -> None:
@@ -337,39 +348,41 @@ def _steps(
     trial: Trial, task: tasks.Task | None, n: int, members: int, device: torch.device
 ) -> tuple[Step, Step]:
     """A step of learning and one of judging, on n random subjects and so many members."""
-    return (
-        _pack_steps(trial, task, n, members, device) if task else _training_steps(trial, n, device)
-    )
+    if task:
+        return _pack_steps(trial, task, n, members, device)
+    return _training_steps(trial, n, device)
 
 
 def _training_steps(trial: Trial, n: int, device: torch.device) -> tuple[Step, Step]:
-    run = loop.prepare(
-        replace(trial, batch=n), STEPS + 1, device, hardware.precision("auto", device)
-    )
+    precision = hardware.precision("auto", device)
+    run = loop.prepare(replace(trial, batch=n), STEPS + 1, device, precision)
     batch = _batch(n, run.method.needs, device)
-    return lambda number: loop.step(run, batch, number), lambda number: loop.validate(
-        run, [(n, batch)]
-    )
+
+    def learn(number: int) -> None:
+        loop.step(run, batch, number)
+
+    def judge(number: int) -> None:
+        loop.validate(run, [(n, batch)])
+
+    return learn, judge
 
 
 def _pack_steps(
     trial: Trial, task: tasks.Task, n: int, members: int, device: torch.device
 ) -> tuple[Step, Step]:
     alone = [replace(trial, starts=()) for _ in range(members)]
-    pack = packs.assemble(alone, task, Path(), device, hardware.precision("auto", device))
+    pack = assemble(alone, task, Path(), device, hardware.precision("auto", device))
     batch = _batch(n, (trial.modality,), device)
-    classes, numbers = (
-        torch.arange(n, device=device) % 2,
-        torch.rand((n, task.outputs), device=device),
-    )
-    answers = classes if task.kind == "binary" else numbers
+    classes = torch.arange(n, device=device) % 2
+    phenotypes = torch.rand((n, task.outputs), device=device)
+    targets = classes if task.kind == "binary" else phenotypes
 
     def learn(number: int) -> None:
         noise = pack.method.noise(hardware.generator(device, trial.seed, number), n)
-        packs.learn(pack, {**batch, "target": answers}, noise, None, number, STEPS + 1)
+        pack_step.learn(pack, {**batch, "target": targets}, noise, None, number, STEPS + 1)
 
     def judge(number: int) -> None:
         with torch.no_grad():
-            packs.forward(pack, batch, {}, None, "logits")
+            pack_step.forward(pack, batch, {}, None, "logits")
 
     return learn, judge

@@ -1,9 +1,10 @@
-"""Search spaces: the trials that a file lists, which of them can run, and which point of a grid is best.
+"""Search spaces: the trials that a file lists, which of them can run,
+and which point of a grid is best.
 
-The one idea: a grid is a list of trials, and rows on disk say the rest. This file reads labels and rows; it starts nothing.
+The one idea: a grid is a list of trials, and rows on disk say the rest. This file reads labels and
+rows; it starts nothing.
 """
 
-import importlib.util
 import traceback
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -11,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ecgcmr import paper, store, tasks
+from ecgcmr import paper, plugins, store, tasks
 from ecgcmr.cohort import dataset
 from ecgcmr.data import examples
 from ecgcmr.errors import InputError
@@ -19,53 +20,49 @@ from ecgcmr.evaluation import selection
 from ecgcmr.training import finetune, trees
 from ecgcmr.trial import Trial
 
-# -- files ------------------------------------------------------------------------------------------------------------
+# -- files -----------------------------------------------------------------------------------------
 
 
 def load(path: Path) -> list[Trial]:
     """The trials of a search-space file: a Python file that defines `trials() -> list[Trial]`.
 
     Raises:
-        InputError: no such file, no `trials`, an exception inside it (named by line), no trials, or two of one name.
+        InputError: no such file, no `trials`, an exception inside it (named by line), no trials, or
+        two of one name.
     """
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such search-space file; see search_spaces/")
     try:
-        spec = importlib.util.spec_from_file_location(f"search_space_{path.stem}", path)
-        module = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
-        spec.loader.exec_module(module)  # type: ignore[union-attr]
+        module = plugins.file(path)  # it may register methods and tasks of its own
         if not callable(getattr(module, "trials", None)):
             raise InputError(f"{path}: defines no function trials() -> list[Trial]")
-        found = list(module.trials())
+        trials = list(module.trials())
     except InputError as error:
         raise InputError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from error
     except Exception as error:
         raise InputError(
             f"{path}:{_line(path, error)}: {type(error).__name__}: {one_line(error)}"
         ) from error
-    return _checked(path, found)
+    return _all_different(path, trials)
 
 
-def _checked(path: Path, found: list[Any]) -> list[Trial]:
-    if not found:
+def _all_different(path: Path, trials: list[Any]) -> list[Trial]:
+    """What a file lists, if it is trials and no two are of one name."""
+    if not trials:
         raise InputError(f"{path}: trials() returns no trials")
-    strangers = [item for item in found if not isinstance(item, Trial)]
+    strangers = [item for item in trials if not isinstance(item, Trial)]
     if strangers:
         raise InputError(
             f"{path}: trials() returns a {type(strangers[0]).__name__}; every item must be a Trial"
         )
-    names = [trial.name for trial in found]
-    twice = (
-        next((name for name in names if names.count(name) > 1), None)
-        if len(set(names)) < len(names)
-        else None
-    )
-    if twice:
+    names = [trial.name for trial in trials]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
         raise InputError(
             f"{path}: two trials are named '{twice}'; make label, knobs, take or seed differ"
         )
-    return found
+    return trials
 
 
 def _line(path: Path, error: BaseException) -> int:
@@ -85,7 +82,7 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split())[:300] or type(error).__name__
 
 
-# -- what can run ------------------------------------------------------------------------------------------------------
+# -- what can run ----------------------------------------------------------------------------------
 
 
 def check(trials: Sequence[Trial], cohort: dataset.Cohort, runs: Path) -> None:
@@ -114,7 +111,9 @@ def check_labels(trials: Iterable[Trial], cohort: dataset.Cohort, splits: Sequen
 
 
 def feasible(trials: Iterable[Trial], cohort: dataset.Cohort) -> tuple[list[Trial], dict[str, int]]:
-    """The trials whose share of the labels leaves somebody to learn from; for the others, the reason and how many.
+    """The trials whose share of the labels leaves somebody to learn from.
+
+    For the others, the reason and how many.
 
     Raises:
         InputError: see `check_labels`.
@@ -130,13 +129,16 @@ def feasible(trials: Iterable[Trial], cohort: dataset.Cohort) -> tuple[list[Tria
                 examples.training_rows(cohort, trial)
             except InputError as error:
                 reasons[key] = str(error)
-    kept = [trial for trial in trials if not reasons[trial.task, trial.modality, trial.take]]
+    can_run = [trial for trial in trials if not reasons[trial.task, trial.modality, trial.take]]
     left_out = Counter(reasons[trial.task, trial.modality, trial.take] for trial in trials)
-    return kept, {reason: n for reason, n in left_out.items() if reason}
+    return can_run, {reason: n for reason, n in left_out.items() if reason}
 
 
 def halving(trials: Iterable[Trial], keep: int) -> list[Trial]:
-    """The same trials under successive halving (`asha`); trees are left as they are, as they have no epochs."""
+    """The same trials under successive halving (`asha`).
+
+    Trees are left as they are, as they have no epochs.
+    """
     return [
         trial if trial.method == trees.METHOD else replace(trial, halving=keep) for trial in trials
     ]
@@ -147,11 +149,12 @@ def _check_starts(trials: Iterable[Trial], runs: Path) -> None:
     for name in sorted({name for trial in trials for _, name in trial.starts}):
         if not (store.folder(runs, name) / store.ENCODER).exists():
             raise InputError(
-                f"start '{name}' has no encoder under {runs}; run its pre-training first (ecgcmr pretrain)"
+                f"start '{name}' has no encoder under {runs}; run its pre-training first "
+                "(ecgcmr pretrain)"
             )
 
 
-# -- the choice --------------------------------------------------------------------------------------------------------
+# -- the choice ------------------------------------------------------------------------------------
 
 
 def finals(
@@ -162,7 +165,8 @@ def finals(
     budget: int | None = None,
     again: bool = False,
 ) -> list[Trial]:
-    """The best point by validation of every system and task, with every seed: the only trials that see the test set.
+    """The best point by validation of every system and task, with every seed:
+    the only trials that see the test set.
 
     What is best, `selection.chosen_configuration` decides and writes down.
 
@@ -174,7 +178,8 @@ def finals(
         again: whether a choice that finished runs contradict may be replaced.
 
     Raises:
-        InputError: grid rows are missing, no point of a system has a finite value, or another choice stands.
+        InputError: grid rows are missing, no point of a system has a finite value, or another
+        choice stands.
     """
     groups: dict[Any, list[Trial]] = defaultdict(list)
     for trial in trials:
@@ -182,14 +187,13 @@ def finals(
             groups[selection.question(trial)].append(trial)
     missing = [name for group in groups.values() for name in _missing(group, runs, budget)]
     if missing:
-        listed = ", ".join(missing[:5]) + (
-            f" and {len(missing) - 5} more" if len(missing) > 5 else ""
-        )
+        more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
         raise InputError(
-            f"{len(missing)} grid trials have no rows under {runs}: {listed}; run ecgcmr sweep first"
+            f"{len(missing)} grid trials have no rows under {runs}: "
+            f"{', '.join(missing[:5])}{more}; run ecgcmr sweep first"
         )
-    chosen = [selection.chosen_configuration(group, runs, again=again) for group in groups.values()]
-    return [replace(trial, stage="final", seed=seed) for trial in chosen for seed in seeds]
+    best = [selection.chosen_configuration(group, runs, again=again) for group in groups.values()]
+    return [replace(trial, stage="final", seed=seed) for trial in best for seed in seeds]
 
 
 def _missing(group: list[Trial], runs: Path, budget: int | None) -> list[str]:
@@ -198,5 +202,5 @@ def _missing(group: list[Trial], runs: Path, budget: int | None) -> list[str]:
         for trial in group
         if not (store.folder(runs, trial.name) / store.RECORD).exists()
     ]
-    needed = len(group) if budget is None else min(budget, len(group))
-    return absent if len(group) - len(absent) < needed else []
+    suffices = len(group) if budget is None else min(budget, len(group))
+    return absent if len(group) - len(absent) < suffices else []

@@ -1,8 +1,10 @@
-"""The whole study as a list of trials: every system, task and share of the labels of the paper, at a scale.
+"""The whole study as a list of trials: every system, task and share of the labels of the paper,
+at a scale.
 
-The one idea: a scale says how large things are (network, batch, epochs, rates, grids), this file says which things run, so
-`toy`, `small` and `full` differ in numbers only. A fine-tuning may start from a *sweep* of pre-trainings; `resolved` then
-names the one of least validation loss. Nothing here runs anything.
+The one idea: a scale says how large things are (network, batch, epochs, rates, grids), this file
+says which things run, so `toy`, `small` and `full` differ in numbers only. A fine-tuning may start
+from a *sweep* of pre-trainings; `resolved` then names the one of least validation loss. Nothing
+here runs anything.
 """
 
 import itertools
@@ -31,7 +33,8 @@ PAPER_GRID: Grid = {  # section IV-C.2: 3 · 2 · 3 · 3 · 3 · 4 = 648 points
 PHENOTYPE_GRID: Grid = {
     name: values for name, values in PAPER_GRID.items() if name != "label_smoothing"
 }
-# The text gives no grid for the image encoder. It has neither drop path nor layer decay; the rates are ours.
+# The text gives no grid for the image encoder. It has neither drop path nor layer decay; the rates
+# are ours.
 IMAGE_GRID: Grid = {
     "batch": (8, 16, 32),
     "label_smoothing": (0.0, 0.1, 0.2),
@@ -49,7 +52,9 @@ RATES = (3e-5, 1e-4, 3e-4, 1e-3)  # of MMCL's sweep, section IV-C.2
 
 @dataclass(frozen=True)
 class Pretraining:
-    """What a pre-training is: its modality (the trial's task), its method, and whose encoders it starts from."""
+    """What a pre-training is: its modality (the trial's task), its method,
+    and whose encoders it starts from.
+    """
 
     task: str
     method: str
@@ -92,7 +97,10 @@ PARTS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[float, ...]]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How one kind of run is trained: its batch, its length, its rate (several: a sweep) and other knobs."""
+    """How one kind of run is trained: its batch, its length, its rate and other knobs.
+
+    Several rates are a sweep.
+    """
 
     batch: int
     epochs: int
@@ -102,7 +110,7 @@ class Recipe:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scale:
+class StudyScale:
     """How large the study is.
 
     Attributes:
@@ -110,7 +118,8 @@ class Scale:
         preset: "paper" or "authors".
         network: every size that fixes a shape.
         pretraining: a recipe for every label of PRETRAININGS.
-        disease, phenotype, image: recipes of fine-tuning: the ECG encoder on either kind of task, and the image encoder.
+        disease, phenotype, image: recipes of fine-tuning: the ECG encoder on either kind of task,
+            and the image encoder.
         grid, phenotype_grid, image_grid: the points tried for each of these.
         trees: the points of XGBoost.
     """
@@ -128,7 +137,7 @@ class Scale:
     trees: Grid = field(default_factory=lambda: TREE_GRID)
 
 
-def trials(scale: Scale, *parts: str) -> list[Trial]:
+def trials(scale: StudyScale, *parts: str) -> list[Trial]:
     """Every trial that tables and figures need, each once: pre-trainings first, then the grids.
 
     Args:
@@ -141,23 +150,23 @@ def trials(scale: Scale, *parts: str) -> list[Trial]:
     for part in parts:
         if part not in PARTS:
             raise unknown("part of the study", part, PARTS)
-    chosen = [PARTS[part] for part in parts or PARTS]
-    labels = {label for labels, _, _ in chosen for label in labels}
-    grids = [trial for part in chosen for trial in _grids(scale, *part)]
+    contents = [PARTS[part] for part in parts or PARTS]
+    labels = {label for labels, _, _ in contents for label in labels}
+    grids = [trial for part in contents for trial in _grids(scale, *part)]
     return list(dict.fromkeys([*_pretrainings(scale, labels), *grids]))
 
 
-def _pretrainings(scale: Scale, labels: Iterable[str]) -> list[Trial]:
+def _pretrainings(scale: StudyScale, labels: Iterable[str]) -> list[Trial]:
     """The pre-trainings that these systems start from, and those that they start from in turn."""
-    wanted = {FINETUNED[label][1] for label in labels if label in FINETUNED} - {""}
-    wanted |= {start for label in wanted for start in PRETRAININGS[label].starts.values()}
-    return [trial for label in PRETRAININGS if label in wanted for trial in _sweep(scale, label)]
+    starts = {FINETUNED[label][1] for label in labels if label in FINETUNED} - {""}
+    starts |= {start for label in starts for start in PRETRAININGS[label].starts.values()}
+    return [trial for label in PRETRAININGS if label in starts for trial in _sweep(scale, label)]
 
 
-def _sweep(scale: Scale, label: str) -> list[Trial]:
+def _sweep(scale: StudyScale, label: str) -> list[Trial]:
     """One pre-training, once per rate."""
     kind, recipe = PRETRAININGS[label], scale.pretraining[label]
-    starts = tuple((part, _start(scale, other)) for part, other in kind.starts.items())
+    starts = tuple((part, _start(scale, start)) for part, start in kind.starts.items())
     modality = kind.task if kind.task in ("ecg", "cmr") else "ecg"
     return [
         Trial(
@@ -179,26 +188,26 @@ def _sweep(scale: Scale, label: str) -> list[Trial]:
     ]
 
 
-def _start(scale: Scale, label: str) -> str:
+def _start(scale: StudyScale, label: str) -> str:
     """The name that a start is given: the pre-training's own, or the folder of its sweep."""
-    found = _sweep(scale, label)
-    return found[0].name if len(found) == 1 else found[0].system_folder
+    sweep = _sweep(scale, label)
+    return sweep[0].name if len(sweep) == 1 else sweep[0].system_folder
 
 
 def _grids(
-    scale: Scale, labels: Iterable[str], names: Iterable[str], takes: Iterable[float]
+    scale: StudyScale, labels: Iterable[str], names: Iterable[str], takes: Iterable[float]
 ) -> list[Trial]:
     """Every point for every system, task and share of the labels."""
-    made = []
+    points = []
     for label, name, take in itertools.product(labels, names, takes):
-        shared: dict[str, Any] = {"preset": scale.preset, "take": take}
+        fields: dict[str, Any] = {"preset": scale.preset, "take": take}
         if label == TREES:
-            shared |= {"method": TREES, "modality": "tabular", "batch": 0, "epochs": 1}
-            made += finetuning(scale.space, [name], {label: ()}, scale.trees, **shared)
+            fields |= {"method": TREES, "modality": "tabular", "batch": 0, "epochs": 1}
+            points += finetuning(scale.space, [name], {label: ()}, scale.trees, **fields)
             continue
         modality, start = FINETUNED[label]
         recipe, grid = _kind(scale, modality, name)
-        shared |= {
+        fields |= {
             "modality": modality,
             "network": scale.network,
             "batch": recipe.batch,
@@ -206,18 +215,17 @@ def _grids(
             "eval_every": recipe.eval_every,
         }
         starts = ((modality, _start(scale, start)),) if start else ()
-        made += finetuning(scale.space, [name], {label: starts}, grid, fixed=recipe.knobs, **shared)
-    return made
+        fields["fixed"] = recipe.knobs
+        points += finetuning(scale.space, [name], {label: starts}, grid, **fields)
+    return points
 
 
-def _kind(scale: Scale, modality: str, name: str) -> tuple[Recipe, Grid]:
+def _kind(scale: StudyScale, modality: str, name: str) -> tuple[Recipe, Grid]:
     binary = tasks.TASKS[name].kind == "binary"
     if modality == "cmr":
-        grid = (
-            scale.image_grid
-            if binary
-            else {k: v for k, v in scale.image_grid.items() if k != "label_smoothing"}
-        )
+        grid = dict(scale.image_grid)
+        if not binary:  # label smoothing has no meaning for numbers
+            grid.pop("label_smoothing", None)
         return scale.image, grid
     return (scale.disease, scale.grid) if binary else (scale.phenotype, scale.phenotype_grid)
 
@@ -229,7 +237,7 @@ def finetuning(
     grid: Grid,
     *,
     fixed: tuple[tuple[str, float], ...] = (),
-    **shared: Any,
+    **fields: Any,
 ) -> list[Trial]:
     """Every point of a grid for every task and system.
 
@@ -239,30 +247,33 @@ def finetuning(
         starts: label of a system -> what its encoder starts from; () is the supervised baseline.
         grid: values per knob; the words `batch` and `take` set the trial's fields.
         fixed: knobs that every point has.
-        shared: the other fields of every trial.
+        fields: the other fields of every trial.
     """
-    fields = ("batch", "take")
-    made = []
+    points = []
     for task, (label, start), values in itertools.product(
         tasks, starts.items(), itertools.product(*grid.values())
     ):
-        point = dict(zip(grid, values))
-        own = {name: point.pop(name) for name in fields if name in point}
-        given = {"method": "supervised", **shared, **own, "knobs": (*point.items(), *fixed)}
-        made.append(Trial(space=space, stage="grid", task=task, label=label, starts=start, **given))
-    return made
+        knobs = dict(zip(grid, values))
+        of_point: dict[str, Any] = {
+            name: knobs.pop(name) for name in ("batch", "take") if name in knobs
+        }
+        rest: dict[str, Any] = {"method": "supervised", **fields, **of_point}
+        rest["knobs"] = (*knobs.items(), *fixed)
+        point = Trial(space=space, stage="grid", task=task, label=label, starts=start, **rest)
+        points.append(point)
+    return points
 
 
-# -- which run of a sweep is meant ---------------------------------------------------------------------------------------
+# -- which run of a sweep is meant -----------------------------------------------------------------
 
 
-def resolved(listed: Sequence[Trial], runs: Path, *, again: bool = False) -> list[Trial]:
-    """The trials, each start that names a sweep of pre-trainings replaced by the run that was chosen of it.
+def resolved(trials: Sequence[Trial], runs: Path, *, again: bool = False) -> list[Trial]:
+    """The trials, each start that names a sweep of pre-trainings replaced by the run chosen of it.
 
     Which that is, `selection.chosen_pretraining` decides and writes down.
 
     Args:
-        listed: all trials of a search space, the pre-trainings too: they say what belongs to a sweep.
+        trials: all of a search space, the pre-trainings too: they say what belongs to a sweep.
         runs: where their rows are.
         again: whether a choice that finished runs contradict may be replaced.
 
@@ -270,28 +281,28 @@ def resolved(listed: Sequence[Trial], runs: Path, *, again: bool = False) -> lis
         InputError: a run of a sweep is missing, all of them diverged, or another choice stands.
     """
     sweeps: dict[str, list[str]] = {}
-    for trial in listed:
+    for trial in trials:
         if trial.stage == "pretrain":
             sweeps.setdefault(trial.system_folder, []).append(trial.name)
-    meant = {start for trial in listed for _, start in trial.starts} & sweeps.keys()
-    chosen = {
+    starts = {start for trial in trials for _, start in trial.starts} & sweeps.keys()
+    run_of = {
         sweep: selection.chosen_pretraining(sweep, sweeps[sweep], runs, again=again)
-        for sweep in sorted(meant)
+        for sweep in sorted(starts)
     }
     return [
-        replace(trial, starts=tuple((part, chosen.get(name, name)) for part, name in trial.starts))
-        for trial in listed
+        replace(trial, starts=tuple((part, run_of.get(name, name)) for part, name in trial.starts))
+        for trial in trials
     ]
 
 
-# -- the three scales ----------------------------------------------------------------------------------------------------
+# -- the three scales ------------------------------------------------------------------------------
 
 
-FULL = Scale(
+FULL = StudyScale(
     space="full",
     pretraining={
-        # Section IV-C.2 and IV-D.1. Batch and epochs of the rivals, and all of the image encoder's SimCLR, are those of the
-        # authors' runs, where the text is silent.
+        # Section IV-C.2 and IV-D.1. Batch and epochs of the rivals, and all of the image encoder's
+        # SimCLR, are those of the authors' runs, where the text is silent.
         "mae": Recipe(batch=128, epochs=400, rates=(1e-5,), knobs=(("weight_decay", 0.15),)),
         "simclr": Recipe(batch=256, epochs=300, rates=(3e-3,)),
         "clocs": Recipe(batch=768, epochs=300, rates=(3e-4,)),
@@ -306,8 +317,9 @@ FULL = Scale(
     image=Recipe(batch=32, epochs=400),
 )
 
-# Small networks learn at rates a hundred times the paper's; BYOL's copy follows faster in a run this short.
-TOY = Scale(
+# Small networks learn at rates a hundred times the paper's; BYOL's copy follows faster in a run
+# this short.
+TOY = StudyScale(
     space="toy",
     network=Network(
         crop=2500,
@@ -345,10 +357,10 @@ TOY = Scale(
     trees={"rounds": (50,), "max_depth": (3, 6), "lr": (0.1,), "subsample": (0.5, 1.0)},
 )
 
-# Hours on two cores: 5,000 synthetic subjects, a network a fiftieth of the paper's. MAE and its rivals train for epochs in
-# the paper's ratio, 400 to 300. MMCL's rate is the best of those tried for 15 epochs (search_spaces/small.py), as a sweep
-# over 60 would double the cost of the whole.
-SMALL = Scale(
+# Hours on two cores: 5,000 synthetic subjects, a network a fiftieth of the paper's. MAE and its
+# rivals train for epochs in the paper's ratio, 400 to 300. MMCL's rate is the best of those tried
+# for 15 epochs (search_spaces/small.py), as a sweep over 60 would double the cost of the whole.
+SMALL = StudyScale(
     space="small",
     network=Network(
         crop=2500,

@@ -1,8 +1,11 @@
-"""Grids and seeds: the only door of Ray Tune and Optuna. Optuna says which points, Tune says when and where.
+"""Grids and seeds: the only door of Ray Tune and Optuna.
 
-One Tune trial is a *pack*, a list of our trials that `fit` trains together, so that a grid of 648 points is a few dozen
-Tune trials. Rows on disk are the only memory: a run enumerates anew what is not finished, and tells Optuna the rest.
-Tune's own restore is not used. This file does not know how a pack is trained.
+Optuna says which points, Tune says when and where.
+
+One Tune trial is a *pack*, a list of our trials that `fit` trains together, so that a grid of 648
+points is a few dozen Tune trials. Rows on disk are the only memory: a run enumerates anew what is
+not finished, and tells Optuna the rest. Tune's own restore is not used. This file does not know how
+a pack is trained.
 """
 
 import logging
@@ -26,21 +29,27 @@ from ray import tune
 from ray.tune.search import Searcher
 
 from ecgcmr import plugins, store, tasks
-from ecgcmr import trial as trials_
 from ecgcmr.cohort import dataset, presence
 from ecgcmr.data import examples, sampler
 from ecgcmr.errors import InputError
 from ecgcmr.evaluation import selection
 from ecgcmr.runs import is_finished
 from ecgcmr.search import spaces
-from ecgcmr.training import finetune, partition
-from ecgcmr.training import trees as tabular
-from ecgcmr.trial import Trial
+from ecgcmr.training import finetune, partition, trees
+from ecgcmr.trial import Trial, recipe
 
 log = logging.getLogger(__name__)
 
-CPU_PACKS = 4  # at once on a node without GPU: single threads beside each other beat threads within one small pack
+# At once on a node without GPU: single threads beside each other beat threads in one small pack.
+CPU_PACKS = 4
 TUNE = ".tune"  # under runs: what Tune keeps while it runs, and the tracebacks of failed packs
+TUNE_ENVIRONMENT = {
+    # CSV, JSON and TensorBoard files that nobody reads.
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # else Ctrl-C ends `fit` as if all were done
+    "RAY_AIR_NEW_OUTPUT": "0",  # the new one prints a table even when told to be silent
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+}
 
 
 @dataclass(frozen=True)
@@ -52,7 +61,7 @@ class Bill:
         trials: how many; packs: how many processes of work they make (a pre-training is its own).
         steps: optimiser steps of all packs, if none stops early.
         subjects: subject-passes forward and backward of all trials together.
-        judged: subject-passes forward only, of all validations and the final tests.
+        evaluations: subject-passes forward only, of all validations and the final tests.
     """
 
     stage: str
@@ -61,27 +70,35 @@ class Bill:
     packs: int
     steps: int
     subjects: int
-    judged: int
+    evaluations: int
 
 
 def plan(trials: Iterable[Trial], cohort: dataset.Cohort, at_once: int = 1) -> list[Bill]:
-    """What the trials amount to on a cohort, before anything starts: one bill per stage and task."""
+    """What the trials amount to on a cohort, before anything starts:
+    one bill per stage and task.
+    """
     bills = []
     groups: dict[tuple[str, str], list[Trial]] = defaultdict(list)
     for trial in trials:
         groups[trial.stage, trial.task].append(trial)
     for (stage, task), members in groups.items():
-        cut = (
-            [[trial] for trial in members]
-            if stage == "pretrain"
-            else partition.packs(members, at_once=at_once)
+        packs = [[trial] for trial in members]
+        if stage != "pretrain":
+            packs = partition.packs(members, at_once=at_once)
+        steps = [pack[0].epochs * _steps_per_epoch(pack[0], cohort) for pack in packs]
+        subjects = [
+            len(pack) * _rows_per_step(pack[0], cohort) * n for pack, n in zip(packs, steps)
+        ]
+        bill = Bill(
+            stage=stage,
+            task=task,
+            trials=len(members),
+            packs=len(packs),
+            steps=sum(steps),
+            subjects=sum(subjects),
+            evaluations=_evaluations(members, cohort),
         )
-        steps = [pack[0].epochs * _steps_per_epoch(pack[0], cohort) for pack in cut]
-        subjects = sum(
-            len(pack) * _rows_per_step(pack[0], cohort) * n for pack, n in zip(cut, steps)
-        )
-        judged = _judged(members, cohort)
-        bills.append(Bill(stage, task, len(members), len(cut), sum(steps), subjects, judged))
+        bills.append(bill)
     return bills
 
 
@@ -96,15 +113,15 @@ def _rows_per_step(trial: Trial, cohort: dataset.Cohort) -> int:
     return trial.batch or len(examples.training_rows(cohort, trial).index)
 
 
-def _judged(members: list[Trial], cohort: dataset.Cohort) -> int:
-    """Rows answered without learning: in every validation, then by the kept weights, of a final trial on test too."""
+def _evaluations(members: list[Trial], cohort: dataset.Cohort) -> int:
+    """Rows answered without learning: in every validation, then by the kept weights,
+    of a final trial on test too.
+    """
     first = members[0]
     if first.stage == "pretrain":
         return sum(_validations(trial) * _paired(trial, cohort, "val") for trial in members)
-    task, splits = (
-        tasks.of(first.task, (first.task,)),
-        ("val", "test") if first.stage == "final" else ("val",),
-    )
+    task = tasks.of(first.task, (first.task,))
+    splits = ("val", "test") if first.stage == "final" else ("val",)
     n = {
         modality: {
             split: len(examples.answerable(cohort, task, modality, split)) for split in splits
@@ -126,11 +143,13 @@ def _paired(trial: Trial, cohort: dataset.Cohort, split: str) -> int:
     return int(presence.has(cohort.rows(split), *trial.task.split("+")).sum())
 
 
-# -- Optuna ------------------------------------------------------------------------------------------------------------
+# -- Optuna ----------------------------------------------------------------------------------------
 
 
-class Study:
-    """One Optuna study over the enumerated points of one question; each point is asked and told once.
+class QuestionStudy:
+    """One Optuna study over the enumerated points of one question.
+
+    Each point is asked and told once.
 
     Args:
         points: the trials, by their place in the whole list.
@@ -139,46 +158,51 @@ class Study:
     """
 
     def __init__(self, points: Mapping[int, Trial], seed: int, budget: int | None) -> None:
-        recipes = {i: trials_.recipe(trial, "") for i, trial in points.items()}
-        names = sorted({name for recipe in recipes.values() for name in recipe})
+        recipes = {i: recipe(trial, "") for i, trial in points.items()}
+        names = sorted({name for fields in recipes.values() for name in fields})
         values = {
-            i: {name: _scalar(recipe.get(name)) for name in names} for i, recipe in recipes.items()
+            i: {name: _scalar(fields.get(name)) for name in names} for i, fields in recipes.items()
         }
         choices = {
             name: list(dict.fromkeys(row[name] for row in values.values())) for name in names
         }
-        varied = [name for name in names if len(choices[name]) > 1] or ["seed"]
+        dimensions = [name for name in names if len(choices[name]) > 1] or ["seed"]
         self.space: dict[str, BaseDistribution] = {
-            name: CategoricalDistribution(choices[name]) for name in varied
+            name: CategoricalDistribution(choices[name]) for name in dimensions
         }
-        self.params = {i: {name: row[name] for name in varied} for i, row in values.items()}
+        self.params = {i: {name: row[name] for name in dimensions} for i, row in values.items()}
         self.open = dict.fromkeys(points)  # an ordered set: not finished, not asked
-        self.left = len(points) if budget is None else min(budget, len(points))  # to be asked
-        # Equally near points are taken in a random, fixed order: the first in the list would favour the lowest values.
+        # Points to be asked yet.
+        self.remaining = len(points) if budget is None else min(budget, len(points))
+        # Equally near points are taken in a random, fixed order: the first in the list would favour
+        # the lowest values.
         order = np.random.default_rng(seed).permutation(len(points))
         self.rank = dict(zip(points, order.tolist()))
-        self.asked: dict[int, optuna.trial.Trial] = {}
+        self.proposals: dict[int, optuna.trial.Trial] = {}
         sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=True)
         self.study = optuna.create_study(direction="maximize", sampler=sampler)
 
-    def finished(self, point: int, value: float) -> None:
+    def add_finished(self, point: int, value: float) -> None:
         """Tell a point that was run before."""
-        given: dict[str, Any] = {"params": self.params[point], "distributions": self.space}
+        fields: dict[str, Any] = {"params": self.params[point], "distributions": self.space}
         if np.isfinite(value):
-            self.study.add_trial(optuna.trial.create_trial(value=value, **given))
+            self.study.add_trial(optuna.trial.create_trial(value=value, **fields))
         else:
-            self.study.add_trial(optuna.trial.create_trial(state=TrialState.FAIL, **given))
+            self.study.add_trial(optuna.trial.create_trial(state=TrialState.FAIL, **fields))
         self._take(point)
 
     def ask(self, point: int) -> None:
         """Ask this very point."""
         self.study.enqueue_trial(self.params[point])
-        self.asked[point] = self.study.ask(self.space)
+        self.proposals[point] = self.study.ask(self.space)
         self._take(point)
 
-    def propose(self, allowed: Iterable[int]) -> int | None:
-        """Ask the open point of `allowed` that is nearest to Optuna's own proposal; `None` when there is none left."""
-        candidates = [point for point in allowed if point in self.open] if self.left else []
+    def propose(self, points: Iterable[int]) -> int | None:
+        """Ask the open point of `points` that is nearest to Optuna's own proposal.
+
+        `None` when there is none left.
+        """
+        candidates = [point for point in points if point in self.open] if self.remaining else []
         if not candidates:
             return None
         proposal = self.study.ask(self.space)
@@ -187,20 +211,20 @@ class Study:
             self.study.tell(proposal, state=TrialState.FAIL)
             self.ask(point)
         else:
-            self.asked[point] = proposal
+            self.proposals[point] = proposal
             self._take(point)
         return point
 
     def tell(self, point: int, value: float | None) -> None:
         """Tell the value of a point that was asked; `None` or not finite: it has none."""
         if value is not None and np.isfinite(value):
-            self.study.tell(self.asked[point], value)
+            self.study.tell(self.proposals[point], value)
         else:
-            self.study.tell(self.asked[point], state=TrialState.FAIL)
+            self.study.tell(self.proposals[point], state=TrialState.FAIL)
 
     def _take(self, point: int) -> None:
         del self.open[point]
-        self.left = max(0, self.left - 1)
+        self.remaining = max(0, self.remaining - 1)
 
     def _distance(self, point: int, params: Mapping[str, Any]) -> int:
         return sum(params[name] != value for name, value in self.params[point].items())
@@ -211,12 +235,13 @@ def _scalar(value: Any) -> Any:
 
 
 class Packed(Searcher):
-    """Gives every Tune trial a pack: asks the studies for its members, and tells them what rows say afterwards.
+    """Gives every Tune trial a pack: asks the studies for its members,
+    and tells them what rows say afterwards.
 
     Args:
         trials: all trials, finished or not.
         runs: where rows are.
-        finished: names of those that are finished.
+        finished_names: of those that are finished.
         limit: members of a pack at most; by default what `memory` holds.
         seed: of the samplers.
         budget: points per study; `None` runs all of them.
@@ -229,7 +254,7 @@ class Packed(Searcher):
         trials: Sequence[Trial],
         runs: Path,
         *,
-        finished: set[str],
+        finished_names: set[str],
         limit: int | None = None,
         seed: int = 0,
         budget: int | None = None,
@@ -243,26 +268,22 @@ class Packed(Searcher):
         points: dict[Any, dict[int, Trial]] = defaultdict(dict)
         for i, trial in enumerate(trials):
             points[selection.question(trial)][i] = trial
-        self.studies = {key: Study(group, seed, budget) for key, group in points.items()}
+        self.studies = {key: QuestionStudy(group, seed, budget) for key, group in points.items()}
         for i, trial in enumerate(trials):
-            if trial.name in finished:
-                self._study(i).finished(i, selection.value(runs, trial))
-        self.enumerated = budget is None
-        todo = [trial for trial in trials if trial.name not in finished]
-        self.queue = (
-            [
-                [self.place[t.name] for t in pack]
-                for pack in partition.packs(todo, self.limit, at_once)
-            ]
-            if budget is None
-            else []
-        )
+            if trial.name in finished_names:
+                self._study(i).add_finished(i, selection.value(runs, trial))
+        self.runs_whole_grid = budget is None
+        self.queue: list[list[int]] = []
+        if self.runs_whole_grid:
+            todo = [trial for trial in trials if trial.name not in finished_names]
+            packs = partition.packs(todo, self.limit, at_once)
+            self.queue = [[self.place[trial.name] for trial in pack] for pack in packs]
         self.packs: dict[str, list[int]] = {}  # members by Tune's name of the pack
         self.count = 0
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str:  # type: ignore[override]
         """The next pack, or Tune's word for the end."""
-        members = self._enumerated() if self.enumerated else self._proposed()
+        members = self._next_in_queue() if self.runs_whole_grid else self._proposal()
         if not members:
             return Searcher.FINISHED
         self.packs[trial_id] = members
@@ -272,14 +293,14 @@ class Packed(Searcher):
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Tell the studies what the members' rows say, which the worker has read; a member without rows has failed."""
+        """Tell the studies what the members' rows say, which the worker has read.
+
+        A member without rows has failed.
+        """
         points = self.packs.pop(trial_id, [])
-        read = (result or {}).get("values")  # absent where the pack failed, or its worker died
-        values = (
-            read
-            if read is not None
-            else [selection.value(self.runs, self.trials[point]) for point in points]
-        )
+        values = (result or {}).get("values")  # absent where the pack failed, or its worker died
+        if values is None:
+            values = [selection.value(self.runs, self.trials[point]) for point in points]
         for point, value in zip(points, values):
             self._study(point).tell(point, value)
 
@@ -289,44 +310,49 @@ class Packed(Searcher):
     def restore(self, checkpoint_path: str) -> None:
         """Nothing, as nothing was saved."""
 
-    def _study(self, point: int) -> Study:
+    def _study(self, point: int) -> QuestionStudy:
         return self.studies[selection.question(self.trials[point])]
 
-    def _enumerated(self) -> list[int]:
+    def _next_in_queue(self) -> list[int]:
         members = self.queue.pop(0) if self.queue else []
         for point in members:
             self._study(point).ask(point)
         return members
 
-    def _proposed(self) -> list[int]:
-        """A pack by TPE: the first proposal settles what the pack shares, the studies then take turns within that."""
+    def _proposal(self) -> list[int]:
+        """A pack by TPE: the first proposal settles what the pack shares.
+
+        The studies then take turns within that.
+        """
         members: list[int] = []
-        allowed: dict[Any, list[int]] = {key: list(each.open) for key, each in self.studies.items()}
+        candidates: dict[Any, list[int]] = {
+            key: list(study.open) for key, study in self.studies.items()
+        }
         size = 1
         while len(members) < size:
             before = len(members)
-            for key, each in self.studies.items():
-                point = each.propose(allowed[key]) if len(members) < size else None
+            for key, study in self.studies.items():
+                point = study.propose(candidates[key]) if len(members) < size else None
                 if point is None:
                     continue
                 members.append(point)
                 if len(members) == 1:
-                    first = self.trials[point]
-                    size = self.limit(first)
-                    allowed = {
-                        k: [
-                            i
-                            for i in v
-                            if finetune.shared(self.trials[i]) == finetune.shared(first)
-                        ]
-                        for k, v in allowed.items()
+                    size = self.limit(self.trials[point])
+                    candidates = {
+                        question: self._fitting(point, points)
+                        for question, points in candidates.items()
                     }
             if len(members) == before:
                 break
         return members
 
+    def _fitting(self, first: int, points: list[int]) -> list[int]:
+        """Those of the points that may share a pack with the first."""
+        key = finetune.pack_key(self.trials[first])
+        return [point for point in points if finetune.pack_key(self.trials[point]) == key]
 
-# -- Ray Tune ----------------------------------------------------------------------------------------------------------
+
+# -- Ray Tune --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -335,20 +361,20 @@ class CheckedTrials:
 
     Attributes:
         trials: all of them.
-        finished: names of those that need not run.
+        finished_names: of those that need not run.
         cohort: they run on it.
         runs: the folder of runs, absolute.
     """
 
     trials: list[Trial]
-    finished: set[str]
+    finished_names: set[str]
     cohort: dataset.Cohort
     runs: Path
 
     @property
     def todo(self) -> list[Trial]:
         """Those that are not finished."""
-        return [trial for trial in self.trials if trial.name not in self.finished]
+        return [trial for trial in self.trials if trial.name not in self.finished_names]
 
 
 def check(trials: Sequence[Trial], cohort_path: Path, runs: Path) -> CheckedTrials:
@@ -362,12 +388,13 @@ def check(trials: Sequence[Trial], cohort_path: Path, runs: Path) -> CheckedTria
     Raises:
         InputError: see `spaces.check`; or a folder was made by another recipe.
     """
+    plugins.carried()  # refuses what no worker could know
     runs, cohort = Path(runs).absolute(), dataset.open(Path(cohort_path).absolute())
-    supervised = [trial for trial in trials if trial.stage != "pretrain"]
-    finished = {t.name for t in supervised if is_finished(runs, t, cohort.fingerprint)}
-    checked = CheckedTrials(supervised, finished, cohort, runs)
-    spaces.check(checked.todo, cohort, runs)
-    return checked
+    finetunings = [trial for trial in trials if trial.stage != "pretrain"]
+    finished_names = {t.name for t in finetunings if is_finished(runs, t, cohort.fingerprint)}
+    checked_trials = CheckedTrials(finetunings, finished_names, cohort, runs)
+    spaces.check(checked_trials.todo, cohort, runs)
+    return checked_trials
 
 
 def run(trials: Sequence[Trial], cohort_path: Path, runs: Path, **options: Any) -> int:
@@ -376,7 +403,7 @@ def run(trials: Sequence[Trial], cohort_path: Path, runs: Path, **options: Any) 
 
 
 def run_checked(
-    checked: CheckedTrials,
+    trials: CheckedTrials,
     *,
     budget: int | None = None,
     seed: int = 0,
@@ -389,11 +416,11 @@ def run_checked(
     """Run what is not finished, in packs, and return how many that were. Ray must be running.
 
     Args:
-        checked: of `check`.
+        trials: of `check`.
         budget: points per system and task, proposed by TPE; `None` is every point.
         seed: of Optuna's sampler.
-        concurrency: packs at once; by default one per GPU; without GPUs CPU_PACKS per node, or its cores. More than there
-            are GPUs share them, and each other's memory.
+        concurrency: packs at once; by default one per GPU; without GPUs CPU_PACKS per node, or its
+            cores. More than there are GPUs share them, and each other's memory.
         limit: members of a pack at most; by default what the memory that a pack gets holds.
         device: as for `finetune.fit`.
         precision: as for `finetune.fit`.
@@ -403,48 +430,57 @@ def run_checked(
         InputError: bad input that a worker meets.
         RuntimeError: packs failed; the others have finished first.
     """
-    todo, runs = checked.todo, checked.runs
+    todo, runs = trials.todo, trials.runs
     if not todo:
         return 0
     _forget_stopped(todo, runs)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     # A grid of trees leaves the GPUs to others.
-    trees = all(trial.method == tabular.METHOD for trial in todo)
-    resources, at_once = _resources(concurrency, "cpu" if trees else device)
+    all_trees = all(trial.method == trees.METHOD for trial in todo)
+    resources, at_once = _resources(concurrency, "cpu" if all_trees else device)
     searcher = Packed(
-        checked.trials,
+        trials.trials,
         runs,
-        finished=checked.finished,
+        finished_names=trials.finished_names,
         seed=seed,
         budget=budget,
         limit=limit,
         at_once=at_once,
         memory=_memory(resources.get("gpu", 0)),
     )
-    if not any(study.left for study in searcher.studies.values()):
+    if not any(study.remaining for study in searcher.studies.values()):
         return 0
-    work = partial(
+    work = _worker(trials, device, precision, train)
+    failures = _tune(work, searcher, resources, at_once, runs)
+    count = sum(is_finished(runs, trial, trials.cohort.fingerprint) for trial in todo)
+    if failures:
+        _raise(failures, searcher.count, runs)
+    # Of packs that were cut otherwise before a kill.
+    shutil.rmtree(runs / finetune.CHECKPOINTS, ignore_errors=True)
+    return count
+
+
+def _worker(
+    trials: CheckedTrials, device: str | None, precision: str, train: Callable[..., object]
+) -> Callable[[dict[str, Any]], None]:
+    """What Tune runs for every pack."""
+    return partial(
         _work,
         # Tune unpickles what it runs several times per pack: the list must not be part of it.
-        listed=ray.put(checked.trials),
-        cohort_path=checked.cohort.path,
-        runs=runs,
+        trials_ref=ray.put(trials.trials),
+        cohort_path=trials.cohort.path,
+        runs=trials.runs,
         device=device,
         precision=precision,
         train=train,
         named=plugins.carried(),
     )
-    failures = _tune(work, searcher, resources, at_once, runs)
-    ran = sum(is_finished(runs, trial, checked.cohort.fingerprint) for trial in todo)
-    if failures:
-        _raise(failures, searcher.count, runs)
-    # Of packs that were cut otherwise before a kill.
-    shutil.rmtree(runs / finetune.CHECKPOINTS, ignore_errors=True)
-    return ran
 
 
 def _forget_stopped(trials: Iterable[Trial], runs: Path) -> None:
-    """Remove what a killed run has left: progress records, folders half-written aside, Tune's own."""
+    """Remove what a killed run has left: progress records,
+    folders half-written aside, Tune's own.
+    """
     shutil.rmtree(runs / TUNE, ignore_errors=True)
     for folder in {store.folder(runs, t.task_folder) for t in trials}:
         for path in folder.glob("pack-*"):
@@ -487,12 +523,7 @@ def _tune(
     work: Any, searcher: Packed, resources: dict[str, float], at_once: int, runs: Path
 ) -> list[dict[str, Any]]:
     """Let Tune run every pack of the searcher; what failed, as one record per pack."""
-    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = (
-        "1"  # CSV, JSON and TensorBoard files that nobody reads
-    )
-    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # else Ctrl-C ends `fit` as if all were done
-    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the new one prints a table even when told to be silent
-    os.environ["TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S"] = "0"
+    os.environ.update(TUNE_ENVIRONMENT)
     tuner = tune.Tuner(
         tune.with_resources(work, resources),
         tune_config=tune.TuneConfig(
@@ -508,38 +539,34 @@ def _tune(
             name=f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}",
             storage_path=str(runs / TUNE),
             verbose=0,
-            failure_config=tune.FailureConfig(
-                max_failures=1
-            ),  # a node may go; what is finished is not run again
+            # A node may go; what is finished is not run again.
+            failure_config=tune.FailureConfig(max_failures=1),
         ),
     )
     results = tuner.fit()
-    failures = [
-        r.metrics
-        for r in (results[i] for i in range(len(results)))
-        if r.metrics and r.metrics.get("error")
-    ]
+    reports = [results[i].metrics for i in range(len(results))]
+    failures = [report for report in reports if report and report.get("error")]
     failures += [{"error": spaces.one_line(error), "refused": False} for error in results.errors]
     if not failures or sum(record["refused"] for record in failures) == len(results):
-        shutil.rmtree(
-            runs / TUNE, ignore_errors=True
-        )  # rows say all that it says, or one line of refusal does
+        # Rows say all that it says, or one line of refusal does.
+        shutil.rmtree(runs / TUNE, ignore_errors=True)
     return failures
 
 
 def _raise(failures: list[dict[str, Any]], count: int, runs: Path) -> None:
-    refused = next((record for record in failures if record["refused"]), None)
-    if refused:
-        raise InputError(refused["error"])
+    refusal = next((record for record in failures if record["refused"]), None)
+    if refusal:
+        raise InputError(refusal["error"])
     raise RuntimeError(
-        f"{len(failures)} of {count} packs failed, the others have finished: {failures[0]['error']}; see {runs / TUNE}"
+        f"{len(failures)} of {count} packs failed, the others have finished: "
+        f"{failures[0]['error']}; see {runs / TUNE}"
     )
 
 
 def _work(
     config: dict[str, Any],
     *,
-    listed: Any,
+    trials_ref: Any,
     cohort_path: Path,
     runs: Path,
     device: str | None,
@@ -547,7 +574,10 @@ def _work(
     train: Callable[..., object],
     named: Sequence[str],
 ) -> None:
-    """One Tune trial: fit a pack, and report once. Never raises, so that the process lives on for the next pack."""
+    """One Tune trial: fit a pack, and report once.
+
+    Never raises, so that the process lives on for the next pack.
+    """
     report: dict[str, Any] = {
         "pack": config["pack"],
         "error": "",
@@ -556,11 +586,12 @@ def _work(
     }
     try:
         plugins.load(named)
-        cohort, given = _cohort(cohort_path), [_trials(listed)[i] for i in config["members"]]
-        members = [trial for trial in given if not is_finished(runs, trial, cohort.fingerprint)]
-        place = members[0].task_folder if members else ""
-        train(members, cohort, runs, device, precision, f"{place}/pack-{config['pack']}")
-        report["values"] = [selection.value(runs, trial) for trial in given]
+        cohort, trials = _cohort(cohort_path), _trials(trials_ref)
+        members = [trials[i] for i in config["members"]]
+        todo = [trial for trial in members if not is_finished(runs, trial, cohort.fingerprint)]
+        place = todo[0].task_folder if todo else ""
+        train(todo, cohort, runs, device, precision, f"{place}/pack-{config['pack']}")
+        report["values"] = [selection.value(runs, trial) for trial in members]
         report["best"] = max(report["values"], default=float("nan"))
     except Exception as error:
         (runs / TUNE).mkdir(parents=True, exist_ok=True)
@@ -572,12 +603,11 @@ def _work(
 
 
 @lru_cache(maxsize=1)
-def _trials(listed: Any) -> list[Trial]:
-    return ray.get(listed)
+def _trials(trials_ref: Any) -> list[Trial]:
+    return ray.get(trials_ref)
 
 
 @lru_cache(maxsize=1)
 def _cohort(path: Path) -> dataset.Cohort:
-    return dataset.open(
-        path
-    )  # once per process: the next pack of this worker finds its signals on the device
+    # Once per process: the next pack of this worker finds its signals on the device.
+    return dataset.open(path)

@@ -1,5 +1,4 @@
-"""What a signal is, in one entry each: its form in a shard, how a recording comes to it, and what
-reads it.
+"""What a signal is, in one entry each: its stored form, the way there, and what reads it.
 
 The registry itself knows neither PyTorch nor SciPy, since the tasks of Ray Data that only read
 shards import it: what an entry of the package does lies in a module of its own, which `later`
@@ -116,8 +115,7 @@ def _work(module: str) -> dict[str, Any]:
     return {field: later(module, name) for field, name in names.items()}
 
 
-# Every cohort has columns for the first two (format 1), whoever has them; of any other signal only
-# one that was built of it.
+# Every cohort has columns for the first two (format 1); of any other only one built of it.
 SIGNALS: dict[str, Signal] = {
     "ecg": Signal(
         name="ecg",

@@ -1,9 +1,12 @@
-"""Asynchronous successive halving: at a rung, a grid's trial trains on only if it is among the best that reached it.
+"""Asynchronous successive halving: at a rung, a grid's trial trains on only if it is among
+the best that reached it.
 
-The paper runs its whole grid and so does this platform by default; a trial that ran under this rule says so in its name.
-Rungs are files that any process appends to, so packs and nodes share them. Nothing is promoted later: who ends, ends.
+The paper runs its whole grid and so does this platform by default; a trial that ran under this rule
+says so in its name. Rungs are files that any process appends to, so packs and nodes share them.
+Nothing is promoted later: who ends, ends.
 
-Source: Li et al., A System for Massively Parallel Hyperparameter Tuning, MLSys 2020, in its stopping form.
+Source: Li et al., A System for Massively Parallel Hyperparameter Tuning, MLSys 2020, in its
+stopping form.
 """
 
 import json
@@ -33,29 +36,32 @@ class Rungs:
     epochs: tuple[int, ...]
 
     def reached(self, before: int, now: int) -> int | None:
-        """The last rung between two numbers of finished epochs, the first exclusive; None if there is none."""
+        """The last rung between two numbers of finished epochs, the first exclusive.
+
+        None if there is none.
+        """
         return max((rung for rung in self.epochs if before < rung <= now), default=None)
 
     def survivors(self, rung: int, values: Mapping[str, float]) -> set[str]:
         """Report the best values so far of trials at a rung, by name; who of them goes on.
 
-        A trial goes on if it is among the best ⌈n / keep⌉ of the n that have reported there, equal values included.
+        A trial goes on if it is among the best ⌈n / keep⌉ of the n that have reported there, equal
+        values included.
         """
         path = self.folder / f"{rung}.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
         lines = "".join(f"{json.dumps([name, value])}\n" for name, value in values.items())
         file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
         try:
-            os.write(
-                file, lines.encode()
-            )  # one write: lines of other processes come before or after
+            # One write: lines of other processes come before or after.
+            os.write(file, lines.encode())
         finally:
             os.close(file)
-        reported = dict(
-            json.loads(line) for line in path.read_text().splitlines()
-        )  # of a resumed trial the last counts
-        last = sorted(reported.values(), reverse=True)[-(-len(reported) // self.keep) - 1]
-        return {name for name in values if reported[name] >= last}
+        # Of a resumed trial the last line counts.
+        value_of = dict(json.loads(line) for line in path.read_text().splitlines())
+        count = -(-len(value_of) // self.keep)
+        least = sorted(value_of.values(), reverse=True)[count - 1]
+        return {name for name in values if value_of[name] >= least}
 
 
 def of(trial: Trial, runs: Path, cohort_fingerprint: str) -> Rungs | None:
@@ -70,6 +76,5 @@ def of(trial: Trial, runs: Path, cohort_fingerprint: str) -> Rungs | None:
         f"take={trial.take:g},{trial.preset},seed={trial.seed}",
     )
     folder = runs / FOLDER / cohort_fingerprint / question
-    return Rungs(
-        folder, trial.halving, tuple(sorted(step for step in steps if step < trial.epochs))
-    )
+    epochs = tuple(sorted(step for step in steps if step < trial.epochs))
+    return Rungs(folder, trial.halving, epochs)

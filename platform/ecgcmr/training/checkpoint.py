@@ -1,4 +1,5 @@
-"""A file from which a run goes on: written whole or not at all, and only read by the run that wrote it.
+"""A file from which a run goes on: written whole or not at all,
+and only read by the run that wrote it.
 
 It does not know what is in it, beside the recipe that says whose it is.
 """
@@ -13,7 +14,8 @@ from ecgcmr.cohort import shards
 from ecgcmr.errors import InputError, differing
 
 EVERY_S = 60.0  # between two checkpoints, at most
-SAVE_SHARE = 0.05  # of the time that checkpoints after a validation may cost; each is written only if it costs less
+# Of the time that checkpoints after a validation may cost; each is written only if it costs less.
+SAVE_SHARE = 0.05
 
 
 def write(path: Path, recipe: dict[str, Any], parts: dict[str, Any]) -> None:

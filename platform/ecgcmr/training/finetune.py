@@ -1,8 +1,10 @@
-"""The pack engine: trains supervised trials together, as one program over stacked weights, and judges them.
+"""The pack engine: trains supervised trials together, as one program over stacked weights,
+and judges them.
 
-A pack is what may share a program: everything that fixes a shape or the data is equal (`SHARED`), while start, seed and
-knobs differ. Each member ends as it would have alone; one that diverges or stops early leaves the pack, so that no step is
-spent on it. How a pack computes is in `pack`. This file knows nothing of Ray, and does not choose what to run.
+A pack is what may share a program: everything that fixes a shape or the data is equal (`SHARED`),
+while start, seed and knobs differ. Each member ends as it would have alone; one that diverges or
+stops early leaves the pack, so that no step is spent on it. A pack itself is in `pack`. This
+file knows nothing of Ray, and does not choose what to run.
 """
 
 import contextlib
@@ -23,19 +25,25 @@ import torch
 from torch import Tensor
 
 from ecgcmr import methods, presets, store, tasks
-from ecgcmr import trial as trials_
 from ecgcmr.data import examples, sampler
 from ecgcmr.data.examples import Cohort, Scale, Split
 from ecgcmr.errors import InputError, unknown
 from ecgcmr.runs import check_prepared_alike, read_run
 from ecgcmr.runtime import hardware
 from ecgcmr.tasks import Task
-from ecgcmr.training import asha, checkpoint, trees
-from ecgcmr.training import pack as packs
+from ecgcmr.training import asha, checkpoint, pack_judge, pack_step, trees
 from ecgcmr.training.asha import Rungs
 from ecgcmr.training.checkpoint import EVERY_S, SAVE_SHARE
-from ecgcmr.training.pack import Pack
-from ecgcmr.trial import Trial
+from ecgcmr.training.pack import (
+    Pack,
+    assemble,
+    at_best,
+    compact,
+    keep_best,
+    restore,
+    state_of,
+)
+from ecgcmr.trial import Trial, recipe
 
 log = logging.getLogger(__name__)
 
@@ -46,10 +54,10 @@ CHECKPOINTS = ".packs"  # below runs
 LEAVE = 8  # a pack is made smaller once one in so many of its members has ended
 
 
-# -- which trials ------------------------------------------------------------------------------------------------------
+# -- which trials ----------------------------------------------------------------------------------
 
 
-def shared(trial: Trial) -> tuple[Any, ...]:
+def pack_key(trial: Trial) -> tuple[Any, ...]:
     """What the members of a pack have in common."""
     return tuple(getattr(trial, name) for name in SHARED)
 
@@ -66,7 +74,8 @@ def check(trials: Sequence[Trial]) -> None:
             continue
         if trial.method != "supervised":
             raise InputError(
-                f"method '{trial.method}' of '{trial.name}': fit trains 'supervised' and '{trees.METHOD}'; pre-train it"
+                f"method '{trial.method}' of '{trial.name}': fit trains 'supervised' and "
+                f"'{trees.METHOD}'; pre-train it"
             )
         modalities = methods.Supervised.modalities
         if trial.modality not in modalities:
@@ -75,22 +84,22 @@ def check(trials: Sequence[Trial]) -> None:
             raise InputError(
                 f"start of '{trial.name}': part '{alien[0]}' is not its modality '{trial.modality}'"
             )
-        known = methods.Supervised.defaults(presets.preset(trial.preset), trial.modality)
+        knobs = methods.Supervised.defaults(presets.preset(trial.preset), trial.modality)
         for name, _ in trial.knobs:
-            if name not in known:
-                raise unknown(f"knob of '{trial.name}'", name, known)
+            if name not in knobs:
+                raise unknown(f"knob of '{trial.name}'", name, knobs)
 
 
 def check_pack(trials: Sequence[Trial]) -> None:
     """Refuse a mixed pack, with the field named."""
     for name in SHARED:
-        found = {getattr(trial, name): None for trial in trials}
-        if len(found) > 1:
-            listed = ", ".join(str(value) for value in found)
-            raise InputError(f"a pack needs trials of one shape; they differ in {name}: {listed}")
+        values = dict.fromkeys(getattr(trial, name) for trial in trials)
+        if len(values) > 1:
+            text = ", ".join(str(value) for value in values)
+            raise InputError(f"a pack needs trials of one shape; they differ in {name}: {text}")
 
 
-# -- training ----------------------------------------------------------------------------------------------------------
+# -- training --------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -101,7 +110,8 @@ class Watch:
         best: the best validation metric, −∞ before the first.
         epoch: when that was, from 0; −1 before the first.
         good: the last epoch that came within `max_delta` of the best.
-        status: "" while it trains, then "finished", "early-stopped", "halted" (at a rung) or "diverged".
+        status: "" while it trains, then "finished", "early-stopped", "halted" (at a rung) or
+            "diverged".
     """
 
     best: np.ndarray
@@ -125,10 +135,14 @@ class Watch:
         slack: np.ndarray,
         places: np.ndarray | None = None,
     ) -> np.ndarray:
-        """Take in a validation of the members at `places` (by default all); returns who reached a new best, (E,).
+        """Take in a validation of the members at `places`, by default of all.
 
-        Patience counts epochs since the metric last came within `slack` of the best (authors' util/callbacks.py).
-        A member that is no longer alive, or whose metric is not a number, has diverged.
+        Patience counts epochs since the metric last came within `slack` of the best (authors'
+        util/callbacks.py). A member that is no longer alive, or whose metric is not a number, has
+        diverged.
+
+        Returns:
+            Who reached a new best, (E,) bool.
         """
         at = np.arange(len(self.status)) if places is None else places
         training = np.array([self.status[place] == "" for place in at])
@@ -158,7 +172,8 @@ class Curves:
 
     Attributes:
         points: per member that the pack began with, its rows so far.
-        sums: of the losses since the last validation, (E,) float64 on the device; members that have left stay behind.
+        sums: of the losses since the last validation, (E,) float64 on the device; members that have
+            left stay behind.
         steps: how many those are.
     """
 
@@ -175,19 +190,18 @@ class Curves:
 
     def add(self, pack: Pack, losses: Tensor) -> None:
         """Take in the losses of a step, (E,)."""
-        if len(self.sums) != len(
-            losses
-        ):  # the pack became smaller: at a validation, when the sums are zero
+        if len(self.sums) != len(losses):
+            # The pack became smaller: at a validation, when the sums are zero.
             self.sums = self.sums[: len(losses)]
         self.sums += losses
         self.steps += 1
 
     def note(
-        self, pack: Pack, who: list[bool], at: dict[str, float], values: np.ndarray, name: str
+        self, pack: Pack, members: list[bool], at: dict[str, float], values: np.ndarray, name: str
     ) -> None:
-        """One more row for every member of `who`, (E,)."""
+        """One more row for every member of `members`, (E,)."""
         means = (self.sums / self.steps).cpu().numpy()
-        for e in np.flatnonzero(who):
+        for e in np.flatnonzero(members):
             place = pack.places[e]
             self.points[place].append({**at, "train_loss": float(means[e]), name: float(values[e])})
         self.sums, self.steps = torch.zeros_like(self.sums), 0
@@ -220,16 +234,16 @@ class Course:
         """For a checkpoint after a validation, when the sums of the curves are zero."""
         watch = {name: getattr(self.watch, name).tolist() for name in ("best", "epoch", "good")}
         return {
-            "pack": packs.state_of(self.pack),
+            "pack": state_of(self.pack),
             "watch": {**watch, "status": self.watch.status},
             "curves": self.curves.points,
             "epoch": self.epoch,
         }
 
     @classmethod
-    def resumed(cls, whole: Pack, state: dict[str, Any]) -> "Course":
+    def from_state(cls, whole: Pack, state: dict[str, Any]) -> "Course":
         """Where `state` was taken."""
-        pack = packs.restored(whole, state["pack"])
+        pack = restore(whole, state["pack"])
         best, last, good = (np.array(state["watch"][name]) for name in ("best", "epoch", "good"))
         watch = Watch(best, last, good, state["watch"]["status"])
         curves = Curves.of(len(pack.trials), pack.device)
@@ -253,42 +267,43 @@ def train(
         course: where it stands; changed in place.
         task, rows, val, scale: what it learns and is judged by.
         progress: is told the steps.
-        save: writes a checkpoint; called after validations, so that this takes at most SAVE_SHARE of the time.
+        save: writes a checkpoint; called after validations, so that this takes at most SAVE_SHARE
+            of the time.
         rungs: where members are compared with the rest of their grid.
     """
     trial, n, watch = course.pack.trials[0], len(rows.subjects), course.watch
     per_epoch = sampler.permuted_steps(n, trial.batch)
-    shown: dict[str, float] = {}
-    saved, cost, judged = time.monotonic(), 0.0, course.epoch
+    figures: dict[str, float] = {}  # beside the number of the step on the display
+    saved_s, cost_s, validation_epoch = time.monotonic(), 0.0, course.epoch
     while course.epoch < trial.epochs:
         epoch, pack = course.epoch, course.pack
-        draws = packs.draws_of(pack.trials, pack.device)
-        chosen = packs.orders(draws, epoch, n, pack.trials, pack.device)
+        draws = pack_step.draws_of(pack.trials, pack.device)
+        orders = pack_step.orders(draws, epoch, n, pack.trials, pack.device)
         for now in range(epoch * per_epoch, (epoch + 1) * per_epoch):
-            losses = packs.advance(pack, rows, draws, chosen, now, trial.epochs * per_epoch)
+            losses = pack_step.advance(pack, rows, draws, orders, now, trial.epochs * per_epoch)
             course.curves.add(pack, losses)
             if progress:
-                progress.update(now + 1, **shown)
+                progress.update(now + 1, **figures)
         course.epoch += 1
         if course.epoch % trial.eval_every and course.epoch < trial.epochs:
             continue
-        trained = [not watch.status[place] for place in pack.places]
-        rung = rungs.reached(judged, course.epoch) if rungs else None
-        judged = course.epoch
+        in_training = [not watch.status[place] for place in pack.places]
+        rung = rungs.reached(validation_epoch, course.epoch) if rungs else None
+        validation_epoch = course.epoch
         values = validate(pack, val, task, scale, watch, epoch, rungs, rung)
         course.curves.note(
-            pack, trained, {"step": now + 1, "epoch": epoch}, values, f"val_{task.metric}"
+            pack, in_training, {"step": now + 1, "epoch": epoch}, values, f"val_{task.metric}"
         )
-        left = [e for e, place in enumerate(pack.places) if not watch.status[place]]
-        shown = {"training": len(left), f"best {task.metric}": float(watch.best.max())}
-        if not left:
+        going_on = [e for e, place in enumerate(pack.places) if not watch.status[place]]
+        figures = {"training": len(going_on), f"best {task.metric}": float(watch.best.max())}
+        if not going_on:
             break
-        if len(left) * LEAVE <= len(pack.trials) * (LEAVE - 1):
-            course.pack = packs.compact(pack, left)
-        begun = time.monotonic()
-        if begun - saved >= max(EVERY_S, cost / SAVE_SHARE):
+        if len(going_on) * LEAVE <= len(pack.trials) * (LEAVE - 1):
+            course.pack = compact(pack, going_on)
+        start_s = time.monotonic()
+        if start_s - saved_s >= max(EVERY_S, cost_s / SAVE_SHARE):
             save(course)
-            saved, cost = time.monotonic(), time.monotonic() - begun
+            saved_s, cost_s = time.monotonic(), time.monotonic() - start_s
     watch.status = [status or "finished" for status in watch.status]
 
 
@@ -302,11 +317,15 @@ def validate(
     rungs: Rungs | None = None,
     rung: int | None = None,
 ) -> np.ndarray:
-    """Judge every member, keep the weights of those at their best, freeze those that have ended; the metric, (E,)."""
-    values = packs.judge(packs.evaluate(pack, val, task, scale), val, task)
+    """Judge every member, keep the weights of those at their best, freeze those that have ended.
+
+    Returns:
+        The selecting metric, (E,).
+    """
+    values = pack_judge.judge(pack_judge.evaluate(pack, val, task, scale), val, task)
     patience, slack = (pack.knobs[name].cpu().numpy() for name in ("patience", "max_delta"))
     better = watch.see(epoch, values, pack.alive.cpu().numpy(), patience, slack, pack.places)
-    packs.keep(pack, better)
+    keep_best(pack, better)
     if rungs and rung:
         watch.halt(pack.trials, pack.places, rungs, rung)
     pack.alive &= torch.tensor(
@@ -322,7 +341,7 @@ def validate(
     return values
 
 
-# -- the verb ----------------------------------------------------------------------------------------------------------
+# -- the verb --------------------------------------------------------------------------------------
 
 
 def fit(
@@ -334,7 +353,8 @@ def fit(
     precision: str = "auto",
     progress: str | None = None,
 ) -> list[store.Finished]:
-    """Train a pack of supervised trials, networks together and trees in turn, and write each one's folder.
+    """Train a pack of supervised trials, networks together and trees in turn,
+    and write each one's folder.
 
     Args:
         trials: of one shape; see MAY_DIFFER. None of them finished.
@@ -345,50 +365,58 @@ def fit(
         progress: the name under which the display shows the pack.
 
     Raises:
-        InputError: a mixed pack, an unknown knob, a missing start or column, a label with one class.
+        InputError: a mixed pack, an unknown knob, a missing start or column, a label with one
+        class.
     """
     check(trials)
     check_pack(trials)
-    begun, first = time.monotonic(), trials[0]
-    if first.method == trees.METHOD:
-        with _displayed(runs, progress, len(trials), "trials") as shown:
-            return trees.fit(trials, cohort, runs, shown)
+    if trials[0].method == trees.METHOD:
+        with _display(runs, progress, len(trials), "trials") as display:
+            return trees.fit(trials, cohort, runs, display)
+    return _fit_networks(trials, cohort, runs, device, precision, progress)
+
+
+def _fit_networks(
+    trials: Sequence[Trial],
+    cohort: Cohort,
+    runs: Path,
+    device: str | None,
+    precision: str,
+    progress: str | None,
+) -> list[store.Finished]:
+    """`fit` of checked trials of networks."""
+    start_s, first = time.monotonic(), trials[0]
     place = hardware.device(device)
     task = tasks.of(first.task, (first.task,))
     _check_prepared_alike(trials, cohort, runs)
     splits, scale, notes = _materials(cohort, first, task, place)
-    pack = packs.assemble(trials, task, runs, place, hardware.precision(precision, place))
+    pack = assemble(trials, task, runs, place, hardware.precision(precision, place))
     steps = first.epochs * sampler.permuted_steps(len(splits["train"].subjects), first.batch)
-    path, recipe = _checkpoint(trials, cohort, runs, pack.precision)
-    course = _begun(pack, path, recipe)
-    with _displayed(runs, progress, steps, "steps") as shown:
+    path, identity = _checkpoint(trials, cohort, runs, pack.precision)
+    course = _course(pack, path, identity)
+    with _display(runs, progress, steps, "steps") as display:
         train(
             course,
             task,
             splits["train"],
             splits["val"],
             scale,
-            shown,
-            lambda course: checkpoint.write(path, recipe, course.state()),
+            display,
+            lambda course: checkpoint.write(path, identity, course.state()),
             asha.of(first, runs, cohort.fingerprint),
         )
-    pack, watch, curves = (
-        packs.at_best(pack),
-        course.watch,
-        [pd.DataFrame(points) for points in course.curves.points],
-    )
-    judged = ["val", "test"] if first.stage == "final" else ["val"]
-    if "test" in judged:  # the only place where test signals are read
-        index = examples.answerable(cohort, task, first.modality, "test")
-        for trial in trials:
-            store.log_test_read(runs, trial.name, len(index))
-        splits["test"] = examples.bring(cohort, index, task, first.modality, scale, place)
-    answers = {
-        split: packs.evaluate(pack, splits[split], task, scale).cpu().numpy() for split in judged
+    pack = at_best(pack)
+    split_names = ["val"]
+    if first.stage == "final":
+        split_names.append("test")
+        splits["test"] = _test_split(trials, cohort, runs, task, scale, place)
+    predictions = {
+        split: pack_judge.evaluate(pack, splits[split], task, scale).cpu().numpy()
+        for split in split_names
     }
-    notes |= _provenance(pack, judged, time.monotonic() - begun, cohort)
+    notes |= _provenance(pack, split_names, time.monotonic() - start_s, cohort)
     results = [
-        _result(pack, e, task, splits, answers, watch, curves[e], notes) for e in range(len(trials))
+        _result(pack, e, task, splits, predictions, course, notes) for e in range(len(trials))
     ]
     for result in results:
         store.write(runs, result, cohort.fingerprint)
@@ -398,41 +426,58 @@ def fit(
     return results
 
 
+def _test_split(
+    trials: Sequence[Trial],
+    cohort: Cohort,
+    runs: Path,
+    task: Task,
+    scale: Scale,
+    device: torch.device,
+) -> Split:
+    """The test rows, which every trial is noted to have read:
+    the only place where test signals are read.
+    """
+    modality = trials[0].modality
+    index = examples.answerable(cohort, task, modality, "test")
+    for trial in trials:
+        store.log_test_read(runs, trial.name, len(index))
+    return examples.bring(cohort, index, task, modality, scale, device)
+
+
 def _checkpoint(
     trials: Sequence[Trial], cohort: Cohort, runs: Path, precision: torch.dtype
 ) -> tuple[Path, dict[str, Any]]:
     """The file of this very pack, members in this order, and what it is told by."""
-    members = [trials_.recipe(trial, cohort.fingerprint) for trial in trials]
-    name = hashlib.sha256(
-        json.dumps([str(precision), members], sort_keys=True).encode()
-    ).hexdigest()[:16]
+    members = [recipe(trial, cohort.fingerprint) for trial in trials]
+    text = json.dumps([str(precision), members], sort_keys=True)
+    name = hashlib.sha256(text.encode()).hexdigest()[:16]
     return runs / CHECKPOINTS / f"{name}.pt", {"pack": name}
 
 
-def _begun(pack: Pack, path: Path, recipe: dict[str, Any]) -> Course:
+def _course(pack: Pack, path: Path, identity: dict[str, Any]) -> Course:
     """Where a killed run of this pack left it, or its beginning."""
     try:
-        state = checkpoint.read(path, recipe)
+        state = checkpoint.read(path, identity)
     except InputError as error:
         log.warning("%s; the pack begins anew", error)
         state = None
-    return Course.resumed(pack, state) if state else Course.of(pack)
+    return Course.from_state(pack, state) if state else Course.of(pack)
 
 
 @contextlib.contextmanager
-def _displayed(
+def _display(
     runs: Path, name: str | None, total: int, unit: str
 ) -> Iterator[store.Progress | None]:
     if name is None:
         yield None
         return
-    shown = store.Progress(runs, name, total, unit)
+    display = store.Progress(runs, name, total, unit)
     try:
-        yield shown
+        yield display
     finally:
-        shown.close()
+        display.close()
         with contextlib.suppress(OSError):  # never made, or not empty
-            shown.path.parent.rmdir()
+            display.path.parent.rmdir()
 
 
 def _materials(
@@ -456,13 +501,15 @@ def _materials(
     return splits, rows.scale, rows.notes
 
 
-def _provenance(pack: Pack, judged: list[str], seconds: float, cohort: Cohort) -> dict[str, Any]:
+def _provenance(
+    pack: Pack, split_names: list[str], seconds: float, cohort: Cohort
+) -> dict[str, Any]:
     return {
         **hardware.provenance(pack.device, pack.precision),
         "cohort": cohort.provenance,
         "seconds": round(seconds, 3),
         "pack_size": len(pack.trials),
-        "test_reads": judged.count("test"),
+        "test_reads": split_names.count("test"),
     }
 
 
@@ -471,37 +518,34 @@ def _result(
     e: int,
     task: Task,
     splits: dict[str, Split],
-    answers: dict[str, np.ndarray],
-    watch: Watch,
-    curve: pd.DataFrame,
+    predictions: dict[str, np.ndarray],
+    course: Course,
     notes: dict[str, Any],
 ) -> store.Finished:
     """What member `e` leaves behind; without a single validation that is its status alone."""
-    trial, known = pack.trials[e], watch.epoch[e] >= 0
+    trial, watch = pack.trials[e], course.watch
+    has_validation = watch.epoch[e] >= 0
     rows: list[tuple[str, str, float, int]] = []
-    for split, found in answers.items():
-        values = (
-            examples.scores(splits[split].answers, found[e], task)
-            if known
-            else {task.metric: math.nan}
-        )
-        rows += [(split, name, value, len(found[e])) for name, value in values.items()]
-    tables = [
-        examples.predictions(split, splits[split].subjects, splits[split].answers, found[e], task)
-        for split, found in answers.items()
-    ]
+    tables = []
+    for name, outputs in predictions.items():
+        split, output = splits[name], outputs[e]
+        scores = {task.metric: math.nan}
+        if has_validation:
+            scores = examples.scores(split.answers, output, task)
+        rows += [(name, metric, score, len(output)) for metric, score in scores.items()]
+        tables.append(examples.predictions(name, split.subjects, split.answers, output, task))
     weights = {}
-    if trial.stage == "final" and known:  # those of a grid would fill the disk
-        stacked = {**pack.params, **pack.buffers}
+    if trial.stage == "final" and has_validation:  # those of a grid would fill the disk
         weights = {
-            name: tensor[e].float().cpu().contiguous().numpy() for name, tensor in stacked.items()
+            name: tensor[e].float().cpu().contiguous().numpy()
+            for name, tensor in {**pack.params, **pack.buffers}.items()
         }
     return store.Finished(
         trial=trial,
         status=watch.status[e],
         scores=tuple(rows),
-        curve=curve,
-        predictions=pd.concat(tables, ignore_index=True) if known else None,
+        curve=pd.DataFrame(course.curves.points[e]),
+        predictions=pd.concat(tables, ignore_index=True) if has_validation else None,
         weights=weights,
         epoch=int(watch.epoch[e]),
         provenance=notes,

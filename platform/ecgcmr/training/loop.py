@@ -1,10 +1,13 @@
-"""One pre-training in plain torch: a step, a validation, the loop around them, and the checkpoint it goes on from.
+"""One pre-training in plain torch: a step, a validation, the loop around them,
+and the checkpoint it goes on from.
 
-The one idea: a step is a pure function of (weights, step number), because batches and noise are keyed by (seed, step).
-A checkpoint is therefore the weights, the optimiser and a number, and a killed run that goes on ends with the weights
-of an undisturbed one. Workers share a batch: each takes its rows, and gradients are averaged over them.
+The one idea: a step is a pure function of (weights, step number), because batches and noise are
+keyed by (seed, step). A checkpoint is therefore the weights, the optimiser and a number, and a
+killed run that goes on ends with the weights of an undisturbed one. Workers share a batch: each
+takes its rows, and gradients are averaged over them.
 
-This file does not know Ray, does not read cohorts (batches are handed in) and does not pack trials (that is `pack`).
+This file does not know Ray, does not read cohorts (batches are handed in) and does not pack trials
+(that is `pack`).
 """
 
 import logging
@@ -32,7 +35,7 @@ log = logging.getLogger(__name__)
 LOOK = 10  # steps between two readings of the loss from a GPU, each of which drains its queue
 
 
-# -- a step ------------------------------------------------------------------------------------------------------------
+# -- a step ----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -76,14 +79,15 @@ def prepare(
     rank: int = 0,
     world: int = 1,
 ) -> Training:
-    """The trial at its first step: method with weights drawn from the seed, optimiser without memory."""
+    """The trial at its first step: method with weights drawn from the seed,
+    optimiser without memory.
+    """
     hardware.keep_memory(device)
     method = build(trial)
     knobs = methods.knobs(method, dict(trial.knobs))
     method.to(device, torch.float64 if precision == torch.float64 else None)
-    method.to(
-        memory_format=torch.channels_last
-    )  # in which convolutions compute; in the other order they copy
+    # In which convolutions compute; in the other order they copy.
+    method.to(memory_format=torch.channels_last)
     if compiled(device):
         method.compile(dynamic=False)
     replay = Replay(device, on=world == 1)  # workers average their gradients in between
@@ -104,35 +108,44 @@ def prepare(
 def build(trial: Trial) -> Any:
     """The trial's method, with weights drawn from its seed."""
     preset = presets.preset(trial.preset)
-    # One of several signals says by its task which they are; its field `modality` can name only one.
-    modality = trial.task if "+" in trial.task else trial.modality
-    return methods.build(trial.method, trial.network, preset, modality=modality, seed=trial.seed)
+    return methods.build(
+        trial.method, trial.network, preset, modality=modality_of(trial), seed=trial.seed
+    )
+
+
+def modality_of(trial: Trial) -> str:
+    """What a pre-training reads: of several signals its task says which, as `modality` names one."""
+    return trial.task if "+" in trial.task else trial.modality
 
 
 def optimiser(method: Any, knobs: dict[str, float]) -> torch.optim.Optimizer:
-    """AdamW, or Adam with coupled decay, as the method says; biases and the like are not decayed."""
-    named = [(name, p) for name, p in method.named_parameters() if p.requires_grad]
+    """AdamW, or Adam with coupled decay, as the method says.
+
+    Biases and the like are not decayed.
+    """
+    params = [(name, p) for name, p in method.named_parameters() if p.requires_grad]
     groups = [
         {
-            "params": [p for name, p in named if method.decays(name, p.ndim) == decayed],
+            "params": [p for name, p in params if method.decays(name, p.ndim) == has_decay],
             "weight_decay": decay,
         }
-        for decayed, decay in ((True, knobs["weight_decay"]), (False, 0.0))
+        for has_decay, decay in ((True, knobs["weight_decay"]), (False, 0.0))
     ]
     kinds = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
-    device = named[0][1].device
-    # On a GPU the rate is a tensor there and the step asks for no value, so that it can be recorded.
-    onto = (
-        {"lr": torch.zeros((), device=device), "capturable": True}
-        if device.type == "cuda"
-        else {"lr": 0.0}
-    )
-    return kinds[method.optimiser](groups, betas=method.betas, fused=True, **onto)
+    device = params[0][1].device
+    # On a GPU the rate is a tensor there and the step asks for no value, so that it can be
+    # recorded.
+    options: dict[str, Any] = {"lr": 0.0}
+    if device.type == "cuda":
+        options = {"lr": torch.zeros((), device=device), "capturable": True}
+    return kinds[method.optimiser](groups, betas=method.betas, fused=True, **options)
 
 
 @dataclass
 class State:
-    """What a run knows beside weights and optimiser; plain values and tensors only, as a checkpoint holds them.
+    """What a run knows beside weights and optimiser.
+
+    Plain values and tensors only, as a checkpoint holds them.
 
     Attributes:
         step: the next one.
@@ -165,7 +178,9 @@ def share(rows: dict[str, Tensor], training: Training) -> dict[str, Tensor]:
     return parts if training.world > 1 else rows
 
 
-def drawn(training: Training, n: int, key: tuple[int, ...], augment: bool) -> dict[str, Tensor]:
+def noise_share(
+    training: Training, n: int, key: tuple[int, ...], augment: bool
+) -> dict[str, Tensor]:
     """This worker's part of the noise for a batch of n, named by `key`."""
     generator = hardware.generator(training.device, training.trial.seed, *key)
     return share(training.method.noise(generator, n, augment=augment), training)
@@ -192,7 +207,10 @@ def average(values: list[Tensor], world: int) -> None:
 
 
 def rate(training: Training, number: int) -> float:
-    """The learning rate of a step: linear warm-up, then half a cosine to 0 (paper, section IV-C.2)."""
+    """The learning rate of a step: linear warm-up, then half a cosine to 0.
+
+    Source: section IV-C.2.
+    """
     knobs = training.knobs
     share = float(optim.schedule(number, training.steps, knobs["warmup"]))
     return knobs["lr"] * training.method.lr_scale(training.trial.batch) * share
@@ -208,26 +226,25 @@ def step(training: Training, batch: dict[str, Tensor], number: int) -> Tensor:
             group["lr"].fill_(rate(training, number))
         else:
             group["lr"] = rate(training, number)
-    noise = drawn(training, training.trial.batch, (number,), augment=True)
-    given = {
+    noise = noise_share(training, training.trial.batch, (number,), augment=True)
+    inputs = {
         **{f"batch.{k}": x for k, x in batch.items()},
         **{f"noise.{k}": x for k, x in noise.items()},
     }
-    mean = training.replay(lambda given: descend(training, given), given)
+    mean = training.replay(lambda inputs: descend(training, inputs), inputs)
     follow(training, number)
     return mean
 
 
-def descend(training: Training, given: Mapping[str, Tensor]) -> Tensor:
+def descend(training: Training, inputs: Mapping[str, Tensor]) -> Tensor:
     """Gradient, its mean over the workers, and the optimiser's step; the mean loss before it."""
-    loss = forward(training, of_view(given, "batch"), of_view(given, "noise"))["loss"]
-    learnt = [p for p in training.method.parameters() if p.requires_grad]
+    loss = forward(training, of_view(inputs, "batch"), of_view(inputs, "noise"))["loss"]
+    params = [p for p in training.method.parameters() if p.requires_grad]
     # Not `backward`: what adds up gradients there is bound to one CUDA stream.
-    for p, gradient in zip(
-        learnt, torch.autograd.grad(loss, learnt, allow_unused=True), strict=True
-    ):
-        p.grad = gradient
-    gradients = [p.grad for p in learnt if p.grad is not None]
+    grads = torch.autograd.grad(loss, params, allow_unused=True)
+    for p, grad in zip(params, grads, strict=True):
+        p.grad = grad
+    gradients = [p.grad for p in params if p.grad is not None]
     mean = loss.detach().to(gradients[0].dtype, copy=True)
     average([mean, *gradients], training.world)
     training.optimiser.step()
@@ -241,16 +258,17 @@ def follow(training: Training, number: int) -> None:
         copies, leaders = (
             list(training.method.get_submodule(name).parameters()) for name in (behind, ahead)
         )
-        optim.trail(
-            copies, leaders, optim.inertia(number, training.steps, training.knobs["momentum"])
-        )
+        keep = optim.inertia(number, training.steps, training.knobs["momentum"])
+        optim.trail(copies, leaders, keep)
 
 
 @torch.no_grad()
 def validate(
     training: Training, batches: Iterable[tuple[int, dict[str, Tensor]]]
 ) -> tuple[dict[str, float], int]:
-    """Mean loss and scalars over validation batches, and their rows; masks and views are the same every time.
+    """Mean loss and scalars over validation batches, and their rows.
+
+    Masks and views are the same every time.
 
     Args:
         training: the trial.
@@ -260,7 +278,7 @@ def validate(
     sums: dict[str, Tensor] = {}
     count = 0
     for i, (n, batch) in enumerate(batches):
-        noise = drawn(training, n, (-1, i), augment=False)  # no step has a negative number
+        noise = noise_share(training, n, (-1, i), augment=False)  # no step has a negative number
         out = forward(training, batch, noise)
         sums = {k: sums.get(k, 0) + v.double() * n for k, v in out.items() if v.ndim == 0}
         count += n
@@ -272,7 +290,10 @@ def validate(
 def measure(
     training: Training, state: State, batches: Iterable[tuple[int, dict[str, Tensor]]]
 ) -> None:
-    """Validate at the end of an epoch: one more row of the curve, and the weights kept if they are to be handed on."""
+    """Validate at the end of an epoch: one more row of the curve.
+
+    The weights are kept if they are to be handed on.
+    """
     scalars, state.rows = validate(training, batches)
     epoch = state.step // training.per_epoch - 1
     row = {"step": state.step, "epoch": epoch, "lr": rate(training, state.step - 1)}
@@ -285,9 +306,11 @@ def measure(
 
 
 def handed_on(method: Any) -> dict[str, Tensor]:
-    """The encoders a method hands on, `ecg.*` and `cmr.*`, and what it keeps beside them, copied."""
-    kept = {**method.parts, **method.beside}
-    parts = {part: method.get_submodule(name).state_dict() for part, name in kept.items()}
+    """The encoders a method hands on, `ecg.*` and `cmr.*`,
+    and what it keeps beside them, copied.
+    """
+    submodules = {**method.parts, **method.beside}
+    parts = {part: method.get_submodule(name).state_dict() for part, name in submodules.items()}
     return {
         f"{part}.{k}": v.detach().cpu().contiguous().clone()
         for part, weights in parts.items()
@@ -310,44 +333,46 @@ def loop(
     Args:
         training: the trial; its method and optimiser are changed in place.
         feed: this worker's share of the batches from that step on, as `stream.batches` gives them.
-        validation: called at the end of every `eval_every`-th epoch and of the last, for the validation batches.
+        validation: called at the end of every `eval_every`-th epoch and of the last, for the
+            validation batches.
         state: a new one, or what a checkpoint holds; changed in place.
-        save: writes a checkpoint. Called every `every_s`, and after a validation if that costs little.
+        save: writes a checkpoint. Called every `every_s`, and after a validation if that costs
+            little.
         tell: is told the loss now and then.
         every_s: seconds between two checkpoints.
     """
     trial, look = training.trial, 1 if training.device.type == "cpu" else LOOK
     state.losses = state.losses.to(training.device)
-    saved, cost, first = time.monotonic(), 0.0, True
+    saved_s, cost_s, is_first = time.monotonic(), 0.0, True
     while state.step < training.steps:
-        asked = time.monotonic()
+        request_s = time.monotonic()
         batch = next(feed)
-        got = time.monotonic()
+        arrival_s = time.monotonic()
         loss = step(training, batch, state.step)
         state.step += 1
         state.since += 1
         state.losses += loss
         epoch, inside = divmod(state.step, training.per_epoch)
-        measured = not inside and (epoch % trial.eval_every == 0 or epoch == trial.epochs)
-        if measured or state.step % look == 0:
+        validates = not inside and (epoch % trial.eval_every == 0 or epoch == trial.epochs)
+        if validates or state.step % look == 0:
             if not torch.isfinite(state.losses):
                 log.error("%s: the loss is not finite at step %d; diverged", trial.name, state.step)
                 return "diverged"
             tell(float(loss))
-        if measured:
+        if validates:
             measure(training, state, validation())
-        now = time.monotonic()
+        now_s = time.monotonic()
         # The first batch waits for Ray Data to start, which is no property of the steady state.
-        state.waited += 0.0 if first else got - asked
-        state.seconds += now - (got if first else asked)
-        first = False
-        if now - saved >= (min(every_s, cost / SAVE_SHARE) if measured else every_s):
+        state.waited += 0.0 if is_first else arrival_s - request_s
+        state.seconds += now_s - (arrival_s if is_first else request_s)
+        is_first = False
+        if now_s - saved_s >= (min(every_s, cost_s / SAVE_SHARE) if validates else every_s):
             save()
-            saved, cost = time.monotonic(), time.monotonic() - now
+            saved_s, cost_s = time.monotonic(), time.monotonic() - now_s
     return "finished"
 
 
-# -- checkpoints -------------------------------------------------------------------------------------------------------
+# -- checkpoints -----------------------------------------------------------------------------------
 
 
 def save(path: Path, training: Training, state: State, recipe: dict[str, Any]) -> None:
@@ -361,7 +386,9 @@ def save(path: Path, training: Training, state: State, recipe: dict[str, Any]) -
 
 
 def resume(path: Path, training: Training, recipe: dict[str, Any]) -> State:
-    """Put weights and optimiser back as the checkpoint holds them and return its state; a new one if there is none.
+    """Put weights and optimiser back as the checkpoint holds them and return its state.
+
+    Without a checkpoint, a new state.
 
     Raises:
         InputError: see `checkpoint.read`.

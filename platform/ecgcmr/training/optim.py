@@ -1,7 +1,9 @@
-"""AdamW, Adam and the learning-rate schedule for packs: tensors have a leading member axis E, every rate may differ.
+"""AdamW, Adam and the learning-rate schedule for packs: tensors have a leading member axis E,
+every rate may differ.
 
-The one idea: the update is elementwise, so members never mix; one that diverges or stops is masked out and the others
-do not notice. A single trial is a pack of one. This file does not compute gradients.
+The one idea: the update is elementwise, so members never mix; one that diverges or stops is masked
+out and the others do not notice. A single trial is a pack of one. This file does not compute
+gradients.
 
 Source: Kingma & Ba 2015, arXiv:1412.6980; Loshchilov & Hutter 2019, arXiv:1711.05101.
 """
@@ -15,29 +17,33 @@ from torch import Tensor
 
 
 @dataclass
-class State:
-    """What Adam remembers: the number of steps taken, () float64, and the two moments of every parameter, shaped like it."""
+class AdamState:
+    """What Adam remembers: the number of steps taken and the two moments of every parameter.
+
+    Attributes:
+        steps: () float64.
+        first, second: by the parameter's name, shaped like it.
+    """
 
     steps: Tensor
     first: dict[str, Tensor]
     second: dict[str, Tensor]
 
 
-def start(params: Mapping[str, Tensor]) -> State:
+def start(params: Mapping[str, Tensor]) -> AdamState:
     """The state before the first step."""
-    moments = [
+    device = next(iter(params.values())).device
+    first, second = (
         {k: torch.zeros_like(v, requires_grad=False) for k, v in params.items()} for _ in range(2)
-    ]
-    return State(
-        torch.zeros((), dtype=torch.float64, device=next(iter(params.values())).device), *moments
     )
+    return AdamState(torch.zeros((), dtype=torch.float64, device=device), first, second)
 
 
 @torch.no_grad()
 def step(
     params: Mapping[str, Tensor],
     grads: Mapping[str, Tensor],
-    state: State,
+    state: AdamState,
     *,
     lr: Tensor,
     weight_decay: Tensor,
@@ -50,7 +56,8 @@ def step(
 ) -> None:
     """Take one step of AdamW (or, `coupled`, of Adam with L2 decay) in place.
 
-        m ← β₁m + (1−β₁)g,   v ← β₂v + (1−β₂)g²,   θ ← θ(1 − ηκλ) − ηκ · m/(1−β₁ᵗ) / (√(v/(1−β₂ᵗ)) + ε)
+        m ← β₁m + (1−β₁)g,   v ← β₂v + (1−β₂)g²,
+        θ ← θ(1 − ηκλ) − ηκ · m/(1−β₁ᵗ) / (√(v/(1−β₂ᵗ)) + ε)
 
     With `coupled` the decay enters g ← g + λθ instead of the factor of θ.
 
@@ -64,26 +71,26 @@ def step(
         decays: by name whether λ applies; yes where absent.
         betas: β₁ and β₂.
         coupled: Adam instead of AdamW.
-        active: (E,) bool. Weights of the others stay bit for bit as they are; their moments are given up, so a member
-            that was masked out stays out.
+        active: (E,) bool. Weights of the others stay bit for bit as they are; their moments are
+            given up, so a member that was masked out stays out.
         eps: ε.
     """
     state.steps += 1
-    # Both corrections enter rate and ε: θ moves by −ηκ √(1−β₂ᵗ)/(1−β₁ᵗ) · m / (√v + ε √(1−β₂ᵗ)). They are tensors, so that
-    # a recorded step counts on.
+    # Both corrections enter rate and ε: θ moves by −ηκ √(1−β₂ᵗ)/(1−β₁ᵗ) · m / (√v + ε √(1−β₂ᵗ)).
+    # They are tensors, so that a recorded step counts on.
     root = (1 - betas[1] ** state.steps).sqrt()
     correction = root / (1 - betas[0] ** state.steps)
     for k, p in params.items():
         g, m, v = grads[k], state.first[k], state.second[k]
         rate = lr * (multiplier or {}).get(k, 1.0)
-        decayed = (decays or {}).get(k, True)
-        if coupled and decayed:
+        has_decay = (decays or {}).get(k, True)
+        if coupled and has_decay:
             g = g + _like(weight_decay, p) * p
         m.lerp_(g, 1 - betas[0])
         v.mul_(betas[1]).addcmul_(g, g, value=1 - betas[1])
         move = m / (v.sqrt() + (eps * root).to(v.dtype))
         move.mul_(_like(-rate * correction, p))
-        if decayed and not coupled:
+        if has_decay and not coupled:
             move.sub_(_like(rate * weight_decay, p) * p)
         if active is not None:
             move.copy_(torch.where(_like(active, p), move, 0))
@@ -97,7 +104,8 @@ def _like(rate: Tensor, x: Tensor) -> Tensor:
 
 
 def schedule(step: Tensor | int, total: Tensor | int, warmup: Tensor | float) -> Tensor:
-    """The share of the learning rate that step `step` uses: linear warm-up, then half a cosine to zero.
+    """The share of the learning rate that step `step` uses: linear warm-up,
+    then half a cosine to zero.
 
         s < wT:  s / (wT),      else  ½ [1 + cos π (s − wT) / (T − wT)]
 
@@ -112,20 +120,23 @@ def schedule(step: Tensor | int, total: Tensor | int, warmup: Tensor | float) ->
     Source: section IV-C.2; per step and not per epoch as in the authors' util/lr_sched.py.
     """
     device = next((x.device for x in (step, total, warmup) if isinstance(x, Tensor)), None)
-    s, t, w = (
-        # Not `as_tensor` of a number, which a GPU would have to wait for.
-        x.double()
-        if isinstance(x, Tensor)
-        else torch.full((), x, dtype=torch.float64, device=device)
-        for x in (step, total, warmup)
-    )
+    s, t, w = (_double(x, device) for x in (step, total, warmup))
     rise = s / (w * t).clamp(min=1e-9)
-    fall = 0.5 * (1 + torch.cos(torch.pi * ((s - w * t) / (t - w * t).clamp(min=1e-9)).clamp(0, 1)))
+    elapsed_share = ((s - w * t) / (t - w * t).clamp(min=1e-9)).clamp(0, 1)
+    fall = 0.5 * (1 + torch.cos(torch.pi * elapsed_share))
     return torch.where(s < w * t, rise, fall)
 
 
+def _double(x: Tensor | float, device: torch.device | None) -> Tensor:
+    if isinstance(x, Tensor):
+        return x.double()
+    # Not `as_tensor` of a number, which a GPU would have to wait for.
+    return torch.full((), x, dtype=torch.float64, device=device)
+
+
 def inertia(step: int, total: int, start: float) -> float:
-    """How much of itself a trailing copy keeps at a step: τ = 1 − (1 − τ₀) (cos(π s / T) + 1) / 2, rising to 1.
+    """How much of itself a trailing copy keeps at a step: τ = 1 − (1 − τ₀) (cos(π s / T) + 1) / 2,
+    rising to 1.
 
     Source: Grill et al. 2020, arXiv:2006.07733, section 3.2.
     """

@@ -26,10 +26,13 @@ TABULAR_PACK = 64  # trees need no device and run in turn: a pack shares the rea
 
 
 def partition(trials: Iterable[Trial]) -> list[list[Trial]]:
-    """Trials that can share a pack, by what changes shapes or data; in order of first appearance."""
+    """Trials that can share a pack, by what changes shapes or data.
+
+    In order of first appearance.
+    """
     parts: dict[Any, list[Trial]] = defaultdict(list)
     for trial in trials:
-        parts[finetune.shared(trial)].append(trial)
+        parts[finetune.pack_key(trial)].append(trial)
     return list(parts.values())
 
 
@@ -40,22 +43,25 @@ def packs(
 
     Args:
         trials: supervised trials.
-        limit: members of a pack of such trials at most; by default what the memory of this machine's device holds.
+        limit: members of a pack of such trials at most; by default what the memory of this
+            machine's device holds.
         at_once: packs that run side by side; a partition is cut at least so often.
     """
-    cut = []
+    packs_of_trials = []
     for part in partition(trials):
         size = limit(part[0]) if limit else pack_limit(part[0], device_bytes())
         count = min(len(part), max(-(-len(part) // size), at_once))
-        ordered = sorted(
-            part, key=lambda trial: trial.seed
-        )  # members of one seed share their batches
-        cut += [[ordered[i] for i in rows] for rows in np.array_split(np.arange(len(part)), count)]
-    return cut
+        by_seed = sorted(part, key=lambda trial: trial.seed)  # one seed, one stream of batches
+        places = np.array_split(np.arange(len(part)), count)
+        packs_of_trials += [[by_seed[i] for i in pack] for pack in places]
+    return packs_of_trials
 
 
 def pack_limit(trial: Trial, memory: int | None) -> int:
-    """How many such trials fit on a device of so many bytes; `None` is a CPU. Trees use no device."""
+    """How many such trials fit on a device of so many bytes; `None` is a CPU.
+
+    Trees use no device.
+    """
     if trial.method == trees.METHOD:
         return TABULAR_PACK
     if memory is None:
@@ -64,7 +70,9 @@ def pack_limit(trial: Trial, memory: int | None) -> int:
 
 
 def member_bytes(trial: Trial) -> int:
-    """Bytes that one more member needs: weights with gradient, two moments, best and a copy; activations of a batch."""
+    """Bytes that one more member needs: weights with gradient, two moments, best and a copy, and
+    the activations of a batch.
+    """
     weights, activations = encodings.of(trial.modality).bytes_of(trial.network, trial.batch)
     return int(6 * 4 * weights + activations)
 

@@ -1,12 +1,13 @@
-"""Pre-training: one trial at a time over N workers, started by Ray Train, fed by Ray Data, restartable at any instant.
+"""Pre-training: one trial at a time over N workers, started by Ray Train, fed by Ray Data,
+restartable at any instant.
 
-`loop` holds the steps; this file is the door to Ray Train around it: which trials, which workers, which feed, and
-what a run leaves behind.
+`loop` holds the steps; this file is the door to Ray Train around it: which trials, which workers,
+which feed, and what a run leaves behind.
 
-Checkpoints are our own file in the trial's folder, not `ray.train.report`'s: a reported checkpoint is lost when the
-worker dies within one poll of the controller (measured with Ray 2.60), every report waits for that poll, and what to
-resume would hang on a run's name. Ray Train places the workers, joins them in a process group and starts them again
-when they die.
+Checkpoints are our own file in the trial's folder, not `ray.train.report`'s: a reported checkpoint
+is lost when the worker dies within one poll of the controller (measured with Ray 2.60), every
+report waits for that poll, and what to resume would hang on a run's name. Ray Train places the
+workers, joins them in a process group and starts them again when they die.
 
 This file never sees labels.
 """
@@ -27,25 +28,25 @@ import torch
 from torch import Tensor, distributed
 
 from ecgcmr import files, methods, plugins, store
-from ecgcmr import trial as trials
 from ecgcmr.cohort import dataset, presence, shards
-from ecgcmr.data import cache as memory
-from ecgcmr.data import sampler, stream
+from ecgcmr.data import cache, sampler, stream
+from ecgcmr.data.cache import check as check_cache
 from ecgcmr.errors import InputError, unknown
 from ecgcmr.runs import is_finished
 from ecgcmr.runtime import cluster, hardware
 from ecgcmr.training import checkpoint, loop
 from ecgcmr.training.checkpoint import EVERY_S
 from ecgcmr.training.loop import Training
-from ecgcmr.trial import Trial
+from ecgcmr.trial import Trial, from_json, recipe, to_json
 
 CHECKPOINT = "checkpoint.pt"
 FAILURES = 3  # of workers that a run survives; our own defects are tried as often before they show
-# Of Ray's count, per worker: whole ones would leave Ray Data none on a small machine. `work` sets the threads apart.
+# Of Ray's count, per worker: whole ones would leave Ray Data none on a small machine. `work` sets
+# the threads apart.
 CPUS = 0.25
 
 
-# -- workers -----------------------------------------------------------------------------------------------------------
+# -- workers ---------------------------------------------------------------------------------------
 
 
 def validation_batches(
@@ -56,7 +57,8 @@ def validation_batches(
     rank: int = 0,
     world: int = 1,
 ) -> Iterator[tuple[int, dict[str, Tensor]]]:
-    """(rows of the whole batch, this worker's share of it) over the validation split, in file order.
+    """(rows of the whole batch, this worker's share of it) over the validation split,
+    in file order.
 
     A plain read: one per epoch through Ray Data would wait for its start each time.
     """
@@ -75,7 +77,9 @@ def complete(cohort: dataset.Cohort, split: str, needs: tuple[str, ...]) -> pd.D
 def train(
     trial: Trial, config: dict[str, Any], device: torch.device, rank: int, world: int
 ) -> None:
-    """Pre-train one trial on this worker, from its checkpoint if it has one, and write its folder (rank 0)."""
+    """Pre-train one trial on this worker, from its checkpoint if it has one,
+    and write its folder (rank 0).
+    """
     runs, cohort = Path(config["runs"]), dataset.open(Path(config["cohort"]))
     precision = hardware.precision(config["precision"], device)
     needs = loop.build(trial).needs
@@ -83,15 +87,15 @@ def train(
     run = loop.prepare(trial, per_epoch, device, precision, rank=rank, world=world)
     for part, name in trial.starts:
         run.method.load(part, store.weights(runs, name, part))
-    recipe = trials.recipe(trial, cohort.fingerprint)
+    identity = recipe(trial, cohort.fingerprint)
     path = store.folder(runs, trial.name) / CHECKPOINT
-    state = loop.resume(path, run, recipe)
+    state = loop.resume(path, run, identity)
     agree(f"the step of {path}", state.step, world)
     progress = (
         store.Progress(runs, trial.name, run.steps, "steps", done=state.step) if rank == 0 else None
     )
     order = stream.plan(cohort, "train", needs, trial.batch, trial.seed, rank, world)
-    cache = memory.place(config["cache"], order, trial.epochs, state.step, device)
+    cache_place = cache.place(config["cache"], order, trial.epochs, state.step, device)
     feed = stream.batches(
         cohort.path,
         split="train",
@@ -103,7 +107,7 @@ def train(
         rank=rank,
         world=world,
         device=device,
-        cache=cache,
+        cache=cache_place,
     )
 
     def tell(loss: float) -> None:
@@ -112,17 +116,18 @@ def train(
 
     def keep() -> None:
         if rank == 0:
-            loop.save(path, run, state, recipe)
+            loop.save(path, run, state, identity)
 
     def validation() -> Iterable[tuple[int, dict[str, Tensor]]]:
         return validation_batches(cohort, needs, trial.batch, device, rank, world)
 
-    with contextlib.closing(feed):  # type: ignore[type-var]  # a generator: ends Ray Data's execution
+    # A generator, whose end ends Ray Data's execution.
+    with contextlib.closing(feed):  # type: ignore[type-var]
         status = loop.loop(
             run, feed, validation, state, save=keep, tell=tell, every_s=config["every_s"]
         )
     if rank == 0:
-        store.write(runs, outcome(run, state, status, cohort, cache), cohort.fingerprint)
+        store.write(runs, outcome(run, state, status, cohort, cache_place), cohort.fingerprint)
 
 
 def speed(run: Training, state: loop.State) -> float:
@@ -130,7 +135,7 @@ def speed(run: Training, state: loop.State) -> float:
     return state.step * run.trial.batch / max(state.seconds, 1e-9)
 
 
-def agree(what: str, value: Any, world: int) -> None:
+def agree(subject: str, value: Any, world: int) -> None:
     """Make sure that every worker read the same.
 
     Raises:
@@ -142,19 +147,20 @@ def agree(what: str, value: Any, world: int) -> None:
     distributed.broadcast_object_list(first, src=0)
     if first[0] != value:
         raise InputError(
-            f"{what} is {value} here and {first[0]} on rank 0: --runs must be a folder all workers share"
+            f"{subject} is {value} here and {first[0]} on rank 0: --runs must be a folder all "
+            "workers share"
         )
 
 
 def outcome(
-    run: Training, state: loop.State, status: str, cohort: dataset.Cohort, cache: str
+    run: Training, state: loop.State, status: str, cohort: dataset.Cohort, cache_place: str
 ) -> store.Finished:
     """What the run leaves behind; a diverged one leaves no weights."""
     good = status == "finished"
     curve = pd.DataFrame(state.curve)
-    kept = curve[curve.epoch == state.epoch] if len(curve) else curve
-    columns = [str(c) for c in kept if str(c).startswith("val_")]
-    scores = [("val", c.removeprefix("val_"), float(kept[c].iloc[0]), state.rows) for c in columns]
+    row = curve[curve.epoch == state.epoch] if len(curve) else curve
+    columns = [str(c) for c in row if str(c).startswith("val_")]
+    scores = [("val", c.removeprefix("val_"), float(row[c].iloc[0]), state.rows) for c in columns]
     return store.Finished(
         trial=run.trial,
         status=status,
@@ -163,12 +169,15 @@ def outcome(
         predictions=None,
         weights={name: value.numpy() for name, value in state.kept.items()} if good else {},
         epoch=state.epoch,
-        provenance={**provenance(run, state, cohort), "cache": cache},
+        provenance={**provenance(run, state, cohort), "cache": cache_place},
     )
 
 
 def provenance(run: Training, state: loop.State, cohort: dataset.Cohort) -> dict[str, Any]:
-    """Where, with what and how fast; `seconds` add up over resumes and leave out what starting took."""
+    """Where, with what and how fast.
+
+    `seconds` add up over resumes and leave out what starting took.
+    """
     return {
         **hardware.provenance(run.device, run.precision),
         "cohort": cohort.provenance,
@@ -191,19 +200,22 @@ def work(config: dict[str, Any]) -> None:
     refusal, runs = Path(config["refusal"]), Path(config["runs"])
     if refusal.exists():  # an earlier attempt met input that no further attempt can serve
         return
-    with told(refusal, runs):
+    with leaves_refusal(refusal, runs):
         plugins.load(config["plugins"])
-        for trial in map(trials.from_json, config["trials"]):
-            done = is_finished(runs, trial, config["fingerprint"])
-            agree(f"whether {trial.name} has finished", done, world)
-            if not done:
+        for trial in map(from_json, config["trials"]):
+            has_finished = is_finished(runs, trial, config["fingerprint"])
+            agree(f"whether {trial.name} has finished", has_finished, world)
+            if not has_finished:
                 train(trial, config, device, rank, world)
                 distributed.barrier()
 
 
 @contextlib.contextmanager
-def told(refusal: Path, runs: Path) -> Iterator[None]:
-    """Leave the reason that no further attempt can help in a file, where the next attempt and the driver find it."""
+def leaves_refusal(refusal: Path, runs: Path) -> Iterator[None]:
+    """Leave the reason that no further attempt can help in a file.
+
+    The next attempt and the driver find it there.
+    """
     try:
         yield
     except (InputError, OSError) as error:
@@ -213,7 +225,7 @@ def told(refusal: Path, runs: Path) -> Iterator[None]:
         raise
 
 
-# -- the driver --------------------------------------------------------------------------------------------------------
+# -- the driver ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -248,23 +260,27 @@ def run_all(
 
 
 def run_checked(
-    checked: CheckedPretrainings,
+    pretrainings: CheckedPretrainings,
     *,
     device: str | None = None,
     precision: str = "auto",
     every_s: float = EVERY_S,
     cache: str = "auto",
 ) -> list[dict[str, Any]]:
-    """Pre-train trials, each after those it starts from, on `workers` workers; what has finished is skipped.
+    """Pre-train trials, each after those it starts from, on `workers` workers.
 
-    All go through one call of Ray Train, whose start takes 10 to 18 s on two cores whatever it runs (measured).
+    What has finished is skipped.
+
+    All go through one call of Ray Train, whose start takes 10 to 18 s on two cores whatever it runs
+    (measured).
 
     Args:
-        checked: of `check_all`.
+        pretrainings: of `check_all`.
         device: "cpu", "cuda"; by default GPUs if the cluster has as many as workers.
         precision: a name that `hardware.precision` knows.
         every_s: seconds between two checkpoints.
-        cache: where rows stay after the first epoch, a word that `cache.choose` knows; no result depends on it.
+        cache: where rows stay after the first epoch, a word that `cache.choose` knows; no result
+            depends on it.
 
     Returns:
         The measured numbers of every trial, as in `rows.parquet`.
@@ -272,14 +288,14 @@ def run_checked(
     Raises:
         InputError: something that no run could serve, met while it runs.
     """
-    memory.check(cache)
-    runs, workers = checked.runs, checked.workers
-    if checked.todo:
+    check_cache(cache)
+    runs, workers = pretrainings.runs, pretrainings.workers
+    if pretrainings.todo:
         config = {
-            "trials": [trials.to_json(trial) for trial in checked.todo],
-            "cohort": str(checked.cohort.path),
+            "trials": [to_json(trial) for trial in pretrainings.todo],
+            "cohort": str(pretrainings.cohort.path),
             "runs": str(runs),
-            "fingerprint": checked.cohort.fingerprint,
+            "fingerprint": pretrainings.cohort.fingerprint,
             "precision": precision,
             "every_s": every_s,
             "cache": cache,
@@ -287,7 +303,7 @@ def run_checked(
         }
         with cluster.running():
             launch(config, workers, on_gpu(device, workers), runs / ".train")
-    folders = [store.folder(runs, trial.name) for trial in checked.trials]
+    folders = [store.folder(runs, trial.name) for trial in pretrainings.trials]
     tables = [pd.read_parquet(folder / store.ROWS) for folder in folders]
     return [
         dict(zip(table.columns, row)) for table in tables for row in table.itertuples(index=False)
@@ -297,17 +313,17 @@ def run_checked(
 def in_order(todo: list[Trial]) -> list[Trial]:
     """The trials, each after those among them that it starts from; otherwise as given."""
     by_name = {trial.name: trial for trial in todo}
-    ordered: dict[str, Trial] = {}
+    order: dict[str, Trial] = {}
 
     def visit(name: str) -> None:
         for _, start in by_name[name].starts:
-            if start in by_name and start not in ordered:
+            if start in by_name and start not in order:
                 visit(start)
-        ordered[name] = by_name[name]
+        order[name] = by_name[name]
 
     for name in by_name:
         visit(name)
-    return list(ordered.values())
+    return list(order.values())
 
 
 def check_all(
@@ -324,14 +340,15 @@ def check_all(
     Raises:
         InputError: see `check`; or a shard is damaged, or a folder was made by another recipe.
     """
+    plugins.carried()  # refuses what no worker could know
     cohort, runs = dataset.open(Path(cohort_path).resolve()), Path(runs).resolve()
-    ordered = in_order(pretrainings)
-    todo = [trial for trial in ordered if not is_finished(runs, trial, cohort.fingerprint)]
+    trials = in_order(pretrainings)
+    todo = [trial for trial in trials if not is_finished(runs, trial, cohort.fingerprint)]
     for trial in todo:
         check(trial, {t.name for t in todo}, cohort, runs, workers)
     for needs in dict.fromkeys(tuple(trial.task.split("+")) for trial in todo):
         sampler.check(stream.plan(cohort, "train", needs, workers, world=workers))
-    return CheckedPretrainings(ordered, todo, cohort, runs, workers)
+    return CheckedPretrainings(trials, todo, cohort, runs, workers)
 
 
 def check(trial: Trial, before: set[str], cohort: dataset.Cohort, runs: Path, workers: int) -> None:
@@ -351,11 +368,13 @@ def check(trial: Trial, before: set[str], cohort: dataset.Cohort, runs: Path, wo
     needs = method.needs
     if trial.task != "+".join(needs):
         raise InputError(
-            f"task='{trial.task}' of trial '{trial.name}': {trial.method} needs task='{'+'.join(needs)}'"
+            f"task='{trial.task}' of trial '{trial.name}': {trial.method} needs "
+            f"task='{'+'.join(needs)}'"
         )
     if trial.batch % workers:
         raise InputError(
-            f"batch={trial.batch} of trial '{trial.name}' cannot be shared by {workers} workers equally"
+            f"batch={trial.batch} of trial '{trial.name}' cannot be shared by {workers} workers "
+            "equally"
         )
     if trial.take != 1:
         raise InputError(
@@ -366,14 +385,14 @@ def check(trial: Trial, before: set[str], cohort: dataset.Cohort, runs: Path, wo
         n = len(complete(cohort, split, needs))
         if n < least:
             raise InputError(
-                f"{cohort.path} has {n} {split} rows with {signals}, trial '{trial.name}' needs {least}"
+                f"{cohort.path} has {n} {split} rows with {signals}, trial '{trial.name}' needs "
+                f"{least}"
             )
     for part, name in trial.starts:
         if name not in before:
             store.weights(runs, name, part)
-    checkpoint.read(
-        store.folder(runs, trial.name) / CHECKPOINT, trials.recipe(trial, cohort.fingerprint)
-    )
+    path = store.folder(runs, trial.name) / CHECKPOINT
+    checkpoint.read(path, recipe(trial, cohort.fingerprint))
 
 
 def on_gpu(device: str | None, workers: int) -> bool:
@@ -389,7 +408,8 @@ def on_gpu(device: str | None, workers: int) -> bool:
         return False
     if device is not None and gpus < workers:
         raise InputError(
-            f"device '{device}': {workers} workers need a GPU each, Ray has {gpus:g}; use --device cpu"
+            f"device '{device}': {workers} workers need a GPU each, Ray has {gpus:g}; use "
+            "--device cpu"
         )
     return bool(gpus >= workers)
 

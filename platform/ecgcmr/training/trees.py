@@ -1,8 +1,9 @@
 """Trees on age, sex, height and weight: the paper's tabular baseline, and the only door of XGBoost.
 
-The one idea: four numbers are a modality. A trial of trees takes its rows from `examples`, is judged by the same metrics
-and leaves the same folder as a network's, so that grids, seeds and tables need not know which is which. Trees differ in
-two ways: they see all rows at once (`batch=0`), and a boosting round is their step. This file chooses nothing to run.
+The one idea: four numbers are a modality. A trial of trees takes its rows from `examples`, is
+judged by the same metrics and leaves the same folder as a network's, so that grids, seeds and
+tables need not know which is which. Trees differ in two ways: they see all rows at once
+(`batch=0`), and a boosting round is their step. This file chooses nothing to run.
 """
 
 import time
@@ -31,7 +32,8 @@ METHOD = "xgboost"  # the word in a trial's field `method`
 MODALITY = "tabular"
 FEATURES = shards.DEMOGRAPHICS  # age, sex, height, weight (section IV-D.1)
 
-# Defaults: the middle of the paper's grid (section IV-D.1); of its depths 3 to 8 the one that is XGBoost's own.
+# Defaults: the middle of the paper's grid (section IV-D.1); of its depths 3 to 8 the one that is
+# XGBoost's own.
 KNOBS: dict[str, float] = {"rounds": 100, "max_depth": 6, "lr": 0.2, "subsample": 0.75}
 WHOLE = ("rounds", "max_depth")
 
@@ -40,7 +42,8 @@ def check(trial: Trial) -> None:
     """Refuse a trial that trees could not run.
 
     Raises:
-        InputError: not tabular, with a start, in batches or epochs, or with a knob that is unknown or out of range.
+        InputError: not tabular, with a start, in batches or epochs, or with a knob that is unknown
+        or out of range.
     """
     if trial.modality != MODALITY:
         raise unknown(
@@ -50,8 +53,8 @@ def check(trial: Trial) -> None:
         raise InputError(f"start of '{trial.name}': trees start from nothing; leave 'starts' empty")
     if trial.batch != 0 or trial.epochs != 1:
         raise InputError(
-            f"batch={trial.batch}, epochs={trial.epochs} of '{trial.name}': trees see all rows at once; use batch=0, "
-            "epochs=1 and the knob 'rounds'"
+            f"batch={trial.batch}, epochs={trial.epochs} of '{trial.name}': trees see all rows at "
+            "once; use batch=0, epochs=1 and the knob 'rounds'"
         )
     for name, value in trial.knobs:
         if name not in KNOBS:
@@ -65,42 +68,40 @@ def check(trial: Trial) -> None:
 
 
 @dataclass(frozen=True)
-class Table:
+class TabularSplit:
     """The rows of one split.
 
     Attributes:
         subjects: pseudonyms, (n,).
         features: FEATURES in years, 0/1, cm and kg, (n, 4) float32, NaN where missing.
-        answers: as in the cohort, in units, (n, columns) float64, NaN where missing.
-        target: what the trees fit: 0/1, or z-scored by training statistics, (n, columns) float32, NaN where missing.
+        targets: as in the cohort, in units, (n, columns) float64, NaN where missing.
+        labels: what the trees fit: 0/1, or targets z-scored by training statistics, (n, columns)
+            float32, NaN where missing.
     """
 
     subjects: np.ndarray
     features: np.ndarray
-    answers: np.ndarray
-    target: np.ndarray
+    targets: np.ndarray
+    labels: np.ndarray
 
 
-def table(index: pd.DataFrame, task: Task, scale: Scale) -> Table:
+def tabular_split(index: pd.DataFrame, task: Task, scale: Scale) -> TabularSplit:
     """The rows of an index as numbers; no signal is read."""
     features = index[list(FEATURES)].to_numpy(dtype=np.float32, na_value=np.nan)
     features = np.where(np.isfinite(features), features, np.nan)  # XGBoost refuses infinity
-    given = examples.answers(index, task)
-    return Table(
-        index["subject"].to_numpy(),
-        features,
-        given,
-        ((given - scale.mean) / scale.sd).astype(np.float32),
-    )
+    targets = examples.answers(index, task)
+    labels = ((targets - scale.mean) / scale.sd).astype(np.float32)
+    return TabularSplit(index["subject"].to_numpy(), features, targets, labels)
 
 
 def grow(
-    knobs: Mapping[str, float], seed: int, task: Task, train: Table, val: Table
+    knobs: Mapping[str, float], seed: int, task: Task, train: TabularSplit, val: TabularSplit
 ) -> tuple[list["xgboost.Booster"], pd.DataFrame]:
     """Boost the trees of every column of a task, each on the rows where its target is known.
 
-    Binary tasks minimise the cross-entropy, regressions the squared error of z-scored targets (section IV-D.1), by the
-    histogram method, on one thread: packs run side by side, and the sums do not depend on the machine's cores.
+    Binary tasks minimise the cross-entropy, regressions the squared error of z-scored targets
+    (section IV-D.1), by the histogram method, on one thread: packs run side by side, and the sums
+    do not depend on the machine's cores.
 
     Args:
         knobs: every one of KNOBS.
@@ -109,8 +110,9 @@ def grow(
         train, val: every column has a known target in both.
 
     Returns:
-        One booster per column, and the curve: `step` is the number of rounds so far, and a round sees every row, so
-        `epoch` counts rounds from 0. `train_loss` and `val_loss` are means over all known targets.
+        One booster per column, and the curve: `step` is the number of rounds so far, and a round
+        sees every row, so `epoch` counts rounds from 0. `train_loss` and `val_loss` are means over
+        all known targets.
 
     Source: Chen & Guestrin 2016, doi:10.1145/2939672.2939785.
     """
@@ -132,12 +134,19 @@ def grow(
     }
     forest, losses, counts = [], [], []
     for column in range(len(task.columns)):
-        sides = [(_known(side, column), name) for side, name in ((train, "train"), (val, "val"))]
-        seen: dict[str, Any] = {}
-        learnt, options = sides[0][0], {"evals": sides, "evals_result": seen, "verbose_eval": False}
-        forest.append(xgboost.train(parameters, learnt, rounds, **options))
-        losses.append([seen[name][metric] for _, name in sides])
-        counts.append([[matrix.num_row()] * rounds for matrix, _ in sides])
+        matrices = {"train": _matrix(train, column), "val": _matrix(val, column)}
+        losses_by_split: dict[str, Any] = {}  # which XGBoost fills
+        booster = xgboost.train(
+            parameters,
+            matrices["train"],
+            rounds,
+            evals=[(matrix, name) for name, matrix in matrices.items()],
+            evals_result=losses_by_split,
+            verbose_eval=False,
+        )
+        forest.append(booster)
+        losses.append([losses_by_split[name][metric] for name in matrices])
+        counts.append([[matrix.num_row()] * rounds for matrix in matrices.values()])
     means = np.average(np.array(losses) ** (1 if binary else 2), axis=0, weights=counts)
     step = np.arange(1, rounds + 1)
     return forest, pd.DataFrame(
@@ -145,15 +154,16 @@ def grow(
     )
 
 
-def _known(side: Table, column: int) -> "xgboost.DMatrix":
+def _matrix(split: TabularSplit, column: int) -> "xgboost.DMatrix":
+    """The rows whose label of a column is known, as XGBoost reads them."""
     import xgboost
 
-    known = np.isfinite(side.target[:, column])
-    return xgboost.DMatrix(side.features[known], side.target[known, column], nthread=1)
+    rows = np.isfinite(split.labels[:, column])
+    return xgboost.DMatrix(split.features[rows], split.labels[rows, column], nthread=1)
 
 
-def answer(forest: Sequence["xgboost.Booster"], features: np.ndarray, scale: Scale) -> np.ndarray:
-    """Answers on rows of features.
+def predict(forest: Sequence["xgboost.Booster"], features: np.ndarray, scale: Scale) -> np.ndarray:
+    """Predictions on rows of features.
 
     Returns:
         (n, columns) float64: the probability of the disease, or the phenotypes in their units.
@@ -161,14 +171,16 @@ def answer(forest: Sequence["xgboost.Booster"], features: np.ndarray, scale: Sca
     import xgboost
 
     matrix = xgboost.DMatrix(features, nthread=1)
-    found = np.stack([booster.predict(matrix) for booster in forest], axis=1).astype(np.float64)
-    return found * scale.sd + scale.mean
+    columns = np.stack([booster.predict(matrix) for booster in forest], axis=1)
+    return columns.astype(np.float64) * scale.sd + scale.mean
 
 
 def fit(
     trials: Sequence[Trial], cohort: Cohort, runs: Path, progress: store.Progress | None = None
 ) -> list[store.Finished]:
-    """Train tabular trials one after the other and write each one's folder as soon as it has ended; `finetune.fit` calls it.
+    """Train tabular trials in turn and write each one's folder as soon as it has ended.
+
+    `finetune.fit` calls it.
 
     Args:
         trials: of one task, stage and `take`; checked.
@@ -182,31 +194,32 @@ def fit(
     first = trials[0]
     task = tasks.of(first.task, (first.task,))
     rows = examples.rows_of(cohort, first, task)
-    train, val = (table(index, task, rows.scale) for index in (rows.train, rows.val))
-    examples.scores(
-        val.answers, np.zeros_like(val.answers), task
-    )  # what cannot be judged is refused before it learns
+    train, val = (tabular_split(index, task, rows.scale) for index in (rows.train, rows.val))
+    # What cannot be judged is refused before it learns.
+    examples.scores(val.targets, np.zeros_like(val.targets), task)
     results = []
-    for done, trial in enumerate(trials, 1):
-        begun = time.monotonic()
+    for number, trial in enumerate(trials, 1):
+        start_s = time.monotonic()
         forest, curve = grow({**KNOBS, **dict(trial.knobs)}, trial.seed, task, train, val)
         splits = {"val": val}
         if trial.stage == "final":  # the only place where test rows are read
             index = examples.answerable(cohort, task, MODALITY, "test")
             store.log_test_read(runs, trial.name, len(index))
-            splits["test"] = table(index, task, rows.scale)
-        answers = {
-            split: answer(forest, side.features, rows.scale) for split, side in splits.items()
+            splits["test"] = tabular_split(index, task, rows.scale)
+        predictions = {
+            name: predict(forest, split.features, rows.scale) for name, split in splits.items()
         }
-        notes = {**rows.notes, **_provenance(splits, time.monotonic() - begun, cohort)}
-        results.append(_result(trial, task, splits, answers, curve, notes))
+        notes = {**rows.notes, **_provenance(splits, time.monotonic() - start_s, cohort)}
+        results.append(_result(trial, task, splits, predictions, curve, notes))
         store.write(runs, results[-1], cohort.fingerprint)
         if progress:
-            progress.update(done)
+            progress.update(number)
     return results
 
 
-def _provenance(splits: Mapping[str, Table], seconds: float, cohort: Cohort) -> dict[str, Any]:
+def _provenance(
+    splits: Mapping[str, TabularSplit], seconds: float, cohort: Cohort
+) -> dict[str, Any]:
     import xgboost
 
     machine = hardware.provenance(torch.device("cpu"), torch.float32)
@@ -224,29 +237,32 @@ def _provenance(splits: Mapping[str, Table], seconds: float, cohort: Cohort) -> 
 def _result(
     trial: Trial,
     task: Task,
-    splits: Mapping[str, Table],
-    answers: Mapping[str, np.ndarray],
+    splits: Mapping[str, TabularSplit],
+    predictions: Mapping[str, np.ndarray],
     curve: pd.DataFrame,
     notes: dict[str, Any],
 ) -> store.Finished:
-    """What a trial leaves behind; no weights, since nothing starts from trees and they can be grown again."""
+    """What a trial leaves behind.
+
+    No weights, since nothing starts from trees and they can be grown again.
+    """
     rows: list[tuple[str, str, float, int]] = []
-    for split, found in answers.items():
-        values = examples.scores(splits[split].answers, found, task)
-        rows += [(split, name, value, len(found)) for name, value in values.items()]
-    kept = next(value for split, name, value, _ in rows if (split, name) == ("val", task.metric))
-    tables = [
-        examples.predictions(split, splits[split].subjects, splits[split].answers, found, task)
-        for split, found in answers.items()
-    ]
-    last = np.where(
-        curve.step == len(curve), kept, np.nan
-    )  # all rounds are kept: validation judges the whole forest
+    tables = []
+    for name, outputs in predictions.items():
+        split = splits[name]
+        scores = examples.scores(split.targets, outputs, task)
+        rows += [(name, metric, score, len(outputs)) for metric, score in scores.items()]
+        tables.append(examples.predictions(name, split.subjects, split.targets, outputs, task))
+    val_score = next(
+        score for name, metric, score, _ in rows if (name, metric) == ("val", task.metric)
+    )
+    # All rounds are kept: validation judges the whole forest.
+    val_curve = np.where(curve.step == len(curve), val_score, np.nan)
     return store.Finished(
         trial=trial,
         status="finished",
         scores=tuple(rows),
-        curve=curve.assign(**{f"val_{task.metric}": last}),
+        curve=curve.assign(**{f"val_{task.metric}": val_curve}),
         predictions=pd.concat(tables, ignore_index=True),
         weights={},
         epoch=int(curve.epoch.iloc[-1]),

@@ -23,7 +23,7 @@ from ecgcmr.evaluation import metrics, statistics
 from ecgcmr.evaluation.statistics import Bins, Calibration, Effect
 from ecgcmr.paper import CLAIMS, LOW_LABEL, SEEDS, TAKES, TITLES, Claim, Contrast, Layout
 from ecgcmr.report.results import finals
-from ecgcmr.report.results.finals import Answers, Cell, Finals, PerSeed
+from ecgcmr.report.results.finals import Cell, Finals, PerSeed, TestPredictions
 from ecgcmr.report.results.verdicts import NOTHING, Comparison, Verdict, asked, evaluated, versus
 from ecgcmr.tasks import PHENOTYPES, Task
 
@@ -203,12 +203,12 @@ class Evidence:
             [label for label, *cell in self.by_cell if cell == [task, take]], list(TITLES)
         )
 
-    def answers(self, label: str, task: str, take: float = 1.0) -> Answers | None:
+    def answers(self, label: str, task: str, take: float = 1.0) -> TestPredictions | None:
         """The test predictions of a system's runs, aligned by subject; None without any."""
         answers = self._answers(label, task, take)
         return None if isinstance(answers, str) else answers
 
-    def _answers(self, label: str, task: str, take: float) -> Answers | str:
+    def _answers(self, label: str, task: str, take: float) -> TestPredictions | str:
         cell = label, task, take
         return self._once(
             ("answers", *cell),
@@ -246,18 +246,18 @@ class Evidence:
         score = self.score(label, task, take)
         return (score.low, score.high) if score else (math.nan, math.nan)
 
-    def _score(self, answers: Answers, task: Task) -> Score | None:
+    def _score(self, answers: TestPredictions, task: Task) -> Score | None:
         """None where the subjects are too few."""
         if not evaluable(answers, task):
             return None
         values = per_seed(each(answers, task), task)
         return _scored(values, self._mean_drawn(answers, task), answers, task)
 
-    def _mean_drawn(self, answers: Answers, task: Task) -> np.ndarray:
+    def _mean_drawn(self, answers: TestPredictions, task: Task) -> np.ndarray:
         """The mean over seeds (and phenotypes) in every resample, (draws,)."""
         return per_seed(self._drawn(answers, task), task).mean(1)
 
-    def _drawn(self, answers: Answers, task: Task) -> np.ndarray:
+    def _drawn(self, answers: TestPredictions, task: Task) -> np.ndarray:
         """The metric in every resample: (draws, m) AUROCs or (draws, m, k) correlations."""
 
         def draw() -> np.ndarray:
@@ -275,7 +275,7 @@ class Evidence:
 
         return self._once(("drawn", answers.mark), draw)
 
-    def _counts(self, answers: Answers, task: Task) -> np.ndarray:
+    def _counts(self, answers: TestPredictions, task: Task) -> np.ndarray:
         """How often each row is drawn, (draws, n): subjects are drawn, with all their visits, of
         either class as many.
         """
@@ -311,7 +311,7 @@ class Evidence:
         both_answers = [answers for cell in cells if (answers := self.answers(*cell))]
         if lacks := tuple(lack for cell in cells if (lack := self.lack(*cell))):
             return Comparison(pair, reasons=lacks)
-        sides = finals.shared(*both_answers)
+        sides = finals.on_common_subjects(*both_answers)
         if isinstance(sides, str):
             return Comparison(pair, reasons=(f"{versus(pair)}: {sides}",))
         n = len(sides[0].subjects)
@@ -321,7 +321,7 @@ class Evidence:
             return Comparison(pair, n=n, reasons=(reason,))
         return Comparison(pair, effect, n)
 
-    def _difference(self, better: Answers, worse: Answers, task: Task) -> Effect:
+    def _difference(self, better: TestPredictions, worse: TestPredictions, task: Task) -> Effect:
         if task.kind == "binary":
             sizes = len(better.seeds), len(worse.seeds)
             weights = np.repeat([1 / sizes[0], -1 / sizes[1]], sizes)
@@ -560,7 +560,7 @@ class Evidence:
 # -- of answers ------------------------------------------------------------------------------------
 
 
-def evaluable(answers: Answers, task: Task) -> bool:
+def evaluable(answers: TestPredictions, task: Task) -> bool:
     """Whether a task's metric is defined: two subjects of either class, or two values that differ
     of every phenotype.
     """
@@ -572,7 +572,7 @@ def evaluable(answers: Answers, task: Task) -> bool:
     return len(mask) > 0 and bool((low.min(0) < high.max(0)).all())
 
 
-def each(answers: Answers, task: Task) -> np.ndarray:
+def each(answers: TestPredictions, task: Task) -> np.ndarray:
     """AUROC of each seed, (m,), or r of each seed and phenotype, (m, k)."""
     outputs, targets = torch.from_numpy(answers.outputs), torch.from_numpy(answers.targets)
     if task.kind == "binary":
@@ -588,14 +588,16 @@ def per_seed(values: np.ndarray, task: Task) -> np.ndarray:
     return values if task.kind == "binary" else values.mean(-1)
 
 
-def _scored(values: np.ndarray, distribution: np.ndarray, answers: Answers, task: Task) -> Score:
+def _scored(
+    values: np.ndarray, distribution: np.ndarray, answers: TestPredictions, task: Task
+) -> Score:
     """Values (m,) with the interval of their mean, `distribution` (draws,)."""
     low, high = statistics.interval(distribution)
     positives = int((answers.targets == 1).sum()) if task.kind == "binary" else None
     return Score(tuple(values.tolist()), float(low), float(high), len(answers.subjects), positives)
 
 
-def _averaged(answers: Answers) -> np.ndarray:
+def _averaged(answers: TestPredictions) -> np.ndarray:
     """The probability whose logit is the mean over seeds, (n,)."""
     chance = np.clip(answers.outputs[..., 0], statistics.CLIP, 1 - statistics.CLIP)
     return special.expit(special.logit(chance).mean(0))

@@ -1,8 +1,9 @@
 """The final runs: which of them stand for a system, and what they answered for whom.
 
-Seeds of two points of a grid are two systems: which point stands for the system is written beside the runs
-(`evaluation.selection`). And answers are compared subject by subject: runs of different modalities were judged on different
-people, so they are aligned by (subject, number of the visit) and cut to those that all share.
+Seeds of two points of a grid are two systems: which point stands for the system is written beside
+the runs (`evaluation.selection`). And answers are compared subject by subject: runs of different
+modalities were judged on different people, so they are aligned by (subject, number of the visit)
+and cut to those that all share.
 """
 
 import math
@@ -53,7 +54,8 @@ class Finals(PerSeed):
         wanted: seeds that belong here.
         diverged: seeds that ran and gave no number.
         subjects: numbers of test subjects that they were judged on, distinct, ascending.
-        note: says so if runs of several points lie on disk, or the grid was not run whole; else empty.
+        note: says so if runs of several points lie on disk, or the grid was not run whole; else
+            empty.
     """
 
     names: tuple[str, ...] = ()
@@ -112,8 +114,8 @@ def _of_cell(cell: Cell, group: pd.DataFrame, space: Path, seeds: int) -> Finals
     """The final runs of one system on one task, of the configuration that stands for it."""
     label, task, take = cell
     points = sorted(group.point.unique())
-    chosen = standing_configuration(points, space / "final" / task / label, take)
-    standing = group[group.point == chosen]
+    standing_point = standing_configuration(points, space / "final" / task / label, take)
+    standing = group[group.point == standing_point]
     whole = standing[(standing.status != "diverged") & standing.value.map(math.isfinite)]
     whole = whole.sort_values("seed")
     return Finals(
@@ -123,38 +125,44 @@ def _of_cell(cell: Cell, group: pd.DataFrame, space: Path, seeds: int) -> Finals
         wanted=max(seeds, len(whole)),
         diverged=int(standing.seed.nunique() - whole.seed.nunique()),
         subjects=tuple(sorted({int(n) for n in standing.n})),
-        note=" ".join(filter(None, (_others(points, chosen), halved(standing)))),
+        note=" ".join(
+            filter(None, (_note_of_other_points(points, standing_point), halving_note(standing)))
+        ),
     )
 
 
-def _others(points: Sequence[str], chosen: str) -> str:
+def _note_of_other_points(points: Sequence[str], standing_point: str) -> str:
     """A note if configurations other than the chosen one have final runs; else empty."""
-    if set(points) <= {chosen}:
+    if set(points) <= {standing_point}:
         return ""
-    missing = "" if chosen in points else ", which has none: run ecgcmr seeds"
-    return f"final runs of {len(points)} points exist; shown is {chosen}, the chosen one{missing}."
+    missing = "" if standing_point in points else ", which has none: run ecgcmr seeds"
+    return (
+        f"final runs of {len(points)} points exist; shown is {standing_point}, the chosen "
+        f"one{missing}."
+    )
 
 
 def _by_cell(rows: pd.DataFrame) -> Iterator[tuple[Cell, pd.DataFrame]]:
     return cast(Iterator[tuple[Cell, pd.DataFrame]], iter(rows.groupby(["label", "task", "take"])))
 
 
-def halved(final: pd.DataFrame) -> str:
+def halving_note(final: pd.DataFrame) -> str:
     """A note if the point was chosen under successive halving; else empty."""
-    found = any("asha=" in point for point in final.point)
+    by_halving = any("asha=" in point for point in final.point)
     return (
         "its point was chosen by successive halving, not by the whole grid as in the paper."
-        if found
+        if by_halving
         else ""
     )
 
 
-# -- answers -----------------------------------------------------------------------------------------------------------
+# -- answers ---------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
-class Answers:
-    """What the seeds of a system answered on the test set, on the rows that all of them share, ordered by subject.
+class TestPredictions:
+    """What the seeds of a system answered on the test set, on the rows that all of them share,
+    ordered by subject.
 
     Attributes:
         subjects: (n,) pseudonyms; a subject with several visits occurs several times.
@@ -184,9 +192,9 @@ class Answers:
             (*self.subjects, self.visits.tobytes(), self.targets.tobytes(), self.outputs.tobytes())
         )
 
-    def at(self, rows: np.ndarray) -> "Answers":
+    def at(self, rows: np.ndarray) -> "TestPredictions":
         """Some of the rows: places or a mask, (n,)."""
-        return Answers(
+        return TestPredictions(
             self.subjects[rows],
             self.visits[rows],
             self.targets[rows],
@@ -196,31 +204,42 @@ class Answers:
         )
 
 
-def read(runs: Path, found: Finals, task: Task) -> Answers | str:
+def read(runs: Path, finals: Finals, task: Task) -> TestPredictions | str:
     """The test predictions of a system's runs, aligned; or in words why there are none.
 
     Args:
         runs: the folder of runs.
-        found: which of them.
+        finals: which of them.
         task: what was asked.
     """
-    paths = [store.folder(runs, name) / store.PREDICTIONS for name in found.names]
+    paths = [store.folder(runs, name) / store.PREDICTIONS for name in finals.names]
     absent = [path for path in paths if not path.exists()]
     if absent or not paths:
-        return f"{len(absent)} of {len(paths)} runs left no predictions" if paths else found.lack
-    each = [_answers(pd.read_parquet(path), seed, task) for path, seed in zip(paths, found.seeds)]
-    index = each[0].index
-    for other in each[1:]:
-        index = index.intersection(other.index)
-    each = [one.at(one.index.get_indexer(index.sort_values())) for one in each]
-    first = each[0]
-    if not all(np.array_equal(first.targets, one.targets, equal_nan=True) for one in each):
+        return f"{len(absent)} of {len(paths)} runs left no predictions" if paths else finals.lack
+    by_seed = [
+        _predictions_of(pd.read_parquet(path), seed, task)
+        for path, seed in zip(paths, finals.seeds)
+    ]
+    index = by_seed[0].index
+    for predictions in by_seed[1:]:
+        index = index.intersection(predictions.index)
+    by_seed = [
+        predictions.at(predictions.index.get_indexer(index.sort_values()))
+        for predictions in by_seed
+    ]
+    first = by_seed[0]
+    if not all(
+        np.array_equal(first.targets, predictions.targets, equal_nan=True)
+        for predictions in by_seed
+    ):
         return "its seeds were judged on different answers of the same subjects"
-    outputs = np.concatenate([one.outputs for one in each])
-    return Answers(first.subjects, first.visits, first.targets, outputs, found.seeds, first.columns)
+    outputs = np.concatenate([predictions.outputs for predictions in by_seed])
+    return TestPredictions(
+        first.subjects, first.visits, first.targets, outputs, finals.seeds, first.columns
+    )
 
 
-def _answers(table: pd.DataFrame, seed: int, task: Task) -> Answers:
+def _predictions_of(table: pd.DataFrame, seed: int, task: Task) -> TestPredictions:
     """The test rows of one run's predictions, in file order."""
     rows = table[table.split == "test"]
     targets, outputs = (
@@ -228,30 +247,34 @@ def _answers(table: pd.DataFrame, seed: int, task: Task) -> Answers:
         for kind in ("target", "output")
     )
     visits = rows.groupby("subject").cumcount().to_numpy()
-    return Answers(
+    return TestPredictions(
         rows.subject.to_numpy(object), visits, targets, outputs[None], (seed,), task.columns
     )
 
 
-def shared(one: Answers, other: Answers) -> tuple[Answers, Answers] | str:
+def on_common_subjects(
+    ours: TestPredictions, theirs: TestPredictions
+) -> tuple[TestPredictions, TestPredictions] | str:
     """Both on the subjects that they have in common, row by row; or in words why that cannot be."""
-    index = one.index.intersection(other.index).sort_values()
+    index = ours.index.intersection(theirs.index).sort_values()
     if index.empty:
         return "no test subject in common"
-    pair = tuple(answers.at(answers.index.get_indexer(index)) for answers in (one, other))
+    pair = tuple(answers.at(answers.index.get_indexer(index)) for answers in (ours, theirs))
     if not np.array_equal(pair[0].targets, pair[1].targets, equal_nan=True):
         return "judged on different answers of the same subjects"
     return pair[0], pair[1]
 
 
-def provenance(runs: Path, found: Finals) -> Mapping[str, Any]:
-    """What the first of the runs says of itself; all seeds train on the same rows. Empty without runs."""
-    if not found.names:
+def provenance(runs: Path, finals: Finals) -> Mapping[str, Any]:
+    """What the first of the runs says of itself; all seeds train on the same rows. Empty without
+    runs.
+    """
+    if not finals.names:
         return {}
-    return read_run(store.folder(runs, found.names[0])).provenance
+    return read_run(store.folder(runs, finals.names[0])).provenance
 
 
-def ordered(labels: Sequence[str], known: Sequence[str]) -> list[str]:
-    """Distinct labels: those of `known` first, in its order, then the others by name."""
-    left = set(labels)
-    return [*(label for label in known if label in left), *sorted(left - set(known))]
+def ordered(labels: Sequence[str], first: Sequence[str]) -> list[str]:
+    """Distinct labels: those of `first` first, in its order, then the others by name."""
+    distinct = set(labels)
+    return [*(label for label in first if label in distinct), *sorted(distinct - set(first))]
