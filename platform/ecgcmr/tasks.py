@@ -83,7 +83,9 @@ class Task:
 
     @property
     def metric(self) -> str:
-        """The validation metric that stops training and selects the best point (larger is better)."""
+        """The validation metric that stops training and selects the best point (larger is
+        better).
+        """
         return "auroc" if self.kind == "binary" else "pearson"
 
 

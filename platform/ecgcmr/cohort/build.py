@@ -16,7 +16,7 @@ import pandas as pd
 from ecgcmr import raw, signals
 from ecgcmr.cohort import dataset, linkage, shards, staging
 from ecgcmr.cohort.dataset import Cohort, digest
-from ecgcmr.cohort.labels.merge import Rules, read_labels, write_audit
+from ecgcmr.cohort.labels.merge import Labels, Rules, read_labels, write_audit
 from ecgcmr.errors import Excluded, InputError, unknown
 from ecgcmr.raw import search
 from ecgcmr.raw.synthetic import subject as synthetic
@@ -76,10 +76,6 @@ def build(
 ) -> Cohort:
     """Make a cohort of real recordings, or open it if it is there.
 
-    Every recording is read twice: once to judge it (readable, plausible, not a repeat of another),
-    which decides rows and splits, once to prepare and write it. So nothing is staged on disk, and
-    memory holds one row group per task.
-
     Args:
         out: its folder.
         ecg: where ECGs lie, "PATH", "reader:PATH" or several of them, e.g. "wfdb:PATH"; formats may
@@ -103,31 +99,11 @@ def build(
     out = Path(out)
     files = [Path(file) for file in ([labels] if isinstance(labels, (str, Path)) else labels or ())]
     table = read_labels(files, rules)
-    places = {"ecg": ecg, "cmr": cmr, **others}
-    paths_of = {
-        kind: [place] if isinstance(place, str) else place for kind, place in places.items()
-    }
-    sources = {
-        kind: [source for path in paths for source in find(kind, path)]
-        for kind, paths in paths_of.items()
-        if paths
-    }
-    if not sources:
-        raise InputError(
-            "a cohort needs recordings: give --ecg wfdb:PATH, --cmr nifti:PATH or --cmr dicom:PATH"
-        )
-    if clashes := table.columns & set(signals.flags(SIGNALS)):
-        raise InputError(
-            f"--labels: column '{min(clashes)}' is a flag that the build makes itself; rename it"
-        )
-    label_words = (
-        " ".join(
-            [*(shards.sha256(file)[:16] for file in files), rules.words if rules else ""]
-        ).strip()
-        or "none"
-    )
+    sources = _sources({"ecg": ecg, "cmr": cmr, **others})
+    _refuse_flags(table)
     options = {"crop": crop}
-    recipe, request = _requested(sources, {"labels": label_words, **options}, seed, shard_rows)
+    choices = {"labels": _label_words(files, rules), **options}
+    recipe, request = _requested(sources, choices, seed, shard_rows)
     if staging.ready(out, request):
         return dataset.open(out)
     with staging.building(out, request):
@@ -143,11 +119,59 @@ def build(
             "signals": tuple(dict.fromkeys((*ALWAYS, *sources))),
         }
         parts = staging.write_shards(out, linked_rows.rows, job_fields, shard_rows)
-        account = {name: getattr(linked_rows, name) for name in ("flow", "exclusions", "repairs")}
-        if table.audit:
-            account["audit"] = table.audit
-            write_audit(out.with_name(out.name + ".audit.md"), table.audit)
+        account = _account(out, linked_rows, table)
         return staging.finish(out, request, recipe, parts, columns, account)
+
+
+def _account(out: Path, linked_rows: linkage.LinkedRows, table: Labels) -> dict[str, Any]:
+    """What the manifest says of recordings and labels; the labels' audit lies beside the cohort."""
+    account: dict[str, Any] = {
+        name: getattr(linked_rows, name) for name in ("flow", "exclusions", "repairs")
+    }
+    if table.audit:
+        account["audit"] = table.audit
+        write_audit(out.with_name(out.name + ".audit.md"), table.audit)
+    return account
+
+
+def _sources(places: Mapping[str, str | Sequence[str]]) -> dict[str, list[str]]:
+    """Every recording by signal, `reader:PATH` each, of the signals that a place is named for.
+
+    Raises:
+        InputError: of none; else see `find`.
+    """
+    places_of = {
+        kind: [location] if isinstance(location, str) else location
+        for kind, location in places.items()
+    }
+    sources = {
+        kind: [source for path in paths for source in find(kind, path)]
+        for kind, paths in places_of.items()
+        if paths
+    }
+    if not sources:
+        raise InputError(
+            "a cohort needs recordings: give --ecg wfdb:PATH, --cmr nifti:PATH or --cmr dicom:PATH"
+        )
+    return sources
+
+
+def _refuse_flags(table: Labels) -> None:
+    """Refuse a label's column that bears the name of a flag.
+
+    Raises:
+        InputError: one does.
+    """
+    if clashes := table.columns & set(signals.flags(SIGNALS)):
+        raise InputError(
+            f"--labels: column '{min(clashes)}' is a flag that the build makes itself; rename it"
+        )
+
+
+def _label_words(files: Sequence[Path], rules: Rules | None) -> str:
+    """What a request says of the files of labels: the beginnings of their checksums, the rules."""
+    checksums = [shards.sha256(file)[:16] for file in files]
+    return " ".join([*checksums, rules.words if rules else ""]).strip() or "none"
 
 
 def _requested(

@@ -32,7 +32,9 @@ INDEX_COLUMNS = ("subject", "split", *shards.DEMOGRAPHICS)
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that is wrong: file below the cohort's folder, row in that file if it concerns one."""
+    """One thing that is wrong: file below the cohort's folder, row in that file if it concerns
+    one.
+    """
 
     file: str
     row: int | None
@@ -215,7 +217,9 @@ def _repeats(
     table: pa.Table,
     first_seen: dict[tuple[str, bytes], tuple[str, str, int]],
 ) -> Iterator[Fault]:
-    """Signals that another split has as well, compared after rounding (0.01 mV; whole grey values)."""
+    """Signals that another split has as well, compared after rounding (0.01 mV; whole grey
+    values).
+    """
     splits = table["split"].to_pylist()
     for kind in shards.signals_of(table.schema, Path(name)):
         for i in np.flatnonzero(table[kind].is_valid().to_numpy()):

@@ -37,7 +37,8 @@ def work(row: dict[str, Any]) -> dict[str, Any]:
         part = {"error": str(error)}
     except Excluded as error:
         part = {
-            "error": f"a recording that could be read before cannot be now ({error}); keep them as they are, run it again"
+            "error": f"a recording that could be read before cannot be now ({error}); keep them as "
+            "they are, run it again"
         }
     except OSError as error:
         explanation = shards.disk_full(error, out)

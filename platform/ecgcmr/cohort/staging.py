@@ -218,7 +218,9 @@ def _index_of(out: Path, part: dict[str, Any]) -> pd.DataFrame:
 
 
 def counts(index: pd.DataFrame, labels: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """For each column of which something is known: rows per split, with the positives or the mean."""
+    """For each column of which something is known: rows per split, with the positives or the
+    mean.
+    """
     out: dict[str, dict[str, Any]] = {}
     for name in labels:
         known_rows = index[index[name].notna()]

@@ -39,7 +39,9 @@ class IdLookup:
     secret: bytes | None
 
     def of(self, word: str) -> set[str]:
-        """The pseudonyms that an id means: of a person, a recording's key, or a pseudonym itself."""
+        """The pseudonyms that an id means: of a person, a recording's key, or a pseudonym
+        itself.
+        """
         candidates = {word, linkage.pseudonym(self.secret, word)} if self.secret else {word}
         return (candidates & self.pseudonyms) | self._subjects_of_word.get(word, set())
 

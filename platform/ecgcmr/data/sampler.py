@@ -140,13 +140,17 @@ def sequence(order: Order, epoch: int) -> np.ndarray:
 
 
 def mine(order: Order, step: int) -> np.ndarray:
-    """This rank's rows of the global batch `step` of the whole run, as positions in `sampler.row`."""
+    """This rank's rows of the global batch `step` of the whole run, as positions in
+    `sampler.row`.
+    """
     epoch, inside = divmod(step, order.steps)
     return sequence(order, epoch)[inside, order.rank * order.local : (order.rank + 1) * order.local]
 
 
 def piece(order: Order, number: int, start_step: int = 0) -> np.ndarray:
-    """This rank's rows of piece `number` of the whole run, without what lies before `start_step`."""
+    """This rank's rows of piece `number` of the whole run, without what lies before
+    `start_step`.
+    """
     epoch, inside = divmod(number, order.pieces)
     mix, cut_index = divmod(inside, order.cuts)
     first = max(mix * order.mixed, start_step - epoch * order.steps)

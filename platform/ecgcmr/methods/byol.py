@@ -61,7 +61,9 @@ class BYOL(two_views.TwoViews):
         }
 
     def forward(self, batch: Tensors, noise: Tensors | None, knobs: Knobs) -> dict[str, Tensor]:
-        """Predict each view's target embedding from the other view; batch["ecg"] is (n, 12, time)."""
+        """Predict each view's target embedding from the other view; batch["ecg"] is (n, 12,
+        time).
+        """
         noise, knobs = noise or {}, {**self.knobs, **knobs}
         views = self.seen(batch, noise)
         projections = self._project(self.online, 0, views, noise, knobs)

@@ -56,7 +56,9 @@ class CLOCS(two_views.TwoViews):
         return super().noise(generator, n) if augment else {}
 
     def seen(self, batch: Tensors, noise: Tensors) -> list[Tensor]:
-        """The first and the last stretch of batch["ecg"], (n, 12, time), which is longer than one."""
+        """The first and the last stretch of batch["ecg"], (n, 12, time), which is longer than
+        one.
+        """
         stretches = batch["ecg"][..., : self.samples], batch["ecg"][..., -self.samples :]
         return [
             view(x, of_view(noise, i)) for i, (view, x) in enumerate(zip(self.views, stretches))

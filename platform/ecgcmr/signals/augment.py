@@ -19,7 +19,7 @@ from torch import Tensor
 from ecgcmr.runtime import hardware
 from ecgcmr.signals import LEADS
 
-# ------------------------------------------------------------------------------------------------------------ ECG
+# -- ECG -------------------------------------------------------------------------------------------
 
 
 def crop(x: Tensor, u: Tensor | None, length: int) -> Tensor:
@@ -147,7 +147,7 @@ def choose(u: Tensor, rate: float, changed_x: Tensor, x: Tensor) -> Tensor:
     return torch.where((u < rate).reshape(-1, *[1] * (changed_x.dim() - 1)), changed_x, x)
 
 
-# ----------------------------------------------------------------------------------------------------------- images
+# -- images ----------------------------------------------------------------------------------------
 
 
 def resize(x: Tensor, side: int) -> Tensor:
@@ -266,7 +266,7 @@ def geometry(x: Tensor, flip: Tensor, turn: Tensor, centre: Tensor, half: Tensor
     return F.grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
-# ------------------------------------------------------------------------------------------------------------ views
+# -- views -----------------------------------------------------------------------------------------
 
 
 def uniform(generator: torch.Generator, *shape: int) -> Tensor:

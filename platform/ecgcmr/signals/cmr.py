@@ -51,7 +51,8 @@ RECIPE: dict[str, object] = {
     "frames": list(FRAMES),
     "slice": "Z // 2 of at least 8",
     "ed": "phase 0",
-    "es": "least segmented LV; else as named; else first phase within 5 % of the least blood, middle three slices",
+    "es": "least segmented LV; else as named; else first phase within 5 % of the least blood, "
+    "middle three slices",
     "mid": "ES // 2",
     "percentiles": list(PERCENTILES),  # of every second row and column
     "scale": "min-max of the three frames together, before the crop",
@@ -420,7 +421,9 @@ def _disc(
 
 
 def _box_sum(image: np.ndarray, reach: list[int]) -> np.ndarray:
-    """The sum over a box of ± `reach` rows and columns around each pixel; the image ends in zeros."""
+    """The sum over a box of ± `reach` rows and columns around each pixel; the image ends in
+    zeros.
+    """
     for axis, n in enumerate(reach):
         total = np.cumsum(np.insert(image, 0, 0, axis=axis), axis=axis)
         at = np.arange(image.shape[axis])

@@ -296,7 +296,8 @@ def clean(ecg: np.ndarray) -> np.ndarray:
 def remove_baseline(ecg: np.ndarray) -> np.ndarray:
     """Subtract the slow drift of each lead, estimated by asymmetric least squares.
 
-        z = argmin Σᵢ wᵢ (yᵢ − zᵢ)² + λ Σᵢ (Δ²zᵢ)²,   w = p where y > z, else 1 − p;  5 rounds from w = 1
+        z = argmin Σᵢ wᵢ (yᵢ − zᵢ)² + λ Σᵢ (Δ²zᵢ)²
+        w = p where y > z, else 1 − p;  5 rounds from w = 1
 
     The matrix diag(w) + λ D'D is symmetric with five bands. The first round is the same for every
     lead and is factorised once; the others are solved lead by lead, which keeps a system inside a
@@ -355,7 +356,8 @@ def _smoother(n: int) -> tuple[np.ndarray, np.ndarray]:
 def normalise(x: Tensor) -> Tensor:
     """Standardise the Einthoven, Goldberger and Wilson leads apart, each record for itself.
 
-        x ← (x − μ_g) / √(σ_g² + 1e-12),   μ_g, σ_g² over the leads of group g and time; population variance
+        x ← (x − μ_g) / √(σ_g² + 1e-12)
+        μ_g, σ_g² over the leads of group g and time; population variance
 
     Args:
         x: (..., 12, time), mV, any floating type.
@@ -385,7 +387,8 @@ def einthoven(ecg: np.ndarray) -> float:
     """Measure how far the limb leads are from Einthoven's and Goldberger's laws; 0 = held, 1 = as
     large as the ECG.
 
-        r = max over laws of median |Δ law| / mean(|ΔI|, |ΔII|, |ΔIII|),   over the steepest fifth of all samples
+        r = max over laws of median |Δ law| / mean(|ΔI|, |ΔII|, |ΔIII|)
+        over the steepest fifth of all samples
 
     The laws are III = II − I, aVR = −(I + II)/2, aVL = (I − III)/2, aVF = (II + III)/2. First
     differences, because the baseline is estimated per lead and leaves slow violations; the steepest
@@ -410,7 +413,8 @@ def worst_einthoven(ecg: np.ndarray) -> float:
     """Measure `einthoven` in each second and give the worst: leads that slip out of step late leave
     the whole lawful.
 
-        r = max over seconds and laws of median (|Δ law| / max(size, typical size)),   over the second's steepest fifth
+        r = max over seconds and laws of median (|Δ law| / max(size, typical size))
+        over the second's steepest fifth
 
     where size = mean(|ΔI|, |ΔII|, |ΔIII|), and the typical one is the median over the steepest
     fifth of the record: a second between two beats is held against the beats, not against its
@@ -510,7 +514,8 @@ def faults(stored_ecg: np.ndarray) -> Iterator[str]:
         return
     highest = np.abs(signal).max(axis=1)
     if highest.max() > PEAK_MV:
-        yield f"lead {LEADS[highest.argmax()]} reaches {highest.max():.0f} mV, more than {PEAK_MV:.0f}"
+        name = LEADS[highest.argmax()]
+        yield f"lead {name} reaches {highest.max():.0f} mV, more than {PEAK_MV:.0f}"
     span = np.ptp(signal, axis=1)
     if span.min() < BLANK_MV:
         yield f"lead {LEADS[span.argmin()]} is flat"

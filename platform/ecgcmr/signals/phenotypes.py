@@ -28,7 +28,8 @@ def measure(
 ) -> dict[str, float]:
     """Every phenotype that two segmented phases give.
 
-        EDV, ESV = voxels · volume;   SV = EDV − ESV;   EF = 100 SV / EDV;   CO = SV · rate / 1000;   LVM = 1.05 · muscle
+        EDV, ESV = voxels · volume;   SV = EDV − ESV;   EF = 100 SV / EDV;
+        CO = SV · rate / 1000;   LVM = 1.05 · muscle
 
     Args:
         ed, es: (slices, height, width) labels at end-diastole and end-systole, slices from base to

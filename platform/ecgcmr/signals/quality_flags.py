@@ -66,7 +66,8 @@ def spikes(signal: np.ndarray) -> int:
     """Count a pacemaker's spikes: higher than 0.15 mV and narrower than 8 ms in three leads or
     more, at most five a second.
 
-        b(k) = third largest over the leads of |x[t] − (x[t − k] + x[t + k]) / 2|;   b(4 ms) > 0.7 b(16 ms) at a spike
+        b(k) = third largest over the leads of |x[t] − (x[t − k] + x[t + k]) / 2|
+        b(4 ms) > 0.7 b(16 ms) at a spike
 
     A QRS complex is several times as high over 16 ms as over 4; a spike is as high over both.
 
