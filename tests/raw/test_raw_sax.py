@@ -992,14 +992,14 @@ def test_without_orientation_no_segment_is_named(tmp_path):
 def test_the_survey_of_a_cohort_takes_phenotypes_and_the_crop(tmp_path):
     labels = beating()
     source = person(tmp_path / "1234567_20209_2_0", labels, scanner(), seg_sa=labels)
-    found = {crop: prepare._judge("cmr", f"nifti:{source}", crop) for crop in cmr.CROPS}
+    found = {crop: prepare._judge("cmr", f"nifti:{source}", {"crop": crop}) for crop in cmr.CROPS}
     assert found["heart"].numbers == sax_nifti.read(source).labels
     assert (found["heart"].key, found["heart"].person) == ("1234567_20209_2_0", "1234567")
     assert len({each.digest for each in found.values()}) == 3
     assert "heart found by the segmentation" in found["heart"].repairs
     assert "heart found by the segmentation" not in found["fixed"].repairs
-    assert [build.recipe_of("nifti", {}, crop)["cmr"]["crop"] for crop in cmr.CROPS] == list(
-        cmr.CROPS
-    )
+    assert [
+        build.recipe_of("nifti", {}, {"crop": crop})["cmr"]["crop"] for crop in cmr.CROPS
+    ] == list(cmr.CROPS)
     with pytest.raises(InputError, match="known: fixed, heart, none"):
-        build.recipe_of("nifti", {}, "manual")
+        build.recipe_of("nifti", {}, {"crop": "manual"})

@@ -12,7 +12,7 @@ from test_raw_wfdb import beats
 from ecgcmr.cohort import prepare
 from ecgcmr.errors import Excluded, InputError
 from ecgcmr.raw import READERS, normalised, records, tensors
-from ecgcmr.signals import ecg
+from ecgcmr.signals import HEART, SIGNALS, ecg
 
 STACK = np.stack([beats(1, seed) for seed in range(3)]).astype(np.float32)
 
@@ -119,11 +119,11 @@ def test_normalised_files_reach_the_network_as_they_are(tmp_path):
         )  # each lead's level is the baseline's
         factor = (found * truth).sum() / (truth**2).sum()
         assert np.abs(found - factor * truth).max() < 0.02 * np.abs(factor * truth).max()
-        prepared = prepare._prepare("ecg", record, "heart")
+        prepared = SIGNALS["ecg"].prepare(record, HEART)
         assert prepared.repairs == ()
         read = ecg.normalise(torch.from_numpy(prepared.array)).numpy()
         assert np.abs(read - held[i]).max() < 0.01  # float16
-        judged = prepare._judge("ecg", f"normalised:{source}", "heart")
+        judged = prepare._judge("ecg", f"normalised:{source}", HEART)
         assert (judged.reason, judged.repairs) == ("", (normalised.WORDS,))
     turned = held[:1].copy()
     turned[:, 3:6] *= -1

@@ -21,7 +21,7 @@ from ecgcmr.paper import CLAIMS
 from ecgcmr.report import appendix, figures, page
 from ecgcmr.report.plots import curves
 from ecgcmr.report.results.evidence import Evidence
-from ecgcmr.runs import all_runs
+from ecgcmr.runs import Run, all_runs
 from ecgcmr.search import study
 from ecgcmr.trial import Trial
 
@@ -528,7 +528,7 @@ def test_systems_of_equal_grids_share_a_line():
             method="supervised",
             knobs=(("lr", lr),),
         )
-        return appendix.Run(None, trial, {})
+        return Run(None, trial, {}, "", "finished", {})
 
     found = [
         run(label, lr, task)
