@@ -1,3 +1,4 @@
+import gc
 import importlib
 import logging
 import shutil
@@ -26,6 +27,13 @@ def runs(tmp_path):
     handmade.finish(runs, label="mmcl", stage="grid", value=float("nan"), status="diverged")
     handmade.finish(runs, label="mmcl", value=0.75)
     return runs
+
+
+@pytest.fixture(scope="module", autouse=True)
+def fresh_heap():
+    """What other tests have left is not looked at by the dozens of collections of garbage that Aim needs."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +74,7 @@ def test_importing_does_not_import_aim():
     assert done.stdout.strip() == "False", done.stderr
 
 
-def test_mirror_copies_everything_once_then_only_what_is_new(runs):
+def test_mirror_copies_everything_once_then_only_what_is_new(runs, migrated):
     repo = runs / "aim"
     assert track.mirror(runs, repo) == 3
     held = track.content(repo)
