@@ -15,6 +15,7 @@ from ecgcmr.cohort import check, dataset, linkage, shards, withdraw
 from ecgcmr.errors import InputError
 from ecgcmr.report import page
 from ecgcmr.runs import withdrawn_since
+from ecgcmr.trial import Trial, to_json
 
 SECRET = b"k" * 32
 
@@ -213,7 +214,21 @@ def test_withdrawals_reach_what_started_from_a_run_of_the_old_cohort(tmp_path):
         ("s/pre/mmcl", "middle", [["ecg", "s/pre/mae"]]),
         ("s/final/cad", "new", [["ecg", "s/pre/mmcl"], ["cmr", "s/pre/gone"]]),
     ):
-        record = {"recipe": {"cohort": cohort_}, "trial": {"starts": starts}}
+        started = Trial(
+            space="s",
+            stage="grid",
+            task="af",
+            label="mmcl",
+            method="supervised",
+            starts=tuple(map(tuple, starts)),
+        )
+        record = {
+            "trial": to_json(started),
+            "recipe": {"cohort": cohort_},
+            "fingerprint": "",
+            "status": "finished",
+            "provenance": {},
+        }
         files.write_json(store.folder(runs, name) / store.RECORD, record)
     starts = [["ecg", "s/pre/mmcl"], ["cmr", "s/pre/gone"]]
     assert withdrawn_since(runs, "new", starts, {"old": 3}) == 3
