@@ -10,17 +10,18 @@ import re
 from collections.abc import Iterator
 from fractions import Fraction
 from functools import lru_cache, partial
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-import torch
 from numpy.lib.stride_tricks import sliding_window_view
 from scipy.linalg import cho_solve_banded, cholesky_banded, solveh_banded
 from scipy.signal import resample_poly
-from torch import Tensor
 
 from ecgcmr.errors import Excluded
 from ecgcmr.signals import LEADS, RATE_HZ, SIGNALS, Options, Prepared, quality_flags
+
+if TYPE_CHECKING:
+    from torch import Tensor, dtype
 
 RATES_HZ = (
     50.0,
@@ -353,7 +354,7 @@ def _smoother(n: int) -> tuple[np.ndarray, np.ndarray]:
     return bands, cholesky_banded(bands + np.array([[1.0], [0.0], [0.0]]), lower=True)
 
 
-def normalise(x: Tensor) -> Tensor:
+def normalise(x: "Tensor") -> "Tensor":
     """Standardise the Einthoven, Goldberger and Wilson leads apart, each record for itself.
 
         x ← (x − μ_g) / √(σ_g² + 1e-12)
@@ -367,18 +368,20 @@ def normalise(x: Tensor) -> Tensor:
 
     Source: paper section IV-A; authors' utils/preprocessing.py.
     """
+    import torch  # not above: cohorts are built without it, and every worker of Ray would wait
+
     x = x if x.dtype == torch.float64 else x.float()
     return torch.cat([_standardise(group) for group in x.split(GROUPS, dim=-2)], dim=-2)
 
 
-def to_model(recordings: Tensor, dtype: torch.dtype) -> Tensor:
+def to_model(recordings: "Tensor", dtype: "dtype") -> "Tensor":
     """What a network reads of stored ECGs, (n, 12, 5000) mV: `normalise`d in float32 at least, then
     of that dtype.
     """
     return normalise(recordings).to(dtype)
 
 
-def _standardise(x: Tensor) -> Tensor:
+def _standardise(x: "Tensor") -> "Tensor":
     deviations = x - x.mean((-2, -1), keepdim=True)
     return deviations / (deviations.square().mean((-2, -1), keepdim=True) + 1e-12).sqrt()
 
