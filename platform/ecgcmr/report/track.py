@@ -23,6 +23,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -202,35 +203,47 @@ def mirror(runs: Path, repo: Path, up_to_date: set[str] | None = None) -> int:
 def following(runs: Path, repo: Path) -> Iterator[None]:
     """While the block runs, copy finished trials in a process of its own, and what is left when it
     ends.
+
+    Ctrl-C ends that process at once, and so may anybody: the next command copies what it has not.
     """
     # A fork would take Ray's threads and connections along, half alive.
     spawn = multiprocessing.get_context("spawn")
-    stop = spawn.Event()
-    child = spawn.Process(target=_follow, args=(runs, repo, stop, os.getpid()), daemon=True)
+    # A pipe, whose ends notice the other's death; whoever sets an Event waits for the dead for ever.
+    block_ended, end_block = spawn.Pipe(duplex=False)
+    child = spawn.Process(target=_follow, args=(runs, repo, block_ended), daemon=True)
     child.start()
+    block_ended.close()
     try:
         yield
+    except (KeyboardInterrupt, SystemExit):
+        child.terminate()
+        raise
     finally:
-        stop.set()
+        with contextlib.suppress(BrokenPipeError):  # it was killed
+            end_block.send(None)
         child.join(LAST_S)
+        end_block.close()
 
 
-def _follow(runs: Path, repo: Path, stop: Any, parent: int) -> None:
+def _follow(runs: Path, repo: Path, block_ended: Connection) -> None:
     """Copy until told to end, then once more.
 
     Without the process that asked for it there is nothing to wait for.
     """
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C is the parent's to explain
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the parent decides
     up_to_date: set[str] = set()
     rest = REST_S[0]
-    while os.getppid() == parent:
-        last = stop.is_set()
+    last = False
+    while True:
         # Without any, not even the folder is made.
         waiting = any(True for _ in all_runs(runs, up_to_date))
         rest = REST_S[0] if waiting and mirror(runs, repo, up_to_date) else min(2 * rest, REST_S[1])
         if last:
             return
-        stop.wait(rest)
+        try:
+            last = block_ended.poll(rest) and block_ended.recv() is None
+        except EOFError:  # the parent is gone
+            return
 
 
 def rebuild(runs: Path, repo: Path) -> int:
