@@ -211,15 +211,17 @@ def test_a_follower_shows_runs_while_others_are_still_to_come(runs):
 @pytest.mark.parametrize("ending", ["killed", "interrupted"])
 def test_a_block_ends_though_its_follower_is_gone_or_in_the_midst_of_waiting(tmp_path, ending):
     began = time.monotonic()
-    with contextlib.suppress(KeyboardInterrupt):
-        with track.following(tmp_path / "runs", tmp_path / "aim"):
-            follower = multiprocessing.active_children()[0]
-            time.sleep(2)  # it waits for the block's end by now
-            if ending == "interrupted":
-                os.kill(follower.pid, signal.SIGINT)  # as a terminal does, to the whole group
-                raise KeyboardInterrupt
-            follower.kill()
-            follower.join()
+    with (
+        contextlib.suppress(KeyboardInterrupt),
+        track.following(tmp_path / "runs", tmp_path / "aim"),
+    ):
+        follower = multiprocessing.active_children()[0]
+        time.sleep(2)  # it waits for the block's end by now
+        if ending == "interrupted":
+            os.kill(follower.pid, signal.SIGINT)  # as a terminal does, to the whole group
+            raise KeyboardInterrupt
+        follower.kill()
+        follower.join()
     assert time.monotonic() - began < 20
     assert not follower.is_alive()
 
