@@ -136,7 +136,9 @@ def write(runs: Path, result: Finished, cohort_fingerprint: str) -> list[dict[st
             target.exists()
         ):  # an unfinished one: progress and checkpoints; set aside first, lest a kill lose both
             os.replace(target, aside.with_name(f"{aside.name}.old"))
+        files.flush_all(aside)
         os.replace(aside, target)
+        files.flush(target.parent)
         shutil.rmtree(aside.with_name(f"{aside.name}.old"), ignore_errors=True)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
@@ -271,7 +273,7 @@ class Progress:
         """Set how many units are done, with a few numbers to show beside."""
         self.record.update(done=done, shown=shown, now=time.time())
         if self.record["now"] - self.written >= self.every or done >= self.record["total"]:
-            files.write_json(self.path, self.record)
+            files.write_json(self.path, self.record, durable=False)  # of no use to the next run
             self.written = self.record["now"]
 
     def close(self) -> None:

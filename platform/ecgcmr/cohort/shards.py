@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ecgcmr import tasks
+from ecgcmr import files, tasks
 from ecgcmr.errors import InputError
 from ecgcmr.signals import ALWAYS, LEADS, SIGNALS
 
@@ -161,20 +161,20 @@ def write_shard(
     Raises:
         InputError: the disk is full.
     """
-    form, count = schema(labels, signals), 0
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    form, count, digest = schema(labels, signals), 0, ""
+
+    def fill(aside: Path) -> None:
+        nonlocal count, digest
         with pq.ParquetWriter(aside, form, **ONE_PAGE) as writer:
             for group in _groups(rows):
                 writer.write_table(_table(group, form), row_group_size=GROUP)
                 count += len(group)
         digest = sha256(aside)
-        os.replace(aside, path)
+
+    try:
+        files.write_whole(path, fill)
     except OSError as error:
         raise disk_full(error, path) from error
-    finally:
-        aside.unlink(missing_ok=True)
     return {"rows": count, "sha256": digest}
 
 

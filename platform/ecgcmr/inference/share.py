@@ -50,7 +50,9 @@ def share(folder: Path | str, out: Path | str, system: str | None = None) -> dic
                     "answers": calibration.meaning_record(meaning),
                 },
             )
+        files.flush_all(aside)
         aside.rename(out)
+        files.flush(out.parent)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return seeds_by_task
