@@ -208,7 +208,7 @@ def following(runs: Path, repo: Path) -> Iterator[None]:
     """
     # A fork would take Ray's threads and connections along, half alive.
     spawn = multiprocessing.get_context("spawn")
-    # A pipe: its ends notice each other's death, where setting an Event waits for the dead for ever.
+    # A pipe: its ends notice each other's death; to set an Event waits for the dead, for ever.
     block_ended, end_block = spawn.Pipe(duplex=False)
     child = spawn.Process(target=_follow, args=(runs, repo, block_ended), daemon=True)
     child.start()
