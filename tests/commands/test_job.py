@@ -13,7 +13,7 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SPACE = """
-from ecgcmr import study
+from ecgcmr.search import study
 from ecgcmr.nn import Network
 from ecgcmr.trial import Trial
 

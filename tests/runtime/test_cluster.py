@@ -1,12 +1,15 @@
 import importlib.util
 import json
 import os
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from ecgcmr.errors import InputError
 from ecgcmr.runtime import cluster
 
 SOURCE = Path(cluster.__file__).resolve().parents[2]
@@ -52,6 +55,37 @@ def test_start_inside_a_started_ray_changes_nothing_and_running_leaves_it(ray_se
     assert ray.is_initialized()
 
 
+def test_an_address_where_nothing_listens_is_refused_within_its_wait(monkeypatch):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound and not listening: nobody else gets the port
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        monkeypatch.setattr(cluster, "HEAD_WAIT_S", 0.6)
+        began = time.monotonic()
+        with pytest.raises(InputError, match=f"RAY_ADDRESS={address}: no Ray answers there; start"):
+            cluster.check_address(address)
+    assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize("address", ["auto", "", "ray://127.0.0.1:1", "local"])
+def test_what_ray_resolves_itself_passes(address):
+    cluster.check_address(address)
+
+
+def test_a_head_that_answers_passes(ray_session):
+    import ray
+
+    cluster.check_address(ray.get_runtime_context().gcs_address)
+
+
+@pytest.mark.slow
+def test_an_address_of_something_else_is_refused():
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        with pytest.raises(InputError, match="no Ray of this version"):
+            cluster.check_address(f"127.0.0.1:{other.getsockname()[1]}")
+
+
 def test_a_local_ray_listens_on_loopback_alone(ray_session):
     import psutil
     import ray
@@ -68,7 +102,7 @@ def test_a_local_ray_listens_on_loopback_alone(ray_session):
 def test_start_and_stop_twice_in_one_process():
     code = """
 import ray
-from ecgcmr import cluster
+from ecgcmr.runtime import cluster
 for _ in range(2):
     cluster.start(cpus=1, object_store_mb=100)
     assert ray.get(ray.remote(lambda: 41).remote()) == 41

@@ -10,17 +10,22 @@ import contextlib
 import json
 import logging
 import os
+import socket
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from ecgcmr.errors import InputError
+
 log = logging.getLogger(__name__)
 
 JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by `ray job submit` for its driver
 MIB = 2**20
+HEAD_WAIT_S = 10.0  # for a cluster's head that is about to start
 
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -65,6 +70,9 @@ def start(
         gpus: logical GPUs of a local Ray; those that PyTorch's environment shows by default.
         object_store_mb: MiB of shared memory of a local Ray; by default 1/20 of the machine's,
             within 512 and 8,192.
+
+    Raises:
+        InputError: no Ray answers at `RAY_ADDRESS`.
     """
     global _ours
     import ray
@@ -72,6 +80,7 @@ def start(
     if ray.is_initialized():
         return
     if os.environ.get("RAY_ADDRESS") or JOB in os.environ:
+        check_address(os.environ.get("RAY_ADDRESS", ""))
         ray.init(
             log_to_driver=False, logging_level=logging.ERROR, runtime_env=_worker_environment()
         )
@@ -79,6 +88,40 @@ def start(
         _start_local(cpus, gpus, object_store_mb or _share_of_memory())
     _ours = True
     log.info("Ray %s with %s", ray.__version__, ray.cluster_resources())
+
+
+def check_address(address: str) -> None:
+    """Refuse an address at which no Ray answers; `ray.init` would wait there for ten minutes.
+
+    Args:
+        address: `host:port` of a head; what Ray resolves itself ("auto", "ray://…") passes.
+
+    Raises:
+        InputError: nothing listens there, or something else than Ray.
+    """
+    host, _, port = address.rpartition(":")
+    if not port.isdigit() or "//" in host:
+        return
+    cure = "start it (ray start --head), correct the address, or unset it to run on this machine"
+    deadline = time.monotonic() + HEAD_WAIT_S
+    while True:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=HEAD_WAIT_S).close()
+            break
+        except (OSError, OverflowError) as error:
+            if time.monotonic() >= deadline:
+                raise InputError(f"RAY_ADDRESS={address}: no Ray answers there; {cure}") from error
+            time.sleep(0.5)
+    # Ray has no public way to ask with a deadline, which is 40 s here.
+    from ray._raylet import GcsClient  # type: ignore[attr-defined]
+    from ray.exceptions import RpcError
+
+    try:
+        GcsClient(address=address)
+    except RpcError as error:
+        raise InputError(
+            f"RAY_ADDRESS={address}: what answers there is no Ray of this version; {cure}"
+        ) from error
 
 
 def stop() -> None:
