@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -96,6 +97,48 @@ def test_a_local_ray_listens_on_loopback_alone(ray_session):
     listening = {c.laddr.ip for c in raylet.net_connections() if c.status == psutil.CONN_LISTEN}
     assert listening
     assert all(ip in ("127.0.0.1", "::ffff:127.0.0.1", "::1") for ip in listening), listening
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["raylet", "gcs_server"])
+def test_the_death_of_ray_is_one_line_and_exit_code_4_within_half_a_minute(name):
+    code = f"""
+import psutil, ray
+from ecgcmr.runtime import cluster
+cluster.start(cpus=1, object_store_mb=100)
+sleeping = ray.remote(lambda: __import__("time").sleep(300)).remote()
+[died] = [p for p in psutil.Process().children(recursive=True) if p.name() == "{name}"]
+died.kill()
+print("killed", flush=True)
+ray.get(sleeping)
+"""
+    driver = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert driver.stdout.readline() == "killed\n"
+    began = time.monotonic()
+    _, words = driver.communicate(timeout=60)
+    assert driver.returncode == 4
+    assert time.monotonic() - began < 30
+    assert "has died; what has finished stands, the same command goes on from there" in words
+
+
+def test_a_ray_that_was_left_is_not_mourned(monkeypatch):
+    ended = []
+    monkeypatch.setattr(cluster.os, "_exit", ended.append)
+    monkeypatch.setattr(cluster, "LOOK_S", 0.01)
+    monkeypatch.setattr(cluster, "GONE_S", 0.1)
+    monkeypatch.setattr(cluster, "_leaving", threading.Event())
+    with socket.create_server(("127.0.0.1", 0)) as head:
+        watch = threading.Thread(
+            target=cluster._watch, args=({"head": head.getsockname()}, ended.append)
+        )
+        watch.start()
+        time.sleep(0.3)
+        cluster._leaving.set()
+        watch.join(5)
+    assert not watch.is_alive()
+    assert ended == []
 
 
 @pytest.mark.slow

@@ -40,7 +40,7 @@ class Console:
         Finished work never starts it.
         """
         if not self.ray:
-            lazy("runtime.cluster").start(cpus=self.cpus)
+            lazy("runtime.cluster").start(cpus=self.cpus, last_words=self.note)
             self.ray = True
 
     def close(self) -> None:

@@ -11,9 +11,11 @@ import json
 import logging
 import os
 import socket
+import sys
 import tempfile
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -55,11 +57,25 @@ if not (os.environ.get("RAY_ADDRESS") or JOB in os.environ):
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
 
+GONE_S = 10.0  # without an answer, after which a head or this machine's Ray counts as dead
+LOOK_S = 1.0
+GONE = 4  # exit code
+
 _ours = False  # whether this process started (or joined) Ray and has to leave it
+_leaving = threading.Event()
+
+
+def _on_stderr(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
 
 
 def start(
-    *, cpus: int | None = None, gpus: int | None = None, object_store_mb: int | None = None
+    *,
+    cpus: int | None = None,
+    gpus: int | None = None,
+    object_store_mb: int | None = None,
+    last_words: Callable[[str], None] = _on_stderr,
 ) -> None:
     """Join the cluster at hand, or start Ray on this machine.
 
@@ -70,6 +86,8 @@ def start(
         gpus: logical GPUs of a local Ray; those that PyTorch's environment shows by default.
         object_store_mb: MiB of shared memory of a local Ray; by default 1/20 of the machine's,
             within 512 and 8,192.
+        last_words: how to say that Ray has died, before this process ends with code 4: its calls
+            would wait for minutes, or it would end without a word.
 
     Raises:
         InputError: no Ray answers at `RAY_ADDRESS`.
@@ -88,6 +106,41 @@ def start(
         _start_local(cpus, gpus, object_store_mb or _share_of_memory())
     _ours = True
     log.info("Ray %s with %s", ray.__version__, ray.cluster_resources())
+    _leaving.clear()
+    addresses = _addresses()
+    threading.Thread(target=_watch, args=(addresses, last_words), daemon=True).start()
+
+
+def _addresses() -> dict[str, tuple[str, int]]:
+    """Where the head and this machine's Ray answer, by what to call them."""
+    import ray
+
+    context = ray.get_runtime_context()
+    host, _, port = context.gcs_address.rpartition(":")
+    here = next(node for node in ray.nodes() if node["NodeID"] == context.get_node_id())
+    return {
+        "Ray's head (GCS)": (host, int(port)),
+        "Ray on this machine (raylet)": (here["NodeManagerAddress"], here["NodeManagerPort"]),
+    }
+
+
+def _watch(addresses: dict[str, tuple[str, int]], last_words: Callable[[str], None]) -> None:
+    """End this process when one of the addresses has not answered for `GONE_S`, unless it leaves
+    Ray by itself.
+    """
+    answered = dict.fromkeys(addresses, time.monotonic())
+    while not _leaving.wait(LOOK_S):
+        for name, address in addresses.items():
+            try:
+                socket.create_connection(address, timeout=GONE_S).close()
+                answered[name] = time.monotonic()
+            except OSError:
+                if time.monotonic() - answered[name] >= GONE_S and not _leaving.is_set():
+                    last_words(
+                        f"ecgcmr: {name} has died; what has finished stands, the same command "
+                        "goes on from there"
+                    )
+                    os._exit(GONE)
 
 
 def check_address(address: str) -> None:
@@ -131,6 +184,7 @@ def stop() -> None:
         return
     import ray
 
+    _leaving.set()
     ray.shutdown()
     _ours = False
 
