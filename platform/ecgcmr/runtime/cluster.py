@@ -128,14 +128,14 @@ def _watch(addresses: dict[str, tuple[str, int]], last_words: Callable[[str], No
     """End this process when one of the addresses has not answered for `GONE_S`, unless it leaves
     Ray by itself.
     """
-    answered = dict.fromkeys(addresses, time.monotonic())
+    last_answers = dict.fromkeys(addresses, time.monotonic())
     while not _leaving.wait(LOOK_S):
         for name, address in addresses.items():
             try:
                 socket.create_connection(address, timeout=GONE_S).close()
-                answered[name] = time.monotonic()
+                last_answers[name] = time.monotonic()
             except OSError:
-                if time.monotonic() - answered[name] >= GONE_S and not _leaving.is_set():
+                if time.monotonic() - last_answers[name] >= GONE_S and not _leaving.is_set():
                     last_words(
                         f"ecgcmr: {name} has died; what has finished stands, the same command "
                         "goes on from there"
