@@ -258,6 +258,28 @@ def test_a_trial_starts_from_an_import_with_its_positions_stretched(tmp_path):
     )  # kept as they were
 
 
+@pytest.mark.parametrize(("preset", "samples"), [("paper", 5000), ("authors", 500), (None, 5000)])
+def test_an_import_sees_what_its_preset_shows_an_encoder(tmp_path, preset, samples):
+    leave(tmp_path)
+    export.write(MMCL.name, tmp_path / "e.pth", "authors", runs=tmp_path, part="ecg")  # tells none
+    words = {"part": "ecg", "space": "s", "system": "mine", "heads": 2}
+    name = adopt.adopt(tmp_path / "e.pth", tmp_path, **words, preset=preset)
+    opened = model.open_run(name, tmp_path)
+    assert opened.samples == samples
+    assert opened.ecg.pos_embed.shape[1] == 1 + 12 * samples // 100
+
+
+def test_an_import_of_our_own_has_the_preset_that_its_file_tells(tmp_path):
+    authors = dataclasses.replace(MMCL, preset="authors")
+    leave(tmp_path, authors)
+    export.write(authors.name, tmp_path / "e.safetensors", "safetensors", runs=tmp_path)
+    words = {"part": "ecg", "space": "s", "system": "mine", "heads": 2}
+    with pytest.raises(InputError, match="was made with the preset 'authors', not 'paper'; leave"):
+        adopt.adopt(tmp_path / "e.safetensors", tmp_path, **words, preset="paper")
+    name = adopt.adopt(tmp_path / "e.safetensors", tmp_path, **words)
+    assert model.open_run(name, tmp_path).trial.preset == "authors"
+
+
 def test_an_import_twice_is_one_run_and_another_file_is_refused(tmp_path):
     published(tmp_path / "one.pth", "ecg")
     words = {"part": "ecg", "space": "s", "system": "x"}

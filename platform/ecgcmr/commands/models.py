@@ -7,6 +7,7 @@ from typing import Any
 from ecgcmr import files
 from ecgcmr.commands.console import Console, command, counted, lazy, whole
 from ecgcmr.errors import InputError
+from ecgcmr.presets import PRESETS
 from ecgcmr.signals import SIGNALS
 
 EXAMPLES = {
@@ -24,8 +25,8 @@ EXAMPLES = {
     ),
     "export": "ecgcmr export --model runs/table3/pretrain/ecg/mae --format onnx --out encoder.onnx",
     "import": (
-        "ecgcmr import --weights signal_encoder_mmcl.pth --part ecg --space published "
-        "--system mmcl --runs runs"
+        "ecgcmr import --weights signal_encoder_mmcl.pth --part ecg --preset authors "
+        "--space published --system mmcl --runs runs"
     ),
 }
 
@@ -216,6 +217,7 @@ def import_weights(args: argparse.Namespace, console: Console) -> int:
         space=args.space,
         system=args.system,
         heads=args.heads,
+        preset=args.preset,
     )
     console.say(
         f'{args.runs / name}\nstart a trial from it with  init_from=(("{args.part}", "{name}"),)'
@@ -306,6 +308,13 @@ def weights_grammar(commands: Any) -> None:
     importing.add_argument("--system", required=True, help="word for the system, e.g. mmcl")
     importing.add_argument(
         "--heads", type=whole, help="attention heads, where the file does not tell"
+    )
+    importing.add_argument(
+        "--preset",
+        choices=tuple(PRESETS),
+        help="that the weights were made with; authors: an ECG encoder opens for the first 5 s of "
+        "an ECG, as the published ones learnt, not stretched over all 10 s (default: what the "
+        "file says, else paper)",
     )
     for parser, is_required in ((exporting, False), (importing, True)):
         parser.add_argument(

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ecgcmr import store
+from ecgcmr import presets, store
 from ecgcmr import trial as trials
 from ecgcmr.errors import InputError
 from ecgcmr.inference import weights
@@ -31,7 +31,14 @@ WORD = re.compile(r"\w[\w.+-]*")  # what may name a folder
 
 
 def adopt(
-    file: Path, runs: Path, *, part: str, space: str, system: str, heads: int | None = None
+    file: Path,
+    runs: Path,
+    *,
+    part: str,
+    space: str,
+    system: str,
+    heads: int | None = None,
+    preset: str | None = None,
 ) -> str:
     """Make a finished pre-training of an encoder that came in a file, from which trials may start.
 
@@ -42,6 +49,9 @@ def adopt(
         part: "ecg" or "cmr".
         space, system: the first folder and the system's word in the run's name.
         heads: attention heads of an ECG encoder, where neither the file's notes nor its width tell.
+        preset: that its weights were made with; by default what the file's notes say, else "paper".
+            An ECG encoder of `paper` opens for whole ECGs, its positions stretched over them, one
+            of `authors` for the first half that it learnt from.
 
     Returns:
         The run's name, `<space>/pretrain/<part>/<system>/default/seed=0`; one that is there
@@ -49,7 +59,7 @@ def adopt(
 
     Raises:
         InputError: the file cannot be read or holds another kind of network; or a run of this name
-            is of another file.
+            is of another file, or its notes contradict `preset`.
     """
     for option, word in (("--space", space), ("--system", system)):
         if not WORD.fullmatch(word):
@@ -59,7 +69,8 @@ def adopt(
             )
     weight_file = weights.open_file(file)
     tensors = _with_counters(weight_file.encoder(part))
-    trial = _trial(space, part, system, network_of(weight_file, part, tensors, heads))
+    network = network_of(weight_file, part, tensors, heads)
+    trial = _trial(space, part, system, network, preset_of(weight_file, preset))
     names = {
         *supervised_network(part, tensors, trial).get_submodule(part).state_dict(),
         "norm.weight",
@@ -85,7 +96,22 @@ def adopt(
     return trial.name
 
 
-def _trial(space: str, part: str, system: str, network: Network) -> Trial:
+def preset_of(weight_file: weights.File, requested: str | None) -> str:
+    """The preset that a file's weights were made with, see `adopt`.
+
+    Raises:
+        InputError: there is no such preset, or the file says another.
+    """
+    noted = weight_file.notes.get("preset")
+    if requested and noted and requested != noted:
+        raise InputError(
+            f"{weight_file.path} was made with the preset '{noted}', not '{requested}'; "
+            "leave out --preset"
+        )
+    return presets.preset(requested or noted or "paper").name
+
+
+def _trial(space: str, part: str, system: str, network: Network, preset: str) -> Trial:
     """The pre-training that stands for an import."""
     return Trial(
         space=space,
@@ -97,6 +123,7 @@ def _trial(space: str, part: str, system: str, network: Network) -> Trial:
         batch=0,
         epochs=0,
         network=network,
+        preset=preset,
     )
 
 
