@@ -177,7 +177,8 @@ def write_code15(folder, stem, number):
 
 def write_tensors(folder, stem, number):
     words = np.array([word.encode() for word in OWN_WORDS])
-    np.savez(folder / f"{stem}.npz", ecg=heart(number).astype(np.float32), patient=words)
+    facts = {"fs": 500, "unit": "mV", "patient": words}
+    np.savez(folder / f"{stem}.npz", ecg=heart(number).astype(np.float32), **facts)
 
 
 def write_normalised(folder, stem, number):

@@ -1277,11 +1277,31 @@ def tensor_seeds() -> list[Seed]:
         ),
         content("packed", p, lambda: repacked(pt(tensor)()), allowed=REFUSED),
     )
-    base = Seed("ecg", "tensors", {f: npy(stack)()}, f, truths, fields=arrays)
+    facts = "x.json"
+    words = {facts: b'{"sampling_rate": 500, "unit": "mV"}'}
+    said = (
+        sub("no rate", facts, "500", "0", "-5", '"x"', "null", "[]", "1e308", allowed=REFUSED),
+        sub("rate", facts, "500", "250", '"250 Hz"', "400.0", allowed=RATE),
+        sub("no unit", facts, '"mV"', '""', '"counts"', "null", "1", "{}", allowed=REFUSED),
+        sub("unit", facts, "mV", "uV", "V", "nV", "5mV", allowed=REFUSED),
+        sub("no JSON", facts, '"unit"', "unit", "[" * 20_000, NAME, allowed=REFUSED),
+        sub("name", facts, "sampling_rate", "fs", "Sampling Rate (Hz)", allowed=SAME),
+    )
+    base = Seed(
+        "ecg",
+        "tensors",
+        {f: npy(stack)(), **words},
+        f,
+        truths,
+        fields=(*arrays, *said),
+        sealed=((facts, STATED),),
+    )
+    sealed = ((z, SAME), (facts, STATED))
+    packed_files = {z: npz(a=stack)(), **words}
     return [
         base,
-        replace(base, files={z: npz(a=stack)()}, path=z, fields=archives, sealed=((z, SAME),)),
-        replace(base, files={p: pt(tensor)()}, path=p, fields=tensors),
+        replace(base, files=packed_files, path=z, fields=archives, sealed=sealed),
+        replace(base, files={p: pt(tensor)(), **words}, path=p, fields=tensors),
     ]
 
 
