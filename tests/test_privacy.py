@@ -153,6 +153,10 @@ def write_muse(folder, stem, number):
     (folder / f"{stem}.xml").write_bytes(handmade_exports.muse(heart(number)))
 
 
+def write_philips(folder, stem, number):
+    (folder / f"{stem}.xml").write_bytes(handmade_exports.philips(heart(number)))
+
+
 def write_aecg(folder, stem, number):
     (folder / f"{stem}.xml").write_bytes(handmade_exports.aecg(heart(number)))
 
@@ -249,6 +253,7 @@ FORMATS = [  # folder, kind, reader, writer; stacks first: their size grows with
     ("dicom", "ecg", "dicom", write_ecg_dicom),
     ("cardiosoft", "ecg", "cardiosoft", write_cardiosoft),
     ("muse", "ecg", "muse", write_muse),
+    ("philips", "ecg", "philips", write_philips),
     ("aecg", "ecg", "aecg", write_aecg),
     ("scp", "ecg", "scp", write_scp),
     ("code15", "ecg", "code15", write_code15),

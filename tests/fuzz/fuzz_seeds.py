@@ -667,6 +667,43 @@ def muse_seeds() -> list[Seed]:
     ]
 
 
+def philips_seeds() -> list[Seed]:
+    f = "r1.xml"
+    wave = r"(?s)<parsedwaveforms[^>]*?"
+    fields = (
+        sub("gain", f, wave + r' resolution="([\d.]+)', "2", "10", "4.88", allowed=GAIN),
+        sub("absurd gain", f, wave + r' resolution="([\d.]+)', "1e9", "0.001", allowed=REFUSED),
+        sub("no rate", f, wave + r'samplespersecond="(\d+)', "-5", "1e9", NAME, allowed=STATED),
+        sub(
+            "length",
+            f,
+            wave + r'durationperchannel="(\d+)',
+            "0",
+            "-5",
+            "99999999999",
+            "12000",
+            NAME,
+            "",
+            allowed=REFUSED,
+        ),
+        sub("lead twice", f, wave + r"(V1)", "V2", "aVR", allowed=REFUSED),
+        sub("no lead", f, wave + r"(V1)", NAME, "V9", allowed=REFUSED),
+        sub("encoding", f, r'dataencoding="(Base64)"', "Plain", "", NAME, allowed=REFUSED),
+        sub("payload", f, r">\n([A-Za-z0-9+/]{4})", "****", "=", NAME, allowed=REFUSED),
+        sub(
+            "version", f, r"<documentversion>([\d.]+)", "1.05", "", NAME, "1.03.9", allowed=REFUSED
+        ),
+        sub("person", f, r"(?:years|dateofbirth|sex)>([\w-]+)", *EXTREMES, allowed=SAME),
+        *hostile(f),
+    )
+    plain = Seed(
+        "ecg", "philips", {f: made.philips(SIGNAL, packed=False)}, f, (grid(5e-3),), fields=fields
+    )
+    # a format without a checksum, in which one bit moves all that follows
+    anything = ((f, ANYTHING),)
+    return [plain, replace(plain, files={f: made.philips(SIGNAL)}, sealed=anything)]
+
+
 def aecg_seeds() -> list[Seed]:
     f = "r1.xml"
     series = r"(?s)^.*?RHYTHM.*?"

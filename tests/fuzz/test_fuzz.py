@@ -42,6 +42,7 @@ TABLE = {
     ("ecg", "dicom"): fuzz_seeds.dicom_seeds,
     ("ecg", "cardiosoft"): fuzz_seeds.cardiosoft_seeds,
     ("ecg", "muse"): fuzz_seeds.muse_seeds,
+    ("ecg", "philips"): fuzz_seeds.philips_seeds,
     ("ecg", "aecg"): fuzz_seeds.aecg_seeds,
     ("ecg", "scp"): fuzz_seeds.scp_seeds,
     ("ecg", "code15"): fuzz_seeds.code15_seeds,

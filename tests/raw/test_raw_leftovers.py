@@ -40,7 +40,7 @@ def ward(tmp_path):
     (folder / "Roe.Jane").write_bytes(b"Jane Roe")
     (folder / "README").write_text("Jane Roe")
     (folder / ".DS_Store").write_bytes(b"\0")
-    (folder / "ptbxl_database.csv").write_text("ecg_id\n")
+    (folder / "exams.csv").write_text("exam_id\n")
     return folder
 
 
