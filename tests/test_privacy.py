@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 import pydicom
 import pytest
 import test_raw_ecg_dicom
+import test_raw_text
 import torch
 import wfdb
 from scipy.signal import resample_poly
@@ -165,6 +166,18 @@ def write_scp(folder, stem, number):
     (folder / f"{stem}.scp").write_bytes(handmade_exports.scp(heart(number)))
 
 
+def write_edf(folder, stem, number):
+    rows = list(zip(ecg.LEADS, heart(number)))
+    patient = f"{PERSON} F X {NAME}"
+    test_raw_text.write_edf(folder / f"{stem}.edf", rows, patient=patient)
+
+
+def write_table(folder, stem, number):
+    head = f"# name: {NAME}\n# fs: 500\n# unit: mV\n"
+    path = folder / f"{stem}.csv"
+    test_raw_text.table(path, heart(number), head=head, note=[PLACE] * heart(number).shape[1])
+
+
 def write_code15(folder, stem, number):
     tracing = np.pad(resample_poly(heart(number), 4, 5, axis=1), ((0, 0), (48, 48)))
     who = NUMBERS[number % 10]
@@ -256,6 +269,8 @@ FORMATS = [  # folder, kind, reader, writer; stacks first: their size grows with
     ("philips", "ecg", "philips", write_philips),
     ("aecg", "ecg", "aecg", write_aecg),
     ("scp", "ecg", "scp", write_scp),
+    ("edf", "ecg", "edf", write_edf),
+    ("tables", "ecg", "csv", write_table),
     ("code15", "ecg", "code15", write_code15),
     ("tensors", "ecg", "tensors", write_tensors),
     ("normalised", "ecg", "normalised", write_normalised),

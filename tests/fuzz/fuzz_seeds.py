@@ -21,6 +21,7 @@ import handmade_exports as made
 import numpy as np
 import test_raw_code15
 import test_raw_ecg_dicom as waveform
+import test_raw_text
 import test_raw_wfdb
 import torch
 from pydicom.dataset import Dataset
@@ -1141,6 +1142,70 @@ def code15_seeds() -> list[Seed]:
             rate_hz=400.0,
             fields=fields,
             sealed=((table, SAME), (f, SAMPLES)),
+        )
+    ]
+
+
+def edf_seeds() -> list[Seed]:
+    f = "r1.edf"
+    signal = made.beats()
+    gain = 10.0 / 65535
+    truth = np.round((signal + 5) / gain) * gain - 5
+    patient = f"{made.ID} F 23-APR-1951 {made.FIRST}_{made.LAST}"
+    rows = list(zip(ecg.LEADS, signal))
+    body = written(".edf", lambda path: test_raw_text.write_edf(path, rows, patient=patient))
+    n = len(ecg.LEADS)
+
+    def cell(label: str, start: int, *words: str, allowed: frozenset[str] | None) -> Field:
+        pattern = rf"(?s)^.{{{start}}}(.{{8}})"
+        return sub(label, f, pattern, *(word.ljust(8)[:8] for word in words), allowed=allowed)
+
+    fields = (
+        cell("version", 0, "1", "", NAME, allowed=REFUSED),
+        cell("records", 236, "11", "9", "0", "-5", NAME, "99999999", allowed=REFUSED),
+        cell("duration", 244, "2", "0.5", allowed=RATE),
+        cell("no duration", 244, "0", "-1", "nan", NAME, "1e308", allowed=REFUSED),
+        cell("unit", 256 + 96 * n, "mmHg", "V", "nV", "", NAME, allowed=REFUSED),
+        cell("gain of V1", 256 + 104 * n + 48, "-4000", "-6000", allowed=GAIN | OFFSET),
+        cell("no gain", 256 + 104 * n, "5000", "nan", "1e308", NAME, "", allowed=REFUSED),
+        cell("samples", 256 + 216 * n, "499", "0", "-1", NAME, "99999999", allowed=REFUSED),
+        sub("lead twice", f, r"(V1 )", "V2 ", "aVR", allowed=REFUSED),
+        sub("no lead", f, r"(V1 )", "V9 ", "EEG", allowed=REFUSED),
+        sub("person", f, r"(F 23-APR-1951)", "X X          ", "M 31-FEB-2999", allowed=SAME),
+    )
+    base = Seed("ecg", "edf", {f: body}, f, (truth,), fields=fields)
+    return [base, zipped(base)]
+
+
+def table_seeds() -> list[Seed]:
+    f = "x.csv"
+    signal = np.round(made.beats(), 4)
+    head = f"# Name: {made.FIRST} {made.LAST}\n# fs: 500\n# unit: mV\n"
+    body = written(".csv", lambda path: test_raw_text.table(path, signal, head=head))
+    fields = (
+        sub("no rate", f, r"fs: (500)", "0", "-5", "", NAME, "nan", allowed=REFUSED),
+        sub("rate", f, r"fs: (500)", "250", "500.5", "0.4 kHz", allowed=RATE),
+        sub("unit", f, r"unit: (mV)", "uV", "V", "nV", "", NAME, "counts", allowed=REFUSED),
+        sub("lead twice", f, r"(V1),", "V2", "aVR", "C3", allowed=REFUSED),
+        sub("no lead", f, r"(V1),", NAME, "", "V9", '"', allowed=REFUSED),
+        exchange("chest leads", f, "V1", "V5", allowed=ORDER),
+        exchange("limb leads", f, ",II,", ",aVF,", allowed=REFUSED),
+        sub("a word", f, r"\n[^,#]+,([-\d.]+),", NAME, "1;2", "0x1F", "=1+1", allowed=REFUSED),
+        sub("a sample is none", f, r"\n[^,#]+,([-\d.]+),", "", "nan", "inf", allowed=SAMPLES),
+        sub("a sample is absurd", f, r"\n[^,#]+,([-\d.]+),", "1e9", "-1e7", allowed=REFUSED),
+        sub("a cell more or less", f, r"\n[^,#]+(,[-\d.]+),", "", ",1,2", allowed=REFUSED),
+        sub("comment", f, r"Name: (.*)\n", *EXTREMES, "4" * 500, allowed=SAME),
+    )
+    # text without a checksum: what was cut or doubled in a line nobody can see
+    return [
+        Seed(
+            "ecg",
+            "csv",
+            {f: body},
+            f,
+            (signal,),
+            fields=fields,
+            sealed=((f, STATED | SAMPLES),),
         )
     ]
 

@@ -45,6 +45,8 @@ TABLE = {
     ("ecg", "philips"): fuzz_seeds.philips_seeds,
     ("ecg", "aecg"): fuzz_seeds.aecg_seeds,
     ("ecg", "scp"): fuzz_seeds.scp_seeds,
+    ("ecg", "edf"): fuzz_seeds.edf_seeds,
+    ("ecg", "csv"): fuzz_seeds.table_seeds,
     ("ecg", "code15"): fuzz_seeds.code15_seeds,
     ("ecg", "tensors"): fuzz_seeds.tensor_seeds,
     ("ecg", "normalised"): fuzz_seeds.normalised_seeds,

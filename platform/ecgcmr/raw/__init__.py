@@ -11,6 +11,7 @@ from ecgcmr.raw import (
     cardiosoft,
     code15,
     ecg_dicom,
+    edf,
     muse,
     normalised,
     philips,
@@ -18,6 +19,7 @@ from ecgcmr.raw import (
     sax_nifti,
     scp,
     tensors,
+    text_table,
     wfdb,
 )
 from ecgcmr.raw.records import CmrRecord, EcgRecord, Reader, key
@@ -33,6 +35,8 @@ READERS: dict[str, dict[str, Reader]] = {
         "philips": philips,
         "aecg": aecg,
         "scp": scp,
+        "edf": edf,
+        "csv": text_table,
         "code15": code15,
         "tensors": tensors,
         "normalised": normalised,

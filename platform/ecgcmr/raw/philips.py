@@ -1,9 +1,9 @@
-"""Philips XML (`restingecgdata`, SierraECG and PhilipsECG 1.03 to 1.04.02), decoded by `ecgdatakit`.
+"""Philips XML (`restingecgdata`: SierraECG, PhilipsECG 1.03 to 1.04.02), decoded by `ecgdatakit`.
 
 One idea: the library undoes the compression (XLI: LZW and second differences), this reader decides
-what may pass. A file states how many bytes its samples have; what would expand beyond that is not
-decoded. PageWriters write 11 s, of which the last half second is the calibration pulse in all leads:
-behind 10 s the signal is cut off. Representative beats are not read. Age and sex are read;
+what may pass. A file states how many samples it has; what would expand beyond that is not decoded.
+PageWriters write 11 s, of which the last half second is the calibration pulse in all leads: behind
+10 s the signal is cut off. Representative beats are not read. Age and sex are read;
 statements are not labels.
 
 Source: the format as sierra-ecg-tools describes it; five real files of its tests.
@@ -190,8 +190,8 @@ def _age(root: Element, person: Element | None) -> float | None:
     stated_age = diagnoses.number(markup.text(person, "{*}age/{*}years"))
     birth = markup.text(person, "{*}age/{*}dateofbirth") or markup.text(person, "{*}dateofbirth")
     acquisition = root.find("{*}dataacquisition")
-    recorded = "" if acquisition is None else acquisition.get("date", "")
-    return age_in_years(stated_age, _date(birth), _date(recorded))
+    day = "" if acquisition is None else acquisition.get("date", "")
+    return age_in_years(stated_age, _date(birth), _date(day))
 
 
 def _date(word: str) -> date | None:

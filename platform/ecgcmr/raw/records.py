@@ -173,8 +173,8 @@ def years(word: str) -> float | None:
 
 def only(values: Iterable[float | None]) -> float | None:
     """The value, where all that are known agree."""
-    known = {value for value in values if value is not None}
-    return known.pop() if len(known) == 1 else None
+    distinct = {value for value in values if value is not None}
+    return distinct.pop() if len(distinct) == 1 else None
 
 
 class Reader(Protocol):

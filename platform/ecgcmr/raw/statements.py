@@ -60,14 +60,14 @@ class Declaration:
         Raises:
             Excluded: neither is there, or they contradict each other.
         """
-        stated = stated_hz is not None and math.isfinite(stated_hz) and stated_hz > 0
+        is_stated = stated_hz is not None and math.isfinite(stated_hz) and stated_hz > 0
         if self.rate_hz is None:
-            if not stated:
+            if not is_stated:
                 raise Excluded("sampling rate unknown: the file does not state it; give --rate HZ")
             return float(stated_hz or 0)
-        if stated and abs(self.rate_hz - (stated_hz or 0)) > 1e-3 * self.rate_hz:
+        if is_stated and abs(self.rate_hz - (stated_hz or 0)) > 1e-3 * self.rate_hz:
             raise Excluded("--rate contradicts the sampling rate that the file states")
-        return float(stated_hz or 0) if stated else self.rate_hz
+        return float(stated_hz or 0) if is_stated else self.rate_hz
 
     def millivolts(self, stated_unit: str) -> float:
         """What one of the stored numbers is in mV.
@@ -147,8 +147,10 @@ def _check_leads(names: tuple[str, ...]) -> None:
     leads = [lead for name in names if (lead := ecg.lead_name(name))]
     unknown = [name for name in names if name != "-" and not ecg.lead_name(name)]
     if unknown:
-        known = ",".join(ecg.LEADS)
-        raise InputError(f"--leads: '{unknown[0]}' is no lead; known: {known}, and - for any other")
+        leads_known = ",".join(ecg.LEADS)
+        raise InputError(
+            f"--leads: '{unknown[0]}' is no lead; known: {leads_known}, and - for any other"
+        )
     if names and (len(set(leads)) != len(leads) or not leads):
         raise InputError("--leads: name each lead once, as many as are stored")
 
@@ -200,6 +202,11 @@ class Statement:
 def says(name: str) -> bool:
     """Whether a name is one under which rate, unit or leads are stated."""
     return _name(name) in RATE_NAMES | UNIT_NAMES | LEAD_NAMES
+
+
+def is_leads(name: str) -> bool:
+    """Whether a name is one under which leads are stated."""
+    return _name(name) in LEAD_NAMES
 
 
 def statement(items: Iterable[tuple[str, object]], row: int = 0, rows: int = 1) -> Statement:

@@ -201,10 +201,10 @@ def _leads(
 
 def _counts(record: wfdb.Record, i: int) -> np.ndarray:
     """One signal's samples without their baseline, moved by its skew."""
-    stored = record.e_d_signal[i]
-    counts = stored.astype(np.float64) - record.baseline[i]
+    samples = record.e_d_signal[i]
+    counts = samples.astype(np.float64) - record.baseline[i]
     lowest = -(2 ** (FORMATS[record.fmt[i]][2] - 1))
-    counts[stored == lowest] = np.nan
+    counts[samples == lowest] = np.nan
     skew = (record.skew[i] or 0) * (record.samps_per_frame[i] or 1)
     return np.concatenate([counts[skew:], np.full(min(skew, len(counts)), np.nan)])
 
@@ -445,7 +445,7 @@ def true_gain(counts: np.ndarray, stated_gain: float, rate_hz: float) -> float:
         return stated_gain
     low, high = ecg.AMPLITUDE_MV
     step = max(stated_gain / MICROVOLT, MICROVOLT / stated_gain)
-    near = [step, *(known for known in CONVERTERS if abs(known - step) < 0.01 * step)]
+    near = [step, *(width for width in CONVERTERS if abs(width - step) < 0.01 * step)]
     share = max(_share_on_steps(counts, candidate) for candidate in near)
     if STEPS[0] <= step <= STEPS[1] and share >= 2 / step:
         if abs(np.log(height / MICROVOLT / TYPICAL_MV)) < abs(
