@@ -97,6 +97,8 @@ def test_a_folder_of_nothing_else_says_what_there_is(tmp_path):
     (tmp_path / "a.xml").write_bytes(OWN)
     with pytest.raises(Exception, match="1 XML with root sapphire: no recording of a known format"):
         inspect.find(tmp_path)
+    with pytest.raises(Exception, match="1 XML with root sapphire: no ECG in a format"):
+        build._sources({"ecg": str(tmp_path)})
     with pytest.raises(Excluded, match=r"^XML with root sapphire: no ECG in a format"):
         search.recordings("ecg", tmp_path / "a.xml")
 

@@ -373,7 +373,7 @@ def test_the_authors_form_is_asked_for_by_name_and_not_contradicted(tmp_path):
 # -- WFDB
 
 
-@pytest.mark.parametrize("gain", ["0", "0/mV", "0(0)/mV", "-5/mV", "", "nan/mV"])
+@pytest.mark.parametrize("gain", ["0", "0/mV", "0(0)/mV", "-5/mV", "", "nan/mV", "1E3/mV"])
 def test_a_gain_of_wfdb_that_is_none_is_refused(tmp_path, gain):
     """The library reads 200 per mV where a header states nothing."""
     header = Path(write(tmp_path, beats(200), gain=gain or "1000/mV"))

@@ -163,6 +163,8 @@ def test_images_and_labels_beside_the_ecgs_are_passed_over(tmp_path):
     path = stored(tmp_path / "ecgs.pt", torch.from_numpy(STACK))
     stored(tmp_path / "images.pt", [torch.zeros(3, 210, 210)])
     stored(tmp_path / "labels.pt", [0, 1, 1])
+    stored(tmp_path / "phenotypes.npy", np.zeros((2000, 61)))
+    stored(tmp_path / "diseases.npy", np.zeros((2000, 3)))
     (tmp_path / "broken.pt").write_bytes(b"PK\x03\x04 cut short")
     assert tensors.find(str(tmp_path)) == [
         str(tmp_path / "broken.pt"),

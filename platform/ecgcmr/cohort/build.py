@@ -273,7 +273,9 @@ def find(kind: str, location: str) -> list[str]:
                 f"{reader}:{source}" for reader, source in search.recordings(kind, Path(location))
             ]
         except Excluded as error:
-            raise InputError(f"--{kind} {location}: {error}") from error
+            aside = leftovers.words(leftovers.left_aside([Path(location)], []))
+            there = f"{aside}: " if aside else ""
+            raise InputError(f"--{kind} {location}: {there}{error}") from error
     if name not in readers or not colon:
         raise unknown(f"reader of --{kind}", name, readers)
     return [f"{name}:{source}" for source in readers[name].find(path)]

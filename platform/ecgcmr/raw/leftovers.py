@@ -72,7 +72,8 @@ def _file_of(source: str) -> Path:
 
 def words(kinds: Mapping[str, int]) -> str:
     """`5 XML with root restingecgdata (Philips), 3 .pdf, 1 without ending`."""
-    return ", ".join(f"{n:,} {name}" for name, n in kinds.items())
+    counts = sorted(kinds.items(), key=lambda pair: (-pair[1], pair[0]))
+    return ", ".join(f"{n:,} {name}" for name, n in counts)
 
 
 class Parts:

@@ -23,7 +23,7 @@ NEITHER = (
     "--unit mV --rate 500"
 )
 WHOLE = "whole numbers: the unit is not known; give --unit, e.g. uV"
-LEADS_LIMIT = 64
+LEADS_LEAST, LEADS_MOST = 8, 16  # I, II and V1 to V6 make twelve; PTB has fifteen
 LEAST_SAMPLES = 500  # 10 s at the lowest rate that is read
 # Steps of converters per mV: 1, 1.25 and 2.5 µV. A peak of exactly 1 mV is no accident elsewhere.
 _STEPS = (1000, 800)
@@ -36,7 +36,7 @@ def is_form(shape: Sequence[int]) -> bool:
     if len(shape) not in (2, 3) or 0 in shape:
         return False
     leads, samples = sorted(shape[-2:])
-    return 2 <= leads <= LEADS_LIMIT and samples >= LEAST_SAMPLES
+    return LEADS_LEAST <= leads <= LEADS_MOST and samples >= LEAST_SAMPLES
 
 
 def check_numbers(dtype: np.dtype) -> None:

@@ -342,9 +342,9 @@ def _signals(text: str) -> list[SignalLine]:
         if not match:
             raise Excluded("unreadable WFDB record")
         value, _, unit = gain.partition("/")
-        number = re.match(r"-?[\d.]+(?:e[+-]?\d+)?", value)
+        number = re.fullmatch(r"(-?[\d.]+(?:e[+-]?\d+)?)(?:\(-?\d+\))?", value)
         numbers = (int(match[2] or 1), int(match[3] or 0))
-        signals.append(SignalLine(file, match[1], *numbers, number[0] if number else "", unit))
+        signals.append(SignalLine(file, match[1], *numbers, number[1] if number else "", unit))
     return signals
 
 
