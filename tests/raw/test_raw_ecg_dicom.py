@@ -371,6 +371,20 @@ def test_what_settling_refuses(tmp_path, damage, reason):
         ecg.prepare(record.signal, record.rate_hz, record.leads)
 
 
+def test_leads_of_several_groups_were_not_recorded_together(tmp_path):
+    """Four groups of three leads, as a page shows them."""
+    groups = []
+    for first in range(0, 12, 3):
+        part = group(beats(1000))
+        rows = slice(first, first + 3)
+        samples = np.frombuffer(part.WaveformData, "<i2").reshape(5000, 12)[:, rows]
+        part.ChannelDefinitionSequence = part.ChannelDefinitionSequence[rows]
+        part.NumberOfWaveformChannels, part.WaveformData = 3, samples.tobytes()
+        groups.append(part)
+    with pytest.raises(Excluded, match="leads in several groups, recorded one after the other"):
+        read(tmp_path, *groups)
+
+
 def test_compressed_and_damaged_files(tmp_path):
     path = Path(
         save(tmp_path / "a.dcm", dataset(group(beats(1000))), DeflatedExplicitVRLittleEndian)

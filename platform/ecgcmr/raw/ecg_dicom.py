@@ -53,6 +53,7 @@ CODES = {
 # Of the recording, the nearest to its beginning first.
 _RECORDED = ("AcquisitionDateTime", "AcquisitionDate", "ContentDate", "StudyDate", "SeriesDate")
 UNDEFINED = 0xFFFFFFFF  # the length of a sequence that says itself where it ends
+LEADS_LEAST = 8  # I, II and V1 to V6, from which the others follow
 SKEW_LIMIT_S = 0.001  # half a sample at 500 Hz
 
 logging.getLogger("pydicom").setLevel(logging.CRITICAL)  # its warnings quote the header's values
@@ -172,13 +173,21 @@ def _rhythm(dataset: pydicom.Dataset) -> pydicom.Dataset:
         raise Excluded("no rhythm in the waveform object")
 
     def rank(group: pydicom.Dataset) -> tuple:
-        leads = {_lead(channel) for channel in group.get("ChannelDefinitionSequence") or []}
+        leads = _leads_of(group)
         samples = int(group.get("NumberOfWaveformSamples") or 0)
         rate_hz = float(group.get("SamplingFrequency") or 0)
         is_original = group.get("WaveformOriginality") == "ORIGINAL"
         return samples >= 10 * rate_hz, len(leads & set(ecg.LEADS)), is_original, samples
 
-    return max(rhythms, key=rank)
+    best = max(rhythms, key=rank)
+    together = set[str]().union(*map(_leads_of, rhythms)) & set(ecg.LEADS)
+    if len(_leads_of(best) & set(ecg.LEADS)) < LEADS_LEAST <= len(together):
+        raise Excluded("leads in several groups, recorded one after the other")
+    return best
+
+
+def _leads_of(group: pydicom.Dataset) -> set[str]:
+    return {_lead(channel) for channel in group.get("ChannelDefinitionSequence") or []}
 
 
 def _samples(group: pydicom.Dataset, *, big: bool) -> np.ndarray:
