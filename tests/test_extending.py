@@ -190,33 +190,33 @@ def test_any_column_of_zeros_and_ones_is_a_task_without_a_line(small_cohort):
 
 
 @pytest.fixture
-def csv_table(monkeypatch):
+def txt_table(monkeypatch):
     """The reader, registered by the document's two lines."""
-    made = module(monkeypatch, "ecgcmr.raw.csv_table", FILES["csv_table"])
-    monkeypatch.setattr(raw, "csv_table", made, raising=False)
+    made = module(monkeypatch, "ecgcmr.raw.txt_table", FILES["txt_table"])
+    monkeypatch.setattr(raw, "txt_table", made, raising=False)
     names = {}
-    exec(block("from ecgcmr.raw import csv_table"), names)
-    for name, reader in eval("{" + block('"csv"') + "}", names).items():
+    exec(block("from ecgcmr.raw import txt_table"), names)
+    for name, reader in eval("{" + block('"txt"') + "}", names).items():
         monkeypatch.setitem(raw.READERS["ecg"], name, reader)
 
 
-def test_the_reader_reads_what_a_cohort_can_prepare(csv_table, small_cohort, tmp_path):
+def test_the_reader_reads_what_a_cohort_can_prepare(txt_table, small_cohort, tmp_path):
     (record,) = small_cohort.load(small_cohort.rows("train").iloc[:1], ("ecg",))["ecg"]
-    path = tmp_path / "visits" / "p1.csv"
+    path = tmp_path / "visits" / "p1.txt"
     path.parent.mkdir()
     pd.DataFrame(record.T.astype(np.float32), columns=list(ecg.LEADS)).to_csv(path, index=False)
-    (path.parent / "p2.csv").write_text("I,II\nno,numbers\n")
-    reader = raw.READERS["ecg"]["csv"]
-    assert [Path(source).name for source in reader.find(str(tmp_path))] == ["p1.csv", "p2.csv"]
+    (path.parent / "p2.txt").write_text("I,II\nno,numbers\n")
+    reader = raw.READERS["ecg"]["txt"]
+    assert [Path(source).name for source in reader.find(str(tmp_path))] == ["p1.txt", "p2.txt"]
     found = reader.read(str(path))
     assert (found.key, found.rate_hz, found.leads) == ("p1", 500.0, ecg.LEADS)
     assert np.allclose(found.signal, record, atol=1e-6)
     prepared, words = ecg.prepare(found.signal, found.rate_hz, found.leads)
     assert prepared.shape == (12, 5000)
     assert words == ()
-    with pytest.raises(Excluded, match="unreadable CSV"):
-        reader.read(str(path.parent / "p2.csv"))
-    with pytest.raises(InputError, match=r"no \*\.csv here"):
+    with pytest.raises(Excluded, match="unreadable text"):
+        reader.read(str(path.parent / "p2.txt"))
+    with pytest.raises(InputError, match=r"no \*\.txt here"):
         reader.find(str(tmp_path / "nowhere"))
 
 

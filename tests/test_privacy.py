@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 import pydicom
 import pytest
 import test_raw_ecg_dicom
+import test_raw_text
 import torch
 import wfdb
 from scipy.signal import resample_poly
@@ -153,12 +154,28 @@ def write_muse(folder, stem, number):
     (folder / f"{stem}.xml").write_bytes(handmade_exports.muse(heart(number)))
 
 
+def write_philips(folder, stem, number):
+    (folder / f"{stem}.xml").write_bytes(handmade_exports.philips(heart(number)))
+
+
 def write_aecg(folder, stem, number):
     (folder / f"{stem}.xml").write_bytes(handmade_exports.aecg(heart(number)))
 
 
 def write_scp(folder, stem, number):
     (folder / f"{stem}.scp").write_bytes(handmade_exports.scp(heart(number)))
+
+
+def write_edf(folder, stem, number):
+    rows = list(zip(ecg.LEADS, heart(number)))
+    patient = f"{PERSON} F X {NAME}"
+    test_raw_text.write_edf(folder / f"{stem}.edf", rows, patient=patient)
+
+
+def write_table(folder, stem, number):
+    head = f"# name: {NAME}\n# fs: 500\n# unit: mV\n"
+    path = folder / f"{stem}.csv"
+    test_raw_text.table(path, heart(number), head=head, note=[PLACE] * heart(number).shape[1])
 
 
 def write_code15(folder, stem, number):
@@ -177,7 +194,8 @@ def write_code15(folder, stem, number):
 
 def write_tensors(folder, stem, number):
     words = np.array([word.encode() for word in OWN_WORDS])
-    np.savez(folder / f"{stem}.npz", ecg=heart(number).astype(np.float32), patient=words)
+    facts = {"fs": 500, "unit": "mV", "patient": words}
+    np.savez(folder / f"{stem}.npz", ecg=heart(number).astype(np.float32), **facts)
 
 
 def write_normalised(folder, stem, number):
@@ -248,8 +266,11 @@ FORMATS = [  # folder, kind, reader, writer; stacks first: their size grows with
     ("dicom", "ecg", "dicom", write_ecg_dicom),
     ("cardiosoft", "ecg", "cardiosoft", write_cardiosoft),
     ("muse", "ecg", "muse", write_muse),
+    ("philips", "ecg", "philips", write_philips),
     ("aecg", "ecg", "aecg", write_aecg),
     ("scp", "ecg", "scp", write_scp),
+    ("edf", "ecg", "edf", write_edf),
+    ("tables", "ecg", "csv", write_table),
     ("code15", "ecg", "code15", write_code15),
     ("tensors", "ecg", "tensors", write_tensors),
     ("normalised", "ecg", "normalised", write_normalised),

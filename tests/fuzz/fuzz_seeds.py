@@ -21,6 +21,7 @@ import handmade_exports as made
 import numpy as np
 import test_raw_code15
 import test_raw_ecg_dicom as waveform
+import test_raw_text
 import test_raw_wfdb
 import torch
 from pydicom.dataset import Dataset
@@ -667,6 +668,43 @@ def muse_seeds() -> list[Seed]:
     ]
 
 
+def philips_seeds() -> list[Seed]:
+    f = "r1.xml"
+    wave = r"(?s)<parsedwaveforms[^>]*?"
+    fields = (
+        sub("gain", f, wave + r' resolution="([\d.]+)', "2", "10", "4.88", allowed=GAIN),
+        sub("absurd gain", f, wave + r' resolution="([\d.]+)', "1e9", "0.001", allowed=REFUSED),
+        sub("no rate", f, wave + r'samplespersecond="(\d+)', "-5", "1e9", NAME, allowed=STATED),
+        sub(
+            "length",
+            f,
+            wave + r'durationperchannel="(\d+)',
+            "0",
+            "-5",
+            "99999999999",
+            "12000",
+            NAME,
+            "",
+            allowed=REFUSED,
+        ),
+        sub("lead twice", f, wave + r"(V1)", "V2", "aVR", allowed=REFUSED),
+        sub("no lead", f, wave + r"(V1)", NAME, "V9", allowed=REFUSED),
+        sub("encoding", f, r'dataencoding="(Base64)"', "Plain", "", NAME, allowed=REFUSED),
+        sub("payload", f, r">\n([A-Za-z0-9+/]{4})", "****", "=", NAME, allowed=REFUSED),
+        sub(
+            "version", f, r"<documentversion>([\d.]+)", "1.05", "", NAME, "1.03.9", allowed=REFUSED
+        ),
+        sub("person", f, r"(?:years|dateofbirth|sex)>([\w-]+)", *EXTREMES, allowed=SAME),
+        *hostile(f),
+    )
+    plain = Seed(
+        "ecg", "philips", {f: made.philips(SIGNAL, packed=False)}, f, (grid(5e-3),), fields=fields
+    )
+    # a format without a checksum, in which one bit moves all that follows
+    anything = ((f, ANYTHING),)
+    return [plain, replace(plain, files={f: made.philips(SIGNAL)}, sealed=anything)]
+
+
 def aecg_seeds() -> list[Seed]:
     f = "r1.xml"
     series = r"(?s)^.*?RHYTHM.*?"
@@ -1108,6 +1146,70 @@ def code15_seeds() -> list[Seed]:
     ]
 
 
+def edf_seeds() -> list[Seed]:
+    f = "r1.edf"
+    signal = made.beats()
+    gain = 10.0 / 65535
+    truth = np.round((signal + 5) / gain) * gain - 5
+    patient = f"{made.ID} F 23-APR-1951 {made.FIRST}_{made.LAST}"
+    rows = list(zip(ecg.LEADS, signal))
+    body = written(".edf", lambda path: test_raw_text.write_edf(path, rows, patient=patient))
+    n = len(ecg.LEADS)
+
+    def cell(label: str, start: int, *words: str, allowed: frozenset[str] | None) -> Field:
+        pattern = rf"(?s)^.{{{start}}}(.{{8}})"
+        return sub(label, f, pattern, *(word.ljust(8)[:8] for word in words), allowed=allowed)
+
+    fields = (
+        cell("version", 0, "1", "", NAME, allowed=REFUSED),
+        cell("records", 236, "11", "9", "0", "-5", NAME, "99999999", allowed=REFUSED),
+        cell("duration", 244, "2", "0.5", allowed=RATE),
+        cell("no duration", 244, "0", "-1", "nan", NAME, "1e308", allowed=REFUSED),
+        cell("unit", 256 + 96 * n, "mmHg", "V", "nV", "", NAME, allowed=REFUSED),
+        cell("gain of V1", 256 + 104 * n + 48, "-4000", "-6000", allowed=GAIN | OFFSET),
+        cell("no gain", 256 + 104 * n, "5000", "nan", "1e308", NAME, "", allowed=REFUSED),
+        cell("samples", 256 + 216 * n, "499", "0", "-1", NAME, "99999999", allowed=REFUSED),
+        sub("lead twice", f, r"(V1 )", "V2 ", "aVR", allowed=REFUSED),
+        sub("no lead", f, r"(V1 )", "V9 ", "EEG", allowed=REFUSED),
+        sub("person", f, r"(F 23-APR-1951)", "X X          ", "M 31-FEB-2999", allowed=SAME),
+    )
+    base = Seed("ecg", "edf", {f: body}, f, (truth,), fields=fields)
+    return [base, zipped(base)]
+
+
+def table_seeds() -> list[Seed]:
+    f = "x.csv"
+    signal = np.round(made.beats(), 4)
+    head = f"# Name: {made.FIRST} {made.LAST}\n# fs: 500\n# unit: mV\n"
+    body = written(".csv", lambda path: test_raw_text.table(path, signal, head=head))
+    fields = (
+        sub("no rate", f, r"fs: (500)", "0", "-5", "", NAME, "nan", allowed=REFUSED),
+        sub("rate", f, r"fs: (500)", "250", "500.5", "0.4 kHz", allowed=RATE),
+        sub("unit", f, r"unit: (mV)", "uV", "V", "nV", "", NAME, "counts", allowed=REFUSED),
+        sub("lead twice", f, r"(V1),", "V2", "aVR", "C3", allowed=REFUSED),
+        sub("no lead", f, r"(V1),", NAME, "", "V9", '"', allowed=REFUSED),
+        exchange("chest leads", f, "V1", "V5", allowed=ORDER),
+        exchange("limb leads", f, ",II,", ",aVF,", allowed=REFUSED),
+        sub("a word", f, r"\n[^,#]+,([-\d.]+),", NAME, "1;2", "0x1F", "=1+1", allowed=REFUSED),
+        sub("a sample is none", f, r"\n[^,#]+,([-\d.]+),", "", "nan", "inf", allowed=SAMPLES),
+        sub("a sample is absurd", f, r"\n[^,#]+,([-\d.]+),", "1e9", "-1e7", allowed=REFUSED),
+        sub("a cell more or less", f, r"\n[^,#]+(,[-\d.]+),", "", ",1,2", allowed=REFUSED),
+        sub("comment", f, r"Name: (.*)\n", *EXTREMES, "4" * 500, allowed=SAME),
+    )
+    # text without a checksum: what was cut or doubled in a line nobody can see
+    return [
+        Seed(
+            "ecg",
+            "csv",
+            {f: body},
+            f,
+            (signal,),
+            fields=fields,
+            sealed=((f, STATED | SAMPLES),),
+        )
+    ]
+
+
 class Trap:
     """Touches a file when it is unpickled."""
 
@@ -1277,11 +1379,31 @@ def tensor_seeds() -> list[Seed]:
         ),
         content("packed", p, lambda: repacked(pt(tensor)()), allowed=REFUSED),
     )
-    base = Seed("ecg", "tensors", {f: npy(stack)()}, f, truths, fields=arrays)
+    facts = "x.json"
+    words = {facts: b'{"sampling_rate": 500, "unit": "mV"}'}
+    said = (
+        sub("no rate", facts, "500", "0", "-5", '"x"', "null", "[]", "1e308", allowed=REFUSED),
+        sub("rate", facts, "500", "250", '"250 Hz"', "400.0", allowed=RATE),
+        sub("no unit", facts, '"mV"', '""', '"counts"', "null", "1", "{}", allowed=REFUSED),
+        sub("unit", facts, "mV", "uV", "V", "nV", "5mV", allowed=REFUSED),
+        sub("no JSON", facts, '"unit"', "unit", "[" * 20_000, NAME, allowed=REFUSED),
+        sub("name", facts, "sampling_rate", "fs", "Sampling Rate (Hz)", allowed=SAME),
+    )
+    base = Seed(
+        "ecg",
+        "tensors",
+        {f: npy(stack)(), **words},
+        f,
+        truths,
+        fields=(*arrays, *said),
+        sealed=((facts, STATED),),
+    )
+    sealed = ((z, SAME), (facts, STATED))
+    packed_files = {z: npz(a=stack)(), **words}
     return [
         base,
-        replace(base, files={z: npz(a=stack)()}, path=z, fields=archives, sealed=((z, SAME),)),
-        replace(base, files={p: pt(tensor)()}, path=p, fields=tensors),
+        replace(base, files=packed_files, path=z, fields=archives, sealed=sealed),
+        replace(base, files={p: pt(tensor)(), **words}, path=p, fields=tensors),
     ]
 
 

@@ -20,12 +20,21 @@ import fuzz_stacks
 import numpy as np
 import pytest
 import torch
-import wfdb
 
 from ecgcmr import raw
 from ecgcmr.cohort.labels import label_file
 from ecgcmr.errors import Excluded
-from ecgcmr.raw import archive, cardiosoft, ecg_dicom, markup, muse, sax_nifti, tensors
+from ecgcmr.raw import (
+    archive,
+    cardiosoft,
+    ecg_dicom,
+    markup,
+    muse,
+    sax_nifti,
+    statements,
+    tensors,
+    wfdb,
+)
 from ecgcmr.signals import cmr, ecg
 
 TABLE = {
@@ -33,8 +42,11 @@ TABLE = {
     ("ecg", "dicom"): fuzz_seeds.dicom_seeds,
     ("ecg", "cardiosoft"): fuzz_seeds.cardiosoft_seeds,
     ("ecg", "muse"): fuzz_seeds.muse_seeds,
+    ("ecg", "philips"): fuzz_seeds.philips_seeds,
     ("ecg", "aecg"): fuzz_seeds.aecg_seeds,
     ("ecg", "scp"): fuzz_seeds.scp_seeds,
+    ("ecg", "edf"): fuzz_seeds.edf_seeds,
+    ("ecg", "csv"): fuzz_seeds.table_seeds,
     ("ecg", "code15"): fuzz_seeds.code15_seeds,
     ("ecg", "tensors"): fuzz_seeds.tensor_seeds,
     ("ecg", "normalised"): fuzz_seeds.normalised_seeds,
@@ -163,20 +175,25 @@ def _left_behind() -> object:
 DEFECTS = {
     "a checksum is not compared": (
         "ecg/wfdb/0",
-        wfdb.Record,
-        "calc_checksum",
-        lambda record: record.checksum,
+        wfdb,
+        "_checked",
+        lambda record: record,
     ),
     "leads by place": ("ecg/cardiosoft/0", cardiosoft, "_lead", _by_place),
     "of two leads of one name one is taken": ("ecg/wfdb/0", ecg, "_twelve", _last_of_a_name),
     "Einthoven's law is not asked": ("ecg/aecg/0", ecg, "worst_einthoven", lambda signal: 0.0),
     "one lead may be absurd": ("ecg/dicom/0", ecg, "_absurd", lambda signal: False),
-    "units are not read": ("ecg/muse/0", markup, "millivolts", lambda unit: 1e-3),
+    "units are not read": (
+        "ecg/muse/0",
+        statements.Declaration,
+        "millivolts",
+        lambda declaration, unit: 1e-3,
+    ),
     "a rate that is none is 500 Hz": (
         "ecg/muse/0",
-        markup,
-        "positive",
-        lambda value, what: value or 500.0,
+        statements.Declaration,
+        "rate",
+        lambda declaration, value: value or 500.0,
     ),
     "stated counts are not compared": ("ecg/cardiosoft/0", markup, "whole", lambda word: None),
     "counts are not words": ("ecg/cardiosoft/0", markup, "whole", int),

@@ -155,12 +155,12 @@ def _virtual(file):
         (lambda file: file.create_group("tracings"), "no dataset tracings"),
         (lambda file: None, "no dataset tracings"),
         (
-            lambda file: file.create_dataset("tracings", data=np.zeros((2, 4096, 8))),
-            "no tracings of 12 leads",
+            lambda file: file.create_dataset("tracings", data=np.ones((2, 4096, 8))),
+            "no array of 12 leads",
         ),
         (
             lambda file: file.create_dataset("tracings", data=np.zeros((2, 9, 12), int)),
-            "no tracings of 12 leads",
+            "no array of 12 leads",
         ),
         (lambda file: file.create_dataset("tracings", data=np.zeros((1, 4096, 12))), "no samples"),
         (

@@ -115,7 +115,7 @@ def read(tmp_path: Path, *groups: Dataset):
 )
 @pytest.mark.parametrize(
     ("name", "rate", "scale", "age", "sex"),
-    [("mortara_1000hz", 1000, 1.25e-3, 42.0, 0.0), ("ecgtoolkit_500hz", 500, 2.5e-3, None, 1.0)],
+    [("mortara_1000hz", 1000, 1.25e-3, 42.0, 0.0), ("ecgtoolkit_500hz", 500, 2.5e-3, 49.0, 1.0)],
 )
 def test_real_files_of_two_makers(name, rate, scale, age, sex):
     path = SHARED / f"dicom_12lead_{name}.dcm"
@@ -275,6 +275,7 @@ def test_padding_with_a_value_that_signals_take(tmp_path):
 @pytest.mark.filterwarnings("ignore:Invalid value")
 def test_ages(tmp_path):
     whole = dataset(group(beats(1000)))
+    del whole.PatientBirthDate
     for said, years in (("006M", 0.5), ("010Y", 10.0), ("", None), ("999Y", None), ("Jane", None)):
         whole.PatientAge = said
         assert ecg_dicom.read(save(tmp_path / "a.dcm", whole)).age == years
@@ -296,7 +297,7 @@ def test_nothing_identifying_leaves(tmp_path, capfd, caplog):
     said = repr(record) + repr(warned) + caplog.text + "".join(capfd.readouterr())
     assert not [secret for secret in SECRETS if secret.split("^")[0] in said]
     assert record.patient == records.patient(SECRETS[1])
-    assert (record.key, record.age) == ("e", None)
+    assert (record.key, record.age) == ("e", 62.0)  # from the dates, which stay
     whole.WaveformSequence[0].SamplingFrequency = None
     whole.WaveformSequence[0].ChannelDefinitionSequence[0].ChannelLabel = "Roe^Jane"
     del whole.WaveformSequence[0].NumberOfWaveformSamples
@@ -338,6 +339,7 @@ def change_channel(**values):
             change_channel(ChannelSensitivityUnitsSequence=[code("mm[Hg]", "UCUM")]),
             "unit is not a voltage",
         ),
+        (change(SamplingFrequency=None), "sampling rate unknown"),
         (change_channel(ChannelTimeSkew=0.002), "leads recorded at different times"),
         (change_channel(ChannelSampleSkew=3), "leads recorded at different times"),
         (
@@ -356,7 +358,6 @@ def test_what_is_in_doubt_is_refused(tmp_path, damage, reason):
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
-        (change(SamplingFrequency=None), "sampling rate unknown"),
         (change(SamplingFrequency=1000), "shorter than 10 s"),
         (change_channel(ChannelSourceSequence=[code("2:1", "MDC")]), "two leads of one name"),
         (change_channel(ChannelSourceSequence=[code("2:64", "MDC")]), "two leads of one name"),
@@ -368,6 +369,20 @@ def test_what_settling_refuses(tmp_path, damage, reason):
     record = read(tmp_path, rhythm)
     with pytest.raises(Excluded, match=reason):
         ecg.prepare(record.signal, record.rate_hz, record.leads)
+
+
+def test_leads_of_several_groups_were_not_recorded_together(tmp_path):
+    """Four groups of three leads, as a page shows them."""
+    groups = []
+    for first in range(0, 12, 3):
+        part = group(beats(1000))
+        rows = slice(first, first + 3)
+        samples = np.frombuffer(part.WaveformData, "<i2").reshape(5000, 12)[:, rows]
+        part.ChannelDefinitionSequence = part.ChannelDefinitionSequence[rows]
+        part.NumberOfWaveformChannels, part.WaveformData = 3, samples.tobytes()
+        groups.append(part)
+    with pytest.raises(Excluded, match="leads in several groups, recorded one after the other"):
+        read(tmp_path, *groups)
 
 
 def test_compressed_and_damaged_files(tmp_path):

@@ -234,6 +234,8 @@ def test_age_in_years_is_counted_in_full_years():
 
 # --- what is refused
 
+NO_RATE = "sampling rate unknown: the file does not state it; give --rate HZ"
+
 
 @pytest.mark.parametrize(
     ("name", "pairs", "reason"),
@@ -256,7 +258,7 @@ def test_age_in_years_is_counted_in_full_years():
         ),
         ("cardiosoft", [('"uVperLsb">5', '"mmHgperLsb">5')], "unit is not a voltage"),
         ("cardiosoft", [('"uVperLsb">5', '"mVperLsb">5')], "implausible amplitude"),
-        ("cardiosoft", [('"Hz">500', '"Hz">')], "sampling rate unknown"),
+        ("cardiosoft", [('"Hz">500', '"Hz">')], NO_RATE),
         ("cardiosoft", [('"Hz">500', '"ms">500')], "sampling rate unknown"),
         ("cardiosoft", [('"Hz">500', '"Hz">1e-9')], "implausible sampling rate"),
         ("cardiosoft", [("RestECG", "VectorECG")], "not a resting ECG"),
@@ -274,12 +276,12 @@ def test_age_in_years_is_counted_in_full_years():
         ("muse", [("<WaveformType>Rhythm", "<WaveformType>Other")], "no rhythm waveform"),
         ("muse", [("<WaveformType>Median", "<WaveformType>Rhythm")], "several rhythm waveforms"),
         ("muse", [("</Waveform>", "")], "malformed XML"),
-        ("muse", [("<SampleBase>500", "<SampleBase>0")], "sampling rate unknown"),
+        ("muse", [("<SampleBase>500", "<SampleBase>0")], NO_RATE),
         ("aecg", [('code="RHYTHM"', 'code="OTHER"')], "no rhythm series"),
-        ("aecg", [('value="0.002"', 'value="0"')], "sampling rate unknown"),
+        ("aecg", [('value="0.002"', 'value="0"')], NO_RATE),
         ("aecg", [('"0.002" unit="s"', '"0.002" unit="mV"')], "sampling rate unknown"),
         ("aecg", [('"0.002" unit="s"', '"2" unit="min"')], "sampling rate unknown"),
-        ("aecg", [('code="TIME_ABSOLUTE"', 'code="OTHER"')], "sampling rate unknown"),
+        ("aecg", [('code="TIME_ABSOLUTE"', 'code="OTHER"')], NO_RATE),
     ],
 )
 def test_what_a_file_states_is_held_against_it(name, pairs, reason, tmp_path):
@@ -291,7 +293,7 @@ def test_what_a_file_states_is_held_against_it(name, pairs, reason, tmp_path):
     [
         ("LeadDataCRC32>", "LeadDataCRC32>1", "samples differ from the checksum"),
         ("MICROVOLTS", "PASCALS", "unit is not a voltage"),
-        ("MICROVOLTS", "", "unit is not a voltage"),
+        ("MICROVOLTS", "", "unit unknown: the file does not state it; give --unit, e.g. mV"),
         ("MICROVOLTS", "MILLIVOLTS", "implausible amplitude"),
         ("UnitsPerBit>4.88", "UnitsPerBit>", "gain unknown"),
         ("UnitsPerBit>4.88", "UnitsPerBit>-4.88", "gain unknown"),

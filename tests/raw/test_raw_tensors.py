@@ -11,10 +11,11 @@ from test_raw_wfdb import beats
 
 from ecgcmr.cohort import prepare
 from ecgcmr.errors import Excluded, InputError
-from ecgcmr.raw import READERS, normalised, records, tensors
+from ecgcmr.raw import READERS, declaration, normalised, plain_array, records, tensors
 from ecgcmr.signals import HEART, SIGNALS, ecg
 
 STACK = np.stack([beats(1, seed) for seed in range(3)]).astype(np.float32)
+MV = declaration(500, "mV")
 
 
 def stored(path: Path, what) -> str:
@@ -45,13 +46,13 @@ def test_several_recordings(tmp_path, name, what):
     assert sources == [f"{path}#{i}" for i in range(3)]
     assert tensors.find(str(tmp_path)) == sources
     for i, source in enumerate(sources):
-        record = tensors.read(source)
+        record = tensors.read(source, MV)
         assert np.array_equal(record.signal, STACK[i])
         assert (record.key, record.rate_hz, record.leads, record.repairs) == (
             f"x-{i}",
             500.0,
             ecg.LEADS,
-            (),
+            (plain_array.STANDARD,),
         )
         assert ecg.prepare(record.signal, record.rate_hz, record.leads)[1] == ()
     with pytest.raises(Excluded, match="no such row"):
@@ -62,13 +63,13 @@ def test_several_recordings(tmp_path, name, what):
 def test_one_recording(tmp_path, name):
     path = stored(tmp_path / name, torch.from_numpy(STACK[1]) if name.endswith("pt") else STACK[1])
     assert tensors.find(path) == [path]
-    assert np.array_equal(tensors.read(path).signal, STACK[1])
-    assert tensors.read(path).key == "one"
+    assert np.array_equal(tensors.read(path, MV).signal, STACK[1])
+    assert tensors.read(path, MV).key == "one"
 
 
 def test_half_precision(tmp_path):
     path = stored(tmp_path / "h.pt", torch.from_numpy(STACK).bfloat16())
-    assert np.abs(tensors.read(f"{path}#0").signal - STACK[0]).max() < 0.02
+    assert np.abs(tensors.read(f"{path}#0", MV).signal - STACK[0]).max() < 0.02
 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="says which files are mapped")
@@ -76,7 +77,7 @@ def test_half_precision(tmp_path):
 def test_a_row_costs_no_more_than_itself(tmp_path, name):
     """The file is mapped: what is read does not depend on what else it holds."""
     path = stored(tmp_path / name, torch.from_numpy(STACK) if name == "m.pt" else STACK)
-    tensors.read(f"{path}#1")
+    tensors.read(f"{path}#1", MV)
     assert path in Path("/proc/self/maps").read_text()
 
 
@@ -101,7 +102,8 @@ def test_normalised_files_are_refused(tmp_path, dtype):
         if how != "lead group":
             with pytest.raises(Excluded, match="not normalised by lead group"):
                 normalised.read(path)
-    assert tensors.read(stored(tmp_path / "c.npy", cleaned.numpy()[:1])).signal.shape == (12, 5000)
+    path = stored(tmp_path / "c.npy", cleaned.numpy()[:1])
+    assert tensors.read(path, MV).signal.shape == (12, 5000)
 
 
 def test_normalised_files_reach_the_network_as_they_are(tmp_path):
@@ -134,9 +136,10 @@ def test_normalised_files_reach_the_network_as_they_are(tmp_path):
 @pytest.mark.parametrize(
     ("name", "what", "reason"),
     [
-        ("a.npy", STACK.transpose(0, 2, 1), "no array of 12 leads"),
-        ("a.npy", STACK[:, :, :2500], "no array of 12 leads"),
-        ("a.npy", STACK.astype(np.int16), "no array of 12 leads"),
+        ("a.npy", STACK[:, :8], "no array of 12 leads"),
+        ("a.npy", STACK[:, :, :12], "no array of 12 leads"),
+        ("a.npy", STACK[:1] > 0, "not an array of real numbers"),
+        ("a.npy", STACK[:1].astype(np.complex64), "not an array of real numbers"),
         ("a.npy", STACK[:0], "no array of 12 leads"),
         ("a.npy", np.array([{"Jane": "Roe"}], dtype=object), "unreadable array file"),
         ("a.npz", {"a": STACK, "b": STACK}, "several arrays"),
@@ -144,6 +147,7 @@ def test_normalised_files_reach_the_network_as_they_are(tmp_path):
         ("a.pt", [0, 1, 1], "no array of 12 leads"),
         ("a.pt", {"model": {"w": torch.zeros(3)}}, "no array of 12 leads"),
         ("a.pt", [torch.zeros(3, 210, 210)], "no array of 12 leads"),
+        ("a.pt", torch.from_numpy(STACK > 0), "not an array of real numbers"),
         ("a.pt", torch.from_numpy(STACK).to_sparse(), "no array of 12 leads"),
         ("a.pt", torch.zeros(1).expand(10**9, 12, 5000), "unreadable array file"),
         ("a.pt", Path("x"), "not plain tensors"),
@@ -159,6 +163,8 @@ def test_images_and_labels_beside_the_ecgs_are_passed_over(tmp_path):
     path = stored(tmp_path / "ecgs.pt", torch.from_numpy(STACK))
     stored(tmp_path / "images.pt", [torch.zeros(3, 210, 210)])
     stored(tmp_path / "labels.pt", [0, 1, 1])
+    stored(tmp_path / "phenotypes.npy", np.zeros((2000, 61)))
+    stored(tmp_path / "diseases.npy", np.zeros((2000, 3)))
     (tmp_path / "broken.pt").write_bytes(b"PK\x03\x04 cut short")
     assert tensors.find(str(tmp_path)) == [
         str(tmp_path / "broken.pt"),

@@ -5,6 +5,7 @@ to write it, so that nothing is staged on disk and memory holds one row group pe
 to a recording is in `prepare`, how a build survives an interruption in `staging`.
 """
 
+import json
 import os
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,7 +19,7 @@ from ecgcmr.cohort import dataset, linkage, shards, staging
 from ecgcmr.cohort.dataset import Cohort, digest
 from ecgcmr.cohort.labels.merge import Labels, Rules, read_labels, write_audit
 from ecgcmr.errors import Excluded, InputError, unknown
-from ecgcmr.raw import search
+from ecgcmr.raw import leftovers, search
 from ecgcmr.raw.synthetic import subject as synthetic
 from ecgcmr.signals import ALWAYS, HEART, SIGNALS, Options
 
@@ -72,6 +73,7 @@ def build(
     seed: int = 0,
     key: Path | str | None = None,
     crop: str = "heart",
+    declaration: raw.Declaration = raw.UNDECLARED,
     shard_rows: int = SHARD_ROWS,
 ) -> Cohort:
     """Make a cohort of real recordings, or open it if it is there.
@@ -90,6 +92,7 @@ def build(
             a pseudonym stands for is written to `<out>.link.csv`, beside the cohort and never
             inside.
         crop: how the heart is cut out of the images, one of `cmr.CROPS`.
+        declaration: rate, unit and leads of ECGs that do not state them.
         shard_rows: rows of one shard.
 
     Raises:
@@ -99,15 +102,18 @@ def build(
     out = Path(out)
     files = [Path(file) for file in ([labels] if isinstance(labels, (str, Path)) else labels or ())]
     table = read_labels(files, rules)
-    sources = _sources({"ecg": ecg, "cmr": cmr, **others})
+    places = {"ecg": ecg, "cmr": cmr, **others}
+    sources = _sources(places)
     _refuse_flags(table)
     options = {"crop": crop}
+    declared_json = declaration.as_json()
     choices = {"labels": _label_words(files, rules), **options}
+    choices |= {"declared": json.dumps(declared_json)} if declared_json else {}
     recipe, request = _requested(sources, choices, seed, shard_rows)
     if staging.ready(out, request):
         return dataset.open(out)
     with staging.building(out, request):
-        recordings = survey(out, sources, options)
+        recordings = survey(out, sources, options, declaration)
         sorted_out = linkage.sort_out(recordings)  # refuses before a key is made
         linked_rows = linkage.link(sorted_out, table, secret(out, Path(key) if key else None), seed)
         pd.DataFrame(linked_rows.link).to_csv(out.with_name(out.name + ".link.csv"), index=False)
@@ -115,23 +121,47 @@ def build(
         job_fields = {
             "work": "recordings",
             "options": options,
+            "declared": declared_json,
             "labels": (*columns, *signals.flags(sources)),
             "signals": tuple(dict.fromkeys((*ALWAYS, *sources))),
         }
         parts = staging.write_shards(out, linked_rows.rows, job_fields, shard_rows)
-        account = _account(out, linked_rows, table)
+        account = _account(out, linked_rows, table, _left_aside(places, sources))
         return staging.finish(out, request, recipe, parts, columns, account)
 
 
-def _account(out: Path, linked_rows: linkage.LinkedRows, table: Labels) -> dict[str, Any]:
-    """What the manifest says of recordings and labels; the labels' audit lies beside the cohort."""
+def _account(
+    out: Path, linked_rows: linkage.LinkedRows, table: Labels, left_aside: Mapping[str, int]
+) -> dict[str, Any]:
+    """What the manifest says of recordings, of files that are none, and of labels, whose audit lies
+    beside the cohort.
+    """
     account: dict[str, Any] = {
         name: getattr(linked_rows, name) for name in ("flow", "exclusions", "repairs")
     }
+    if left_aside:
+        first, *later = account["flow"]
+        account["flow"] = [{**first, "left_aside": dict(left_aside)}, *later]
     if table.audit:
         account["audit"] = table.audit
         write_audit(out.with_name(out.name + ".audit.md"), table.audit)
     return account
+
+
+def _left_aside(
+    places: Mapping[str, str | Sequence[str]], sources: Mapping[str, Sequence[str]]
+) -> dict[str, int]:
+    """Files in the places of ECGs that are no part of a recording, counted by kind."""
+    ecgs = places["ecg"]
+    folders = [_path(place) for place in ([ecgs] if isinstance(ecgs, str) else ecgs)]
+    paths = [source.partition(":")[2] for kind in sources for source in sources[kind]]
+    return leftovers.left_aside(folders, paths)
+
+
+def _path(place: str) -> Path:
+    """The path of `reader:PATH` or `PATH`."""
+    name, colon, path = place.partition(":")
+    return Path(path if colon and name in raw.READERS["ecg"] else place)
 
 
 def _sources(places: Mapping[str, str | Sequence[str]]) -> dict[str, list[str]]:
@@ -184,9 +214,9 @@ def _requested(
         kind: "+".join(dict.fromkeys(s.partition(":")[0] for s in kind_sources))
         for kind, kind_sources in sources.items()
     }
-    recipe = recipe_of(
-        "+".join(readers.values()), {"readers": readers}, {"crop": choices["crop"]}, sources
-    )
+    notes: dict[str, Any] = {"readers": readers}
+    notes |= {"declared": choices["declared"]} if "declared" in choices else {}
+    recipe = recipe_of("+".join(readers.values()), notes, {"crop": choices["crop"]}, sources)
     return recipe, {
         "source": recipe["reader"],
         **{f"{kind} recordings": len(kind_sources) for kind, kind_sources in sources.items()},
@@ -243,7 +273,9 @@ def find(kind: str, location: str) -> list[str]:
                 f"{reader}:{source}" for reader, source in search.recordings(kind, Path(location))
             ]
         except Excluded as error:
-            raise InputError(f"--{kind} {location}: {error}") from error
+            aside = leftovers.words(leftovers.left_aside([Path(location)], []))
+            there = f"{aside}: " if aside else ""
+            raise InputError(f"--{kind} {location}: {there}{error}") from error
     if name not in readers or not colon:
         raise unknown(f"reader of --{kind}", name, readers)
     return [f"{name}:{source}" for source in readers[name].find(path)]
@@ -275,7 +307,10 @@ def secret(out: Path, key: Path | None) -> bytes:
 
 
 def survey(
-    out: Path, sources: dict[str, list[str]], options: Options = HEART
+    out: Path,
+    sources: dict[str, list[str]],
+    options: Options = HEART,
+    declaration: raw.Declaration = raw.UNDECLARED,
 ) -> list[linkage.SurveyedRecording]:
     """Judge every recording, in parallel; ECGs first, each kind in the order of its sources."""
     jobs = [
@@ -284,6 +319,7 @@ def survey(
             "kind": kind,
             "sources": kind_sources[start : start + SURVEY],
             "options": options,
+            "declared": declaration.as_json(),
             "rows": len(kind_sources[start : start + SURVEY]),
             "part": f"survey-{kind}-{start // SURVEY:05d}.json",
         }

@@ -16,7 +16,7 @@ import numpy as np
 
 from ecgcmr import raw
 from ecgcmr.errors import Excluded, InputError
-from ecgcmr.raw import diagnoses, search
+from ecgcmr.raw import diagnoses, leftovers, search
 from ecgcmr.signals import HEART, SIGNALS, cmr, ecg, quality_flags
 
 # Source -> the readers that may have it, as (kind, format), in the order of the registry.
@@ -102,17 +102,30 @@ def find(path: Path | str) -> Claims:
             if name not in raw.ASKED_FOR
         )
         format_names = ", ".join(dict.fromkeys(names))
-        raise InputError(f"{path}: no recording of a known format; known: {format_names}")
+        aside = left_aside(path, claims)
+        there = f"{leftovers.words(aside) or leftovers.kind(path)}: "
+        raise InputError(f"{path}: {there}no recording of a known format; known: {format_names}")
     return dict(sorted(claims.items()))
 
 
-def look(claims: Claims) -> Iterator[InspectedRecording]:
+def left_aside(path: Path | str, claims: Claims) -> dict[str, int]:
+    """Files below a path that are no part of a recording, counted by kind."""
+    return leftovers.left_aside([Path(path)], claims)
+
+
+def look(
+    claims: Claims, declaration: raw.Declaration = raw.UNDECLARED
+) -> Iterator[InspectedRecording]:
     """Look at what `find` found, also at what cannot be read; one recording is in memory at a time.
 
     A folder or an archive that is no recording is passed over where it holds some.
+
+    Args:
+        claims: of `find`.
+        declaration: rate, unit and leads of ECGs that do not state them.
     """
     for source, formats in claims.items():
-        inspection = _read(source, formats)
+        inspection = _read(source, formats, declaration)
         if not (
             inspection.error
             and any(claim.startswith((f"{source}/", f"{source}#")) for claim in claims)
@@ -134,11 +147,13 @@ def _sources(reader: raw.Reader, path: Path) -> list[str]:
     return [source for source in sources if fits[search.file_of(source)]]
 
 
-def _read(source: str, formats: list[tuple[str, str]]) -> InspectedRecording:
+def _read(
+    source: str, formats: list[tuple[str, str]], declaration: raw.Declaration
+) -> InspectedRecording:
     refusals: dict[str, list[str]] = {}
     for kind, name in formats:
         try:
-            record = raw.READERS[kind][name].read(source)
+            record = raw.read(kind, name, source, declaration)
         except Excluded as error:
             refusals.setdefault(str(error), []).append(name)
         else:

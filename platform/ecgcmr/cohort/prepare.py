@@ -8,7 +8,7 @@ others.
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from ecgcmr import files, plugins, raw
 from ecgcmr.cohort import linkage, shards
 from ecgcmr.cohort.dataset import BUILD
 from ecgcmr.errors import Excluded, InputError
+from ecgcmr.raw import statements
 from ecgcmr.raw.synthetic import cmr as synthetic_cmr
 from ecgcmr.raw.synthetic import subject as synthetic
 from ecgcmr.signals import SIGNALS, Options, cmr, ecg
@@ -94,7 +95,7 @@ def _recorded(job: dict[str, Any]) -> Iterator[dict[str, Any]]:
         }
         for kind in job["signals"]:
             if item.get(kind):
-                record = _read(kind, item[kind])
+                record = _read(kind, item[kind], job["declared"])
                 row[kind] = SIGNALS[kind].prepare(record, job["options"]).array
         yield row
 
@@ -107,25 +108,29 @@ def _copied(job: dict[str, Any]) -> Iterator[dict[str, Any]]:
     )
 
 
-def _read(kind: str, source: str) -> raw.EcgRecord | raw.CmrRecord:
+def _read(
+    kind: str, source: str, declared_json: Mapping[str, Any]
+) -> raw.EcgRecord | raw.CmrRecord:
     reader, _, path = source.partition(":")
-    return raw.READERS[kind][reader].read(path)
+    return raw.read(kind, reader, path, statements.of_json(declared_json))
 
 
 def _survey(job: dict[str, Any], out: Path) -> dict[str, Any]:
     """Judge recordings: what is known of each, or the step at which it failed and why."""
     return {
         "found": [
-            dataclasses.asdict(_judge(job["kind"], source, job["options"]))
+            dataclasses.asdict(_judge(job["kind"], source, job["options"], job["declared"]))
             for source in job["sources"]
         ]
     }
 
 
-def _judge(kind: str, source: str, options: Options) -> linkage.SurveyedRecording:
+def _judge(
+    kind: str, source: str, options: Options, declared_json: Mapping[str, Any] = {}
+) -> linkage.SurveyedRecording:
     blank = linkage.SurveyedRecording(kind, source, raw.key(source.partition(":")[2]))
     try:
-        record = _read(kind, source)
+        record = _read(kind, source, declared_json)
     except Excluded as error:
         return dataclasses.replace(blank, step="readable", reason=str(error))
     identity = dataclasses.replace(

@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from ecgcmr.commands import reading
 from ecgcmr.commands.console import Console, command, lazy, whole
 from ecgcmr.errors import InputError
 from ecgcmr.signals import ALWAYS, SIGNALS
@@ -52,6 +53,7 @@ def build(args: argparse.Namespace, console: Console) -> int:
             seed=args.seed,
             key=args.key,
             crop=args.crop,
+            declaration=reading.declaration(args),
         )
         notes.append(rows_of(cohort))
     console.say(f"{args.cohort}: {flow_of(cohort)}")
@@ -121,6 +123,8 @@ def flow_of(cohort: Any) -> str:
     words = []
     for step in cohort.manifest["flow"]:
         reasons = ", ".join(f"{n} {reason}" for reason, n in step.get("reasons", {}).items())
+        if aside := step.get("left_aside"):
+            words.append(f"left aside {lazy('raw.leftovers').words(aside)}")
         excluded_as = "less" if step.get("unit") == "recordings" else "the rest"
         words.append(
             f"{step['step']} {step['n']:,}" + (f" ({excluded_as} {reasons})" if reasons else "")
@@ -131,10 +135,11 @@ def flow_of(cohort: Any) -> str:
 def inspect(args: argparse.Namespace, console: Console) -> int:
     """Say what a reader sees in files of any format, and what a cohort would do with them; writes nothing but plots."""
     inspecting, records, failures = lazy("cohort.inspect"), [], 0
+    declaration = reading.declaration(args)
     for path in args.files:
         claims = inspecting.find(path)
         alone = len(claims) == 1
-        for recording in itertools.islice(inspecting.look(claims), args.limit):
+        for recording in itertools.islice(inspecting.look(claims, declaration), args.limit):
             failures += bool(recording.error)
             if recording.error:
                 console.note(f"ecgcmr: {recording.source} ({recording.format}): {recording.error}")
@@ -148,6 +153,7 @@ def inspect(args: argparse.Namespace, console: Console) -> int:
                 f"{path}: the first {args.limit:,} of {len(claims):,} recordings; "
                 "see more with --limit"
             )
+        reading.note_left_aside(console, inspecting.left_aside(path, claims))
     if args.json:
         console.say(json.dumps(records, indent=1))
     return 2 if failures else 0
@@ -246,6 +252,7 @@ def build_grammar(actions: Any) -> None:
     words = "cut images to the heart, to the authors' one box, or not (default: heart)"
     parser.add_argument("--crop", choices=("heart", "fixed", "none"), default="heart", help=words)
     parser.add_argument("--seed", type=int, default=0)
+    reading.reading(parser)
     label_rules(parser)
 
 
@@ -297,6 +304,7 @@ def inspect_grammar(commands: Any) -> None:
     parser.add_argument(
         "--limit", type=whole, default=1000, help="recordings of a folder (default: 1000)"
     )
+    reading.reading(parser)
 
 
 def label_rules(parser: argparse.ArgumentParser) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ecgcmr import files
+from ecgcmr.commands import reading
 from ecgcmr.commands.console import Console, command, counted, lazy, whole
 from ecgcmr.errors import InputError
 from ecgcmr.presets import PRESETS
@@ -34,6 +35,7 @@ EXAMPLES = {
 def predict(args: argparse.Namespace, console: Console) -> int:
     """Answer ECG files: calibrated risks and phenotypes, with intervals. What cannot be served is a line and exit code 2."""
     predicting, page = lazy("inference.predict"), lazy("report.prediction") if args.page else None
+    declaration = reading.declaration(args)
     sources = predicting.recordings(args.file)
     if page and len(sources) > page.MOST:
         raise InputError(
@@ -49,13 +51,16 @@ def predict(args: argparse.Namespace, console: Console) -> int:
         f"{model.system} of {model.about['model']}: {ecgs(len(sources))}",
         len(sources),
     ) as tick:
-        for answer in model.predict_recordings(sources, keep_ecgs=page is not None):
+        for answer in model.predict_recordings(
+            sources, keep_ecgs=page is not None, declaration=declaration
+        ):
             answers.append(answer)
             tick(len(answers))
     good = [answer for answer in answers if isinstance(answer, predicting.Prediction)]
     for answer in answers:
         if isinstance(answer, predicting.Refused):
             console.note(f"ecgcmr: {answer.source}: {answer.reason}")
+    reading.note_left_aside(console, predicting.left_aside(args.file, sources))
     if good:
         write_predictions(args, model, answers)
     if page and good:
@@ -99,14 +104,17 @@ def embed(args: argparse.Namespace, console: Console) -> int:
         )
     caution(args, console, args.model)
     if args.file:
-        sources = lazy("inference.predict").recordings(args.file)
+        predicting, declaration = lazy("inference.predict"), reading.declaration(args)
+        sources = predicting.recordings(args.file)
         with counted(args, console, f"Embeddings of {ecgs(len(sources))}", len(sources)) as tick:
             options = {"device": args.device, "cpus": args.cpus, "tick": tick}
+            options["declaration"] = declaration
             refusals = lazy("inference.embed_files").of_files(
                 args.model, sources, args.out, **options
             )
         for refusal in refusals:
             console.note(f"ecgcmr: {refusal.source}: {refusal.reason}")
+        reading.note_left_aside(console, predicting.left_aside(args.file, sources))
         console.say(
             f"{args.out}: {len(sources) - len(refusals):,} embeddings, {ecgs(len(refusals))} "
             "refused"
@@ -160,7 +168,9 @@ def explain_pair(args: argparse.Namespace, console: Console) -> int:
         cohort = lazy("cohort.dataset").open(args.cohort)
         pair = lazy("inference.pairs").of_subject(run, cohort, args.subject)
     else:
-        pair = lazy("inference.pairs").of_files(run, args.ecg, image_of(args))
+        pair = lazy("inference.pairs").of_files(
+            run, args.ecg, image_of(args), reading.declaration(args)
+        )
     figure = lazy("report.explained").draw_pair(
         pair, run.trial.system, args.subject or args.ecg.stem
     )
@@ -184,7 +194,10 @@ def explain_ecgs(args: argparse.Namespace, console: Console) -> int:
         reasons.append(reason)
         console.note(f"ecgcmr: {key}: {reason}")
 
-    tables = drawing.draw_attention(model, args.files, args.out, refuse)
+    predicting = lazy("inference.predict")
+    sources = predicting.recordings(args.files)
+    tables = drawing.draw_attention(model, sources, args.out, refuse, reading.declaration(args))
+    reading.note_left_aside(console, predicting.left_aside(args.files, sources))
     if not tables:
         raise InputError(f"none of {len(reasons)} recordings can serve; the reasons are above")
     if model.head is None:
@@ -252,6 +265,7 @@ def grammar(commands: Any) -> None:
     )
     vectors.add_argument("--cpus", type=whole, help="cores for a local Ray (default: all)")
     for parser in (answer, vectors):
+        reading.reading(parser)
         parser.add_argument("--device", help="cpu, cuda, cuda:1 … (default: a GPU if there is one)")
     sharing = serving(
         command(
@@ -284,6 +298,7 @@ def weights_grammar(commands: Any) -> None:
     for name in [name for name in SIGNALS if name != "ecg"]:
         words = images.get(name, SIGNALS[name].title)
         explaining.add_argument(f"--{name}", type=Path, metavar="FILE", help=words)
+    reading.reading(explaining)
     exporting = command(commands, "export", export, "write a run's weights for elsewhere", EXAMPLES)
     exporting.add_argument("--format", required=True, choices=("safetensors", "authors", "onnx"))
     for parser, target in (

@@ -1,8 +1,10 @@
 """Embeddings of ECG files: `PART` recordings become one file; one part needs no Ray."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from ecgcmr import raw
 from ecgcmr.cohort import dataset
 from ecgcmr.files import write_json
 from ecgcmr.inference import embed_parts, embeddings
@@ -22,6 +24,7 @@ def of_files(
     sources: Sequence[tuple[str, str] | Refused],
     out: Path,
     *,
+    declaration: raw.Declaration = raw.UNDECLARED,
     device: str | None = None,
     cpus: int | None = None,
     tick: Callable[[int], None] = lambda count: None,
@@ -34,6 +37,7 @@ def of_files(
         sources: of `predict.recordings`.
         out: a folder for `embeddings.parquet`, or, of more than `PART` recordings, for
             `embeddings-00000.parquet` and on.
+        declaration: rate, unit and leads of recordings that do not state them.
         device: of the encoder; on GPUs one worker each.
         cpus: of a local Ray, if it has to be started, which it is for more than `PART`.
         tick: is told how many files are done.
@@ -53,11 +57,13 @@ def of_files(
         "recordings": len(files),
         "files": dataset.digest([_stamp(source) for _, source in files]),
     }
+    declared_json = declaration.as_json()
+    request |= {"declared": declared_json} if declared_json else {}
     parts = _parts(files)
     if not embeddings.ready(out, request) and files:
         write_json(out / REQUEST, request)
         absent = len(refusals)
-        _write(out, encoder, parts, device, cpus, lambda count: tick(absent + count))
+        _write(out, encoder, parts, declaration, device, cpus, lambda count: tick(absent + count))
     refusals += [refusal for name in parts for refusal in embed_parts.refusals_in(out / name)]
     if len(refusals) == len(sources):
         for name in (*parts, REQUEST):
@@ -81,6 +87,7 @@ def _write(
     out: Path,
     encoder: Encoder,
     parts: Mapping[str, Sequence[tuple[str, str]]],
+    declaration: raw.Declaration,
     device: str | None,
     cpus: int | None,
     tick: Callable[[int], None],
@@ -88,9 +95,13 @@ def _write(
     """Write every part that is not there yet: one here, several with Ray."""
     if len(parts) == 1:
         ((name, files),) = parts.items()
-        embed_parts.write_files(out / name, encoder, files, tick)
+        embed_parts.write_files(out / name, encoder, files, declaration, tick)
         return
-    jobs = [{"part": name, "rows": len(files), "files": files} for name, files in parts.items()]
+    common = {"declared": json.dumps(declaration.as_json())}
+    jobs = [
+        {"part": name, "rows": len(files), "files": files, **common}
+        for name, files in parts.items()
+    ]
     embed_parts.make(jobs, embed_parts.options(encoder, out, device), cpus, tick)
 
 

@@ -13,13 +13,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ecgcmr import plugins
+from ecgcmr import plugins, raw
 from ecgcmr.cohort import shards
 from ecgcmr.errors import InputError
 from ecgcmr.files import write_whole
 from ecgcmr.inference import embeddings, predict
 from ecgcmr.inference.encoder import Encoder, open_encoder
 from ecgcmr.inference.predict import Prepared, Refused
+from ecgcmr.raw import statements
 from ecgcmr.runtime import cluster, hardware
 
 REFUSED = b"refused"  # key of a part's metadata: [[source, reason], …]
@@ -104,7 +105,8 @@ class Worker:
         """Write the embeddings of one part; bad input comes back as words."""
         try:
             if "files" in job:
-                write_files(self.out / job["part"], self.encoder, job["files"])
+                declaration = statements.of_json(json.loads(job["declared"]))
+                write_files(self.out / job["part"], self.encoder, job["files"], declaration)
             else:
                 embeddings.write_parquet(
                     self.out / job["part"], self._groups(self.cohort / job["part"])
@@ -136,6 +138,7 @@ def write_files(
     path: Path,
     encoder: Encoder,
     files: Sequence[tuple[str, str]],
+    declaration: raw.Declaration = raw.UNDECLARED,
     tick: Callable[[int], None] = lambda count: None,
 ) -> None:
     """Write one part: the embeddings of some recordings; in the schema's metadata those that could
@@ -144,7 +147,7 @@ def write_files(
     tables: list[pa.Table] = []
     refusals: list[tuple[str, str]] = []
     count = 0
-    for batch in predict.prepared_in_batches(files):
+    for batch in predict.prepared_in_batches(files, declaration):
         good = [recording for recording in batch if isinstance(recording, Prepared)]
         refusals += [
             (recording.source, recording.reason)

@@ -56,9 +56,14 @@ def of_subject(run: Run, cohort: Cohort, subject: str) -> Pair:
     return Pair(arrays[first][0].astype(np.float32), arrays[second][0], similarities[0])
 
 
-def of_files(run: Run, ecg_file: Path, image_file: Path) -> Pair:
+def of_files(
+    run: Run,
+    ecg_file: Path,
+    image_file: Path,
+    declaration: raw.Declaration = raw.UNDECLARED,
+) -> Pair:
     """The similarity map of an ECG file and an image's, e.g. a short-axis stack, prepared as the
-    run's cohort was.
+    run's cohort was; `declaration` says what the ECG does not state of rate, unit and leads.
 
     Raises:
         InputError: a file cannot serve, the run's signals were prepared as files no
@@ -74,7 +79,7 @@ def of_files(run: Run, ecg_file: Path, image_file: Path) -> Pair:
         where="files are given now",
         advice="give the cohort that it learnt from",
     )
-    trace = _trace(ecg_file)
+    trace = _trace(ecg_file, declaration)
     image = _image(second, image_file, options)
     arrays = {first: trace.astype(SIGNALS[first].dtype), second: image}  # as a cohort holds them
     batch = similarity.batch_of({signal: array[None] for signal, array in arrays.items()})
@@ -82,11 +87,13 @@ def of_files(run: Run, ecg_file: Path, image_file: Path) -> Pair:
     return Pair(trace, image, similarities)
 
 
-def _trace(file: Path) -> np.ndarray:
+def _trace(file: Path, declaration: raw.Declaration) -> np.ndarray:
     (first, *more) = predict.recordings([file])
     if more:
         raise InputError(f"{file}: {len(more) + 1} recordings where one is needed; name one file")
-    recording = first if isinstance(first, predict.Refused) else predict.prepare(*first)
+    recording = (
+        first if isinstance(first, predict.Refused) else predict.prepare(*first, declaration)
+    )
     if isinstance(recording, predict.Refused):
         raise InputError(f"{file}: {recording.reason}; this recording cannot serve")
     return recording.ecg

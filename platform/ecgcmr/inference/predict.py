@@ -26,7 +26,7 @@ from ecgcmr.data import examples, inputs
 from ecgcmr.errors import Excluded, InputError
 from ecgcmr.inference import calibration, ensemble
 from ecgcmr.inference.calibration import Disease, Meaning, Phenotype
-from ecgcmr.raw import search
+from ecgcmr.raw import leftovers, search
 from ecgcmr.runs import Run, check_prepared_alike
 from ecgcmr.runtime import hardware
 from ecgcmr.signals import ecg
@@ -201,8 +201,10 @@ class Model:
         ]
         return list(zip(*columns))
 
-    def predict(self, source: str | Path) -> Prediction:
-        """Answer one ECG file.
+    def predict(
+        self, source: str | Path, declaration: raw.Declaration = raw.UNDECLARED
+    ) -> Prediction:
+        """Answer one ECG file; `declaration` says what it does not state of rate, unit and leads.
 
         Raises:
             InputError: it cannot be served, or is not one recording; says why.
@@ -210,22 +212,27 @@ class Model:
         sources = recordings([source])
         if len(sources) != 1:
             raise InputError(f"{source}: holds {len(sources)} recordings; use predict_all")
-        (prediction,) = self.predict_recordings(sources)
+        (prediction,) = self.predict_recordings(sources, declaration=declaration)
         if isinstance(prediction, Refused):
             raise InputError(f"{prediction.source}: {prediction.reason}")
         return prediction
 
-    def predict_all(self, sources: Iterable[str | Path]) -> Iterator[Prediction | Refused]:
+    def predict_all(
+        self, sources: Iterable[str | Path], declaration: raw.Declaration = raw.UNDECLARED
+    ) -> Iterator[Prediction | Refused]:
         """Answer ECG files, and all in folders, in their order; what cannot be served comes with
         the reason.
         """
-        return self.predict_recordings(recordings(sources))
+        return self.predict_recordings(recordings(sources), declaration=declaration)
 
     def predict_recordings(
-        self, sources: Iterable[tuple[str, str] | Refused], keep_ecgs: bool = True
+        self,
+        sources: Iterable[tuple[str, str] | Refused],
+        keep_ecgs: bool = True,
+        declaration: raw.Declaration = raw.UNDECLARED,
     ) -> Iterator[Prediction | Refused]:
         """Answer what `recordings` found, some at a time; `keep_ecgs` the ECGs beside the answers."""
-        for batch in prepared_in_batches(sources):
+        for batch in prepared_in_batches(sources, declaration):
             good = [recording for recording in batch if isinstance(recording, Prepared)]
             answers = iter(
                 self.answers(np.stack([recording.ecg for recording in good])) if good else ()
@@ -370,19 +377,33 @@ def recordings(sources: Iterable[str | Path]) -> list[tuple[str, str] | Refused]
     return list(dict.fromkeys(listing))
 
 
+def left_aside(
+    places: Iterable[str | Path], sources: Iterable[tuple[str, str] | Refused]
+) -> dict[str, int]:
+    """Files in places that are no part of the recordings found there, counted by kind."""
+    paths = [source for _, source in (s for s in sources if not isinstance(s, Refused))]
+    return leftovers.left_aside([Path(place) for place in places], paths)
+
+
 def prepared_in_batches(
     sources: Iterable[tuple[str, str] | Refused],
+    declaration: raw.Declaration = raw.UNDECLARED,
 ) -> Iterator[list[Prepared | Refused]]:
     """Read and prepare recordings, `BATCH` at a time."""
-    results = (source if isinstance(source, Refused) else prepare(*source) for source in sources)
+    results = (
+        source if isinstance(source, Refused) else prepare(*source, declaration)
+        for source in sources
+    )
     while batch := list(islice(results, BATCH)):
         yield batch
 
 
-def prepare(reader: str, source: str) -> Prepared | Refused:
+def prepare(
+    reader: str, source: str, declaration: raw.Declaration = raw.UNDECLARED
+) -> Prepared | Refused:
     """One recording as a model reads it, or the reason why it cannot."""
     try:
-        record = raw.READERS["ecg"][reader].read(source)
+        record = raw.read("ecg", reader, source, declaration)
         assert isinstance(record, raw.EcgRecord)
         prepared_ecg, words = ecg.prepare(
             record.signal, record.rate_hz, record.leads, cleaned=record.cleaned

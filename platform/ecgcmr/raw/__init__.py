@@ -2,6 +2,8 @@
 them by kind.
 """
 
+import inspect
+
 from ecgcmr import plugins
 from ecgcmr.errors import Excluded
 from ecgcmr.raw import (
@@ -9,15 +11,19 @@ from ecgcmr.raw import (
     cardiosoft,
     code15,
     ecg_dicom,
+    edf,
     muse,
     normalised,
+    philips,
     sax_dicom,
     sax_nifti,
     scp,
     tensors,
+    text_table,
     wfdb,
 )
 from ecgcmr.raw.records import CmrRecord, EcgRecord, Reader, key
+from ecgcmr.raw.statements import UNDECLARED, Declaration, declaration
 
 # The order is that in which `inspect` and `predict` ask whose a file is.
 READERS: dict[str, dict[str, Reader]] = {
@@ -26,8 +32,11 @@ READERS: dict[str, dict[str, Reader]] = {
         "dicom": ecg_dicom,
         "cardiosoft": cardiosoft,
         "muse": muse,
+        "philips": philips,
         "aecg": aecg,
         "scp": scp,
+        "edf": edf,
+        "csv": text_table,
         "code15": code15,
         "tensors": tensors,
         "normalised": normalised,
@@ -48,13 +57,42 @@ def register(kind: str, name: str, reader: Reader) -> None:
     plugins.register(readers, f"reader of {kind}", name, reader)
 
 
+def read(
+    kind: str, name: str, source: str, declaration: Declaration = UNDECLARED
+) -> EcgRecord | CmrRecord:
+    """Read one recording.
+
+    Args:
+        kind, name: of the reader.
+        source: of its `find`.
+        declaration: what its user says of ECGs that do not say it.
+
+    Raises:
+        Excluded: it cannot serve; the error says why.
+    """
+    reader = READERS[kind][name]
+    if kind != "ecg" or declaration == UNDECLARED:
+        return reader.read(source)
+    if len(inspect.signature(reader.read).parameters) > 1:
+        return reader.read(source, declaration)  # type: ignore[call-arg]
+    record = reader.read(source)  # of a plugin whose format says everything
+    assert isinstance(record, EcgRecord)
+    declaration.rate(record.rate_hz)
+    declaration.check_names(record.leads)
+    return record
+
+
 __all__ = [
     "ASKED_FOR",
     "READERS",
+    "UNDECLARED",
     "CmrRecord",
+    "Declaration",
     "EcgRecord",
     "Excluded",
     "Reader",
+    "declaration",
     "key",
+    "read",
     "register",
 ]

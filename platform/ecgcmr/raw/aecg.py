@@ -15,6 +15,7 @@ import numpy as np
 from ecgcmr.errors import Excluded
 from ecgcmr.raw import diagnoses, markup
 from ecgcmr.raw.records import EcgRecord, age_in_years, key, patient, standard_leads
+from ecgcmr.raw.statements import UNDECLARED, Declaration
 
 ROOT = "AnnotatedECG"
 _AGE_CODES = {"21612-7", "29553-5", "30525-0"}  # LOINC: reported, calculated, age
@@ -36,7 +37,7 @@ def suits(file: Path, head: bytes) -> bool:
     return markup.root_element(head) == ROOT
 
 
-def read(source: str) -> EcgRecord:
+def read(source: str, declaration: Declaration = UNDECLARED) -> EcgRecord:
     """Read the rhythm series of one recording.
 
     Raises:
@@ -45,12 +46,13 @@ def read(source: str) -> EcgRecord:
     """
     root = markup.parse(source)
     sequences = _rhythm(root)
-    signal, leads = standard_leads(_rows(sequences))
+    signal, leads = standard_leads(_rows(sequences, declaration))
+    declaration.check_names(leads)
     person = root.find(".//{*}subjectDemographicPerson")
     return EcgRecord(
         key=key(source),
         signal=signal,
-        rate_hz=_rate(sequences),
+        rate_hz=declaration.rate(_rate(sequences)),
         leads=leads,
         age=_age(root, person),
         sex={"F": 0.0, "M": 1.0}.get(_attribute(person, "{*}administrativeGenderCode", "code")),
@@ -83,14 +85,18 @@ def _rhythm(root: Element) -> list[Element]:
     return sets[0].findall("{*}component/{*}sequence")
 
 
-def _rate(sequences: list[Element]) -> float:
-    """One over the increment of TIME_ABSOLUTE (GLIST_TS) or TIME_RELATIVE (GLIST_PQ), in Hz."""
+def _rate(sequences: list[Element]) -> float | None:
+    """One over the increment of TIME_ABSOLUTE (GLIST_TS) or TIME_RELATIVE (GLIST_PQ), in Hz; None
+    where there is none.
+    """
     clocks = [sequence for sequence in sequences if _code(sequence).upper().startswith("TIME_")]
     steps = {_number(clock, "increment", "value") * _unit(clock) for clock in clocks}
     if len(steps) > 1:
         raise Excluded("two sampling rates")
-    step = markup.positive(steps.pop() if steps else None, "sampling rate")
-    return round(1 / step, 6)  # 0.002 s are 500 Hz, not 499.99999999999994
+    step = steps.pop() if steps else 0.0
+    if step < 0 or not all(_unit(clock) for clock in clocks):
+        raise Excluded("sampling rate unknown")
+    return round(1 / step, 6) if step else None  # 0.002 s are 500 Hz, not 499.99999999999994
 
 
 def _unit(clock: Element) -> float:
@@ -101,26 +107,28 @@ def _number(sequence: Element, tag: str, attribute: str) -> float:
     return diagnoses.number(_attribute(sequence, f"{_VALUE}/{{*}}{tag}", attribute)) or 0.0
 
 
-def _rows(sequences: list[Element]) -> list[tuple[str, np.ndarray]]:
+def _rows(sequences: list[Element], declaration: Declaration) -> list[tuple[str, np.ndarray]]:
     """The leads in mV: origin + scale · digits (SLIST_PQ)."""
     codes = [_code(sequence) for sequence in sequences]
     return [
-        (code, _millivolts(sequence))
+        (code, _millivolts(sequence, declaration))
         for code, sequence in zip(codes, sequences)
         if code.upper().startswith("MDC_ECG_LEAD")
     ]
 
 
-def _millivolts(sequence: Element) -> np.ndarray:
+def _millivolts(sequence: Element, declaration: Declaration) -> np.ndarray:
     digits = markup.samples(markup.text(sequence, f"{_VALUE}/{{*}}digits").split())
     gain = markup.positive(_number(sequence, "scale", "value"), "gain")
-    scale = gain * _voltage(sequence, "scale")
+    scale = gain * declaration.millivolts(_unit_of(sequence, "scale"))
     origin = _number(sequence, "origin", "value")
-    return scale * digits + (origin * _voltage(sequence, "origin") if origin else 0.0)
+    if origin:
+        origin *= declaration.millivolts(_unit_of(sequence, "origin"))
+    return scale * digits + origin
 
 
-def _voltage(sequence: Element, tag: str) -> float:
-    return markup.millivolts(_attribute(sequence, f"{_VALUE}/{{*}}{tag}", "unit"))
+def _unit_of(sequence: Element, tag: str) -> str:
+    return _attribute(sequence, f"{_VALUE}/{{*}}{tag}", "unit")
 
 
 def _age(root: Element, person: Element | None) -> float | None:

@@ -63,6 +63,15 @@ def is_archive(file: Path) -> bool:
     return file.suffix.lower() == ".zip" and file.is_file()
 
 
+def names(file: Path) -> list[str]:
+    """The members of an archive.
+
+    Raises:
+        Excluded: it is damaged.
+    """
+    return sorted(_archive(str(file)).members)
+
+
 def split(source: str) -> tuple[str, str]:
     """The archive and the member that a source names; ("", "") where it is a path."""
     match = _MEMBER.match(source)

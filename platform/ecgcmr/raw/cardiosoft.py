@@ -14,7 +14,16 @@ import numpy as np
 
 from ecgcmr.errors import Excluded
 from ecgcmr.raw import diagnoses, markup
-from ecgcmr.raw.records import EcgRecord, age_in_years, biobank, key, patient, standard_leads
+from ecgcmr.raw.records import (
+    EcgRecord,
+    age_in_years,
+    biobank,
+    key,
+    patient,
+    sex,
+    standard_leads,
+)
+from ecgcmr.raw.statements import UNDECLARED, Declaration
 
 ROOT = "CardiologyXML"
 _ON = {"yes", "true", "on", "1"}
@@ -34,7 +43,7 @@ def suits(file: Path, head: bytes) -> bool:
     return markup.root_element(head) == ROOT
 
 
-def read(source: str) -> EcgRecord:
+def read(source: str, declaration: Declaration = UNDECLARED) -> EcgRecord:
     """Read one recording; `1000001_20205_2_0.xml` and `1000001_20205_3_0.xml` are two visits of the
     person 1000001.
 
@@ -44,18 +53,16 @@ def read(source: str) -> EcgRecord:
     """
     root, stem = markup.parse(source), key(source)
     strip = _strip(root, stem)
-    signal, leads = standard_leads(_rows(strip))
-    rate = strip.find("SampleRate")
-    in_hertz = rate is not None and rate.get("units", "Hz").lower() == "hz"
-    rate_hz = diagnoses.number(markup.text(rate)) if in_hertz else None
+    signal, leads = standard_leads(_rows(strip, declaration))
+    declaration.check_names(leads)
     person, visit = biobank(stem)
     return EcgRecord(
         key=stem,
         signal=signal,
-        rate_hz=markup.positive(rate_hz, "sampling rate"),
+        rate_hz=declaration.rate(_rate(strip)),
         leads=leads,
         age=_age(root),
-        sex={"f": 0.0, "m": 1.0}.get(markup.text(root, "PatientInfo/Gender")[:1].lower()),
+        sex=sex(markup.text(root, "PatientInfo/Gender")),
         height=None,
         weight=None,
         labels={},
@@ -81,13 +88,25 @@ def _strip(root: Element, stem: str) -> Element:
     return strip
 
 
-def _rows(strip: Element) -> list[tuple[str, np.ndarray]]:
+def _rate(strip: Element) -> float | None:
+    """Hz; None where it is blank or 0."""
+    element = strip.find("SampleRate")
+    rate_hz = diagnoses.number(markup.text(element) or "0")
+    unit = "hz" if element is None else element.get("units", "Hz").strip().lower()
+    if rate_hz is None or rate_hz < 0 or unit != "hz":
+        raise Excluded("sampling rate unknown")
+    return rate_hz or None
+
+
+def _rows(strip: Element, declaration: Declaration) -> list[tuple[str, np.ndarray]]:
     """The file's leads in mV, as many and as long as it states."""
     resolution = strip.find("Resolution")
     units = "" if resolution is None else resolution.get("units", "").lower()
-    unit = re.fullmatch(r"(.*?)\s*per\s*lsb", units)
+    unit = re.fullmatch(r"(.*?)\s*per\s*lsb|", units.strip())
+    if not unit:
+        raise Excluded("unit is not a voltage")
     gain = markup.positive(diagnoses.number(markup.text(resolution)), "gain")
-    scale = gain * markup.millivolts(unit[1] if unit else "")
+    scale = gain * declaration.millivolts(unit[1] or "")
     waves = strip.findall("WaveformData")
     if markup.whole(markup.text(strip, "NumberOfLeads")) not in (None, len(waves)):
         raise Excluded("number of leads differs from the stated")

@@ -13,6 +13,7 @@ SCP-ECG 5.6.3 (codes).
 import logging
 import re
 import warnings
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -22,24 +23,15 @@ from pydicom.dataelem import RawDataElement
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from ecgcmr.errors import Excluded, InputError
-from ecgcmr.raw import archive, diagnoses, records
+from ecgcmr.raw import archive, diagnoses, records, statements
 from ecgcmr.raw.records import FILE_LIMIT, EcgRecord
+from ecgcmr.raw.statements import UNDECLARED, Declaration
 from ecgcmr.signals import ecg
 
 # Every waveform storage class begins so; images have other numbers.
 CLASSES = b"1.2.840.10008.5.1.4.1.1.9."
 PLAIN = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian)
 ENDINGS = (".dcm",)
-TO_MV = {
-    "uv": 1e-3,
-    "µv": 1e-3,
-    "μv": 1e-3,
-    "microvolt": 1e-3,
-    "mv": 1.0,
-    "millivolt": 1.0,
-    "v": 1e3,
-    "volt": 1e3,
-}
 TYPES = {
     (8, "SB"): "i1",
     (8, "UB"): "u1",
@@ -58,7 +50,10 @@ CODES = {
     63: "aVL",
     64: "aVF",
 }
+# Of the recording, the nearest to its beginning first.
+_RECORDED = ("AcquisitionDateTime", "AcquisitionDate", "ContentDate", "StudyDate", "SeriesDate")
 UNDEFINED = 0xFFFFFFFF  # the length of a sequence that says itself where it ends
+LEADS_LEAST = 8  # I, II and V1 to V6, from which the others follow
 SKEW_LIMIT_S = 0.001  # half a sample at 500 Hz
 
 logging.getLogger("pydicom").setLevel(logging.CRITICAL)  # its warnings quote the header's values
@@ -90,7 +85,7 @@ def suits(file: Path, head: bytes) -> bool:
     return head[128:132] == b"DICM" and CLASSES in head
 
 
-def read(source: str) -> EcgRecord:
+def read(source: str, declaration: Declaration = UNDECLARED) -> EcgRecord:
     """Read the rhythm of one object in millivolts.
 
     Args:
@@ -102,23 +97,24 @@ def read(source: str) -> EcgRecord:
     with warnings.catch_warnings(), archive.opened(source) as file:
         warnings.simplefilter("ignore")  # pydicom quotes values that break the standard's rules
         try:
-            return _record(file.stem, _dataset(file))
+            return _record(file.stem, _dataset(file), declaration)
         except Excluded:
             raise
         except Exception as error:  # elements of a wrong type or length raise anything in pydicom
             raise Excluded("unreadable DICOM file") from error
 
 
-def _record(key: str, dataset: pydicom.Dataset) -> EcgRecord:
+def _record(key: str, dataset: pydicom.Dataset, declaration: Declaration) -> EcgRecord:
     group = _rhythm(dataset)
     channels = list(group.get("ChannelDefinitionSequence") or [])
     samples = _samples(group, big=dataset.original_encoding[1] is False)
     if len(channels) != len(samples):
         raise Excluded("number of leads and of names differ")
-    rate_hz = float(group.get("SamplingFrequency") or 0)
+    rate_hz = declaration.rate(float(group.get("SamplingFrequency") or 0))
     _skew(channels, rate_hz)
     leads = tuple(_lead(channel) for channel in channels)
-    signal, repairs = _millivolts(samples, channels, leads, rate_hz)
+    declaration.check_names([lead for lead in leads if lead != "other"])
+    signal, repairs = _millivolts(samples, channels, leads, rate_hz, declaration)
     return EcgRecord(
         key=key,
         signal=signal.astype(np.float32),
@@ -177,13 +173,21 @@ def _rhythm(dataset: pydicom.Dataset) -> pydicom.Dataset:
         raise Excluded("no rhythm in the waveform object")
 
     def rank(group: pydicom.Dataset) -> tuple:
-        leads = {_lead(channel) for channel in group.get("ChannelDefinitionSequence") or []}
+        leads = _leads_of(group)
         samples = int(group.get("NumberOfWaveformSamples") or 0)
         rate_hz = float(group.get("SamplingFrequency") or 0)
         is_original = group.get("WaveformOriginality") == "ORIGINAL"
         return samples >= 10 * rate_hz, len(leads & set(ecg.LEADS)), is_original, samples
 
-    return max(rhythms, key=rank)
+    best = max(rhythms, key=rank)
+    together = set[str]().union(*map(_leads_of, rhythms)) & set(ecg.LEADS)
+    if len(_leads_of(best) & set(ecg.LEADS)) < LEADS_LEAST <= len(together):
+        raise Excluded("leads in several groups, recorded one after the other")
+    return best
+
+
+def _leads_of(group: pydicom.Dataset) -> set[str]:
+    return {_lead(channel) for channel in group.get("ChannelDefinitionSequence") or []}
 
 
 def _samples(group: pydicom.Dataset, *, big: bool) -> np.ndarray:
@@ -254,7 +258,11 @@ def _lead(channel: pydicom.Dataset) -> str:
 
 
 def _millivolts(
-    samples: np.ndarray, channels: list[pydicom.Dataset], leads: tuple[str, ...], rate_hz: float
+    samples: np.ndarray,
+    channels: list[pydicom.Dataset],
+    leads: tuple[str, ...],
+    rate_hz: float,
+    declaration: Declaration,
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """Scale every lead: stored · sensitivity · correction + baseline, in the channel's unit (PS3.3
     C.10.9.1.4).
@@ -270,9 +278,9 @@ def _millivolts(
             raise Excluded("no sensitivity")
         values[i] = samples[i] * gain + _number(channels[i], "ChannelBaseline", 0.0)
     distinct_units = set(units.values())
-    if "" not in distinct_units:
+    if "" not in distinct_units or declaration.unit:
         for i in lead_rows:
-            values[i] *= TO_MV[units[i]]
+            values[i] *= declaration.millivolts(units[i])
         return values, ()
     if distinct_units != {""}:
         raise Excluded("unit unknown")
@@ -290,21 +298,28 @@ def _unit_by_amplitude(
     height = ecg.amplitude(values[lead_rows], rate_hz) if rate_hz else 0.0
     low, high = ecg.AMPLITUDE_MV
     for unit in ("uV", "mV", "V"):
-        factor = TO_MV[unit.lower()]
+        factor = statements.millivolts(unit)
         if low <= height * factor <= high:
             return values * factor, (f"unit absent, {unit} by the amplitude",)
     raise Excluded("unit unknown")
 
 
 def _unit(channel: pydicom.Dataset) -> str:
-    """The unit of a channel, a key of `TO_MV`; "" where it is not stated."""
+    """The unit of a channel, a voltage; "" where it is not stated."""
     codes = list(channel.get("ChannelSensitivityUnitsSequence") or [])
     names = ("CodeValue", "CodeMeaning")
     words = [str(code.get(name) or "").strip().lower() for code in codes[:1] for name in names]
-    voltages = [word for word in words if word in TO_MV]
+    voltages = [word for word in words if _is_voltage(word)]
     if any(words) and not voltages:
         raise Excluded("unit is not a voltage")
     return voltages[0] if voltages else ""
+
+
+def _is_voltage(word: str) -> bool:
+    try:
+        return statements.millivolts(word) > 0
+    except Excluded:
+        return False
 
 
 def _number(item: pydicom.Dataset, name: str, default: float) -> float:
@@ -313,11 +328,23 @@ def _number(item: pydicom.Dataset, name: str, default: float) -> float:
 
 
 def _years(dataset: pydicom.Dataset) -> float | None:
-    """PatientAge, such as 042Y or 006M, in years."""
+    """PatientAge, such as 042Y or 006M, in years, or the years between birth and recording."""
     match = re.fullmatch(r"(\d{3})([DWMY])", str(dataset.get("PatientAge") or "").strip())
     per_year = {"D": 365.25, "W": 52.18, "M": 12.0, "Y": 1.0}
-    return diagnoses.years(str(int(match[1]) / per_year[match[2]])) if match else None
+    stated_age = diagnoses.years(str(int(match[1]) / per_year[match[2]])) if match else None
+    days = [_day(dataset, name) for name in _RECORDED]
+    recording = next((day for day in days if day), None)
+    return records.age_in_years(stated_age, _day(dataset, "PatientBirthDate"), recording)
+
+
+def _day(dataset: pydicom.Dataset, name: str) -> date | None:
+    """The day of a date or a moment, YYYYMMDD…; None for what names none."""
+    word = str(dataset.get(name) or "").strip()
+    try:
+        return date(int(word[:4]), int(word[4:6]), int(word[6:8]))
+    except ValueError:
+        return None
 
 
 def _sex(dataset: pydicom.Dataset) -> float | None:
-    return {"F": 0.0, "M": 1.0}.get(str(dataset.get("PatientSex") or "").strip().upper())
+    return records.sex(str(dataset.get("PatientSex") or ""))

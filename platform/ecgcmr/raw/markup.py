@@ -17,13 +17,12 @@ from defusedxml.common import DefusedXmlException, DTDForbidden
 from defusedxml.ElementTree import DefusedXMLParser
 
 from ecgcmr.errors import Excluded, InputError
-from ecgcmr.raw import archive, wfdb
+from ecgcmr.raw import archive
 from ecgcmr.raw.records import head
 
 LIMIT = 16 << 20  # bytes; ten seconds of twelve leads take half a MiB
 DEPTH = 64  # elements within each other; an aECG has 12
 TAGS = 200_000  # tags and attributes; an aECG has 4,000
-_WORDS = {"microvolt": "uv", "millivolt": "mv", "volt": "v", "nanovolt": "nv"}
 
 
 def find(path: str, root: str, format_name: str) -> list[str]:
@@ -158,19 +157,6 @@ def samples(words: list[str]) -> np.ndarray:
 def whole(word: str) -> int | None:
     """A count as it is written; None for what is none."""
     return int(word) if re.fullmatch(r"\d{1,9}", word) else None
-
-
-def millivolts(unit: str) -> float:
-    """What one of a unit is in mV: `uV`, `µV`, `mV`, `MICROVOLTS` …, in any case.
-
-    Raises:
-        Excluded: it is not a voltage.
-    """
-    word = unit.strip().lower()
-    factor = wfdb.TO_MV.get(_WORDS.get(word.removesuffix("s"), word))
-    if factor is None:
-        raise Excluded("unit is not a voltage")
-    return factor
 
 
 def positive(value: float | None, quantity: str) -> float:

@@ -16,7 +16,8 @@ import numpy as np
 
 from ecgcmr.errors import Excluded
 from ecgcmr.raw import diagnoses, markup
-from ecgcmr.raw.records import EcgRecord, key, patient, standard_leads
+from ecgcmr.raw.records import EcgRecord, key, patient, sex, standard_leads
+from ecgcmr.raw.statements import UNDECLARED, Declaration
 
 ROOT = "RestingECG"
 # Fields that shift a lead against the others or against zero. They are 0 in every file seen, and
@@ -38,7 +39,7 @@ def suits(file: Path, head: bytes) -> bool:
     return markup.root_element(head) == ROOT
 
 
-def read(source: str) -> EcgRecord:
+def read(source: str, declaration: Declaration = UNDECLARED) -> EcgRecord:
     """Read the rhythm waveform of one recording.
 
     Raises:
@@ -47,16 +48,17 @@ def read(source: str) -> EcgRecord:
     """
     root = markup.parse(source)
     wave = _rhythm(root)
-    signal, leads = standard_leads(_rows(wave))
+    signal, leads = standard_leads(_rows(wave, declaration))
+    declaration.check_names(leads)
     in_years = markup.text(root, "PatientDemographics/AgeUnits").upper() == "YEARS"
     age = diagnoses.years(markup.text(root, "PatientDemographics/PatientAge")) if in_years else None
     return EcgRecord(
         key=key(source),
         signal=signal,
-        rate_hz=_rate(wave),
+        rate_hz=declaration.rate(_rate(wave)),
         leads=leads,
         age=age,
-        sex={"F": 0.0, "M": 1.0}.get(markup.text(root, "PatientDemographics/Gender")[:1].upper()),
+        sex=sex(markup.text(root, "PatientDemographics/Gender")),
         height=None,
         weight=None,
         labels={},
@@ -78,30 +80,35 @@ def _rhythm(root: Element) -> Element:
     return waves[0]
 
 
-def _rate(wave: Element) -> float:
-    """SampleBase · 10^SampleExponent, in Hz."""
-    base = markup.positive(diagnoses.number(markup.text(wave, "SampleBase")), "sampling rate")
+def _rate(wave: Element) -> float | None:
+    """SampleBase · 10^SampleExponent, in Hz; None where it is blank or 0."""
+    base = diagnoses.number(markup.text(wave, "SampleBase") or "0")
+    if base is None or base < 0:
+        raise Excluded("sampling rate unknown")
+    if not base:
+        return None
     exponent = markup.text(wave, "SampleExponent") or "0"
     if not re.fullmatch(r"-?\d", exponent):
         raise Excluded("sampling rate unknown")
     return base * 10.0 ** int(exponent)
 
 
-def _rows(wave: Element) -> list[tuple[str, np.ndarray]]:
+def _rows(wave: Element, declaration: Declaration) -> list[tuple[str, np.ndarray]]:
     leads = wave.findall("LeadData")
     if markup.whole(markup.text(wave, "NumberofLeads")) not in (None, len(leads)):
         raise Excluded("number of leads differs from the stated")
-    return [(markup.text(lead, "LeadID"), _millivolts(lead)) for lead in leads]
+    return [(markup.text(lead, "LeadID"), _millivolts(lead, declaration)) for lead in leads]
 
 
-def _millivolts(lead: Element) -> np.ndarray:
+def _millivolts(lead: Element, declaration: Declaration) -> np.ndarray:
     """One lead's samples, (n,), mV."""
     if any(diagnoses.number(markup.text(lead, name) or "0") for name in _SHIFTS):
         raise Excluded("lead with an offset")
     if markup.text(lead, "LeadOff").upper() == "TRUE":
         raise Excluded("electrode off")
     gain = markup.positive(diagnoses.number(markup.text(lead, "LeadAmplitudeUnitsPerBit")), "gain")
-    return gain * markup.millivolts(markup.text(lead, "LeadAmplitudeUnits")) * _counts(lead)
+    unit = declaration.millivolts(markup.text(lead, "LeadAmplitudeUnits"))
+    return gain * unit * _counts(lead)
 
 
 def _counts(lead: Element) -> np.ndarray:

@@ -15,9 +15,10 @@ from pathlib import Path
 import numpy as np
 
 from ecgcmr.errors import Excluded
-from ecgcmr.raw import tensors
+from ecgcmr.raw import plain_array, tensors
 from ecgcmr.raw.records import EcgRecord, key
-from ecgcmr.signals import ecg
+from ecgcmr.raw.statements import UNDECLARED, Declaration
+from ecgcmr.signals import SIGNALS, ecg
 
 # Standard deviation of the cleaned Einthoven and Wilson leads: medians of 55 CinC recordings, every
 # fourth.
@@ -32,22 +33,30 @@ def suits(file: Path, head: bytes) -> bool:
     return False
 
 
-def read(source: str) -> EcgRecord:
-    """Read one recording; it is not cleaned again.
+def read(source: str, declaration: Declaration = UNDECLARED) -> EcgRecord:
+    """Read one recording; it is not cleaned again. Its name says what it is: the authors' form, at
+    500 Hz and with the leads in standard order.
 
     Args:
         source: a file, or `file#row`.
+        declaration: what its user says of it; must not say otherwise.
 
     Raises:
         Excluded: damaged, pickled, of another form, or not normalised by lead group.
     """
-    signal = tensors.array(source)
-    if tensors.normalised(signal) != tensors.GROUP:
+    signal, statement = tensors.array(source)
+    if signal.shape != SIGNALS["ecg"].shape:
+        raise Excluded("not the authors' form: 12 leads and 5000 samples")
+    signal = signal.astype(np.float32)
+    if plain_array.normalised(signal) != plain_array.GROUP:
         raise Excluded("not normalised by lead group; the format 'tensors' takes millivolts")
+    if tuple(map(ecg.lead_name, statement.leads or ecg.LEADS)) != ecg.LEADS:
+        raise Excluded("not the authors' form: leads in standard order")
+    declaration.check_names(ecg.LEADS)
     return EcgRecord(
         key=key(source),
         signal=restored(signal),
-        rate_hz=float(ecg.RATE_HZ),
+        rate_hz=declaration.rate(statement.rate_hz or float(ecg.RATE_HZ)),
         leads=ecg.LEADS,
         age=None,
         sex=None,

@@ -143,6 +143,40 @@ def patient(number: object) -> str | None:
     return hashlib.sha256(word.encode()).hexdigest()[:16] if re.search("[1-9]", word) else None
 
 
+# The words of the languages and devices that exports come from.
+_SEXES = {
+    0.0: "f female w weiblich woman frau girl féminin feminin féminine feminine femme femenino "
+    "mujer feminino mulher femminile femmina donna vrouw vrouwelijk kvinna kvinne kvinde kobieta",
+    1.0: "m male man mann männlich maennlich boy masculin masculine homme masculino hombre homem "
+    "maschile maschio uomo mannelijk mand mężczyzna",
+}
+_SEX_OF_WORD = {word: code for code, words in _SEXES.items() for word in words.split()}
+
+
+def sex(word: str) -> float | None:
+    """0 female, 1 male, by a whole word; None for every other, such as `Missing`, `mixed` or a
+    number: only a format that defines one may be read by it.
+    """
+    return _SEX_OF_WORD.get(word.strip().casefold())
+
+
+def years(word: str) -> float | None:
+    """An age in years as people write it, `65`, `65 years`, `065Y`; None for another unit, and
+    outside 0–120.
+    """
+    match = re.fullmatch(
+        r"(\d{1,3}(?:\.\d*)?)\s*(?:y|yr|yrs|years?|jahre?|a)?\.?", word.strip().lower()
+    )
+    age = float(match[1]) if match else -1.0
+    return age if 0 <= age <= 120 else None
+
+
+def only(values: Iterable[float | None]) -> float | None:
+    """The value, where all that are known agree."""
+    distinct = {value for value in values if value is not None}
+    return distinct.pop() if len(distinct) == 1 else None
+
+
 class Reader(Protocol):
     """A raw format: a module with these three functions."""
 

@@ -18,6 +18,7 @@ import numpy as np
 from ecgcmr.errors import Excluded, InputError
 from ecgcmr.raw import archive
 from ecgcmr.raw.records import EcgRecord, age_in_years, key, patient, standard_leads
+from ecgcmr.raw.statements import UNDECLARED, Declaration
 
 _NOT_DECODED = "SCP-ECG compression that is not decoded"
 # Bytes; ten seconds need 35 to 240 kB, and the library needs seconds to decode a MiB.
@@ -49,7 +50,7 @@ def suits(file: Path, head: bytes) -> bool:
     return head[8:10] == b"\0\0" and head[22:24] == b"\0\0" and head[28:32] == b"\7\0\0\0"
 
 
-def read(source: str) -> EcgRecord:
+def read(source: str, declaration: Declaration = UNDECLARED) -> EcgRecord:
     """Read one recording.
 
     Raises:
@@ -59,12 +60,14 @@ def read(source: str) -> EcgRecord:
     with archive.opened(source) as file:
         record = _decoded(file)
     signal, leads = standard_leads(_rows(record))
+    declaration.check_names(leads)
+    declaration.millivolts("nV")  # in which the standard states every step
     header = record.patient
     stated_age = None if header.age is None else float(header.age)
     return EcgRecord(
         key=key(source),
         signal=signal,
-        rate_hz=float(record.leads[0].sampling_rate),
+        rate_hz=declaration.rate(float(record.leads[0].sampling_rate)),
         leads=leads,
         age=age_in_years(stated_age, _day(header.birth_date), _day(record.recording.date)),
         sex={"F": 0.0, "M": 1.0}.get(header.sex),

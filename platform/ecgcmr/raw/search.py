@@ -4,15 +4,15 @@ from pathlib import Path
 
 from ecgcmr import raw
 from ecgcmr.errors import Excluded, InputError
-from ecgcmr.raw import archive
+from ecgcmr.raw import archive, leftovers
 from ecgcmr.raw.records import head, row
 
 
 def recordings(kind: str, path: Path) -> list[tuple[str, str]]:
     """The reader's name and the source of every recording of a file or folder, in order.
 
-    Files in a folder that no reader knows are passed over; one that its reader cannot look into is
-    listed, for `read` to refuse.
+    Files in a folder that no reader knows are passed over (`leftovers.left_aside` counts them); one
+    that its reader cannot look into is listed, for `read` to refuse.
 
     Args:
         kind: "ecg" or "cmr".
@@ -36,8 +36,10 @@ def recordings(kind: str, path: Path) -> list[tuple[str, str]]:
         files = [inside for inside in sorted(file.rglob("*")) if inside.is_file()]
         sources = [source for inside in files for source in _inside(kind, inside)]
     if not sources:
+        there = "" if file.is_dir() else leftovers.kind(file)
+        there = f"{there}: " if there.startswith("XML") else ""
         formats = ", ".join(name for name in raw.READERS.get(kind, {}) if name not in raw.ASKED_FOR)
-        raise Excluded(f"no {kind.upper()} in a format that can be read ({formats})")
+        raise Excluded(f"{there}no {kind.upper()} in a format that can be read ({formats})")
     # A recording of several files may have been found by each of them.
     return [(name, source) for name, source in dict.fromkeys(sources) if name]
 

@@ -1,18 +1,20 @@
-"""ECGs as plain arrays: NumPy (.npy, .npz) and PyTorch (.pt), stacked (N, 12, 5000), a list of (12,
-5000), or one of them.
+"""ECGs as plain arrays: NumPy (.npy, .npz) and PyTorch (.pt), one recording or several along the
+first axis, leads by samples or samples by leads.
 
-One idea: an array says nothing of itself, so only what leaves no doubt is read: twelve leads in
-standard order, 10 s at 500 Hz (5000 samples), millivolts. The authors' own files have this form,
-but those named `…_noBase_gn` are normalised by lead group. Their millivolts are lost, and with them
-what a height means and every check of it, so here they are refused; `normalised` takes them. Files
-are read without running code from them.
+One idea: an array says nothing of itself. What lies beside it says its unit, rate and leads
+(scalars of the same `.npz` or `.pt`, a JSON file of its name), or its user declares them
+(`plain_array`, `statements`). The authors' own files have this form, but those named `…_noBase_gn`
+are normalised by lead group: their millivolts are lost, and with them what a height means and every
+check of it, so here they are refused; `normalised` takes them. Files are read without running code
+from them.
 
 Source: issue 1 of oetu/MMCL-ECG-CMR: a tensor of (28030, 12, 5000).
 """
 
 import pickle
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
@@ -23,17 +25,29 @@ import torch
 from numpy.lib import format as npy
 
 from ecgcmr.errors import Excluded, InputError
+from ecgcmr.raw import plain_array, statements
 from ecgcmr.raw.records import EcgRecord, key, row
-from ecgcmr.signals import SIGNALS, ecg
+from ecgcmr.raw.statements import UNDECLARED, Declaration, Statement
 
 ENDINGS = (".npy", ".npz", ".pt")
 UNPACKED_LIMIT = 2 << 30  # bytes of an array that cannot be mapped from the disk
-FORM = SIGNALS["ecg"].shape
-GROUP = "lead group"
-OTHER = "no array of 12 leads and 5000 samples"
+WORDS_LIMIT = 1 << 22  # bytes of an array of numbers or words that states something
+OTHER = plain_array.FORM
 
-# One recording each along the first axis.
 Recordings = Sequence[torch.Tensor] | torch.Tensor | np.ndarray
+
+
+@dataclass(frozen=True)
+class Content:
+    """What an array file holds.
+
+    Attributes:
+        recordings: one each along the first axis.
+        words: what the file says of them, by name, for `statements.statement`.
+    """
+
+    recordings: Recordings
+    words: Mapping[str, object] = field(default_factory=dict)
 
 
 def find(path: str) -> list[str]:
@@ -54,14 +68,14 @@ def find(path: str) -> list[str]:
     sources = [source for file in files for source in _sources(file, alone=root.is_file())]
     if not sources:
         raise InputError(
-            f"{path}: no array of ECGs (*.npy, *.npz or *.pt of (N, 12, 5000)) here; name one"
+            f"{path}: no array of ECGs (*.npy, *.npz or *.pt of leads by samples) here; name one"
         )
     return sources
 
 
 def _sources(file: Path, *, alone: bool) -> list[str]:
     try:
-        recordings = _open(file)
+        recordings = _open(file).recordings
     except Excluded as error:
         return [str(file)] if alone or str(error) != OTHER else []
     if len(recordings) == 1:
@@ -75,75 +89,45 @@ def suits(file: Path, head: bytes) -> bool:
     if ending != ".npy":
         return ending in ENDINGS and head.startswith(b"PK")
     try:
-        return _ecgs(_npy_form(BytesIO(head))[0])
+        return plain_array.is_form(_npy_form(BytesIO(head))[0])
     except Exception:  # numpy's header is Python: TokenError, RecursionError and others
         return False
 
 
-def read(source: str) -> EcgRecord:
+def read(source: str, declaration: Declaration = UNDECLARED) -> EcgRecord:
     """Read one recording.
 
     Args:
         source: a file, or `file#row`.
+        declaration: what its user says of it.
 
     Raises:
-        Excluded: damaged, pickled, of another form, or normalised.
+        Excluded: damaged, pickled, of another form, normalised, or unit or rate are not known.
     """
-    signal = array(source)
-    norm = normalised(signal)
-    if norm:
-        reason = f"normalised by {norm}, the millivolts are lost"
-        raise Excluded(f"{reason}; the format 'normalised' takes it" if norm == GROUP else reason)
-    return EcgRecord(
-        key=key(source),
-        signal=signal,
-        rate_hz=float(ecg.RATE_HZ),
-        leads=ecg.LEADS,
-        age=None,
-        sex=None,
-        height=None,
-        weight=None,
-        labels={},
-        repairs=(),
-    )
+    values, statement = array(source)
+    return plain_array.record(key(source), values, statement, declaration)
 
 
-def array(source: str) -> np.ndarray:
-    """The numbers of one recording, (12, 5000) float32, in whatever unit they are.
+def array(source: str) -> tuple[np.ndarray, Statement]:
+    """The numbers of one recording, two axes of any dtype, and what is stated of them.
 
     Raises:
-        Excluded: damaged, pickled, or of another form.
+        Excluded: damaged, pickled, of another form, or two statements contradict each other.
     """
     file, number = row(source)
-    recordings = _open(file)
-    if number >= len(recordings):
+    content = _open(file)
+    rows = len(content.recordings)
+    if number >= rows:
         raise Excluded("no such row")
-    recording = recordings[number]
-    if isinstance(recording, torch.Tensor):
-        recording = recording.detach().float().numpy()
-    return np.array(recording, dtype=np.float32)
+    values = content.recordings[number]
+    if isinstance(values, torch.Tensor):
+        values = values.detach()
+        values = (values.float() if values.dtype == torch.bfloat16 else values).numpy()
+    items = [*content.words.items(), *statements.beside(file)]
+    return np.array(values), statements.statement(items, number, rows)
 
 
-def normalised(signal: np.ndarray) -> str:
-    """How a recording was normalised: by "lead" or "lead group" to mean 0 and variance 1, by
-    "range" to 0 … 1; "" if not.
-
-    Of the 223 CinC recordings none is taken for normalised, and all are once they are normalised
-    and stored as float16; without this one of them would pass for millivolts.
-    """
-    values = np.nan_to_num(signal.astype(np.float64))
-    lead_groups = np.split(values, np.cumsum(ecg.GROUPS)[:-1])
-    for norm, groups in (("lead", values), (GROUP, lead_groups)):
-        if all(abs(group.mean()) < 2e-3 and abs(group.var() - 1) < 2e-2 for group in groups):
-            return norm
-    return "range" if values.min() == 0 and values.max() == 1 else ""
-
-
-def _ecgs(shape: Sequence[int]) -> bool:
-    return tuple(shape[-2:]) == FORM and len(shape) in (2, 3) and 0 not in shape
-
-
-def _open(file: Path) -> Recordings:
+def _open(file: Path) -> Content:
     """The recordings of a file; arrays of several are mapped or kept, so that a row costs no more
     than itself.
 
@@ -160,27 +144,32 @@ def _open(file: Path) -> Recordings:
 
 
 @lru_cache(maxsize=1)  # rows are read file by file
-def _opened(path: str, size: int, modified_ns: int) -> Recordings:
+def _opened(path: str, size: int, modified_ns: int) -> Content:
     opener = {".npz": _npz, ".pt": _pt}.get(Path(path).suffix.lower(), _npy)
-    recordings = opener(path)
-    if isinstance(recordings, list):
-        return recordings
-    floats = (
-        recordings.is_floating_point()
-        if isinstance(recordings, torch.Tensor)
-        else recordings.dtype.kind == "f"
-    )
-    if not _ecgs(recordings.shape) or not floats:
+    content = opener(path)
+    recordings = content.recordings
+    if isinstance(recordings, torch.Tensor):
+        is_real = not recordings.is_complex() and recordings.dtype != torch.bool
+        _check(recordings.shape, np.dtype("f4" if is_real else "c8"))
+        recordings = recordings if recordings.ndim == 3 else recordings[None]
+    elif isinstance(recordings, np.ndarray):
+        _check(recordings.shape, recordings.dtype)
+        recordings = recordings if recordings.ndim == 3 else recordings[None]
+    return Content(recordings, content.words)
+
+
+def _check(shape: Sequence[int], dtype: np.dtype) -> None:
+    if not plain_array.is_form(shape):
         raise Excluded(OTHER)
-    return recordings if recordings.ndim == 3 else recordings[None]
+    plain_array.check_numbers(dtype)
 
 
-def _npy(path: str) -> np.ndarray:
+def _npy(path: str) -> Content:
     memmap = np.load(path, mmap_mode="r", allow_pickle=False)
     # What was inserted would shift all that follows.
     if memmap.offset + memmap.nbytes != Path(path).stat().st_size:
         raise Excluded("unreadable array file")
-    return memmap
+    return Content(memmap)
 
 
 def _npy_form(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
@@ -191,28 +180,33 @@ def _npy_form(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
     return shape, dtype
 
 
-def _npz(path: str) -> np.ndarray:
-    """The one array of an archive that has the form of ECGs."""
+def _npz(path: str) -> Content:
+    """The one array of an archive that has the form of ECGs, and what the others say of it."""
+    names: list[str] = []
+    words: list[str] = []
     with zipfile.ZipFile(path) as archive:
-        names = []
         for member in archive.infolist():
             with archive.open(member) as file:
                 shape, dtype = _npy_form(file)
-            claimed_bytes = np.prod(shape, dtype=np.float64) * dtype.itemsize
-            if _ecgs(shape) and dtype.kind == "f":
-                if claimed_bytes > min(
-                    UNPACKED_LIMIT, member.file_size
-                ):  # a header can state any shape
+            # a header can state any shape
+            n_bytes = np.prod(shape, dtype=np.float64) * dtype.itemsize
+            is_true = n_bytes <= min(UNPACKED_LIMIT, member.file_size)
+            name = member.filename.removesuffix(".npy")
+            if statements.says(name) and is_true and n_bytes <= WORDS_LIMIT and not dtype.hasobject:
+                words.append(name)
+            elif plain_array.is_form(shape):
+                if not is_true:
                     raise Excluded("file too large")
-                names.append(member.filename)
+                names.append(name)
     if len(names) != 1:
         raise Excluded("several arrays of ECGs in one file" if names else OTHER)
     with np.load(path, allow_pickle=False) as arrays:
-        return arrays[names[0].removesuffix(".npy")]
+        return Content(arrays[names[0]], {name: arrays[name] for name in words})
 
 
-def _pt(path: str) -> list[torch.Tensor] | torch.Tensor:
-    """A tensor or a list of tensors, mapped from the disk.
+def _pt(path: str) -> Content:
+    """A tensor, a list of tensors, or the one of a dictionary that has the form of ECGs, mapped
+    from the disk.
 
     PyTorch stores its parts as they are: a packed one could expand without end, a tensor larger
     than the file is a view that repeats or reaches beyond its part.
@@ -224,6 +218,12 @@ def _pt(path: str) -> list[torch.Tensor] | torch.Tensor:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:
         raise Excluded("not plain tensors") from error
+    words: dict[str, object] = {}
+    if isinstance(content, Mapping):
+        words = {str(n): _word(v) for n, v in content.items() if statements.says(str(n))}
+        content = _one_of(
+            [value for name, value in content.items() if not statements.says(str(name))]
+        )
     tensors = list(content) if isinstance(content, (list, tuple)) else [content]
     plain = [isinstance(t, torch.Tensor) and t.layout == torch.strided for t in tensors]
     if not all(plain) or not tensors:
@@ -232,7 +232,30 @@ def _pt(path: str) -> list[torch.Tensor] | torch.Tensor:
     if any(max(t.numel() * t.element_size(), t.untyped_storage().nbytes()) > size for t in tensors):
         raise Excluded("unreadable array file")
     if not isinstance(content, (list, tuple)):
-        return content
-    if not all(tuple(t.shape) == FORM and t.is_floating_point() for t in tensors):
+        return Content(content, words)
+    if not all(t.ndim == 2 and plain_array.is_form(t.shape) for t in tensors):
         raise Excluded(OTHER)
-    return tensors
+    return Content(tensors, words)
+
+
+def _one_of(values: Sequence[object]) -> object:
+    """The one value of a dictionary that may be ECGs.
+
+    Raises:
+        Excluded: there is none, or several.
+    """
+    arrays = [
+        value
+        for value in values
+        if isinstance(value, (list, tuple))
+        or (isinstance(value, torch.Tensor) and plain_array.is_form(value.shape))
+    ]
+    if len(arrays) != 1:
+        raise Excluded("several arrays of ECGs in one file" if arrays else OTHER)
+    return arrays[0]
+
+
+def _word(value: object) -> object:
+    """A tensor that states something, as an array."""
+    is_plain = isinstance(value, torch.Tensor) and value.numel() * 8 <= WORDS_LIMIT
+    return value.detach().cpu().numpy() if is_plain and isinstance(value, torch.Tensor) else value

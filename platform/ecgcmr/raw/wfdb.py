@@ -3,12 +3,17 @@ Chapman, MIMIC-IV-ECG.
 
 One idea: headers lie, so what they say is checked against the samples: their checksums, and the
 gain against the step of the converter, which the samples show. What is certain is repaired and
-said, the rest is refused with a reason. Age, sex and diagnoses are read from a header's comments;
-everything else in them stays there.
+said, the rest is refused with a reason. The library puts defaults (250 Hz, 200 counts per mV) where
+a header states nothing; so rate, gain and unit are read from the header's own text. Age, sex and
+diagnoses are read from a header's comments; everything else in them stays there.
+
+Source: header(5) and signal(5) of the WFDB Applications Guide.
 """
 
 import re
 import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -16,14 +21,34 @@ import numpy as np
 import wfdb
 
 from ecgcmr.errors import Excluded, InputError
-from ecgcmr.raw import archive, diagnoses
+from ecgcmr.raw import archive, diagnoses, records
 from ecgcmr.raw.records import FILE_LIMIT, EcgRecord
+from ecgcmr.raw.statements import UNDECLARED, Declaration
 from ecgcmr.signals import ecg
 
 MICROVOLT = 1000.0  # counts per mV of a file in µV
-TO_MV = {"mv": 1.0, "uv": 1e-3, "µv": 1e-3, "μv": 1e-3, "v": 1e3, "nv": 1e-6}
+# Of each format: so many samples are held by so many bytes (of a compressed one only the library
+# knows), and the bits of which the lowest number marks a missing sample.
+FORMATS = {
+    "8": (1, 1, 32),
+    "16": (1, 2, 16),
+    "24": (1, 3, 24),
+    "32": (1, 4, 32),
+    "61": (1, 2, 16),
+    "80": (1, 1, 8),
+    "160": (1, 2, 16),
+    "212": (2, 3, 12),
+    "310": (3, 4, 10),
+    "311": (3, 4, 10),
+    "508": (1, 0, 8),
+    "516": (1, 0, 16),
+    "524": (1, 0, 24),
+}
+UNIT_ABSENT = "unit absent in the header: mV, as WFDB's standard says"
+FRAMES = "leads of several rates averaged to that of the header"
 # µV; below, a file of doubled or tripled counts with an honest gain would look the same.
 STEPS = (4.0, 20.0)
+CONVERTERS = (4.88, 4.8828125)  # µV, whose gains are written with two to five digits
 TYPICAL_MV = 0.9  # median of `ecg.amplitude` over the 224 CinC recordings
 FRANK = ("vx", "vy", "vz")
 _HEADER_LIMIT = 1 << 20
@@ -78,66 +103,183 @@ def _header(file: Path) -> Path | None:
     return file.with_suffix(".hea") if suffix in (".dat", ".mat") else None
 
 
-def read(source: str) -> EcgRecord:
+def read(source: str, declaration: Declaration = UNDECLARED) -> EcgRecord:
     """Read one recording in millivolts.
 
     Args:
         source: path of the header, or `archive.zip#member`.
+        declaration: what its user says of it.
 
     Raises:
         Excluded: it cannot be read, disagrees with its checksums, has another unit, or its gain is
             in doubt.
     """
     with archive.opened(source) as header:
-        record, repairs = _open(header)
+        text = _text(header)
+        record, repairs = _open(header, text)
         person = _person(header)
-    # format 16 and others mark a missing sample with the lowest value; `dac` turns it into NaN
-    factors = np.array([_to_mv(unit) for unit in record.units])
-    signal = record.dac(return_res=64).T * factors[:, None]
-    scale, repair = _gain_repair(record)
+    rows = _leads(record, _signals(text), declaration)
+    declaration.check_names([row.name for row in rows if row.name != "other"])
+    rate_hz = declaration.rate(_rate(text))
+    if len({row.per_frame for row in rows}) == 1:
+        rate_hz *= rows[0].per_frame
+    else:
+        rows = [row.averaged() for row in rows]
+        repairs = (*repairs, FRAMES)
+    scale, repair = _gain_repair(rows, rate_hz)
+    notes = (UNIT_ABSENT,) if not declaration.unit and not all(row.unit for row in rows) else ()
     return EcgRecord(
         key=header.stem,
-        signal=(signal * scale).astype(np.float32),
-        rate_hz=float(record.fs),
-        leads=tuple(_lead(name) for name in record.sig_name),
-        repairs=(*repairs, *repair),
-        **_subject(source, header.stem, person, record.comments),
+        signal=(np.stack([row.millivolts for row in rows]) * scale).astype(np.float32),
+        rate_hz=rate_hz,
+        leads=tuple(row.name for row in rows),
+        repairs=(*repairs, *repair, *notes),
+        **_subject(source, header.stem, person, _comments(text)),
     )
 
 
-def _lead(name: str | None) -> str:
-    """The name as the file spells it if it is a lead's.
+@dataclass(frozen=True, eq=False)
+class Row:
+    """One signal of a record.
 
-    Other words may be anybody's and stay in the file.
+    Attributes:
+        name: as the file spells it if it is a lead's, else "other": other words may be anybody's
+            and stay in the file.
+        unit: as the header states it; "" where it does not.
+        gain: counts per mV.
+        per_frame: samples of one frame.
+        counts: (n,) float64, without their baseline; NaN where a sample is missing.
     """
-    return name if name and (ecg.lead_name(name) or name.lower() in FRANK) else "other"
+
+    name: str
+    unit: str
+    gain: float
+    per_frame: int
+    counts: np.ndarray
+
+    @property
+    def millivolts(self) -> np.ndarray:
+        """(n,) mV."""
+        return self.counts / self.gain
+
+    def averaged(self) -> "Row":
+        """One sample for each frame."""
+        counts = self.counts.reshape(-1, self.per_frame).mean(1)
+        return Row(self.name, self.unit, self.gain, 1, counts)
 
 
-def _open(header: Path) -> tuple[wfdb.Record, tuple[str, ...]]:
-    """Open through `wfdb`.
+def _leads(
+    record: wfdb.Record, signals: Sequence["SignalLine"], declaration: Declaration
+) -> list[Row]:
+    """The signals that are leads, and others that are voltages of the same rate; a pressure beside
+    them is no fault.
+
+    Raises:
+        Excluded: there is no lead, or unit or gain of one are unknown.
+    """
+    rows: list[Row] = []
+    for i, signal in enumerate(signals):
+        name = record.sig_name[i] or ""
+        is_lead = bool(ecg.lead_name(name))
+        is_known = is_lead or name.lower() in FRANK
+        try:
+            factor = _to_mv(signal.unit, declaration)
+            gain = _gain(signal.gain) / factor
+        except Excluded:
+            if is_lead:
+                raise
+            continue
+        counts = _counts(record, i)
+        per_frame = record.samps_per_frame[i] or 1
+        rows.append(Row(name if is_known else "other", signal.unit, gain, per_frame, counts))
+    leads = [row for row in rows if ecg.lead_name(row.name)]
+    if not leads:
+        raise Excluded("no standard lead")
+    rates = {row.per_frame for row in leads}
+    return [row for row in rows if row in leads or {row.per_frame} == rates]
+
+
+def _counts(record: wfdb.Record, i: int) -> np.ndarray:
+    """One signal's samples without their baseline, moved by its skew."""
+    samples = record.e_d_signal[i]
+    counts = samples.astype(np.float64) - record.baseline[i]
+    lowest = -(2 ** (FORMATS[record.fmt[i]][2] - 1))
+    counts[samples == lowest] = np.nan
+    skew = (record.skew[i] or 0) * (record.samps_per_frame[i] or 1)
+    return np.concatenate([counts[skew:], np.full(min(skew, len(counts)), np.nan)])
+
+
+def _comments(text: str) -> list[str]:
+    """The comments as they are written; the library drops what is not ASCII."""
+    return [line[1:] for line in text.splitlines() if line.startswith("#")]
+
+
+def _text(header: Path) -> str:
+    try:
+        with header.open("rb") as stream:
+            return stream.read(_HEADER_LIMIT).decode("utf-8", errors="replace")
+    except OSError:
+        raise Excluded("unreadable WFDB record") from None
+
+
+def _open(header: Path, text: str) -> tuple[wfdb.Record, tuple[str, ...]]:
+    """Open through `wfdb`, every sample as it is stored.
 
     A header that it refuses for the record's name is put right in a temporary folder.
     """
     try:
-        with header.open("rb") as stream:
-            text = stream.read(_HEADER_LIMIT).decode("utf-8", errors="replace")
         corrected_text = _mend(text, header.stem)
         files = [header.parent / name for name in _signal_files(corrected_text)]
-        if sum(file.stat().st_size for file in files) > FILE_LIMIT:
-            raise Excluded("file too large")
+        _check_files(header.parent, corrected_text)
         if corrected_text == text:
-            record = wfdb.rdrecord(str(header.with_suffix("")), physical=False)
-            return _checked(record), ()
+            return _stored(header), ()
         with tempfile.TemporaryDirectory() as folder:
             Path(folder, header.name).write_text(corrected_text, encoding="utf-8")
             for file in files:
                 Path(folder, file.name).symlink_to(file.resolve())
-            record = wfdb.rdrecord(str(Path(folder, header.stem)), physical=False)
-            return _checked(record), ("record name in the header put right",)
+            return _stored(Path(folder, header.name)), ("record name in the header put right",)
     except Excluded:
         raise
     except Exception as error:  # of wfdb's parsing: IndexError, ValueError, struct.error …
         raise Excluded("unreadable WFDB record") from error
+
+
+def _stored(header: Path) -> wfdb.Record:
+    """The record as it is stored: checksums are of samples before skew and smoothing."""
+    path = str(header.with_suffix(""))
+    frames = wfdb.rdheader(path).samps_per_frame or [1]
+    is_plain = set(frames) <= {1, None}  # the library cannot keep format 61 apart from smoothing
+    record = wfdb.rdrecord(path, physical=False, smooth_frames=is_plain, ignore_skew=True)
+    if is_plain and record.d_signal is not None:
+        record.e_d_signal = list(record.d_signal.T)
+    return _checked(record)
+
+
+def _check_files(folder: Path, text: str) -> None:
+    """Refuse signal files that are absent, too large or shorter than the header says.
+
+    Raises:
+        Excluded: one is.
+    """
+    names = _signal_files(text)
+    if not all((folder / name).is_file() for name in names):
+        raise Excluded("signal file absent")
+    sizes = {name: (folder / name).stat().st_size for name in names}
+    if sum(sizes.values()) > FILE_LIMIT:
+        raise Excluded("file too large")
+    frames = _frames(text)
+    signals = _signals(text)
+    for name, size in sizes.items():
+        lines = [signal for signal in signals if signal.file == name]
+        formats = {signal.format for signal in lines}
+        if not formats <= {*FORMATS}:
+            raise Excluded("unknown format of a signal file")
+        if len(formats) > 1:  # one file is read in one format, whatever a lead states
+            raise Excluded("several formats in one signal file")
+        samples = frames * sum(signal.per_frame for signal in lines)
+        count, n_bytes, _ = FORMATS[formats.pop()]
+        if size < lines[0].offset + samples // count * n_bytes:
+            raise Excluded("signal file truncated: fewer samples than the header states")
 
 
 def _mend(text: str, stem: str) -> str:
@@ -154,9 +296,7 @@ def _mend(text: str, stem: str) -> str:
     # wfdb would make room for as many signals as stated
     if fields[:1] != [str(sum(map(_is_content, lines)) - 1)]:
         raise Excluded("unreadable WFDB record")
-    # wfdb passes over what is no number and takes its default
-    if len(fields) > 1 and not re.fullmatch(r"0*[1-9]\d*(\.\d*)?([/(].*)?", fields[1]):
-        raise Excluded("sampling rate unknown")
+    _rate(text)
     if len(fields) > 2 and not fields[2].isdecimal():
         raise Excluded("unreadable WFDB record")
     if "." in name:
@@ -177,40 +317,99 @@ def _signal_files(text: str) -> list[str]:
     return sorted({line.split()[0] for line in lines[1:]})
 
 
+@dataclass(frozen=True)
+class SignalLine:
+    """What a signal's line of a header states; "" for a gain and a unit that it does not."""
+
+    file: str
+    format: str
+    per_frame: int
+    offset: int
+    gain: str
+    unit: str
+
+
+def _signals(text: str) -> list[SignalLine]:
+    """The signals' lines: `file format[xsamples][:skew][+offset] gain[(baseline)][/unit] …`.
+
+    Raises:
+        Excluded: one is none.
+    """
+    signals: list[SignalLine] = []
+    for line in [line for line in text.splitlines() if _is_content(line)][1:]:
+        file, form, gain = (*line.split(), "", "", "")[:3]
+        match = re.fullmatch(r"(\d+)(?:x(\d+))?(?::\d+)?(?:\+(\d+))?", form)
+        if not match:
+            raise Excluded("unreadable WFDB record")
+        value, _, unit = gain.partition("/")
+        number = re.fullmatch(r"(-?[\d.]+(?:e[+-]?\d+)?)(?:\(-?\d+\))?", value)
+        numbers = (int(match[2] or 1), int(match[3] or 0))
+        signals.append(SignalLine(file, match[1], *numbers, number[1] if number else "", unit))
+    return signals
+
+
+def _fields(text: str) -> list[str]:
+    """The record's line: name, number of signals, rate, number of frames …"""
+    return next((line.split() for line in text.splitlines() if _is_content(line)), [])
+
+
+def _rate(text: str) -> float | None:
+    """Frames per second as the header states them; None where it does not, or states 0.
+
+    Raises:
+        Excluded: it states no number.
+    """
+    field = (*_fields(text), "", "", "")[2]
+    # a frequency of a counter may follow
+    match = re.fullmatch(r"(\d+(?:\.\d*)?)(?:[/(].*)?", field)
+    if field and not match:
+        raise Excluded("sampling rate unknown")
+    return float(match[1]) or None if match else None
+
+
+def _frames(text: str) -> int:
+    field = (*_fields(text), "", "", "", "")[3]
+    return int(field) if field.isdecimal() else 0
+
+
 def _checked(record: wfdb.Record) -> wfdb.Record:
-    if record.d_signal is None or not record.sig_len or not record.n_sig:
+    if record.e_d_signal is None or not record.sig_len or not record.n_sig:
         raise Excluded("no samples")
-    sums = record.calc_checksum()
+    sums = [int(np.sum(row, dtype=np.int64)) for row in record.e_d_signal]
     for stated_sum, actual_sum in zip(record.checksum or [], sums):
         if stated_sum is not None and (stated_sum - actual_sum) % 65536:
             raise Excluded("samples differ from the header's checksum")
-    if len({*zip(record.file_name, record.fmt)}) > len(set(record.file_name)):
-        # One file is read in one format, whatever a lead states.
-        raise Excluded("unreadable WFDB record")
-    if not all(gain > 0 for gain in record.adc_gain):  # below 0 it would stand the ECG on its head
-        raise Excluded("gain unknown")
     return record
 
 
-def _to_mv(unit: str | None) -> float:
-    factor = TO_MV.get((unit or "mV").strip().lower())
-    if factor is None:
-        raise Excluded("unit is not a voltage")
-    return factor
+def _gain(word: str) -> float:
+    """Counts per unit: 0 and blank say that a signal is not calibrated.
+
+    Raises:
+        Excluded: it is so, or below 0, which would stand the ECG on its head.
+    """
+    gain = diagnoses.number(word)
+    if not gain or gain <= 0:
+        raise Excluded("gain unknown")
+    return gain
 
 
-def _gain_repair(record: wfdb.Record) -> tuple[float, tuple[str, ...]]:
+def _to_mv(unit: str, declaration: Declaration) -> float:
+    """One of a unit in mV; an absent one is mV by the standard, unless its user says otherwise."""
+    return declaration.millivolts(unit) if unit or declaration.unit else 1.0
+
+
+def _gain_repair(rows: Sequence[Row], rate_hz: float) -> tuple[float, tuple[str, ...]]:
     """The factor that the physical signal needs, and the repair in words.
 
     (1, ()) for a gain that stands.
     """
-    gains = {gain / _to_mv(unit) for gain, unit in zip(record.adc_gain, record.units)}
+    leads = [row for row in rows if ecg.lead_name(row.name)]
+    gains = {row.gain for row in leads}
     if len(gains) != 1:
         return 1.0, ()
     stated_gain = gains.pop()
-    baseline = np.array(record.baseline, dtype=np.float64)
-    counts = record.d_signal.T.astype(np.float64) - baseline[:, None]
-    actual_gain = true_gain(counts, stated_gain, float(record.fs))
+    actual_gain = true_gain(np.stack([row.counts for row in leads]), stated_gain, rate_hz)
     if actual_gain == stated_gain:
         return 1.0, ()
     words = f"gain {stated_gain:g}/mV in the header, {actual_gain:g} in the samples"
@@ -246,7 +445,9 @@ def true_gain(counts: np.ndarray, stated_gain: float, rate_hz: float) -> float:
         return stated_gain
     low, high = ecg.AMPLITUDE_MV
     step = max(stated_gain / MICROVOLT, MICROVOLT / stated_gain)
-    if STEPS[0] <= step <= STEPS[1] and _share_on_steps(counts, step) >= 2 / step:
+    near = [step, *(width for width in CONVERTERS if abs(width - step) < 0.01 * step)]
+    share = max(_share_on_steps(counts, candidate) for candidate in near)
+    if STEPS[0] <= step <= STEPS[1] and share >= 2 / step:
         if abs(np.log(height / MICROVOLT / TYPICAL_MV)) < abs(
             np.log(height / stated_gain / TYPICAL_MV)
         ):
@@ -285,16 +486,27 @@ def _subject(source: str, key: str, person: str | None, comments: list[str]) -> 
     if annotation:
         names = ("age", "sex", "height", "weight", "labels", "person")
         return {name: getattr(annotation, name) for name in names}
-    fields = dict(re.findall(r"(?im)^\s*(age|sex|dx)\s*:[ \t]*(.*?)\s*$", "\n".join(comments)))
-    comment_fields = {name.lower(): value for name, value in fields.items()}
+    diagnosis = re.search(r"(?im)^\s*dx\s*:[ \t]*(.*?)\s*$", "\n".join(comments))
     return {
-        "age": diagnoses.years(comment_fields.get("age", "")),
-        "sex": {"f": 0.0, "m": 1.0}.get(comment_fields.get("sex", "")[:1].lower()),
+        "age": records.only(map(records.years, _said("age", comments))),
+        "sex": records.only(map(records.sex, _said("sex|gender", comments))),
         "height": None,
         "weight": None,
-        "labels": diagnoses.snomed(comment_fields.get("dx", "")),
+        "labels": diagnoses.snomed(diagnosis[1] if diagnosis else ""),
         "person": person,
     }
+
+
+def _said(name: str, comments: Sequence[str]) -> list[str]:
+    """What comments say under a name: `Age: 65`, and several in a line as INCART and LUDB write
+    them, `<age>: 65 <sex>: F <diagnoses> …`.
+    """
+    mark = r"\s*>?\s*[:=]"
+    begins = re.compile(rf"(?i)[#<\s]*(?:age|sex|gender){mark}")
+    end = rf"\s*(?=[<,;|]|\b(?:age|sex|gender){mark}|$)"
+    field = rf"(?i)\b(?:{name}){mark}\s*([^<,;|]*?){end}"
+    lines = [line for line in comments if begins.match(line)]
+    return [word for line in lines for word in re.findall(field, line)]
 
 
 def _person(header: Path) -> str | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ecgcmr import files
+from ecgcmr import files, raw
 from ecgcmr.inference import attention, pairs, predict
 from ecgcmr.inference.model import Model
 from ecgcmr.paper import TITLES
@@ -37,15 +37,20 @@ def draw_pair(pair: pairs.Pair, system: str, caption: str) -> Figure:
 
 
 def draw_attention(
-    model: Model, paths: Iterable[Path], out: Path, refuse: Callable[[str, str], None]
+    model: Model,
+    sources: Iterable[tuple[str, str] | predict.Refused],
+    out: Path,
+    refuse: Callable[[str, str], None],
+    declaration: raw.Declaration = raw.UNDECLARED,
 ) -> dict[str, pd.DataFrame]:
     """Write `<key>.png`, `<key>.csv` and `<key>.json` for every ECG of files and folders.
 
     Args:
         model: with an ECG encoder.
-        paths: files and folders of recordings of any known formats.
+        sources: of `predict.recordings`.
         out: the folder; made where something is written.
         refuse: told the source and the reason of a recording that cannot serve.
+        declaration: rate, unit and leads of recordings that do not state them.
 
     Returns:
         key -> `attention.table` of its weights.
@@ -56,7 +61,7 @@ def draw_attention(
     tables: dict[str, pd.DataFrame] = {}
     for recording in (
         recording
-        for batch in predict.prepared_in_batches(predict.recordings(paths))
+        for batch in predict.prepared_in_batches(sources, declaration)
         for recording in batch
     ):
         if isinstance(recording, predict.Refused):
