@@ -1,6 +1,7 @@
 """The layers of the package and the doors of its heavy libraries; a failure's text is the fix."""
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -314,3 +315,10 @@ def test_a_wrong_import_is_found_and_told_how_to_mend(here, code, fix):
 )
 def test_a_right_import_is_left_alone(code):
     assert faults(PACKAGE / "training/finetune.py", "training/finetune", ast.parse(code)) == []
+
+
+def test_a_build_s_workers_do_without_pytorch():
+    """It takes 1.5 s of each of them."""
+    code = "import sys, ecgcmr.cohort.prepare; sys.exit('torch' in sys.modules)"
+    environment = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
+    assert subprocess.run([sys.executable, "-c", code], env=environment).returncode == 0

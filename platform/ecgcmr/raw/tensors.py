@@ -18,10 +18,9 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING, TypeGuard
 
 import numpy as np
-import torch
 from numpy.lib import format as npy
 
 from ecgcmr.errors import Excluded, InputError
@@ -29,12 +28,13 @@ from ecgcmr.raw import plain_array, statements
 from ecgcmr.raw.records import EcgRecord, key, row
 from ecgcmr.raw.statements import UNDECLARED, Declaration, Statement
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 ENDINGS = (".npy", ".npz", ".pt")
 UNPACKED_LIMIT = 2 << 30  # bytes of an array that cannot be mapped from the disk
 WORDS_LIMIT = 1 << 22  # bytes of an array of numbers or words that states something
 OTHER = plain_array.FORM
-
-Recordings = Sequence[torch.Tensor] | torch.Tensor | np.ndarray
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Content:
         words: what the file says of them, by name, for `statements.statement`.
     """
 
-    recordings: Recordings
+    recordings: "Sequence[Tensor] | Tensor | np.ndarray"
     words: Mapping[str, object] = field(default_factory=dict)
 
 
@@ -120,9 +120,9 @@ def array(source: str) -> tuple[np.ndarray, Statement]:
     if number >= rows:
         raise Excluded("no such row")
     values = content.recordings[number]
-    if isinstance(values, torch.Tensor):
-        values = values.detach()
-        values = (values.float() if values.dtype == torch.bfloat16 else values).numpy()
+    if not isinstance(values, np.ndarray):
+        is_short = "bfloat16" in str(values.dtype)  # which NumPy does not know
+        values = (values.detach().float() if is_short else values.detach()).numpy()
     items = [*content.words.items(), *statements.beside(file)]
     return np.array(values), statements.statement(items, number, rows)
 
@@ -148,11 +148,7 @@ def _opened(path: str, size: int, modified_ns: int) -> Content:
     opener = {".npz": _npz, ".pt": _pt}.get(Path(path).suffix.lower(), _npy)
     content = opener(path)
     recordings = content.recordings
-    if isinstance(recordings, torch.Tensor):
-        is_real = not recordings.is_complex() and recordings.dtype != torch.bool
-        _check(recordings.shape, np.dtype("f4" if is_real else "c8"))
-        recordings = recordings if recordings.ndim == 3 else recordings[None]
-    elif isinstance(recordings, np.ndarray):
+    if isinstance(recordings, np.ndarray):
         _check(recordings.shape, recordings.dtype)
         recordings = recordings if recordings.ndim == 3 else recordings[None]
     return Content(recordings, content.words)
@@ -214,6 +210,8 @@ def _pt(path: str) -> Content:
     with zipfile.ZipFile(path) as archive:
         if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
             raise Excluded("unreadable array file")
+    import torch  # not above: every worker of a build would wait for it
+
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:
@@ -225,14 +223,16 @@ def _pt(path: str) -> Content:
             [value for name, value in content.items() if not statements.says(str(name))]
         )
     tensors = list(content) if isinstance(content, (list, tuple)) else [content]
-    plain = [isinstance(t, torch.Tensor) and t.layout == torch.strided for t in tensors]
+    plain = [_is_tensor(t) and t.layout == torch.strided for t in tensors]
     if not all(plain) or not tensors:
         raise Excluded(OTHER)
     size = Path(path).stat().st_size
     if any(max(t.numel() * t.element_size(), t.untyped_storage().nbytes()) > size for t in tensors):
         raise Excluded("unreadable array file")
     if not isinstance(content, (list, tuple)):
-        return Content(content, words)
+        is_real = not content.is_complex() and content.dtype != torch.bool
+        _check(content.shape, np.dtype("f4" if is_real else "c8"))
+        return Content(content if content.ndim == 3 else content[None], words)
     if not all(t.ndim == 2 and plain_array.is_form(t.shape) for t in tensors):
         raise Excluded(OTHER)
     return Content(tensors, words)
@@ -248,7 +248,7 @@ def _one_of(values: Sequence[object]) -> object:
         value
         for value in values
         if isinstance(value, (list, tuple))
-        or (isinstance(value, torch.Tensor) and plain_array.is_form(value.shape))
+        or (_is_tensor(value) and plain_array.is_form(value.shape))
     ]
     if len(arrays) != 1:
         raise Excluded("several arrays of ECGs in one file" if arrays else OTHER)
@@ -257,5 +257,11 @@ def _one_of(values: Sequence[object]) -> object:
 
 def _word(value: object) -> object:
     """A tensor that states something, as an array."""
-    is_plain = isinstance(value, torch.Tensor) and value.numel() * 8 <= WORDS_LIMIT
-    return value.detach().cpu().numpy() if is_plain and isinstance(value, torch.Tensor) else value
+    is_plain = _is_tensor(value) and value.numel() * 8 <= WORDS_LIMIT
+    return value.detach().cpu().numpy() if is_plain and _is_tensor(value) else value
+
+
+def _is_tensor(value: object) -> "TypeGuard[Tensor]":
+    import torch
+
+    return isinstance(value, torch.Tensor)
