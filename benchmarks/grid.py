@@ -1,10 +1,10 @@
 """What does running a grid cost beside its training, and how long is the paper's CAD grid here?
 
-    python benchmarks/grid.py [--seconds S] [--points N] [--limit E] [--budget N] [--cohort COHORT]
-    python benchmarks/grid.py --project [--epochs N] [--rows N] [--judged N]
+    python benchmarks/grid.py [--seconds S] [--configurations N] [--limit E] [--budget N] [--cohort COHORT]
+    python benchmarks/grid.py --project [--epochs N] [--rows N] [--evaluated N]
 
-The first runs the paper's 648 points through the real path: Ray, Tune, Optuna, `finetune`, folders on disk and Aim. Only a
-pack's arithmetic is replaced, in the worker: its training is a sleep of S seconds per member, its answers are random
+The first runs the paper's 648 configurations through the real path: Ray, Tune, Optuna, `finetune`, folders on disk and Aim.
+Only a pack's arithmetic is replaced, in the worker: its training is a sleep of S seconds per member, its answers are random
 numbers. Each trial still leaves what a trial of the full study leaves: predictions of 6,007 validation subjects, their
 scores, a curve of 60 validations. Packs are cut as for the paper's network on this device (on a CPU each trial is its own
 pack, the worst case; `--limit` sets another size). One line of JSON: wall seconds by stage; the seconds that the sleeps
@@ -62,21 +62,21 @@ SUBJECTS = 400  # of the tiny cohort: the fewest hundreds with enough of the sic
 # -- the grid, its arithmetic replaced ---------------------------------------------------------------------------------
 
 
-def grid(points: int | None) -> list[Trial]:
-    """The paper's points at the toy network, in an order that shares every batch size out."""
+def grid(configurations: int | None) -> list[Trial]:
+    """The paper's configurations at the toy network, in an order that shares every batch size out."""
     found = study.finetuning(
         "bench", [TASK], {"supervised": ()}, study.PAPER_GRID, network=study.TOY.network, epochs=400
     )
-    chosen = np.random.default_rng(0).permutation(len(found))[: points or len(found)]
+    chosen = np.random.default_rng(0).permutation(len(found))[: configurations or len(found)]
     return [found[i] for i in sorted(chosen)]
 
 
-def pretend(*given: Any, seconds: float, judged: int) -> None:
+def pretend(*given: Any, seconds: float, evaluated: int) -> None:
     """Stands for `partition.train` in a worker: the same, but for the arithmetic. Arguments as there."""
     finetune.train = partial(asleep, seconds=seconds)
     pack_judge.evaluate = guessed
     if not isinstance(finetune._materials, partial):  # the worker's first pack
-        finetune._materials = partial(enlarged, finetune._materials, judged)
+        finetune._materials = partial(enlarged, finetune._materials, evaluated)
     partition.train(*given)
 
 
@@ -98,11 +98,11 @@ def guessed(pack: Pack, split: examples.Split, *_: Any) -> torch.Tensor:
     return torch.rand(len(pack.trials), len(split.subjects), 1, dtype=torch.float64)
 
 
-def enlarged(materials: Callable[..., Any], judged: int, *given: Any) -> Any:
+def enlarged(materials: Callable[..., Any], evaluated: int, *given: Any) -> Any:
     """Stands for `finetune._materials`: the same, its validation rows repeated until there are as many as the paper has."""
     splits, scale, notes = materials(*given)
     val = splits["val"]
-    rows = np.resize(np.arange(len(val.subjects)), judged)
+    rows = np.resize(np.arange(len(val.subjects)), evaluated)
     splits["val"] = replace(val, subjects=val.subjects[rows], answers=val.answers[rows])
     return splits, scale, notes
 
@@ -141,17 +141,20 @@ class Clock:
 
 def measure(args: argparse.Namespace, cohort: Path, runs: Path) -> dict[str, Any]:
     """The grid from a bare process to an Aim repository."""
-    clock, points = Clock(), grid(args.points)
+    clock, configurations = Clock(), grid(args.configurations)
     limit = args.limit or partition.pack_limit(
-        replace(points[0], network=Network()), partition.device_bytes()
+        replace(configurations[0], network=Network()), partition.device_bytes()
     )
-    run = partial(sweep.run, points, cohort, runs, device="cpu", limit=limit, budget=args.budget)
+    run = partial(
+        sweep.run, configurations, cohort, runs, device="cpu", limit=limit, budget=args.budget
+    )
     clock.stage("ray_start", partial(cluster.start, gpus=0))
     at_once, _ = sweep.beside([cluster.cpus()])
     with contextlib.ExitStack() as beside:
         beside.enter_context(track.following(runs, runs / "aim"))
         ran = clock.stage(
-            "sweep", partial(run, train=partial(pretend, seconds=args.seconds, judged=args.judged))
+            "sweep",
+            partial(run, train=partial(pretend, seconds=args.seconds, evaluated=args.evaluated)),
         )
         clock.stage("aim_after", beside.close)
     used = clock.sample()
@@ -159,8 +162,8 @@ def measure(args: argparse.Namespace, cohort: Path, runs: Path) -> dict[str, Any
     clock.stage("ray_stop", cluster.stop)
     wall, ideal = sum(clock.wall.values()), ran * args.seconds / at_once
     copied = len(track.content(runs / "aim"))
-    if ran != copied or ran != len(points[: args.budget]):
-        raise SystemExit(f"{ran} trials ran and {copied} are in Aim, of {len(points)}")
+    if ran != copied or ran != len(configurations[: args.budget]):
+        raise SystemExit(f"{ran} trials ran and {copied} are in Aim, of {len(configurations)}")
     clock.stage(
         "again", run
     )  # the same command once more, all of it finished; not part of the whole
@@ -214,18 +217,20 @@ def projection(args: argparse.Namespace, device: torch.device) -> dict[str, Any]
     torch.set_num_threads(cores)
     precision = hardware.precision(args.precision, device)
     multiply, flop = product(device, precision)
-    judged: dict[int, tuple[float, float]] = {}
+    evaluated: dict[int, tuple[float, float]] = {}
     parts = {
-        batch: part(args, int(batch), device, precision, multiply, judged)
+        batch: part(args, int(batch), device, precision, multiply, evaluated)
         for batch in study.PAPER_GRID["batch"]
     }
-    points = math.prod(len(values) for values in study.PAPER_GRID.values()) // len(
+    configurations = math.prod(len(values) for values in study.PAPER_GRID.values()) // len(
         parts
     )  # of one batch size
     rate = flop / statistics.median(x["product_s"] for x in parts.values())
-    taken = sum(args.epochs * points * x["epoch_s"] for x in parts.values()) / at_once / 3600
+    taken = (
+        sum(args.epochs * configurations * x["epoch_s"] for x in parts.values()) / at_once / 3600
+    )
     least = (
-        sum(args.epochs * points * x["epoch_tflop"] for x in parts.values())
+        sum(args.epochs * configurations * x["epoch_tflop"] for x in parts.values())
         * 1e12
         / (rate * at_once)
         / 3600
@@ -239,9 +244,9 @@ def projection(args: argparse.Namespace, device: torch.device) -> dict[str, Any]
         "packs_at_once": at_once,
         "threads_each": cores,
         "rows": args.rows,
-        "judged": args.judged,
+        "evaluated": args.evaluated,
         "epochs": args.epochs,
-        "trials": points * len(parts),
+        "trials": configurations * len(parts),
         **{f"batch {batch}": x for batch, x in parts.items()},
         "matmul_tflop_per_s": round(rate / 1e12, 4),
         "projected_hours": round(taken, 2),
@@ -264,11 +269,11 @@ def part(
     device: torch.device,
     precision: torch.dtype,
     multiply: Callable[[], Any],
-    judged: dict[int, tuple[float, float]],
+    evaluated: dict[int, tuple[float, float]],
 ) -> dict[str, Any]:
     """Points of one batch size: seconds and FLOPs of one epoch of one member, its validation included.
 
-    `judged` keeps what `judge` found by pack size.
+    `evaluated` keeps what `judge` found by pack size.
     """
     members = args.limit or partition.pack_limit(
         trials(Network(), batch, 1)[0], partition.device_bytes()
@@ -278,17 +283,17 @@ def part(
     warmed(bench)
     times = [(timed(multiply, device), timed(bench.step, device)) for _ in range(args.steps)]
     alone, step = (statistics.median(column) for column in zip(*times, strict=True))
-    if members not in judged:
-        judged[members] = judge(bench, members, device, args.steps)
-    judge_s, judge_flop = judged[members]
+    if members not in evaluated:
+        evaluated[members] = judge(bench, members, device, args.steps)
+    judge_s, judge_flop = evaluated[members]
     steps = sampler.permuted_steps(args.rows, batch)
     return {
         "pack": members,
         "step_s": step,
         "judge_s_per_1000": 1000 * judge_s,
         "product_s": alone,
-        "epoch_s": steps * step / members + args.judged * judge_s,
-        "epoch_tflop": (steps * step_flop + args.judged * judge_flop) / 1e12,
+        "epoch_s": steps * step / members + args.evaluated * judge_s,
+        "epoch_tflop": (steps * step_flop + args.evaluated * judge_flop) / 1e12,
     }
 
 
@@ -321,16 +326,18 @@ def main() -> None:
     parser.add_argument(
         "--seconds", type=float, default=0.0, help="of a trial: how long its pack sleeps for it"
     )
-    parser.add_argument("--points", type=int, help="of the 648, drawn at random (default: all)")
+    parser.add_argument(
+        "--configurations", type=int, help="of the 648, drawn at random (default: all)"
+    )
     parser.add_argument(
         "--limit",
         type=int,
         help="members of a pack at most (default: the paper's network on this device)",
     )
     parser.add_argument(
-        "--budget", type=int, help="let TPE propose so many points instead of running all"
+        "--budget", type=int, help="let TPE propose so many configurations instead of running all"
     )
-    parser.add_argument("--judged", type=int, default=JUDGED, help="validation subjects")
+    parser.add_argument("--evaluated", type=int, default=JUDGED, help="validation subjects")
     parser.add_argument(
         "--cohort", type=Path, help="a cohort to use (default: a synthetic one is made, uncounted)"
     )

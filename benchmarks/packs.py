@@ -43,7 +43,7 @@ def trials(network: Network, batch: int, members: int) -> list[Trial]:
             space="bench",
             stage="grid",
             task="cad",
-            label=f"member-{e}",
+            system=f"member-{e}",
             method="supervised",
             network=network,
             batch=batch,

@@ -71,7 +71,7 @@ def measure(
         space="bench",
         stage="pretrain",
         task=TASK[name],
-        label=name,
+        system=name,
         method=name,
         batch=n,
         epochs=1000,
@@ -196,7 +196,7 @@ def wait_share(
     n = args.batch or BATCH[device.type]["mae"]
     steps = args.steps + 1  # the first waits for Ray Data to start and is not counted
     trial = Trial(
-        space="bench", stage="pretrain", task="ecg", label="mae", method="mae", batch=n, epochs=1
+        space="bench", stage="pretrain", task="ecg", system="mae", method="mae", batch=n, epochs=1
     )
     run, state = loop.prepare(trial, steps, device, precision), loop.State()
     epochs = math.ceil(

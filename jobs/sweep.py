@@ -2,7 +2,7 @@
 
 Command: ray job submit --working-dir . -- python jobs/sweep.py --help
 Cost: see ecgcmr plan.
-Expect: rows of every point under runs/<space>/grid.
+Expect: rows of every configuration under runs/<space>/grid.
 """
 
 import sys

@@ -3,9 +3,9 @@
 Command     ecgcmr cohort build --ecg wfdb:recordings --cohort cohorts/af
             ecgcmr pretrain search_spaces/af.py --cohort cohorts/af --runs runs
             ecgcmr sweep    search_spaces/af.py --cohort cohorts/af --runs runs
-            ecgcmr seeds    search_spaces/af.py --cohort cohorts/af --runs runs
-Cost        5 pre-trainings, 24 grid trials, 30 final trials. On 2 cores and 224 recordings of CinC 2020/2021, 2026-11-26,
-            with other work beside: pre-training 4 min 14 s, grid 2 min 11 s, five seeds 2 min 59 s.
+            ecgcmr evaluate search_spaces/af.py --cohort cohorts/af --runs runs
+Cost        5 pre-trainings, 24 grid trials, 30 evaluation trials. On 2 cores and 224 recordings of CinC 2020/2021,
+            2026-11-26, with other work beside: pre-training 4 min 14 s, grid 2 min 11 s, five seeds 2 min 59 s.
 Expectation An irregular rhythm without P waves is what an ECG shows best; but with 14 positives to learn from and 5 to be
             tested on, the systems cannot be told apart.
 Found       Test AUROC 0.32 to 0.57, five of six systems below chance, every interval holding 0.5. Labels, signals and
@@ -32,19 +32,19 @@ NETWORK = Network(
 
 # Small networks learn at rates a hundred times the paper's; the copy of BYOL follows faster in a run this short.
 PRETRAININGS = {
-    label: Trial(
+    system: Trial(
         space=SPACE,
         stage="pretrain",
         task="ecg",
-        label=label,
-        method=label.replace("-", "_"),
+        system=system,
+        method=system.replace("-", "_"),
         network=NETWORK,
         batch=32,
         epochs=epochs,
         eval_every=10,
         knobs=knobs,
     )
-    for label, epochs, knobs in (
+    for system, epochs, knobs in (
         ("mae", 40, (("lr", 2e-3),)),
         ("simclr", 20, (("lr", 1e-3),)),
         ("clocs", 20, (("lr", 1e-3),)),
@@ -55,14 +55,14 @@ PRETRAININGS = {
 
 STARTS = {
     "supervised": (),
-    **{label: (("ecg", trial.name),) for label, trial in PRETRAININGS.items()},
+    **{system: (("ecg", trial.name),) for system, trial in PRETRAININGS.items()},
 }
 
 GRID = {"layer_decay": (0.5, 0.75), "lr": (1e-3, 3e-3)}
 
 
 def trials() -> list[Trial]:
-    """Five pre-trainings, then four points for each of the six systems."""
+    """Five pre-trainings, then four configurations for each of the six systems."""
     grid = study.finetuning(
         SPACE, ["af"], STARTS, GRID, network=NETWORK, batch=16, epochs=20, eval_every=2
     )

@@ -14,5 +14,5 @@ SCALE = replace(study.FULL, space="authors", preset="authors")
 
 
 def trials() -> list[Trial]:
-    """Every pre-training, then every point of the grids."""
+    """Every pre-training, then every configuration of the grids."""
     return study.trials(SCALE)

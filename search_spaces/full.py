@@ -15,5 +15,5 @@ from ecgcmr.trial import Trial
 
 
 def trials() -> list[Trial]:
-    """Every pre-training, then every point of the grids."""
+    """Every pre-training, then every configuration of the grids."""
     return study.trials(study.FULL)

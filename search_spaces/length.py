@@ -18,17 +18,17 @@ from ecgcmr.search import study
 from ecgcmr.trial import Trial
 
 SMALL = study.SMALL
-SHORT = {trial.label: trial for trial in study.trials(SMALL) if trial.stage == "pretrain"}
+SHORT = {trial.system: trial for trial in study.trials(SMALL) if trial.stage == "pretrain"}
 TIMES = 4
 
 
-def longer(label: str, name: str, **changed: object) -> Trial:
+def longer(system: str, name: str, **changed: object) -> Trial:
     """A pre-training of `small` with so many times its epochs, validated as often."""
-    trial = SHORT[label]
+    trial = SHORT[system]
     return replace(
         trial,
         space="length",
-        label=name,
+        system=name,
         epochs=TIMES * trial.epochs,
         eval_every=TIMES * trial.eval_every,
         **changed,
@@ -50,12 +50,12 @@ def trials() -> list[Trial]:
         ("lv", SMALL.phenotype, SMALL.phenotype_grid),
         ("wt", SMALL.phenotype, SMALL.phenotype_grid),
     ):
-        for times, starts in ((1, STARTS), (TIMES, TUNED)):
+        for times, init_from in ((1, STARTS), (TIMES, TUNED)):
             if times == 1 or task != "wt":
                 made += study.finetuning(
                     SMALL.space,
                     [task],
-                    starts,
+                    init_from,
                     grid,
                     network=SMALL.network,
                     batch=recipe.batch,

@@ -1,7 +1,7 @@
 """The whole paper on a synthetic cohort of 5,000 subjects, with networks a fiftieth of the paper's: does knowledge transfer?
 
 Command     ecgcmr reproduce --scale small --cohort small/cohort --runs small/runs
-Cost        8 pre-trainings, 1,022 grid trials and 545 final trials; as a whole not run yet, `ecgcmr plan` prints its time.
+Cost        8 pre-trainings, 1,022 grid trials and 545 evaluation trials; whole not run yet, `ecgcmr plan` prints its time.
             Table III and the groups LV and WT of Table IV on 2 cores, 2026-11-26, with other work beside: cohort 1 min,
             MAE 11 min, CMR SimCLR 4 min, MMCL and MMCL without MDM 28 min, Table III 19 min, LV 17 min, WT 29 min.
 Expectation MAE above supervised, MMCL above MAE, phenotypes from the CMR image on top; with 750 test subjects differences of

@@ -3,8 +3,8 @@
 Command     ecgcmr plan      search_spaces/table1.py --cohort cohorts/ukbb
             ecgcmr pretrain  search_spaces/table1.py --cohort cohorts/ukbb --runs runs
             ecgcmr sweep     search_spaces/table1.py --cohort cohorts/ukbb --runs runs
-            ecgcmr seeds     search_spaces/table1.py --cohort cohorts/ukbb --runs runs
-Cost        Not measured yet. 4 systems x 3 diseases: ECG and MMCL 648 points each, CMR 108, tabular 270; MMCL's
+            ecgcmr evaluate  search_spaces/table1.py --cohort cohorts/ukbb --runs runs
+Cost        Not measured yet. 4 systems x 3 diseases: ECG and MMCL 648 configurations each, CMR 108, tabular 270; MMCL's
             pre-trainings.
             Shares its space with search_spaces/full.py: what another table has run is skipped.
 Expectation (paper; ROC AUC in %, mean ± sd over five seeds)

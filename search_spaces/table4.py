@@ -3,8 +3,8 @@
 Command     ecgcmr plan      search_spaces/table4.py --cohort cohorts/ukbb
             ecgcmr pretrain  search_spaces/table4.py --cohort cohorts/ukbb --runs runs
             ecgcmr sweep     search_spaces/table4.py --cohort cohorts/ukbb --runs runs
-            ecgcmr seeds     search_spaces/table4.py --cohort cohorts/ukbb --runs runs
-Cost        Not measured yet. 4 ECG systems x 5 groups x 216 points and the CMR reference x 5 x 36; 10 pre-trainings.
+            ecgcmr evaluate  search_spaces/table4.py --cohort cohorts/ukbb --runs runs
+Cost        Not measured yet. 4 ECG systems x 5 groups x 216 configurations and the CMR reference x 5 x 36; 10 pre-trainings.
             Shares its space with search_spaces/full.py: what another table has run is skipped.
 Expectation (paper; Pearson's r, mean over the group's phenotypes)
                            LV      RV      WT      Ecc     Err

@@ -3,8 +3,8 @@
 Command     ecgcmr plan      search_spaces/table5.py --cohort cohorts/ukbb
             ecgcmr pretrain  search_spaces/table5.py --cohort cohorts/ukbb --runs runs
             ecgcmr sweep     search_spaces/table5.py --cohort cohorts/ukbb --runs runs
-            ecgcmr seeds     search_spaces/table5.py --cohort cohorts/ukbb --runs runs
-Cost        Not measured yet. 3 systems x 3 diseases x 108 points; 10 pre-trainings.
+            ecgcmr evaluate  search_spaces/table5.py --cohort cohorts/ukbb --runs runs
+Cost        Not measured yet. 3 systems x 3 diseases x 108 configurations; 10 pre-trainings.
             Shares its space with search_spaces/full.py: what another table has run is skipped.
 Expectation (paper; ROC AUC in %, mean ± sd over five seeds)
                                CAD             AF              DM

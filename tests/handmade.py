@@ -7,7 +7,7 @@ from ecgcmr import store, tasks
 from ecgcmr.data import examples
 from ecgcmr.trial import Trial
 
-LABELS = ("supervised", "mae", "mmcl-wo-mdm", "mmcl")
+SYSTEMS = ("supervised", "mae", "mmcl-wo-mdm", "mmcl")
 METHODS = {"mae": "mae", "mmcl": "mmcl", "simclr": "simclr"}
 
 
@@ -23,13 +23,13 @@ def curve(steps=6, **columns):
 def finish(
     runs,
     *,
-    label,
+    system,
     seed=0,
     task="af",
-    stage="final",
+    stage="evaluation",
     value=0.7,
     status="finished",
-    take=1.0,
+    label_fraction=1.0,
     space="toy",
     knobs=(("lr", 1e-5),),
     scores=None,
@@ -44,13 +44,13 @@ def finish(
         space=space,
         stage=stage,
         task=task,
-        label=label,
+        system=system,
         method=method,
         seed=seed,
-        take=take,
+        label_fraction=label_fraction,
         knobs=knobs,
     )
-    split = "test" if stage == "final" else "val"
+    split = "test" if stage == "evaluation" else "val"
     result = store.Finished(
         trial=trial,
         status=status,
@@ -71,14 +71,14 @@ def finish(
 
 
 def fill(runs, seeds=(0, 1, 2, 3, 4), tasks=("cad", "af", "dm"), skip=()):
-    """All systems × tasks × seeds but those in `skip` of (label, task, seed); AUROC rises with the system and seed."""
-    for i, label in enumerate(LABELS):
+    """All systems × tasks × seeds but those in `skip` of (system, task, seed); AUROC rises with the system and seed."""
+    for i, system in enumerate(SYSTEMS):
         for j, task in enumerate(tasks):
             for seed in seeds:
-                if (label, task, seed) not in skip:
+                if (system, task, seed) not in skip:
                     finish(
                         runs,
-                        label=label,
+                        system=system,
                         task=task,
                         seed=seed,
                         value=0.60 + 0.03 * i + 0.01 * j + 0.001 * seed,
@@ -99,7 +99,7 @@ def people(n=400, task="af", prevalence=0.2, seed=0):
 
 def plant(
     runs,
-    label,
+    system,
     task="af",
     *,
     signal=1.0,
@@ -108,24 +108,24 @@ def plant(
     prevalence=0.2,
     keep=None,
     spread=0.2,
-    take=1.0,
+    label_fraction=1.0,
     space="toy",
     trained=0.5,
     **options,
 ):
-    """Final runs of one system whose answers follow the truth by `signal`, with predictions and the metrics of these.
+    """Evaluation runs of one system whose answers follow the truth by `signal`, with predictions and the metrics of these.
 
-    One noise per system and another, of size `spread`, per seed. `keep` is a mask of the subjects it was judged on,
+    One noise per system and another, of size `spread`, per seed. `keep` is a mask of the subjects it was evaluated on,
     `trained` the share of positives that it learned at (None: the runs do not say).
     """
     subjects, targets = people(n, task, prevalence)
     of, kept = tasks.of(task, (task,)), np.ones(n, bool) if keep is None else np.asarray(keep)
-    own = np.random.default_rng(list(f"{label} {task} {take}".encode())).standard_normal(
+    own = np.random.default_rng(list(f"{system} {task} {label_fraction}".encode())).standard_normal(
         targets.shape
     )
-    notes = {"n_train": round(1000 * take)}
+    notes = {"n_train": round(1000 * label_fraction)}
     for seed in seeds:
-        noise = own + spread * np.random.default_rng((seed, *label.encode())).standard_normal(
+        noise = own + spread * np.random.default_rng((seed, *system.encode())).standard_normal(
             targets.shape
         )
         if of.kind == "binary":
@@ -137,10 +137,10 @@ def plant(
         scores = examples.scores(given, found, of)
         finish(
             runs,
-            label=label,
+            system=system,
             task=task,
             seed=seed,
-            take=take,
+            label_fraction=label_fraction,
             space=space,
             n=len(given),
             notes=notes,

@@ -1,4 +1,4 @@
-"""A small cohort, its recordings as WFDB, and final runs trained on it: for the tests of served models."""
+"""A small cohort, its recordings as WFDB, and evaluation runs trained on it: for the tests of served models."""
 
 import functools
 
@@ -66,18 +66,18 @@ def write_wfdb(folder, key, signal, rate=500, leads=ecg.LEADS):
     return folder / f"{key}.hea"
 
 
-def trial(task, label="mmcl", seed=0, **changed):
-    """A final run of one epoch."""
+def trial(task, system="mmcl", seed=0, **changed):
+    """An evaluation run of one epoch."""
     given = {
         "space": "t",
-        "stage": "final",
+        "stage": "evaluation",
         "method": "supervised",
         "network": TINY,
         "batch": 16,
         "epochs": 2,
         "knobs": (("lr", 3e-3),),
     }
-    return Trial(task=task, label=label, seed=seed, **{**given, **changed})
+    return Trial(task=task, system=system, seed=seed, **{**given, **changed})
 
 
 @functools.cache
@@ -86,9 +86,9 @@ def made(base):
     rows, raw = people()
     cohort = write_cohort(base / "served" / "cohort", rows, labels=LABELS)
     runs = base / "served" / "runs"
-    for task, label in (("cad", "mmcl"), ("lv", "mmcl"), ("cad", "mae")):
+    for task, system in (("cad", "mmcl"), ("lv", "mmcl"), ("cad", "mae")):
         finetune.fit(
-            [trial(task, label, seed) for seed in SEEDS],
+            [trial(task, system, seed) for seed in SEEDS],
             cohort,
             runs,
             device="cpu",

@@ -1,4 +1,4 @@
-"""A whole study by hand: pre-trainings, grid and final runs with predictions, as if trained; for tests of the page.
+"""A whole study by hand: pre-trainings, grid and evaluation runs with predictions, as if trained; for tests of the page.
 
 The people and their answers are those of a cohort; what a system answers is the truth plus noise of the system's own size.
 """
@@ -52,7 +52,7 @@ def cohort(out, n=400):
 
 
 def fill(runs, cohort, *, scale=study.TOY, parts=(), seeds=SEEDS, logged=True):
-    """Write every trial of some parts of the study; the names of the final ones."""
+    """Write every trial of some parts of the study; the names of those of the evaluation."""
     trials = study.trials(scale, *parts)
     before = [trial for trial in trials if trial.stage == "pretrain"]
     for i, trial in enumerate(before):
@@ -65,19 +65,19 @@ def fill(runs, cohort, *, scale=study.TOY, parts=(), seeds=SEEDS, logged=True):
             weights={k: v.numpy() for k, v in weights.items()},
         )
     grid = [trial for trial in study.resolved(trials, runs) if trial.stage == "grid"]
-    chosen = {(t.label, t.task, t.take): t for t in grid}
+    chosen = {(t.system, t.task, t.label_fraction): t for t in grid}
     for trial in grid:
-        value = 0.7 + 0.01 * (trial is chosen[trial.label, trial.task, trial.take])
+        value = 0.7 + 0.01 * (trial is chosen[trial.system, trial.task, trial.label_fraction])
         leave(runs, trial, (("val", tasks.TASKS[trial.task].metric, value, 40),), cohort)
-    finals = [
-        replace(trial, stage="final", seed=seed) for trial in chosen.values() for seed in seeds
+    evaluations = [
+        replace(trial, stage="evaluation", seed=seed) for trial in chosen.values() for seed in seeds
     ]
-    for trial in finals:
+    for trial in evaluations:
         table, scores = answered(cohort, trial)
         if logged:
             store.log_test_read(runs, trial.name, len(table))
         leave(runs, trial, scores, cohort, table)
-    return [trial.name for trial in finals]
+    return [trial.name for trial in evaluations]
 
 
 def leave(runs, trial, scores, cohort, table=None, weights=None):
@@ -88,7 +88,7 @@ def leave(runs, trial, scores, cohort, table=None, weights=None):
         "precision": "float32",
         "device": "cpu",
         "cohort": cohort.provenance,
-        "n_train": max(2, round(trial.take * 120)),
+        "n_train": max(2, round(trial.label_fraction * 120)),
         "balance_seed": 2308,
     }
     if trial.task in tasks.DISEASES:
@@ -102,7 +102,7 @@ def leave(runs, trial, scores, cohort, table=None, weights=None):
 
 def curve(trial, steps=8):
     """A curve as training writes it."""
-    step, rng = np.arange(steps), np.random.default_rng([trial.seed, *trial.label.encode()])
+    step, rng = np.arange(steps), np.random.default_rng([trial.seed, *trial.system.encode()])
     noise = rng.normal(0, 0.01, steps)
     metric = tasks.TASKS[trial.task].metric if trial.task in tasks.TASKS else "loss"
     told = (
@@ -124,12 +124,12 @@ def people(path, split):
 
 
 def answered(cohort, trial):
-    """Predictions of a final run and the scores of these: the truth, a noise that all systems share, and the seed's own."""
+    """Predictions of an evaluation run and their scores: the truth, a noise that all systems share, and the seed's own."""
     task = tasks.TASKS[trial.task]
     rows = people(cohort.path, "test")
     given = examples.answers(rows, task)
     rows, given = rows[np.isfinite(given).any(axis=1)], given[np.isfinite(given).any(axis=1)]
-    strength = STRENGTH[trial.label] * trial.take**0.15
+    strength = STRENGTH[trial.system] * trial.label_fraction**0.15
     shared, own = (
         np.random.default_rng([*task.name.encode(), seed]) for seed in (0, 1 + trial.seed)
     )

@@ -136,7 +136,7 @@ def test_it_is_decided_in_one_place(shows, places, fix):
             "def f(p):\n    return json.loads((p / store.RECORD).read_text())['trial']",
         ),
         (makes_a_trial_of_json, "t = trials.from_json(record['trial'])"),
-        (splits_a_name, "label = trial.name.split('/')[3]"),
+        (splits_a_name, "system = trial.name.split('/')[3]"),
         (splits_a_name, "sweep = name.rsplit('/', 2)[0]"),
         (compares_recipes, "d = differing(old['recipe'], recipe)"),
         (selects_by_a_score, "best = max(found, key=lambda run: run.score('val', metric))"),

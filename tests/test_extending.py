@@ -113,8 +113,8 @@ def test_the_search_space_pre_trains_it_and_fine_tunes_from_it(vicreg, monkeypat
     assert methods.knobs(loop.build(first), dict(first.knobs))["lr"] == 3e-4
     finetune.check(grid)
     assert len({trial.name for trial in grid}) == len(grid) == 16
-    assert {start for trial in grid for _, start in trial.starts} == {first.name}
-    assert {trial.label for trial in grid if not trial.starts} == {"supervised"}
+    assert {start for trial in grid for _, start in trial.init_from} == {first.name}
+    assert {trial.system for trial in grid if not trial.init_from} == {"supervised"}
 
 
 @pytest.fixture
@@ -130,7 +130,7 @@ def pre_trained(cohort, runs):
         space="t",
         stage="pretrain",
         task="ecg",
-        label="vicreg",
+        system="vicreg",
         method="vicreg",
         network=TINY,
         batch=16,
@@ -164,9 +164,9 @@ def test_the_task_is_fine_tuned_from_its_encoder(vicreg, registered, small_cohor
         space="t",
         stage="grid",
         task="ef",
-        label="vicreg",
+        system="vicreg",
         method="supervised",
-        starts=(("ecg", start.name),),
+        init_from=(("ecg", start.name),),
         network=TINY,
         batch=32,
         epochs=1,
@@ -294,12 +294,12 @@ def test_a_third_signal_goes_the_whole_way(two_signals, outside, tmp_path):
 
     simclr, mmcl, *grid = spaces.load(outside("echoes"))
     first = smaller(simclr)
-    second = smaller(mmcl, starts=(("echo", first.name),))
+    second = smaller(mmcl, init_from=(("echo", first.name),))
     pretrain.run_all([first, second], cohort.path, runs, device="cpu", precision="float32")
     name = {"ecg": second.name, "echo": first.name}
     for modality in ("ecg", "echo"):
         trial = next(trial for trial in grid if trial.modality == modality)
-        tuned = smaller(trial, starts=((modality, name[modality]),))
+        tuned = smaller(trial, init_from=((modality, name[modality]),))
         (result,) = finetune.fit([tuned], cohort, runs, device="cpu", precision="float32")
         assert result.status == "finished"
 
@@ -340,7 +340,7 @@ def test_method_and_task_from_outside_reach_the_workers(
     assert plugins.carried() == [str(tmp_path / "mine" / "outside.py")]
     start = smaller(first)
     pretrain.run_all([start], small_cohort.path, tmp_path / "runs", device="cpu")
-    todo = [smaller(trial, starts=(("ecg", start.name),)) for trial in grid]
+    todo = [smaller(trial, init_from=(("ecg", start.name),)) for trial in grid]
     assert sweep.run(todo, small_cohort.path, tmp_path / "runs", device="cpu") == 2
     for trial in todo:
         record = json.loads(

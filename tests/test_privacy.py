@@ -79,7 +79,7 @@ from ecgcmr.trial import Trial
 
 def trials():
     tiny = Network(crop=500, patch=100, width=16, depth=1, heads=2, decoder_width=16, decoder_depth=1, decoder_heads=2)
-    return [Trial(space="t", stage="pretrain", task="ecg", label="mae", method="mae", network=tiny, batch=2, epochs=1)]
+    return [Trial(space="t", stage="pretrain", task="ecg", system="mae", method="mae", network=tiny, batch=2, epochs=1)]
 """
 
 
@@ -443,13 +443,13 @@ def test_no_identifier_is_written(recordings, tmp_path, one_ray, capfd):
         [handmade_model.trial("lv")], dataset.open(out), runs, device="cpu", precision="float32"
     )
     assert run("report", *shared) == 0
-    files, final, own = (
+    files, evaluation, own = (
         tmp_path / "files",
-        runs / "t/final",
+        runs / "t/evaluation",
         next((runs / "t/pretrain").rglob("seed=0")),
     )
-    assert run("share", "--model", final, "--out", tmp_path / "shared", *shared) == 0
-    assert run("embed", "--model", final, "--out", tmp_path / "vectors", *shared) == 0
+    assert run("share", "--model", evaluation, "--out", tmp_path / "shared", *shared) == 0
+    assert run("embed", "--model", evaluation, "--out", tmp_path / "vectors", *shared) == 0
     for form, ending in (("safetensors", "safetensors"), ("authors", "pth"), ("onnx", "onnx")):
         assert (
             run("export", "--model", own, "--out", files / f"a.{ending}", "--format", form, *shared)
@@ -471,10 +471,10 @@ def test_no_identifier_is_written(recordings, tmp_path, one_ray, capfd):
 def test_a_model_in_use_names_files_and_nobody(recordings, tmp_path, tmp_path_factory, capfd):
     _, runs, _ = handmade_model.made(tmp_path_factory.getbasetemp())
     leave(tmp_path / "mmcl")
-    made, own, final = (
+    made, own, evaluation = (
         tmp_path / "made",
-        next((runs / "t/final/cad/mmcl").rglob("seed=0")),
-        runs / "t/final",
+        next((runs / "t/evaluation/cad/mmcl").rglob("seed=0")),
+        runs / "t/evaluation",
     )
     ecg, stack = (
         recordings / "wfdb" / f"{FILE}-wfdb-1.hea",
@@ -493,9 +493,9 @@ def test_a_model_in_use_names_files_and_nobody(recordings, tmp_path, tmp_path_fa
         (2, ["inspect", "--json", *folders]),
         (2, ["inspect", "--plot", made / "inspect", *folders[1:3]]),
         (0, ["inspect", ecg]),
-        (2, ["predict", "--model", final, *written, recordings, *shared]),
-        (0, ["predict", "--model", final, ecg, *shared]),
-        (2, ["predict", "--model", final, cut, *shared]),
+        (2, ["predict", "--model", evaluation, *written, recordings, *shared]),
+        (0, ["predict", "--model", evaluation, ecg, *shared]),
+        (2, ["predict", "--model", evaluation, cut, *shared]),
         (2, ["embed", "--model", own, "--out", made / "vectors", recordings, *shared]),
         (2, ["explain", "--model", own, "--out", made / "attention", cut, ecg, *shared]),
         (

@@ -18,9 +18,9 @@ from ecgcmr.trial import Trial
 
 TRIAL = Trial(
     space="s",
-    stage="final",
+    stage="evaluation",
     task="af",
-    label="mae",
+    system="mae",
     method="supervised",
     batch=8,
     knobs=(("lr", 1e-5),),

@@ -11,18 +11,18 @@ TRIAL = Trial(
     space="toy",
     stage="grid",
     task="af",
-    label="mmcl",
+    system="mmcl",
     method="supervised",
-    starts=(("ecg", "toy/pretrain/ecg+cmr/mmcl/batch=8/seed=0"),),
+    init_from=(("ecg", "toy/pretrain/ecg+cmr/mmcl/batch=8/seed=0"),),
     network=Network(width=48, blocks=(1, 1, 1, 1)),
     batch=8,
-    take=0.1,
+    label_fraction=0.1,
     knobs=(("lr", 3e-5), ("drop_path", 0.1)),
 )
 
 
 def test_name_is_a_readable_folder():
-    assert TRIAL.name == "toy/grid/af/mmcl/batch=8,drop_path=0.1,lr=3e-05,take=0.1/seed=0"
+    assert TRIAL.name == "toy/grid/af/mmcl/batch=8,drop_path=0.1,lr=3e-05,label_fraction=0.1/seed=0"
 
 
 def test_json_round_trip_is_complete():
@@ -32,16 +32,16 @@ def test_json_round_trip_is_complete():
 @pytest.mark.parametrize("field", [f.name for f in dataclasses.fields(Trial)])
 def test_every_field_changes_the_fingerprint(field):
     other = {
-        "stage": "final",
-        "starts": (),
+        "stage": "evaluation",
+        "init_from": (),
         "seed": 1,
         "preset": "authors",
         "network": Network(),
         "batch": 9,
         "epochs": 7,
-        "take": 0.5,
+        "label_fraction": 0.5,
         "eval_every": 3,
-        "halving": 4,
+        "asha": 4,
         "knobs": (("lr", 1e-5),),
         "modality": "cmr",
     }.get(field, "other")
@@ -52,14 +52,18 @@ def test_every_field_changes_the_fingerprint(field):
 
 @pytest.mark.parametrize(
     ("change", "word"),
-    [({"batch": 0}, "batch=0"), ({"take": 1.5}, "take=1.5"), ({"stage": "test"}, "stage 'test'")],
+    [
+        ({"batch": 0}, "batch=0"),
+        ({"label_fraction": 1.5}, "label_fraction=1.5"),
+        ({"stage": "test"}, "stage 'test'"),
+    ],
 )
 def test_what_could_never_run_is_refused_by_name(change, word):
     with pytest.raises(InputError, match=word):
         dataclasses.replace(TRIAL, **change)
 
 
-def test_points_of_one_grid_have_names_of_their_own():
+def test_configurations_of_one_grid_have_names_of_their_own():
     grid = [
         dataclasses.replace(TRIAL, batch=b, knobs=(("lr", lr),))
         for b in (8, 16)
@@ -69,9 +73,9 @@ def test_points_of_one_grid_have_names_of_their_own():
 
 
 def test_trees_have_no_batch_and_their_name_says_none():
-    trees = dataclasses.replace(TRIAL, method="xgboost", modality="tabular", starts=(), batch=0)
-    assert trees.name == "toy/grid/af/mmcl/drop_path=0.1,lr=3e-05,take=0.1/seed=0"
-    assert dataclasses.replace(trees, knobs=(), take=1.0).point == "default"
+    trees = dataclasses.replace(TRIAL, method="xgboost", modality="tabular", init_from=(), batch=0)
+    assert trees.name == "toy/grid/af/mmcl/drop_path=0.1,lr=3e-05,label_fraction=0.1/seed=0"
+    assert dataclasses.replace(trees, knobs=(), label_fraction=1.0).configuration == "default"
     assert trials.from_json(trials.to_json(trees)) == trees
     with pytest.raises(InputError, match="batch=-1"):
         dataclasses.replace(trees, batch=-1)

@@ -1,14 +1,14 @@
 """Why are systems below chance on AF in 224 real recordings? Labels, rhythm, chance and learning apart, in one line of JSON.
 
-    ecgcmr cohort build --ecg wfdb:recordings --cohort cohorts/af       (then pretrain, sweep, seeds of search_spaces/af.py)
+    ecgcmr cohort build --ecg wfdb:recordings --cohort cohorts/af       (pretrain, sweep, evaluate of search_spaces/af.py)
     python benchmarks/studies/af_real.py --recordings recordings --cohort cohorts/af --runs runs
 
 * `labels`: the cohort's column against the headers' `#Dx` lines, read here anew, and positives/labelled by source.
 * `rhythm`: AUROC of three measures of irregular RR intervals and of heart rate, from peaks of the stored signals. They learn
   nothing and must work if signals and labels belong together. Beside them age, and the source's share of AF in training.
-* `runs`: scores of the final runs recomputed with the headers' labels, and of their weights on the rows they learnt from;
-  how far outputs made anew, one recording at a time, are from the stored ones; epochs kept; how alike the systems order the
-  subjects; and how often as many positives drawn at random would make the same outputs look as bad.
+* `runs`: scores of the evaluation runs recomputed with the headers' labels, and of their weights on the rows they learnt
+  from; how far outputs made anew, one recording at a time, are from the stored ones; epochs kept; how alike the systems
+  order the subjects; and how often as many positives drawn at random would make the same outputs look as bad.
 * `learning`: five folds over all labelled recordings, the network and the balanced rows of `search_spaces/af.py` from random
   weights, kept at the last epoch; the same on all rows; and two labels of half the people, on as few rows and on all.
 
@@ -51,7 +51,9 @@ FIBRILLATION = {"AF", "164889003", "195080001", "426749004", "282825002", "31420
 FLUTTER = {"164890007", "195080001"}
 SPLITS = ("train", "val", "test")
 TASK = tasks.of("af")
-POINT = "batch=16,layer_decay=0.75,lr=0.003"  # that the grid chose for five of the six systems
+CONFIGURATION = (
+    "batch=16,layer_decay=0.75,lr=0.003"  # that the grid chose for five of the six systems
+)
 FOLDS = 5
 DRAWS = 20000
 
@@ -191,23 +193,25 @@ def again(
     return scored(known, train.af)[0], float(np.abs(np.array(new) - stored.to_numpy()).max())
 
 
-def finals(opened: dataset.Cohort, runs: Path, space: str, stated: pd.Series) -> dict[str, Any]:
-    """Scores of the final runs, and what the same outputs would score with test positives drawn at random."""
+def evaluations(
+    opened: dataset.Cohort, runs: Path, space: str, stated: pd.Series
+) -> dict[str, Any]:
+    """Scores of the evaluation runs, and what the same outputs would score with test positives drawn at random."""
     outputs: dict[str, dict[tuple[str, int], pd.Series]] = {"val": {}, "test": {}}
     epochs: dict[str, list[int]] = {}
     trained, repeated = set(), []
     for run in all_runs(runs):
         trial, folder = run.trial, run.folder
-        if (trial.space, trial.stage, trial.task) != (space, "final", TASK.name):
+        if (trial.space, trial.stage, trial.task) != (space, "evaluation", TASK.name):
             continue
         table = pd.read_parquet(folder / store.PREDICTIONS).set_index("subject")
         for split, found in outputs.items():
-            found[trial.label, trial.seed] = table[table.split == split]["output:af"]
-        epochs.setdefault(trial.label, []).append(
+            found[trial.system, trial.seed] = table[table.split == split]["output:af"]
+        epochs.setdefault(trial.system, []).append(
             int(pd.read_parquet(folder / store.ROWS).epoch.iloc[0])
         )
         trained.add(int(run.provenance["n_train"]))
-        repeated.append(again(opened, folder, trial, outputs["test"][trial.label, trial.seed]))
+        repeated.append(again(opened, folder, trial, outputs["test"][trial.system, trial.seed]))
     fits, errors = zip(*repeated)
     result: dict[str, Any] = {
         "rows": sorted(trained),
@@ -371,12 +375,16 @@ def main() -> None:
         rows[rows.split == "train"].groupby("source").stated.mean()
     )
     asked = [*measures, "first half median", "age", "source share"]
-    trial = next(t for t in sweep.load(args.space) if (t.label, t.point) == ("supervised", POINT))
+    trial = next(
+        t
+        for t in sweep.load(args.space)
+        if (t.system, t.configuration) == ("supervised", CONFIGURATION)
+    )
     line = {
         "benchmark": "af_real",
         "labels": labels(rows),
         "rhythm": {name: separated(rows, name) for name in asked},
-        "runs": finals(opened, args.runs, trial.space, rows.set_index("subject").stated),
+        "runs": evaluations(opened, args.runs, trial.space, rows.set_index("subject").stated),
     }
     if args.seeds:
         line["learning"] = learning(

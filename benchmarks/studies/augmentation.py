@@ -51,11 +51,11 @@ def trained(
     run = loop.prepare(
         trial, len(data["ecg"]) // trial.batch, device, hardware.precision("auto", device)
     )
-    for part, name in trial.starts:
+    for part, name in trial.init_from:
         run.method.load(part, store.weights(runs, name, part))
     state = loop.State()
-    judged = partial(pretrain.validation_batches, opened, NEEDS, trial.batch, device, 0, 1)
-    loop.loop(run, shuffled(data, trial), judged, state)
+    evaluated = partial(pretrain.validation_batches, opened, NEEDS, trial.batch, device, 0, 1)
+    loop.loop(run, shuffled(data, trial), evaluated, state)
     return state.curve
 
 
@@ -67,7 +67,9 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=10)
     args = parser.parse_args()
     trials = study.resolved(spaces.load(args.space), args.runs)
-    (trial, *_) = [trial for trial in trials if trial.stage == "pretrain" and trial.label == "mmcl"]
+    (trial, *_) = [
+        trial for trial in trials if trial.stage == "pretrain" and trial.system == "mmcl"
+    ]
     opened = dataset.open(args.cohort)
     signals = opened.load(pretrain.complete(opened, "train", NEEDS), NEEDS)
     data = {name: torch.from_numpy(np.array(values)) for name, values in signals.items()}

@@ -3,10 +3,10 @@
     python benchmarks/studies/bare.py search_spaces/small.py --cohort small/cohort --runs small/runs [--jobs N]
 
 What `ecgcmr reproduce` does up to the report, with processes where that has Ray: the synthetic cohort if there is none
-(`--subjects`), every pre-training after those it starts from, the grid in packs, each best point with five seeds. The
-pieces are the package's own and what it writes is the same, so `ecgcmr report` reads it, and what has finished is skipped.
-Trees are left out; `ecgcmr sweep` and `seeds` grow them afterwards where XGBoost is. Prints one line of JSON: seconds of
-every stage, and of every pre-training.
+(`--subjects`), every pre-training after those it starts from, the grid in packs, each best configuration with five seeds.
+The pieces are the package's own and what it writes is the same, so `ecgcmr report` reads it, and what has finished is
+skipped. Trees are left out; `ecgcmr sweep` and `evaluate` grow them afterwards where XGBoost is. Prints one line of JSON:
+seconds of every stage, and of every pre-training.
 """
 
 import argparse
@@ -61,11 +61,11 @@ def pre_train(trial: Trial, listed: list[Trial], cohort_path: Path, runs: Path, 
     begun, cohort, device = time.monotonic(), dataset.open(cohort_path), torch.device(name)
     if is_finished(runs, trial, cohort.fingerprint):
         return 0.0
-    trial = study.resolved([trial, *(t for t in listed if starts(trial, t.name))], runs)[0]
+    trial = study.resolved([trial, *(t for t in listed if starts_from(trial, t.name))], runs)[0]
     needs = loop.build(trial).needs
     per_epoch = stream.steps_per_epoch(cohort, "train", needs, trial.batch)
     run = loop.prepare(trial, per_epoch, device, hardware.precision("auto", device))
-    for part, start in trial.starts:
+    for part, start in trial.init_from:
         run.method.load(part, store.weights(runs, start, part))
     held = cache.empty(stream.plan(cohort, "train", needs, trial.batch, trial.seed), device)
     if cache.size(held.order) > KEEP_GB * 1e9:
@@ -74,11 +74,11 @@ def pre_train(trial: Trial, listed: list[Trial], cohort_path: Path, runs: Path, 
         )
     rows = np.arange(len(held.order.row))
     for piece in np.array_split(rows, -(-len(rows) // ROWS)):
-        held.take(piece)
-    feed = (held.take(sampler.mine(held.order, step)) for step in range(run.steps))
-    judged = list(pretrain.validation_batches(cohort, needs, trial.batch, device))
+        held.gather(piece)
+    feed = (held.gather(sampler.mine(held.order, step)) for step in range(run.steps))
+    evaluated = list(pretrain.validation_batches(cohort, needs, trial.batch, device))
     state = loop.State()
-    status = loop.loop(run, feed, lambda: judged, state)
+    status = loop.loop(run, feed, lambda: evaluated, state)
     store.write(runs, pretrain.outcome(run, state, status, cohort, "device"), cohort.fingerprint)
     return time.monotonic() - begun
 
@@ -125,9 +125,9 @@ def name_of(job: Any) -> str:
     return job.name if isinstance(job, Trial) else job[0].name
 
 
-def starts(trial: Trial, name: str) -> bool:
+def starts_from(trial: Trial, name: str) -> bool:
     """Whether a trial starts from the pre-training of that name, alone or as one of a sweep."""
-    return any(name == start or name.startswith(f"{start}/") for _, start in trial.starts)
+    return any(name == start or name.startswith(f"{start}/") for _, start in trial.init_from)
 
 
 def packs(trials: list[Trial], cohort: dataset.Cohort, runs: Path) -> list[list[Trial]]:
@@ -152,7 +152,10 @@ def main() -> None:
         "--only", nargs="+", metavar="LABEL", help="pre-train these; the others are there"
     )
     parser.add_argument(
-        "--until", choices=("pretrain", "grid", "seeds"), default="seeds", help="the last stage"
+        "--until",
+        choices=("pretrain", "grid", "evaluation"),
+        default="evaluation",
+        help="the last stage",
     )
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", force=True)
@@ -174,17 +177,17 @@ def main() -> None:
         first = [
             trial
             for trial in listed
-            if trial.stage == "pretrain" and trial.label in (args.only or [trial.label])
+            if trial.stage == "pretrain" and trial.system in (args.only or [trial.system])
         ]
         names = [trial.name for trial in first]
 
         def ready(trial: Trial, done: set[str]) -> bool:
-            return {name for name in names if starts(trial, name)} <= done
+            return {name for name in names if starts_from(trial, name)} <= done
 
         pretrained = every(pool, first, pre_train, (first, *given), ready)
         lap("pre-training")
         grid: list[Trial] = []
-        finals: list[Trial] = []
+        evaluations: list[Trial] = []
         if args.until != "pretrain":
             grid, _ = spaces.feasible(
                 [t for t in study.resolved(listed, args.runs) if t.stage == "grid"], cohort
@@ -192,16 +195,16 @@ def main() -> None:
             grid = [trial for trial in grid if trial.method != trees.METHOD]
             every(pool, packs(grid, cohort, args.runs), fit_pack, given)
             lap("grid")
-        if args.until == "seeds":
-            finals = spaces.finals(grid, args.runs)
-            every(pool, packs(finals, cohort, args.runs), fit_pack, given)
+        if args.until == "evaluation":
+            evaluations = spaces.evaluation_trials(grid, args.runs)
+            every(pool, packs(evaluations, cohort, args.runs), fit_pack, given)
             lap("five seeds")
     line = {
         "benchmark": "bare",
         "space": args.space.stem,
         "device": hardware.name(torch.device(device)),
         "jobs": args.jobs,
-        "trials": [len(first), len(grid), len(finals)],
+        "trials": [len(first), len(grid), len(evaluations)],
         "seconds": seconds,
         "pretraining_s": pretrained,
     }

@@ -1,8 +1,8 @@
-"""Do the numbers of `ecgcmr predict` hold on people who calibrated nothing? Test subjects of finished final runs.
+"""Do the numbers of `ecgcmr predict` hold on people who calibrated nothing? Test subjects of finished evaluation runs.
 
-    python benchmarks/studies/coverage.py --model runs/toy/final [--system mmcl]
+    python benchmarks/studies/coverage.py --model runs/toy/evaluation [--system mmcl]
 
-Takes what the validation rows settled (recalibration, intervals) to the test predictions that the final runs stored; no
+Takes what the validation rows settled (recalibration, intervals) to the test predictions that the evaluation runs stored; no
 signal is read and nothing is fitted. Prints one line of JSON. By disease: prevalence of the test rows beside the mean risk,
 calibration intercept (wanted 0) and slope (wanted 1) with 95 % intervals, and the Brier score beside that of the prevalence
 for everybody. By group of phenotypes: how many of the measured values lie in their interval (wanted 0.9), least and most of
@@ -71,7 +71,7 @@ def of_phenotypes(means: Meaning, outputs: np.ndarray, measured: np.ndarray) -> 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--model", type=Path, required=True, help="folder of final runs with their predictions"
+        "--model", type=Path, required=True, help="folder of evaluation runs with their predictions"
     )
     parser.add_argument("--system")
     args = parser.parse_args()

@@ -69,7 +69,7 @@ def standard(train: np.ndarray, val: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 
 def probed(
-    train: np.ndarray, val: np.ndarray, known: pd.DataFrame, judged: pd.DataFrame
+    train: np.ndarray, val: np.ndarray, known: pd.DataFrame, evaluated: pd.DataFrame
 ) -> dict[str, float]:
     """Pearson's r on the validation rows by what is asked: groups of phenotypes (mean of r) and demographics."""
     asked = {name: tasks.TASKS[name].columns for name in ("lv", "rv", "wt", "ecc", "err")}
@@ -78,7 +78,7 @@ def probed(
     for name, columns in asked.items():
         rs = []
         for column in columns:
-            y, truth = known[column].to_numpy(float), judged[column].to_numpy(float)
+            y, truth = known[column].to_numpy(float), evaluated[column].to_numpy(float)
             here, there = np.isfinite(y), np.isfinite(truth)
             x, z = standard(train[here], val[there])
             weights = np.linalg.solve(
@@ -125,12 +125,12 @@ def main() -> None:
             continue
         train, val = (embedded(trial, args.runs, signals[split]) for split in ("train", "val"))
         for part in train:
-            probes[f"{trial.label} {part} {trial.point}"] = probed(
+            probes[f"{trial.system} {part} {trial.configuration}"] = probed(
                 train[part], val[part], rows["train"], rows["val"]
             )
         if len(train) == 2:
             pairs = [(of["ecg"], of["cmr"]) for of in (train, val)]
-            agreement[f"{trial.label} {trial.point}"] = canonical(*pairs)
+            agreement[f"{trial.system} {trial.configuration}"] = canonical(*pairs)
     line = {
         "benchmark": "probe",
         "train": len(rows["train"]),

@@ -92,7 +92,7 @@ def trials() -> tuple[Trial, Trial]:
     before = Trial(
         stage="pretrain",
         task="cmr",
-        label="cmr-simclr",
+        system="cmr-simclr",
         method="simclr",
         epochs=10,
         eval_every=5,
@@ -100,11 +100,11 @@ def trials() -> tuple[Trial, Trial]:
         **shared,
     )
     after = Trial(
-        stage="final",
+        stage="evaluation",
         task="lv",
-        label="cmr-simclr",
+        system="cmr-simclr",
         method="supervised",
-        starts=(("cmr", before.name),),
+        init_from=(("cmr", before.name),),
         epochs=20,
         eval_every=5,
         knobs=(("lr", 3e-3),),

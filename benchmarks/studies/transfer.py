@@ -3,8 +3,8 @@
     ecgcmr reproduce --scale small --cohort small/cohort --runs small/runs
     python benchmarks/studies/transfer.py --runs small/runs --space small [--pairs BETTER:WORSE ...]
 
-Reads the final runs and says, with intervals over test subjects: test scores of every ablation system on every task, the
-differences of pairs of systems (by default MAE − supervised, MMCL − MAE, MMCL − MMCL without MDM, CMR image − MMCL), the
+Reads the evaluation runs and says, with intervals over test subjects: test scores of every ablation system on every task,
+the differences of pairs of systems (by default MAE − supervised, MMCL − MAE, MMCL − MMCL without MDM, CMR image − MMCL), the
 verdict on every claim of the paper, and how far each pre-training came (validation loss at its first and last validation,
 and the chance level of a contrastive loss at that batch).
 """
@@ -39,7 +39,7 @@ def pretrainings(runs: Path, space: str) -> dict[str, Any]:
         if trial.space != space or trial.stage != "pretrain":
             continue
         curve = pd.read_parquet(folder / store.CURVE)
-        name = f"{trial.task} {trial.label} {trial.point}"
+        name = f"{trial.task} {trial.system} {trial.configuration}"
         found[name] = {
             "val_loss": rounded(curve.val_loss.iloc[0], curve.val_loss.iloc[-1]),
             "status": run.status,
@@ -57,21 +57,21 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, required=True)
     parser.add_argument("--space", default="small")
     parser.add_argument(
-        "--pairs", nargs="+", default=PAIRS, metavar="BETTER:WORSE", help="labels to compare"
+        "--pairs", nargs="+", default=PAIRS, metavar="BETTER:WORSE", help="systems to compare"
     )
     args = parser.parse_args()
     evidence = Evidence.of(args.runs, args.space, store.rows(args.runs))
     names = (*paper.LAYOUTS["table3"].tasks, *paper.LAYOUTS["table4"].tasks)
     pairs = [pair.split(":") for pair in args.pairs]
-    labels = dict.fromkeys(
-        [*(system.label for system in paper.LAYOUTS["table4"].systems), *itertools.chain(*pairs)]
+    systems = dict.fromkeys(
+        [*(system.name for system in paper.LAYOUTS["table4"].systems), *itertools.chain(*pairs)]
     )
     scores: dict[str, Any] = {}
     for task in names:
-        for label in labels:
-            if score := evidence.score(label, task):
+        for system in systems:
+            if score := evidence.score(system, task):
                 mean = sum(score.values) / len(score.values)
-                scores.setdefault(task, {})[label] = rounded(mean, score.low, score.high)
+                scores.setdefault(task, {})[system] = rounded(mean, score.low, score.high)
     differences: dict[str, Any] = {}
     for better, worse in pairs:
         for task in names:

@@ -23,7 +23,7 @@ def load(folder: "Path | str", system: str | None = None, device: str | None = N
 def encoder(
     folder: "Path | str", modality: str | None = None, device: str | None = None
 ) -> "Encoder":
-    """The encoder of a pre-training or a final run; see `inference.encoder.open_encoder`."""
+    """The encoder of a pre-training or an evaluation run; see `inference.encoder.open_encoder`."""
     from ecgcmr.inference import encoder as encoders
 
     return encoders.open_encoder(folder, modality, device)

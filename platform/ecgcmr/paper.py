@@ -2,7 +2,7 @@
 runs can decide.
 
 Facts of Turgut et al. 2023 (arXiv:2308.05764) and nothing else: no run, no file and no statistic is
-touched here. A label is a trial's, so a new system shows up in a table by one line here.
+touched here. A system is a trial's, so a new system shows up in a table by one line here.
 """
 
 from collections.abc import Mapping
@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from ecgcmr import tasks
 
 GROUPS = ("lv", "rv", "wt", "ecc", "err")  # of the 61 phenotypes, Table IV
-# Of the five runs of every best point, over which the tables have mean and standard deviation
-# (section IV-D.2); the numbers are the authors' (oetu/mae bash_scripts/finetune_ecg.sh).
+# Of the five runs of every best configuration, over which the tables have mean and standard
+# deviation (section IV-D.2); the numbers are the authors' (oetu/mae bash_scripts/finetune_ecg.sh).
 SEEDS = (0, 101, 202, 303, 404)
-TAKES = (1.0, 0.1, 0.01)  # shares of the labels, section V-D
+FRACTIONS = (1.0, 0.1, 0.01)  # shares of the labels, section V-D
 SHORT = {
     "cad": "CAD",
     "af": "AF",
@@ -36,14 +36,14 @@ class System:
     """One line of a table.
 
     Attributes:
-        label: the trial's.
+        name: the trial's `system`.
         title: what a reader sees.
         modality: what it reads.
         mdm, mmcl: which pre-training it had; None: not of that scheme.
         reference: shown beside the others and not ranked among them.
     """
 
-    label: str
+    name: str
     title: str
     modality: str = "ECG"
     mdm: bool | None = None
@@ -59,15 +59,15 @@ class Layout:
         stem: "table1" … "table5", the stem of its files.
         title: `Table I. …`.
         systems, tasks: its lines, and the names of the tasks in its columns.
-        ours: label of the system that the others are compared with.
-        numbers: the paper's (mean, sd) by (label, task); sd None where the paper prints none.
+        proposed_system: name of the system that the others are compared with.
+        numbers: the paper's (mean, sd) by (system, task); sd None where the paper prints none.
     """
 
     stem: str
     title: str
     systems: tuple[System, ...]
     tasks: tuple[str, ...]
-    ours: str
+    proposed_system: str
     numbers: Mapping[tuple[str, str], tuple[float, float | None]] = field(default_factory=dict)
 
 
@@ -75,8 +75,8 @@ def _numbers(
     columns: tuple[str, ...], lines: Mapping[str, tuple[tuple[float, float | None], ...]]
 ) -> dict[tuple[str, str], tuple[float, float | None]]:
     return {
-        (label, task): pair
-        for label, pairs in lines.items()
+        (system, task): pair
+        for system, pairs in lines.items()
         for task, pair in zip(columns, pairs, strict=True)
     }
 
@@ -161,7 +161,7 @@ LAYOUTS = {
             "mmcl",
             _numbers(
                 GROUPS,
-                {label: tuple((r, None) for r in line) for label, line in _PHENOTYPES.items()},
+                {system: tuple((r, None) for r in line) for system, line in _PHENOTYPES.items()},
             ),
         ),
         Layout(
@@ -183,7 +183,7 @@ LAYOUTS = {
 LOW_LABEL = (*LAYOUTS["table2"].systems[:-1], ABLATION[2], ABLATION[3])
 
 TITLES = {  # in the order of lists that hold them all
-    **{system.label: system.title for system in LOW_LABEL},
+    **{system.name: system.title for system in LOW_LABEL},
     "mae": "MAE",
     "xgboost": "XGBoost (tabular)",
     "cmr-supervised": "Supervised ResNet (CMR)",
@@ -202,7 +202,7 @@ class Contrast:
     better: str
     worse: str
     task: str
-    take: float = 1.0
+    label_fraction: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -224,13 +224,13 @@ class Claim:
 
 
 def _over(
-    better: str, worse: tuple[str, ...], names: tuple[str, ...], take: float = 1.0
+    better: str, worse: tuple[str, ...], names: tuple[str, ...], label_fraction: float = 1.0
 ) -> tuple[Contrast, ...]:
-    return tuple(Contrast(better, rival, task, take) for rival in worse for task in names)
+    return tuple(Contrast(better, rival, task, label_fraction) for rival in worse for task in names)
 
 
 _D = tasks.DISEASES
-_RIVALS = ("supervised", "simclr", "clocs", "byol", "barlow-twins")
+_BASELINES = ("supervised", "simclr", "clocs", "byol", "barlow-twins")
 
 CLAIMS = (
     Claim("V-A", "MMCL's ECG outperforms the supervised ECG", _over("mmcl", ("supervised",), _D)),
@@ -255,11 +255,11 @@ CLAIMS = (
         ),
         margin=0.01,
     ),
-    Claim("V-B", "MAE is the best unimodal pre-training of the ECG", _over("mae", _RIVALS, _D)),
+    Claim("V-B", "MAE is the best unimodal pre-training of the ECG", _over("mae", _BASELINES, _D)),
     Claim(
         "V-B",
         "MMCL outperforms every other way of training the ECG",
-        _over("mmcl", (*_RIVALS, "mae"), _D),
+        _over("mmcl", (*_BASELINES, "mae"), _D),
     ),
     Claim(
         "V-B",
@@ -300,13 +300,13 @@ CLAIMS = (
     Claim(
         "V-D",
         "With 10 % of the labels MMCL outperforms all baselines",
-        _over("mmcl", (*_RIVALS, "mae", "mmcl-wo-mdm"), _D, 0.1),
+        _over("mmcl", (*_BASELINES, "mae", "mmcl-wo-mdm"), _D, 0.1),
     ),
     Claim(
         "V-D",
         "With 1 % of the labels MMCL outperforms all baselines, but MMCL without MDM for CAD",
         (
-            *_over("mmcl", (*_RIVALS, "mae"), _D, 0.01),
+            *_over("mmcl", (*_BASELINES, "mae"), _D, 0.01),
             *_over("mmcl", ("mmcl-wo-mdm",), ("af", "dm"), 0.01),
         ),
     ),

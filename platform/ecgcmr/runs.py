@@ -5,6 +5,7 @@ of a run: which trial it was, by which recipe it was made, how it ended, and how
 learnt from were prepared.
 """
 
+import itertools
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -79,16 +80,18 @@ def read_run(folder: Path) -> Run:
     """The run of a folder.
 
     Raises:
-        InputError: it has not finished, or its record is damaged or of another version.
+        InputError: it has not finished, or its record is damaged, of another version, or was
+            written before trials' words changed.
     """
     path = folder / store.RECORD
     if not path.exists():
         raise InputError(
             f"run '{folder.name}' has not finished under {folder.parent}; run it first "
-            "(ecgcmr pretrain, sweep or seeds)"
+            "(ecgcmr pretrain, sweep or evaluate)"
         )
     try:
         record = json.loads(path.read_text())
+        _refuse_record_before(path, record)
         trial = trials.from_json(record["trial"])
         provenance = dict(record["provenance"])
         return Run(
@@ -102,6 +105,67 @@ def read_run(folder: Path) -> Run:
             f"({type(error).__name__}); restore the folder, "
             "or delete it and train it again"
         ) from error
+
+
+def refuse_before(path: Path, words: Collection[str], version: str = "") -> None:
+    """Refuse what was written before words of users' files changed (`trial.RENAMED`).
+
+    Args:
+        path: the file or folder.
+        words: that it holds; none of them renamed: nothing happens.
+        version: of ecgcmr that wrote it, if known.
+    """
+    changes = [f"{old} → {new}" for old, new in trials.RENAMED.items() if old in words]
+    if changes:
+        raise InputError(
+            f"{path}: written before names changed ({', '.join(changes)}), and not read any more; "
+            "make it again with another --runs (ecgcmr pretrain, sweep, evaluate or import), or "
+            "read it with the ecgcmr of before "
+            f"({f'{version} wrote it; ' if version else ''}CHANGELOG.md names the commit)"
+        )
+
+
+def refuse_system_before(system: Path) -> None:
+    """Refuse a system's folder of before, by what it and the files and folders in it are called.
+
+    Where runs have finished in it, their records decide: a copy may be called anything.
+
+    Args:
+        system: `<runs>/<space>/<stage>/<task>/<system>`; one that is not there is none.
+    """
+    for path in sorted(system.iterdir()) if system.is_dir() else ():
+        words = trials.words_before("/".join(path.parts[-5:]))
+        folders = store.finished_folders(system) if words else []
+        if folders:
+            read_run(folders[0])
+            words = trials.words_before(path.name) if path.is_file() else []
+        refuse_before(path, words)
+
+
+def _refuse_record_before(path: Path, record: dict[str, Any]) -> None:
+    fields, version = record["trial"], record.get("recipe", {}).get("code", "")
+    refuse_before(path, {*fields, fields.get("stage")}, version)
+
+
+def check_names(runs: Path) -> None:
+    """Refuse a folder of runs that was begun before names changed: under the new ones all of it
+    would be run again, beside the old.
+
+    Looks at names, and at one record of each system; a damaged one is for `read_run` to refuse.
+
+    Raises:
+        InputError: names the first file or folder.
+    """
+    for stage in (*trials.STAGES, "final"):
+        for system in sorted(runs.glob(f"*/{stage}/*/*")):
+            refuse_system_before(system)
+            for path in itertools.islice(system.glob(f"*/seed=*/{store.RECORD}"), 1):
+                try:
+                    _refuse_record_before(path, json.loads(path.read_text()))
+                except InputError:
+                    raise
+                except (OSError, ValueError, KeyError, TypeError, AttributeError):
+                    continue
 
 
 def all_runs(runs: Path, without: Collection[str] = ()) -> Iterator[Run]:
@@ -211,7 +275,7 @@ def _by_field(recipes: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any
 
 
 def withdrawn_since(
-    runs: Path, cohort: str, starts: Iterable[Sequence[str]], since: Mapping[str, int]
+    runs: Path, cohort: str, init_from: Iterable[Sequence[str]], since: Mapping[str, int]
 ) -> int:
     """How many people have withdrawn since from a trial's cohort, or from that of a run that it
     started from.
@@ -219,13 +283,13 @@ def withdrawn_since(
     Args:
         runs: where those runs lie; one that is not there counts for nobody.
         cohort: fingerprint of the trial's own.
-        starts: (part, name) of the runs that it started from.
+        init_from: (part, name) of the runs that it started from.
         since: of `store.withdrawn`.
     """
     people = [since.get(cohort, 0)]
-    for _, name in starts if since else ():
+    for _, name in init_from if since else ():
         folder = store.folder(runs, name)
         if (folder / store.RECORD).exists():
             run = read_run(folder)
-            people.append(withdrawn_since(runs, run.cohort, run.trial.starts, since))
+            people.append(withdrawn_since(runs, run.cohort, run.trial.init_from, since))
     return max(people)

@@ -42,11 +42,11 @@ ROW_COLUMNS = (
     "space",
     "stage",
     "task",
-    "label",
+    "system",
     "method",
-    "point",
+    "configuration",
     "seed",
-    "take",
+    "label_fraction",
     "preset",
     "split",
     "metric",
@@ -97,11 +97,11 @@ def write(runs: Path, result: Finished, cohort_fingerprint: str) -> list[dict[st
         "space": trial.space,
         "stage": trial.stage,
         "task": trial.task,
-        "label": trial.label,
+        "system": trial.system,
         "method": trial.method,
-        "point": trial.point,
+        "configuration": trial.configuration,
         "seed": trial.seed,
-        "take": trial.take,
+        "label_fraction": trial.label_fraction,
         "preset": trial.preset,
         "status": result.status,
         "epoch": result.epoch,
@@ -189,7 +189,7 @@ def log_test_read(runs: Path, trial_name: str, rows: int) -> None:
 
     Args:
         runs: the folder of runs.
-        trial_name: of the final trial.
+        trial_name: of the evaluation trial.
         rows: how many rows of the split it reads.
     """
     record = {

@@ -1,4 +1,4 @@
-"""What an answer is about and how it is judged: three diseases and 61 CMR phenotypes in five
+"""What an answer is about and how it is evaluated: three diseases and 61 CMR phenotypes in five
 groups.
 
 Any other 0/1 column of a cohort (a SNOMED CT or SCP diagnosis, a column of the user's own labels)
@@ -83,7 +83,7 @@ class Task:
 
     @property
     def metric(self) -> str:
-        """The validation metric that stops training and selects the best point (larger is
+        """The validation metric that stops training and selects the best configuration (larger is
         better).
         """
         return "auroc" if self.kind == "binary" else "pearson"

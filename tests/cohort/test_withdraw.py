@@ -209,10 +209,10 @@ def test_runs_of_every_replaced_cohort_are_stale_also_when_it_is_gone(
 
 def test_withdrawals_reach_what_started_from_a_run_of_the_old_cohort(tmp_path):
     runs = tmp_path / "runs"
-    for name, cohort_, starts in (
+    for name, cohort_, init_from in (
         ("s/pre/mae", "old", []),
         ("s/pre/mmcl", "middle", [["ecg", "s/pre/mae"]]),
-        ("s/final/cad", "new", [["ecg", "s/pre/mmcl"], ["cmr", "s/pre/gone"]]),
+        ("s/evaluation/cad", "new", [["ecg", "s/pre/mmcl"], ["cmr", "s/pre/gone"]]),
     ):
         started = Trial(
             space="s",
@@ -220,7 +220,7 @@ def test_withdrawals_reach_what_started_from_a_run_of_the_old_cohort(tmp_path):
             task="af",
             label="mmcl",
             method="supervised",
-            starts=tuple(map(tuple, starts)),
+            init_from=tuple(map(tuple, init_from)),
         )
         record = {
             "trial": to_json(started),
@@ -230,11 +230,11 @@ def test_withdrawals_reach_what_started_from_a_run_of_the_old_cohort(tmp_path):
             "provenance": {},
         }
         files.write_json(store.folder(runs, name) / store.RECORD, record)
-    starts = [["ecg", "s/pre/mmcl"], ["cmr", "s/pre/gone"]]
-    assert withdrawn_since(runs, "new", starts, {"old": 3}) == 3
-    assert withdrawn_since(runs, "new", starts, {"old": 3, "middle": 5}) == 5
+    init_from = [["ecg", "s/pre/mmcl"], ["cmr", "s/pre/gone"]]
+    assert withdrawn_since(runs, "new", init_from, {"old": 3}) == 3
+    assert withdrawn_since(runs, "new", init_from, {"old": 3, "middle": 5}) == 5
     assert withdrawn_since(runs, "new", [], {"old": 3}) == 0
-    assert withdrawn_since(runs, "new", starts, {}) == 0
+    assert withdrawn_since(runs, "new", init_from, {}) == 0
 
 
 @pytest.mark.parametrize(("people", "who"), [(0, ""), (1, "1 person has"), (12, "12 people have")])
@@ -245,13 +245,13 @@ def test_whoever_uses_a_model_is_told_who_withdrew_since(
     ecg = handmade_model.write_wfdb(tmp_path / "ecgs", "a", next(iter(raw.values())))
     runs = shutil.copytree(runs, tmp_path / "runs")
     store.note_withdrawn(runs, {cohort.fingerprint: people, "another": 5})
-    shared, run = tmp_path / "shared", next((runs / "t/final/cad/mmcl").rglob("seed=0"))
+    shared, run = tmp_path / "shared", next((runs / "t/evaluation/cad/mmcl").rglob("seed=0"))
     for (
         here,
         words,
     ) in (  # `--runs` may be another folder than the model's own, and of a shared model it has to be
-        (runs, ["share", "--model", runs / "t/final", "--out", shared]),
-        (tmp_path / "none", ["predict", "--model", runs / "t/final", ecg]),
+        (runs, ["share", "--model", runs / "t/evaluation", "--out", shared]),
+        (tmp_path / "none", ["predict", "--model", runs / "t/evaluation", ecg]),
         (runs, ["predict", "--model", shared, ecg]),
         (tmp_path / "none", ["embed", "--model", run, "--out", tmp_path / "vectors", ecg]),
         (tmp_path / "none", ["explain", "--model", run, "--out", tmp_path / "maps", ecg]),

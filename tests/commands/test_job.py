@@ -18,12 +18,12 @@ from ecgcmr.nn import Network
 from ecgcmr.trial import Trial
 
 NETWORK = Network(crop=500, patch=250, width=16, depth=1, heads=2, decoder_width=16, decoder_depth=1, decoder_heads=2)
-MAE = Trial(space="job", stage="pretrain", task="ecg", label="mae", method="mae", network=NETWORK, batch=32, epochs=1)
+MAE = Trial(space="job", stage="pretrain", task="ecg", system="mae", method="mae", network=NETWORK, batch=32, epochs=1)
 
 
 def trials():
-    starts = {"supervised": (), "mae": (("ecg", MAE.name),)}
-    return [MAE, *study.finetuning("job", ["cad"], starts, {"lr": (1e-3,)}, network=NETWORK, batch=8, epochs=1)]
+    init_from = {"supervised": (), "mae": (("ecg", MAE.name),)}
+    return [MAE, *study.finetuning("job", ["cad"], init_from, {"lr": (1e-3,)}, network=NETWORK, batch=8, epochs=1)]
 """
 
 

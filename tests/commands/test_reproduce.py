@@ -42,8 +42,8 @@ def test_it_takes_less_than_25_minutes(toy):
 def test_every_system_has_run(toy):
     runs, _, _ = toy
     found = [run.trial for run in all_runs(runs)]
-    assert {trial.label for trial in found if trial.stage == "pretrain"} == set(study.PRETRAININGS)
-    assert {trial.label for trial in found if trial.stage == "final"} == {
+    assert {trial.system for trial in found if trial.stage == "pretrain"} == set(study.PRETRAININGS)
+    assert {trial.system for trial in found if trial.stage == "evaluation"} == {
         *study.FINETUNED,
         study.TREES,
     }
@@ -55,8 +55,8 @@ def test_every_cell_of_a_table_has_its_seeds(stem, toy):
     runs, _, shown = toy
     layout, report = paper.LAYOUTS[stem], runs / "report"
     table = pd.read_csv(report / f"{stem}.csv")
-    assert list(zip(table.label, table.task)) == [
-        (s.label, task) for s in layout.systems for task in layout.tasks
+    assert list(zip(table.system, table.task)) == [
+        (s.name, task) for s in layout.systems for task in layout.tasks
     ]
     assert (table.seeds == len(paper.SEEDS)).all()
     assert table[["mean", "low", "high"]].notna().all(axis=None)
@@ -75,8 +75,8 @@ def test_every_figure_is_there_and_every_claim_is_judged(toy):
 
 
 @pytest.mark.slow
-def test_the_test_set_was_read_once_by_each_final_run(toy):
+def test_the_test_set_was_read_once_by_each_evaluation_run(toy):
     runs, _, _ = toy
-    finals = [run.folder for run in all_runs(runs) if run.trial.stage == "final"]
+    evaluations = [run.folder for run in all_runs(runs) if run.trial.stage == "evaluation"]
     read = [line["trial"] for line in store.test_reads(runs)]
-    assert sorted(read) == sorted(folder.relative_to(runs).as_posix() for folder in finals)
+    assert sorted(read) == sorted(folder.relative_to(runs).as_posix() for folder in evaluations)

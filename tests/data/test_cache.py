@@ -138,11 +138,11 @@ def test_leaving_while_memory_serves_ends_the_thread(small_cohort, ray_session):
 
 def test_a_shard_lost_before_its_rows_were_met_is_one_line(small_cohort):
     rows = plan(small_cohort)
-    lost = sampler.Order(**{**vars(rows), "path": "/nowhere"})
+    missing = sampler.Order(**{**vars(rows), "path": "/nowhere"})
     with pytest.raises(
         InputError, match=r"^/nowhere/train/shard-\d+.parquet: the shard is missing[^\n]*$"
     ):
-        memory.empty(lost, CPU).take(np.arange(3))
+        memory.empty(missing, CPU).gather(np.arange(3))
 
 
 def test_a_training_from_memory_ends_with_the_weights_of_one_that_streams(
@@ -269,7 +269,7 @@ def test_room_takes_no_memory_before_rows_are_met():
     held.keep(
         np.arange(10), {"ecg": torch.ones(10, *shards.SIGNALS["ecg"].shape, dtype=torch.float16)}
     )
-    assert held.take(np.array([9, 0]))["ecg"].unique().tolist() == [1.0]
+    assert held.gather(np.array([9, 0]))["ecg"].unique().tolist() == [1.0]
 
 
 @pytest.mark.parametrize(

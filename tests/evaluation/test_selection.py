@@ -10,7 +10,7 @@ from ecgcmr import store
 from ecgcmr.errors import InputError
 from ecgcmr.evaluation import selection
 from ecgcmr.inference import ensemble, model
-from ecgcmr.report.results import finals
+from ecgcmr.report.results import evaluation_runs
 from ecgcmr.runs import all_runs, read_run
 from ecgcmr.search import spaces, study
 
@@ -19,36 +19,36 @@ SEEDS = (0, 1)
 
 
 def run(runs, knobs, value, stage="grid", seed=0):
-    return handmade.finish(runs, label="mmcl", stage=stage, knobs=knobs, value=value, seed=seed)
+    return handmade.finish(runs, system="mmcl", stage=stage, knobs=knobs, value=value, seed=seed)
 
 
-def final(runs, knobs, test, validation):
+def evaluation(runs, knobs, test, validation):
     """Five seeds of which validation and test tell different things."""
     for seed in SEEDS:
         scores = (("val", "auroc", validation, 60), ("test", "auroc", test, 60))
-        handmade.finish(runs, label="mmcl", knobs=knobs, seed=seed, scores=scores)
+        handmade.finish(runs, system="mmcl", knobs=knobs, seed=seed, scores=scores)
 
 
 def shown(runs):
     """The configuration in the table, and its mean on test."""
-    (cell,) = finals.of_space(store.rows(runs), "toy", runs, len(SEEDS)).values()
+    (cell,) = evaluation_runs.of_space(store.rows(runs), "toy", runs, len(SEEDS)).values()
     return cell.names[0].split("/")[4], cell.mean
 
 
 def served(runs):
     """The configuration that answers."""
     (seeds,) = ensemble.of_system(ensemble.runs_in(runs / "toy"), "mmcl").values()
-    return seeds[0].trial.point
+    return seeds[0].trial.configuration
 
 
 @pytest.fixture
 def widened(tmp_path):
-    """A grid widened after its first final runs: A .80 and B .79 on the grid, .78 and .82 in the final runs' validation."""
+    """A grid widened after its first evaluation: A .80 and B .79 on the grid, .78 and .82 in the evaluation's validation."""
     grid = [run(tmp_path, A, 0.80)]
-    spaces.finals(grid, tmp_path, SEEDS)
-    final(tmp_path, A, test=0.70, validation=0.78)
+    spaces.evaluation_trials(grid, tmp_path, SEEDS)
+    evaluation(tmp_path, A, test=0.70, validation=0.78)
     grid.append(run(tmp_path, B, 0.79))
-    final(tmp_path, B, test=0.90, validation=0.82)
+    evaluation(tmp_path, B, test=0.90, validation=0.82)
     return tmp_path, grid
 
 
@@ -61,72 +61,93 @@ def test_the_table_shows_what_is_served(widened):
 
 def test_what_was_compared_and_which_won_is_written(widened):
     runs, grid = widened
-    path = runs / "toy/final/af/mmcl/choice.json"
+    path = runs / "toy/evaluation/af/mmcl/choice.json"
     assert json.loads(path.read_text())["compared"] == {"batch=32,lr=1e-05": 0.80}
-    spaces.finals(grid, runs, SEEDS)
+    spaces.evaluation_trials(grid, runs, SEEDS)
     record = json.loads(path.read_text())
     assert record["chosen"] == "batch=32,lr=1e-05"
     assert record["compared"] == {"batch=32,lr=1e-05": 0.80, "batch=32,lr=0.0001": 0.79}
     assert "auroc" in record["by"]
 
 
-def test_a_better_point_that_came_later_is_said_and_not_followed(widened):
+def test_a_better_configuration_that_came_later_is_said_and_not_followed(widened):
     runs, grid = widened
     grid.append(run(runs, C, 0.85))
     (line,) = selection.contradictions(runs)
-    assert "toy/final/af/mmcl/choice.json: 'batch=32,lr=1e-05' (0.8) was chosen of 1" in line
-    assert "'batch=32,lr=0.001' (0.85) has finished since: run  ecgcmr seeds --choose-again" in line
+    assert "toy/evaluation/af/mmcl/choice.json: 'batch=32,lr=1e-05' (0.8) was chosen of 1" in line
+    assert (
+        "'batch=32,lr=0.001' (0.85) has finished since: run  ecgcmr evaluate --choose-again" in line
+    )
     assert "\n" not in line
-    (first,) = [r for r in all_runs(runs / "toy/final") if r.trial.point == "batch=32,lr=1e-05"][:1]
+    (first,) = [
+        r for r in all_runs(runs / "toy/evaluation") if r.trial.configuration == "batch=32,lr=1e-05"
+    ][:1]
     assert line in ensemble.cautions(first, runs)
     assert shown(runs)[0] == served(runs) == "batch=32,lr=1e-05"
     with pytest.raises(InputError, match=r"'batch=32,lr=0\.001' \(0\.85\) is best: choose it with"):
-        spaces.finals(grid, runs, SEEDS)
-    chosen = spaces.finals(grid, runs, SEEDS, again=True)
+        spaces.evaluation_trials(grid, runs, SEEDS)
+    chosen = spaces.evaluation_trials(grid, runs, SEEDS, again=True)
     assert {trial.knobs for trial in chosen} == {C}
     assert selection.contradictions(runs) == []
-    assert selection.read_choice(runs / "toy/final/af/mmcl").replaced == ("batch=32,lr=1e-05",)
+    assert selection.read_choice(runs / "toy/evaluation/af/mmcl").replaced == ("batch=32,lr=1e-05",)
 
 
-def test_until_the_chosen_point_has_run_neither_shows_another(widened):
+def test_until_the_chosen_configuration_has_run_neither_shows_another(widened):
     runs, grid = widened
     grid.append(run(runs, C, 0.85))
-    spaces.finals(grid, runs, SEEDS, again=True)
-    (cell,) = finals.of_space(store.rows(runs), "toy", runs, len(SEEDS)).values()
+    spaces.evaluation_trials(grid, runs, SEEDS, again=True)
+    (cell,) = evaluation_runs.of_space(store.rows(runs), "toy", runs, len(SEEDS)).values()
     assert cell.lack == "no finished run"
-    assert "lr=0.001, the chosen one, which has none: run ecgcmr seeds" in cell.note
-    with pytest.raises(InputError, match=r"'batch=32,lr=0\.001' was chosen and has no final run"):
+    assert "lr=0.001, the chosen one, which has none: run ecgcmr evaluate" in cell.note
+    with pytest.raises(
+        InputError, match=r"'batch=32,lr=0\.001' was chosen and has no evaluation run"
+    ):
         served(runs)
-    final(runs, C, test=0.6, validation=0.7)
+    evaluation(runs, C, test=0.6, validation=0.7)
     assert (shown(runs)[0], served(runs)) == ("batch=32,lr=0.001",) * 2
 
 
-def test_a_point_outside_the_search_space_is_noted_and_contradicts_no_more(widened):
+def test_a_configuration_outside_the_search_space_is_noted_and_contradicts_no_more(widened):
     runs, grid = widened
     run(runs, C, 0.85)
     assert selection.contradictions(runs)
-    spaces.finals(grid, runs, SEEDS)
+    spaces.evaluation_trials(grid, runs, SEEDS)
     assert selection.contradictions(runs) == []
-    choice = selection.read_choice(runs / "toy/final/af/mmcl")
+    choice = selection.read_choice(runs / "toy/evaluation/af/mmcl")
     assert (choice.chosen, choice.unlisted) == ("batch=32,lr=1e-05", ("batch=32,lr=0.001",))
 
 
 def test_shares_of_the_labels_have_choices_of_their_own(tmp_path):
     grid = [
-        handmade.finish(tmp_path, label="mmcl", stage="grid", knobs=knobs, value=value, take=take)
-        for take, knobs, value in ((1.0, A, 0.8), (1.0, B, 0.7), (0.1, A, 0.6), (0.1, B, 0.65))
+        handmade.finish(
+            tmp_path,
+            system="mmcl",
+            stage="grid",
+            knobs=knobs,
+            value=value,
+            label_fraction=label_fraction,
+        )
+        for label_fraction, knobs, value in (
+            (1.0, A, 0.8),
+            (1.0, B, 0.7),
+            (0.1, A, 0.6),
+            (0.1, B, 0.65),
+        )
     ]
-    chosen = {trial.take: trial.knobs for trial in spaces.finals(grid, tmp_path, (0,))}
+    chosen = {
+        trial.label_fraction: trial.knobs
+        for trial in spaces.evaluation_trials(grid, tmp_path, (0,))
+    }
     assert chosen == {1.0: A, 0.1: B}
-    names = sorted(path.name for path in (tmp_path / "toy/final/af/mmcl").iterdir())
-    assert names == ["choice,take=0.1.json", "choice.json"]
+    names = sorted(path.name for path in (tmp_path / "toy/evaluation/af/mmcl").iterdir())
+    assert names == ["choice,label_fraction=0.1.json", "choice.json"]
 
 
 def test_a_damaged_choice_is_one_line(widened):
     runs, _ = widened
-    (runs / "toy/final/af/mmcl/choice.json").write_text("{")
+    (runs / "toy/evaluation/af/mmcl/choice.json").write_text("{")
     with pytest.raises(
-        InputError, match=r"choice\.json: damaged .*; delete it and run  ecgcmr seeds"
+        InputError, match=r"choice\.json: damaged .*; delete it and run  ecgcmr evaluate"
     ):
         served(runs)
 
@@ -138,7 +159,7 @@ def pretrained(runs, rate, loss):
     scores = (("val", "loss", loss, 60),)
     return handmade.finish(
         runs,
-        label="mmcl",
+        system="mmcl",
         stage="pretrain",
         task="ecg+cmr",
         method="mmcl",
@@ -156,7 +177,7 @@ def swept(tmp_path):
         stage="grid",
         task="af",
         method="supervised",
-        starts=(("ecg", "toy/pretrain/ecg+cmr/mmcl"),),
+        init_from=(("ecg", "toy/pretrain/ecg+cmr/mmcl"),),
     )
     return tmp_path, [*listed, grid]
 
@@ -166,7 +187,7 @@ def test_the_pretraining_of_least_loss_is_written_and_stands(swept):
     with pytest.raises(InputError, match="holds 2 runs; name one of them"):
         model.find("toy/pretrain/ecg+cmr/mmcl", runs)
     (*_, trial) = study.resolved(listed, runs)
-    assert trial.starts == (("ecg", listed[1].name),)
+    assert trial.init_from == (("ecg", listed[1].name),)
     assert model.find("toy/pretrain/ecg+cmr/mmcl", runs).name == listed[1].name
     chosen = [read_run(runs / name.name) for name in listed[:2]]
     assert selection.standing_pretraining(chosen).trial == listed[1]
@@ -181,5 +202,5 @@ def test_a_better_pretraining_that_came_later_is_said_and_not_followed(swept):
     with pytest.raises(InputError, match="choose it with --choose-again"):
         study.resolved(wider, runs)
     (*_, trial) = study.resolved(wider, runs, again=True)
-    assert trial.starts == (("ecg", wider[0].name),)
+    assert trial.init_from == (("ecg", wider[0].name),)
     assert selection.contradictions(runs) == []

@@ -38,8 +38,8 @@ def study(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def final(study):
-    return next((study[1] / "t/final/cad/mmcl").rglob("seed=0"))
+def evaluation(study):
+    return next((study[1] / "t/evaluation/cad/mmcl").rglob("seed=0"))
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def pretrained(paired, tmp_path_factory):
         space="t",
         stage="pretrain",
         task="ecg+cmr",
-        label="mmcl",
+        system="mmcl",
         method="mmcl",
         network=handmade_model.TINY,
         seed=4,
@@ -85,14 +85,14 @@ def pretrained(paired, tmp_path_factory):
 # -- what an embedding is
 
 
-def test_the_logits_of_a_final_run_are_linear_in_its_embeddings(study, final):
+def test_the_logits_of_an_evaluation_run_are_linear_in_its_embeddings(study, evaluation):
     cohort, _, _ = study
-    made = open_encoder(final, device="cpu")
+    made = open_encoder(evaluation, device="cpu")
     signals = cohort.load(cohort.rows("val"))["ecg"]
     head = made.run.head.head
     logits = torch.from_numpy(made.of(signals)) @ head.weight.T + head.bias
     cpu = torch.device("cpu")
-    network = ensemble.network(ensemble.records(final)[0], cpu)
+    network = ensemble.network(ensemble.records(evaluation)[0], cpu)
     expected = network({"ecg": inputs.held(signals, "ecg", cpu).float()}, {}, {})["logits"]
     torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-5)
     assert made.pooling == "what the last layer reads"
@@ -112,13 +112,13 @@ def test_a_pretrained_encoder_gives_its_mean_token_and_its_pooled_features(paire
     )
 
 
-def test_several_runs_or_another_modality_are_refused(study, final, pretrained):
+def test_several_runs_or_another_modality_are_refused(study, evaluation, pretrained):
     with pytest.raises(InputError, match=r"holds 9 runs; name one of them, e\.g\. .*/cad/"):
-        open_encoder(study[1] / "t/final")
+        open_encoder(study[1] / "t/evaluation")
     with pytest.raises(
         InputError, match=r"unknown modality of the encoders in .* 'cmr'; known: ecg"
     ):
-        open_encoder(final, "cmr")
+        open_encoder(evaluation, "cmr")
     with pytest.raises(InputError, match="nowhere: no finished run"):
         open_encoder(study[1] / "nowhere")
 
@@ -133,15 +133,15 @@ def one_worker(monkeypatch):
 
 
 def test_a_cohort_is_embedded_shard_by_shard_and_goes_on_where_it_was(
-    ray_session, study, final, tmp_path
+    ray_session, study, evaluation, tmp_path
 ):
     cohort, out, seen = study[0], tmp_path / "out", []
-    made = embed_cohort.of_cohort(final, cohort.path, out, device="cpu", tick=seen.append)
+    made = embed_cohort.of_cohort(evaluation, cohort.path, out, device="cpu", tick=seen.append)
     assert made["rows"] == seen[-1] == len(cohort.rows())
     found = dataset.dataset(out).to_table().to_pandas().set_index("subject")
     assert found.split.to_dict() == cohort.rows().set_index("subject").split.to_dict()
     rows = cohort.rows("test")
-    alone = open_encoder(final, device="cpu").of(cohort.load(rows)["ecg"])
+    alone = open_encoder(evaluation, device="cpu").of(cohort.load(rows)["ecg"])
     np.testing.assert_allclose(
         np.stack(found.loc[rows.subject].embedding), alone, rtol=1e-4, atol=1e-5
     )
@@ -156,7 +156,7 @@ def test_a_cohort_is_embedded_shard_by_shard_and_goes_on_where_it_was(
     )
     before, old = kept.stat().st_mtime_ns, lost.read_bytes()
     lost.unlink()
-    assert embed_cohort.of_cohort(final, cohort.path, out, device="cpu") == made
+    assert embed_cohort.of_cohort(evaluation, cohort.path, out, device="cpu") == made
     assert (kept.stat().st_mtime_ns, lost.read_bytes()) == (before, old)
     assert not (out / embeddings.REQUEST).exists()
 
@@ -173,31 +173,31 @@ def test_images_of_those_who_have_one_are_embedded(
 
 
 def test_finished_embeddings_start_no_ray_and_others_are_refused(
-    study, final, pretrained, tmp_path, monkeypatch
+    study, evaluation, pretrained, tmp_path, monkeypatch
 ):
     cohort, out = study[0], tmp_path / "out"
     held = {
-        **embeddings.description(open_encoder(final, device="cpu")),
+        **embeddings.description(open_encoder(evaluation, device="cpu")),
         "cohort": cohort.fingerprint,
         "rows": 7,
         "width": 8,
     }
     files.write_json(out / embeddings.MANIFEST, held)
     monkeypatch.setattr(embed_parts, "_rows_of_each", lambda *_: pytest.fail("started"))
-    assert embed_cohort.of_cohort(final, cohort.path, out) == held
-    other = next((study[1] / "t/final/lv/mmcl").rglob("seed=0"))
+    assert embed_cohort.of_cohort(evaluation, cohort.path, out) == held
+    other = next((study[1] / "t/evaluation/lv/mmcl").rglob("seed=0"))
     with pytest.raises(
-        InputError, match=r"holds other embeddings: model t/final/cad.* → t/final/lv"
+        InputError, match=r"holds other embeddings: model t/evaluation/cad.* → t/evaluation/lv"
     ):
         embed_cohort.of_cohort(other, cohort.path, out)
     (tmp_path / "full").mkdir()
     (tmp_path / "full/x").touch()
     with pytest.raises(InputError, match="not empty and no embeddings"):
-        embed_cohort.of_cohort(final, cohort.path, tmp_path / "full")
+        embed_cohort.of_cohort(evaluation, cohort.path, tmp_path / "full")
 
 
-def test_signals_of_another_recipe_are_refused(study, final, tmp_path):
-    folder = shutil.copytree(final, tmp_path / "run")
+def test_signals_of_another_recipe_are_refused(study, evaluation, tmp_path):
+    folder = shutil.copytree(evaluation, tmp_path / "run")
     record = json.loads((folder / store.RECORD).read_text())
     record["provenance"]["cohort"]["recipe"]["ecg"]["rate_hz"] = 250
     (folder / store.RECORD).write_text(json.dumps(record))
@@ -209,7 +209,7 @@ def test_signals_of_another_recipe_are_refused(study, final, tmp_path):
 # -- of files
 
 
-def test_files_are_embedded_as_their_cohort_is(study, final, tmp_path, capfd):
+def test_files_are_embedded_as_their_cohort_is(study, evaluation, tmp_path, capfd):
     cohort, _, raw = study
     rows = cohort.rows("test")[:3]
     for key in rows.subject:
@@ -218,7 +218,7 @@ def test_files_are_embedded_as_their_cohort_is(study, final, tmp_path, capfd):
     words = [
         "embed",
         "--model",
-        final,
+        evaluation,
         "--out",
         tmp_path / "out",
         tmp_path / "ecgs",
@@ -235,20 +235,20 @@ def test_files_are_embedded_as_their_cohort_is(study, final, tmp_path, capfd):
         .set_index("key")
         .loc[rows.subject]
     )
-    alone = open_encoder(final, device="cpu").of(cohort.load(rows)["ecg"])
+    alone = open_encoder(evaluation, device="cpu").of(cohort.load(rows)["ecg"])
     np.testing.assert_allclose(np.stack(found.embedding), alone, rtol=1e-4, atol=1e-5)
     assert json.loads((tmp_path / "out" / embeddings.MANIFEST).read_text())["rows"] == 3
     listed = predict.recordings([tmp_path / "ecgs"])
-    assert [one.reason for one in embed_files.of_files(final, listed, tmp_path / "out")] == [
+    assert [one.reason for one in embed_files.of_files(evaluation, listed, tmp_path / "out")] == [
         "flat lead"
     ]  # nothing is done again
     handmade_model.write_wfdb(tmp_path / "ecgs", "flat", raw[rows.subject.iloc[0]])
     with pytest.raises(InputError, match="holds other embeddings: files "):
-        embed_files.of_files(final, listed, tmp_path / "out")
+        embed_files.of_files(evaluation, listed, tmp_path / "out")
 
 
 def test_many_files_are_embedded_in_parts_by_ray_and_go_on_where_they_were(
-    ray_session, one_worker, study, final, tmp_path, monkeypatch
+    ray_session, one_worker, study, evaluation, tmp_path, monkeypatch
 ):
     cohort, _, raw = study
     keys = sorted(cohort.rows("test").subject[:5])
@@ -261,7 +261,7 @@ def test_many_files_are_embedded_in_parts_by_ray_and_go_on_where_they_were(
         [],
     )
     monkeypatch.setattr(embed_files, "PART", 2)
-    refused = embed_files.of_files(final, listed, out, device="cpu", tick=seen.append)
+    refused = embed_files.of_files(evaluation, listed, out, device="cpu", tick=seen.append)
     assert [one.reason for one in refused] == ["no such file", "flat lead"]
     assert seen[0] == 1 and seen[-1] == 7  # noqa: PT018
     names = [f"embeddings-{n:05d}.parquet" for n in range(3)]
@@ -269,7 +269,7 @@ def test_many_files_are_embedded_in_parts_by_ray_and_go_on_where_they_were(
     found = dataset.dataset(out).to_table().to_pandas()
     assert found.key.tolist() == keys
     monkeypatch.setattr(embed_files, "PART", 256)
-    embed_files.of_files(final, listed, tmp_path / "one", device="cpu")
+    embed_files.of_files(evaluation, listed, tmp_path / "one", device="cpu")
     one = pq.read_table(tmp_path / "one" / embed_files.FILE).to_pandas()
     np.testing.assert_allclose(
         np.stack(found.embedding), np.stack(one.embedding), rtol=1e-4, atol=1e-5
@@ -283,7 +283,7 @@ def test_many_files_are_embedded_in_parts_by_ray_and_go_on_where_they_were(
         out / embeddings.REQUEST, {k: v for k, v in manifest.items() if k not in ("rows", "width")}
     )
     before = (out / names[0]).stat().st_mtime_ns
-    assert embed_files.of_files(final, listed, out, device="cpu") == refused
+    assert embed_files.of_files(evaluation, listed, out, device="cpu") == refused
     assert (out / names[0]).stat().st_mtime_ns == before
     assert json.loads((out / embeddings.MANIFEST).read_text()) == manifest
 
@@ -298,7 +298,7 @@ def test_an_import_that_says_nothing_of_its_signals_is_used_with_a_word_and_a_ru
         tmp_path / "mmcl.pth", "ecg", weights.read(next(pretrained[0].rglob(store.ENCODER)), "ecg")
     )
     name = adopt.adopt(
-        tmp_path / "mmcl.pth", tmp_path / "runs", part="ecg", space="p", label="mmcl", heads=2
+        tmp_path / "mmcl.pth", tmp_path / "runs", part="ecg", space="p", system="mmcl", heads=2
     )
     words = [
         "--model",
@@ -330,7 +330,7 @@ def test_an_import_that_says_nothing_of_its_signals_is_used_with_a_word_and_a_ru
         },
     )
     other = adopt.adopt(
-        tmp_path / "stated.safetensors", tmp_path / "runs", part="ecg", space="p", label="stated"
+        tmp_path / "stated.safetensors", tmp_path / "runs", part="ecg", space="p", system="stated"
     )
     listed = predict.recordings([tmp_path / "ecgs"])
     with pytest.raises(InputError, match=r"another recipe than .*: .*rate_hz 250 → 500"):
@@ -345,17 +345,17 @@ def test_an_import_that_says_nothing_of_its_signals_is_used_with_a_word_and_a_ru
         embed_files.of_files(tmp_path / "own", listed, tmp_path / "no")
 
 
-def test_where_no_file_can_serve_nothing_is_written(final, tmp_path):
+def test_where_no_file_can_serve_nothing_is_written(evaluation, tmp_path):
     refused = embed_files.of_files(
-        final, predict.recordings([tmp_path / "absent"]), tmp_path / "out", device="cpu"
+        evaluation, predict.recordings([tmp_path / "absent"]), tmp_path / "out", device="cpu"
     )
     assert [one.reason for one in refused] == ["no such file or folder"]
     assert not (tmp_path / "out").exists()
 
 
-def test_a_run_keeps_its_name_in_what_is_embedded(study, final):
-    record = json.loads((final / store.RECORD).read_text())
+def test_a_run_keeps_its_name_in_what_is_embedded(study, evaluation):
+    record = json.loads((evaluation / store.RECORD).read_text())
     assert (
-        embeddings.description(open_encoder(final))["model"]
+        embeddings.description(open_encoder(evaluation))["model"]
         == trial.from_json(record["trial"]).name
     )

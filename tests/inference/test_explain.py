@@ -42,7 +42,7 @@ RUN = Trial(
     space="t",
     stage="pretrain",
     task="ecg+cmr",
-    label="mmcl",
+    system="mmcl",
     method="mmcl",
     network=TINY,
     batch=4,
@@ -204,7 +204,7 @@ def test_runs_that_cannot_be_explained_are_refused(tmp_path):
     leave(tmp_path, parts=(), status="diverged")
     with pytest.raises(InputError, match="diverged and left no weights"):
         similarity.load(read_run(tmp_path / RUN.name))
-    mae = dataclasses.replace(RUN, label="mae", method="mae", task="ecg")
+    mae = dataclasses.replace(RUN, system="mae", method="mae", task="ecg")
     leave(tmp_path, mae)
     with pytest.raises(
         InputError, match="is of method 'mae'; similarity maps need one of method 'mmcl'"
@@ -216,7 +216,7 @@ def test_runs_that_cannot_be_explained_are_refused(tmp_path):
 
 
 def test_maps_are_those_of_the_signals_as_the_encoders_learnt_from_them(small_cohort, tmp_path):
-    other = dataclasses.replace(RUN, label="mmcl-wo-mdm", seed=3)
+    other = dataclasses.replace(RUN, system="mmcl-wo-mdm", seed=3)
     left = {trial.name: leave(tmp_path, trial) for trial in (RUN, other)}
     index = small_cohort.rows("val").query("has_ecg and has_cmr").iloc[[5, 0, 2]]
     found = similarity.maps_for([read_run(tmp_path / name) for name in left], small_cohort, index)

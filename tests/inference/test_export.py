@@ -26,7 +26,7 @@ from ecgcmr.signals import ecg
 torch.set_num_threads(1)
 
 ROOT = Path(__file__).resolve().parents[2]
-FINAL = dataclasses.replace(MMCL, stage="final", task="cad", method="supervised")
+EVALUATION = dataclasses.replace(MMCL, stage="evaluation", task="cad", method="supervised")
 
 
 def test_safetensors_say_what_they_are(tmp_path):
@@ -69,10 +69,10 @@ def test_one_part_alone_and_parts_that_are_not_there(tmp_path):
 def test_the_documents_lines_do_what_they_say(tmp_path, monkeypatch, capsys):
     (tmp_path / "recordings").mkdir()
     write(tmp_path / "recordings", beats(), name="one")
-    leave(tmp_path / "runs", FINAL)
-    record = json.loads((tmp_path / "runs" / FINAL.name / store.RECORD).read_text())
+    leave(tmp_path / "runs", EVALUATION)
+    record = json.loads((tmp_path / "runs" / EVALUATION.name / store.RECORD).read_text())
     record["provenance"]["cohort"] = {"recipe": {"ecg": ecg.RECIPE}}  # of this version
-    (tmp_path / "runs" / FINAL.name / store.RECORD).write_text(json.dumps(record))
+    (tmp_path / "runs" / EVALUATION.name / store.RECORD).write_text(json.dumps(record))
     monkeypatch.chdir(tmp_path)
     code, *_ = re.findall(
         r"```python\n(.*?)```", (ROOT / "docs/explain-export.md").read_text(), re.DOTALL
@@ -133,8 +133,10 @@ def test_onnx_embeds_millivolts_as_the_encoder_does_standardised_ones(exported):
 
 def tuned(tmp_path, task, outputs, **notes):
     """A finished fine-tuning whose head is not the one that its seed draws."""
-    shallow = dataclasses.replace(FINAL.network, depth=1)  # a block more is exported like the first
-    trial = dataclasses.replace(FINAL, task=task, network=shallow)
+    shallow = dataclasses.replace(
+        EVALUATION.network, depth=1
+    )  # a block more is exported like the first
+    trial = dataclasses.replace(EVALUATION, task=task, network=shallow)
     method = methods.build(
         "supervised", trial.network, presets.preset("paper"), outputs=outputs, seed=3
     )
@@ -238,7 +240,7 @@ def test_without_the_extra_the_line_says_how_to_install_it(tmp_path, monkeypatch
 def test_runs_without_an_ecg_encoder_have_no_graph(tmp_path):
     pytest.importorskip("onnxscript")
     simclr = dataclasses.replace(
-        MMCL, task="cmr", label="cmr-simclr", method="simclr", modality="cmr"
+        MMCL, task="cmr", system="cmr-simclr", method="simclr", modality="cmr"
     )
     leave(tmp_path, simclr)
     with pytest.raises(InputError, match="has no ECG encoder"):

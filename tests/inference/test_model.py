@@ -39,13 +39,13 @@ MMCL = Trial(
     space="t",
     stage="pretrain",
     task="ecg+cmr",
-    label="mmcl",
+    system="mmcl",
     method="mmcl",
     network=TINY,
     batch=4,
     epochs=2,
 )
-MAE = dataclasses.replace(MMCL, task="ecg", label="mae", method="mae")
+MAE = dataclasses.replace(MMCL, task="ecg", system="mae", method="mae")
 RECIPE = {"ecg": {"clip_sd": 4.0}, "cmr": {"crop": "fixed"}}
 
 
@@ -131,7 +131,9 @@ def test_a_pre_training_opens_as_it_was_left(tmp_path):
 
 @pytest.mark.parametrize(("preset", "samples"), [("paper", 5000), ("authors", 500)])
 def test_a_fine_tuned_run_answers_as_it_did(tmp_path, preset, samples):
-    trial = dataclasses.replace(MMCL, stage="final", task="cad", method="supervised", preset=preset)
+    trial = dataclasses.replace(
+        MMCL, stage="evaluation", task="cad", method="supervised", preset=preset
+    )
     method, opened = leave(tmp_path, trial), model.open_run(trial.name, tmp_path)
     x = ecgs(5000)
     answered = method({"ecg": x}, {}, {})["logits"]
@@ -148,7 +150,7 @@ def test_what_is_exported_and_imported_embeds_alike(tmp_path, trial, form):
     leave(tmp_path, trial)
     file = tmp_path / f"encoder{export.ENDINGS[form]}"
     export.write(trial.name, file, form, runs=tmp_path, part="ecg")
-    name = adopt.adopt(file, tmp_path, part="ecg", space="elsewhere", label="mine", heads=2)
+    name = adopt.adopt(file, tmp_path, part="ecg", space="elsewhere", system="mine", heads=2)
     before, after = (model.open_run(run, tmp_path) for run in (trial.name, name))
     assert name == "elsewhere/pretrain/ecg/mine/default/seed=0"
     assert torch.equal(embedded(before, ecgs(5000)), embedded(after, ecgs(5000)))
@@ -161,7 +163,7 @@ def test_an_image_encoder_there_and_back(tmp_path):
     leave(tmp_path)
     file, image = tmp_path / "image.pth", torch.rand(2, 3, 96, 96)
     export.write(MMCL.name, file, "authors", runs=tmp_path, part="cmr")
-    name = adopt.adopt(file, tmp_path, part="cmr", space="s", label="simclr")
+    name = adopt.adopt(file, tmp_path, part="cmr", space="s", system="simclr")
     before, after = (model.open_run(run, tmp_path).cmr for run in (MMCL.name, name))
     assert torch.equal(before(image, False), after(image, False))
 
@@ -191,7 +193,9 @@ def published(path, part):
 @pytest.mark.parametrize("part", ["ecg", "cmr"])
 def test_the_authors_file_comes_back_bit_by_bit(tmp_path, part):
     given = published(tmp_path / "given.pth", part)
-    name = adopt.adopt(tmp_path / "given.pth", tmp_path, part=part, space="published", label="mmcl")
+    name = adopt.adopt(
+        tmp_path / "given.pth", tmp_path, part=part, space="published", system="mmcl"
+    )
     said = export.write(name, tmp_path / "again.pth", "authors", runs=tmp_path)
     again = next(iter(torch.load(tmp_path / "again.pth", weights_only=True).values()))
     assert again.keys() == given.keys()
@@ -208,7 +212,7 @@ def test_what_sat_on_the_encoder_is_left_behind_and_named(tmp_path):
         "head.weight": torch.ones(2, 384),
     }
     torch.save({"model": given}, tmp_path / "x.pth")
-    name = adopt.adopt(tmp_path / "x.pth", tmp_path, part="ecg", space="s", label="mae")
+    name = adopt.adopt(tmp_path / "x.pth", tmp_path, part="ecg", space="s", system="mae")
     record = json.loads((tmp_path / name / store.RECORD).read_text())
     noted = record["provenance"]["imported"]
     assert (noted["file"], noted["layout"], len(noted["sha256"])) == ("x.pth", "authors", 64)
@@ -225,7 +229,9 @@ def test_torchvisions_weights_make_an_image_run(tmp_path):
         {**bare, "fc.weight": torch.ones(3, 256), "fc.bias": torch.ones(3)},
         tmp_path / "resnet50.pth",
     )
-    name = adopt.adopt(tmp_path / "resnet50.pth", tmp_path, part="cmr", space="s", label="imagenet")
+    name = adopt.adopt(
+        tmp_path / "resnet50.pth", tmp_path, part="cmr", space="s", system="imagenet"
+    )
     opened, image = model.open_run(name, tmp_path), torch.rand(1, 3, 64, 64)
     assert torch.equal(opened.cmr(image, False), module.eval()(image, False))
     assert (opened.trial.network.blocks, opened.trial.network.image_width) == ((1, 2, 1, 1), 8)
@@ -235,7 +241,7 @@ def test_torchvisions_weights_make_an_image_run(tmp_path):
 def test_a_trial_starts_from_an_import_with_its_positions_stretched(tmp_path):
     leave(tmp_path)
     export.write(MMCL.name, tmp_path / "e.safetensors", "safetensors", runs=tmp_path)
-    name = adopt.adopt(tmp_path / "e.safetensors", tmp_path, part="ecg", space="s", label="mine")
+    name = adopt.adopt(tmp_path / "e.safetensors", tmp_path, part="ecg", space="s", system="mine")
     record = json.loads((tmp_path / name / store.RECORD).read_text())
     assert record["provenance"]["cohort"] == {
         "fingerprint": "abc",
@@ -254,7 +260,7 @@ def test_a_trial_starts_from_an_import_with_its_positions_stretched(tmp_path):
 
 def test_an_import_twice_is_one_run_and_another_file_is_refused(tmp_path):
     published(tmp_path / "one.pth", "ecg")
-    words = {"part": "ecg", "space": "s", "label": "x"}
+    words = {"part": "ecg", "space": "s", "system": "x"}
     name = adopt.adopt(tmp_path / "one.pth", tmp_path, **words)
     made = (tmp_path / name / store.RECORD).stat().st_mtime_ns
     assert adopt.adopt(tmp_path / "one.pth", tmp_path, **words) == name
@@ -265,19 +271,19 @@ def test_an_import_twice_is_one_run_and_another_file_is_refused(tmp_path):
         {"model": {k: v + 1 for k, v in published(tmp_path / "two.pth", "ecg").items()}},
         tmp_path / "two.pth",
     )
-    with pytest.raises(InputError, match="was made of another file; choose another --label"):
+    with pytest.raises(InputError, match="was made of another file; choose another --system"):
         adopt.adopt(tmp_path / "two.pth", tmp_path, **words)
 
 
 def test_an_imported_run_stands_in_the_report(tmp_path):
     published(tmp_path / "one.pth", "ecg")
-    name = adopt.adopt(tmp_path / "one.pth", tmp_path, part="ecg", space="s", label="mae")
+    name = adopt.adopt(tmp_path / "one.pth", tmp_path, part="ecg", space="s", system="mae")
     (line,) = appendix.pretrainings(appendix.read(tmp_path), store.rows(tmp_path))
     assert (line["title"], line["epochs"], line["time"]) == ("MAE, ECG", "0", "—")
     curves.pretraining({"MAE": pd.read_parquet(tmp_path / name / store.CURVE)})
     start = (("ecg", name),)
     (tuned,) = study.finetuning("s", ["cad"], {"mae": start}, {"lr": (1e-3,)}, epochs=1)
-    assert study.resolved([tuned], tmp_path)[0].starts == start
+    assert study.resolved([tuned], tmp_path)[0].init_from == start
 
 
 # -- refusals
@@ -361,7 +367,7 @@ BAD = [
         "holds more than 1,073,741,824 numbers",
     ),
     ("a path", small(), {"space": "../s"}, "--space '../s': use letters"),
-    ("a hidden folder", small(), {"label": ".x"}, "--label '.x': use letters"),
+    ("a hidden folder", small(), {"system": ".x"}, "--system '.x': use letters"),
     ("the other part", small(), {"part": "cmr"}, "has no 'cmr' encoder; it holds ecg"),
 ]
 
@@ -375,7 +381,7 @@ def test_what_is_no_encoder_of_ours_is_refused_and_leaves_nothing(tmp_path, tens
         adopt.adopt(
             file,
             tmp_path / "runs",
-            **{"part": "ecg", "space": "s", "label": "x", "heads": 2, **words},
+            **{"part": "ecg", "space": "s", "system": "x", "heads": 2, **words},
         )
     assert not (tmp_path / "runs").exists()
 
@@ -389,7 +395,7 @@ def test_a_basic_resnet_is_refused(tmp_path):
     with pytest.raises(
         InputError, match="only ResNets of bottlenecks, such as ResNet-50, are supported"
     ):
-        adopt.adopt(tmp_path / "resnet18.pth", tmp_path, part="cmr", space="s", label="x")
+        adopt.adopt(tmp_path / "resnet18.pth", tmp_path, part="cmr", space="s", system="x")
 
 
 def test_hostile_files_are_refused_without_running_them(tmp_path):
@@ -421,7 +427,7 @@ def test_hostile_files_are_refused_without_running_them(tmp_path):
                 tmp_path / "runs",
                 part="ecg",
                 space="s",
-                label="x",
+                system="x",
                 heads=2,
             )
 
@@ -435,18 +441,18 @@ def test_damaged_notes_are_refused_and_foreign_ones_do_no_harm(tmp_path):
         weights.write(tmp_path / "x.safetensors", {"ecg": encoder}, {"network": note})
         with pytest.raises(InputError, match=said):
             adopt.adopt(
-                tmp_path / "x.safetensors", tmp_path / "runs", part="ecg", space="s", label="x"
+                tmp_path / "x.safetensors", tmp_path / "runs", part="ecg", space="s", system="x"
             )
     weights.write(tmp_path / "x.safetensors", {"ecg": encoder}, {"network": "[1]"})
     assert adopt.adopt(
-        tmp_path / "x.safetensors", tmp_path / "runs", part="ecg", space="s", label="x", heads=2
+        tmp_path / "x.safetensors", tmp_path / "runs", part="ecg", space="s", system="x", heads=2
     )
 
 
 def test_half_precision_becomes_single(tmp_path):
     halves = {k: v.bfloat16() for k, v in vit.ViT(16, 1, 2, 100, 5).state_dict().items()}
     file = saved(halves, tmp_path / "x.pth")
-    name = adopt.adopt(file, tmp_path, part="ecg", space="s", label="x", heads=2)
+    name = adopt.adopt(file, tmp_path, part="ecg", space="s", system="x", heads=2)
     kept = store.weights(tmp_path, name, "ecg")
     assert {value.dtype for value in kept.values()} == {np.dtype(np.float32)}
     np.testing.assert_array_equal(kept["cls_token"], halves["cls_token"].float().numpy())
@@ -462,12 +468,12 @@ def test_the_command_says_what_to_start_from(tmp_path, capfd):
         "ecg",
         "--space",
         "pub",
-        "--label",
+        "--system",
         "mmcl",
     ]
     code, said, _ = called(capfd, *words, "--runs", tmp_path / "runs")
     assert code == 0
-    assert said.endswith('starts=(("ecg", "pub/pretrain/ecg/mmcl/default/seed=0"),)')
+    assert said.endswith('init_from=(("ecg", "pub/pretrain/ecg/mmcl/default/seed=0"),)')
     code, said, beside = called(
         capfd, *words[:2], tmp_path / "none.pth", *words[3:], "--runs", tmp_path / "other"
     )

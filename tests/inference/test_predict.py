@@ -35,7 +35,7 @@ def study(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def served(study):
-    return ecgcmr.load(study[1] / "t/final", device="cpu")
+    return ecgcmr.load(study[1] / "t/evaluation", device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -51,8 +51,8 @@ def files(study, tmp_path_factory):
 
 @pytest.fixture
 def copied(study, tmp_path):
-    shutil.copytree(study[1] / "t/final", tmp_path / "final")
-    return tmp_path / "final"
+    shutil.copytree(study[1] / "t/evaluation", tmp_path / "evaluation")
+    return tmp_path / "evaluation"
 
 
 def edit(path, change):
@@ -133,35 +133,41 @@ def test_several_systems_need_a_name_unless_mmcl_is_among_them(study, served, co
     assert served.system == "mmcl"
     assert list(served.about["seeds"]) == ["cad", "lv"]
     assert ecgcmr.load(study[1] / "t", "mae", "cpu").system == "mae"
-    assert len(ecgcmr.load(study[1] / "t/final/cad/mae", device="cpu").task_models) == 1
+    assert len(ecgcmr.load(study[1] / "t/evaluation/cad/mae", device="cpu").task_models) == 1
     with pytest.raises(InputError, match="unknown system 'byol'; known: mae, mmcl"):
-        ecgcmr.load(study[1] / "t/final", "byol")
+        ecgcmr.load(study[1] / "t/evaluation", "byol")
     for record in (copied / "cad/mmcl").rglob(store.RECORD):
-        edit(record, lambda record: record["trial"].update(label="clocs"))
+        edit(record, lambda record: record["trial"].update(system="clocs"))
     with pytest.raises(InputError, match="holds the systems clocs, mae; choose one with --system"):
         ecgcmr.load(copied / "cad")
 
 
 def test_the_configuration_that_was_chosen_stands_for_a_system(study, copied):
     system = copied / "cad/mmcl"
-    (point,) = system.iterdir()
-    other = shutil.copytree(point, point.with_name("batch=16,lr=0.9"))
+    (configuration,) = system.iterdir()
+    other = shutil.copytree(configuration, configuration.with_name("batch=16,lr=0.9"))
     for folder in other.iterdir():
         edit(folder / store.RECORD, lambda record: record["trial"].update(knobs=[["lr", 0.9]]))
-    with pytest.raises(InputError, match=r"cad/mmcl: final runs of 2 configurations and no choice"):
+    with pytest.raises(
+        InputError, match=r"cad/mmcl: evaluation runs of 2 configurations and no choice"
+    ):
         ecgcmr.load(copied, "mmcl", "cpu")
-    for chosen in (point.name, other.name):
-        choice = selection.Choice(chosen, "validation auroc", {point.name: 0.8, other.name: 0.8})
+    for chosen in (configuration.name, other.name):
+        choice = selection.Choice(
+            chosen, "validation auroc", {configuration.name: 0.8, other.name: 0.8}
+        )
         write_json(selection.choice_file(system), dataclasses.asdict(choice))
-        assert ecgcmr.load(copied, "mmcl", "cpu").about["points"]["cad"] == chosen
+        assert ecgcmr.load(copied, "mmcl", "cpu").about["configurations"]["cad"] == chosen
     shutil.rmtree(other)
-    with pytest.raises(InputError, match=r"'batch=16,lr=0\.9' was chosen and has no final run"):
+    with pytest.raises(
+        InputError, match=r"'batch=16,lr=0\.9' was chosen and has no evaluation run"
+    ):
         ecgcmr.load(copied, "mmcl", "cpu")
 
 
 def test_a_seed_that_diverged_is_left_out(copied):
-    (point,) = (copied / "cad/mmcl").iterdir()
-    edit(point / "seed=101" / store.RECORD, lambda record: record.update(status="diverged"))
+    (configuration,) = (copied / "cad/mmcl").iterdir()
+    edit(configuration / "seed=101" / store.RECORD, lambda record: record.update(status="diverged"))
     loaded = ecgcmr.load(copied, "mmcl", "cpu")
     assert loaded.about["seeds"]["cad"] == [0, 202]
     assert ("Seeds", "0, 101, 202 (fewer of cad: 2)") in prediction.origin(loaded)
@@ -201,7 +207,7 @@ def test_damaged_or_missing_weights_are_refused(copied):
     with pytest.raises(InputError, match="missing or damaged"):
         ecgcmr.load(copied, "mmcl", "cpu")
     (copied.parent / "empty").mkdir()
-    with pytest.raises(InputError, match="holds no final run on ECGs"):
+    with pytest.raises(InputError, match="holds no evaluation run on ECGs"):
         ecgcmr.load(copied.parent / "empty")
     with pytest.raises(InputError, match="no such folder"):
         ecgcmr.load(copied.parent / "nowhere")
@@ -212,7 +218,7 @@ def test_damaged_or_missing_weights_are_refused(copied):
 
 def test_a_shared_model_answers_alike_and_names_nobody(study, served, files, tmp_path):
     out = tmp_path / "models/mmcl"
-    share.share(study[1] / "t/final", out)
+    share.share(study[1] / "t/evaluation", out)
     assert {path.name for path in out.rglob("*") if path.is_file()} == {
         store.RECORD,
         store.ENCODER,
@@ -223,7 +229,7 @@ def test_a_shared_model_answers_alike_and_names_nobody(study, served, files, tmp
     header = next(iter(files.values()))
     assert ecgcmr.load(out, device="cpu").predict(header).answers == served.predict(header).answers
     with pytest.raises(InputError, match="is there already"):
-        share.share(study[1] / "t/final", out)
+        share.share(study[1] / "t/evaluation", out)
     (out / "cad" / calibration.CALIBRATION).write_text("{}")
     with pytest.raises(InputError, match="damaged; share the model anew"):
         ecgcmr.load(out)
@@ -303,7 +309,7 @@ def test_one_ecg_on_the_terminal_and_in_files(study, files, tmp_path, capfd):
     words = [f"--{kind}={tmp_path / f'out/a.{kind}'}" for kind in ("csv", "json")]
     places = ["--runs", tmp_path / "runs", "--cohort", tmp_path / "none"]
     code, text, _ = called(
-        capfd, "predict", "--model", study[1] / "t/final", *words, header, *places
+        capfd, "predict", "--model", study[1] / "t/evaluation", *words, header, *places
     )
     assert code == 0
     assert text.splitlines()[0] == key
@@ -336,7 +342,7 @@ def test_a_file_that_cannot_be_served_is_a_line_and_the_others_are_answered(
         "--runs",
         tmp_path / "runs",
     ]
-    code, text, beside = called(capfd, "predict", "--model", study[1] / "t/final", *words)
+    code, text, beside = called(capfd, "predict", "--model", study[1] / "t/evaluation", *words)
     assert code == 2
     assert len(text.splitlines()) == 3
     assert f"ecgcmr: {flat}: flat lead" in beside.splitlines()
@@ -359,7 +365,7 @@ def test_nothing_from_inside_a_header_is_written(study, tmp_path, capfd):
         capfd,
         "predict",
         "--model",
-        study[1] / "t/final",
+        study[1] / "t/evaluation",
         *words,
         tmp_path / "ecgs",
         "--runs",
@@ -384,7 +390,7 @@ def test_where_nothing_can_be_served_nothing_is_written(study, tmp_path, capfd):
         "--runs",
         tmp_path / "runs",
     ]
-    code, text, _ = called(capfd, "predict", "--model", study[1] / "t/final", *words)
+    code, text, _ = called(capfd, "predict", "--model", study[1] / "t/evaluation", *words)
     assert (code, text) == (2, "")
     assert not list(tmp_path.glob("a.*"))
 
@@ -394,14 +400,21 @@ def test_a_page_of_too_many_is_refused_before_anything_is_read(
 ):
     monkeypatch.setattr(prediction, "MOST", 2)
     words = ["--page", tmp_path / "a.html", *files.values(), "--runs", tmp_path / "runs"]
-    code, _, beside = called(capfd, "predict", "--model", study[1] / "t/final", *words)
+    code, _, beside = called(capfd, "predict", "--model", study[1] / "t/evaluation", *words)
     assert code == 2
     assert beside == "ecgcmr: --page: shows at most 2 ECGs, 3 are named; use --csv or --json"
     assert list(tmp_path.iterdir()) == []
 
 
 def test_share_says_what_it_made(study, tmp_path, capfd):
-    words = ["--model", study[1] / "t/final", "--out", tmp_path / "m", "--runs", tmp_path / "runs"]
+    words = [
+        "--model",
+        study[1] / "t/evaluation",
+        "--out",
+        tmp_path / "m",
+        "--runs",
+        tmp_path / "runs",
+    ]
     assert called(capfd, "share", *words)[:2] == (
         0,
         f"{tmp_path / 'm'}: cad (3 seeds), lv (3 seeds)",
@@ -436,9 +449,11 @@ def test_the_documents_snippet_runs(study, files, tmp_path, monkeypatch, capsys)
     text = (ROOT / "docs/use.md").read_text()
     (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     header = next(iter(files.values()))
-    record = next((study[1] / "t/final/cad/mmcl").rglob("seed=0"))
-    code = code.replace("runs/toy/final/cad/mmcl/batch=16,lr=0.001/seed=0", str(record))
-    code = code.replace("runs/toy/final", str(study[1] / "t/final")).replace("ecg.hea", str(header))
+    record = next((study[1] / "t/evaluation/cad/mmcl").rglob("seed=0"))
+    code = code.replace("runs/toy/evaluation/cad/mmcl/batch=16,lr=0.001/seed=0", str(record))
+    code = code.replace("runs/toy/evaluation", str(study[1] / "t/evaluation")).replace(
+        "ecg.hea", str(header)
+    )
     names = {"signal": study[2][header.stem]}
     exec(code, names)
     assert re.match(r"cad: \d+\.\d%, 95 % interval", capsys.readouterr().out)

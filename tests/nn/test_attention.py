@@ -29,9 +29,9 @@ torch.set_num_threads(1)
 NETWORK = Network(crop=2500, patch=500, width=16, depth=2, heads=2, hidden=16, projection=8)
 TRIAL = Trial(
     space="t",
-    stage="final",
+    stage="evaluation",
     task="cad",
-    label="mmcl",
+    system="mmcl",
     method="supervised",
     network=NETWORK,
     batch=4,

@@ -92,9 +92,9 @@ def report(tmp_path_factory, small_cohort):
     loss = handmade.curve().rename(columns={"loss": "train_loss", "val_auroc": "val_loss"})
     scores = (("val", "loss", 0.25, 45),)
     handmade.finish(
-        runs, label="mae", task="ecg", stage="pretrain", method="mae", curve_=loss, scores=scores
+        runs, system="mae", task="ecg", stage="pretrain", method="mae", curve_=loss, scores=scores
     )
-    handmade.finish(runs, label="mmcl", stage="grid", value=0.7)
+    handmade.finish(runs, system="mmcl", stage="grid", value=0.7)
     written, read = write(runs, small_cohort, runs / "report")
     return runs, written, read
 
@@ -184,7 +184,7 @@ def test_the_hash_is_that_of_every_measured_number(report, small_cohort, tmp_pat
     kept = store.rows(runs).sort_values("trial", kind="stable")
     assert rows.value.tolist() == kept.value.tolist()
     shutil.copytree(runs, tmp_path / "runs")
-    handmade.finish(tmp_path / "runs", label="mmcl", seed=4, value=0.69)
+    handmade.finish(tmp_path / "runs", system="mmcl", seed=4, value=0.69)
     assert (
         write(tmp_path / "runs", small_cohort, tmp_path / "out")[0]["rows.csv"].read_bytes() != data
     )
@@ -238,7 +238,7 @@ def test_each_table_is_followed_by_its_comparisons(whole):
 
 def test_what_is_missing_is_said_and_not_averaged(report):
     _, _, read = report
-    assert "1 pre-training, 1 grid trial and 19 final runs on 300 subjects" in read.text
+    assert "1 pre-training, 1 grid trial and 19 evaluation runs on 300 subjects" in read.text
     assert "4 of 5 seeds" in read.text
     assert "60.20 ± 0.16" in read.text
     assert "0.2500" in read.text  # the pre-training's validation loss
@@ -248,10 +248,10 @@ def test_what_is_missing_is_said_and_not_averaged(report):
 def test_several_spaces_each_have_their_own(small_cohort, tmp_path):
     runs = tmp_path / "runs"
     for space in ("a", "b-a"):
-        for label in ("supervised", "mae", "mmcl"):
+        for system in ("supervised", "mae", "mmcl"):
             for seed in range(2):
                 handmade.finish(
-                    runs, label=label, seed=seed, space=space, value=0.6 if space == "a" else 0.7
+                    runs, system=system, seed=seed, space=space, value=0.6 if space == "a" else 0.7
                 )
     written, read = write(runs, small_cohort, tmp_path / "out")
     assert {"table3-a.csv", "table3-b-a.csv"} <= written.keys()
@@ -265,13 +265,13 @@ def test_several_spaces_each_have_their_own(small_cohort, tmp_path):
 
 
 def test_figure_6_shows_the_run_of_a_sweep_that_was_chosen(trials, rows):
-    names = {label: run.name for label, run in figures.mapped_systems(trials, "toy").items()}
+    names = {system: run.name for system, run in figures.mapped_systems(trials, "toy").items()}
     assert list(names) == ["mmcl-wo-mdm", "mmcl"]
     losses = rows[(rows.stage == "pretrain") & (rows.metric == "loss")]
-    for label, name in names.items():
-        mine = losses[losses.label == label]
+    for system, name in names.items():
+        mine = losses[losses.system == system]
         assert name == mine.trial[mine.value.idxmin()]
-        assert len(mine) == len(study.TOY.pretraining[label].rates)
+        assert len(mine) == len(study.TOY.pretraining[system].rates)
 
 
 def test_runs_without_projectors_leave_a_note_instead_of_a_figure(whole, trials, rows, tmp_path):
@@ -288,9 +288,14 @@ def test_runs_without_projectors_leave_a_note_instead_of_a_figure(whole, trials,
 
 
 def test_figure_5_draws_nothing_that_lacks_seeds(tmp_path):
-    for take in (1.0, 0.1):
-        handmade.plant(tmp_path, "mmcl", take=take)
-        handmade.plant(tmp_path, "mae", take=take, seeds=(0, 1, 2) if take == 0.1 else range(5))
+    for label_fraction in (1.0, 0.1):
+        handmade.plant(tmp_path, "mmcl", label_fraction=label_fraction)
+        handmade.plant(
+            tmp_path,
+            "mae",
+            label_fraction=label_fraction,
+            seeds=(0, 1, 2) if label_fraction == 0.1 else range(5),
+        )
     drawing = figures.figure5(Evidence.of(tmp_path, "toy", store.rows(tmp_path)), "")
     assert "MAE, AF, 10 % (3 of 5 seeds" in drawing.note
     (axes,) = drawing.figure.axes
@@ -437,11 +442,11 @@ def test_without_a_cohort_there_is_one_line(tmp_path):
 def test_the_chosen_rate_of_a_sweep_is_marked(trials, rows):
     lines = appendix.pretrainings(trials, rows)
     assert len(lines) == 14
-    for label in ("MMCL", "MMCL w/o MDM"):
-        swept = [line for line in lines if line["title"] == f"{label}, ECG + CMR"]
+    for system in ("MMCL", "MMCL w/o MDM"):
+        swept = [line for line in lines if line["title"] == f"{system}, ECG + CMR"]
         (chosen,) = [line for line in swept if line["chosen"] == "✓"]
         assert chosen["loss"] == min(line["loss"] for line in swept)
-    assert {line["starts"] for line in lines} == {
+    assert {line["init_from"] for line in lines} == {
         "random weights",
         "CMR: SimCLR",
         "ECG: MAE, CMR: SimCLR",
@@ -449,38 +454,42 @@ def test_the_chosen_rate_of_a_sweep_is_marked(trials, rows):
 
 
 def test_the_starts_of_fine_tuning_name_the_chosen_rate(trials):
-    starts = {(line[2], line[6]) for line in appendix.points(trials)}
-    assert ("MMCL", "ECG: MMCL (lr=0.01)") in starts
-    assert ("MMCL (CMR)", "CMR: MMCL (lr=0.01)") in starts
-    assert ("MAE", "ECG: MAE") in starts
-    assert ("XGBoost (tabular)", "random weights") not in starts
+    init_from = {(line[2], line[6]) for line in appendix.configurations(trials)}
+    assert ("MMCL", "ECG: MMCL (lr=0.01)") in init_from
+    assert ("MMCL (CMR)", "CMR: MMCL (lr=0.01)") in init_from
+    assert ("MAE", "ECG: MAE") in init_from
+    assert ("XGBoost (tabular)", "random weights") not in init_from
 
 
-def finals(runs, seeds=(0, 1)):
-    return [handmade.finish(runs, label="mae", seed=seed) for seed in seeds]
+def evaluation_runs(runs, seeds=(0, 1)):
+    return [handmade.finish(runs, system="mae", seed=seed) for seed in seeds]
 
 
-def test_one_read_of_the_test_set_per_final_run_is_as_it_should_be(tmp_path, whole):
-    for trial in finals(tmp_path):
+def test_one_read_of_the_test_set_per_evaluation_run_is_as_it_should_be(tmp_path, whole):
+    for trial in evaluation_runs(tmp_path):
         store.log_test_read(tmp_path, trial.name, 240)
     said = appendix.test_reads(tmp_path, appendix.read(tmp_path))
     assert (
         said
-        == "The test set was read 2 times: once by each of the 2 final runs, and by nothing else."
+        == "The test set was read 2 times: once by each of the 2 evaluation runs, and by nothing else."
     )
-    assert "The test set was read 545 times: once by each of the 545 final runs" in whole[-1].text
+    assert (
+        "The test set was read 545 times: once by each of the 545 evaluation runs" in whole[-1].text
+    )
 
 
 def test_any_other_number_of_reads_is_told(tmp_path):
-    first, second = finals(tmp_path)
+    first, second = evaluation_runs(tmp_path)
     assert "made before reads were logged" in appendix.test_reads(tmp_path, appendix.read(tmp_path))
-    for name in (first.name, first.name, "toy/final/af/gone/batch=32/seed=0"):
+    for name in (first.name, first.name, "toy/evaluation/af/gone/batch=32/seed=0"):
         store.log_test_read(tmp_path, name, 240)
     said = appendix.test_reads(tmp_path, appendix.read(tmp_path))
-    assert said.startswith("The test set was read 3 times, by 2 final runs, and not once by each: ")
-    assert "1 final runs have no logged read" in said
-    assert "1 final runs read it more than once" in said
-    assert "1 trials read it that are no finished final run here" in said
+    assert said.startswith(
+        "The test set was read 3 times, by 2 evaluation runs, and not once by each: "
+    )
+    assert "1 evaluation runs have no logged read" in said
+    assert "1 evaluation runs read it more than once" in said
+    assert "1 trials read it that are no finished evaluation run here" in said
     store.log_test_read(tmp_path, second.name, 240)
     assert "no logged read" not in appendix.test_reads(tmp_path, appendix.read(tmp_path))
 
@@ -489,7 +498,7 @@ def test_the_configuration_is_complete(whole):
     runs, cohort, _, read = whole
     for name in ("python 3.", "torch ", "ray ", "optuna ", "xgboost "):
         assert name in read.text
-    assert "Seeds of the final runs 0, 1, 2, 3, 4" in read.text
+    assert "Seeds of the evaluation runs 0, 1, 2, 3, 4" in read.text
     assert "ecgcmr sweep search_spaces/toy.py" in read.text
     listed = [run for run in all_runs(runs) if run.trial.stage != "grid"]
     assert all(run.fingerprint in read.text for run in listed)
@@ -519,20 +528,20 @@ def test_the_commands_name_readers_and_no_machine():
 
 
 def test_systems_of_equal_grids_share_a_line():
-    def run(label, lr, task="af"):
+    def run(system, lr, task="af"):
         trial = Trial(
             space="s",
             stage="grid",
             task=task,
-            label=label,
+            system=system,
             method="supervised",
             knobs=(("lr", lr),),
         )
         return Run(None, trial, {}, "", "finished", {})
 
     found = [
-        run(label, lr, task)
-        for label in ("mae", "mmcl")
+        run(system, lr, task)
+        for system in ("mae", "mmcl")
         for lr in (1e-3, 1e-4)
         for task in ("af", "dm")
     ]

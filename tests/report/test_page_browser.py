@@ -97,7 +97,7 @@ def test_it_fetches_nothing_and_every_link_within_it_leads_somewhere(measure):
 @pytest.mark.parametrize("width", [1280, 390])
 def test_the_page_of_a_prediction_fits_as_well(width, browser, tmp_path_factory, tmp_path):
     _, runs, raw = handmade_model.made(tmp_path_factory.getbasetemp())
-    model = ecgcmr.load(runs / "t/final", device="cpu")
+    model = ecgcmr.load(runs / "t/evaluation", device="cpu")
     found = [
         model.predict_signal(signal, 500, prediction.ecg.LEADS) for signal in list(raw.values())[:2]
     ]

@@ -21,10 +21,16 @@ def phenotype(n=700, name="LVEDV", count=500, r=0.63):
     return Scatter(name, "mL", measured, predicted, r, paper.choose(n, count))
 
 
-def points(*takes, base=70.0):
+def points(*fractions, base=70.0):
     return [
-        Point(take, round(400 * take), base + 3 * math.log10(take), base - 9, base + 1)
-        for take in takes
+        Point(
+            label_fraction,
+            round(400 * label_fraction),
+            base + 3 * math.log10(label_fraction),
+            base - 9,
+            base + 1,
+        )
+        for label_fraction in fractions
     ]
 
 
@@ -185,7 +191,7 @@ def test_the_band_spans_low_to_high():
 
 
 def test_points_without_an_interval_have_a_line_and_no_band():
-    line = [Point(take, 40, 66, NAN, NAN) for take in (0.1, 1)]
+    line = [Point(label_fraction, 40, 66, NAN, NAN) for label_fraction in (0.1, 1)]
     ax = paper.figure5({"CAD": {"MMCL": line}}).axes[0]
     assert np.isfinite(marked(ax.lines, "MMCL")[0].get_ydata()[1:]).all()
     assert not any(band.get_paths() for band in marked(ax.collections, "MMCL"))
@@ -237,11 +243,18 @@ def test_a_system_looks_the_same_in_all_panels():
 
 
 @pytest.mark.parametrize(
-    ("takes", "said"), [((0, 1), "take is 0"), ((1.5,), "take is 1.5"), ((0.1, 0.1), "2 times")]
+    ("fractions", "said"),
+    [((0, 1), "label_fraction is 0"), ((1.5,), "label_fraction is 1.5"), ((0.1, 0.1), "2 times")],
 )
-def test_shares_without_a_place_are_refused(takes, said):
+def test_shares_without_a_place_are_refused(fractions, said):
     with pytest.raises(InputError, match=f"CAD, MMCL: .*{said}"):
-        paper.figure5({"CAD": {"MMCL": [Point(take, 4, 60, 59, 61) for take in takes]}})
+        paper.figure5(
+            {
+                "CAD": {
+                    "MMCL": [Point(label_fraction, 4, 60, 59, 61) for label_fraction in fractions]
+                }
+            }
+        )
 
 
 # Reliability

@@ -14,9 +14,9 @@ from ecgcmr import store, tasks
 from ecgcmr.evaluation import statistics
 from ecgcmr.evaluation.statistics import Effect
 from ecgcmr.paper import LAYOUTS, Claim, Contrast
-from ecgcmr.report.results import evidence, finals, verdicts
+from ecgcmr.report.results import evaluation_runs, evidence, verdicts
 from ecgcmr.report.results.evidence import Evidence
-from ecgcmr.report.results.verdicts import FAILS, HOLDS, OPEN, Comparison, evaluated
+from ecgcmr.report.results.verdicts import FAILS, HOLDS, OPEN, Comparison, verdict_of
 
 torch.set_num_threads(1)
 DRAWS = 300
@@ -27,9 +27,9 @@ def seen(runs, **options):
     return Evidence.of(runs, "toy", store.rows(runs), **{"draws": DRAWS, **options})
 
 
-def predictions(runs, label, task="af"):
+def predictions(runs, system, task="af"):
     """(targets (n, k), outputs (m, n, k)) of every seed, read by hand, by subject."""
-    folders = sorted((runs / "toy" / "final" / task / label).glob("*/seed=*"))
+    folders = sorted((runs / "toy" / "evaluation" / task / system).glob("*/seed=*"))
     each = [
         pd.read_parquet(folder / "predictions.parquet").set_index("subject").sort_index()
         for folder in folders
@@ -41,15 +41,17 @@ def predictions(runs, label, task="af"):
     return of["target"][0], np.stack(of["output"])
 
 
-def rewrite(runs, label, change, task="af", seed=0):
+def rewrite(runs, system, change, task="af", seed=0):
     """Change one run's predictions on disk."""
-    (path,) = (runs / "toy" / "final" / task / label).glob(f"*/seed={seed}/predictions.parquet")
+    (path,) = (runs / "toy" / "evaluation" / task / system).glob(
+        f"*/seed={seed}/predictions.parquet"
+    )
     change(pd.read_parquet(path)).to_parquet(path)
 
 
 @pytest.fixture(scope="module")
 def diseases(tmp_path_factory):
-    """Three systems on AF; the CMR one was judged on nine tenths of the subjects."""
+    """Three systems on AF; the CMR one was evaluated on nine tenths of the subjects."""
     runs = tmp_path_factory.mktemp("diseases")
     handmade.plant(runs, "supervised", signal=0.5)
     handmade.plant(runs, "mmcl", signal=2.0)
@@ -102,8 +104,8 @@ def test_visits_of_one_subject_are_told_apart(tmp_path):
 def test_only_test_predictions_of_complete_runs_count(tmp_path):
     handmade.plant(tmp_path, "mmcl", seeds=range(4))
     rewrite(tmp_path, "mmcl", lambda table: pd.concat([table, table.assign(split="val")]), seed=2)
-    handmade.finish(tmp_path, label="mmcl", seed=4, value=0.7, status="diverged")
-    handmade.finish(tmp_path, label="mae", seed=0, value=0.7)
+    handmade.finish(tmp_path, system="mmcl", seed=4, value=0.7, status="diverged")
+    handmade.finish(tmp_path, system="mae", seed=0, value=0.7)
     found = seen(tmp_path)
     assert found.answers("mmcl", "af").outputs.shape == (4, 400, 1)
     assert found.lack("mmcl", "af") == "MMCL for AF: 4 of 5 seeds, 1 diverged"
@@ -206,7 +208,7 @@ def test_the_interval_of_a_group_is_of_the_mean_over_its_phenotypes(numbers):
     found = seen(numbers)
     assert found.interval("mmcl", "rv") == pytest.approx(statistics.interval(drawn))
     rows = store.rows(numbers)
-    values = rows[(rows.label == "mmcl") & (rows.metric == "pearson")].sort_values("seed").value
+    values = rows[(rows.system == "mmcl") & (rows.metric == "pearson")].sort_values("seed").value
     assert found.score("mmcl", "rv").values == pytest.approx(list(values), abs=1e-6)
 
 
@@ -314,7 +316,7 @@ def test_answers_that_contradict_each_other_are_not_compared(tmp_path):
         lambda table: table.assign(**{"target:af": 1 - table["target:af"]}),
         seed=2,
     )
-    assert "its seeds were judged on different answers" in seen(tmp_path).lack("mmcl", "af")
+    assert "its seeds were evaluated on different answers" in seen(tmp_path).lack("mmcl", "af")
 
 
 def test_too_few_subjects_in_common_are_said(tmp_path):
@@ -420,7 +422,7 @@ MISSING = compared(0, 1, "dm", "MAE for DM: no finished run")
     ],
 )
 def test_the_rule_of_verdicts(found, margin, said, value):
-    verdict = evaluated(Claim("V-A", "…", tuple(c.contrast for c in found), margin), found)
+    verdict = verdict_of(Claim("V-A", "…", tuple(c.contrast for c in found), margin), found)
     assert verdict.verdict == said
     assert verdict.value == pytest.approx(value, nan_ok=True)
     assert verdict.reason
@@ -428,13 +430,13 @@ def test_the_rule_of_verdicts(found, margin, said, value):
 
 def test_one_failure_among_many_has_to_stand_holms_adjustment():
     weak = compared(-0.0102, 0.01)  # its own interval excludes 0: p = 0.046
-    assert evaluated(Claim("", "", (weak.contrast,)), [weak]).verdict == FAILS
+    assert verdict_of(Claim("", "", (weak.contrast,)), [weak]).verdict == FAILS
     others = [compared(0.001, 0.01, task) for task in ("cad", "dm")]
-    found = evaluated(Claim("", "", tuple(c.contrast for c in (weak, *others))), [weak, *others])
+    found = verdict_of(Claim("", "", tuple(c.contrast for c in (weak, *others))), [weak, *others])
     assert found.verdict == OPEN
     assert "3 of 3" in found.reason
     strong = compared(-0.05, 0.01)
-    failed = evaluated(
+    failed = verdict_of(
         Claim("", "", tuple(c.contrast for c in (strong, *others))), [strong, *others]
     )
     assert failed.verdict == FAILS
@@ -443,14 +445,14 @@ def test_one_failure_among_many_has_to_stand_holms_adjustment():
 
 def test_the_numbers_shown_are_those_of_one_contrast_and_it_is_named():
     sure, unsure = compared(0.02, 0.001, "cad"), compared(0.03, 0.02, "dm")
-    found = evaluated(Claim("", "", (sure.contrast, unsure.contrast)), [sure, unsure])
+    found = verdict_of(Claim("", "", (sure.contrast, unsure.contrast)), [sure, unsure])
     assert (found.value, found.low, found.high, found.p) == tuple(vars(unsure.effect).values())
     assert found.reason == "all 2 intervals are above 0. Shown: DM"
     assert found.metric == "auroc"
 
 
 def test_p_of_a_margin_is_against_the_margin():
-    found = evaluated(
+    found = verdict_of(
         Claim("", "", (Contrast("mmcl", "mae", "af"),), 0.01), [compared(-0.005, 0.004)]
     )
     z = 0.005 / (0.004 / scipy.stats.norm.ppf(0.975))
@@ -459,8 +461,8 @@ def test_p_of_a_margin_is_against_the_margin():
 
 
 def test_planted_differences_are_found_and_equal_systems_are_not_told_apart(tmp_path):
-    for label, signal in (("supervised", 1.0), ("mmcl", 2.0), ("mae", 2.0)):
-        handmade.plant(tmp_path, label, signal=signal, n=2000)
+    for system, signal in (("supervised", 1.0), ("mmcl", 2.0), ("mae", 2.0)):
+        handmade.plant(tmp_path, system, signal=signal, n=2000)
     claims = [
         Claim("", "", (Contrast(better, worse, "af"),))
         for better, worse in (("mmcl", "supervised"), ("mmcl", "mae"), ("supervised", "mmcl"))
@@ -479,7 +481,7 @@ def test_phenotypes_one_by_one_and_both_means(numbers):
     assert [line.name for line in lines] == list(tasks.TASKS["rv"].columns)
     rows = store.rows(numbers)
     values = (
-        rows[(rows.label == "mmcl") & (rows.metric == "pearson:RVESV")].sort_values("seed").value
+        rows[(rows.system == "mmcl") & (rows.metric == "pearson:RVESV")].sort_values("seed").value
     )
     score = lines[1].scores["mmcl"]
     assert score.values == pytest.approx(list(values), abs=1e-6)
@@ -502,16 +504,16 @@ def test_a_constant_answer_has_r_0_and_not_no_interval(numbers, tmp_path):
 
 
 def test_average_precision_agrees_with_the_rows(diseases):
-    (found,) = [line for line in seen(diseases).secondary() if line.label == "mmcl"]
+    (found,) = [line for line in seen(diseases).secondary() if line.system == "mmcl"]
     rows = store.rows(diseases)
-    values = rows[(rows.label == "mmcl") & (rows.metric == "auprc")].sort_values("seed").value
+    values = rows[(rows.system == "mmcl") & (rows.metric == "auprc")].sort_values("seed").value
     assert found.score.values == pytest.approx(list(values), abs=1e-6)
     assert found.score.low < found.score.mean < found.score.high
     assert found.prevalence == pytest.approx(0.2)
 
 
 def test_prior_correction_moves_the_intercept_and_keeps_the_slope(diseases):
-    found = {line.label: line for line in seen(diseases).calibration()}["mmcl"]
+    found = {line.system: line for line in seen(diseases).calibration()}["mmcl"]
     shift = math.log(0.2 / 0.8) - math.log(0.5 / 0.5)
     assert found.prior_corrected.slope.value == pytest.approx(
         found.as_trained.slope.value, rel=1e-4
@@ -579,11 +581,11 @@ def test_subgroups_are_scored_on_their_own_subjects(diseases):
 
 def test_points_of_figure_5_have_an_interval_over_seeds_and_say_what_they_lack(tmp_path):
     handmade.plant(tmp_path, "mmcl")
-    handmade.plant(tmp_path, "mmcl", take=0.1)
-    handmade.plant(tmp_path, "supervised", take=0.01, seeds=range(3))
-    handmade.plant(tmp_path, "cmr-supervised", take=0.1)
+    handmade.plant(tmp_path, "mmcl", label_fraction=0.1)
+    handmade.plant(tmp_path, "supervised", label_fraction=0.01, seeds=range(3))
+    handmade.plant(tmp_path, "cmr-supervised", label_fraction=0.1)
     found = seen(tmp_path).low_label()
-    assert [(p.label, p.take, p.n_train, p.lack) for p in found] == [
+    assert [(p.system, p.label_fraction, p.n_train, p.lack) for p in found] == [
         ("supervised", 0.01, 10, "3 of 5 seeds"),
         ("mmcl", 1.0, 1000, ""),
         ("mmcl", 0.1, 100, ""),
@@ -614,8 +616,10 @@ def test_panels_of_figure_4_come_in_the_stated_order(tmp_path):
 
 def test_each_file_is_read_once(diseases, monkeypatch):
     read = []
-    ours = finals.read
-    monkeypatch.setattr(finals, "read", lambda *given: read.append(given[1].names) or ours(*given))
+    ours = evaluation_runs.read
+    monkeypatch.setattr(
+        evaluation_runs, "read", lambda *given: read.append(given[1].names) or ours(*given)
+    )
     found = seen(diseases)
     for _ in range(2):
         found.comparisons(LAYOUTS["table1"])

@@ -9,7 +9,7 @@ import pytest
 
 from ecgcmr import paper, store
 from ecgcmr.errors import InputError
-from ecgcmr.report.results import finals
+from ecgcmr.report.results import evaluation_runs
 from ecgcmr.report.results.evidence import Evidence
 from ecgcmr.report.tables import paper as tables
 from ecgcmr.search import spaces
@@ -18,13 +18,13 @@ from ecgcmr.search import spaces
 def table(runs, stem="table3", **options):
     """One table of the paper from what lies under `runs`."""
     return tables.of_layout(
-        finals.of_space(store.rows(runs), "toy", runs), paper.LAYOUTS[stem], **options
+        evaluation_runs.of_space(store.rows(runs), "toy", runs), paper.LAYOUTS[stem], **options
     )
 
 
-def cell(sheet, label, task):
+def cell(sheet, system, task):
     (found,) = [
-        record for record in sheet.records if (record["label"], record["task"]) == (label, task)
+        record for record in sheet.records if (record["system"], record["task"]) == (system, task)
     ]
     return found
 
@@ -37,24 +37,24 @@ def word(sheet, model, column):
 def test_a_cell_is_mean_and_sample_sd_over_the_seeds_in_percent(tmp_path):
     values = [0.71, 0.72, 0.70, 0.735, 0.69]
     for seed, value in enumerate(values):
-        handmade.finish(tmp_path, label="mmcl", task="af", seed=seed, value=value)
+        handmade.finish(tmp_path, system="mmcl", task="af", seed=seed, value=value)
     sheet = table(tmp_path)
     assert cell(sheet, "mmcl", "af")["mean"] == pytest.approx(100 * statistics.fmean(values))
     assert cell(sheet, "mmcl", "af")["sd"] == pytest.approx(100 * statistics.stdev(values))
     assert word(sheet, "MMCL", "AF").text == "71.10 ± 1.75"
 
 
-def test_only_final_test_auroc_of_the_full_training_set_counts(tmp_path):
-    handmade.finish(tmp_path, label="mmcl", value=0.9, stage="grid")
-    handmade.finish(tmp_path, label="mmcl", value=0.8, take=0.1)
+def test_only_test_auroc_of_the_evaluation_of_the_full_training_set_counts(tmp_path):
+    handmade.finish(tmp_path, system="mmcl", value=0.9, stage="grid")
+    handmade.finish(tmp_path, system="mmcl", value=0.8, label_fraction=0.1)
     handmade.finish(
         tmp_path,
-        label="mmcl",
+        system="mmcl",
         value=0.0,
         scores=(("val", "auroc", 0.95, 9), ("test", "auprc", 0.94, 9)),
     )
     assert word(table(tmp_path), "MMCL", "AF").text == "—"
-    handmade.finish(tmp_path, label="mmcl", seed=101, value=0.7)
+    handmade.finish(tmp_path, system="mmcl", seed=101, value=0.7)
     assert cell(table(tmp_path), "mmcl", "af")["mean"] == pytest.approx(70.0)
 
 
@@ -63,8 +63,13 @@ def test_a_missing_seed_is_said_and_takes_the_ranking_of_its_column(tmp_path):
     sheet = table(tmp_path)
     assert word(sheet, "MMCL", "AF").small == ("3 of 5 seeds",)
     assert all("3 of 5 seeds" in shown for shown in (sheet.text(), sheet.markdown(), sheet.latex()))
-    assert all(cell(sheet, label, "af")["place"] is None for label in handmade.LABELS)
-    assert [cell(sheet, label, "cad")["place"] for label in handmade.LABELS] == [None, None, 2, 1]
+    assert all(cell(sheet, system, "af")["place"] is None for system in handmade.SYSTEMS)
+    assert [cell(sheet, system, "cad")["place"] for system in handmade.SYSTEMS] == [
+        None,
+        None,
+        2,
+        1,
+    ]
     assert any("AF is not ranked" in note and "MMCL" in note for note in sheet.notes)
 
 
@@ -80,22 +85,22 @@ def test_a_system_without_runs_is_a_dash_and_a_note(tmp_path):
 @pytest.mark.parametrize(("value", "status"), [(0.7, "diverged"), (float("nan"), "finished")])
 def test_a_diverged_seed_is_no_number(tmp_path, value, status):
     for seed in range(4):
-        handmade.finish(tmp_path, label="mmcl", seed=seed, value=0.7)
-    handmade.finish(tmp_path, label="mmcl", seed=4, value=value, status=status)
+        handmade.finish(tmp_path, system="mmcl", seed=seed, value=0.7)
+    handmade.finish(tmp_path, system="mmcl", seed=4, value=value, status=status)
     shown = word(table(tmp_path), "MMCL", "AF")
     assert (shown.text, shown.small) == ("70.00 ± 0.00", ("4 of 5 seeds, 1 diverged",))
 
 
 def test_what_reads_equal_is_ranked_equal(tmp_path):
-    for label, value in (
+    for system, value in (
         ("supervised", 0.6),
         ("mae", 0.70001),
         ("mmcl-wo-mdm", 0.65),
         ("mmcl", 0.70004),
     ):
         for seed in range(5):
-            handmade.finish(tmp_path, label=label, seed=seed, value=value)
-    places = {label: cell(table(tmp_path), label, "af")["place"] for label in handmade.LABELS}
+            handmade.finish(tmp_path, system=system, seed=seed, value=value)
+    places = {system: cell(table(tmp_path), system, "af")["place"] for system in handmade.SYSTEMS}
     assert places == {
         "supervised": None,
         "mae": 1,
@@ -105,40 +110,42 @@ def test_what_reads_equal_is_ranked_equal(tmp_path):
 
 
 def choose(runs, trials):
-    """As `ecgcmr seeds` does: of a grid, and written beside the runs."""
-    return spaces.finals(trials, runs, seeds=(0,))
+    """As `ecgcmr evaluate` does: of a grid, and written beside the runs."""
+    return spaces.evaluation_trials(trials, runs, seeds=(0,))
 
 
-def test_seeds_of_two_points_are_never_pooled(tmp_path):
+def test_seeds_of_two_configurations_are_never_pooled(tmp_path):
     low, high = (("lr", 1e-5),), (("lr", 1e-4),)
     for knobs, value in ((low, 0.9), (high, 0.7)):
         for seed in range(5):
-            handmade.finish(tmp_path, label="mmcl", seed=seed, value=value, knobs=knobs)
-    with pytest.raises(InputError, match=r"final runs of 2 configurations and no choice\.json"):
+            handmade.finish(tmp_path, system="mmcl", seed=seed, value=value, knobs=knobs)
+    with pytest.raises(
+        InputError, match=r"evaluation runs of 2 configurations and no choice\.json"
+    ):
         table(tmp_path)
     # Validation prefers what test does not.
     grid = [
-        handmade.finish(tmp_path, label="mmcl", stage="grid", value=value, knobs=knobs)
+        handmade.finish(tmp_path, system="mmcl", stage="grid", value=value, knobs=knobs)
         for knobs, value in ((low, 0.6), (high, 0.8))
     ]
     choose(tmp_path, grid)
     sheet = table(tmp_path)
     assert cell(sheet, "mmcl", "af")["mean"] == pytest.approx(70.0)
-    assert any("2 points" in note and "lr=0.0001" in note for note in sheet.notes)
+    assert any("2 configurations" in note and "lr=0.0001" in note for note in sheet.notes)
 
 
-def test_of_equal_points_the_first_by_name_stands_as_in_the_sweep(tmp_path):
+def test_of_equal_configurations_the_first_by_name_stands_as_in_the_sweep(tmp_path):
     grid = []
     for lr, value in ((1e-4, 0.7), (1e-5, 0.9)):
         knobs = (("lr", lr),)
-        handmade.finish(tmp_path, label="mmcl", value=value, knobs=knobs)
-        grid.append(handmade.finish(tmp_path, label="mmcl", stage="grid", value=0.8, knobs=knobs))
+        handmade.finish(tmp_path, system="mmcl", value=value, knobs=knobs)
+        grid.append(handmade.finish(tmp_path, system="mmcl", stage="grid", value=0.8, knobs=knobs))
     knobs = (("lr", 1e-6),)
-    handmade.finish(tmp_path, label="mmcl", value=0.1, knobs=knobs)
+    handmade.finish(tmp_path, system="mmcl", value=0.1, knobs=knobs)
     for seed, value in ((0, float("nan")), (1, 0.99)):
         grid.append(
             handmade.finish(
-                tmp_path, label="mmcl", stage="grid", value=value, seed=seed, knobs=knobs
+                tmp_path, system="mmcl", stage="grid", value=value, seed=seed, knobs=knobs
             )
         )
     choose(tmp_path, grid)
@@ -149,7 +156,7 @@ def test_of_equal_points_the_first_by_name_stands_as_in_the_sweep(tmp_path):
 def test_several_spaces_are_told_apart(tmp_path):
     handmade.fill(tmp_path, tasks=("af",))
     assert set(tables.every(store.rows(tmp_path), tmp_path)) == {"table3"}
-    handmade.finish(tmp_path, label="mmcl", space="other")
+    handmade.finish(tmp_path, system="mmcl", space="other")
     made = tables.every(store.rows(tmp_path), tmp_path)
     assert set(made) == {"table3-toy", "others-other"}
     assert made["table3-toy"].stem == "table3-toy"
@@ -173,9 +180,9 @@ def test_positives_only_where_the_manifest_counts_the_same_subjects(tmp_path):
     ]
 
 
-def test_runs_judged_on_different_subjects_show_it(tmp_path):
+def test_runs_evaluated_on_different_subjects_show_it(tmp_path):
     for seed, n in enumerate((240, 240, 238, 240, 240)):
-        handmade.finish(tmp_path, label="mmcl", seed=seed, n=n)
+        handmade.finish(tmp_path, system="mmcl", seed=seed, n=n)
     assert word(table(tmp_path), "Test subjects", "AF").text == "238–240"
 
 
@@ -197,7 +204,7 @@ def test_the_renderings_say_the_same(tmp_path):
     assert r"ROC AUC [\%]" in sheet.latex()
     assert "69.20 ± 0.16¹" in sheet.text()
     lines = {
-        (line["label"], line["task"]): line for line in csv.DictReader(io.StringIO(sheet.csv()))
+        (line["system"], line["task"]): line for line in csv.DictReader(io.StringIO(sheet.csv()))
     }
     assert float(lines["mmcl", "cad"]["mean"]) == pytest.approx(69.2)
     assert lines["mmcl", "cad"]["seeds"] == "5"
@@ -209,22 +216,22 @@ def test_a_table_shows_what_more_than_half_of_its_systems_ran(tmp_path):
         tmp_path
     )  # the four of Table III: two of Table I's four, three of Table II's seven
     assert set(tables.every(store.rows(tmp_path), tmp_path)) == {"table3"}
-    for label in ("simclr", "clocs"):
-        handmade.finish(tmp_path, label=label)
+    for system in ("simclr", "clocs"):
+        handmade.finish(tmp_path, system=system)
     assert set(tables.every(store.rows(tmp_path), tmp_path)) == {"table2", "table3"}
-    handmade.finish(tmp_path, label="xgboost", method="xgboost")
-    handmade.finish(tmp_path, label="cmr-mmcl")
+    handmade.finish(tmp_path, system="xgboost", method="xgboost")
+    handmade.finish(tmp_path, system="cmr-mmcl")
     made = tables.every(store.rows(tmp_path), tmp_path)
     assert set(made) == {"table1", "table2", "table3", "others"}
     assert [row[0].text for row in made["table1"].body] == ["ECG", "Tabular", "CMR", "ECG (MMCL)"]
-    assert [record["label"] for record in made["others"].records] == ["cmr-mmcl"]
+    assert [record["system"] for record in made["others"].records] == ["cmr-mmcl"]
 
 
 def test_whatever_no_table_of_the_paper_shows_gets_one_of_its_own(tmp_path):
-    for label in ("mae", "supervised", "own-label_1"):
-        handmade.finish(tmp_path, label=label, task="snomed_164889003", value=0.9)
-        handmade.finish(tmp_path, label=label, task="lv", scores=(("test", "pearson", 0.6, 240),))
-        handmade.finish(tmp_path, label=label, task="af")
+    for system in ("mae", "supervised", "own-label_1"):
+        handmade.finish(tmp_path, system=system, task="snomed_164889003", value=0.9)
+        handmade.finish(tmp_path, system=system, task="lv", scores=(("test", "pearson", 0.6, 240),))
+        handmade.finish(tmp_path, system=system, task="af")
     made = tables.every(store.rows(tmp_path), tmp_path)
     assert set(made) == {"labels", "others-phenotypes", "others"}
     assert [row[0].text for row in made["labels"].body] == ["Supervised ViT", "MAE", "own-label_1"]
@@ -235,11 +242,11 @@ def test_whatever_no_table_of_the_paper_shows_gets_one_of_its_own(tmp_path):
 
 
 def test_table_4_is_in_r_and_its_reference_is_not_ranked(tmp_path):
-    for i, label in enumerate((*handmade.LABELS, "cmr-supervised")):
+    for i, system in enumerate((*handmade.SYSTEMS, "cmr-supervised")):
         for seed in range(5):
             handmade.finish(
                 tmp_path,
-                label=label,
+                system=system,
                 task="lv",
                 seed=seed,
                 scores=(("test", "pearson", 0.5 + 0.05 * i, 240),),
@@ -285,11 +292,16 @@ def test_only_a_cohort_like_the_papers_is_comparable(changes, said):
 def planted(tmp_path_factory):
     """Four ECG systems on AF and on the right ventricle; MMCL lacks a seed with 10 % of the labels."""
     runs = tmp_path_factory.mktemp("planted")
-    for label, signal in (("supervised", 0.5), ("mae", 1.5), ("mmcl-wo-mdm", 1.5), ("mmcl", 3.0)):
-        handmade.plant(runs, label, "af", signal=signal)
-        handmade.plant(runs, label, "rv", signal=signal)
+    for system, signal in (("supervised", 0.5), ("mae", 1.5), ("mmcl-wo-mdm", 1.5), ("mmcl", 3.0)):
+        handmade.plant(runs, system, "af", signal=signal)
+        handmade.plant(runs, system, "rv", signal=signal)
         handmade.plant(
-            runs, label, "af", signal=signal / 2, take=0.1, seeds=range(4 if label == "mmcl" else 5)
+            runs,
+            system,
+            "af",
+            signal=signal / 2,
+            label_fraction=0.1,
+            seeds=range(4 if system == "mmcl" else 5),
         )
     handmade.plant(runs, "cmr-supervised", "af", trained=None)
     rows = store.rows(runs)

@@ -21,11 +21,11 @@ PLATFORM = str(Path(track.__file__).parents[2])
 
 @pytest.fixture
 def runs(tmp_path):
-    """Three finished trials: a pre-training, a diverged grid point and a final run."""
+    """Three finished trials: a pre-training, a diverged trial of a grid and an evaluation run."""
     runs = tmp_path / "runs"
-    handmade.finish(runs, label="mae", task="ecg", stage="pretrain", method="mae")
-    handmade.finish(runs, label="mmcl", stage="grid", value=float("nan"), status="diverged")
-    handmade.finish(runs, label="mmcl", value=0.75)
+    handmade.finish(runs, system="mae", task="ecg", stage="pretrain", method="mae")
+    handmade.finish(runs, system="mmcl", stage="grid", value=float("nan"), status="diverged")
+    handmade.finish(runs, system="mmcl", value=0.75)
     return runs
 
 
@@ -79,18 +79,18 @@ def test_mirror_copies_everything_once_then_only_what_is_new(runs, migrated):
     assert track.mirror(runs, repo) == 3
     held = track.content(repo)
     assert track.differences(held, track.truth(runs)) == []
-    final = held["toy/final/af/mmcl/batch=32,lr=1e-05/seed=0"]
-    assert final["experiment"] == "toy/final/af"
-    assert final["params"]["score"]["test"]["auroc"] == {"value": 0.75, "n": 240}
-    assert final["params"]["knobs"] == {"lr": 1e-5}
-    assert final["params"]["provenance"]["versions"]["torch"] == "2.13.0"
-    assert final["points"]["auroc [val]"] == {0: (0, 0.5), 20: (2, 0.54), 40: (4, 0.58)}
-    assert final["figures"] == ["curve"]
+    evaluation = held["toy/evaluation/af/mmcl/batch=32,lr=1e-05/seed=0"]
+    assert evaluation["experiment"] == "toy/evaluation/af"
+    assert evaluation["params"]["score"]["test"]["auroc"] == {"value": 0.75, "n": 240}
+    assert evaluation["params"]["knobs"] == {"lr": 1e-5}
+    assert evaluation["params"]["provenance"]["versions"]["torch"] == "2.13.0"
+    assert evaluation["points"]["auroc [val]"] == {0: (0, 0.5), 20: (2, 0.54), 40: (4, 0.58)}
+    assert evaluation["figures"] == ["curve"]
     assert track.mirror(runs, repo) == 0
 
-    handmade.finish(runs, label="mmcl", seed=202)
+    handmade.finish(runs, system="mmcl", seed=202)
     remade = handmade.finish(
-        runs, label="mmcl", seed=0, value=0.625
+        runs, system="mmcl", seed=0, value=0.625
     )  # its folder is replaced by another result
     assert track.mirror(runs, repo) == 2
     held = track.content(repo)
@@ -124,7 +124,7 @@ def test_a_run_half_written_by_a_killed_process_is_written_again(runs):
 def test_rebuild_replaces_what_is_there_only_by_what_equals_the_disk(runs, migrated, monkeypatch):
     repo = runs / "aim"
     track.mirror(runs, repo)
-    shutil.rmtree(runs / "toy/final/af/mmcl/batch=32,lr=1e-05/seed=0")
+    shutil.rmtree(runs / "toy/evaluation/af/mmcl/batch=32,lr=1e-05/seed=0")
     assert len(track.content(repo)) == 3  # a mirror forgets nothing
     assert track.rebuild(runs, repo) == 2
     assert track.content(repo) == track.truth(runs)
@@ -153,7 +153,7 @@ def test_a_broken_repository_is_a_warning_and_rebuild_heals_it(runs, migrated, c
     for path in (repo / ".aim").rglob("*"):
         if path.is_file():
             path.write_bytes(b"broken")
-    handmade.finish(runs, label="mmcl", seed=202)
+    handmade.finish(runs, system="mmcl", seed=202)
     with caplog.at_level(logging.WARNING):
         assert track.mirror(runs, repo) == 0
     assert "ecgcmr track rebuild" in caplog.text
@@ -198,7 +198,7 @@ def test_a_follower_shows_runs_while_others_are_still_to_come(runs):
         while not list(repo.glob(".aim/meta/chunks/*")) and time.monotonic() < deadline:
             time.sleep(0.1)
         assert list(repo.glob(".aim/meta/chunks/*")), "nothing was copied while the block ran"
-        handmade.finish(runs, label="mmcl", seed=202)
+        handmade.finish(runs, system="mmcl", seed=202)
     assert track.content(repo) == track.truth(runs)
     assert len(track.truth(runs)) == 4
     assert track.mirror(runs, repo) == 0

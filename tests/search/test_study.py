@@ -40,18 +40,24 @@ def _curve():
 @pytest.mark.parametrize("scale", SCALES, ids=lambda scale: scale.space)
 def test_every_scale_runs_every_system_of_every_table(scale):
     listed = listed_of(scale.space)
-    asked = {(trial.label, trial.task, trial.take) for trial in listed if trial.stage == "grid"}
+    asked = {
+        (trial.system, trial.task, trial.label_fraction)
+        for trial in listed
+        if trial.stage == "grid"
+    }
     for layout in paper.LAYOUTS.values():
         assert {
-            (system.label, task, 1.0) for system in layout.systems for task in layout.tasks
+            (system.name, task, 1.0) for system in layout.systems for task in layout.tasks
         } <= asked
     assert {
-        (s.label, task, take)
+        (s.name, task, label_fraction)
         for s in paper.LOW_LABEL
         for task in tasks.DISEASES
-        for take in (1, 0.1, 0.01)
+        for label_fraction in (1, 0.1, 0.01)
     } <= asked
-    assert {trial.label for trial in listed if trial.stage == "pretrain"} == set(study.PRETRAININGS)
+    assert {trial.system for trial in listed if trial.stage == "pretrain"} == set(
+        study.PRETRAININGS
+    )
 
 
 @pytest.mark.parametrize("scale", SCALES, ids=lambda scale: scale.space)
@@ -67,29 +73,29 @@ def test_every_trial_could_run(scale):
 
 def test_the_full_grids_are_the_papers():
     listed = [trial for trial in listed_of(study.FULL.space) if trial.stage == "grid"]
-    count = Counter((trial.label, trial.task, trial.take) for trial in listed)
+    count = Counter((trial.system, trial.task, trial.label_fraction) for trial in listed)
     assert {
-        count[label, task, take]
-        for label in ("supervised", "mae", "mmcl")
+        count[system, task, label_fraction]
+        for system in ("supervised", "mae", "mmcl")
         for task in tasks.DISEASES
-        for take in paper.TAKES
+        for label_fraction in paper.FRACTIONS
     } == {648}
     assert {count["xgboost", task, 1.0] for task in tasks.DISEASES} == {270}
     rates = [
         dict(t.knobs)["lr"]
         for t in listed_of(study.FULL.space)
-        if t.stage == "pretrain" and t.label == "mmcl"
+        if t.stage == "pretrain" and t.system == "mmcl"
     ]
     assert rates == [3e-5, 1e-4, 3e-4, 1e-3]  # section IV-C.2
 
 
 def test_pretrainings_have_the_papers_settings():
     """Sections IV-C.2 and IV-D.1."""
-    found = {t.label: t for t in listed_of(study.FULL.space) if t.stage == "pretrain"}
+    found = {t.system: t for t in listed_of(study.FULL.space) if t.stage == "pretrain"}
     knobs = {}
-    for label, trial in found.items():
+    for system, trial in found.items():
         defaults = methods.METHODS[trial.method].defaults(presets.preset("paper"), trial.modality)
-        knobs[label] = {**defaults, **dict(trial.knobs)}
+        knobs[system] = {**defaults, **dict(trial.knobs)}
     assert (found["mae"].batch, found["mae"].epochs, found["mmcl"].batch, found["mmcl"].epochs) == (
         128,
         400,
@@ -104,8 +110,8 @@ def test_pretrainings_have_the_papers_settings():
         "clocs": {"temperature": 0.1, "lr": 3e-4, "weight_decay": 1e-4},
         "barlow-twins": {"lr": 3e-5, "weight_decay": 1.5e-6},
     }
-    for label, values in wanted.items():
-        assert {name: knobs[label][name] for name in values} == values
+    for system, values in wanted.items():
+        assert {name: knobs[system][name] for name in values} == values
 
 
 def test_a_trial_that_two_tables_share_runs_once():
@@ -122,7 +128,7 @@ def test_parts_bring_the_pretrainings_they_start_from():
         listed = study.trials(study.TOY, part)
         folders = {"/".join(t.name.split("/")[:4]) for t in listed if t.stage == "pretrain"}
         assert all(
-            "/".join(start.split("/")[:4]) in folders for t in listed for _, start in t.starts
+            "/".join(start.split("/")[:4]) in folders for t in listed for _, start in t.init_from
         )
     with pytest.raises(InputError, match="table9"):
         study.trials(study.TOY, "table9")
@@ -135,18 +141,18 @@ def test_every_search_space_loads(path):
 
 def test_a_start_from_a_sweep_is_the_run_of_least_loss(tmp_path):
     listed = study.trials(study.TOY, "table3")
-    rates = [t for t in listed if t.stage == "pretrain" and t.label == "mmcl"]
+    rates = [t for t in listed if t.stage == "pretrain" and t.system == "mmcl"]
     for trial in listed:
         if trial.stage == "pretrain":
             finish(tmp_path, trial, 1.0)
     finish(tmp_path, rates[2], 0.5)
     finish(tmp_path, rates[1], float("nan"))  # diverged: never chosen
     found = study.resolved(listed, tmp_path)
-    (start,) = {t.starts for t in found if t.label == "mmcl" and t.stage == "grid"}
+    (start,) = {t.init_from for t in found if t.system == "mmcl" and t.stage == "grid"}
     assert start == (("ecg", rates[2].name),)
     assert [t.name for t in found] == [t.name for t in listed]
-    untouched = [t for t in found if t.label in ("supervised", "mae")]
-    assert untouched == [t for t in listed if t.label in ("supervised", "mae")]
+    untouched = [t for t in found if t.system in ("supervised", "mae")]
+    assert untouched == [t for t in listed if t.system in ("supervised", "mae")]
 
 
 def test_an_unfinished_sweep_is_refused_and_a_diverged_one_too(tmp_path):
@@ -158,7 +164,7 @@ def test_an_unfinished_sweep_is_refused_and_a_diverged_one_too(tmp_path):
         study.resolved(listed, tmp_path)
     finish(tmp_path, before[-1], 1.0)
     for trial in before:
-        if trial.label == "mmcl":
+        if trial.system == "mmcl":
             finish(tmp_path, trial, np.nan)
     with pytest.raises(InputError, match="all 4 pre-trainings diverged"):
         study.resolved(listed, tmp_path)
@@ -169,14 +175,14 @@ def test_what_a_cohort_is_too_small_for_is_left_out_with_a_reason(small_cohort):
     listed = [
         t
         for t in study.trials(few, "figure5")
-        if t.stage == "grid" and t.label == "mae" and t.task == "cad"
+        if t.stage == "grid" and t.system == "mae" and t.task == "cad"
     ]
     kept, reasons = spaces.feasible(listed, small_cohort)
-    assert [t.take for t in kept] == [1.0, 0.1, 0.01][: len(kept)]
+    assert [t.label_fraction for t in kept] == [1.0, 0.1, 0.01][: len(kept)]
     assert len(kept) + sum(reasons.values()) == len(listed)
-    lone = replace(listed[0], take=0.0001)
+    lone = replace(listed[0], label_fraction=0.0001)
     kept, reasons = spaces.feasible([lone], small_cohort)
     assert not kept
     (reason,) = reasons
-    assert "take=0.0001" in reason
+    assert "label_fraction=0.0001" in reason
     assert "'cad'" in reason

@@ -39,8 +39,10 @@ GRID = {"batch": (8, 16), "lr": (1e-4, 3e-4, 1e-3), "drop_path": (0.0, 0.1)}
 SYSTEMS = {"supervised": (), "mae": ()}
 
 
-def a_grid(grid=GRID, tasks=("af",), starts=SYSTEMS, **changed):
-    return study.finetuning("t", tasks, starts, grid, **{"network": TINY, "epochs": 1, **changed})
+def a_grid(grid=GRID, tasks=("af",), init_from=SYSTEMS, **changed):
+    return study.finetuning(
+        "t", tasks, init_from, grid, **{"network": TINY, "epochs": 1, **changed}
+    )
 
 
 def finish(runs, trial, value, cohort="print"):
@@ -78,7 +80,7 @@ def test_every_start_is_a_pretraining_of_the_same_file(name):
     trials = spaces.load(SPACES / f"{name}.py")
     made = {trial.name for trial in trials if trial.stage == "pretrain"}
     made |= {"/".join(name.split("/")[:4]) for name in made}  # a start may name a sweep
-    assert {start for trial in trials for _, start in trial.starts} <= made
+    assert {start for trial in trials for _, start in trial.init_from} <= made
     finetune.check([trial for trial in trials if trial.stage != "pretrain"])
 
 
@@ -91,12 +93,13 @@ def test_every_start_is_a_pretraining_of_the_same_file(name):
         ("def trials():\n    x = 1\n    return x / 0", r":3: ZeroDivisionError"),
         ("def trials(:", r":1: SyntaxError"),
         (
-            "from ecgcmr.trial import Trial\nT = Trial(space='a', stage='grid', task='af', label='b', method='supervised')\n"
+            "from ecgcmr.trial import Trial\nT = Trial(space='a', stage='grid', task='af', system='b', "
+            "method='supervised')\n"
             "def trials():\n    return [T, T]",
             "two trials are named 'a/grid/af/b",
         ),
         (
-            "from ecgcmr.trial import Trial\ndef trials():\n    return [Trial(space='a', stage='g', task='b', label='c', "
+            "from ecgcmr.trial import Trial\ndef trials():\n    return [Trial(space='a', stage='g', task='b', system='c', "
             "method='d')]",
             "stage 'g'",
         ),
@@ -127,7 +130,7 @@ def test_packs_hold_one_shape_each_and_every_trial_once():
         assert len(pack) <= 5
     assert Counter(t.name for pack in packs for t in pack) == Counter(t.name for t in trials)
     assert len(packs) == 4 * 3  # 12 trials per task and batch: 3 packs of 4, not 5 + 5 + 2
-    assert {t.label for t in packs[0]} | {t.label for t in packs[1]} == {"supervised", "mae"}
+    assert {t.system for t in packs[0]} | {t.system for t in packs[1]} == {"supervised", "mae"}
 
 
 def test_packs_keep_all_workers_busy():
@@ -154,7 +157,7 @@ def test_a_larger_device_takes_larger_packs():
 # -- the searcher
 
 
-def test_every_point_is_asked_once_and_told_once(tmp_path):
+def test_every_configuration_is_asked_once_and_told_once(tmp_path):
     trials = a_grid(tasks=("af", "cad"))
     searcher = sweep.Packed(trials, tmp_path, finished_names=set(), limit=5)
     packs = drive(searcher, tmp_path)
@@ -167,7 +170,7 @@ def test_every_point_is_asked_once_and_told_once(tmp_path):
         assert all(t.params in asked.params.values() for t in done)
 
 
-def test_finished_points_are_told_and_not_asked(tmp_path):
+def test_finished_configurations_are_told_and_not_asked(tmp_path):
     trials = a_grid()
     for trial in trials[:7]:
         finish(tmp_path, trial, 0.6)
@@ -178,7 +181,7 @@ def test_finished_points_are_told_and_not_asked(tmp_path):
 
 
 def test_a_member_without_rows_has_failed(tmp_path):
-    trials = a_grid({"lr": (1e-4, 1e-3)}, starts={"mae": ()})
+    trials = a_grid({"lr": (1e-4, 1e-3)}, init_from={"mae": ()})
     searcher = sweep.Packed(trials, tmp_path, finished_names=set())
     searcher.suggest("one")
     finish(tmp_path, trials[0], 0.7)
@@ -188,7 +191,7 @@ def test_a_member_without_rows_has_failed(tmp_path):
 
 
 def test_what_the_worker_has_read_is_told_without_reading_again(tmp_path):
-    trials = a_grid({"lr": (1e-4, 3e-4, 1e-3)}, starts={"mae": ()})
+    trials = a_grid({"lr": (1e-4, 3e-4, 1e-3)}, init_from={"mae": ()})
     searcher = sweep.Packed(trials, tmp_path, finished_names=set())
     searcher.suggest("one")
     searcher.on_trial_complete(
@@ -199,7 +202,7 @@ def test_what_the_worker_has_read_is_told_without_reading_again(tmp_path):
 
 
 def test_the_value_is_the_metric_of_the_validation_rows(tmp_path):
-    trial = a_grid({"lr": (1e-4,)}, starts={"mae": ()})[0]
+    trial = a_grid({"lr": (1e-4,)}, init_from={"mae": ()})[0]
     assert np.isnan(selection.value(tmp_path, trial))
     for scores, value in [
         ((("val", "auprc", 0.3, 9), ("test", "auroc", 0.9, 9), ("val", "auroc", 0.8, 9)), 0.8),
@@ -239,7 +242,7 @@ def test_a_budget_is_kept_without_repeats(tmp_path):
         finetune.check_pack(pack)
     names = [t.name for pack in packs for t in pack]
     assert len(names) == len(set(names)) == 20
-    assert Counter(t.label for pack in packs for t in pack) == {"supervised": 10, "mae": 10}
+    assert Counter(t.system for pack in packs for t in pack) == {"supervised": 10, "mae": 10}
 
 
 def test_a_budget_counts_what_is_finished(tmp_path):
@@ -264,7 +267,7 @@ def test_proposals_learn_from_values(tmp_path):
             "drop_path": tuple(np.arange(8) / 10),
             "batch": (8, 16),
         },
-        starts={"mae": ()},
+        init_from={"mae": ()},
     )
     packs = drive(
         sweep.Packed(trials, tmp_path, finished_names=set(), limit=4, budget=40, seed=0),
@@ -278,50 +281,52 @@ def test_proposals_learn_from_values(tmp_path):
 # -- the choice
 
 
-def test_finals_take_the_best_point_with_five_seeds(tmp_path):
+def test_the_evaluation_takes_the_best_configuration_with_five_seeds(tmp_path):
     trials = a_grid(tasks=("af", "cad"))
     for trial in trials:
         finish(tmp_path, trial, good(trial))
-    finals = spaces.finals(trials, tmp_path)
-    assert len(finals) == 2 * 2 * 5
-    assert {t.stage for t in finals} == {"final"}
-    assert {t.seed for t in finals} == {0, 101, 202, 303, 404}
-    assert {(t.batch, dict(t.knobs)["lr"], dict(t.knobs)["drop_path"]) for t in finals} == {
+    evaluations = spaces.evaluation_trials(trials, tmp_path)
+    assert len(evaluations) == 2 * 2 * 5
+    assert {t.stage for t in evaluations} == {"evaluation"}
+    assert {t.seed for t in evaluations} == {0, 101, 202, 303, 404}
+    assert {(t.batch, dict(t.knobs)["lr"], dict(t.knobs)["drop_path"]) for t in evaluations} == {
         (8, 1e-3, 0.0)
     }
-    assert len({t.name for t in finals}) == len(finals)
+    assert len({t.name for t in evaluations}) == len(evaluations)
 
 
 def test_ties_are_broken_by_name_whatever_the_order(tmp_path):
-    trials = a_grid(starts={"mae": ()})
+    trials = a_grid(init_from={"mae": ()})
     for trial in trials:
         finish(tmp_path, trial, 0.5)
-    chosen = {spaces.finals(order, tmp_path, seeds=(0,))[0] for order in (trials, trials[::-1])}
+    chosen = {
+        spaces.evaluation_trials(order, tmp_path, seeds=(0,))[0] for order in (trials, trials[::-1])
+    }
     assert len(chosen) == 1
 
 
-def test_a_point_without_a_number_is_never_chosen(tmp_path):
-    trials = a_grid({"lr": (1e-4, 1e-3)}, starts={"mae": ()})
+def test_a_configuration_without_a_number_is_never_chosen(tmp_path):
+    trials = a_grid({"lr": (1e-4, 1e-3)}, init_from={"mae": ()})
     finish(tmp_path, trials[0], 0.4)
     finish(tmp_path, trials[1], float("nan"))
-    assert spaces.finals(trials, tmp_path, seeds=(0,))[0].knobs == trials[0].knobs
-    with pytest.raises(InputError, match="no point of t/grid/af/mae"):
-        spaces.finals(trials[1:], tmp_path)
+    assert spaces.evaluation_trials(trials, tmp_path, seeds=(0,))[0].knobs == trials[0].knobs
+    with pytest.raises(InputError, match="no configuration of t/grid/af/mae"):
+        spaces.evaluation_trials(trials[1:], tmp_path)
 
 
 def test_missing_rows_are_listed(tmp_path):
-    trials = a_grid(starts={"mae": ()})
+    trials = a_grid(init_from={"mae": ()})
     for trial in trials[:-1]:
         finish(tmp_path, trial, 0.5)
     with pytest.raises(InputError, match=trials[-1].name):
-        spaces.finals(trials, tmp_path)
-    assert spaces.finals(trials, tmp_path, seeds=(0,), budget=5)
+        spaces.evaluation_trials(trials, tmp_path)
+    assert spaces.evaluation_trials(trials, tmp_path, seeds=(0,), budget=5)
 
 
 def test_the_plan_counts_packs_and_steps(small_cohort):
     trials = [
         *a_grid(epochs=3),
-        Trial(space="t", stage="pretrain", task="ecg+cmr", label="mmcl", method="mmcl", batch=50),
+        Trial(space="t", stage="pretrain", task="ecg+cmr", system="mmcl", method="mmcl", batch=50),
     ]
     grid, pretraining = sweep.plan(trials, small_cohort, at_once=2)
     n = len(examples.training_rows(small_cohort, trials[0]).index)
@@ -359,10 +364,10 @@ def times(runs):
     return {path: path.stat().st_mtime_ns for path in runs.rglob(store.RECORD)}
 
 
-def test_a_sweep_runs_every_point_once_and_is_skipped_the_second_time(
+def test_a_sweep_runs_every_configuration_once_and_is_skipped_the_second_time(
     ray_session, small_cohort, tmp_path
 ):
-    trials = a_grid({"batch": (16, 32), "lr": (1e-4, 1e-3)}, take=0.4)
+    trials = a_grid({"batch": (16, 32), "lr": (1e-4, 1e-3)}, label_fraction=0.4)
     assert sweep.run(trials, small_cohort.path, tmp_path, limit=2, concurrency=2, device="cpu") == 8
     assert all(is_finished(tmp_path, trial, small_cohort.fingerprint) for trial in trials)
     before = times(tmp_path)
@@ -383,7 +388,7 @@ def test_a_pack_is_handed_to_what_is_given(ray_session, small_cohort, tmp_path):
             "\n".join([*(t.name for t in members), device, precision])
         )
 
-    trials = a_grid({"lr": (1e-4, 3e-4, 1e-3)}, starts={"mae": ()})
+    trials = a_grid({"lr": (1e-4, 3e-4, 1e-3)}, init_from={"mae": ()})
     ran = sweep.run(
         trials,
         small_cohort.path,
@@ -405,21 +410,21 @@ def test_a_pack_is_handed_to_what_is_given(ray_session, small_cohort, tmp_path):
 def test_what_a_worker_refuses_is_refused_here_and_the_others_finish(
     ray_session, small_cohort, tmp_path
 ):
-    other = Trial(space="t", stage="pretrain", task="ecg", label="mae", method="mae")
+    other = Trial(space="t", stage="pretrain", task="ecg", system="mae", method="mae")
     store.folder(tmp_path, other.name).mkdir(parents=True)
-    alien = {"ecg.cls_token": np.zeros((1, 1, 3), np.float32)}  # of a network of another size
-    save_file(alien, store.folder(tmp_path, other.name) / store.ENCODER)
+    foreign = {"ecg.cls_token": np.zeros((1, 1, 3), np.float32)}  # of a network of another size
+    save_file(foreign, store.folder(tmp_path, other.name) / store.ENCODER)
     alone = {"mae": (("ecg", other.name),)}
     with pytest.raises(InputError, match="encoder differ"):
         sweep.run(
-            a_grid({"lr": (1e-4,)}, starts=alone, take=0.4),
+            a_grid({"lr": (1e-4,)}, init_from=alone, label_fraction=0.4),
             small_cohort.path,
             tmp_path,
             device="cpu",
             limit=1,
         )
     assert not (tmp_path / sweep.TUNE).exists()  # all were refused: the one line says it
-    trials = a_grid({"lr": (1e-4,)}, starts={"supervised": (), **alone}, take=0.4)
+    trials = a_grid({"lr": (1e-4,)}, init_from={"supervised": (), **alone}, label_fraction=0.4)
     one_worker = {"limit": 1, "concurrency": 1}
     with pytest.raises(InputError, match="encoder differ"):
         sweep.run(trials, small_cohort.path, tmp_path, device="cpu", **one_worker)
@@ -428,14 +433,14 @@ def test_what_a_worker_refuses_is_refused_here_and_the_others_finish(
 
 
 def test_bad_input_is_refused_before_ray_is_asked(small_cohort, tmp_path):
-    lost = a_grid({"lr": (1e-4,)}, starts={"mae": (("ecg", "t/pretrain/nowhere"),)})
+    missing = a_grid({"lr": (1e-4,)}, init_from={"mae": (("ecg", "t/pretrain/nowhere"),)})
     with pytest.raises(InputError, match="t/pretrain/nowhere"):
-        sweep.run(lost, small_cohort.path, tmp_path)
+        sweep.run(missing, small_cohort.path, tmp_path)
     with pytest.raises(InputError, match="no column 'unheard'"):
         sweep.run(a_grid({"lr": (1e-4,)}, tasks=("af", "unheard")), small_cohort.path, tmp_path)
     with pytest.raises(InputError, match="no_knob"):
         sweep.run(a_grid({"no_knob": (1.0,)}), small_cohort.path, tmp_path)
-    done = a_grid({"lr": (1e-4,)}, starts={"mae": ()})
+    done = a_grid({"lr": (1e-4,)}, init_from={"mae": ()})
     finish(tmp_path, done[0], 0.5, cohort="another")
     with pytest.raises(InputError, match="cohort another"):
         sweep.run(done, small_cohort.path, tmp_path)
@@ -448,7 +453,7 @@ sys.path[:] = {paths!r}
 import test_sweep
 from ecgcmr.runtime import cluster
 from ecgcmr.search import sweep
-trials = test_sweep.a_grid(test_sweep.GRID, take=0.4, epochs=6)
+trials = test_sweep.a_grid(test_sweep.GRID, label_fraction=0.4, epochs=6)
 with cluster.running(cpus=2, gpus=0, object_store_mb=256):
     sweep.run(trials, Path({cohort!r}), Path({runs!r}), limit=2, device="cpu")
 """

@@ -12,7 +12,7 @@ from ecgcmr.training.asha import Rungs
 from ecgcmr.trial import Trial
 
 POINT = Trial(
-    space="t", stage="grid", task="af", label="mae", method="supervised", epochs=400, halving=4
+    space="t", stage="grid", task="af", system="mae", method="supervised", epochs=400, asha=4
 )
 
 
@@ -26,9 +26,9 @@ def test_where_the_rungs_stand(tmp_path):
         found.reached(5, 30),
     ) == (None, 6, None, 25)
     assert asha.of(dataclasses.replace(POINT, epochs=3), tmp_path, "c1").epochs == (1,)
-    assert asha.of(dataclasses.replace(POINT, halving=0), tmp_path, "c1") is None
+    assert asha.of(dataclasses.replace(POINT, asha=0), tmp_path, "c1") is None
     assert (
-        asha.of(dataclasses.replace(POINT, stage="final"), tmp_path, "c1") is None
+        asha.of(dataclasses.replace(POINT, stage="evaluation"), tmp_path, "c1") is None
     )  # the five seeds run whole
 
 
@@ -36,8 +36,8 @@ def test_where_the_rungs_stand(tmp_path):
     "other",
     [
         {"task": "dm"},
-        {"label": "mmcl"},
-        {"take": 0.1},
+        {"system": "mmcl"},
+        {"label_fraction": 0.1},
         {"seed": 1},
         {"preset": "authors"},
         {"space": "u"},
@@ -86,15 +86,15 @@ for i in range(200):
 
 
 def test_a_trial_says_in_its_name_that_it_was_compared():
-    whole = dataclasses.replace(POINT, halving=0)
-    assert "asha=4" in POINT.point
-    assert "asha" not in whole.point
+    whole = dataclasses.replace(POINT, asha=0)
+    assert "asha=4" in POINT.configuration
+    assert "asha" not in whole.configuration
     assert trial.fingerprint(POINT, "c") != trial.fingerprint(whole, "c")
-    assert "halving" not in trial.recipe(
+    assert "asha" not in trial.recipe(
         whole, "c"
     )  # runs made before the option existed stay what they are
     old = trial.to_json(whole)
-    del old["halving"]
+    del old["asha"]
     assert trial.from_json(old) == whole
-    with pytest.raises(InputError, match="halving=1"):
-        dataclasses.replace(POINT, halving=1)
+    with pytest.raises(InputError, match="asha=1"):
+        dataclasses.replace(POINT, asha=1)

@@ -96,7 +96,7 @@ def a_trial(**changed):
         "space": "t",
         "stage": "grid",
         "task": "af",
-        "label": "supervised",
+        "system": "supervised",
         "method": "supervised",
         "network": TINY,
         "batch": 8,
@@ -149,11 +149,11 @@ def test_training_set_is_balanced_static_and_nested(cohort):
         == examples.training_rows(cohort, a_trial(seed=9)).index.subject.tolist()
     )
     parts = [
-        set(examples.training_rows(cohort, a_trial(take=take)).index.subject)
-        for take in (0.1, 0.4, 1.0)
+        set(examples.training_rows(cohort, a_trial(label_fraction=label_fraction)).index.subject)
+        for label_fraction in (0.1, 0.4, 1.0)
     ]
     assert parts[0] < parts[1] < parts[2]
-    tenth = examples.training_rows(cohort, a_trial(take=0.1)).index
+    tenth = examples.training_rows(cohort, a_trial(label_fraction=0.1)).index
     assert set(tenth.af) == {0.0, 1.0}
 
 
@@ -184,10 +184,10 @@ def test_phenotypes_are_scored_in_units_by_training_statistics(cohort):
         ({"task": "lv"}, "no column 'LVEDV'"),
         ({"knobs": (("learning_rate", 1.0),)}, "learning_rate"),
         (
-            {"starts": (("ecg", "t/pretrain/ecg/mae/none/seed=0"),)},
+            {"init_from": (("ecg", "t/pretrain/ecg/mae/none/seed=0"),)},
             "t/pretrain/ecg/mae/none/seed=0",
         ),
-        ({"starts": (("cmr", "x"),)}, "'cmr' is not its modality"),
+        ({"init_from": (("cmr", "x"),)}, "'cmr' is not its modality"),
         ({"method": "mae"}, "method 'mae'"),
     ],
 )
@@ -202,16 +202,16 @@ def test_bad_input_is_one_line(cohort, tmp_path, changed, words):
 def test_mixed_pack_is_refused_with_the_field_named(cohort, tmp_path, field):
     other = {
         "space": "u",
-        "stage": "final",
+        "stage": "evaluation",
         "task": "rv",
         "modality": "cmr",
         "network": dataclasses.replace(TINY, depth=1),
         "batch": 4,
         "epochs": 3,
-        "take": 0.5,
+        "label_fraction": 0.5,
         "preset": "authors",
         "eval_every": 2,
-        "halving": 4,
+        "asha": 4,
     }[field]
     with pytest.raises(InputError, match=f"differ in {field}"):
         run([a_trial(), a_trial(**{field: other})], cohort, tmp_path)
@@ -268,8 +268,8 @@ def test_image_pack_equals_its_solos_with_its_running_statistics(cohort):
 
 def test_a_diverging_member_freezes_alone(cohort, tmp_path):
     good, bad = (
-        a_trial(label="good", epochs=3),
-        a_trial(label="bad", epochs=3, knobs=(("lr", float("inf")),)),
+        a_trial(system="good", epochs=3),
+        a_trial(system="bad", epochs=3, knobs=(("lr", float("inf")),)),
     )
     together = run([good, bad], cohort, tmp_path / "a")
     alone = run([good], cohort, tmp_path / "b")
@@ -278,12 +278,12 @@ def test_a_diverging_member_freezes_alone(cohort, tmp_path):
         assert value == pytest.approx(other, abs=1e-9), name
     pd.testing.assert_frame_equal(together[0].curve, alone[0].curve, atol=1e-6)
     rows = store.rows(tmp_path / "a")
-    assert set(rows[rows.label == "bad"].status) == {"diverged"}
-    assert rows[rows.label == "bad"].value.isna().all()
+    assert set(rows[rows.system == "bad"].status) == {"diverged"}
+    assert rows[rows.system == "bad"].value.isna().all()
 
 
 def test_a_frozen_member_does_not_change(cohort):
-    pack, _ = weights_after([a_trial(), a_trial(label="b")], cohort, 1)
+    pack, _ = weights_after([a_trial(), a_trial(system="b")], cohort, 1)
     pack.alive[1] = False
     before = {k: v.clone() for k, v in pack.params.items()}
     rows = examples.bring(
@@ -329,10 +329,10 @@ def test_patience_counts_epochs_since_within_slack_of_the_best():
 
 def test_at_a_rung_the_worse_of_a_grid_end_and_the_others_are_as_without(cohort, tmp_path):
     rates = (1e-3, 1e-2, 0.0, 1e-5)
-    grid = [a_trial(epochs=16, knobs=(("lr", lr),), batch=32, take=0.5) for lr in rates]
+    grid = [a_trial(epochs=16, knobs=(("lr", lr),), batch=32, label_fraction=0.5) for lr in rates]
     whole = run(grid, cohort, tmp_path / "whole")
     halved = run(
-        [dataclasses.replace(trial, halving=2) for trial in grid], cohort, tmp_path / "halved"
+        [dataclasses.replace(trial, asha=2) for trial in grid], cohort, tmp_path / "halved"
     )
     assert [result.status for result in whole] == ["finished"] * 4
     ends = {result.status: len(result.curve) for result in halved}
@@ -385,7 +385,7 @@ def test_a_grid_trial_leaves_validation_scores_and_no_weights(cohort, tmp_path):
     assert not (tmp_path / "t/grid/af/pack-0").exists()
 
 
-def test_final_trials_read_test_once_and_leave_weights(cohort, tmp_path):
+def test_evaluation_trials_read_test_once_and_leave_weights(cohort, tmp_path):
     reads = []
 
     class Counting(Cohort):
@@ -393,7 +393,9 @@ def test_final_trials_read_test_once_and_leave_weights(cohort, tmp_path):
             reads.append(set(index.split))
             return super().load(index, columns)
 
-    results = run([a_trial(stage="final", seed=seed) for seed in (0, 101)], Counting(), tmp_path)
+    results = run(
+        [a_trial(stage="evaluation", seed=seed) for seed in (0, 101)], Counting(), tmp_path
+    )
     assert sum("test" in splits for splits in reads) == 1
     logged = {(read["trial"], read["rows"]) for read in store.test_reads(tmp_path)}
     n = len(examples.answerable(cohort, tasks.of("af"), "ecg", "test"))
@@ -410,7 +412,7 @@ def test_final_trials_read_test_once_and_leave_weights(cohort, tmp_path):
 
 
 def test_kept_weights_give_the_kept_scores(cohort, tmp_path):
-    (result,) = run([a_trial(stage="final", epochs=3)], cohort, tmp_path)
+    (result,) = run([a_trial(stage="evaluation", epochs=3)], cohort, tmp_path)
     best = result.curve.val_auroc.max()
     value = next(v for split, name, v, _ in result.scores if (split, name) == ("val", "auroc"))
     assert value == pytest.approx(best)
@@ -418,7 +420,7 @@ def test_kept_weights_give_the_kept_scores(cohort, tmp_path):
 
 
 def test_phenotype_predictions_are_in_units(cohort, tmp_path):
-    (result,) = run([a_trial(task="rv", stage="final", epochs=1)], cohort, tmp_path)
+    (result,) = run([a_trial(task="rv", stage="evaluation", epochs=1)], cohort, tmp_path)
     frame = result.predictions
     assert 60 < frame["output:RVEDV"].mean() < 140
     assert {"pearson"} <= {name for _, name, _, _ in result.scores}
@@ -426,14 +428,14 @@ def test_phenotype_predictions_are_in_units(cohort, tmp_path):
 
 
 def test_a_small_training_set_is_one_batch(cohort, tmp_path):
-    (result,) = run([a_trial(take=0.2, batch=64, epochs=1)], cohort, tmp_path)
+    (result,) = run([a_trial(label_fraction=0.2, batch=64, epochs=1)], cohort, tmp_path)
     assert result.provenance["batch"] == result.provenance["n_train"] < 64
     assert "smaller than batch" in result.provenance["batch_note"]
 
 
 def test_starts_are_loaded(cohort, tmp_path):
-    (source,) = run([a_trial(stage="final", epochs=1)], cohort, tmp_path)
-    started = a_trial(label="mmcl", starts=(("ecg", source.trial.name),), seed=3)
+    (source,) = run([a_trial(stage="evaluation", epochs=1)], cohort, tmp_path)
+    started = a_trial(system="mmcl", init_from=(("ecg", source.trial.name),), seed=3)
     fresh = a_trial(seed=3)
     pack = assemble([started, fresh], tasks.of("af"), tmp_path, CPU, torch.float32)
     name = "ecg.blocks.0.attn.qkv.weight"
@@ -444,10 +446,10 @@ def test_starts_are_loaded(cohort, tmp_path):
 def test_a_start_that_learnt_from_other_signals_is_refused(cohort, tmp_path):
     other = Cohort()
     other.recipe = {"ecg": {"clip_sd": 3.0, "rate_hz": 500}, "reader": "a"}
-    (source,) = run([a_trial(stage="final", epochs=1)], other, tmp_path)
+    (source,) = run([a_trial(stage="evaluation", epochs=1)], other, tmp_path)
     other.recipe = {"ecg": {"clip_sd": 4.0, "rate_hz": 500}, "reader": "b"}
     with pytest.raises(InputError, match=r"clip_sd 3.0 → 4.0"):
-        run([a_trial(label="mmcl", starts=(("ecg", source.trial.name),))], other, tmp_path)
+        run([a_trial(system="mmcl", init_from=(("ecg", source.trial.name),))], other, tmp_path)
 
 
 def test_linear_layers_of_a_pack_run_in_the_precision_asked_for(cohort):
@@ -467,7 +469,9 @@ def test_linear_layers_of_a_pack_run_in_the_precision_asked_for(cohort):
     "changed", [{}, {"preset": "authors"}, {"task": "rv"}, {"modality": "cmr", "knobs": ()}]
 )
 def test_every_kind_trains_in_every_precision(cohort, tmp_path, precision, changed):
-    (result,) = run([a_trial(epochs=1, take=0.5, **changed)], cohort, tmp_path, precision=precision)
+    (result,) = run(
+        [a_trial(epochs=1, label_fraction=0.5, **changed)], cohort, tmp_path, precision=precision
+    )
     assert result.status == "finished"
     assert np.isfinite([value for _, _, value, _ in result.scores]).all()
     assert result.provenance["precision"] == precision

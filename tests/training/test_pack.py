@@ -158,8 +158,8 @@ def test_no_step_is_spent_on_members_that_have_ended(cohort, tmp_path, monkeypat
     )
     still = {"knobs": (("lr", 0.0), ("max_delta", -1e-9), ("patience", 0.0))}
     trials = [
-        a_trial(epochs=5, label="moves"),
-        *(a_trial(epochs=5, label=f"still-{i}", **still) for i in range(3)),
+        a_trial(epochs=5, system="moves"),
+        *(a_trial(epochs=5, system=f"still-{i}", **still) for i in range(3)),
     ]
     results = finetune.fit(trials, cohort, tmp_path / "a", device="cpu", precision="float64")
     assert [r.status for r in results] == ["finished", *["early-stopped"] * 3]
@@ -181,11 +181,11 @@ def test_a_killed_pack_goes_on_where_it_was_and_ends_alike(cohort, tmp_path, mon
     monkeypatch.setattr(finetune, "SAVE_SHARE", 1e9)
     still = a_trial(
         epochs=5,
-        label="still",
+        system="still",
         modality=modality,
         knobs=(("lr", 0.0), ("max_delta", -1e-9), ("patience", 0.0)),
     )
-    moving = [a_trial(epochs=5, label="moves", modality=modality, seed=seed) for seed in (0, 7)]
+    moving = [a_trial(epochs=5, system="moves", modality=modality, seed=seed) for seed in (0, 7)]
     trials = [still, *moving]
     whole = finetune.fit(trials, cohort, tmp_path / "whole", device="cpu", precision="float64")
 
@@ -201,10 +201,10 @@ def test_a_killed_pack_goes_on_where_it_was_and_ends_alike(cohort, tmp_path, mon
     with pytest.raises(KeyboardInterrupt):
         finetune.fit(trials, cohort, tmp_path / "killed", device="cpu", precision="float64")
     assert not list((tmp_path / "killed").rglob(store.RECORD))
-    steps, take = [], pack_step.step
+    steps, ours = [], pack_step.step
     monkeypatch.setattr(finetune, "validate", real)
     monkeypatch.setattr(
-        pack_step, "step", lambda pack, *given: steps.append(len(pack.trials)) or take(pack, *given)
+        pack_step, "step", lambda pack, *given: steps.append(len(pack.trials)) or ours(pack, *given)
     )
     again = finetune.fit(trials, cohort, tmp_path / "killed", device="cpu", precision="float64")
     assert set(steps) == {2}
@@ -292,7 +292,7 @@ def test_a_step_of_pre_training_asks_for_no_value(without_values, method, modali
         space="t",
         stage="pretrain",
         task="x",
-        label=method,
+        system=method,
         method=method,
         network=TINY,
         preset=preset,
@@ -367,7 +367,7 @@ def test_a_recorded_pack_equals_one_launched_kernel_by_kernel(cohort, tmp_path, 
     for word in ("on", "off"):
         monkeypatch.setenv(cuda_graph.SWITCH, word)
         results = finetune.fit(
-            [a_trial(epochs=4), a_trial(epochs=4, label="b", knobs=(("lr", 3e-3),))],
+            [a_trial(epochs=4), a_trial(epochs=4, system="b", knobs=(("lr", 3e-3),))],
             cohort,
             tmp_path / word,
             device="cuda",
@@ -378,7 +378,9 @@ def test_a_recorded_pack_equals_one_launched_kernel_by_kernel(cohort, tmp_path, 
 
 
 @pytest.mark.parametrize("rows", [1, 2, 7, 512])
-def test_answers_do_not_depend_on_how_many_are_judged_at_once(cohort, tmp_path, monkeypatch, rows):
+def test_answers_do_not_depend_on_how_many_are_evaluated_at_once(
+    cohort, tmp_path, monkeypatch, rows
+):
     pack, task = a_pack(tmp_path), tasks.of("af")
     scale = examples.Scale(np.zeros(1), np.ones(1))
     val = examples.bring(

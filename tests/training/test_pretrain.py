@@ -46,7 +46,7 @@ def tiny(method: str, **changes) -> Trial:
         stage="pretrain",
         task=modality,
         modality=modality.split("+")[0],
-        label=method,
+        system=method,
         method=method,
         network=TINY,
         batch=BATCH,
@@ -266,7 +266,7 @@ def test_a_full_disk_is_one_line_and_leaves_the_checkpoint_before(tmp_path):
 
 def test_trials_run_after_those_they_start_from():
     mae, simclr = tiny("mae"), tiny("simclr")
-    mmcl = tiny("mmcl", starts=(("ecg", mae.name), ("cmr", simclr.name)))
+    mmcl = tiny("mmcl", init_from=(("ecg", mae.name), ("cmr", simclr.name)))
     assert [t.method for t in pretrain.in_order([mmcl, simclr, mae])] == ["mae", "simclr", "mmcl"]
 
 
@@ -289,10 +289,10 @@ def test_through_ray_a_trial_follows_the_one_it_starts_from_and_neither_runs_twi
     small_cohort, ray_session, tmp_path
 ):
     mae = tiny("mae", batch=32, epochs=2, eval_every=1)
-    mmcl = tiny("mmcl", batch=32, epochs=1, starts=(("ecg", mae.name),))
+    mmcl = tiny("mmcl", batch=32, epochs=1, init_from=(("ecg", mae.name),))
     found = pretrain.run_all([mmcl, mae], small_cohort.path, tmp_path, **options())
 
-    assert [(row["label"], row["metric"]) for row in found if row["metric"] == "loss"] == [
+    assert [(row["system"], row["metric"]) for row in found if row["metric"] == "loss"] == [
         ("mae", "loss"),
         ("mmcl", "loss"),
     ]
@@ -369,9 +369,9 @@ def test_input_that_turns_out_bad_inside_a_worker_is_one_line_in_the_driver(ray_
         ({"task": "cmr"}, "needs task='ecg'"),
         ({"batch": 33}, "cannot be shared by 2 workers"),
         ({"batch": 4096}, "train rows with ecg"),
-        ({"take": 0.5}, "take=0.5"),
+        ({"label_fraction": 0.5}, "label_fraction=0.5"),
         ({"knobs": (("speed", 1.0),)}, "unknown knob"),
-        ({"starts": (("ecg", "t/pretrain/nowhere"),)}, "start 't/pretrain/nowhere'"),
+        ({"init_from": (("ecg", "t/pretrain/nowhere"),)}, "start 't/pretrain/nowhere'"),
     ],
 )
 def test_what_cannot_run_is_refused_before_ray_starts(changes, told, small_cohort, tmp_path):

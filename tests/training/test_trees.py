@@ -71,7 +71,7 @@ def a_trial(knobs=(("rounds", 10), ("max_depth", 3)), **changed):
         "space": "t",
         "stage": "grid",
         "task": "af",
-        "label": "xgboost",
+        "system": "xgboost",
         "method": "xgboost",
         "modality": "tabular",
         "batch": 0,
@@ -100,7 +100,7 @@ def score(result, metric, split="val"):
 
 
 def test_a_label_that_follows_age_is_learnt_though_features_are_missing(cohort, tmp_path):
-    (result,) = run([a_trial(stage="final")], cohort, tmp_path)
+    (result,) = run([a_trial(stage="evaluation")], cohort, tmp_path)
     assert score(result, "auroc", "test") > 0.97
     assert score(result, "accuracy", "test") > 0.9
     assert result.curve.train_loss.is_monotonic_decreasing
@@ -147,7 +147,9 @@ def test_phenotypes_come_back_in_units_where_targets_are_missing(cohort, tmp_pat
     assert score(result, "pearson:RVEF") > 0.6
 
 
-def test_a_phenotype_that_cannot_be_judged_is_refused_before_anything_is_written(cohort, tmp_path):
+def test_a_phenotype_that_cannot_be_evaluated_is_refused_before_anything_is_written(
+    cohort, tmp_path
+):
     lame = Cohort()
     lame.index.loc[lame.index.split == "val", "RVEF"] = np.nan
     with pytest.raises(InputError, match="target 'RVEF': 0 known values"):
@@ -163,7 +165,7 @@ def test_a_seed_gives_the_same_trees_alone_and_in_a_pack(cohort, tmp_path):
     trials = [a_trial(knobs, task="noise", seed=seed) for seed in (7, 8)]
     together = run(trials, cohort, tmp_path / "a")
     for trial, result in zip(trials, together):
-        (alone,) = run([trial], cohort, tmp_path / trial.point / str(trial.seed))
+        (alone,) = run([trial], cohort, tmp_path / trial.configuration / str(trial.seed))
         pd.testing.assert_frame_equal(alone.predictions, result.predictions)
         pd.testing.assert_frame_equal(alone.curve, result.curve)
 
@@ -184,8 +186,8 @@ def test_a_folder_has_the_form_of_a_networks(tmp_path):
     for name, value in zip(trees.FEATURES, (60.0, 1.0, 170.0, 80.0)):
         neural.index[name] = value + np.arange(len(neural.index)) % 7
     for task in ("af", "rv"):
-        network = test_finetune.a_trial(task=task, stage="final", epochs=1)
-        trials = [network, a_trial(task=task, stage="final")]
+        network = test_finetune.a_trial(task=task, stage="evaluation", epochs=1)
+        trials = [network, a_trial(task=task, stage="evaluation")]
         left, right = (run([trial], neural, tmp_path)[0] for trial in trials)
         assert [row[:2] for row in left.scores] == [row[:2] for row in right.scores]
         assert left.predictions.columns.tolist() == right.predictions.columns.tolist()
@@ -217,13 +219,13 @@ def test_progress_counts_trials_and_is_forgotten(cohort, tmp_path):
     assert not store.running(tmp_path / "b")
 
 
-def test_the_test_set_is_read_once_per_final_run_and_each_read_is_logged(cohort, tmp_path):
+def test_the_test_set_is_read_once_per_evaluation_run_and_each_read_is_logged(cohort, tmp_path):
     run([a_trial(seed=seed) for seed in (0, 1)], cohort, tmp_path)
     assert store.test_reads(tmp_path) == []
-    finals = [a_trial(stage="final", seed=seed) for seed in (0, 1)]
-    results = run(finals, cohort, tmp_path)
+    evaluations = [a_trial(stage="evaluation", seed=seed) for seed in (0, 1)]
+    results = run(evaluations, cohort, tmp_path)
     reads = store.test_reads(tmp_path)
-    assert [read["trial"] for read in reads] == [trial.name for trial in finals]
+    assert [read["trial"] for read in reads] == [trial.name for trial in evaluations]
     assert {read["rows"] for read in reads} == {(results[0].predictions.split == "test").sum()}
     assert [result.provenance["test_reads"] for result in results] == [1, 1]
 
@@ -231,8 +233,11 @@ def test_the_test_set_is_read_once_per_final_run_and_each_read_is_logged(cohort,
 # -- which rows
 
 
-def test_takes_are_nested_and_balanced(cohort):
-    parts = [examples.training_rows(cohort, a_trial(take=take)) for take in (0.02, 0.1, 0.5, 1.0)]
+def test_label_fractions_are_nested_and_balanced(cohort):
+    parts = [
+        examples.training_rows(cohort, a_trial(label_fraction=label_fraction))
+        for label_fraction in (0.02, 0.1, 0.5, 1.0)
+    ]
     names = [set(part.index.subject) for part in parts]
     assert names[0] < names[1] < names[2] < names[3]
     assert all(part.index.af.mean() == part.notes["trained_prevalence"] == 0.5 for part in parts)
@@ -249,18 +254,18 @@ def test_prevalence_is_that_before_balancing(cohort):
 @pytest.mark.parametrize(
     ("task", "what"), [("af", "positives of 'af'"), ("rv", "rows with a phenotype of 'rv'")]
 )
-def test_a_take_that_leaves_nobody_is_refused(cohort, tmp_path, task, what):
+def test_a_label_fraction_that_leaves_nobody_is_refused(cohort, tmp_path, task, what):
     n = examples.training_rows(cohort, a_trial(task=task)).notes["n_train_full"] // (
         2 if task == "af" else 1
     )
     with pytest.raises(
-        InputError, match=rf"take=0.001 leaves 0 of {n} {what}.*; at least 1"
+        InputError, match=rf"label_fraction=0.001 leaves 0 of {n} {what}.*; at least 1"
     ) as caught:
-        run([a_trial(task=task, take=0.001)], cohort, tmp_path)
+        run([a_trial(task=task, label_fraction=0.001)], cohort, tmp_path)
     assert "\n" not in str(caught.value)
-    assert len(examples.training_rows(cohort, a_trial(task=task, take=0.9 / n)).index) == (
-        2 if task == "af" else 1
-    )
+    assert len(
+        examples.training_rows(cohort, a_trial(task=task, label_fraction=0.9 / n)).index
+    ) == (2 if task == "af" else 1)
 
 
 # -- what is refused
@@ -270,7 +275,7 @@ def test_a_take_that_leaves_nobody_is_refused(cohort, tmp_path, task, what):
     ("changed", "words"),
     [
         ({"modality": "ecg"}, "modality of .* 'ecg'; known: tabular"),
-        ({"starts": (("ecg", "x"),)}, "trees start from nothing"),
+        ({"init_from": (("ecg", "x"),)}, "trees start from nothing"),
         ({"batch": 8}, "use batch=0"),
         ({"epochs": 400}, "epochs=400 of"),
         ({"knobs": (("depth", 3),)}, "'depth'; known: lr, max_depth, rounds, subsample"),
@@ -306,8 +311,8 @@ def a_grid(**changed):
 
 def test_names_leave_the_batch_out():
     assert a_trial().name == "t/grid/af/xgboost/max_depth=3,rounds=10/seed=0"
-    assert a_trial(knobs=()).point == "default"
-    assert a_trial(knobs=(), take=0.1).point == "take=0.1"
+    assert a_trial(knobs=()).configuration == "default"
+    assert a_trial(knobs=(), label_fraction=0.1).configuration == "label_fraction=0.1"
 
 
 @pytest.mark.parametrize("memory", [None, 2**30, 80 * 2**30])
@@ -315,18 +320,18 @@ def test_packs_hold_64_trials_on_any_device(memory):
     assert partition.pack_limit(a_trial(), memory) == 64
 
 
-def test_a_grid_and_its_finals_run_through_the_same_packs(ray_session, small_cohort, tmp_path):
+def test_a_grid_and_its_evaluation_run_through_the_same_packs(ray_session, small_cohort, tmp_path):
     """`dm` of the cohort is the sex."""
     trials = a_grid()
     assert sweep.run(trials, small_cohort.path, tmp_path, limit=4, concurrency=2, device="cpu") == 8
     assert sweep.run(trials, small_cohort.path, tmp_path) == 0
-    finals = spaces.finals(trials, tmp_path, seeds=(0, 101))
-    assert sweep.run(finals, small_cohort.path, tmp_path, device="cpu", concurrency=1) == 2
+    evaluations = spaces.evaluation_trials(trials, tmp_path, seeds=(0, 101))
+    assert sweep.run(evaluations, small_cohort.path, tmp_path, device="cpu", concurrency=1) == 2
     rows = store.rows(tmp_path)
     assert set(rows.status) == {"finished"}
     assert (rows[rows.metric == "auroc"].value == 1).all()
     assert sorted(read["trial"] for read in store.test_reads(tmp_path)) == sorted(
-        trial.name for trial in finals
+        trial.name for trial in evaluations
     )
 
 

@@ -117,7 +117,7 @@ def mark(runs: Path, cohort: Cohort) -> int:
     """
     since = cohort.replaced
     stale = sum(
-        withdrawn_since(runs, run.cohort, run.trial.starts, since) > 0 for run in all_runs(runs)
+        withdrawn_since(runs, run.cohort, run.trial.init_from, since) > 0 for run in all_runs(runs)
     )
     if stale:
         store.note_withdrawn(runs, since)

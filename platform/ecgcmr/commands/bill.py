@@ -11,12 +11,12 @@ from ecgcmr.search.plan import Estimate
 def lines(estimate: Estimate) -> list[str]:
     """An estimate for a person to read."""
     counts = f"{'trials':>8s}{'packs':>7s}{'steps':>12s}"
-    title = f"{'stage':9s}{'task':10s}{counts}{'disk':>10s}{'time':>16s}"
+    title = f"{'stage':11s}{'task':10s}{counts}{'disk':>10s}{'time':>16s}"
     return [
         _summary(estimate),
         *(
-            f"{part:9s}{grid:8,} grid trials, {final:,} final trials"
-            for part, grid, final in plan.parts(estimate.trials)
+            f"{part:9s}{grid:8,} grid trials, {evaluation:,} evaluation trials"
+            for part, grid, evaluation in plan.parts(estimate.trials)
         ),
         *(f"left out, {n} trials: {reason}" for reason, n in estimate.left_out.items()),
         title,
@@ -33,12 +33,12 @@ def _summary(estimate: Estimate) -> str:
     return (
         f"preset {presets}; cohort of {estimate.rows:,} rows, {_size(estimate.cohort_bytes)}; "
         f"{stages['pretrain']} pre-trainings, {stages['grid']:,} grid trials, "
-        f"{estimate.questions * len(paper.SEEDS)} final trials"
+        f"{estimate.questions * len(paper.SEEDS)} evaluation trials"
     )
 
 
 def _line(line: plan.StageEstimate, has_times: bool) -> str:
-    counts = f"{line.stage:9s}{line.task:10s}{line.trials:8,}{line.packs:7,}{line.steps:12,}"
+    counts = f"{line.stage:11s}{line.task:10s}{line.trials:8,}{line.packs:7,}{line.steps:12,}"
     return f"{counts}{_size(line.bytes):>10s}{duration(line.seconds) if has_times else '—':>16s}"
 
 

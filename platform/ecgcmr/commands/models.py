@@ -11,20 +11,21 @@ from ecgcmr.signals import SIGNALS
 
 EXAMPLES = {
     "predict": (
-        "ecgcmr predict --model runs/toy/final --csv risks.csv --page page.html ecgs/00001_hr.hea"
+        "ecgcmr predict --model runs/toy/evaluation --csv risks.csv --page page.html "
+        "ecgs/00001_hr.hea"
     ),
     "embed": (
         "ecgcmr embed --model runs/toy/pretrain/ecg/mae --cohort cohorts/ukbb --out embeddings/mae"
     ),
-    "share": "ecgcmr share --model runs/toy/final --system mmcl --out models/mmcl",
+    "share": "ecgcmr share --model runs/toy/evaluation --system mmcl --out models/mmcl",
     "explain": (
-        "ecgcmr explain --model runs/table3/final/af/mmcl/batch=32,lr=1e-05/seed=0 recordings "
+        "ecgcmr explain --model runs/table3/evaluation/af/mmcl/batch=32,lr=1e-05/seed=0 recordings "
         "--out attention"
     ),
     "export": "ecgcmr export --model runs/table3/pretrain/ecg/mae --format onnx --out encoder.onnx",
     "import": (
-        "ecgcmr import --weights signal_encoder_mmcl.pth --part ecg --space published --label mmcl "
-        "--runs runs"
+        "ecgcmr import --weights signal_encoder_mmcl.pth --part ecg --space published "
+        "--system mmcl --runs runs"
     ),
 }
 
@@ -160,7 +161,7 @@ def explain_pair(args: argparse.Namespace, console: Console) -> int:
     else:
         pair = lazy("inference.pairs").of_files(run, args.ecg, image_of(args))
     figure = lazy("report.explained").draw_pair(
-        pair, run.trial.label, args.subject or args.ecg.stem
+        pair, run.trial.system, args.subject or args.ecg.stem
     )
     console.say(f"{lazy('report.plots.recordings').save(figure, args.out)}")
     return 0
@@ -213,11 +214,11 @@ def import_weights(args: argparse.Namespace, console: Console) -> int:
         args.runs,
         part=args.part,
         space=args.space,
-        label=args.label,
+        system=args.system,
         heads=args.heads,
     )
     console.say(
-        f'{args.runs / name}\nstart a trial from it with  starts=(("{args.part}", "{name}"),)'
+        f'{args.runs / name}\nstart a trial from it with  init_from=(("{args.part}", "{name}"),)'
     )
     return 0
 
@@ -302,7 +303,7 @@ def weights_grammar(commands: Any) -> None:
         help=".safetensors, or .pth of tensors",
     )
     importing.add_argument("--space", required=True, help="first folder of the run's name")
-    importing.add_argument("--label", required=True, help="word for the system, e.g. mmcl")
+    importing.add_argument("--system", required=True, help="word for the system, e.g. mmcl")
     importing.add_argument(
         "--heads", type=whole, help="attention heads, where the file does not tell"
     )
@@ -315,9 +316,9 @@ def weights_grammar(commands: Any) -> None:
 def serving(parser: argparse.ArgumentParser, several: bool = True) -> argparse.ArgumentParser:
     """Add which model answers: several runs that make up a system, or one run."""
     folder = (
-        "of final runs, e.g. runs/toy/final, or made by `share`"
+        "of evaluation runs, e.g. runs/toy/evaluation, or made by `share`"
         if several
-        else "of one run, pre-trained or final"
+        else "of one run, pre-trained or of the evaluation"
     )
     parser.add_argument("--model", type=Path, required=True, help=f"the folder {folder}")
     if several:

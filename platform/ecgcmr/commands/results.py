@@ -9,7 +9,7 @@ from typing import Any
 from ecgcmr import store
 from ecgcmr.commands import progress
 from ecgcmr.commands.console import Console, command, lazy
-from ecgcmr.runs import all_runs, withdrawn_since
+from ecgcmr.runs import all_runs, check_names, withdrawn_since
 from ecgcmr.trial import name_parts
 
 SHOWN = ("table", "others", "labels")  # of the report's tables, those that a terminal shows whole
@@ -23,6 +23,7 @@ EXAMPLES = {
 
 def report(args: argparse.Namespace, console: Console) -> int:
     """Write tables, figures and the report page from the rows on disk, and bring Aim up to date."""
+    check_names(args.runs)
     page, folder = lazy("report.page"), args.runs / "report"
     with console.display.stage("Report"):
         output = page.write(args.runs, args.cohort, folder)
@@ -65,6 +66,7 @@ def mirror(args: argparse.Namespace) -> None:
 
 def track_rebuild(args: argparse.Namespace, console: Console) -> int:
     """Make the Aim repository again from the rows on disk."""
+    check_names(args.runs)
     with console.display.stage("Aim repository from the rows on disk") as notes:
         count = lazy("report.track").rebuild(args.runs, args.runs / "aim")
         notes.append(f"{count} runs")
@@ -74,6 +76,7 @@ def track_rebuild(args: argparse.Namespace, console: Console) -> int:
 
 def status(args: argparse.Namespace, console: Console) -> int:
     """Say what has finished and what runs."""
+    check_names(args.runs)
     rows = store.rows(args.runs)
     folders = [name_parts(name).system_folder for name in rows.trial.unique()]
     for folder in sorted(set(folders)):
@@ -97,7 +100,7 @@ def stale_of(runs: Path) -> list[str]:
     since = store.withdrawn(runs)
     stale_trials: collections.Counter[tuple[str, int]] = collections.Counter()
     for run in all_runs(runs) if since else ():
-        if people := withdrawn_since(runs, run.cohort, run.trial.starts, since):
+        if people := withdrawn_since(runs, run.cohort, run.trial.init_from, since):
             stale_trials[run.trial.system_folder, people] += 1
     return [
         f"stale     {study}  {n:,} trials: from their cohort {people:,} people have withdrawn "

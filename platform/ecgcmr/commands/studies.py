@@ -15,15 +15,20 @@ CACHES = ("auto", "device", "host", "off")
 EXAMPLES = {
     "pretrain": "ecgcmr pretrain search_spaces/table3.py --cohort cohorts/ukbb --runs runs",
     "sweep": "ecgcmr sweep search_spaces/table3.py --cohort cohorts/ukbb --runs runs",
-    "seeds": "ecgcmr seeds search_spaces/table3.py --cohort cohorts/ukbb --runs runs",
+    "evaluate": "ecgcmr evaluate search_spaces/table3.py --cohort cohorts/ukbb --runs runs",
     "reproduce": "ecgcmr reproduce --scale toy --cohort toy/cohort --runs toy/runs",
     "plan": "ecgcmr plan search_spaces/table3.py --cohort cohorts/ukbb",
 }
 
 
 def load(args: argparse.Namespace, stage: str | None = None) -> list[Trial]:
-    """The trials of a search-space file, of one stage if asked."""
+    """The trials of a search-space file, of one stage if asked.
+
+    Raises:
+        InputError: see `search.spaces.load`; or its runs were begun before names changed.
+    """
     trials: list[Trial] = lazy("search.spaces").load(args.space)
+    lazy("runs").check_names(args.runs)
     return [trial for trial in trials if stage in (None, trial.stage)]
 
 
@@ -38,29 +43,29 @@ def grid_of(args: argparse.Namespace, console: Console) -> list[Trial]:
     )
     for reason, n in left_out.items():
         console.note(f"left out, {n} trials: {reason}")
-    return lazy("search.spaces").halving(feasible, args.asha) if args.asha else feasible
+    return lazy("search.spaces").under_asha(feasible, args.asha) if args.asha else feasible
 
 
 def pretrain(args: argparse.Namespace, console: Console) -> int:
     """Pre-train every encoder of a search space."""
     trials = load(args, "pretrain")
     if args.only:
-        trials = [trial for trial in trials if trial.label in args.only]
+        trials = [trial for trial in trials if trial.system in args.only]
         if not trials:
             raise InputError(
-                f"--only {' '.join(args.only)}: no pre-training of that label in {args.space}"
+                f"--only {' '.join(args.only)}: no pre-training of that system in {args.space}"
             )
     work = lazy("training.pretrain").check_all(trials, args.cohort, args.runs, args.workers)
     if work.todo:
-        labels = ", ".join(dict.fromkeys(trial.label for trial in work.todo))
-        with console.display.stage(f"Pre-training: {labels}") as notes:
+        systems = ", ".join(dict.fromkeys(trial.system for trial in work.todo))
+        with console.display.stage(f"Pre-training: {systems}") as notes:
             console.need_ray()
             with lazy("report.track").following(args.runs, args.runs / "aim"):
                 rows = lazy("training.pretrain").run_checked(
                     work, device=args.device, precision=args.precision, cache=args.cache
                 )
             losses = [row for row in rows if row["metric"] == "loss" and row["split"] == "val"]
-            notes.append(", ".join(f"{row['label']} {row['value']:.3f}" for row in losses))
+            notes.append(", ".join(f"{row['system']} {row['value']:.3f}" for row in losses))
     console.say(f"{len(trials)} pre-trainings finished under {args.runs}")
     return 0
 
@@ -97,33 +102,33 @@ def sweep(args: argparse.Namespace, console: Console) -> int:
     return 0
 
 
-def seeds(args: argparse.Namespace, console: Console) -> int:
-    """Run each best point with five seeds; these runs alone read the test set."""
-    finals = finals_of(args, grid_of(args, console))
-    ran = run_trials(args, console, "Five seeds", finals, None)
-    console.say(f"{ran} trials run, {len(finals) - ran} of {len(finals)} were finished")
-    for line in summary(args.runs, finals):
+def evaluate(args: argparse.Namespace, console: Console) -> int:
+    """Run each best configuration with five seeds; these runs alone read the test set."""
+    evaluations = evaluation_trials(args, grid_of(args, console))
+    ran = run_trials(args, console, "Evaluation", evaluations, None)
+    console.say(f"{ran} trials run, {len(evaluations) - ran} of {len(evaluations)} were finished")
+    for line in summary(args.runs, evaluations):
         console.say(line)
     return 0
 
 
-def finals_of(args: argparse.Namespace, grid: list[Trial]) -> list[Trial]:
-    """The best point of every system and task of a grid, with five seeds."""
-    return lazy("search.spaces").finals(
+def evaluation_trials(args: argparse.Namespace, grid: list[Trial]) -> list[Trial]:
+    """The best configuration of every system and task of a grid, with five seeds."""
+    return lazy("search.spaces").evaluation_trials(
         grid, args.runs, budget=args.budget, again=args.choose_again
     )
 
 
-def summary(runs: Path, finals: list[Trial]) -> list[str]:
+def summary(runs: Path, evaluations: list[Trial]) -> list[str]:
     """One line per system and task: mean ± sd of its metric on the test set over the seeds."""
     rows = store.rows(runs)
-    rows = rows[rows.trial.isin([trial.name for trial in finals]) & (rows.split == "test")]
+    rows = rows[rows.trial.isin([trial.name for trial in evaluations]) & (rows.split == "test")]
     rows = rows[rows.metric.isin(["auroc", "pearson"])]
     lines = []
-    for (task, label, metric), group in rows.groupby(["task", "label", "metric"], sort=True):
+    for (task, system, metric), group in rows.groupby(["task", "system", "metric"], sort=True):
         mean, sd = group.value.mean(), group.value.std(ddof=1)
         of = f"({len(group)} seeds, n = {group.n.iloc[0]:,})"
-        lines.append(f"  {task:8s} {label:14s} test {metric} {mean:.4f} ± {sd:.4f}  {of}")
+        lines.append(f"  {task:8s} {system:14s} test {metric} {mean:.4f} ± {sd:.4f}  {of}")
     return lines
 
 
@@ -141,8 +146,8 @@ def reproduce(args: argparse.Namespace, console: Console) -> int:
         pretrain(args, console)
     grid = grid_of(args, console)
     run_trials(args, console, "Grid", grid, args.budget)
-    finals = finals_of(args, grid)
-    run_trials(args, console, "Five seeds", finals, None)
+    evaluations = evaluation_trials(args, grid)
+    run_trials(args, console, "Evaluation", evaluations, None)
     return results.report(args, console)
 
 
@@ -167,10 +172,15 @@ def grammar(commands: Any) -> None:
         EXAMPLES,
         **space,
     )
-    pre.add_argument("--only", nargs="+", metavar="LABEL", help="only these systems, e.g. mae")
+    pre.add_argument("--only", nargs="+", metavar="SYSTEM", help="only these systems, e.g. mae")
     grid = command(commands, "sweep", sweep, "run the grid of a search space", EXAMPLES, **space)
-    final = command(
-        commands, "seeds", seeds, "run the best points with five seeds, on test", EXAMPLES, **space
+    evaluation = command(
+        commands,
+        "evaluate",
+        evaluate,
+        "run the best configurations with five seeds, on test",
+        EXAMPLES,
+        **space,
     )
     every = command(commands, "reproduce", reproduce, "all of it, in order", EXAMPLES, trains=True)
     every.add_argument("--scale", choices=cohorts.SCALES, default="toy")
@@ -183,7 +193,7 @@ def grammar(commands: Any) -> None:
         parser.add_argument("--workers", type=whole, default=1, help="Ray Train workers")
         words = "where rows stay after an epoch of pre-training (auto: what fits)"
         parser.add_argument("--cache", choices=CACHES, default="auto", help=words)
-    for parser in (grid, final, every):
+    for parser in (grid, evaluation, every):
         parser.add_argument(
             "--packs",
             type=whole,
@@ -192,7 +202,7 @@ def grammar(commands: Any) -> None:
         parser.add_argument(
             "--budget",
             type=whole,
-            help="points per system and task, by TPE (default: the whole grid)",
+            help="configurations per system and task, by TPE (default: the whole grid)",
         )
         parser.add_argument(
             "--choose-again",

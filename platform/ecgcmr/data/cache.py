@@ -121,7 +121,7 @@ class RowCache:
                 values.numpy()[rows] = batch[name].numpy()
         self.here[rows] = True
 
-    def take(self, rows: np.ndarray, pin: bool = False) -> dict[str, Tensor]:
+    def gather(self, rows: np.ndarray, pin: bool = False) -> dict[str, Tensor]:
         """A copy of rows, (n, *shape) each, on `device`; those not yet there are read first.
 
         Args:

@@ -1,5 +1,5 @@
-"""Which subjects a trial learns from and is judged on, their answers and scores, and their signals
-on the device.
+"""Which subjects a trial learns from and is evaluated on, their answers and scores, and their
+signals on the device.
 
 The one idea: the rows are fixed before any training. Balanced sets and their nested parts are drawn
 once, from one seed that belongs to no trial, so every system, seed and pack size sees the same
@@ -115,19 +115,20 @@ def answers(rows: pd.DataFrame, task: Task) -> np.ndarray:
 
 
 def training_rows(cohort: Cohort, trial: Trial) -> TrainingRows:
-    """The balanced training set of a trial, or the nested part of it that `take` asks for.
+    """The balanced training set of a trial, or the nested part of it that `label_fraction` asks
+    for.
 
     Binary: all positives and as many negatives, drawn once and for all (section IV-B). A smaller
-    `take` is contained in every larger one and keeps the balance (section V-D). Regression: every
-    row with a phenotype.
+    `label_fraction` is contained in every larger one and keeps the balance (section V-D).
+    Regression: every row with a phenotype.
 
     Returns:
         The rows in file order. The notes of a binary task tell the `prevalence`, the share of
         positives before the balancing, and the `trained_prevalence`, that among the kept rows.
 
     Raises:
-        InputError: see `answerable`; or `take` leaves a class, or a regression, without a single
-            row.
+        InputError: see `answerable`; or `label_fraction` leaves a class, or a regression, without a
+            single row.
     """
     task = tasks.of(trial.task, (trial.task,))
     rows = answerable(cohort, task, trial.modality, "train")
@@ -141,13 +142,13 @@ def training_rows(cohort: Cohort, trial: Trial) -> TrainingRows:
         strata = [part[:per_class] for part in strata]
     else:
         strata = [draw.permutation(len(rows))]
-    subsets = [part[: round(trial.take * len(part))] for part in strata]
+    subsets = [part[: round(trial.label_fraction * len(part))] for part in strata]
     if not len(subsets[0]):  # both classes are equally many
         noun = "positives" if task.kind == "binary" else "rows with a phenotype"
         raise InputError(
-            f"{cohort.path}: take={trial.take:g} leaves 0 of {len(strata[0])} {noun} of "
-            f"'{task.name}' in the training "
-            "rows; at least 1 is needed; use a larger take or cohort"
+            f"{cohort.path}: label_fraction={trial.label_fraction:g} leaves 0 of {len(strata[0])} "
+            f"{noun} of '{task.name}' in the training "
+            "rows; at least 1 is needed; use a larger label_fraction or cohort"
         )
     notes: dict[str, Any] = {
         "n_train": sum(map(len, subsets)),
@@ -230,13 +231,13 @@ def rows_of(cohort: Cohort, trial: Trial, task: Task) -> Rows:
     """The training and validation rows of a trial.
 
     Raises:
-        InputError: see `training_rows`, `answerable` and `scale_of`; for a final trial also about
-            the test split.
+        InputError: see `training_rows`, `answerable` and `scale_of`; for an evaluation trial also
+            about the test split.
     """
     training = training_rows(cohort, trial)
     scale = scale_of(answers(training.index, task), task, cohort.path)
     val = answerable(cohort, task, trial.modality, "val")
-    if trial.stage == "final":
+    if trial.stage == "evaluation":
         answerable(
             cohort, task, trial.modality, "test"
         )  # counts only: better refused now than after hours

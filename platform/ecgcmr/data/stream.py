@@ -215,7 +215,7 @@ def _source(
             yield there
     if row_cache is not None:
         for step in range(streamed_epochs * order.steps, epochs * order.steps):
-            yield _moved(row_cache.take(sampler.mine(order, step), pin), device)
+            yield _moved(row_cache.gather(sampler.mine(order, step), pin), device)
 
 
 def _moved(batch: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:

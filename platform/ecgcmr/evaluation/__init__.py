@@ -1,1 +1,1 @@
-"""How answers are judged: metrics, intervals and tests, and which run stands for a system."""
+"""How answers are evaluated: metrics, intervals and tests, and which run stands for a system."""

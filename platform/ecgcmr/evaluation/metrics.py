@@ -1,4 +1,4 @@
-"""How answers are judged: exact statistics in float64, batched over a leading member axis.
+"""How answers are evaluated: exact statistics in float64, batched over a leading member axis.
 
 The one idea: labels are shared by the members of a pack and outputs are not, so every function
 takes outputs (…, n) and targets (n,), and a member whose outputs are not numbers gets NaN while the

@@ -1,8 +1,8 @@
 """Which configuration stands for a system, and which pre-training for a method: decided once, and
 written beside the runs.
 
-The one idea: who runs what follows decides (`sweep` which pre-training to start from, `seeds` which
-configuration to run with five seeds), and writes what was compared, by what, and which won.
+The one idea: who runs what follows decides (`sweep` which pre-training to start from, `evaluate`
+which configuration to run with five seeds), and writes what was compared, by what, and which won.
 Everybody else reads that: a table and a served model can then not be different systems. Finished
 runs that contradict what is written are said; nobody chooses anew in silence.
 """
@@ -19,7 +19,7 @@ import numpy as np
 from ecgcmr import files, runs, store, tasks
 from ecgcmr.errors import InputError
 from ecgcmr.runs import Run
-from ecgcmr.trial import Trial, take_of
+from ecgcmr.trial import Trial, label_fraction_of, words_before
 
 CHOICE = "choice"  # stem of the file in a system's folder
 # of pre-trainings: by it the authors' code keeps checkpoints; the text is silent
@@ -32,7 +32,7 @@ class Choice:
     """What was chosen of what.
 
     Attributes:
-        chosen: the configuration (`Trial.point`), or the name of the pre-training.
+        chosen: the configuration (`Trial.configuration`), or the name of the pre-training.
         by: the number that decided, in words.
         compared: that number of each candidate; None where it has none, as when it diverged.
         unlisted: finished configurations of this grid that the search space did not list, and so
@@ -51,36 +51,44 @@ class Choice:
         return number < rival if self.by == LOSS else number > rival
 
 
-def choice_file(system: Path, take: float = 1.0) -> Path:
+def choice_file(system: Path, label_fraction: float = 1.0) -> Path:
     """The file of a choice in a system's folder; of a share of the labels it names the share.
 
     Args:
-        system: `<runs>/<space>/final/<task>/<label>`, or of a sweep of pre-trainings.
-        take: share of the labels.
+        system: `<runs>/<space>/evaluation/<task>/<system>`, or of a sweep of pre-trainings.
+        label_fraction: share of the labels.
     """
-    return system / (f"{CHOICE}.json" if take == 1 else f"{CHOICE},take={take:g}.json")
+    return system / (
+        f"{CHOICE}.json"
+        if label_fraction == 1
+        else f"{CHOICE},label_fraction={label_fraction:g}.json"
+    )
 
 
-def read_choice(system: Path, take: float = 1.0) -> Choice | None:
+def read_choice(system: Path, label_fraction: float = 1.0) -> Choice | None:
     """What is written in a system's folder; None if nothing is.
 
     Raises:
-        InputError: the file is damaged.
+        InputError: the file is damaged, or was written before names changed.
     """
-    path = choice_file(system, take)
+    path = choice_file(system, label_fraction)
+    runs.refuse_system_before(system)
     if not path.exists():
         return None
     try:
         record = json.loads(path.read_text())
+        runs.refuse_before(path, words_before(record["chosen"]))
         numbers = {
             str(name): None if value is None else float(value)
             for name, value in record["compared"].items()
         }
         others, earlier = (tuple(map(str, record[name])) for name in ("unlisted", "replaced"))
         return Choice(str(record["chosen"]), str(record["by"]), numbers, others, earlier)
+    except InputError:
+        raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
-            f"{path}: damaged ({type(error).__name__}); delete it and run  ecgcmr seeds  again, "
+            f"{path}: damaged ({type(error).__name__}); delete it and run  ecgcmr evaluate  again, "
             "which writes it"
         ) from error
 
@@ -91,7 +99,7 @@ def _decide(path: Path, fresh: Choice, again: bool) -> Choice:
     Raises:
         InputError: another stands, and `again` does not say that it may be replaced.
     """
-    old = read_choice(path.parent, _take_of(path))
+    old = read_choice(path.parent, _label_fraction_of(path))
     if old and old.chosen != fresh.chosen and not again:
         raise InputError(
             f"{path}: {_with_value(old, old.chosen)} was chosen of {len(old.compared)}; of the "
@@ -108,8 +116,8 @@ def _decide(path: Path, fresh: Choice, again: bool) -> Choice:
     return fresh
 
 
-def _take_of(path: Path) -> float:
-    return float(path.stem.partition("take=")[2] or 1)
+def _label_fraction_of(path: Path) -> float:
+    return float(path.stem.partition("label_fraction=")[2] or 1)
 
 
 def _with_value(choice: Choice, name: str) -> str:
@@ -127,7 +135,7 @@ def question(trial: Trial) -> Question:
     """What has one best configuration, and one Optuna study: a system's folder and the share of the
     labels.
     """
-    return trial.system_folder, trial.take
+    return trial.system_folder, trial.label_fraction
 
 
 def metric_of(trial: Trial) -> str:
@@ -136,8 +144,15 @@ def metric_of(trial: Trial) -> str:
 
 
 def value(runs_folder: Path, trial: Trial) -> float:
-    """The validation metric by which a finished trial is judged; NaN if there is none."""
-    return runs.score(store.folder(runs_folder, trial.name), "val", metric_of(trial))
+    """The validation metric by which a finished trial is evaluated; NaN if there is none.
+
+    Raises:
+        InputError: see `runs.read_run`.
+    """
+    folder = store.folder(runs_folder, trial.name)
+    if not (folder / store.RECORD).exists():
+        return math.nan
+    return runs.read_run(folder).score("val", metric_of(trial))
 
 
 def chosen_configuration(grid: Sequence[Trial], runs_folder: Path, *, again: bool = False) -> Trial:
@@ -156,30 +171,33 @@ def chosen_configuration(grid: Sequence[Trial], runs_folder: Path, *, again: boo
     Raises:
         InputError: none has a finite value; or another choice stands.
     """
-    by_point: dict[str, list[Trial]] = defaultdict(list)
+    by_configuration: dict[str, list[Trial]] = defaultdict(list)
     for trial in sorted(grid, key=lambda trial: trial.name):
-        by_point[trial.point].append(trial)
+        by_configuration[trial.configuration].append(trial)
     first = grid[0]
-    folders = _finished_folders(runs_folder, first.system_folder, first.take)
+    folders = _finished_folders(runs_folder, first.system_folder, first.label_fraction)
     means = {
-        point: _mean([value(runs_folder, trial) for trial in trials])
-        for point, trials in by_point.items()
+        configuration: _mean([value(runs_folder, trial) for trial in trials])
+        for configuration, trials in by_configuration.items()
         if folders >= {store.folder(runs_folder, trial.name) for trial in trials}
     }
-    finite = [(-mean, point) for point, mean in means.items() if mean is not None]
+    finite = [(-mean, configuration) for configuration, mean in means.items() if mean is not None]
     if not finite:
         raise InputError(
-            f"no point of {first.system_folder} has a finite validation value under {runs_folder}"
+            f"no configuration of {first.system_folder} has a finite validation value under "
+            f"{runs_folder}"
         )
     fresh = Choice(
         chosen=min(finite)[1],
         by=f"validation {metric_of(first)}, the mean over the grid's seeds, the largest",
         compared=means,
-        unlisted=tuple(sorted({folder.parent.name for folder in folders} - by_point.keys())),
+        unlisted=tuple(
+            sorted({folder.parent.name for folder in folders} - by_configuration.keys())
+        ),
     )
-    system = store.folder(runs_folder, replace(first, stage="final").system_folder)
-    _decide(choice_file(system, first.take), fresh, again)
-    return by_point[fresh.chosen][0]
+    system = store.folder(runs_folder, replace(first, stage="evaluation").system_folder)
+    _decide(choice_file(system, first.label_fraction), fresh, again)
+    return by_configuration[fresh.chosen][0]
 
 
 def _mean(values: Iterable[float]) -> float | None:
@@ -188,53 +206,57 @@ def _mean(values: Iterable[float]) -> float | None:
     return mean if math.isfinite(mean) else None
 
 
-def _finished_folders(runs_folder: Path, system: str, take: float) -> set[Path]:
+def _finished_folders(runs_folder: Path, system: str, label_fraction: float) -> set[Path]:
     """Of the trials of a system that have finished with this share of the labels."""
     folders = store.finished_folders(store.folder(runs_folder, system))
-    return {folder for folder in folders if take_of(folder.parent.name) == take}
+    return {folder for folder in folders if label_fraction_of(folder.parent.name) == label_fraction}
 
 
-def standing_configuration(points: Collection[str], system: Path, take: float = 1.0) -> str:
-    """Of the configurations that a system has final runs of, the one that stands for it.
+def standing_configuration(
+    configurations: Collection[str], system: Path, label_fraction: float = 1.0
+) -> str:
+    """Of the configurations that a system has evaluation runs of, the one that stands for it.
 
     Args:
-        points: those of its final runs.
-        system: its folder of final runs.
-        take: share of the labels.
+        configurations: those of its evaluation runs.
+        system: its folder of evaluation runs.
+        label_fraction: share of the labels.
 
     Returns:
-        What was chosen, whose final runs may still be missing; the only one there is where no
+        What was chosen, whose evaluation runs may still be missing; the only one there is where no
         choice lies beside it, as in a model that was handed on.
 
     Raises:
         InputError: there are several, and no choice.
     """
-    choice = read_choice(system, take)
+    choice = read_choice(system, label_fraction)
     if choice:
         return choice.chosen
-    if len(set(points)) > 1:
+    if len(set(configurations)) > 1:
         raise InputError(
-            f"{system}: final runs of {len(set(points))} configurations and no "
-            f"{choice_file(system, take).name} that says "
-            "which of them stands; run  ecgcmr seeds  with their search space, which writes it"
+            f"{system}: evaluation runs of {len(set(configurations))} configurations and no "
+            f"{choice_file(system, label_fraction).name} that says "
+            "which of them stands; run  ecgcmr evaluate  with their search space, which writes it"
         )
-    return min(points)
+    return min(configurations)
 
 
-def standing_runs(final: Sequence[Run]) -> list[Run]:
-    """Of one system's final runs on one task and share of the labels, those that stand for it, by
-    seed.
+def standing_runs(evaluations: Sequence[Run]) -> list[Run]:
+    """Of one system's evaluation runs on one task and share of the labels, those that stand for it,
+    by seed.
 
     Raises:
-        InputError: see `standing_configuration`; or what was chosen has no final run.
+        InputError: see `standing_configuration`; or what was chosen has no evaluation run.
     """
-    system, take = final[0].folder.parents[1], final[0].trial.take
-    standing_point = standing_configuration({run.trial.point for run in final}, system, take)
-    standing = [run for run in final if run.trial.point == standing_point]
+    system, label_fraction = evaluations[0].folder.parents[1], evaluations[0].trial.label_fraction
+    standing_name = standing_configuration(
+        {run.trial.configuration for run in evaluations}, system, label_fraction
+    )
+    standing = [run for run in evaluations if run.trial.configuration == standing_name]
     if not standing:
         raise InputError(
-            f"{system}: '{standing_point}' was chosen and has no final run; run  ecgcmr seeds  "
-            "with its search space"
+            f"{system}: '{standing_name}' was chosen and has no evaluation run; run  ecgcmr "
+            "evaluate  with its search space"
         )
     return sorted(standing, key=lambda run: run.trial.seed)
 
@@ -252,7 +274,7 @@ def chosen_pretraining(
     keeps checkpoints by.
 
     Args:
-        sweep: `<space>/pretrain/<task>/<label>`.
+        sweep: `<space>/pretrain/<task>/<system>`.
         names: of its runs.
         runs_folder: where their rows are.
         again: whether it may replace a choice that finished runs contradict.
@@ -318,36 +340,38 @@ def standing_pretraining(candidates: Sequence[Run]) -> Run | None:
 def contradictions(runs_folder: Path) -> list[str]:
     """A line for every written choice that runs which have finished since contradict."""
     paths = sorted(runs_folder.glob(f"*/*/*/*/{CHOICE}*.json"))
-    return [line for path in paths if (line := contradiction(path.parent, _take_of(path)))]
+    return [
+        line for path in paths if (line := contradiction(path.parent, _label_fraction_of(path)))
+    ]
 
 
-def contradiction(system: Path, take: float = 1.0) -> str:
+def contradiction(system: Path, label_fraction: float = 1.0) -> str:
     """Says which finished run would have won over the written choice, and what to do; empty if none
     would.
 
     Args:
         system: the folder that the choice lies in.
-        take: share of the labels.
+        label_fraction: share of the labels.
     """
-    choice = read_choice(system, take)
+    choice = read_choice(system, label_fraction)
     value_of_chosen = choice.compared.get(choice.chosen) if choice else None
     if choice is None or value_of_chosen is None:
         return ""
-    later = _finished_since(system, choice, take)
+    later = _finished_since(system, choice, label_fraction)
     beaten = [name for name, number in later.items() if choice.better(number, value_of_chosen)]
     if not beaten:
         return ""
     best = min(beaten, key=lambda name: (later[name] if choice.by == LOSS else -later[name], name))
-    command = "sweep" if choice.by == LOSS else "seeds"
+    command = "sweep" if choice.by == LOSS else "evaluate"
     return (
-        f"{choice_file(system, take)}: {_with_value(choice, choice.chosen)} was chosen of "
-        f"{len(choice.compared)}; '{best}' "
+        f"{choice_file(system, label_fraction)}: {_with_value(choice, choice.chosen)} was chosen "
+        f"of {len(choice.compared)}; '{best}' "
         f"({later[best]:.4g}) has finished since: run  ecgcmr {command} {AGAIN}  with the search "
         "space"
     )
 
 
-def _finished_since(system: Path, choice: Choice, take: float) -> dict[str, float]:
+def _finished_since(system: Path, choice: Choice, label_fraction: float) -> dict[str, float]:
     """The deciding number of each candidate that finished after the choice was written; of several
     seeds the mean.
     """
@@ -361,11 +385,11 @@ def _finished_since(system: Path, choice: Choice, take: float) -> dict[str, floa
         }
         return {name: number for name, number in values.items() if math.isfinite(number)}
     grid = stage.with_name("grid") / system.relative_to(stage)
-    by_point: dict[str, list[float]] = defaultdict(list)
+    by_configuration: dict[str, list[float]] = defaultdict(list)
     for folder in store.finished_folders(grid):
-        point = folder.parent.name
-        if point not in known_names and take_of(point) == take:
+        configuration = folder.parent.name
+        if configuration not in known_names and label_fraction_of(configuration) == label_fraction:
             run = runs.read_run(folder)
-            by_point[point].append(run.score("val", metric_of(run.trial)))
-    means = {point: _mean(numbers) for point, numbers in by_point.items()}
-    return {point: mean for point, mean in means.items() if mean is not None}
+            by_configuration[configuration].append(run.score("val", metric_of(run.trial)))
+    means = {configuration: _mean(numbers) for configuration, numbers in by_configuration.items()}
+    return {configuration: mean for configuration, mean in means.items() if mean is not None}

@@ -31,7 +31,7 @@ WORD = re.compile(r"\w[\w.+-]*")  # what may name a folder
 
 
 def adopt(
-    file: Path, runs: Path, *, part: str, space: str, label: str, heads: int | None = None
+    file: Path, runs: Path, *, part: str, space: str, system: str, heads: int | None = None
 ) -> str:
     """Make a finished pre-training of an encoder that came in a file, from which trials may start.
 
@@ -40,18 +40,18 @@ def adopt(
             classifiers) is left behind.
         runs: the folder of runs.
         part: "ecg" or "cmr".
-        space, label: the first folder and the system's word in the run's name.
+        space, system: the first folder and the system's word in the run's name.
         heads: attention heads of an ECG encoder, where neither the file's notes nor its width tell.
 
     Returns:
-        The run's name, `<space>/pretrain/<part>/<label>/default/seed=0`; one that is there already,
-        of the same file, stays.
+        The run's name, `<space>/pretrain/<part>/<system>/default/seed=0`; one that is there
+        already, of the same file, stays.
 
     Raises:
         InputError: the file cannot be read or holds another kind of network; or a run of this name
             is of another file.
     """
-    for option, word in (("--space", space), ("--label", label)):
+    for option, word in (("--space", space), ("--system", system)):
         if not WORD.fullmatch(word):
             raise InputError(
                 f"{option} '{word}': use letters, digits, '.', '-', '+' and '_' only; it names a "
@@ -59,7 +59,7 @@ def adopt(
             )
     weight_file = weights.open_file(file)
     tensors = _with_counters(weight_file.encoder(part))
-    trial = _trial(space, part, label, network_of(weight_file, part, tensors, heads))
+    trial = _trial(space, part, system, network_of(weight_file, part, tensors, heads))
     names = {
         *supervised_network(part, tensors, trial).get_submodule(part).state_dict(),
         "norm.weight",
@@ -79,19 +79,19 @@ def adopt(
         return trial.name
     old = read_run(folder)
     if old.provenance.get("imported", {}).get("sha256") != notes["imported"]["sha256"]:
-        raise InputError(f"{folder} was made of another file; choose another --label")
+        raise InputError(f"{folder} was made of another file; choose another --system")
     if old.trial != trial:
-        raise InputError(f"{folder} was made with other --heads; choose another --label")
+        raise InputError(f"{folder} was made with other --heads; choose another --system")
     return trial.name
 
 
-def _trial(space: str, part: str, label: str, network: Network) -> Trial:
+def _trial(space: str, part: str, system: str, network: Network) -> Trial:
     """The pre-training that stands for an import."""
     return Trial(
         space=space,
         stage="pretrain",
         task=part,
-        label=label,
+        system=system,
         method=trials.IMPORTED,
         modality=part,
         batch=0,

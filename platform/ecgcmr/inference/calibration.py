@@ -69,7 +69,7 @@ def meaning(seeds: Sequence[Run], task: Task) -> Meaning:
     model says.
 
     Raises:
-        InputError: neither is there, or the seeds were judged on different rows.
+        InputError: neither is there, or the seeds were evaluated on different rows.
     """
     paths, shared_file = (
         [run.folder / store.PREDICTIONS for run in seeds],
@@ -80,8 +80,8 @@ def meaning(seeds: Sequence[Run], task: Task) -> Meaning:
     tables = [pd.read_parquet(path).query("split == 'val'") for path in paths]
     if not all(np.array_equal(tables[0].subject, table.subject) for table in tables):
         raise InputError(
-            f"{shared_file.parent}: the seeds were judged on different validation rows; train them "
-            "on one cohort"
+            f"{shared_file.parent}: the seeds were evaluated on different validation rows; train "
+            "them on one cohort"
         )
     outputs = np.stack([_columns(table, "output", task) for table in tables])
     targets, people = _columns(tables[0], "target", task), tables[0].subject.to_numpy()

@@ -84,7 +84,7 @@ def open_encoder(
     """The encoder of the one run in a folder.
 
     Args:
-        folder: of a pre-training or a final run, or one above it that holds no other.
+        folder: of a pre-training or an evaluation run, or one above it that holds no other.
         modality: the signal; None for the only one there is, or "ecg".
         device: "cpu", "cuda" …; by default a GPU if there is one.
 

@@ -1,4 +1,4 @@
-"""A model on disk: a folder of final runs, five seeds for each task; which of them answer, and
+"""A model on disk: a folder of evaluation runs, five seeds for each task; which of them answer, and
 their networks.
 
 This file computes no answer. What answers mean is in `calibration`; `share` makes a folder that
@@ -25,36 +25,36 @@ DEFAULT = "mmcl"  # the system that answers where several could and none is name
 
 
 def runs_in(folder: Path) -> list[Run]:
-    """The finished ECG networks of stage "final" below a folder, by name.
+    """The finished ECG networks of stage "evaluation" below a folder, by name.
 
     Args:
-        folder: of a search space (`runs/toy`), of its final runs (`runs/toy/final`), of a task, or
-            of one run.
+        folder: of a search space (`runs/toy`), of its evaluation runs (`runs/toy/evaluation`), of a
+            task, or of one run.
 
     Raises:
         InputError: see `records`; none in it, or of several search spaces.
     """
-    finals = [
+    evaluations = [
         run
-        for run in records(folder / "final" if (folder / "final").is_dir() else folder)
+        for run in records(folder / "evaluation" if (folder / "evaluation").is_dir() else folder)
         if _answers(run.trial)
     ]
-    spaces = sorted({run.trial.space for run in finals})
+    spaces = sorted({run.trial.space for run in evaluations})
     if len(spaces) > 1:
         raise InputError(
             f"model {folder}: holds search spaces {', '.join(spaces)}; name one, e.g. "
             f"{folder / spaces[0]}"
         )
-    if not finals:
+    if not evaluations:
         raise InputError(
-            f"model {folder}: holds no final run on ECGs; run  ecgcmr seeds  first, or name "
-            "another folder"
+            f"model {folder}: holds no evaluation run on ECGs; run  ecgcmr evaluate  first, or "
+            "name another folder"
         )
-    return finals
+    return evaluations
 
 
 def _answers(trial: Trial) -> bool:
-    return (trial.stage, trial.method, trial.modality) == ("final", "supervised", "ecg")
+    return (trial.stage, trial.method, trial.modality) == ("evaluation", "supervised", "ecg")
 
 
 def records(folder: Path) -> list[Run]:
@@ -65,7 +65,8 @@ def records(folder: Path) -> list[Run]:
     """
     if not folder.is_dir():
         raise InputError(
-            f"model {folder}: no such folder; name the folder of finished runs, e.g. runs/toy/final"
+            f"model {folder}: no such folder; name the folder of finished runs, e.g. "
+            "runs/toy/evaluation"
         )
     alone = (folder / store.RECORD).exists()
     return [_run_of(path) for path in ([folder] if alone else store.finished_folders(folder))]
@@ -81,36 +82,38 @@ def _run_of(folder: Path) -> Run:
     return run
 
 
-def of_system(finals: Sequence[Run], system: str | None) -> dict[str, list[Run]]:
-    """The runs of one system by task: with all labels, of the best point, in the order of the
-    seeds.
+def of_system(evaluations: Sequence[Run], system: str | None) -> dict[str, list[Run]]:
+    """The runs of one system by task: with all labels, of the best configuration, in the order of
+    the seeds.
 
     Args:
-        finals: of `runs_in`.
-        system: its label; None for the only one there is, or MMCL.
+        evaluations: of `runs_in`.
+        system: its name; None for the only one there is, or MMCL.
 
     Raises:
         InputError: no such system, several without MMCL among them, or a task whose every seed
             diverged.
     """
-    labels = sorted({run.trial.label for run in finals})
+    systems = sorted({run.trial.system for run in evaluations})
     if system is None:
-        system = labels[0] if len(labels) == 1 else DEFAULT
-        if system not in labels:
+        system = systems[0] if len(systems) == 1 else DEFAULT
+        if system not in systems:
             raise InputError(
-                f"the model holds the systems {', '.join(labels)}; choose one with --system"
+                f"the model holds the systems {', '.join(systems)}; choose one with --system"
             )
-    if system not in labels:
-        raise unknown("system", system, labels)
-    of_label = [run for run in finals if run.trial.label == system]
+    if system not in systems:
+        raise unknown("system", system, systems)
+    of_system_named = [run for run in evaluations if run.trial.system == system]
     by_task = {}
     for task in sorted(
-        {run.trial.task for run in of_label},
+        {run.trial.task for run in of_system_named},
         key=lambda name: ([*tasks.TASKS, name].index(name), name),
     ):
-        of_task = [run for run in of_label if run.trial.task == task]
-        most = max(run.trial.take for run in of_task)
-        standing = selection.standing_runs([run for run in of_task if run.trial.take == most])
+        of_task = [run for run in of_system_named if run.trial.task == task]
+        most = max(run.trial.label_fraction for run in of_task)
+        standing = selection.standing_runs(
+            [run for run in of_task if run.trial.label_fraction == most]
+        )
         seeds = [run for run in standing if not run.diverged]
         if not seeds:
             raise InputError(
@@ -134,7 +137,7 @@ def cautions(run: Run, runs: Path) -> list[str]:
     cohort = run.provenance.get("cohort", {}).get("fingerprint", "")
     since = store.withdrawn(run.home) | store.withdrawn(runs)
     people = max(
-        withdrawn_since(home, cohort, run.trial.starts, since) for home in (run.home, runs)
+        withdrawn_since(home, cohort, run.trial.init_from, since) for home in (run.home, runs)
     )
     lines = []
     if people:
@@ -146,7 +149,7 @@ def cautions(run: Run, runs: Path) -> list[str]:
             f"{file} says nothing of how its signals were prepared; yours are prepared as "
             "docs/presets.md says"
         )
-    if line := selection.contradiction(run.folder.parents[1], run.trial.take):
+    if line := selection.contradiction(run.folder.parents[1], run.trial.label_fraction):
         lines.append(line)
     return lines
 

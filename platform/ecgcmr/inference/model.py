@@ -120,8 +120,8 @@ def open_run(word: str | Path, runs: Path = Path("runs")) -> Model:
         stage = f"of stage '{trial.stage}' and method '{trial.method}'"
         why = "diverged" if run.diverged else stage
         raise InputError(
-            f"run '{run.name}' kept no weights ({why}); name a pre-training or a final run of a "
-            "network"
+            f"run '{run.name}' kept no weights ({why}); name a pre-training or an evaluation run "
+            "of a network"
         )
     file = weights.open_file(folder / store.ENCODER)
     parts_there = {tensor.split(".")[0] for tensor in file.tensors}

@@ -137,7 +137,7 @@ class Model:
         self, folder: Path, task_models: Sequence[TaskModel], device: torch.device
     ) -> None:
         self.folder, self.task_models, self.device = folder, tuple(task_models), device
-        self.system = task_models[0].runs[0].trial.label
+        self.system = task_models[0].runs[0].trial.system
 
     @cached_property
     def about(self) -> dict[str, Any]:
@@ -151,7 +151,9 @@ class Model:
                 model.task.name: [run.trial.seed for run in model.runs]
                 for model in self.task_models
             },
-            "points": {model.task.name: model.runs[0].trial.point for model in self.task_models},
+            "configurations": {
+                model.task.name: model.runs[0].trial.configuration for model in self.task_models
+            },
             "cohort": first.provenance["cohort"]["fingerprint"],
             "recipe": dataset.digest(recipe),
             "reader": recipe.get("reader", "unknown"),
@@ -302,7 +304,7 @@ def load(folder: Path | str, system: str | None = None, device: str | None = Non
     """A finished model.
 
     Args:
-        folder: of final runs (`runs/toy/final`), or made by `share.share`.
+        folder: of evaluation runs (`runs/toy/evaluation`), or made by `share.share`.
         system: which of its systems; None for the only one, or MMCL.
         device: "cpu", "cuda" …; by default a GPU if there is one.
 

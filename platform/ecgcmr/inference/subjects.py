@@ -36,7 +36,7 @@ def cases(cohort: Cohort, split: str = "val") -> pd.DataFrame:
 
     Args:
         cohort: the cohort.
-        split: whose rows; validation by default, since only final runs read the test split.
+        split: whose rows; validation by default, since only evaluation runs read the test split.
 
     Returns:
         Rows of the cohort's index with a column `caption` before them, at most four, of different

@@ -26,7 +26,7 @@ class MAE(Method):
     parts = {"ecg": "ecg"}
     betas = (0.9, 0.95)
     # The published weights are those of the last epoch: the error still falls where nothing is
-    # judged.
+    # evaluated.
     keep = "last"
 
     decoder_pos_embed: Tensor
@@ -114,7 +114,7 @@ class MAE(Method):
         mask_tokens = self.mask_token.to(visible_tokens.dtype).expand(
             x.shape[0], self.tokens - self.visible, -1
         )
-        tokens = vit.take(torch.cat([visible_tokens[:, 1:], mask_tokens], 1), order.argsort(1))
+        tokens = vit.gather(torch.cat([visible_tokens[:, 1:], mask_tokens], 1), order.argsort(1))
         tokens = torch.cat([visible_tokens[:, :1], tokens], 1) + self.decoder_pos_embed
         for block in self.decoder_blocks:
             tokens = block(tokens)

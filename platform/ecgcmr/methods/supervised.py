@@ -95,5 +95,5 @@ class Supervised(Method):
             return {"loss": loss}
         smoothing = (
             knobs["label_smoothing"] if noise else 0.0
-        )  # judged without smoothing, as in the authors' code
+        )  # evaluated without smoothing, as in the authors' code
         return {"loss": losses.cross_entropy(logits, batch["target"], smoothing)}

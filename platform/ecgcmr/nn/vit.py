@@ -222,7 +222,7 @@ class ViT(nn.Module):
         patches = patchify(x, self.patch)
         places = self.pos_embed[:, 1:].expand(x.shape[0], -1, -1)
         if keep is not None:  # before the embedding: masked patches then cost nothing
-            patches, places = take(patches, keep), take(places, keep)
+            patches, places = gather(patches, keep), gather(places, keep)
         tokens = self.patch_embed(patches) + places
         first = (self.cls_token + self.pos_embed[:, :1]).expand(x.shape[0], -1, -1)
         return torch.cat([first, tokens], 1)
@@ -233,7 +233,7 @@ def patchify(x: Tensor, patch: int) -> Tensor:
     return x.reshape(x.shape[0], -1, patch)
 
 
-def take(tokens: Tensor, index: Tensor) -> Tensor:
+def gather(tokens: Tensor, index: Tensor) -> Tensor:
     """(n, tokens, width) and (n, k) indices -> (n, k, width)."""
     return tokens.gather(1, index[..., None].expand(-1, -1, tokens.shape[-1]))
 

@@ -61,16 +61,16 @@ def order(trial: Trial) -> tuple[Any, ...]:
     """Tasks and systems in the order of the tables, pre-trainings in that of their making, then by
     name.
     """
-    labels, names = list(TITLES), [*SIGNALS, *tasks.TASKS]
+    systems, names = list(TITLES), [*SIGNALS, *tasks.TASKS]
     task = names.index(trial.task) if trial.task in names else len(names)
-    label = labels.index(trial.label) if trial.label in labels else len(labels)
+    system = systems.index(trial.system) if trial.system in systems else len(systems)
     return (
         trial.space,
         task,
         trial.task,
-        label,
-        trial.label,
-        -trial.take,
+        system,
+        trial.system,
+        -trial.label_fraction,
         dict(trial.knobs).get("lr", 0.0),
         trial.name,
     )
@@ -78,7 +78,7 @@ def order(trial: Trial) -> tuple[Any, ...]:
 
 def titled(trial: Trial) -> str:
     """`MMCL, ECG + CMR` for a pre-training."""
-    return f"{TITLES.get(trial.label, trial.label)}, {SIGNALS.get(trial.task, trial.task)}"
+    return f"{TITLES.get(trial.system, trial.system)}, {SIGNALS.get(trial.task, trial.task)}"
 
 
 def sweeps(runs: Iterable[Run]) -> set[str]:
@@ -252,7 +252,7 @@ def _spread(values: pd.Series) -> str:
 def pretrainings(runs: Sequence[Run], rows: pd.DataFrame) -> list[dict[str, str]]:
     """One line per pre-training, all of them; `chosen` where something starts from it."""
     losses = rows[(rows.split == "val") & (rows.metric == "loss")].set_index("trial").value
-    starting_points = {start for run in runs for _, start in run.trial.starts}
+    starting_points = {start for run in runs for _, start in run.trial.init_from}
     swept, lines = sweeps(runs), []
     for run in runs:
         trial, note = run.trial, run.provenance
@@ -261,9 +261,9 @@ def pretrainings(runs: Sequence[Run], rows: pd.DataFrame) -> list[dict[str, str]
         lines.append(
             {
                 "title": titled(trial),
-                "starts": starts(trial, swept),
+                "init_from": start_of(trial, swept),
                 "epochs": f"{trial.epochs:,}",
-                "judged": judged(trial),
+                "validated": validated(trial),
                 "batch": f"{trial.batch:,}",
                 "rate": f"{dict(trial.knobs)['lr']:g}" if "lr" in dict(trial.knobs) else "default",
                 "loss": f"{losses[trial.name]:.4f}" if trial.name in losses else "—",
@@ -275,12 +275,12 @@ def pretrainings(runs: Sequence[Run], rows: pd.DataFrame) -> list[dict[str, str]
     return lines
 
 
-def judged(trial: Trial) -> str:
-    """`judged every 2` where validation is not measured after each epoch."""
-    return f"judged every {trial.eval_every}" if trial.eval_every > 1 else ""
+def validated(trial: Trial) -> str:
+    """`validated every 2` where validation is not measured after each epoch."""
+    return f"validated every {trial.eval_every}" if trial.eval_every > 1 else ""
 
 
-def starts(trial: Trial, swept: Collection[str]) -> str:
+def start_of(trial: Trial, swept: Collection[str]) -> str:
     """`ECG: MMCL (lr=0.001)`, `ECG: MAE, CMR: SimCLR` or `random weights`; the rate where several
     were tried.
 
@@ -289,46 +289,51 @@ def starts(trial: Trial, swept: Collection[str]) -> str:
     if trial.modality == "tabular":
         return "—"
     words = []
-    for part, name in trial.starts:
+    for part, name in trial.init_from:
         parts = trials.name_parts(name)
-        rates = [word for word in parts.point.split(",") if word.startswith("lr=")]
+        rates = [word for word in parts.configuration.split(",") if word.startswith("lr=")]
         rate = f" ({rates[0]})" if rates and parts.system_folder in swept else ""
-        title = TITLES.get(parts.label, parts.label or name)
+        title = TITLES.get(parts.system, parts.system or name)
         words.append(f"{SIGNALS.get(part, part)}: {title}{rate}")
     return ", ".join(words) or "random weights"
 
 
 def test_reads(runs: Path, runs_read: Iterable[Run]) -> str:
-    """One line on how often the test set was read: it should be once per final run.
+    """One line on how often the test set was read: it should be once per evaluation run.
 
     Raises:
         InputError: the log is damaged.
     """
-    finals = {run.trial.name for run in runs_read if run.trial.stage == "final"}
+    evaluations = {run.trial.name for run in runs_read if run.trial.stage == "evaluation"}
     counts = Counter(entry["trial"] for entry in store.test_reads(runs))
     if not counts:
         return (
-            f"No log of test reads lies beside the {len(finals):,} final runs: they were made "
-            "before reads were logged."
-            if finals
+            f"No log of test reads lies beside the {len(evaluations):,} evaluation runs: they were "
+            "made before reads were logged."
+            if evaluations
             else "Nothing has read the test set yet."
         )
     faults = [
-        (len(finals - counts.keys()), "final runs have no logged read"),
+        (len(evaluations - counts.keys()), "evaluation runs have no logged read"),
         (
-            sum(counts[name] > 1 for name in finals),
-            "final runs read it more than once (a killed run starts again)",
+            sum(counts[name] > 1 for name in evaluations),
+            "evaluation runs read it more than once (a killed run starts again)",
         ),
-        (len(counts.keys() - finals), "trials read it that are no finished final run here"),
+        (
+            len(counts.keys() - evaluations),
+            "trials read it that are no finished evaluation run here",
+        ),
     ]
     faults_said = [f"{n:,} {words}" for n, words in faults if n]
     total = f"The test set was read {counts.total():,} time{'s' if counts.total() != 1 else ''}"
     if faults_said:
         return (
-            f"{total}, by {len(finals):,} final runs, and not once by each: "
+            f"{total}, by {len(evaluations):,} evaluation runs, and not once by each: "
             f"{'; '.join(faults_said)}."
         )
-    return f"{total}: once by each of the {len(finals):,} final runs, and by nothing else."
+    return (
+        f"{total}: once by each of the {len(evaluations):,} evaluation runs, and by nothing else."
+    )
 
 
 # -- configuration ---------------------------------------------------------------------------------
@@ -358,7 +363,7 @@ def commands(manifest: Mapping[str, Any], spaces: Sequence[str]) -> str:
         file = f"search_spaces/{space}.py"
         lines += [
             f"ecgcmr {verb:8s} {file} --cohort {name} --runs runs"
-            for verb in ("pretrain", "sweep", "seeds")
+            for verb in ("pretrain", "sweep", "evaluate")
         ]
     return "\n".join([*lines, f"ecgcmr report   --cohort {name} --runs runs"])
 
@@ -374,7 +379,7 @@ def settings(runs: Sequence[Run], manifest: Mapping[str, Any]) -> list[tuple[str
     words_by_name: dict[str, Iterable[str]] = {
         "Search space": sorted({run.trial.space for run in runs}),
         "Preset": sorted({run.trial.preset for run in runs}),
-        "Seeds of the final runs": map(str, seeds["final"]),
+        "Seeds of the evaluation runs": map(str, seeds["evaluation"]),
         "Seeds of the grid": map(str, seeds["grid"]),
         "Seeds of pre-training": map(str, seeds["pretrain"]),
         "Seed of the balanced sets": map(str, balance_seeds),
@@ -421,20 +426,20 @@ def exact(runs: Sequence[Run], manifest: Mapping[str, Any]) -> list[tuple[str, s
 
 
 def grids(runs: Sequence[Run]) -> list[tuple[str, ...]]:
-    """Tasks, systems, values tried and number of points of every grid; systems and tasks of equal
-    grids share a line.
+    """Tasks, systems, values tried and number of configurations of every grid; systems and tasks of
+    equal grids share a line.
     """
     cells: dict[tuple[Any, ...], list[Trial]] = {}
     for run in runs:
         if run.trial.stage == "grid":
             cells.setdefault(_cell(run.trial), []).append(run.trial)
     lines: dict[tuple[str, str, str], tuple[dict[str, None], dict[str, None]]] = {}
-    for (space, task, label, _), members in cells.items():
+    for (space, task, system, _), members in cells.items():
         task_titles, systems = lines.setdefault(
             (space, _values(members), f"{len(members):,}"), ({}, {})
         )
         task_titles[SHORT.get(task, task)] = None
-        systems[TITLES.get(label, label)] = None
+        systems[TITLES.get(system, system)] = None
     return [
         (", ".join(task_titles), ", ".join(systems), values, n)
         for (_, values, n), (task_titles, systems) in lines.items()
@@ -453,31 +458,36 @@ def _values(members: Iterable[Trial]) -> str:
     )
 
 
-def points(runs: Sequence[Run]) -> list[tuple[str, ...]]:
-    """Task, share of the labels, system, chosen point, points tried, epochs, start and seeds of the
-    final runs.
+def configurations(runs: Sequence[Run]) -> list[tuple[str, ...]]:
+    """Task, share of the labels, system, chosen configuration, configurations tried, epochs, start
+    and seeds of the evaluation runs.
     """
     grid_sizes = Counter(_cell(run.trial) for run in runs if run.trial.stage == "grid")
-    finals = [run.trial for run in runs if run.trial.stage == "final"]
+    evaluations = [run.trial for run in runs if run.trial.stage == "evaluation"]
     swept, lines = sweeps(runs), Counter[tuple[str, ...]]()
-    for trial in finals:
+    for trial in evaluations:
         n = grid_sizes[_cell(trial)]
         question = (
             SHORT.get(trial.task, trial.task),
-            f"{100 * trial.take:g} %",
-            TITLES.get(trial.label, trial.label),
+            f"{100 * trial.label_fraction:g} %",
+            TITLES.get(trial.system, trial.system),
         )
-        length = f"{trial.epochs:,}" + (f", {judged(trial)}" if judged(trial) else "")
-        how = trial.point.replace(",", ", "), f"{n:,}" if n else "—", length, starts(trial, swept)
+        length = f"{trial.epochs:,}" + (f", {validated(trial)}" if validated(trial) else "")
+        how = (
+            trial.configuration.replace(",", ", "),
+            f"{n:,}" if n else "—",
+            length,
+            start_of(trial, swept),
+        )
         lines[*question, *how, trial.space] += 1
     return [(*line[:-1], str(n)) for line, n in lines.items()]
 
 
 def _cell(trial: Trial) -> tuple[Any, ...]:
-    return (trial.space, trial.task, trial.label, trial.take)
+    return (trial.space, trial.task, trial.system, trial.label_fraction)
 
 
 def fingerprints(runs: Sequence[Run]) -> list[tuple[str, str, str]]:
-    """Name, fingerprint and status of every final run and of every pre-training."""
+    """Name, fingerprint and status of every evaluation run and of every pre-training."""
     listing = [run for run in runs if run.trial.stage != "grid"]
     return [(run.trial.name, run.fingerprint, run.status) for run in listing]

@@ -19,18 +19,18 @@ from ecgcmr.report.plots import heatmaps, recordings
 from ecgcmr.signals import ecg
 
 
-def draw_pair(pair: pairs.Pair, label: str, caption: str) -> Figure:
+def draw_pair(pair: pairs.Pair, system: str, caption: str) -> Figure:
     """The pair's ECG, its mid-phase frame, and the frame under the similarities, −1 to 1.
 
     Args:
         pair: by `pairs.of_subject` or `pairs.of_files`.
-        label: of the system.
+        system: which one, as trials call it.
         caption: its first line names the pair, further lines describe it.
     """
     span = f"similarity {pair.similarity.min():.2f} to {pair.similarity.max():.2f}".replace(
         "-", "−"
     )
-    maps = {TITLES.get(label, label): pair.similarity}
+    maps = {TITLES.get(system, system): pair.similarity}
     return heatmaps.figure6(
         [heatmaps.Case(f"{caption}\n{span}", pair.ecg, ecg.RATE_HZ, pair.image[1], maps)]
     )

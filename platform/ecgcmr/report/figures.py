@@ -21,7 +21,7 @@ from ecgcmr.inference import similarity, subjects
 from ecgcmr.paper import LOW_LABEL, SHORT, TITLES, Layout
 from ecgcmr.report import appendix
 from ecgcmr.report.plots import curves, heatmaps, paper, recordings
-from ecgcmr.report.results.evidence import BASELINE, OURS, Evidence
+from ecgcmr.report.results.evidence import BASELINE, PROPOSED, Evidence
 from ecgcmr.report.results.verdicts import Comparison
 from ecgcmr.runs import Run
 from ecgcmr.signals import ecg
@@ -53,7 +53,7 @@ class Drawing:
 
 def figure4(evidence: Evidence, ending: str) -> Drawing | None:
     """Predicted against measured phenotypes of our system; None if it answered none."""
-    scatters = evidence.scatter(OURS)
+    scatters = evidence.scatter(PROPOSED)
     if not scatters:
         return None
     panels = [
@@ -68,8 +68,8 @@ def figure4(evidence: Evidence, ending: str) -> Drawing | None:
         for scatter in scatters
     ]
     caption = (
-        f"{len(panels)} of the 61 phenotypes, predicted from the ECG alone by {TITLES[OURS]} (mean "
-        "over its seeds). Points: "
+        f"{len(panels)} of the 61 phenotypes, predicted from the ECG alone by {TITLES[PROPOSED]} "
+        "(mean over its seeds). Points: "
         f"up to {paper.SHOWN} test subjects, drawn by lot; line: regression over all of them; r: "
         "mean over seeds."
     )
@@ -81,18 +81,18 @@ def figure4(evidence: Evidence, ending: str) -> Drawing | None:
 def figure5(evidence: Evidence, ending: str) -> Drawing | None:
     """ROC AUC against the share of the labels; None if no run has fewer than all."""
     points = evidence.low_label()
-    if all(point.take == 1 for point in points):
+    if all(point.label_fraction == 1 for point in points):
         return None
     panels: dict[str, dict[str, list[paper.Point]]] = {}
     for point in points:
         lines = panels.setdefault(SHORT[point.task], {})
-        line = lines.setdefault(_title_of(point.label), [])
+        line = lines.setdefault(_title_of(point.system), [])
         if not point.lack:
             mean, low, high = (100 * value for value in (point.mean, point.low, point.high))
-            line.append(paper.Point(point.take, point.n_train, mean, low, high))
+            line.append(paper.Point(point.label_fraction, point.n_train, mean, low, high))
     lacking = sorted(
         {
-            f"{_title_of(p.label)}, {SHORT[p.task]}, {100 * p.take:g} % ({p.lack})"
+            f"{_title_of(p.system)}, {SHORT[p.task]}, {100 * p.label_fraction:g} % ({p.lack})"
             for p in points
             if p.lack
         }
@@ -102,14 +102,14 @@ def figure5(evidence: Evidence, ending: str) -> Drawing | None:
         "Test ROC AUC by the share of the labels used for fine-tuning. Bands: 95 % interval of the "
         "mean over seeds."
     )
-    figure = paper.figure5(panels, ours=_title_of(OURS))
+    figure = paper.figure5(panels, proposed=_title_of(PROPOSED))
     return Drawing(f"figure5{ending}", "Figure 5. Few labels", caption, figure, note)
 
 
-def _title_of(label: str) -> str:
+def _title_of(name: str) -> str:
     """A system's title in Figure 5."""
     return next(
-        (system.title for system in LOW_LABEL if system.label == label), TITLES.get(label, label)
+        (system.title for system in LOW_LABEL if system.name == name), TITLES.get(name, name)
     )
 
 
@@ -134,7 +134,7 @@ def figure6(cohort: Cohort, runs: Sequence[Run], space: str, ending: str) -> Dra
             signals["ecg"][i].astype(float),
             ecg.RATE_HZ,
             signals["cmr"][i][1],
-            {TITLES[label]: maps[run.name][i] for label, run in systems.items()},
+            {TITLES[system]: maps[run.name][i] for system, run in systems.items()},
         )
         for i, caption in enumerate(index["caption"])
     ]
@@ -148,22 +148,22 @@ def figure6(cohort: Cohort, runs: Sequence[Run], space: str, ending: str) -> Dra
 
 
 def mapped_systems(runs: Sequence[Run], space: str) -> dict[str, Run]:
-    """The multimodal pre-training that stands for each system of Figure 6, by label.
+    """The multimodal pre-training that stands for each system of Figure 6, by system.
 
     Raises:
         InputError: of several, none was chosen (`selection.standing_pretraining`).
     """
     systems = {}
-    for label in MAPPED:
-        kind = (space, "pretrain", "mmcl", label)
+    for system in MAPPED:
+        kind = (space, "pretrain", "mmcl", system)
         candidates = [
             run
             for run in runs
-            if (run.trial.space, run.trial.stage, run.trial.method, run.trial.label) == kind
+            if (run.trial.space, run.trial.stage, run.trial.method, run.trial.system) == kind
         ]
         standing = selection.standing_pretraining(candidates) if candidates else None
         if standing and not standing.diverged:
-            systems[label] = standing
+            systems[system] = standing
     return systems
 
 
@@ -171,7 +171,7 @@ def forest(evidence: Evidence, layout: Layout, ending: str) -> Drawing | None:
     """The comparisons of one table; None if there are none."""
     metric = tasks.TASKS[layout.tasks[0]].metric
     scale = PERCENT[metric]
-    titles = {system.label: system.title for system in layout.systems}
+    titles = {system.name: system.title for system in layout.systems}
     rows = [
         _difference(comparison, titles[comparison.contrast.worse], scale)
         for comparison in evidence.comparisons(layout)
@@ -180,7 +180,7 @@ def forest(evidence: Evidence, layout: Layout, ending: str) -> Drawing | None:
         return None
     unit = "ROC AUC [points]" if metric == "auroc" else "Pearson's r"
     caption = (
-        f"{titles[layout.ours]} minus each other system, on the test subjects of both, with 95 % "
+        f"{titles[layout.proposed_system]} minus each other system, on the test subjects of both, with 95 % "
         "intervals. Filled: p below "
         "0.05 after Holm’s adjustment over all tables."
     )
@@ -199,14 +199,14 @@ def reliability(evidence: Evidence, ending: str) -> Drawing | None:
     """Calibration of our system, or of the first there is, before and after prior correction; None
     without answers.
     """
-    labels = [
-        label
-        for label in (OURS, BASELINE)
-        if any(label in evidence.labels(task) for task in tasks.DISEASES)
+    systems = [
+        system
+        for system in (PROPOSED, BASELINE)
+        if any(system in evidence.systems(task) for task in tasks.DISEASES)
     ]
     panels: dict[str, list[paper.ReliabilityCurve]] = {}
     for task in tasks.DISEASES:
-        bins = evidence.reliability(labels[0], task) if labels else None
+        bins = evidence.reliability(systems[0], task) if systems else None
         if bins is not None:
             curves = zip(("as trained (balanced)", "prior-corrected"), bins)
             panels[SHORT[task]] = [
@@ -215,7 +215,7 @@ def reliability(evidence: Evidence, ending: str) -> Drawing | None:
     if not panels:
         return None
     caption = (
-        f"Reliability of {TITLES[labels[0]]} on the test set, in ten bins of equal size; bars: 95 "
+        f"Reliability of {TITLES[systems[0]]} on the test set, in ten bins of equal size; bars: 95 "
         "% intervals."
     )
     return Drawing(f"reliability{ending}", "Reliability", caption, paper.reliability(panels))
@@ -229,7 +229,7 @@ def _curve(name: str, bins: Bins) -> paper.ReliabilityCurve:
 
 
 def training(runs: Sequence[Run]) -> list[Drawing]:
-    """Loss curves of every pre-training, validation curves of the final runs on all labels."""
+    """Loss curves of every pre-training, validation curves of the evaluation runs on all labels."""
     many = len({run.trial.space for run in runs}) > 1
     before: dict[str, pd.DataFrame] = {}
     validations: dict[str, dict[str, list[pd.DataFrame]]] = {}
@@ -240,20 +240,22 @@ def training(runs: Sequence[Run]) -> list[Drawing]:
         if trial.stage == "pretrain":
             rate = f", rate {dict(trial.knobs).get('lr', 0):g}"
             swept_title = (
-                appendix.TITLES.get(trial.label, trial.label) + rate
+                appendix.TITLES.get(trial.system, trial.system) + rate
                 if trial.system_folder in swept
                 else ""
             )
             name = (swept_title or appendix.titled(trial)) + here
-            again = f" ({trial.point}, seed {trial.seed})" if name in before else ""
+            again = f" ({trial.configuration}, seed {trial.seed})" if name in before else ""
             before[name + again] = pd.read_parquet(run.folder / store.CURVE)
         elif (
-            trial.stage == "final" and trial.take == 1 and trial.modality != "tabular"
+            trial.stage == "evaluation"
+            and trial.label_fraction == 1
+            and trial.modality != "tabular"
         ):  # trees have rounds, not epochs
             task = tasks.of(trial.task, (trial.task,))
             name = f"{SHORT.get(task.name, task.title)}{here}"
             metrics[name] = task.metric
-            system = TITLES.get(trial.label, trial.label)
+            system = TITLES.get(trial.system, trial.system)
             validations.setdefault(name, {}).setdefault(system, []).append(
                 pd.read_parquet(run.folder / store.CURVE)
             )

@@ -202,7 +202,7 @@ class Part:
 def _parts(
     runs: Path, cohort: Cohort, finished_runs: Sequence[Run], rows: pd.DataFrame
 ) -> list[Part]:
-    """One part per search space that has final runs or multimodal pre-trainings."""
+    """One part per search space that has evaluation runs or multimodal pre-trainings."""
     evidence = {space: Evidence.of(runs, space, rows) for space in paper_tables.spaces(rows)}
     comparable, label_counts = paper_tables.comparable(cohort.manifest), cohort.manifest["labels"]
     people = cohort.rows("test")
@@ -223,7 +223,7 @@ def _parts(
 def _of_space(tables: Mapping[str, Table], space: str, spaces: Sequence[str]) -> dict[str, Table]:
     """The tables of a space by their stems without its name.
 
-    Stems end in it where several spaces have final runs.
+    Stems end in it where several spaces have evaluation runs.
     """
     if space not in spaces:
         return {}
@@ -333,7 +333,7 @@ def _words(
     manifest = cohort.manifest
     since = {**store.withdrawn(runs), **cohort.replaced}
     people_gone = [
-        withdrawn_since(runs, run.cohort, run.trial.starts, since) for run in finished_runs
+        withdrawn_since(runs, run.cohort, run.trial.init_from, since) for run in finished_runs
     ]
     stale = [people for people in people_gone if people]
     stages = Counter(run.trial.stage for run in finished_runs)
@@ -357,6 +357,6 @@ def _words(
         "settings": appendix.settings(finished_runs, manifest),
         "exact": appendix.exact(finished_runs, manifest),
         "grids": appendix.grids(finished_runs),
-        "points": appendix.points(finished_runs),
+        "configurations": appendix.configurations(finished_runs),
         "fingerprints": appendix.fingerprints(finished_runs),
     }

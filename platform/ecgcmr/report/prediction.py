@@ -142,7 +142,10 @@ def origin(model: Model) -> list[tuple[str, str]]:
     ]
     return [
         ("Model", f"{about['model']}, system {about['system']}"),
-        ("Tasks", ", ".join(f"{task} ({about['points'][task]})" for task in about["seeds"])),
+        (
+            "Tasks",
+            ", ".join(f"{task} ({about['configurations'][task]})" for task in about["seeds"]),
+        ),
         ("Seeds", ", ".join(map(str, seeds)) + (f" (fewer of {', '.join(few)})" if few else "")),
         ("Cohort", f"fingerprint {about['cohort']}, read as {about['reader']}"),
         ("Recipe", f"hash {about['recipe']}; the ECG above was prepared by it"),

@@ -43,7 +43,7 @@ INDEX_TRIES = 20  # a tenth of a second apart
 REST_S = (5.0, 60.0)  # between two looks of a follower: after one that found runs, and at most
 LAST_S = 600.0  # a follower may take so long after its sweep, for what is still to be copied
 # Stage and seed: a figure costs 0.3 s, and Aim draws the curves of all runs itself.
-DRAWN = (("pretrain", 0), ("final", 0))
+DRAWN = (("pretrain", 0), ("evaluation", 0))
 
 Points = dict[str, dict[int, tuple[int, float]]]  # "name [subset]" -> step -> (epoch, value)
 

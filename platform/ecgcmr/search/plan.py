@@ -37,7 +37,7 @@ ROW_BYTES = 60_000  # of a finished trial without weights, measured on the demo'
 
 @dataclass(frozen=True)
 class Cost:
-    """What a trial of a kind takes: seconds per subject learnt from, per subject judged,
+    """What a trial of a kind takes: seconds per subject learnt from, per subject evaluated,
     and bytes that it leaves.
     """
 
@@ -101,7 +101,9 @@ class Estimate:
 
     @property
     def questions(self) -> int:
-        """Systems, tasks and shares of the labels whose best point will run with every one of `paper.SEEDS`."""
+        """Systems, tasks and shares of the labels whose best configuration will run with every one
+        of `paper.SEEDS`.
+        """
         return len({selection.question(trial) for trial in self.trials if trial.stage == "grid"})
 
 
@@ -162,38 +164,46 @@ def _line(
 
 
 def parts(trials: list[Trial]) -> list[tuple[str, int, int]]:
-    """(table or figure of the paper, grid trials, final trials) for each that the trials make.
+    """(table or figure of the paper, grid trials, evaluation trials) for each that the trials make.
 
     What two of them share is counted in both.
     """
     counts = []
-    for part, (labels, names, takes) in study.PARTS.items():
+    for part, (systems, names, fractions) in study.PARTS.items():
         grid = [
             t
             for t in trials
-            if t.stage == "grid" and t.label in labels and t.task in names and t.take in takes
+            if t.stage == "grid"
+            and t.system in systems
+            and t.task in names
+            and t.label_fraction in fractions
         ]
         # A fraction that the cohort is too small for is missing for every system alike.
-        if {t.label for t in grid} == set(labels) and {t.task for t in grid} == set(names):
+        if {t.system for t in grid} == set(systems) and {t.task for t in grid} == set(names):
             questions = {selection.question(trial) for trial in grid}
             counts.append((part, len(grid), len(questions) * len(paper.SEEDS)))
     return counts
 
 
 def _groups(trials: Iterable[Trial]) -> list[list[Trial]]:
-    """By stage and task; the final trials stand as all seeds of each system's first grid point."""
+    """By stage and task; the evaluation trials stand as all seeds of the first configuration of
+    each system's grid.
+    """
     groups: dict[tuple[str, str], list[Trial]] = {}
     for trial in trials:
         groups.setdefault((trial.stage, trial.task), []).append(trial)
     for stage, task in list(groups):
         if stage == "grid":
-            firsts = {(trial.label, trial.take): trial for trial in reversed(groups[stage, task])}
-            groups["final", task] = [
-                replace(trial, stage="final", seed=seed)
+            firsts = {
+                (trial.system, trial.label_fraction): trial
+                for trial in reversed(groups[stage, task])
+            }
+            groups["evaluation", task] = [
+                replace(trial, stage="evaluation", seed=seed)
                 for trial in firsts.values()
                 for seed in paper.SEEDS
             ]
-    order = ("pretrain", "grid", "final")
+    order = ("pretrain", "grid", "evaluation")
     return [groups[key] for key in sorted(groups, key=lambda key: order.index(key[0]))]
 
 
@@ -266,11 +276,11 @@ def _bare(trial: Trial) -> Trial:
         space="plan",
         stage=stage,
         task=trial.task if stage == "pretrain" else "plan",
-        label="plan",
-        starts=(),
+        system="plan",
+        init_from=(),
         seed=0,
         epochs=1,
-        take=1.0,
+        label_fraction=1.0,
         eval_every=1,
         knobs=(),
     )
@@ -370,7 +380,7 @@ def _training_steps(trial: Trial, n: int, device: torch.device) -> tuple[Step, S
 def _pack_steps(
     trial: Trial, task: tasks.Task, n: int, members: int, device: torch.device
 ) -> tuple[Step, Step]:
-    alone = [replace(trial, starts=()) for _ in range(members)]
+    alone = [replace(trial, init_from=()) for _ in range(members)]
     pack = assemble(alone, task, Path(), device, hardware.precision("auto", device))
     batch = _batch(n, (trial.modality,), device)
     classes = torch.arange(n, device=device) % 2

@@ -1,10 +1,11 @@
 """Search spaces: the trials that a file lists, which of them can run,
-and which point of a grid is best.
+and which configuration of a grid is best.
 
 The one idea: a grid is a list of trials, and rows on disk say the rest. This file reads labels and
 rows; it starts nothing.
 """
 
+import re
 import traceback
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -17,8 +18,9 @@ from ecgcmr.cohort import dataset
 from ecgcmr.data import examples
 from ecgcmr.errors import InputError
 from ecgcmr.evaluation import selection
+from ecgcmr.runs import read_run
 from ecgcmr.training import finetune, trees
-from ecgcmr.trial import Trial
+from ecgcmr.trial import RENAMED, Trial
 
 # -- files -----------------------------------------------------------------------------------------
 
@@ -42,7 +44,8 @@ def load(path: Path) -> list[Trial]:
         raise InputError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from error
     except Exception as error:
         raise InputError(
-            f"{path}:{_line(path, error)}: {type(error).__name__}: {one_line(error)}"
+            f"{path}:{_line(path, error)}: "
+            f"{_renamed(error) or f'{type(error).__name__}: {one_line(error)}'}"
         ) from error
     return _all_different(path, trials)
 
@@ -51,16 +54,17 @@ def _all_different(path: Path, trials: list[Any]) -> list[Trial]:
     """What a file lists, if it is trials and no two are of one name."""
     if not trials:
         raise InputError(f"{path}: trials() returns no trials")
-    strangers = [item for item in trials if not isinstance(item, Trial)]
-    if strangers:
+    foreign = [item for item in trials if not isinstance(item, Trial)]
+    if foreign:
         raise InputError(
-            f"{path}: trials() returns a {type(strangers[0]).__name__}; every item must be a Trial"
+            f"{path}: trials() returns a {type(foreign[0]).__name__}; every item must be a Trial"
         )
     names = [trial.name for trial in trials]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise InputError(
-            f"{path}: two trials are named '{twice}'; make label, knobs, take or seed differ"
+            f"{path}: two trials are named '{twice}'; make system, knobs, label_fraction or seed "
+            "differ"
         )
     return trials
 
@@ -75,6 +79,21 @@ def _line(path: Path, error: BaseException) -> int:
         if Path(frame.filename) == path
     ]
     return (lines and lines[-1]) or 1
+
+
+def _renamed(error: BaseException) -> str:
+    """Says what a word of a trial is called now, if that is all that is wrong; else empty."""
+    words = re.match(
+        r"(?:(?:Trial|Pretraining)\.__init__|finetuning)\(\) got an unexpected keyword argument "
+        r"'(\w+)'|'Trial' object has no attribute '(\w+)'",
+        str(error),
+    )
+    word = words and (words[1] or words[2])
+    if "finetuning() missing 1 required positional argument: 'init_from'" in str(error):
+        word = "starts"  # taken for a field of the trials
+    if word not in RENAMED:
+        return ""
+    return f"a trial's '{word}' is called '{RENAMED[word]}' now; rename it (CHANGELOG.md)"
 
 
 def one_line(error: BaseException) -> str:
@@ -92,8 +111,8 @@ def check(trials: Sequence[Trial], cohort: dataset.Cohort, runs: Path) -> None:
         InputError: see `finetune.check` and `check_labels`; or a start that is not there.
     """
     finetune.check(trials)
-    final = any(trial.stage == "final" for trial in trials)
-    check_labels(trials, cohort, ("train", "val", "test") if final else ("train", "val"))
+    reads_test = any(trial.stage == "evaluation" for trial in trials)
+    check_labels(trials, cohort, ("train", "val", "test") if reads_test else ("train", "val"))
     _check_starts(trials, runs)
 
 
@@ -122,32 +141,39 @@ def feasible(trials: Iterable[Trial], cohort: dataset.Cohort) -> tuple[list[Tria
     check_labels(trials, cohort, ("train",))
     reasons: dict[tuple[str, str, float], str] = {}
     for trial in trials:
-        key = trial.task, trial.modality, trial.take
+        key = trial.task, trial.modality, trial.label_fraction
         if key not in reasons:
             try:
                 reasons[key] = ""
                 examples.training_rows(cohort, trial)
             except InputError as error:
                 reasons[key] = str(error)
-    can_run = [trial for trial in trials if not reasons[trial.task, trial.modality, trial.take]]
-    left_out = Counter(reasons[trial.task, trial.modality, trial.take] for trial in trials)
+    can_run = [
+        trial for trial in trials if not reasons[trial.task, trial.modality, trial.label_fraction]
+    ]
+    left_out = Counter(
+        reasons[trial.task, trial.modality, trial.label_fraction] for trial in trials
+    )
     return can_run, {reason: n for reason, n in left_out.items() if reason}
 
 
-def halving(trials: Iterable[Trial], keep: int) -> list[Trial]:
+def under_asha(trials: Iterable[Trial], keep: int) -> list[Trial]:
     """The same trials under successive halving (`asha`).
 
     Trees are left as they are, as they have no epochs.
     """
     return [
-        trial if trial.method == trees.METHOD else replace(trial, halving=keep) for trial in trials
+        trial if trial.method == trees.METHOD else replace(trial, asha=keep) for trial in trials
     ]
 
 
 def _check_starts(trials: Iterable[Trial], runs: Path) -> None:
-    """Refuse a start that is not there before a thousand trials wait for it."""
-    for name in sorted({name for trial in trials for _, name in trial.starts}):
-        if not (store.folder(runs, name) / store.ENCODER).exists():
+    """Refuse a start that is not there, or cannot be read, before a thousand trials wait for it."""
+    for name in sorted({name for trial in trials for _, name in trial.init_from}):
+        folder = store.folder(runs, name)
+        if (folder / store.RECORD).exists():
+            read_run(folder)
+        if not (folder / store.ENCODER).exists():
             raise InputError(
                 f"start '{name}' has no encoder under {runs}; run its pre-training first "
                 "(ecgcmr pretrain)"
@@ -157,7 +183,7 @@ def _check_starts(trials: Iterable[Trial], runs: Path) -> None:
 # -- the choice ------------------------------------------------------------------------------------
 
 
-def finals(
+def evaluation_trials(
     trials: Iterable[Trial],
     runs: Path,
     seeds: Sequence[int] = paper.SEEDS,
@@ -165,7 +191,7 @@ def finals(
     budget: int | None = None,
     again: bool = False,
 ) -> list[Trial]:
-    """The best point by validation of every system and task, with every seed:
+    """The best configuration by validation of every system and task, with every seed:
     the only trials that see the test set.
 
     What is best, `selection.chosen_configuration` decides and writes down.
@@ -173,13 +199,13 @@ def finals(
     Args:
         trials: the grid.
         runs: where its rows are.
-        seeds: of the final trials; by default the authors' five.
+        seeds: of the evaluation trials; by default the authors' five.
         budget: as given to `run`: so many rows per system and task suffice.
         again: whether a choice that finished runs contradict may be replaced.
 
     Raises:
-        InputError: grid rows are missing, no point of a system has a finite value, or another
-        choice stands.
+        InputError: grid rows are missing, no configuration of a system has a finite value, or
+            another choice stands.
     """
     groups: dict[Any, list[Trial]] = defaultdict(list)
     for trial in trials:
@@ -193,7 +219,7 @@ def finals(
             f"{', '.join(missing[:5])}{more}; run ecgcmr sweep first"
         )
     best = [selection.chosen_configuration(group, runs, again=again) for group in groups.values()]
-    return [replace(trial, stage="final", seed=seed) for trial in best for seed in seeds]
+    return [replace(trial, stage="evaluation", seed=seed) for trial in best for seed in seeds]
 
 
 def _missing(group: list[Trial], runs: Path, budget: int | None) -> list[str]:

@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from ecgcmr import paper, tasks
-from ecgcmr.errors import unknown
+from ecgcmr.errors import InputError, unknown
 from ecgcmr.evaluation import selection
 from ecgcmr.nn import Network
-from ecgcmr.trial import Trial
+from ecgcmr.trial import RENAMED, Trial
 
 Grid = Mapping[str, Sequence[float]]
 
-PAPER_GRID: Grid = {  # section IV-C.2: 3 · 2 · 3 · 3 · 3 · 4 = 648 points
+PAPER_GRID: Grid = {  # section IV-C.2: 3 · 2 · 3 · 3 · 3 · 4 = 648 configurations
     "batch": (8, 16, 32),
     "layer_decay": (0.5, 0.75),
     "drop_path": (0.0, 0.1, 0.2),
@@ -29,7 +29,7 @@ PAPER_GRID: Grid = {  # section IV-C.2: 3 · 2 · 3 · 3 · 3 · 4 = 648 points
     "weight_decay": (0.0, 0.1, 0.2),
     "lr": (1e-6, 3e-6, 1e-5, 3e-5),
 }
-# Label smoothing has no meaning for numbers: 216 points.
+# Label smoothing has no meaning for numbers: 216 configurations.
 PHENOTYPE_GRID: Grid = {
     name: values for name, values in PAPER_GRID.items() if name != "label_smoothing"
 }
@@ -41,7 +41,7 @@ IMAGE_GRID: Grid = {
     "weight_decay": (0.0, 0.1, 0.2),
     "lr": (1e-5, 3e-5, 1e-4, 3e-4),
 }
-TREE_GRID: Grid = {  # section IV-D.1: 5 · 6 · 3 · 3 = 270 points
+TREE_GRID: Grid = {  # section IV-D.1: 5 · 6 · 3 · 3 = 270 configurations
     "rounds": (50, 75, 100, 125, 150),
     "max_depth": (3, 4, 5, 6, 7, 8),
     "lr": (0.1, 0.2, 0.3),
@@ -58,7 +58,7 @@ class Pretraining:
 
     task: str
     method: str
-    starts: Mapping[str, str] = field(default_factory=dict)
+    init_from: Mapping[str, str] = field(default_factory=dict)
 
 
 PRETRAININGS: dict[str, Pretraining] = {
@@ -72,12 +72,12 @@ PRETRAININGS: dict[str, Pretraining] = {
     "mmcl-wo-mdm": Pretraining("ecg+cmr", "mmcl", {"cmr": "cmr-simclr"}),
 }
 
-# Label of a fine-tuned system -> (modality, label of the pre-training that it starts from, if any).
+# Fine-tuned system -> (modality, pre-trained system that it starts from, if any).
 FINETUNED: dict[str, tuple[str, str]] = {
     "supervised": ("ecg", ""),
     **{
-        label: ("ecg", label)
-        for label in ("simclr", "clocs", "byol", "barlow-twins", "mae", "mmcl-wo-mdm", "mmcl")
+        system: ("ecg", system)
+        for system in ("simclr", "clocs", "byol", "barlow-twins", "mae", "mmcl-wo-mdm", "mmcl")
     },
     "cmr-supervised": ("cmr", ""),
     "cmr-mmcl-wo-mdm": ("cmr", "mmcl-wo-mdm"),
@@ -88,10 +88,10 @@ TREES = "xgboost"
 # What of the study each table or figure needs: (systems, tasks, shares of the labels).
 PARTS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[float, ...]]] = {
     **{
-        stem: (tuple(system.label for system in layout.systems), layout.tasks, (1.0,))
+        stem: (tuple(system.name for system in layout.systems), layout.tasks, (1.0,))
         for stem, layout in paper.LAYOUTS.items()
     },
-    "figure5": (tuple(system.label for system in paper.LOW_LABEL), tasks.DISEASES, paper.TAKES),
+    "figure5": (tuple(system.name for system in paper.LOW_LABEL), tasks.DISEASES, paper.FRACTIONS),
 }
 
 
@@ -117,11 +117,11 @@ class StudyScale:
         space: name of the search space, the first folder of its runs.
         preset: "paper" or "authors".
         network: every size that fixes a shape.
-        pretraining: a recipe for every label of PRETRAININGS.
+        pretraining: a recipe for every system of PRETRAININGS.
         disease, phenotype, image: recipes of fine-tuning: the ECG encoder on either kind of task,
             and the image encoder.
-        grid, phenotype_grid, image_grid: the points tried for each of these.
-        trees: the points of XGBoost.
+        grid, phenotype_grid, image_grid: the configurations tried for each of these.
+        trees: the configurations of XGBoost.
     """
 
     space: str
@@ -151,31 +151,33 @@ def trials(scale: StudyScale, *parts: str) -> list[Trial]:
         if part not in PARTS:
             raise unknown("part of the study", part, PARTS)
     contents = [PARTS[part] for part in parts or PARTS]
-    labels = {label for labels, _, _ in contents for label in labels}
+    systems = {system for systems, _, _ in contents for system in systems}
     grids = [trial for part in contents for trial in _grids(scale, *part)]
-    return list(dict.fromkeys([*_pretrainings(scale, labels), *grids]))
+    return list(dict.fromkeys([*_pretrainings(scale, systems), *grids]))
 
 
-def _pretrainings(scale: StudyScale, labels: Iterable[str]) -> list[Trial]:
+def _pretrainings(scale: StudyScale, systems: Iterable[str]) -> list[Trial]:
     """The pre-trainings that these systems start from, and those that they start from in turn."""
-    starts = {FINETUNED[label][1] for label in labels if label in FINETUNED} - {""}
-    starts |= {start for label in starts for start in PRETRAININGS[label].starts.values()}
-    return [trial for label in PRETRAININGS if label in starts for trial in _sweep(scale, label)]
+    sources = {FINETUNED[system][1] for system in systems if system in FINETUNED} - {""}
+    sources |= {start for system in sources for start in PRETRAININGS[system].init_from.values()}
+    return [
+        trial for system in PRETRAININGS if system in sources for trial in _sweep(scale, system)
+    ]
 
 
-def _sweep(scale: StudyScale, label: str) -> list[Trial]:
+def _sweep(scale: StudyScale, system: str) -> list[Trial]:
     """One pre-training, once per rate."""
-    kind, recipe = PRETRAININGS[label], scale.pretraining[label]
-    starts = tuple((part, _start(scale, start)) for part, start in kind.starts.items())
+    kind, recipe = PRETRAININGS[system], scale.pretraining[system]
+    init_from = tuple((part, _start(scale, start)) for part, start in kind.init_from.items())
     modality = kind.task if kind.task in ("ecg", "cmr") else "ecg"
     return [
         Trial(
             space=scale.space,
             stage="pretrain",
             task=kind.task,
-            label=label,
+            system=system,
             method=kind.method,
-            starts=starts,
+            init_from=init_from,
             modality=modality,
             preset=scale.preset,
             network=scale.network,
@@ -188,24 +190,24 @@ def _sweep(scale: StudyScale, label: str) -> list[Trial]:
     ]
 
 
-def _start(scale: StudyScale, label: str) -> str:
+def _start(scale: StudyScale, system: str) -> str:
     """The name that a start is given: the pre-training's own, or the folder of its sweep."""
-    sweep = _sweep(scale, label)
+    sweep = _sweep(scale, system)
     return sweep[0].name if len(sweep) == 1 else sweep[0].system_folder
 
 
 def _grids(
-    scale: StudyScale, labels: Iterable[str], names: Iterable[str], takes: Iterable[float]
+    scale: StudyScale, systems: Iterable[str], names: Iterable[str], fractions: Iterable[float]
 ) -> list[Trial]:
-    """Every point for every system, task and share of the labels."""
-    points = []
-    for label, name, take in itertools.product(labels, names, takes):
-        fields: dict[str, Any] = {"preset": scale.preset, "take": take}
-        if label == TREES:
+    """Every configuration for every system, task and share of the labels."""
+    configurations = []
+    for system, name, label_fraction in itertools.product(systems, names, fractions):
+        fields: dict[str, Any] = {"preset": scale.preset, "label_fraction": label_fraction}
+        if system == TREES:
             fields |= {"method": TREES, "modality": "tabular", "batch": 0, "epochs": 1}
-            points += finetuning(scale.space, [name], {label: ()}, scale.trees, **fields)
+            configurations += finetuning(scale.space, [name], {system: ()}, scale.trees, **fields)
             continue
-        modality, start = FINETUNED[label]
+        modality, start = FINETUNED[system]
         recipe, grid = _kind(scale, modality, name)
         fields |= {
             "modality": modality,
@@ -214,10 +216,10 @@ def _grids(
             "epochs": recipe.epochs,
             "eval_every": recipe.eval_every,
         }
-        starts = ((modality, _start(scale, start)),) if start else ()
+        init_from = ((modality, _start(scale, start)),) if start else ()
         fields["fixed"] = recipe.knobs
-        points += finetuning(scale.space, [name], {label: starts}, grid, **fields)
-    return points
+        configurations += finetuning(scale.space, [name], {system: init_from}, grid, **fields)
+    return configurations
 
 
 def _kind(scale: StudyScale, modality: str, name: str) -> tuple[Recipe, Grid]:
@@ -233,35 +235,42 @@ def _kind(scale: StudyScale, modality: str, name: str) -> tuple[Recipe, Grid]:
 def finetuning(
     space: str,
     tasks: Iterable[str],
-    starts: Mapping[str, tuple[tuple[str, str], ...]],
+    init_from: Mapping[str, tuple[tuple[str, str], ...]],
     grid: Grid,
     *,
     fixed: tuple[tuple[str, float], ...] = (),
     **fields: Any,
 ) -> list[Trial]:
-    """Every point of a grid for every task and system.
+    """Every configuration of a grid for every task and system.
 
     Args:
         space: the search space's name.
         tasks: names of tasks or label columns.
-        starts: label of a system -> what its encoder starts from; () is the supervised baseline.
-        grid: values per knob; the words `batch` and `take` set the trial's fields.
-        fixed: knobs that every point has.
+        init_from: system -> what its encoder starts from; () is the supervised baseline.
+        grid: values per knob; the words `batch` and `label_fraction` set the trial's fields.
+        fixed: knobs that every configuration has.
         fields: the other fields of every trial.
+
+    Raises:
+        InputError: the grid uses a word that was renamed.
     """
-    points = []
-    for task, (label, start), values in itertools.product(
-        tasks, starts.items(), itertools.product(*grid.values())
+    if "take" in grid:
+        raise InputError(f"grid of '{space}': 'take' is called '{RENAMED['take']}' now; rename it")
+    configurations = []
+    for task, (system, start), values in itertools.product(
+        tasks, init_from.items(), itertools.product(*grid.values())
     ):
         knobs = dict(zip(grid, values))
-        of_point: dict[str, Any] = {
-            name: knobs.pop(name) for name in ("batch", "take") if name in knobs
+        of_configuration: dict[str, Any] = {
+            name: knobs.pop(name) for name in ("batch", "label_fraction") if name in knobs
         }
-        rest: dict[str, Any] = {"method": "supervised", **fields, **of_point}
+        rest: dict[str, Any] = {"method": "supervised", **fields, **of_configuration}
         rest["knobs"] = (*knobs.items(), *fixed)
-        point = Trial(space=space, stage="grid", task=task, label=label, starts=start, **rest)
-        points.append(point)
-    return points
+        configuration = Trial(
+            space=space, stage="grid", task=task, system=system, init_from=start, **rest
+        )
+        configurations.append(configuration)
+    return configurations
 
 
 # -- which run of a sweep is meant -----------------------------------------------------------------
@@ -284,13 +293,15 @@ def resolved(trials: Sequence[Trial], runs: Path, *, again: bool = False) -> lis
     for trial in trials:
         if trial.stage == "pretrain":
             sweeps.setdefault(trial.system_folder, []).append(trial.name)
-    starts = {start for trial in trials for _, start in trial.starts} & sweeps.keys()
+    sources = {start for trial in trials for _, start in trial.init_from} & sweeps.keys()
     run_of = {
         sweep: selection.chosen_pretraining(sweep, sweeps[sweep], runs, again=again)
-        for sweep in sorted(starts)
+        for sweep in sorted(sources)
     }
     return [
-        replace(trial, starts=tuple((part, run_of.get(name, name)) for part, name in trial.starts))
+        replace(
+            trial, init_from=tuple((part, run_of.get(name, name)) for part, name in trial.init_from)
+        )
         for trial in trials
     ]
 

@@ -1,11 +1,11 @@
 """Grids and seeds: the only door of Ray Tune and Optuna.
 
-Optuna says which points, Tune says when and where.
+Optuna says which configurations, Tune says when and where.
 
 One Tune trial is a *pack*, a list of our trials that `fit` trains together, so that a grid of 648
-points is a few dozen Tune trials. Rows on disk are the only memory: a run enumerates anew what is
-not finished, and tells Optuna the rest. Tune's own restore is not used. This file does not know how
-a pack is trained.
+configurations is a few dozen Tune trials. Rows on disk are the only memory: a run enumerates anew
+what is not finished, and tells Optuna the rest. Tune's own restore is not used. This file does not
+know how a pack is trained.
 """
 
 import logging
@@ -61,7 +61,8 @@ class Bill:
         trials: how many; packs: how many processes of work they make (a pre-training is its own).
         steps: optimiser steps of all packs, if none stops early.
         subjects: subject-passes forward and backward of all trials together.
-        evaluations: subject-passes forward only, of all validations and the final tests.
+        evaluations: subject-passes forward only, of all validations and the tests of evaluation
+            runs.
     """
 
     stage: str
@@ -115,13 +116,13 @@ def _rows_per_step(trial: Trial, cohort: dataset.Cohort) -> int:
 
 def _evaluations(members: list[Trial], cohort: dataset.Cohort) -> int:
     """Rows answered without learning: in every validation, then by the kept weights,
-    of a final trial on test too.
+    of an evaluation trial on test too.
     """
     first = members[0]
     if first.stage == "pretrain":
         return sum(_validations(trial) * _paired(trial, cohort, "val") for trial in members)
     task = tasks.of(first.task, (first.task,))
-    splits = ("val", "test") if first.stage == "final" else ("val",)
+    splits = ("val", "test") if first.stage == "evaluation" else ("val",)
     n = {
         modality: {
             split: len(examples.answerable(cohort, task, modality, split)) for split in splits
@@ -147,18 +148,19 @@ def _paired(trial: Trial, cohort: dataset.Cohort, split: str) -> int:
 
 
 class QuestionStudy:
-    """One Optuna study over the enumerated points of one question.
+    """One Optuna study over the enumerated configurations of one question.
 
-    Each point is asked and told once.
+    Each configuration is asked and told once.
 
     Args:
-        points: the trials, by their place in the whole list.
+        configurations: the trials, by their place in the whole list.
         seed: of Optuna's sampler.
-        budget: points to be run, the finished ones included; `None` is all, in the order given.
+        budget: configurations to be run, the finished ones included; `None` is all, in the order
+            given.
     """
 
-    def __init__(self, points: Mapping[int, Trial], seed: int, budget: int | None) -> None:
-        recipes = {i: recipe(trial, "") for i, trial in points.items()}
+    def __init__(self, configurations: Mapping[int, Trial], seed: int, budget: int | None) -> None:
+        recipes = {i: recipe(trial, "") for i, trial in configurations.items()}
         names = sorted({name for fields in recipes.values() for name in fields})
         values = {
             i: {name: _scalar(fields.get(name)) for name in names} for i, fields in recipes.items()
@@ -171,63 +173,69 @@ class QuestionStudy:
             name: CategoricalDistribution(choices[name]) for name in dimensions
         }
         self.params = {i: {name: row[name] for name in dimensions} for i, row in values.items()}
-        self.open = dict.fromkeys(points)  # an ordered set: not finished, not asked
+        self.open = dict.fromkeys(configurations)  # an ordered set: not finished, not asked
         # Points to be asked yet.
-        self.remaining = len(points) if budget is None else min(budget, len(points))
-        # Equally near points are taken in a random, fixed order: the first in the list would favour
-        # the lowest values.
-        order = np.random.default_rng(seed).permutation(len(points))
-        self.rank = dict(zip(points, order.tolist()))
+        self.remaining = len(configurations) if budget is None else min(budget, len(configurations))
+        # Equally near configurations are taken in a random, fixed order: the first in the list
+        # would favour the lowest values.
+        order = np.random.default_rng(seed).permutation(len(configurations))
+        self.rank = dict(zip(configurations, order.tolist()))
         self.proposals: dict[int, optuna.trial.Trial] = {}
         sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=True)
         self.study = optuna.create_study(direction="maximize", sampler=sampler)
 
-    def add_finished(self, point: int, value: float) -> None:
-        """Tell a point that was run before."""
-        fields: dict[str, Any] = {"params": self.params[point], "distributions": self.space}
+    def add_finished(self, configuration: int, value: float) -> None:
+        """Tell a configuration that was run before."""
+        fields: dict[str, Any] = {"params": self.params[configuration], "distributions": self.space}
         if np.isfinite(value):
             self.study.add_trial(optuna.trial.create_trial(value=value, **fields))
         else:
             self.study.add_trial(optuna.trial.create_trial(state=TrialState.FAIL, **fields))
-        self._take(point)
+        self._take(configuration)
 
-    def ask(self, point: int) -> None:
-        """Ask this very point."""
-        self.study.enqueue_trial(self.params[point])
-        self.proposals[point] = self.study.ask(self.space)
-        self._take(point)
+    def ask(self, configuration: int) -> None:
+        """Ask this very configuration."""
+        self.study.enqueue_trial(self.params[configuration])
+        self.proposals[configuration] = self.study.ask(self.space)
+        self._take(configuration)
 
-    def propose(self, points: Iterable[int]) -> int | None:
-        """Ask the open point of `points` that is nearest to Optuna's own proposal.
+    def propose(self, configurations: Iterable[int]) -> int | None:
+        """Ask the open one of `configurations` that is nearest to Optuna's own proposal.
 
         `None` when there is none left.
         """
-        candidates = [point for point in points if point in self.open] if self.remaining else []
+        candidates = (
+            [configuration for configuration in configurations if configuration in self.open]
+            if self.remaining
+            else []
+        )
         if not candidates:
             return None
         proposal = self.study.ask(self.space)
-        point = min(candidates, key=lambda i: (self._distance(i, proposal.params), self.rank[i]))
-        if self._distance(point, proposal.params):
+        configuration = min(
+            candidates, key=lambda i: (self._distance(i, proposal.params), self.rank[i])
+        )
+        if self._distance(configuration, proposal.params):
             self.study.tell(proposal, state=TrialState.FAIL)
-            self.ask(point)
+            self.ask(configuration)
         else:
-            self.proposals[point] = proposal
-            self._take(point)
-        return point
+            self.proposals[configuration] = proposal
+            self._take(configuration)
+        return configuration
 
-    def tell(self, point: int, value: float | None) -> None:
-        """Tell the value of a point that was asked; `None` or not finite: it has none."""
+    def tell(self, configuration: int, value: float | None) -> None:
+        """Tell the value of a configuration that was asked; `None` or not finite: it has none."""
         if value is not None and np.isfinite(value):
-            self.study.tell(self.proposals[point], value)
+            self.study.tell(self.proposals[configuration], value)
         else:
-            self.study.tell(self.proposals[point], state=TrialState.FAIL)
+            self.study.tell(self.proposals[configuration], state=TrialState.FAIL)
 
-    def _take(self, point: int) -> None:
-        del self.open[point]
+    def _take(self, configuration: int) -> None:
+        del self.open[configuration]
         self.remaining = max(0, self.remaining - 1)
 
-    def _distance(self, point: int, params: Mapping[str, Any]) -> int:
-        return sum(params[name] != value for name, value in self.params[point].items())
+    def _distance(self, configuration: int, params: Mapping[str, Any]) -> int:
+        return sum(params[name] != value for name, value in self.params[configuration].items())
 
 
 def _scalar(value: Any) -> Any:
@@ -244,7 +252,7 @@ class Packed(Searcher):
         finished_names: of those that are finished.
         limit: members of a pack at most; by default what `memory` holds.
         seed: of the samplers.
-        budget: points per study; `None` runs all of them.
+        budget: configurations per study; `None` runs all of them.
         at_once: packs side by side.
         memory: bytes of GPU memory that a pack gets; `None` is a CPU.
     """
@@ -265,10 +273,12 @@ class Packed(Searcher):
         self.trials, self.runs = list(trials), runs
         self.limit = (lambda _: limit) if limit else partial(partition.pack_limit, memory=memory)
         self.place = {trial.name: i for i, trial in enumerate(trials)}
-        points: dict[Any, dict[int, Trial]] = defaultdict(dict)
+        configurations: dict[Any, dict[int, Trial]] = defaultdict(dict)
         for i, trial in enumerate(trials):
-            points[selection.question(trial)][i] = trial
-        self.studies = {key: QuestionStudy(group, seed, budget) for key, group in points.items()}
+            configurations[selection.question(trial)][i] = trial
+        self.studies = {
+            key: QuestionStudy(group, seed, budget) for key, group in configurations.items()
+        }
         for i, trial in enumerate(trials):
             if trial.name in finished_names:
                 self._study(i).add_finished(i, selection.value(runs, trial))
@@ -297,12 +307,15 @@ class Packed(Searcher):
 
         A member without rows has failed.
         """
-        points = self.packs.pop(trial_id, [])
+        configurations = self.packs.pop(trial_id, [])
         values = (result or {}).get("values")  # absent where the pack failed, or its worker died
         if values is None:
-            values = [selection.value(self.runs, self.trials[point]) for point in points]
-        for point, value in zip(points, values):
-            self._study(point).tell(point, value)
+            values = [
+                selection.value(self.runs, self.trials[configuration])
+                for configuration in configurations
+            ]
+        for configuration, value in zip(configurations, values):
+            self._study(configuration).tell(configuration, value)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: rows on disk say what is finished, and the next run starts from them."""
@@ -310,13 +323,13 @@ class Packed(Searcher):
     def restore(self, checkpoint_path: str) -> None:
         """Nothing, as nothing was saved."""
 
-    def _study(self, point: int) -> QuestionStudy:
-        return self.studies[selection.question(self.trials[point])]
+    def _study(self, configuration: int) -> QuestionStudy:
+        return self.studies[selection.question(self.trials[configuration])]
 
     def _next_in_queue(self) -> list[int]:
         members = self.queue.pop(0) if self.queue else []
-        for point in members:
-            self._study(point).ask(point)
+        for configuration in members:
+            self._study(configuration).ask(configuration)
         return members
 
     def _proposal(self) -> list[int]:
@@ -332,24 +345,28 @@ class Packed(Searcher):
         while len(members) < size:
             before = len(members)
             for key, study in self.studies.items():
-                point = study.propose(candidates[key]) if len(members) < size else None
-                if point is None:
+                configuration = study.propose(candidates[key]) if len(members) < size else None
+                if configuration is None:
                     continue
-                members.append(point)
+                members.append(configuration)
                 if len(members) == 1:
-                    size = self.limit(self.trials[point])
+                    size = self.limit(self.trials[configuration])
                     candidates = {
-                        question: self._fitting(point, points)
-                        for question, points in candidates.items()
+                        question: self._fitting(configuration, configurations)
+                        for question, configurations in candidates.items()
                     }
             if len(members) == before:
                 break
         return members
 
-    def _fitting(self, first: int, points: list[int]) -> list[int]:
-        """Those of the points that may share a pack with the first."""
+    def _fitting(self, first: int, configurations: list[int]) -> list[int]:
+        """Those of the configurations that may share a pack with the first."""
         key = finetune.pack_key(self.trials[first])
-        return [point for point in points if finetune.pack_key(self.trials[point]) == key]
+        return [
+            configuration
+            for configuration in configurations
+            if finetune.pack_key(self.trials[configuration]) == key
+        ]
 
 
 # -- Ray Tune --------------------------------------------------------------------------------------
@@ -381,7 +398,7 @@ def check(trials: Sequence[Trial], cohort_path: Path, runs: Path) -> CheckedTria
     """Refuse what no worker could serve; Ray need not run yet.
 
     Args:
-        trials: the whole grid, or the final trials; pre-trainings among them are left out.
+        trials: the whole grid, or the evaluation trials; pre-trainings among them are left out.
         cohort_path: the cohort's folder, as every node sees it.
         runs: the folder of runs, as every node sees it.
 
@@ -417,7 +434,7 @@ def run_checked(
 
     Args:
         trials: of `check`.
-        budget: points per system and task, proposed by TPE; `None` is every point.
+        budget: configurations per system and task, proposed by TPE; `None` is every configuration.
         seed: of Optuna's sampler.
         concurrency: packs at once; by default one per GPU; without GPUs CPU_PACKS per node, or its
             cores. More than there are GPUs share them, and each other's memory.

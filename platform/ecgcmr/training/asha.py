@@ -66,15 +66,15 @@ class Rungs:
 
 def of(trial: Trial, runs: Path, cohort_fingerprint: str) -> Rungs | None:
     """The rungs at which a trial is compared with its grid; None if its grid is run whole."""
-    if trial.stage != "grid" or not trial.halving:
+    if trial.stage != "grid" or not trial.asha:
         return None
-    steps = {max(1, round(trial.epochs / trial.halving**k)) for k in range(1, COUNT + 1)}
+    steps = {max(1, round(trial.epochs / trial.asha**k)) for k in range(1, COUNT + 1)}
     question = Path(
         trial.space,
         trial.task,
-        trial.label,
-        f"take={trial.take:g},{trial.preset},seed={trial.seed}",
+        trial.system,
+        f"label_fraction={trial.label_fraction:g},{trial.preset},seed={trial.seed}",
     )
     folder = runs / FOLDER / cohort_fingerprint / question
     epochs = tuple(sorted(step for step in steps if step < trial.epochs))
-    return Rungs(folder, trial.halving, epochs)
+    return Rungs(folder, trial.asha, epochs)

@@ -47,7 +47,7 @@ from ecgcmr.trial import Trial, recipe
 
 log = logging.getLogger(__name__)
 
-MAY_DIFFER = ("label", "starts", "seed", "knobs")  # none of them changes a shape or the data
+MAY_DIFFER = ("system", "init_from", "seed", "knobs")  # none of them changes a shape or the data
 SHARED = tuple(f.name for f in dataclasses.fields(Trial) if f.name not in MAY_DIFFER)
 
 CHECKPOINTS = ".packs"  # below runs
@@ -80,9 +80,10 @@ def check(trials: Sequence[Trial]) -> None:
         modalities = methods.Supervised.modalities
         if trial.modality not in modalities:
             raise unknown(f"modality of '{trial.name}'", trial.modality, modalities)
-        if alien := [part for part, _ in trial.starts if part != trial.modality]:
+        if foreign := [part for part, _ in trial.init_from if part != trial.modality]:
             raise InputError(
-                f"start of '{trial.name}': part '{alien[0]}' is not its modality '{trial.modality}'"
+                f"start of '{trial.name}': part '{foreign[0]}' is not its modality "
+                f"'{trial.modality}'"
             )
         knobs = methods.Supervised.defaults(presets.preset(trial.preset), trial.modality)
         for name, _ in trial.knobs:
@@ -265,7 +266,7 @@ def train(
 
     Args:
         course: where it stands; changed in place.
-        task, rows, val, scale: what it learns and is judged by.
+        task, rows, val, scale: what it learns and is evaluated by.
         progress: is told the steps.
         save: writes a checkpoint; called after validations, so that this takes at most SAVE_SHARE
             of the time.
@@ -407,7 +408,7 @@ def _fit_networks(
         )
     pack = at_best(pack)
     split_names = ["val"]
-    if first.stage == "final":
+    if first.stage == "evaluation":
         split_names.append("test")
         splits["test"] = _test_split(trials, cohort, runs, task, scale, place)
     predictions = {
@@ -492,7 +493,7 @@ def _materials(
             trial.modality,
             rows.scale,
             device,
-            f"train {trial.task} {trial.take}",
+            f"train {trial.task} {trial.label_fraction}",
         ),
         "val": examples.bring(
             cohort, rows.val, task, trial.modality, rows.scale, device, f"val {trial.task}"
@@ -535,7 +536,7 @@ def _result(
         rows += [(name, metric, score, len(output)) for metric, score in scores.items()]
         tables.append(examples.predictions(name, split.subjects, split.answers, output, task))
     weights = {}
-    if trial.stage == "final" and has_validation:  # those of a grid would fill the disk
+    if trial.stage == "evaluation" and has_validation:  # those of a grid would fill the disk
         weights = {
             name: tensor[e].float().cpu().contiguous().numpy()
             for name, tensor in {**pack.params, **pack.buffers}.items()
@@ -554,7 +555,7 @@ def _result(
 
 def _check_prepared_alike(trials: Sequence[Trial], cohort: Cohort, runs: Path) -> None:
     """Refuse an encoder that was trained on signals prepared in another way."""
-    for part, name in sorted({start for trial in trials for start in trial.starts}):
+    for part, name in sorted({start for trial in trials for start in trial.init_from}):
         folder = store.folder(runs, name)
         if not (folder / store.RECORD).exists():
             continue  # `store.weights` says so

@@ -3,7 +3,7 @@
 Each member's weights lie in one row, ordered by how they are updated, so that the optimiser is a
 few operations on stretches of rows and not some on every parameter. A member that diverges or stops
 is frozen by a mask and leaves the pack at the next `compact`; its neighbours do not notice. How a
-pack takes a step is in `pack_step`, how it is judged in `pack_judge`.
+pack takes a step is in `pack_step`, how it is evaluated in `pack_judge`.
 
 This file does not know Ray, does not read cohorts and does not decide when a member has had enough
 (that is `finetune`).
@@ -142,10 +142,10 @@ def assemble(
     dtype = torch.float64 if precision == torch.float64 else torch.float32
     by_start: dict[Any, methods.Method] = {}
     for trial in trials:
-        key = trial.seed, trial.starts
+        key = trial.seed, trial.init_from
         if key not in by_start:
             by_start[key] = _member(trial, task, runs).to(device, dtype)
-    members = [by_start[trial.seed, trial.starts] for trial in trials]
+    members = [by_start[trial.seed, trial.init_from] for trial in trials]
     method = members[0]
     layout = WeightLayout.of(method)
     rows = layout.rows([dict(member.named_parameters()) for member in members])
@@ -192,7 +192,7 @@ def build(trial: Trial, outputs: int) -> methods.Method:
 
 def _member(trial: Trial, task: Task, runs: Path) -> methods.Method:
     method = build(trial, task.outputs)
-    for part, name in trial.starts:
+    for part, name in trial.init_from:
         method.load(part, store.weights(runs, name, part))
     return method
 
@@ -217,7 +217,7 @@ def compact(pack: Pack, members: Sequence[int] | np.ndarray) -> Pack:
     """
     index = torch.as_tensor(np.asarray(members), device=pack.device)
 
-    def take(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    def select(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         return {name: x[index] for name, x in tensors.items()}
 
     rows = pack.rows[index]
@@ -228,12 +228,14 @@ def compact(pack: Pack, members: Sequence[int] | np.ndarray) -> Pack:
         rows=rows,
         gradient=torch.zeros_like(rows),
         params=pack.layout.params(rows),
-        buffers=take(pack.buffers),
-        knobs=take(pack.knobs),
-        multiplier=take(pack.multiplier),
+        buffers=select(pack.buffers),
+        knobs=select(pack.knobs),
+        multiplier=select(pack.multiplier),
         alive=pack.alive[index],
         replay=Replay(pack.device),
-        state=optim.AdamState(pack.state.steps, take(pack.state.first), take(pack.state.second)),
+        state=optim.AdamState(
+            pack.state.steps, select(pack.state.first), select(pack.state.second)
+        ),
     )
 
 

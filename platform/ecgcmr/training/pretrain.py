@@ -85,7 +85,7 @@ def train(
     needs = loop.build(trial).needs
     per_epoch = stream.steps_per_epoch(cohort, "train", needs, trial.batch)
     run = loop.prepare(trial, per_epoch, device, precision, rank=rank, world=world)
-    for part, name in trial.starts:
+    for part, name in trial.init_from:
         run.method.load(part, store.weights(runs, name, part))
     identity = recipe(trial, cohort.fingerprint)
     path = store.folder(runs, trial.name) / CHECKPOINT
@@ -316,7 +316,7 @@ def in_order(todo: list[Trial]) -> list[Trial]:
     order: dict[str, Trial] = {}
 
     def visit(name: str) -> None:
-        for _, start in by_name[name].starts:
+        for _, start in by_name[name].init_from:
             if start in by_name and start not in order:
                 visit(start)
         order[name] = by_name[name]
@@ -376,9 +376,10 @@ def check(trial: Trial, before: set[str], cohort: dataset.Cohort, runs: Path, wo
             f"batch={trial.batch} of trial '{trial.name}' cannot be shared by {workers} workers "
             "equally"
         )
-    if trial.take != 1:
+    if trial.label_fraction != 1:
         raise InputError(
-            f"take={trial.take} of trial '{trial.name}': pre-training uses all rows; leave it at 1"
+            f"label_fraction={trial.label_fraction} of trial '{trial.name}': pre-training uses all "
+            "rows; leave it at 1"
         )
     signals = " and ".join(needs)
     for split, least in (("train", trial.batch), ("val", workers)):
@@ -388,7 +389,7 @@ def check(trial: Trial, before: set[str], cohort: dataset.Cohort, runs: Path, wo
                 f"{cohort.path} has {n} {split} rows with {signals}, trial '{trial.name}' needs "
                 f"{least}"
             )
-    for part, name in trial.starts:
+    for part, name in trial.init_from:
         if name not in before:
             store.weights(runs, name, part)
     path = store.folder(runs, trial.name) / CHECKPOINT

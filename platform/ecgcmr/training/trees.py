@@ -1,7 +1,7 @@
 """Trees on age, sex, height and weight: the paper's tabular baseline, and the only door of XGBoost.
 
 The one idea: four numbers are a modality. A trial of trees takes its rows from `examples`, is
-judged by the same metrics and leaves the same folder as a network's, so that grids, seeds and
+evaluated by the same metrics and leaves the same folder as a network's, so that grids, seeds and
 tables need not know which is which. Trees differ in two ways: they see all rows at once
 (`batch=0`), and a boosting round is their step. This file chooses nothing to run.
 """
@@ -49,8 +49,10 @@ def check(trial: Trial) -> None:
         raise unknown(
             f"modality of '{trial.name}' with method '{METHOD}'", trial.modality, (MODALITY,)
         )
-    if trial.starts:
-        raise InputError(f"start of '{trial.name}': trees start from nothing; leave 'starts' empty")
+    if trial.init_from:
+        raise InputError(
+            f"start of '{trial.name}': trees start from nothing; leave 'init_from' empty"
+        )
     if trial.batch != 0 or trial.epochs != 1:
         raise InputError(
             f"batch={trial.batch}, epochs={trial.epochs} of '{trial.name}': trees see all rows at "
@@ -183,26 +185,26 @@ def fit(
     `finetune.fit` calls it.
 
     Args:
-        trials: of one task, stage and `take`; checked.
+        trials: of one task, stage and `label_fraction`; checked.
         cohort: of `dataset.open`; only its index is read.
         runs: the folder of runs.
         progress: told how many trials are done.
 
     Raises:
-        InputError: a missing column, a label with one class, a phenotype that cannot be judged.
+        InputError: a missing column, a label with one class, a phenotype that cannot be evaluated.
     """
     first = trials[0]
     task = tasks.of(first.task, (first.task,))
     rows = examples.rows_of(cohort, first, task)
     train, val = (tabular_split(index, task, rows.scale) for index in (rows.train, rows.val))
-    # What cannot be judged is refused before it learns.
+    # What cannot be evaluated is refused before it learns.
     examples.scores(val.targets, np.zeros_like(val.targets), task)
     results = []
     for number, trial in enumerate(trials, 1):
         start_s = time.monotonic()
         forest, curve = grow({**KNOBS, **dict(trial.knobs)}, trial.seed, task, train, val)
         splits = {"val": val}
-        if trial.stage == "final":  # the only place where test rows are read
+        if trial.stage == "evaluation":  # the only place where test rows are read
             index = examples.answerable(cohort, task, MODALITY, "test")
             store.log_test_read(runs, trial.name, len(index))
             splits["test"] = tabular_split(index, task, rows.scale)

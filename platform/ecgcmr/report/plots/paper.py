@@ -82,13 +82,13 @@ class Point:
     """One system on one disease, trained with a share of the labels.
 
     Attributes:
-        take: share of the training set, in (0, 1].
+        label_fraction: share of the training set, in (0, 1].
         n_train: rows of it.
         mean: ROC AUC [%].
         low, high: the 95 % interval, in the same unit; NaN if there is none.
     """
 
-    take: float
+    label_fraction: float
     n_train: int
     mean: float
     low: float
@@ -131,7 +131,7 @@ class Difference:
     Attributes:
         group: title of the task.
         name: title of the other system.
-        value: ours − other, in the task's unit.
+        value: proposed − other, in the task's unit.
         low, high: its 95 % interval; NaN if there is none.
         p: adjusted for the comparisons of its family (Holm); NaN if not tested.
     """
@@ -264,7 +264,7 @@ def _regression(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray] |
     return ends, y.mean() + slope * (ends - x.mean())
 
 
-def figure5(panels: Mapping[str, Mapping[str, Sequence[Point]]], ours: str = "MMCL") -> Figure:
+def figure5(panels: Mapping[str, Mapping[str, Sequence[Point]]], proposed: str = "MMCL") -> Figure:
     """ROC AUC against the share of labels trained on, a panel per disease, a line per system.
 
     Bands are the 95 % intervals. Only neighbouring shares are joined: the paper's 1, 10 and 100 %
@@ -274,7 +274,7 @@ def figure5(panels: Mapping[str, Mapping[str, Sequence[Point]]], ours: str = "MM
     Args:
         panels: disease -> system -> its points, in any order; a missing share, or a NaN mean, is a
             gap.
-        ours: the system to emphasise; `Supervised …` is grey.
+        proposed: the system to emphasise; `Supervised …` is grey.
 
     Raises:
         InputError: a share outside (0, 1], or one that occurs twice in a line.
@@ -288,9 +288,12 @@ def figure5(panels: Mapping[str, Mapping[str, Sequence[Point]]], ours: str = "MM
     ]
     for where, line in lines:
         _check_shares(where, line)
-    shares = tuple(sorted({*SHARES, *(point.take for _, line in lines for point in line)}))
+    shares = tuple(
+        sorted({*SHARES, *(point.label_fraction for _, line in lines for point in line)})
+    )
     looks = _looks(
-        list(dict.fromkeys(system for by_system in panels.values() for system in by_system)), ours
+        list(dict.fromkeys(system for by_system in panels.values() for system in by_system)),
+        proposed,
     )
     with styled(), _larger(10.5):
         columns = min(3, len(panels))
@@ -318,25 +321,27 @@ def figure5(panels: Mapping[str, Mapping[str, Sequence[Point]]], ours: str = "MM
 
 def _check_shares(where: str, line: Sequence[Point]) -> None:
     """Refuse shares that have no place on the axis, or two points at one place."""
-    takes = [point.take for point in line]
-    for take in takes:
-        if not 0 < take <= 1:
-            raise InputError(f"figure 5: {where}: take is {take:g}, needs a share in (0, 1]")
-        if takes.count(take) > 1:
+    fractions = [point.label_fraction for point in line]
+    for label_fraction in fractions:
+        if not 0 < label_fraction <= 1:
             raise InputError(
-                f"figure 5: {where}: take {take:g} occurs {takes.count(take)} times; "
-                "give one point each"
+                f"figure 5: {where}: label_fraction is {label_fraction:g}, needs a share in (0, 1]"
+            )
+        if fractions.count(label_fraction) > 1:
+            raise InputError(
+                f"figure 5: {where}: label_fraction {label_fraction:g} occurs "
+                f"{fractions.count(label_fraction)} times; give one point each"
             )
 
 
-def _looks(systems: Sequence[str], ours: str) -> dict[str, Look]:
-    """Colour, marker and weight of each system's line: ours strong, the supervised baseline grey,
-    others by order.
+def _looks(systems: Sequence[str], proposed: str) -> dict[str, Look]:
+    """Colour, marker and weight of each system's line: proposed strong, the supervised baseline
+    grey, others by order.
     """
     looks: dict[str, Look] = {}
     place = 0
     for system in systems:
-        if system == ours:
+        if system == proposed:
             looks[system] = {
                 "color": _STRONG,
                 "marker": "o",
@@ -369,7 +374,7 @@ def _share_axis(ax: Axes, shares: Sequence[float], points: Sequence[Point]) -> N
     """Shares on a log axis, each with the number of training rows where it is known."""
     labels, last = [], math.inf
     for share in reversed(shares):
-        sizes = {point.n_train for point in points if point.take == share}
+        sizes = {point.n_train for point in points if point.label_fraction == share}
         # Two labels of "100 %\n(4,000)" need this much of the axis; between them a tick stays
         # without words.
         room = math.log10(last / share) >= 0.4
@@ -388,7 +393,7 @@ def _system(
     ax: Axes, shares: Sequence[float], line: Sequence[Point], look: Look, name: str
 ) -> bool:
     """One system's line and band in one panel; whether there was anything to draw."""
-    by_share = {point.take: point for point in line}
+    by_share = {point.label_fraction: point for point in line}
     gap = Point(0, 0, math.nan, math.nan, math.nan)
     rows = [by_share.get(share, gap) for share in shares]
     mean, low, high = (
@@ -397,14 +402,14 @@ def _system(
     finite = np.isfinite(mean)
     if not finite.any():
         return False
-    ours = look["color"] == _STRONG
+    is_proposed = look["color"] == _STRONG
     ax.plot(shares, mean, markeredgecolor="white", markeredgewidth=0.7, gid=name, **look)
     has_interval = finite & np.isfinite(low) & np.isfinite(high)
     ax.fill_between(
         *(shares, low, high),
         where=has_interval,
         color=look["color"],
-        alpha=0.24 if ours else 0.12,
+        alpha=0.24 if is_proposed else 0.12,
         linewidth=0,
         gid=name,
     )
@@ -533,7 +538,7 @@ def _bin_look(place: int) -> Look:
     }
 
 
-def forest(rows: Sequence[Difference], label: str = "difference, ours − other") -> Figure:
+def forest(rows: Sequence[Difference], label: str = "difference, proposed − other") -> Figure:
     """Differences with 95 % intervals under a heading per task; the height grows with the rows.
 
     A filled marker says that the adjusted p is below 0.05, a hollow one that it is not or that

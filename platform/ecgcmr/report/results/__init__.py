@@ -1,1 +1,1 @@
-"""What the final runs showed: values per seed, answers, comparisons, verdicts."""
+"""What the evaluation runs showed: values per seed, answers, comparisons, verdicts."""

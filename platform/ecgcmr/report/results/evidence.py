@@ -1,5 +1,5 @@
-"""What the test predictions of the final runs show, with its uncertainty: scores, comparisons,
-verdicts on the claims.
+"""What the test predictions of the evaluation runs show, with its uncertainty: scores,
+comparisons, verdicts on the claims.
 
 Scores are about the runs at hand: the standard deviation over their seeds, and an interval over
 test subjects (another cohort of the same size), from DeLong's variance for AUROCs and from a
@@ -23,10 +23,20 @@ from scipy import special
 from ecgcmr import tasks
 from ecgcmr.evaluation import metrics, statistics
 from ecgcmr.evaluation.statistics import Bins, Calibration, Effect
-from ecgcmr.paper import CLAIMS, LAYOUTS, LOW_LABEL, SEEDS, TAKES, TITLES, Claim, Contrast, Layout
-from ecgcmr.report.results import finals
-from ecgcmr.report.results.finals import Cell, Finals, PerSeed, TestPredictions
-from ecgcmr.report.results.verdicts import NOTHING, Comparison, Verdict, asked, evaluated, versus
+from ecgcmr.paper import (
+    CLAIMS,
+    FRACTIONS,
+    LAYOUTS,
+    LOW_LABEL,
+    SEEDS,
+    TITLES,
+    Claim,
+    Contrast,
+    Layout,
+)
+from ecgcmr.report.results import evaluation_runs
+from ecgcmr.report.results.evaluation_runs import Cell, EvaluationRuns, PerSeed, TestPredictions
+from ecgcmr.report.results.verdicts import NOTHING, Comparison, Verdict, asked, verdict_of, versus
 from ecgcmr.tasks import PHENOTYPES, Task
 
 T = TypeVar("T")
@@ -35,7 +45,7 @@ DRAWS = 2000  # bootstrap resamples
 # Their seed: one for all, so that all systems on the same subjects see the same resamples.
 RESAMPLING = 2023
 FEWEST = 2  # subjects of either class, or values of a phenotype, that a score needs
-OURS, BASELINE = "mmcl", "supervised"  # whom subgroups are shown for
+PROPOSED, BASELINE = "mmcl", "supervised"  # whom subgroups are shown for
 SHOWN = 20  # panels of Figure 4
 SEXES = ((0.0, "women"), (1.0, "men"))
 AGES = (
@@ -65,7 +75,7 @@ class Score(PerSeed):
 
 @dataclass(frozen=True)
 class Line:
-    """One phenotype, or the mean of a group of them, for several systems; r by system's label."""
+    """One phenotype, or the mean of a group of them, for several systems; r by system."""
 
     name: str
     task: str
@@ -78,7 +88,7 @@ class Precision:
     reach.
     """
 
-    label: str
+    system: str
     task: str
     score: Score
     prevalence: float
@@ -89,7 +99,7 @@ class Calibrated:
     """Calibration of one system on a disease.
 
     Attributes:
-        label, task: of whom on what.
+        system, task: of whom on what.
         as_trained: of the probabilities as trained, the five runs' logits averaged.
         prior_corrected: the same, moved to the prevalence of the population; None if the runs do
             not say what they trained at.
@@ -98,7 +108,7 @@ class Calibrated:
             balancing; NaN if unknown.
     """
 
-    label: str
+    system: str
     task: str
     as_trained: Calibration
     prior_corrected: Calibration | None
@@ -109,7 +119,7 @@ class Calibrated:
 
 @dataclass(frozen=True)
 class Subgroup:
-    """Scores of a part of the test subjects, by the system's label.
+    """Scores of a part of the test subjects, by system.
 
     None where they are too few to be scored.
     """
@@ -125,16 +135,16 @@ class Share(PerSeed):
 
     Attributes:
         values: AUROC per seed, in [0, 1].
-        label, task, take: which system on which disease with which share of the labels.
+        system, task, label_fraction: which system on which disease with which share of the labels.
         n_train: rows it was trained on; 0 if the runs do not say.
         low, high: 95 % interval of the mean over seeds (Student's t), as the paper's bands are over
             seeds.
         lack: what is missing of its seeds; a point with a lack is to be named and not to be drawn.
     """
 
-    label: str = ""
+    system: str = ""
     task: str = ""
-    take: float = 1.0
+    label_fraction: float = 1.0
     n_train: int = 0
     low: float = math.nan
     high: float = math.nan
@@ -156,18 +166,18 @@ class Measured:
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """The final runs of one search space, and everything computed from their predictions.
+    """The evaluation runs of one search space, and everything computed from their predictions.
 
     Attributes:
         runs: the folder of runs; each file is read once.
         space: the search space.
-        by_cell: its final runs by (label, task, share of the labels).
+        by_cell: its evaluation runs by (system, task, share of the labels).
         draws: bootstrap resamples.
     """
 
     runs: Path
     space: str
-    by_cell: Mapping[Cell, Finals]
+    by_cell: Mapping[Cell, EvaluationRuns]
     draws: int = DRAWS
     _cache: dict[Any, Any] = field(default_factory=dict, repr=False)
 
@@ -190,7 +200,7 @@ class Evidence:
             seeds: how many belong to a system.
             draws: bootstrap resamples.
         """
-        return cls(runs, space, finals.of_space(rows, space, runs, seeds), draws)
+        return cls(runs, space, evaluation_runs.of_space(rows, space, runs, seeds), draws)
 
     def _once(self, key: tuple[Any, ...], make: Callable[[], T]) -> T:
         if key not in self._cache:
@@ -199,53 +209,62 @@ class Evidence:
 
     # -- what there is -----------------------------------------------------------------------------
 
-    def labels(self, task: str, take: float = 1.0) -> list[str]:
-        """The systems with a final run on a task, the paper's first."""
-        return finals.ordered(
-            [label for label, *cell in self.by_cell if cell == [task, take]], list(TITLES)
+    def systems(self, task: str, label_fraction: float = 1.0) -> list[str]:
+        """The systems with an evaluation run on a task, the paper's first."""
+        return evaluation_runs.ordered(
+            [system for system, *cell in self.by_cell if cell == [task, label_fraction]],
+            list(TITLES),
         )
 
-    def answers(self, label: str, task: str, take: float = 1.0) -> TestPredictions | None:
+    def answers(
+        self, system: str, task: str, label_fraction: float = 1.0
+    ) -> TestPredictions | None:
         """The test predictions of a system's runs, aligned by subject; None without any."""
-        answers = self._answers(label, task, take)
+        answers = self._answers(system, task, label_fraction)
         return None if isinstance(answers, str) else answers
 
-    def _answers(self, label: str, task: str, take: float) -> TestPredictions | str:
-        cell = label, task, take
+    def _answers(self, system: str, task: str, label_fraction: float) -> TestPredictions | str:
+        cell = system, task, label_fraction
         return self._once(
             ("answers", *cell),
-            lambda: finals.read(self.runs, self.by_cell.get(cell, Finals()), _task(task)),
+            lambda: evaluation_runs.read(
+                self.runs, self.by_cell.get(cell, EvaluationRuns()), _task(task)
+            ),
         )
 
-    def lack(self, label: str, task: str, take: float = 1.0) -> str:
+    def lack(self, system: str, task: str, label_fraction: float = 1.0) -> str:
         """What keeps a system from being compared, in words.
 
         Empty for one whose seeds are all there.
         """
-        runs = self.by_cell.get((label, task, take), Finals())
-        answers = self._answers(label, task, take)
+        runs = self.by_cell.get((system, task, label_fraction), EvaluationRuns())
+        answers = self._answers(system, task, label_fraction)
         lack = runs.lack or (answers if isinstance(answers, str) else "")
-        return f"{TITLES.get(label, label)} for {asked(task, take)}: {lack}" if lack else ""
+        return (
+            f"{TITLES.get(system, system)} for {asked(task, label_fraction)}: {lack}"
+            if lack
+            else ""
+        )
 
-    def _provenance(self, label: str, task: str, take: float = 1.0) -> Mapping[str, Any]:
-        cell = label, task, take
+    def _provenance(self, system: str, task: str, label_fraction: float = 1.0) -> Mapping[str, Any]:
+        cell = system, task, label_fraction
         return self._once(
             ("provenance", *cell),
-            lambda: finals.provenance(self.runs, self.by_cell.get(cell, Finals())),
+            lambda: evaluation_runs.provenance(self.runs, self.by_cell.get(cell, EvaluationRuns())),
         )
 
     # -- scores and comparisons --------------------------------------------------------------------
 
-    def score(self, label: str, task: str, take: float = 1.0) -> Score | None:
+    def score(self, system: str, task: str, label_fraction: float = 1.0) -> Score | None:
         """AUROC, or the group's mean r, of the seeds there are, with its interval over test
         subjects; None without any.
         """
-        answers = self.answers(label, task, take)
+        answers = self.answers(system, task, label_fraction)
         return None if answers is None else self._score(answers, _task(task))
 
-    def interval(self, label: str, task: str, take: float = 1.0) -> tuple[float, float]:
+    def interval(self, system: str, task: str, label_fraction: float = 1.0) -> tuple[float, float]:
         """The 95 % interval of `score`; NaN where there is none."""
-        score = self.score(label, task, take)
+        score = self.score(system, task, label_fraction)
         return (score.low, score.high) if score else (math.nan, math.nan)
 
     def _score(self, answers: TestPredictions, task: Task) -> Score | None:
@@ -287,8 +306,10 @@ class Evidence:
             self._cache["counts"] = key, counts
         return counts
 
-    def contrast(self, better: str, worse: str, task: str, take: float = 1.0) -> Comparison:
-        """The difference of two systems on the test subjects that both were judged on.
+    def contrast(
+        self, better: str, worse: str, task: str, label_fraction: float = 1.0
+    ) -> Comparison:
+        """The difference of two systems on the test subjects that both were evaluated on.
 
         It is that of the means over seeds (and phenotypes), and a statement about methods: interval
         and p are about other subjects, by DeLong's covariance of AUROCs or a paired bootstrap of r,
@@ -298,15 +319,15 @@ class Evidence:
             The effect, or the reason why there is none: a system lacks a seed, the subjects in
             common are too few.
         """
-        pair = Contrast(better, worse, task, take)
+        pair = Contrast(better, worse, task, label_fraction)
         return self._once(("contrast", pair), lambda: self._contrast(pair, _task(task)))
 
     def _contrast(self, pair: Contrast, task: Task) -> Comparison:
-        cells = [(label, pair.task, pair.take) for label in (pair.better, pair.worse)]
+        cells = [(system, pair.task, pair.label_fraction) for system in (pair.better, pair.worse)]
         both_answers = [answers for cell in cells if (answers := self.answers(*cell))]
         if lacks := tuple(lack for cell in cells if (lack := self.lack(*cell))):
             return Comparison(pair, reasons=lacks)
-        sides = finals.on_common_subjects(*both_answers)
+        sides = evaluation_runs.on_common_subjects(*both_answers)
         if isinstance(sides, str):
             return Comparison(pair, reasons=(f"{versus(pair)}: {sides}",))
         n, people = len(sides[0].subjects), sides[0].people
@@ -334,13 +355,15 @@ class Evidence:
 
         p adjusted by Holm over `family`: a contrast that stands in several tables has one p.
         """
-        family = self._once(("family",), self.family)
-        return [family[pair] for pair in self._pairs(layout)]
+        return [self.family()[pair] for pair in self._pairs(layout)]
 
     def family(self) -> dict[Contrast, Comparison]:
         """Every comparison that some table of the paper asks for and runs can answer, each once,
         with its adjusted p.
         """
+        return self._once(("family",), self._family)
+
+    def _family(self) -> dict[Contrast, Comparison]:
         pairs = [pair for layout in LAYOUTS.values() for pair in self._pairs(layout)]
         comparisons = {
             pair: self.contrast(pair.better, pair.worse, pair.task) for pair in dict.fromkeys(pairs)
@@ -353,35 +376,37 @@ class Evidence:
 
     def _pairs(self, layout: Layout) -> list[Contrast]:
         return [
-            Contrast(layout.ours, system.label, task)
+            Contrast(layout.proposed_system, system.name, task)
             for task in layout.tasks
             for system in layout.systems
-            if system.label != layout.ours
-            and system.label in self.labels(task)
-            and layout.ours in self.labels(task)
+            if system.name != layout.proposed_system
+            and system.name in self.systems(task)
+            and layout.proposed_system in self.systems(task)
         ]
 
     def verdicts(self, claims: Sequence[Claim] = CLAIMS) -> list[Verdict]:
-        """Every claim of the paper, judged by the runs; see `evaluated`."""
+        """Every claim of the paper, judged by the runs; see `verdict_of`."""
         return [
-            evaluated(c, [self.contrast(x.better, x.worse, x.task, x.take) for x in c.contrasts])
+            verdict_of(
+                c, [self.contrast(x.better, x.worse, x.task, x.label_fraction) for x in c.contrasts]
+            )
             for c in claims
         ]
 
     # -- what a reviewer asks for ------------------------------------------------------------------
 
-    def phenotypes(self, labels: Sequence[str]) -> list[Line]:
+    def phenotypes(self, systems: Sequence[str]) -> list[Line]:
         """Pearson's r of every phenotype that some system answered, as tasks.PHENOTYPES go."""
         lines: dict[str, Line] = {}
         for task in _regressions():
-            for label in labels:
-                for column, score in self._each_phenotype(label, task).items():
+            for system in systems:
+                for column, score in self._each_phenotype(system, task).items():
                     line = lines.setdefault(column, Line(column, task.name, {}))
-                    lines[column] = replace(line, scores={**line.scores, label: score})
+                    lines[column] = replace(line, scores={**line.scores, system: score})
         return [lines[name] for name in PHENOTYPES if name in lines]
 
-    def _each_phenotype(self, label: str, task: Task) -> dict[str, Score]:
-        answers = self.answers(label, task.name)
+    def _each_phenotype(self, system: str, task: Task) -> dict[str, Score]:
+        answers = self.answers(system, task.name)
         if answers is None or not evaluable(answers, task):
             return {}
         values, distribution = each(answers, task), self._drawn(answers, task).mean(1)
@@ -398,18 +423,20 @@ class Evidence:
             for i, column in enumerate(task.columns)
         }
 
-    def means(self, labels: Sequence[str]) -> list[Line]:
+    def means(self, systems: Sequence[str]) -> list[Line]:
         """Two lines per group: the mean of r over its phenotypes, as the paper's Table IV, and the
         mean by Fisher's z.
         """
         lines = []
         for task in _regressions():
-            plain = {label: score for label in labels if (score := self.score(label, task.name))}
+            plain = {
+                system: score for system in systems if (score := self.score(system, task.name))
+            }
             fisher = {}
-            for label, score in plain.items():
-                answers = self.answers(label, task.name)
+            for system, score in plain.items():
+                answers = self.answers(system, task.name)
                 rs = each(answers, task) if answers else np.empty((0, 1))
-                fisher[label] = Score(
+                fisher[system] = Score(
                     tuple(statistics.fisher_mean(r) for r in rs), n=score.n, people=score.people
                 )
             if plain:
@@ -427,12 +454,12 @@ class Evidence:
         return [
             precision
             for task in tasks.DISEASES
-            for label in self.labels(task)
-            if (precision := self._precision(label, task))
+            for system in self.systems(task)
+            if (precision := self._precision(system, task))
         ]
 
-    def _precision(self, label: str, name: str) -> Precision | None:
-        answers, task = self.answers(label, name), _task(name)
+    def _precision(self, system: str, name: str) -> Precision | None:
+        answers, task = self.answers(system, name), _task(name)
         if answers is None or not evaluable(answers, task):
             return None
         scores, targets = answers.outputs[..., 0], answers.targets[:, 0]
@@ -443,7 +470,7 @@ class Evidence:
             scores, targets, self._counts(answers, task), name
         ).mean(1)
         return Precision(
-            label,
+            system,
             name,
             _scored(values, statistics.interval(distribution), answers, task),
             float(targets.mean()),
@@ -461,13 +488,13 @@ class Evidence:
         return [
             entry
             for task in tasks.DISEASES
-            for label in self.labels(task)
-            if (entry := self._calibrated(label, task))
+            for system in self.systems(task)
+            if (entry := self._calibrated(system, task))
         ]
 
-    def _calibrated(self, label: str, name: str) -> Calibrated | None:
-        answers = self.answers(label, name)
-        trained_at, population = self._prevalences(label, name)
+    def _calibrated(self, system: str, name: str) -> Calibrated | None:
+        answers = self.answers(system, name)
+        trained_at, population = self._prevalences(system, name)
         if answers is None or not evaluable(answers, _task(name)):
             return None
         targets, chance, people = answers.targets[:, 0], _averaged(answers), answers.subjects
@@ -479,27 +506,27 @@ class Evidence:
             statistics.calibration(p, targets, name, people) for p in answers.outputs[..., 0]
         )
         as_trained = statistics.calibration(chance, targets, name, people)
-        return Calibrated(label, name, as_trained, prior_corrected, single, trained_at, population)
+        return Calibrated(system, name, as_trained, prior_corrected, single, trained_at, population)
 
-    def _prevalences(self, label: str, task: str) -> tuple[float, float]:
+    def _prevalences(self, system: str, task: str) -> tuple[float, float]:
         """Share of positives that the runs were trained at, and of the population.
 
         NaN if they do not say.
         """
-        note = self._provenance(label, task)
+        note = self._provenance(system, task)
         trained_at, population = (
             float(note.get(name, math.nan)) for name in ("trained_prevalence", "prevalence")
         )
         return trained_at, population
 
-    def reliability(self, label: str, task: str) -> tuple[Bins, Bins | None] | None:
+    def reliability(self, system: str, task: str) -> tuple[Bins, Bins | None] | None:
         """Bins of a reliability diagram, as trained and prior-corrected (None if unknown at which
         prevalence they trained).
 
         Of the mean over seeds of the logit, see `calibration`. None without answers.
         """
-        answers = self.answers(label, task)
-        trained_at, population = self._prevalences(label, task)
+        answers = self.answers(system, task)
+        trained_at, population = self._prevalences(system, task)
         if answers is None:
             return None
         targets, chance, people = answers.targets[:, 0], _averaged(answers), answers.subjects
@@ -510,25 +537,25 @@ class Evidence:
         return before, statistics.reliability(population_chance, targets, name=task, people=people)
 
     def subgroups(
-        self, index: pd.DataFrame, labels: Sequence[str] = (OURS, BASELINE)
+        self, index: pd.DataFrame, systems: Sequence[str] = (PROPOSED, BASELINE)
     ) -> list[Subgroup]:
         """Scores by sex and by age on every task that one of the systems answered.
 
         Args:
             index: `cohort.rows("test")`: subject, age [years], sex (0 female, 1 male). A subject's
                 first visit counts.
-            labels: systems.
+            systems: whose.
         """
         first_visits = index.drop_duplicates("subject").set_index("subject")
         people = first_visits.reindex(columns=["age", "sex"]).astype(float)
         groups = []
         for task in tasks.TASKS.values():
-            scores: dict[str, dict[str, Score | None]] = {}  # by subgroup, then by label
-            for label in labels:
-                answers = self.answers(label, task.name)
+            scores: dict[str, dict[str, Score | None]] = {}  # by subgroup, then by system
+            for system in systems:
+                answers = self.answers(system, task.name)
                 if answers is not None:
                     for name, rows in _inside(people.reindex(answers.subjects)).items():
-                        scores.setdefault(name, {})[label] = self._score(answers.at(rows), task)
+                        scores.setdefault(name, {})[system] = self._score(answers.at(rows), task)
             groups += [Subgroup(task.name, name, by_label) for name, by_label in scores.items()]
         return groups
 
@@ -539,16 +566,19 @@ class Evidence:
         then shares.
         """
         cells = [
-            (s.label, task, take) for task in tasks.DISEASES for s in LOW_LABEL for take in TAKES
+            (s.name, task, label_fraction)
+            for task in tasks.DISEASES
+            for s in LOW_LABEL
+            for label_fraction in FRACTIONS
         ]
         return [self._share(*cell, self.by_cell[cell]) for cell in cells if cell in self.by_cell]
 
-    def _share(self, label: str, task: str, take: float, runs: Finals) -> Share:
+    def _share(self, system: str, task: str, label_fraction: float, runs: EvaluationRuns) -> Share:
         low, high = statistics.mean_interval(runs.values)
-        n_train = int(self._provenance(label, task, take).get("n_train", 0))
-        return Share(runs.values, label, task, take, n_train, low, high, runs.lack)
+        n_train = int(self._provenance(system, task, label_fraction).get("n_train", 0))
+        return Share(runs.values, system, task, label_fraction, n_train, low, high, runs.lack)
 
-    def scatter(self, label: str = OURS) -> list[Measured]:
+    def scatter(self, system: str = PROPOSED) -> list[Measured]:
         """The panels of Figure 4: up to 20 phenotypes of those that a system answered.
 
         Volumes, masses and fractions of both ventricles first, then the global wall thickness and
@@ -559,12 +589,12 @@ class Evidence:
             PHENOTYPES, key=lambda name: 2 if "_AHA_" in name else 1 if "_" in name else 0
         )
         panels = {
-            panel.name: panel for task in _regressions() for panel in self._panels(label, task)
+            panel.name: panel for task in _regressions() for panel in self._panels(system, task)
         }
         return [panels[name] for name in names if name in panels][:SHOWN]
 
-    def _panels(self, label: str, task: Task) -> list[Measured]:
-        answers = self.answers(label, task.name)
+    def _panels(self, system: str, task: Task) -> list[Measured]:
+        answers = self.answers(system, task.name)
         if answers is None or not evaluable(answers, task):
             return []
         r, predicted = each(answers, task).mean(0), answers.outputs.mean(0)

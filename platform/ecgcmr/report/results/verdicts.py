@@ -1,7 +1,7 @@
 """From contrasts to verdicts: when a claim of the paper holds, when it does not, and when these
 runs cannot tell.
 
-The rule is stated once, in `evaluated`. It reads effects and their intervals; how they came about
+The rule is stated once, in `verdict_of`. It reads effects and their intervals; how they came about
 is `evidence`'s matter.
 """
 
@@ -28,7 +28,7 @@ class Comparison:
         contrast: what is compared.
         effect: the difference of the means over seeds, in the metric's unit, with interval and p
             about other subjects and other seeds; NaN if not decidable.
-        n: test rows (visits) that both were judged on.
+        n: test rows (visits) that both were evaluated on.
         people: the subjects that these rows belong to.
         reasons: why there is no effect; empty if there is one.
         adjusted: p after Holm's adjustment: for every comparison that some table shows, alike in
@@ -50,7 +50,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the runs say on a claim; see `evaluated`.
+    """What the runs say on a claim; see `verdict_of`.
 
     Numbers in the metric's unit, NaN where there are none.
 
@@ -76,7 +76,7 @@ class Verdict:
     p_unadjusted: float = math.nan
 
 
-def evaluated(claim: Claim, comparisons: Sequence[Comparison]) -> Verdict:
+def verdict_of(claim: Claim, comparisons: Sequence[Comparison]) -> Verdict:
     """The verdict on a claim from its contrasts.
 
     With d a contrast's difference, [low, high] its 95 % interval and m the claim's margin (0 for
@@ -227,10 +227,12 @@ def _some(words: Sequence[str], most: int = 3) -> str:
 
 def versus(contrast: Contrast) -> str:
     """`MMCL − MAE for AF with 10 % of the labels`."""
-    better, worse = (TITLES.get(label, label) for label in (contrast.better, contrast.worse))
-    return f"{better} − {worse} for {asked(contrast.task, contrast.take)}"
+    better, worse = (TITLES.get(system, system) for system in (contrast.better, contrast.worse))
+    return f"{better} − {worse} for {asked(contrast.task, contrast.label_fraction)}"
 
 
-def asked(task: str, take: float) -> str:
+def asked(task: str, label_fraction: float) -> str:
     """`AF with 10 % of the labels`."""
-    return SHORT.get(task, task) + (f" with {100 * take:g} % of the labels" if take != 1 else "")
+    return SHORT.get(task, task) + (
+        f" with {100 * label_fraction:g} % of the labels" if label_fraction != 1 else ""
+    )

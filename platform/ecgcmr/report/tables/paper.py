@@ -1,9 +1,9 @@
 """The tables of the report: Tables I to V of the paper, then what a reviewer asks for beside them.
 
-One cell of Tables I to V is the final runs of one (system, task): full training set, test split,
-the task's metric. A cell that lacks seeds says so and is never averaged in silence; a column is
-ranked only when all that stands in it is complete. This file lays out words. Which runs count is
-`finals`' matter, intervals are `evidence`'s, the other tables `reviewer`'s.
+One cell of Tables I to V is the evaluation runs of one (system, task): full training set, test
+split, the task's metric. A cell that lacks seeds says so and is never averaged in silence; a column
+is ranked only when all that stands in it is complete. This file lays out words. Which runs count is
+`evaluation_runs`' matter, intervals are `evidence`'s, the other tables `reviewer`'s.
 """
 
 import math
@@ -16,9 +16,9 @@ import pandas as pd
 
 from ecgcmr import tasks
 from ecgcmr.paper import GROUPS, LAYOUTS, METRICS, SEEDS, SHORT, TITLES, Layout, System
-from ecgcmr.report.results import finals
+from ecgcmr.report.results import evaluation_runs
+from ecgcmr.report.results.evaluation_runs import Cell, EvaluationRuns
 from ecgcmr.report.results.evidence import Evidence, Score
-from ecgcmr.report.results.finals import Cell, Finals
 from ecgcmr.report.tables import reviewer
 from ecgcmr.report.tables.table import NONE, Table, Word, interval, mean_sd, span
 from ecgcmr.tasks import Task
@@ -28,8 +28,8 @@ SIGNS = {True: "✓", False: "✗", None: ""}
 
 
 def spaces(rows: pd.DataFrame) -> list[str]:
-    """The search spaces that have final runs, sorted."""
-    return sorted(rows.loc[rows.stage == "final", "space"].unique())
+    """The search spaces that have evaluation runs, sorted."""
+    return sorted(rows.loc[rows.stage == "evaluation", "space"].unique())
 
 
 def every(
@@ -60,7 +60,7 @@ def every(
     """
     tables: dict[str, Table] = {}
     for space in (names := spaces(rows)):
-        by_cell = finals.of_space(rows, space, runs, seeds)
+        by_cell = evaluation_runs.of_space(rows, space, runs, seeds)
         space_evidence = (evidence or {}).get(space)
         space_layouts = layouts(by_cell)
         space_tables = [
@@ -98,16 +98,16 @@ def comparable(manifest: Mapping[str, Any]) -> bool:
     return real and manifest["rows"]["test"] >= LEAST and mostly_paired and labelled
 
 
-def layouts(by_cell: Mapping[Cell, Finals]) -> list[Layout]:
+def layouts(by_cell: Mapping[Cell, EvaluationRuns]) -> list[Layout]:
     """The paper's tables of whose systems more than half have run, then tables of other runs."""
-    ran = {(label, task) for label, task, take in by_cell if take == 1}
+    ran = {(system, task) for system, task, label_fraction in by_cell if label_fraction == 1}
     run_layouts = []
     for layout in LAYOUTS.values():
-        n_ran = sum(any((s.label, task) in ran for task in layout.tasks) for s in layout.systems)
+        n_ran = sum(any((s.name, task) in ran for task in layout.tasks) for s in layout.systems)
         if 2 * n_ran > len(layout.systems):
             run_layouts.append(layout)
     leftover = ran - {
-        (system.label, task)
+        (system.name, task)
         for layout in run_layouts
         for system in layout.systems
         for task in layout.tasks
@@ -118,9 +118,12 @@ def layouts(by_cell: Mapping[Cell, Finals]) -> list[Layout]:
         ("others-phenotypes", "CMR phenotypes: runs beside the paper's tables.", GROUPS),
         ("labels", "Labels of this cohort.", sorted(left_tasks - set(tasks.TASKS))),
     ):
-        labels = finals.ordered([label for label, task in leftover if task in names], list(TITLES))
-        if labels:
-            systems = tuple(System(label, TITLES.get(label, label)) for label in labels)
+        left_systems = [system for system, task in leftover if task in names]
+        systems = tuple(
+            System(name, TITLES.get(name, name))
+            for name in evaluation_runs.ordered(left_systems, list(TITLES))
+        )
+        if systems:
             columns = tuple(name for name in names if name in left_tasks)
             run_layouts.append(Layout(stem, title, systems, columns, ""))
     return run_layouts
@@ -137,7 +140,7 @@ class _Field:
 
     system: System
     task: Task
-    runs: Finals
+    runs: EvaluationRuns
     score: Score
     paper: tuple[float, float | None] | None
     place: int = 0
@@ -170,7 +173,7 @@ class _Field:
         """The same in full precision, in the unit of the table."""
         means = self.runs.mean, self.runs.sd, self.score.low, self.score.high
         return {
-            "label": self.system.label,
+            "system": self.system.name,
             "model": self.system.title,
             "task": self.task.name,
             "unit": METRICS[self.task.metric][0],
@@ -190,7 +193,7 @@ class _Field:
 
 @dataclass(frozen=True)
 class _Counts:
-    """By task: the numbers of test subjects and of their visits that runs were judged on, and the
+    """By task: the numbers of test subjects and of their visits that runs were evaluated on, and the
     positives where they are known.
     """
 
@@ -204,7 +207,7 @@ def _ends(counts: Sequence[int]) -> str:
 
 
 def of_layout(
-    by_cell: Mapping[Cell, Finals],
+    by_cell: Mapping[Cell, EvaluationRuns],
     layout: Layout,
     evidence: Evidence | None = None,
     *,
@@ -215,7 +218,7 @@ def of_layout(
     test subjects.
 
     Args:
-        by_cell: `finals.of_space`.
+        by_cell: `evaluation_runs.of_space`.
         layout: which systems and tasks.
         evidence: of the same search space, for the intervals.
         label_counts: of the cohort's manifest, for the number of positives.
@@ -268,19 +271,19 @@ def _notes(
 
 
 def _field(
-    by_cell: Mapping[Cell, Finals],
+    by_cell: Mapping[Cell, EvaluationRuns],
     system: System,
     task: Task,
     layout: Layout,
     evidence: Evidence | None,
     paper: bool,
 ) -> _Field:
-    score = evidence.score(system.label, task.name) if evidence else None
-    paper_numbers = layout.numbers.get((system.label, task.name)) if paper else None
+    score = evidence.score(system.name, task.name) if evidence else None
+    paper_numbers = layout.numbers.get((system.name, task.name)) if paper else None
     return _Field(
         system,
         task,
-        by_cell.get((system.label, task.name, 1.0), Finals()),
+        by_cell.get((system.name, task.name, 1.0), EvaluationRuns()),
         score or Score(),
         paper_numbers,
     )
@@ -299,16 +302,16 @@ def _ranked(column: list[_Field]) -> tuple[list[_Field], str]:
     if len(rivals) < 2:
         return column, ""
     places = {
-        field.system.label: 1 + sum(rival.printed_mean > field.printed_mean for rival in rivals)
+        field.system.name: 1 + sum(rival.printed_mean > field.printed_mean for rival in rivals)
         for field in rivals
     }
     return [
-        replace(f, place=p if (p := places.get(f.system.label, 0)) <= 2 else 0) for f in column
+        replace(f, place=p if (p := places.get(f.system.name, 0)) <= 2 else 0) for f in column
     ], ""
 
 
 def _pointed(column: Sequence[_Field]) -> list[str]:
-    """Notes on systems of which final runs of several points exist."""
+    """Notes on systems of which evaluation runs of several configurations exist."""
     title = SHORT.get(column[0].task.name, column[0].task.title)
     return [
         f"{title}, {field.system.title}: {field.runs.note}" for field in column if field.runs.note
@@ -316,7 +319,7 @@ def _pointed(column: Sequence[_Field]) -> list[str]:
 
 
 def _counts(columns: Sequence[Sequence[_Field]], label_counts: Mapping[str, Any]) -> _Counts:
-    """Positives only where the manifest counts the very rows that the runs were judged on."""
+    """Positives only where the manifest counts the very rows that the runs were evaluated on."""
     subjects, visits, positives = {}, {}, {}
     for column in columns:
         task = column[0].task

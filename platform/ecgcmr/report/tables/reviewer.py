@@ -10,10 +10,18 @@ import pandas as pd
 
 from ecgcmr import tasks
 from ecgcmr.evaluation.statistics import Effect
-from ecgcmr.paper import GROUPS, METRICS, SHORT, TAKES, TITLES, Layout
-from ecgcmr.report.results import finals
-from ecgcmr.report.results.evidence import BASELINE, OURS, Calibrated, Evidence, Line, Score, Share
-from ecgcmr.report.results.finals import PerSeed
+from ecgcmr.paper import FRACTIONS, GROUPS, METRICS, SHORT, TITLES, Layout
+from ecgcmr.report.results import evaluation_runs
+from ecgcmr.report.results.evaluation_runs import PerSeed
+from ecgcmr.report.results.evidence import (
+    BASELINE,
+    PROPOSED,
+    Calibrated,
+    Evidence,
+    Line,
+    Score,
+    Share,
+)
 from ecgcmr.report.results.verdicts import Comparison
 from ecgcmr.report.tables.table import NONE, Table, Word, interval, mean_sd, p_value, signed
 
@@ -35,7 +43,7 @@ def every(
         people: `cohort.rows("test")`, for the subgroups.
     """
     tables = [figure5(evidence), claims(evidence)]
-    tables += [comparisons(evidence, layout) for layout in layouts if layout.ours]
+    tables += [comparisons(evidence, layout) for layout in layouts if layout.proposed_system]
     tables += [phenotypes(evidence), secondary(evidence), calibration(evidence)]
     tables += [] if people is None else [subgroups(evidence, people)]
     return [table for table in tables if table.rows]
@@ -98,7 +106,7 @@ def claims(evidence: Evidence) -> Table:
 def comparisons(evidence: Evidence, layout: Layout) -> Table:
     """A table's own system minus each of the others, per task."""
     table_comparisons = evidence.comparisons(layout)
-    titles = {system.label: system.title for system in layout.systems}
+    titles = {system.name: system.title for system in layout.systems}
     number = layout.title.split(".")[0]
     n_tests = sum(not c.reasons for c in evidence.family().values())
     binary = tasks.TASKS[layout.tasks[0]].kind == "binary"
@@ -107,7 +115,7 @@ def comparisons(evidence: Evidence, layout: Layout) -> Table:
     )
     return Table(
         stem=f"comparisons-{layout.stem}",
-        title=f"{number}, comparisons: {titles[layout.ours]} minus each other system.",
+        title=f"{number}, comparisons: {titles[layout.proposed_system]} minus each other system.",
         header=("Task", "Minus", "Difference", "95 % interval", "p", "p (Holm)", "Subjects"),
         kind=("name", "name", "number", "number", "number", "number", "number"),
         rows=tuple(_compared(comparison, titles) for comparison in table_comparisons),
@@ -122,7 +130,7 @@ def comparisons(evidence: Evidence, layout: Layout) -> Table:
         records=tuple(
             {
                 "task": c.contrast.task,
-                "ours": c.contrast.better,
+                "proposed": c.contrast.better,
                 "other": c.contrast.worse,
                 "difference": c.effect.value,
                 "low": c.effect.low,
@@ -169,23 +177,34 @@ def figure5(evidence: Evidence) -> Table:
 
     Empty if only the full training sets have run.
     """
-    points = {(p.task, p.label, p.take): p for p in evidence.low_label()}
-    takes = [take for take in TAKES if any(share == take for _, _, share in points)]
+    points = {(p.task, p.system, p.label_fraction): p for p in evidence.low_label()}
+    fractions = [
+        label_fraction
+        for label_fraction in FRACTIONS
+        if any(share == label_fraction for _, _, share in points)
+    ]
     lines = []
-    if set(takes) - {1.0}:
-        lines = list(dict.fromkeys((task, label) for task, label, _ in points))
+    if set(fractions) - {1.0}:
+        lines = list(dict.fromkeys((task, system) for task, system, _ in points))
     return Table(
         stem="figure5",
         title="Figure 5 in numbers: few labels.",
-        header=("Disease", "Model", *(f"{100 * take:g} %" for take in takes)),
-        kind=("name", "name", *("number" for _ in takes)),
+        header=(
+            "Disease",
+            "Model",
+            *(f"{100 * label_fraction:g} %" for label_fraction in fractions),
+        ),
+        kind=("name", "name", *("number" for _ in fractions)),
         rows=tuple(
             (
                 Word(SHORT[task]),
-                Word(_title(label)),
-                *(_share(points.get((task, label, take))) for take in takes),
+                Word(_title(system)),
+                *(
+                    _share(points.get((task, system, label_fraction)))
+                    for label_fraction in fractions
+                ),
             )
-            for task, label in lines
+            for task, system in lines
         ),
         notes=(
             "ROC AUC [%] on the test set by share of the labels used for training, mean ± sd over "
@@ -195,8 +214,8 @@ def figure5(evidence: Evidence) -> Table:
         records=tuple(
             {
                 "task": p.task,
-                "label": p.label,
-                "take": p.take,
+                "system": p.system,
+                "label_fraction": p.label_fraction,
                 "n_train": p.n_train or None,
                 "mean": 100 * p.mean,
                 "sd": 100 * p.sd,
@@ -221,19 +240,19 @@ def phenotypes(evidence: Evidence) -> Table:
     """Pearson's r of all 61 phenotypes for every system that has run on them, with both means of
     each group below.
     """
-    labels = finals.ordered(
-        [label for task in GROUPS for label in evidence.labels(task)], list(TITLES)
+    systems = evaluation_runs.ordered(
+        [system for task in GROUPS for system in evidence.systems(task)], list(TITLES)
     )
-    lines, means = evidence.phenotypes(labels), evidence.means(labels)
+    lines, means = evidence.phenotypes(systems), evidence.means(systems)
 
     def row(line: Line, name: str, unit: str) -> tuple[Word, ...]:
-        return Word(name), Word(unit), *(_scored(line.scores.get(label), 1) for label in labels)
+        return Word(name), Word(unit), *(_scored(line.scores.get(system), 1) for system in systems)
 
     return Table(
         stem="phenotypes",
         title="CMR phenotypes one by one.",
-        header=("Phenotype", "Unit", *map(_title, labels)),
-        kind=("name", "name", *("number" for _ in labels)),
+        header=("Phenotype", "Unit", *map(_title, systems)),
+        kind=("name", "name", *("number" for _ in systems)),
         rows=(
             *(row(line, line.name, tasks.UNITS[line.name]) for line in lines),
             *(row(line, f"{SHORT[line.task]}, {line.name}", "") for line in means),
@@ -249,7 +268,7 @@ def phenotypes(evidence: Evidence) -> Table:
             {
                 "phenotype": line.name,
                 "task": line.task,
-                "label": label,
+                "system": system,
                 "r": score.mean,
                 "sd": score.sd,
                 "low": score.low,
@@ -257,7 +276,7 @@ def phenotypes(evidence: Evidence) -> Table:
                 "n": score.n,
             }
             for line in (*lines, *means)
-            for label, score in line.scores.items()
+            for system, score in line.scores.items()
         ),
     )
 
@@ -266,8 +285,8 @@ def secondary(evidence: Evidence) -> Table:
     """Average precision of every system on the diseases, with the prevalence that it has to be read
     against.
     """
-    precisions = {(line.label, line.task): line for line in evidence.secondary()}
-    labels = finals.ordered([label for label, _ in precisions], list(TITLES))
+    precisions = {(line.system, line.task): line for line in evidence.secondary()}
+    systems = evaluation_runs.ordered([system for system, _ in precisions], list(TITLES))
     shares = {
         task: sorted(x.prevalence for x in precisions.values() if x.task == task)
         for task in tasks.DISEASES
@@ -278,8 +297,10 @@ def secondary(evidence: Evidence) -> Table:
     ]
     foot = ((Word("Prevalence"), *map(Word, ends)),) if precisions else ()
 
-    def score(label: str, task: str) -> Word:
-        return _scored(precisions[label, task].score if (label, task) in precisions else None, 100)
+    def score(system: str, task: str) -> Word:
+        return _scored(
+            precisions[system, task].score if (system, task) in precisions else None, 100
+        )
 
     return Table(
         stem="secondary",
@@ -288,8 +309,8 @@ def secondary(evidence: Evidence) -> Table:
         kind=("name", *("number" for _ in tasks.DISEASES)),
         rows=(
             *(
-                (Word(_title(label)), *(score(label, task) for task in tasks.DISEASES))
-                for label in labels
+                (Word(_title(system)), *(score(system, task) for task in tasks.DISEASES))
+                for system in systems
             ),
             *foot,
         ),
@@ -301,7 +322,7 @@ def secondary(evidence: Evidence) -> Table:
         ),
         records=tuple(
             {
-                "label": x.label,
+                "system": x.system,
                 "task": x.task,
                 "auprc": x.score.mean,
                 "sd": x.score.sd,
@@ -322,7 +343,7 @@ def calibration(evidence: Evidence) -> Table:
     """
     calibrations = evidence.calibration()
     silent = ", ".join(
-        dict.fromkeys(_title(x.label) for x in calibrations if x.prior_corrected is None)
+        dict.fromkeys(_title(x.system) for x in calibrations if x.prior_corrected is None)
     )
     return Table(
         stem="calibration",
@@ -382,7 +403,7 @@ def _calibrated(entry: Calibrated) -> tuple[Word, ...]:
         ]
     return (
         Word(SHORT[entry.task]),
-        Word(_title(entry.label)),
+        Word(_title(entry.system)),
         slope,
         *words,
         *[Word(NONE)] * (6 - len(words)),
@@ -400,7 +421,7 @@ def _calibration_record(entry: Calibrated) -> dict[str, Any]:
         return {f"{name}{end}": value for end, value in zip(ends, values)}
 
     return {
-        "label": entry.label,
+        "system": entry.system,
         "task": entry.task,
         "trained_at": entry.trained_at,
         "prevalence": entry.population,
@@ -425,7 +446,9 @@ def subgroups(evidence: Evidence, people: pd.DataFrame) -> Table:
         people: `cohort.rows("test")`: subject, age, sex.
     """
     groups = evidence.subgroups(people)
-    labels = [label for label in (OURS, BASELINE) if any(label in group.scores for group in groups)]
+    systems = [
+        system for system in (PROPOSED, BASELINE) if any(system in group.scores for group in groups)
+    ]
 
     def row(task: str, name: str, scores: Mapping[str, Score | None]) -> tuple[Word, ...]:
         first_score = next((score for score in scores.values() if score), Score())
@@ -436,14 +459,14 @@ def subgroups(evidence: Evidence, people: pd.DataFrame) -> Table:
             Word(SHORT[task]),
             Word(name),
             *counts,
-            *(_scored(scores.get(label), scale) for label in labels),
+            *(_scored(scores.get(system), scale) for system in systems),
         )
 
     return Table(
         stem="subgroups",
         title="By sex and by age.",
-        header=("Task", "Subgroup", "Subjects", "Positives", *map(_title, labels)),
-        kind=("name", "name", "number", "number", *("number" for _ in labels)),
+        header=("Task", "Subgroup", "Subjects", "Positives", *map(_title, systems)),
+        kind=("name", "name", "number", "number", *("number" for _ in systems)),
         rows=tuple(row(group.task, group.name, group.scores) for group in groups),
         notes=(
             "ROC AUC [%] of diseases, mean r of phenotypes, on the test set, mean ± sd over seeds.",
@@ -455,7 +478,7 @@ def subgroups(evidence: Evidence, people: pd.DataFrame) -> Table:
             {
                 "task": group.task,
                 "subgroup": group.name,
-                "label": label,
+                "system": system,
                 "mean": score.mean,
                 "sd": score.sd,
                 "low": score.low,
@@ -464,7 +487,7 @@ def subgroups(evidence: Evidence, people: pd.DataFrame) -> Table:
                 "positives": score.positives,
             }
             for group in groups
-            for label, score in group.scores.items()
+            for system, score in group.scores.items()
             if score
         ),
     )
@@ -473,8 +496,8 @@ def subgroups(evidence: Evidence, people: pd.DataFrame) -> Table:
 # -- words -----------------------------------------------------------------------------------------
 
 
-def _title(label: str) -> str:
-    return TITLES.get(label, label)
+def _title(system: str) -> str:
+    return TITLES.get(system, system)
 
 
 def _count(n: int | None) -> Word:

@@ -1,9 +1,9 @@
-"""The final runs: which of them stand for a system, and what they answered for whom.
+"""The evaluation runs: which of them stand for a system, and what they answered for whom.
 
-Seeds of two points of a grid are two systems: which point stands for the system is written beside
-the runs (`evaluation.selection`). And answers are compared subject by subject: runs of different
-modalities were judged on different people, so they are aligned by (subject, number of the visit)
-and cut to those that all share.
+Seeds of two configurations of a grid are two systems: which configuration stands for the system is
+written beside the runs (`evaluation.selection`). And answers are compared subject by subject: runs
+of different modalities were evaluated on different people, so they are aligned by (subject, number
+of the visit) and cut to those that all share.
 """
 
 import math
@@ -45,17 +45,17 @@ class PerSeed:
 
 
 @dataclass(frozen=True)
-class Finals(PerSeed):
-    """The final runs of one system on one task with one share of the labels.
+class EvaluationRuns(PerSeed):
+    """The evaluation runs of one system on one task with one share of the labels.
 
     Attributes:
         values: the test metric of each run that gave a number, in the order of the seeds.
         names, seeds: its trial and seed.
         wanted: seeds that belong here.
         diverged: seeds that ran and gave no number.
-        subjects: numbers of test subjects that they were judged on, distinct, ascending.
-        note: says so if runs of several points lie on disk, or the grid was not run whole; else
-            empty.
+        subjects: numbers of test subjects that they were evaluated on, distinct, ascending.
+        note: says so if runs of several configurations lie on disk, or the grid was not run whole;
+            else empty.
     """
 
     names: tuple[str, ...] = ()
@@ -87,13 +87,13 @@ class Finals(PerSeed):
         )
 
 
-Cell = tuple[str, str, float]  # label, task, share of the labels
+Cell = tuple[str, str, float]  # system, task, share of the labels
 
 
 def of_space(
     rows: pd.DataFrame, space: str, runs: Path, seeds: int = len(paper.SEEDS)
-) -> dict[Cell, Finals]:
-    """The final runs of a search space, by (label, task, share of the labels).
+) -> dict[Cell, EvaluationRuns]:
+    """The evaluation runs of a search space, by (system, task, share of the labels).
 
     Args:
         rows: `store.rows(runs)`.
@@ -106,19 +106,24 @@ def of_space(
     """
     metric = {task: tasks.of(task, (task,)).metric for task in rows.task.unique()}
     of_metric = rows[(rows.space == space) & (rows.metric == rows.task.map(metric))]
-    final = of_metric[(of_metric.stage == "final") & (of_metric.split == "test")]
-    return {cell: _of_cell(cell, group, runs / space, seeds) for cell, group in _by_cell(final)}
+    evaluation_rows = of_metric[(of_metric.stage == "evaluation") & (of_metric.split == "test")]
+    return {
+        cell: _of_cell(cell, group, runs / space, seeds)
+        for cell, group in _by_cell(evaluation_rows)
+    }
 
 
-def _of_cell(cell: Cell, group: pd.DataFrame, space: Path, seeds: int) -> Finals:
-    """The final runs of one system on one task, of the configuration that stands for it."""
-    label, task, take = cell
-    points = sorted(group.point.unique())
-    standing_point = standing_configuration(points, space / "final" / task / label, take)
-    standing = group[group.point == standing_point]
+def _of_cell(cell: Cell, group: pd.DataFrame, space: Path, seeds: int) -> EvaluationRuns:
+    """The evaluation runs of one system on one task, of the configuration that stands for it."""
+    system, task, label_fraction = cell
+    configurations = sorted(group.configuration.unique())
+    standing_name = standing_configuration(
+        configurations, space / "evaluation" / task / system, label_fraction
+    )
+    standing = group[group.configuration == standing_name]
     whole = standing[(standing.status != "diverged") & standing.value.map(math.isfinite)]
     whole = whole.sort_values("seed")
-    return Finals(
+    return EvaluationRuns(
         values=tuple(float(value) for value in whole.value),
         names=tuple(whole.trial),
         seeds=tuple(int(seed) for seed in whole.seed),
@@ -126,32 +131,35 @@ def _of_cell(cell: Cell, group: pd.DataFrame, space: Path, seeds: int) -> Finals
         diverged=int(standing.seed.nunique() - whole.seed.nunique()),
         subjects=tuple(sorted({int(n) for n in standing.n})),
         note=" ".join(
-            filter(None, (_note_of_other_points(points, standing_point), halving_note(standing)))
+            filter(None, (_note_of_others(configurations, standing_name), asha_note(standing)))
         ),
     )
 
 
-def _note_of_other_points(points: Sequence[str], standing_point: str) -> str:
-    """A note if configurations other than the chosen one have final runs; else empty."""
-    if set(points) <= {standing_point}:
+def _note_of_others(configurations: Sequence[str], standing_name: str) -> str:
+    """A note if configurations other than the chosen one have evaluation runs; else empty."""
+    if set(configurations) <= {standing_name}:
         return ""
-    missing = "" if standing_point in points else ", which has none: run ecgcmr seeds"
+    missing = "" if standing_name in configurations else ", which has none: run ecgcmr evaluate"
     return (
-        f"final runs of {len(points)} points exist; shown is {standing_point}, the chosen "
-        f"one{missing}."
+        f"evaluation runs of {len(configurations)} configurations exist; shown is "
+        f"{standing_name}, the chosen one{missing}."
     )
 
 
 def _by_cell(rows: pd.DataFrame) -> Iterator[tuple[Cell, pd.DataFrame]]:
-    return cast(Iterator[tuple[Cell, pd.DataFrame]], iter(rows.groupby(["label", "task", "take"])))
+    return cast(
+        Iterator[tuple[Cell, pd.DataFrame]],
+        iter(rows.groupby(["system", "task", "label_fraction"])),
+    )
 
 
-def halving_note(final: pd.DataFrame) -> str:
-    """A note if the point was chosen under successive halving; else empty."""
-    by_halving = any("asha=" in point for point in final.point)
+def asha_note(evaluation_rows: pd.DataFrame) -> str:
+    """A note if the configuration was chosen under successive halving; else empty."""
+    by_asha = any("asha=" in configuration for configuration in evaluation_rows.configuration)
     return (
-        "its point was chosen by successive halving, not by the whole grid as in the paper."
-        if by_halving
+        "its configuration was chosen by successive halving, not by the whole grid as in the paper."
+        if by_asha
         else ""
     )
 
@@ -209,21 +217,23 @@ class TestPredictions:
         )
 
 
-def read(runs: Path, finals: Finals, task: Task) -> TestPredictions | str:
+def read(runs: Path, evaluations: EvaluationRuns, task: Task) -> TestPredictions | str:
     """The test predictions of a system's runs, aligned; or in words why there are none.
 
     Args:
         runs: the folder of runs.
-        finals: which of them.
+        evaluations: which of them.
         task: what was asked.
     """
-    paths = [store.folder(runs, name) / store.PREDICTIONS for name in finals.names]
+    paths = [store.folder(runs, name) / store.PREDICTIONS for name in evaluations.names]
     absent = [path for path in paths if not path.exists()]
     if absent or not paths:
-        return f"{len(absent)} of {len(paths)} runs left no predictions" if paths else finals.lack
+        return (
+            f"{len(absent)} of {len(paths)} runs left no predictions" if paths else evaluations.lack
+        )
     by_seed = [
         _predictions_of(pd.read_parquet(path), seed, task)
-        for path, seed in zip(paths, finals.seeds)
+        for path, seed in zip(paths, evaluations.seeds)
     ]
     index = by_seed[0].index
     for predictions in by_seed[1:]:
@@ -237,10 +247,10 @@ def read(runs: Path, finals: Finals, task: Task) -> TestPredictions | str:
         np.array_equal(first.targets, predictions.targets, equal_nan=True)
         for predictions in by_seed
     ):
-        return "its seeds were judged on different answers of the same subjects"
+        return "its seeds were evaluated on different answers of the same subjects"
     outputs = np.concatenate([predictions.outputs for predictions in by_seed])
     return TestPredictions(
-        first.subjects, first.visits, first.targets, outputs, finals.seeds, first.columns
+        first.subjects, first.visits, first.targets, outputs, evaluations.seeds, first.columns
     )
 
 
@@ -266,20 +276,20 @@ def on_common_subjects(
         return "no test subject in common"
     pair = tuple(answers.at(answers.index.get_indexer(index)) for answers in (ours, theirs))
     if not np.array_equal(pair[0].targets, pair[1].targets, equal_nan=True):
-        return "judged on different answers of the same subjects"
+        return "evaluated on different answers of the same subjects"
     return pair[0], pair[1]
 
 
-def provenance(runs: Path, finals: Finals) -> Mapping[str, Any]:
+def provenance(runs: Path, evaluations: EvaluationRuns) -> Mapping[str, Any]:
     """What the first of the runs says of itself; all seeds train on the same rows. Empty without
     runs.
     """
-    if not finals.names:
+    if not evaluations.names:
         return {}
-    return read_run(store.folder(runs, finals.names[0])).provenance
+    return read_run(store.folder(runs, evaluations.names[0])).provenance
 
 
-def ordered(labels: Sequence[str], first: Sequence[str]) -> list[str]:
-    """Distinct labels: those of `first` first, in its order, then the others by name."""
-    distinct = set(labels)
-    return [*(label for label in first if label in distinct), *sorted(distinct - set(first))]
+def ordered(systems: Sequence[str], first: Sequence[str]) -> list[str]:
+    """Distinct systems: those of `first` first, in its order, then the others by name."""
+    distinct = set(systems)
+    return [*(system for system in first if system in distinct), *sorted(distinct - set(first))]
