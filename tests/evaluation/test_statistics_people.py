@@ -217,27 +217,25 @@ def test_the_variance_of_a_method_is_that_of_people_and_that_of_seeds():
     scores, systems = scores[:8], np.repeat(["a", "b"], [5, 3])  # of unequal number
     weights = np.repeat([1 / 5, -1 / 3], [5, 3])
     areas, s = statistics.delong(scores, labels)
-    parts, freedoms = [], [4, 2]
+    parts, uncertain = [], []
     for members in (slice(0, 5), slice(5, 8)):
         block, k = s[members, members], len(areas[members])
         covariance = (block.sum() - np.trace(block)) / (k * (k - 1))
-        seed = areas[members].var(ddof=1) - (np.trace(block) / k - covariance)
-        parts.append(max(0, seed) / k)
+        spread = areas[members].var(ddof=1)
+        parts.append(max(0, spread - (np.trace(block) / k - covariance)) / k)
+        uncertain.append((spread / k) ** 2 / (k - 1))  # s² is what is estimated, Hillis 2007
     assert min(parts) > 0
     positives = int(labels.sum())
     hit, miss = scores[:, labels == 1], scores[:, labels == 0]
     mean = (weights[:, None, None] * (hit[:, :, None] > miss[:, None])).sum(0)
-    by_class = (
+    of_class = (
         mean.mean(1).var(ddof=1) / positives,
         mean.mean(0).var(ddof=1) / (len(labels) - positives),
     )
-    freedom_of_people = sum(by_class) ** 2 / (
-        by_class[0] ** 2 / (positives - 1) + by_class[1] ** 2 / (len(labels) - positives - 1)
-    )
-    assert weights @ s @ weights == pytest.approx(sum(by_class))
-    parts, freedoms = [*parts, sum(by_class)], [*freedoms, freedom_of_people]
-    variance = sum(parts)
-    freedom = variance**2 / sum(part**2 / f for part, f in zip(parts, freedoms))
+    assert weights @ s @ weights == pytest.approx(sum(of_class))
+    uncertain += [of_class[0] ** 2 / (positives - 1), of_class[1] ** 2 / (200 - positives - 1)]
+    variance = sum(parts) + sum(of_class)
+    freedom = variance**2 / sum(uncertain)
     found = statistics.auroc_contrast(scores, labels, weights, systems=systems)
     assert found.value == pytest.approx(weights @ areas)
     assert found.p == pytest.approx(

@@ -204,9 +204,8 @@ class _Spread:
         """Of a single member, with its degrees of freedom."""
         parts = [self._of(self.above, self.positives), self._of(self.below, self.negatives)]
         freedoms = [max(1, n - 1) for n in (self.positives, self.negatives)]
-        return self.covariance().item(), effects.satterthwaite(
-            [part.item() for part in parts], freedoms
-        )
+        total = self.covariance().item()
+        return total, effects.satterthwaite(total, [part.item() for part in parts], freedoms)
 
 
 def _unbiased(n: int) -> float:

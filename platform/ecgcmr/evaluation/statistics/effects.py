@@ -47,13 +47,14 @@ def error_of(variance: float) -> float:
     return 0.0 if variance < ROUNDING**2 else variance**0.5
 
 
-def satterthwaite(variances: Sequence[float], freedoms: Sequence[float]) -> float:
-    """Degrees of freedom of a sum of estimated variances, at least 1; infinite if none counts.
+def satterthwaite(total: float, parts: Sequence[float], freedoms: Sequence[float]) -> float:
+    """Degrees of freedom of a variance made of estimated parts, at least 1; infinite if none
+    counts.
 
     Source: Satterthwaite 1946, doi:10.2307/3002019.
     """
-    share = sum(v**2 / f for v, f in zip(variances, freedoms))
-    return max(1.0, sum(variances) ** 2 / share) if share > 0 else np.inf
+    share = sum(part**2 / freedom for part, freedom in zip(parts, freedoms))
+    return max(1.0, total**2 / share) if share > 0 else np.inf
 
 
 def wilson(share: np.ndarray, n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

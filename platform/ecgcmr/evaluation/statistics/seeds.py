@@ -48,14 +48,14 @@ def contrast(
         people_variance: of any weighted sum of the members.
 
     Returns:
-        Value, Student's interval and p, with Satterthwaite's degrees of freedom of all parts. An
-        interval of no width where nothing varies.
+        Value, Student's interval and p, with the degrees of freedom that V_people(w) and every s²
+        leave to V. An interval of no width where nothing varies.
 
     Source: Obuchowski & Rockette 1995, doi:10.1080/03610919508813243, with readers for seeds; the
         degrees of freedom: Hillis 2007, doi:10.1002/sim.2532.
     """
     variance, freedom = people_variance(weights)
-    variances, freedoms = [variance], [freedom]
+    uncertain, freedoms = [variance], [freedom]
     for system in np.unique(systems):
         members = np.flatnonzero(systems == system)
         k = len(members)
@@ -65,9 +65,12 @@ def contrast(
         deviations[:, members] = np.eye(k) - 1 / k
         by_people = sum(people_variance(row)[0] for row in deviations) / (k - 1)
         share = float((weights[members] ** 2).sum())
-        variances.append(share * max(0.0, float(values[members].var(ddof=1)) - by_people))
+        spread = float(values[members].var(ddof=1))
+        variance += share * max(0.0, spread - by_people)
+        uncertain.append(share * spread)
         freedoms.append(k - 1)
-    error = effects.error_of(sum(variances))
     return effects.of_error(
-        float(weights @ values), error, freedom=effects.satterthwaite(variances, freedoms)
+        float(weights @ values),
+        effects.error_of(variance),
+        freedom=effects.satterthwaite(variance, uncertain, freedoms),
     )

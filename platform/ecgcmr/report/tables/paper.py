@@ -193,8 +193,8 @@ class _Field:
 
 @dataclass(frozen=True)
 class _Counts:
-    """By task: the numbers of test subjects and of their visits that runs were evaluated on, and the
-    positives where they are known.
+    """By task: the numbers of test subjects and of their visits that runs were evaluated on, and
+    the positives where they are known.
     """
 
     subjects: Mapping[str, list[int]]
