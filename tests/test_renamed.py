@@ -129,6 +129,16 @@ def test_every_command_over_runs_refuses_them(command, stage, small_cohort, tmp_
     assert str(tmp_path / "runs/toy" / stage / "cad/mmcl") in line
 
 
+def test_a_withdrawal_that_could_not_mark_them_is_refused_before_it_begins(
+    small_cohort, tmp_path, capfd
+):
+    write(tmp_path / "runs/toy/grid/cad/mmcl/batch=8,lr=0.001/seed=0")
+    (tmp_path / "ids.txt").write_text(f"{small_cohort.rows().subject.iloc[0]}\n")
+    words = ["--list", tmp_path / "ids.txt", "--out", tmp_path / "out", "--runs", tmp_path / "runs"]
+    line = refused(capfd, tmp_path, "cohort", "withdraw", "--cohort", small_cohort.path, *words)
+    assert "written before names changed (" in line
+
+
 @pytest.mark.parametrize("command", ["predict", "share", "embed", "explain", "export"])
 def test_every_command_over_a_model_refuses_it(command, tmp_path, capfd):
     folder = write(tmp_path / "runs/toy/final/cad/mmcl/batch=8,lr=0.001/seed=0", stage="final")

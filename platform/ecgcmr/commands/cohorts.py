@@ -80,6 +80,7 @@ def rules_of(args: argparse.Namespace) -> Any:
 
 def withdraw(args: argparse.Namespace, console: Console) -> int:
     """Make a cohort without the people on a list; no recording is read again. Then delete the old cohort yourself."""
+    lazy("runs").check_names(args.runs)  # it has to say which of them are stale
     withdrawal = lazy("cohort.withdraw")
     with console.display.stage(f"Withdrawal from {args.cohort}") as notes:
         options = {"key": args.key, "ignore_unknown": args.ignore_unknown}

@@ -391,7 +391,7 @@ def prepare(reader: str, source: str) -> Prepared | Refused:
         return Refused(source, str(error))
     except (
         Exception
-    ) as error:  # a defect of a reader: one strange file must not end the service of thousands
+    ) as error:  # a defect of a reader: one odd file must not end the service of thousands
         log.exception("reader '%s' failed", reader)
         return Refused(
             source, f"the reader '{reader}' failed ({type(error).__name__}); please report it"

@@ -280,16 +280,7 @@ class ResNet(Encoding):
         """Pooled features, (n, width)."""
         return encoder(x, learns)
 
-    def embed(
-        self,
-        encoder: nn.Module,
-        x: Tensor,
-        drops: Tensor | None,
-        rate: Tensor | float,
-        learns: bool,
-    ) -> Tensor:
-        """Pooled features."""
-        return encoder(x, learns)
+    embed = features  # they are pooled already
 
     def head(self, network: Network, preset: Preset, outputs: int) -> nn.Module:
         """A linear layer."""
