@@ -31,10 +31,12 @@ def columns(tables: list[pd.DataFrame], kind: str, task: Task) -> np.ndarray:
     )
 
 
-def of_disease(means: Disease, outputs: np.ndarray, y: np.ndarray, name: str) -> dict[str, Any]:
-    """`outputs` is (seeds, n), the probabilities at balanced classes."""
+def of_disease(
+    means: Disease, outputs: np.ndarray, y: np.ndarray, name: str, people: np.ndarray
+) -> dict[str, Any]:
+    """`outputs` is (seeds, n), the probabilities at balanced classes; `people` (n,) whose row it is."""
     risk, low, high = means.recalibration.risk(calibration.logit(outputs))
-    found = statistics.calibration(risk, y, name)
+    found = statistics.calibration(risk, y, name, people)
     usual = means.positive / means.n
     return {
         "n": len(y),
@@ -86,7 +88,9 @@ def main() -> None:
         outputs, targets = columns(tables, "output", task), columns(tables[:1], "target", task)[0]
         one = means[task.columns[0]]
         if isinstance(one, Disease):
-            found[name] = of_disease(one, outputs[..., 0], targets[:, 0], name)
+            found[name] = of_disease(
+                one, outputs[..., 0], targets[:, 0], name, tables[0].subject.to_numpy()
+            )
         else:
             found[name] = of_phenotypes(means, outputs, targets)
     print(json.dumps({"benchmark": "coverage", "level": calibration.LEVEL, **found}))

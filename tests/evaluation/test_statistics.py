@@ -12,6 +12,7 @@ from statsmodels.stats.proportion import proportion_confint
 
 from ecgcmr.errors import InputError
 from ecgcmr.evaluation import statistics
+from ecgcmr.evaluation.statistics import bootstrap as bootstrap_module
 
 
 def people(n=120, members=3, positives=0.3, ties=False, seed=0):
@@ -174,7 +175,7 @@ def test_resamples_draw_everyone_alike_and_keep_strata():
 @pytest.mark.parametrize("members", [1, 3])
 @pytest.mark.parametrize("chunk", [1, 700, 2**21])
 def test_a_bootstrapped_metric_is_that_of_the_expanded_resample(ties, members, chunk, monkeypatch):
-    monkeypatch.setattr(statistics, "CHUNK", chunk)
+    monkeypatch.setattr(bootstrap_module, "CHUNK", chunk)
     scores, labels = people(members=members, ties=ties)
     counts = statistics.resamples(len(labels), 25, 1)
     for bootstrap, reference in (

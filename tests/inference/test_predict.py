@@ -23,6 +23,7 @@ from ecgcmr.files import write_json
 from ecgcmr.inference import calibration, predict, share
 from ecgcmr.raw import records
 from ecgcmr.report import prediction
+from ecgcmr.runs import read_run
 from ecgcmr.signals import ecg
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -246,6 +247,36 @@ def test_what_too_few_people_cannot_tell_survives_sharing():
         json.dumps(calibration.meaning_record({task.columns[0]: unknown}), allow_nan=False)
     )
     assert np.isnan(calibration._of_record(told[task.columns[0]]).radius)
+
+
+def test_people_calibrate_a_phenotype_and_not_their_visits():
+    rng = np.random.default_rng(0)
+    measured, predicted = 100 + 10 * rng.normal(size=(2, 60))
+    once = calibration._phenotype(measured, predicted)
+    assert once.n == 60
+    # Of 60 the 58th residual: P(Binomial(60, 0.9) ≥ 58) = 0.053 ≤ 0.1 < P(≥ 57) = 0.137.
+    assert once.radius == np.sort(np.abs(measured - predicted))[57]
+    assert once.reference == pytest.approx(np.percentile(measured, (5, 50, 95)))
+    whose = np.tile([f"p{i}" for i in range(60)], 3)
+    thrice = calibration._phenotype(np.tile(measured, 3), np.tile(predicted, 3), whose)
+    assert (thrice.n, thrice.radius) == (once.n, once.radius)
+    assert thrice.reference == pytest.approx(once.reference)
+    of_few = calibration._phenotype(measured, predicted, np.arange(60) % 19)
+    assert of_few.n == 19
+    assert np.isnan([of_few.radius, *of_few.reference]).all(), "60 visits of 19 people"
+
+
+def test_the_recalibration_of_a_disease_is_about_other_people(study, copied):
+    system = copied / "cad/mmcl"
+    seeds = [read_run(path.parent) for path in sorted(system.rglob(store.RECORD))]
+    task = tasks.of("cad", ("cad",))
+    once = calibration.meaning(seeds, task)["cad"].recalibration
+    for run in seeds:
+        table = pd.read_parquet(run.folder / store.PREDICTIONS)
+        pd.concat([table] * 4).to_parquet(run.folder / store.PREDICTIONS)
+    again = calibration.meaning(seeds, task)["cad"].recalibration
+    assert (again.intercept, again.slope) == pytest.approx((once.intercept, once.slope))
+    np.testing.assert_allclose(again.covariance, once.covariance, rtol=1e-6)
 
 
 # -- which ECGs

@@ -4,9 +4,11 @@ import handmade
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.special
 import scipy.stats
 import torch
 from sklearn.metrics import roc_auc_score
+from statsmodels.stats.multitest import multipletests
 
 from ecgcmr import store, tasks
 from ecgcmr.evaluation import statistics
@@ -118,21 +120,24 @@ def test_only_test_predictions_of_complete_runs_count(tmp_path):
 # -- intervals ---------------------------------------------------------------------------------------------------------
 
 
-def test_the_interval_is_that_of_explicit_resamples(diseases):
-    found = seen(diseases, draws=40)
+def test_the_interval_of_an_auroc_is_of_the_mean_over_seeds_and_holds_its_standard_error(diseases):
     targets, outputs = predictions(diseases, "mmcl")
-    counts = statistics.resamples(400, 40, evidence.RESAMPLING, targets[:, 0])
-    drawn = []
-    for count in counts.astype(int):
-        rows = np.repeat(np.arange(400), count)
-        assert targets[rows].sum() == targets.sum()
-        drawn.append(np.mean([roc_auc_score(targets[rows, 0], one[rows, 0]) for one in outputs]))
-    assert found.interval("mmcl", "af") == pytest.approx(np.percentile(drawn, (2.5, 97.5)))
+    won = (
+        outputs[:, targets[:, 0] == 1][:, :, None, 0]
+        - outputs[:, targets[:, 0] == 0][:, None, :, 0]
+    )
+    won = ((won > 0) + 0.5 * (won == 0)).mean(0)
+    error = (won.mean(1).var(ddof=1) / 80 + won.mean(0).var(ddof=1) / 320) ** 0.5
+    area = won.mean()
+    half = scipy.stats.t.ppf(0.975, 100) * error / (area * (1 - area))
+    ends = scipy.special.expit(scipy.special.logit(area) + np.array([-half, half]))
+    found = seen(diseases)
+    assert found.interval("mmcl", "af") == pytest.approx(ends, abs=1e-3)
     score = found.score("mmcl", "af")
     assert score.values == pytest.approx(
         [roc_auc_score(targets[:, 0], one[:, 0]) for one in outputs]
     )
-    assert (score.n, score.positives) == (400, 80)
+    assert (score.n, score.people, score.positives) == (400, 400, 80)
 
 
 def test_visits_are_drawn_with_their_subject(tmp_path):
@@ -142,9 +147,58 @@ def test_visits_are_drawn_with_their_subject(tmp_path):
         rewrite(tmp_path, "mmcl", lambda table: pd.concat([table, table]), seed=seed)
     found = seen(tmp_path)
     assert found.score("mmcl", "af").n == 800
+    assert found.score("mmcl", "af").people == 400
     assert found.interval("mmcl", "af") == pytest.approx(
         once
     )  # twice the same visits are no more evidence
+
+
+def came_again(runs, label, task="af", people=None):
+    """Every row of a system's predictions twice, or those of some people, as another visit."""
+    for seed in range(5):
+        rewrite(
+            runs,
+            label,
+            lambda table: pd.concat(
+                [table, table if people is None else table[table.subject.isin(people)]]
+            ),
+            task,
+            seed,
+        )
+
+
+@pytest.mark.parametrize("task", ["af", "rv"])
+def test_comparisons_and_calibration_count_people(tmp_path, task):
+    for label, signal in (("supervised", 0.8), ("mmcl", 1.0)):
+        handmade.plant(tmp_path, label, task, signal=signal)
+    before = seen(tmp_path)
+    once = before.contrast("mmcl", "supervised", task)
+    calibrated, bins = before.calibration(), before.reliability("mmcl", "af")
+    for label in ("supervised", "mmcl"):
+        came_again(tmp_path, label, task)
+    found = seen(tmp_path)
+    twice = found.contrast("mmcl", "supervised", task)
+    assert (once.n, once.people, twice.n, twice.people) == (400, 400, 800, 400)
+    assert vars(twice.effect) == pytest.approx(vars(once.effect))
+    assert 0.001 < once.effect.p < 1
+    for line, again in zip(calibrated, found.calibration(), strict=True):
+        for name in ("intercept", "slope"):
+            first, second = (getattr(x.as_trained, name) for x in (line, again))
+            assert (second.low, second.high) == pytest.approx((first.low, first.high), rel=1e-6)
+    if bins:
+        np.testing.assert_allclose(found.reliability("mmcl", "af")[0].low, bins[0].low)
+
+
+def test_one_ill_person_with_many_visits_is_too_few(tmp_path):
+    handmade.plant(tmp_path, "mmcl", n=100, prevalence=0.01)
+    sick = handmade.people(100, prevalence=0.01)[0][
+        handmade.people(100, prevalence=0.01)[1][:, 0] == 1
+    ]
+    came_again(tmp_path, "mmcl", people=sick)
+    found = seen(tmp_path)
+    assert found.answers("mmcl", "af").targets.sum() == 2
+    assert found.score("mmcl", "af") is None
+    assert found.calibration() == []
 
 
 def test_the_interval_of_a_group_is_of_the_mean_over_its_phenotypes(numbers):
@@ -171,7 +225,9 @@ def test_the_contrast_is_delongs_on_the_subjects_in_common(diseases):
     _, cmr = predictions(diseases, "cmr-supervised")
     both = np.arange(400) % 10 > 0
     scores = np.concatenate([mmcl[:, both, 0], cmr[..., 0]])
-    expected = statistics.auroc_contrast(scores, targets[both, 0], [0.2] * 5 + [-0.2] * 5)
+    expected = statistics.auroc_contrast(
+        scores, targets[both, 0], [0.2] * 5 + [-0.2] * 5, systems=[0] * 5 + [1] * 5
+    )
     found = seen(diseases).contrast("mmcl", "cmr-supervised", "af")
     assert found.n == 360
     assert found.effect == expected
@@ -216,8 +272,13 @@ def test_phenotypes_are_compared_by_a_paired_bootstrap(numbers):
         for pair in (("mmcl", "supervised"), ("supervised", "mmcl"))
     )
     assert there.value == pytest.approx(r[0] - r[1])
-    assert (there.low, there.high) == pytest.approx(statistics.interval(drawn[0] - drawn[1]))
-    assert there.p == pytest.approx(2 / (DRAWS + 1))
+    # Seeds of these runs differ by noise on people alone, which the resamples explain: no more is added.
+    spread = (drawn[0] - drawn[1]).std(ddof=1)
+    half = scipy.stats.norm.ppf(0.975) * spread
+    assert (there.low, there.high) == pytest.approx(
+        (there.value - half, there.value + half), abs=0.1 * half
+    )
+    assert there.p < 1e-6
     assert (back.value, back.low, back.high) == pytest.approx(
         (-there.value, -there.high, -there.low)
     )
@@ -278,6 +339,44 @@ def test_a_tables_comparisons_are_adjusted_together(diseases):
     adjusted = statistics.holm([c.effect.p for c in found])
     assert [c.adjusted for c in found] == pytest.approx(list(adjusted))
     assert max(c.adjusted / c.effect.p for c in found) == pytest.approx(2)
+
+
+def test_a_contrast_has_one_adjusted_p_whatever_the_table(tmp_path):
+    for label, signal in (("supervised", 1.0), ("mae", 1.2), ("mmcl-wo-mdm", 1.2), ("mmcl", 1.4)):
+        handmade.plant(tmp_path, label, signal=signal, seeds=range(2), n=200)
+        handmade.plant(tmp_path, label, "cad", signal=signal, seeds=range(2), n=200)
+    found = seen(tmp_path, seeds=2)
+    by_table = [
+        {c.contrast: c.adjusted for c in found.comparisons(LAYOUTS[stem])}
+        for stem in ("table1", "table2", "table3")
+    ]
+    assert [len(table) for table in by_table] == [2, 4, 6]
+    everywhere = {**by_table[0], **by_table[1], **by_table[2]}
+    assert len(everywhere) == 6
+    for table in by_table:
+        assert {contrast: everywhere[contrast] for contrast in table} == table
+    raw = [found.contrast(c.better, c.worse, c.task).effect.p for c in everywhere]
+    np.testing.assert_allclose(list(everywhere.values()), multipletests(raw, method="holm")[1])
+
+
+def test_seeds_that_differ_make_a_comparison_of_methods_less_sure(tmp_path):
+    """The same systems, of which the seeds of one tell the ill better or worse."""
+    handmade.plant(tmp_path, "supervised", n=3000, signal=1.0)
+    handmade.plant(tmp_path, "mmcl", n=3000, signal=1.2)
+    steady = seen(tmp_path).contrast("mmcl", "supervised", "af").effect
+    for seed, less in enumerate((0.8, 0.4, 0.0, -0.4, -0.8)):
+
+        def shifted(table, less=less):
+            logits = scipy.special.logit(table["output:af"]) - less * table["target:af"]
+            return table.assign(**{"output:af": scipy.special.expit(logits)})
+
+        rewrite(tmp_path, "mmcl", shifted, seed=seed)
+    unsteady = seen(tmp_path).contrast("mmcl", "supervised", "af")
+    areas = np.array(seen(tmp_path).score("mmcl", "af").values)
+    assert areas.std(ddof=1) > 0.05
+    half = scipy.stats.t.ppf(0.975, 4) * areas.std(ddof=1) / 5**0.5
+    assert unsteady.effect.high - unsteady.effect.low == pytest.approx(2 * half, rel=0.25)
+    assert steady.high - steady.low < 0.5 * half
 
 
 # -- verdicts ----------------------------------------------------------------------------------------------------------

@@ -350,11 +350,36 @@ def test_every_table_is_there_and_renders(planted):
         assert len({tuple(record) for record in sheet.records}) == 1
 
 
+def test_people_are_counted_apart_from_their_visits(tmp_path):
+    for label, signal in (("supervised", 0.5), ("mae", 1.0), ("mmcl-wo-mdm", 1.0), ("mmcl", 1.5)):
+        handmade.plant(tmp_path, label, signal=signal, n=100, seeds=range(2))
+    for path in tmp_path.rglob(store.PREDICTIONS):
+        table = pd.read_parquet(path)
+        table["subject"] = [f"p{i // 2:05d}" for i in range(100)]
+        table.to_parquet(path)
+    rows = store.rows(tmp_path)
+    rows.loc[:, "n"] = 100
+    found = tables.every(
+        rows, tmp_path, {"toy": Evidence.of(tmp_path, "toy", rows, seeds=2, draws=50)}, seeds=2
+    )
+    foot = {line[0].text: line[-2].text for line in found["table3"].rows[-found["table3"].foot :]}
+    assert (foot["Test subjects"], foot["Test visits"]) == ("50", "100")
+    record = cell(found["table3"], "mmcl", "af")
+    assert (record["test_subjects"], record["test_visits"]) == ("50", "100")
+    comparison = found["comparisons-table3"].rows[0]
+    assert (comparison[-1].text, comparison[-1].small) == ("50", ("100 visits",))
+    notes = " ".join(found["comparisons-table3"].notes)
+    assert "other seeds of fine-tuning" in notes
+    assert "Pre-training ran once" in notes
+    assert "Pre-training ran once" in " ".join(found["claims"].notes)
+
+
 def test_cells_carry_the_interval_over_test_subjects(planted):
     shown, record = word(planted["table3"], "MMCL", "AF"), cell(planted["table3"], "mmcl", "af")
     assert shown.small == (f"[{record['low']:.1f}, {record['high']:.1f}]",)
     assert record["low"] < record["mean"] < record["high"]
-    assert any("200 bootstrap resamples" in note for note in planted["table3"].notes)
+    assert any("by DeLong's variance" in note for note in planted["table3"].notes)
+    assert any("200 bootstrap resamples" in note for note in planted["table4"].notes)
     assert "[0." in word(planted["table4"], "MMCL", "RV").small[0]
 
 

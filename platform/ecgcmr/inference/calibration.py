@@ -1,8 +1,10 @@
 """What answers mean: the recalibration of a risk, the interval and the usual range of a phenotype.
 
 The one idea: it is settled on the validation rows, which no run trained on and whose share of the
-ill is the cohort's. A shared model holds it as JSON in place of the rows, so it names nobody and
-serves without its cohort.
+ill is the cohort's; a person of several visits is one person. These rows stopped the training and
+chose the configuration, so errors on them are a little too small: the interval of a phenotype asks
+for more than its share, as finite samples do (`CONFIDENCE`). A shared model holds it as JSON in
+place of the rows, so it names nobody and serves without its cohort.
 """
 
 import json
@@ -24,6 +26,9 @@ from ecgcmr.tasks import Task
 # beside the seeds of a shared model, in place of their predictions
 CALIBRATION = "calibration.json"
 LEVEL = 0.9  # of the interval of a phenotype
+# In how many calibrations it would hold that much if its rows had chosen nothing. What this asks
+# beyond an average outweighs what their choice takes (benchmarks/studies/chosen.py).
+CONFIDENCE = 0.9
 RANGE = (5, 50, 95)  # percentiles of a phenotype in the cohort
 FEWEST = 20  # subjects of whom percentiles are told
 
@@ -44,9 +49,11 @@ class Phenotype:
     """What the answers of one phenotype mean.
 
     Attributes:
-        n: validation rows where it is known.
-        radius: half width of the interval that holds `LEVEL` of measurements; NaN of too few rows.
-        reference: percentiles `RANGE` of those rows; NaN of fewer than `FEWEST`.
+        n: people of the validation rows in whom it is known.
+        radius: half width of the interval that holds `LEVEL` of measurements; NaN of too few
+            people.
+        reference: percentiles `RANGE` of these people, by the mean of their visits; NaN of fewer
+            than `FEWEST`.
     """
 
     n: int
@@ -77,12 +84,14 @@ def meaning(seeds: Sequence[Run], task: Task) -> Meaning:
             "them on one cohort"
         )
     outputs = np.stack([_columns(table, "output", task) for table in tables])
-    targets = _columns(tables[0], "target", task)
+    targets, people = _columns(tables[0], "target", task), tables[0].subject.to_numpy()
     if task.kind == "binary":
-        fitted = statistics.recalibration(logit(outputs[..., 0]).mean(0), targets[:, 0], task.name)
+        fitted = statistics.recalibration(
+            logit(outputs[..., 0]).mean(0), targets[:, 0], task.name, people
+        )
         return {task.columns[0]: Disease(len(targets), int(targets.sum()), fitted)}
     return {
-        name: _phenotype(targets[:, i], outputs[..., i].mean(0))
+        name: _phenotype(targets[:, i], outputs[..., i].mean(0), people)
         for i, name in enumerate(task.columns)
     }
 
@@ -97,12 +106,18 @@ def logit(probability: np.ndarray) -> np.ndarray:
     return np.log(inner) - np.log1p(-inner)
 
 
-def _phenotype(measured: np.ndarray, predicted: np.ndarray) -> Phenotype:
-    values = measured[np.isfinite(measured)]
-    low, middle, high = np.percentile(values, RANGE) if len(values) >= FEWEST else (np.nan,) * 3
+def _phenotype(
+    measured: np.ndarray, predicted: np.ndarray, people: np.ndarray | None = None
+) -> Phenotype:
+    """All (n,); without `people` each row is another person's."""
+    person = statistics.persons.of_rows(people, len(measured))
+    by_person = pd.Series(measured).groupby(person).mean().dropna()
+    n = len(by_person)
+    low, middle, high = np.percentile(by_person, RANGE) if n >= FEWEST else (np.nan,) * 3
+    level = statistics.assured(n, LEVEL, CONFIDENCE)
     return Phenotype(
-        len(values),
-        statistics.conformal(measured - predicted, LEVEL),
+        n,
+        statistics.conformal(measured - predicted, level, people),
         (float(low), float(middle), float(high)),
     )
 

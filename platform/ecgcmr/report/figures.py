@@ -181,8 +181,7 @@ def forest(evidence: Evidence, layout: Layout, ending: str) -> Drawing | None:
     unit = "ROC AUC [points]" if metric == "auroc" else "Pearson's r"
     caption = (
         f"{titles[layout.proposed_system]} minus each other system, on the test subjects of both, "
-        "with 95 % intervals. Filled: p below "
-        "0.05 after Holm’s adjustment over this table."
+        "with 95 % intervals. Filled: p below 0.05 after Holm’s adjustment over all tables."
     )
     figure = paper.forest(rows, f"difference in {unit}")
     return Drawing(f"differences-{layout.stem}{ending}", "Differences", caption, figure)

@@ -194,6 +194,11 @@ class TestPredictions:
         return pd.MultiIndex.from_arrays([self.subjects, self.visits])
 
     @cached_property
+    def people(self) -> int:
+        """How many subjects they are."""
+        return len(set(self.subjects))
+
+    @cached_property
     def mark(self) -> int:
         """Equal for equal answers of equal subjects; what was computed from them is kept under it."""
         return hash(

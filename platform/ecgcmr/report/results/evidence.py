@@ -1,10 +1,12 @@
-"""What the test predictions of the evaluation runs show, with its uncertainty: scores, comparisons,
-verdicts on the claims.
+"""What the test predictions of the evaluation runs show, with its uncertainty: scores,
+comparisons, verdicts on the claims.
 
-Two spreads are kept apart: the standard deviation over seeds (another training), and intervals over
-test subjects (another cohort of the same size), from DeLong's covariance for AUROCs and from a
-bootstrap for everything else. A system that lacks a seed is compared with nobody: missing runs
-never become a smaller sample. This file computes; it renders nothing.
+Scores are about the runs at hand: the standard deviation over their seeds, and an interval over
+test subjects (another cohort of the same size), from DeLong's variance for AUROCs and from a
+bootstrap for everything else. Comparisons are about methods: their intervals and tests take
+subjects and seeds as drawn. The unit is the subject with all its visits, in every one of them. A
+system that lacks a seed is compared with nobody: missing runs never become a smaller sample. This
+file computes; it renders nothing.
 """
 
 import math
@@ -21,7 +23,17 @@ from scipy import special
 from ecgcmr import tasks
 from ecgcmr.evaluation import metrics, statistics
 from ecgcmr.evaluation.statistics import Bins, Calibration, Effect
-from ecgcmr.paper import CLAIMS, FRACTIONS, LOW_LABEL, SEEDS, TITLES, Claim, Contrast, Layout
+from ecgcmr.paper import (
+    CLAIMS,
+    FRACTIONS,
+    LAYOUTS,
+    LOW_LABEL,
+    SEEDS,
+    TITLES,
+    Claim,
+    Contrast,
+    Layout,
+)
 from ecgcmr.report.results import evaluation_runs
 from ecgcmr.report.results.evaluation_runs import Cell, EvaluationRuns, PerSeed, TestPredictions
 from ecgcmr.report.results.verdicts import NOTHING, Comparison, Verdict, asked, verdict_of, versus
@@ -49,16 +61,16 @@ class Score(PerSeed):
 
     Attributes:
         values: one per seed, in the metric's unit.
-        low, high: the 95 % bootstrap interval of their mean, over test subjects; NaN where none was
-            made.
-        n, positives: test subjects (visits), and those of them with the disease; None for a
-            phenotype.
+        low, high: the 95 % interval of their mean, over test subjects; NaN where none was made.
+        n, positives: test rows (visits), and those of them with the disease; None for a phenotype.
+        people: the subjects that these rows belong to.
     """
 
     low: float = math.nan
     high: float = math.nan
     n: int = 0
     positives: int | None = None
+    people: int = 0
 
 
 @dataclass(frozen=True)
@@ -251,7 +263,7 @@ class Evidence:
         return None if answers is None else self._score(answers, _task(task))
 
     def interval(self, system: str, task: str, label_fraction: float = 1.0) -> tuple[float, float]:
-        """The 95 % bootstrap interval of `score`; NaN where there is none."""
+        """The 95 % interval of `score`; NaN where there is none."""
         score = self.score(system, task, label_fraction)
         return (score.low, score.high) if score else (math.nan, math.nan)
 
@@ -260,21 +272,19 @@ class Evidence:
         if not evaluable(answers, task):
             return None
         values = per_seed(each(answers, task), task)
-        return _scored(values, self._mean_drawn(answers, task), answers, task)
-
-    def _mean_drawn(self, answers: TestPredictions, task: Task) -> np.ndarray:
-        """The mean over seeds (and phenotypes) in every resample, (draws,)."""
-        return per_seed(self._drawn(answers, task), task).mean(1)
+        if task.kind == "binary":
+            effect = statistics.auroc_interval(
+                answers.outputs[..., 0], answers.targets[:, 0], task.name, answers.subjects
+            )
+            return _scored(values, (effect.low, effect.high), answers, task)
+        mean = self._drawn(answers, task).mean((1, 2))
+        return _scored(values, statistics.interval(mean), answers, task)
 
     def _drawn(self, answers: TestPredictions, task: Task) -> np.ndarray:
-        """The metric in every resample: (draws, m) AUROCs or (draws, m, k) correlations."""
+        """Correlations in every resample, (draws, m, k)."""
 
         def draw() -> np.ndarray:
             counts = self._counts(answers, task)
-            if task.kind == "binary":
-                return statistics.bootstrap_auroc(
-                    answers.outputs[..., 0], answers.targets[:, 0], counts, task.name
-                )
             correlations = statistics.bootstrap_pearson(
                 answers.outputs, answers.targets, counts, task.columns
             )
@@ -285,30 +295,25 @@ class Evidence:
         return self._once(("drawn", answers.mark), draw)
 
     def _counts(self, answers: TestPredictions, task: Task) -> np.ndarray:
-        """How often each row is drawn, (draws, n): subjects are drawn, with all their visits, of
-        either class as many.
-        """
-        people, place = np.unique(answers.subjects, return_inverse=True)
-        strata = None
-        if task.kind == "binary":
-            strata = np.zeros(len(people))
-            np.maximum.at(strata, place, answers.targets[:, 0])
-        key = (len(people), b"" if strata is None else strata.tobytes())
+        """How often each row is drawn, (draws, n); of either class as many subjects."""
+        labels = answers.targets[:, 0] if task.kind == "binary" else None
+        key = (*answers.subjects, None if labels is None else labels.tobytes())
         last, counts = self._cache.get("counts", (None, None))
         if last != key:  # only the last is kept: those of 6,007 subjects take 48 MB
-            counts = statistics.resamples(len(people), self.draws, RESAMPLING, strata)
+            counts = statistics.resamples_of_people(
+                answers.subjects, self.draws, RESAMPLING, labels
+            )
             self._cache["counts"] = key, counts
-        return counts if len(people) == len(place) else counts[:, place]
+        return counts
 
     def contrast(
         self, better: str, worse: str, task: str, label_fraction: float = 1.0
     ) -> Comparison:
         """The difference of two systems on the test subjects that both were evaluated on.
 
-        AUROC: DeLong's contrast of the mean over the seeds of either system. r: paired bootstrap of
-        the difference of the
-        means over seeds and phenotypes. Seeds are taken as given: interval and p are about other
-        subjects.
+        It is that of the means over seeds (and phenotypes), and a statement about methods: interval
+        and p are about other subjects, by DeLong's covariance of AUROCs or a paired bootstrap of r,
+        and about other seeds, by what their values differ in beyond that.
 
         Returns:
             The effect, or the reason why there is none: a system lacks a seed, the subjects in
@@ -325,39 +330,58 @@ class Evidence:
         sides = evaluation_runs.on_common_subjects(*both_answers)
         if isinstance(sides, str):
             return Comparison(pair, reasons=(f"{versus(pair)}: {sides}",))
-        n = len(sides[0].subjects)
+        n, people = len(sides[0].subjects), sides[0].people
         effect = self._difference(*sides, task) if evaluable(sides[0], task) else NOTHING
         if math.isnan(effect.low + effect.high):
-            reason = f"{versus(pair)}: the {n} subjects in common are too few for an interval"
-            return Comparison(pair, n=n, reasons=(reason,))
-        return Comparison(pair, effect, n)
+            reason = f"{versus(pair)}: the {people} subjects in common are too few for an interval"
+            return Comparison(pair, n=n, reasons=(reason,), people=people)
+        return Comparison(pair, effect, n, people=people)
 
     def _difference(self, better: TestPredictions, worse: TestPredictions, task: Task) -> Effect:
+        sizes = len(better.seeds), len(worse.seeds)
+        weights, systems = np.repeat([1 / sizes[0], -1 / sizes[1]], sizes), np.repeat([0, 1], sizes)
         if task.kind == "binary":
-            sizes = len(better.seeds), len(worse.seeds)
-            weights = np.repeat([1 / sizes[0], -1 / sizes[1]], sizes)
             scores = np.concatenate([better.outputs, worse.outputs])[..., 0]
-            return statistics.auroc_contrast(scores, better.targets[:, 0], weights, task.name)
-        observed = [float(each(side, task).mean()) for side in (better, worse)]
-        distributions = [self._mean_drawn(side, task) for side in (better, worse)]
-        return statistics.paired(observed[0] - observed[1], distributions[0] - distributions[1])
+            return statistics.auroc_contrast(
+                scores, better.targets[:, 0], weights, task.name, better.subjects, systems
+            )
+        sides = better, worse
+        values = np.concatenate([each(side, task).mean(-1) for side in sides])
+        distribution = np.concatenate([self._drawn(side, task).mean(-1) for side in sides], axis=1)
+        return statistics.bootstrap_contrast(values, distribution, weights, systems)
 
     def comparisons(self, layout: Layout) -> list[Comparison]:
         """A table's own system against every other that has run, per task.
 
-        p adjusted by Holm over all of them.
+        p adjusted by Holm over `family`: a contrast that stands in several tables has one p.
         """
-        comparisons = [
-            self.contrast(layout.proposed_system, system.name, task)
+        return [self.family()[pair] for pair in self._pairs(layout)]
+
+    def family(self) -> dict[Contrast, Comparison]:
+        """Every comparison that some table of the paper asks for and runs can answer, each once,
+        with its adjusted p.
+        """
+        return self._once(("family",), self._family)
+
+    def _family(self) -> dict[Contrast, Comparison]:
+        pairs = [pair for layout in LAYOUTS.values() for pair in self._pairs(layout)]
+        comparisons = {
+            pair: self.contrast(pair.better, pair.worse, pair.task) for pair in dict.fromkeys(pairs)
+        }
+        holm_p = statistics.holm([comparison.effect.p for comparison in comparisons.values()])
+        return {
+            pair: replace(comparison, adjusted=float(p))
+            for (pair, comparison), p in zip(comparisons.items(), holm_p)
+        }
+
+    def _pairs(self, layout: Layout) -> list[Contrast]:
+        return [
+            Contrast(layout.proposed_system, system.name, task)
             for task in layout.tasks
             for system in layout.systems
             if system.name != layout.proposed_system
             and system.name in self.systems(task)
             and layout.proposed_system in self.systems(task)
-        ]
-        holm_p = statistics.holm([comparison.effect.p for comparison in comparisons])
-        return [
-            replace(comparison, adjusted=float(p)) for comparison, p in zip(comparisons, holm_p)
         ]
 
     def verdicts(self, claims: Sequence[Claim] = CLAIMS) -> list[Verdict]:
@@ -386,11 +410,15 @@ class Evidence:
         if answers is None or not evaluable(answers, task):
             return {}
         values, distribution = each(answers, task), self._drawn(answers, task).mean(1)
-        sizes = np.isfinite(answers.targets).sum(0)
+        mask = np.isfinite(answers.targets)
         low, high = statistics.interval(distribution)
         return {
             column: Score(
-                tuple(values[:, i].tolist()), float(low[i]), float(high[i]), int(sizes[i])
+                tuple(values[:, i].tolist()),
+                float(low[i]),
+                float(high[i]),
+                int(mask[:, i].sum()),
+                people=answers.at(mask[:, i]).people,
             )
             for i, column in enumerate(task.columns)
         }
@@ -408,7 +436,9 @@ class Evidence:
             for system, score in plain.items():
                 answers = self.answers(system, task.name)
                 rs = each(answers, task) if answers else np.empty((0, 1))
-                fisher[system] = Score(tuple(statistics.fisher_mean(r) for r in rs), n=score.n)
+                fisher[system] = Score(
+                    tuple(statistics.fisher_mean(r) for r in rs), n=score.n, people=score.people
+                )
             if plain:
                 lines += [
                     Line("mean of r", task.name, plain),
@@ -440,16 +470,20 @@ class Evidence:
             scores, targets, self._counts(answers, task), name
         ).mean(1)
         return Precision(
-            system, name, _scored(values, distribution, answers, task), float(targets.mean())
+            system,
+            name,
+            _scored(values, statistics.interval(distribution), answers, task),
+            float(targets.mean()),
         )
 
     def calibration(self) -> list[Calibrated]:
         """Calibration of every system on every disease, as trained on a balanced set and moved to
         the population.
 
-        There is one probability per subject: the mean over seeds of the logit, so that intervals
-        count each subject once and the table speaks of the curve of `reliability`. Averaging is a
-        little better calibrated than a single run, hence `Calibrated.single`.
+        There is one probability per visit: the mean over seeds of the logit, so that intervals
+        count each subject once, with all its visits, and the table speaks of the curve of
+        `reliability`. Averaging is a little better calibrated than a single run, hence
+        `Calibrated.single`.
         """
         return [
             entry
@@ -463,13 +497,15 @@ class Evidence:
         trained_at, population = self._prevalences(system, name)
         if answers is None or not evaluable(answers, _task(name)):
             return None
-        targets, chance = answers.targets[:, 0], _averaged(answers)
+        targets, chance, people = answers.targets[:, 0], _averaged(answers), answers.subjects
         prior_corrected = None
         if not math.isnan(trained_at + population):
             population_chance = statistics.prior_corrected(chance, trained_at, population)
-            prior_corrected = statistics.calibration(population_chance, targets, name)
-        single = tuple(statistics.calibration(p, targets, name) for p in answers.outputs[..., 0])
-        as_trained = statistics.calibration(chance, targets, name)
+            prior_corrected = statistics.calibration(population_chance, targets, name, people)
+        single = tuple(
+            statistics.calibration(p, targets, name, people) for p in answers.outputs[..., 0]
+        )
+        as_trained = statistics.calibration(chance, targets, name, people)
         return Calibrated(system, name, as_trained, prior_corrected, single, trained_at, population)
 
     def _prevalences(self, system: str, task: str) -> tuple[float, float]:
@@ -493,12 +529,12 @@ class Evidence:
         trained_at, population = self._prevalences(system, task)
         if answers is None:
             return None
-        targets, chance = answers.targets[:, 0], _averaged(answers)
-        before = statistics.reliability(chance, targets, name=task)
+        targets, chance, people = answers.targets[:, 0], _averaged(answers), answers.subjects
+        before = statistics.reliability(chance, targets, name=task, people=people)
         if math.isnan(trained_at + population):
             return before, None
         population_chance = statistics.prior_corrected(chance, trained_at, population)
-        return before, statistics.reliability(population_chance, targets, name=task)
+        return before, statistics.reliability(population_chance, targets, name=task, people=people)
 
     def subgroups(
         self, index: pd.DataFrame, systems: Sequence[str] = (PROPOSED, BASELINE)
@@ -579,12 +615,12 @@ class Evidence:
 
 
 def evaluable(answers: TestPredictions, task: Task) -> bool:
-    """Whether a task's metric is defined: two subjects of either class, or two values that differ
-    of every phenotype.
+    """Whether a task's metric and its spread are defined: two subjects of either class, or two
+    values that differ of every phenotype.
     """
     if task.kind == "binary":
-        positive = int((answers.targets == 1).sum())
-        return min(positive, len(answers.targets) - positive) >= FEWEST
+        positive = answers.targets[:, 0] == 1
+        return min(answers.at(rows).people for rows in (positive, ~positive)) >= FEWEST
     mask = np.isfinite(answers.targets)
     low, high = (np.where(mask, answers.targets, edge) for edge in (math.inf, -math.inf))
     return len(mask) > 0 and bool((low.min(0) < high.max(0)).all())
@@ -607,12 +643,13 @@ def per_seed(values: np.ndarray, task: Task) -> np.ndarray:
 
 
 def _scored(
-    values: np.ndarray, distribution: np.ndarray, answers: TestPredictions, task: Task
+    values: np.ndarray, ends: tuple[Any, Any], answers: TestPredictions, task: Task
 ) -> Score:
-    """Values (m,) with the interval of their mean, `distribution` (draws,)."""
-    low, high = statistics.interval(distribution)
+    """Values (m,) with the ends of the interval of their mean."""
+    low, high = map(float, ends)
     positives = int((answers.targets == 1).sum()) if task.kind == "binary" else None
-    return Score(tuple(values.tolist()), float(low), float(high), len(answers.subjects), positives)
+    n = len(answers.subjects)
+    return Score(tuple(values.tolist()), low, high, n, positives, answers.people)
 
 
 def _averaged(answers: TestPredictions) -> np.ndarray:

@@ -26,12 +26,13 @@ class Comparison:
 
     Attributes:
         contrast: what is compared.
-        effect: the difference of the means over seeds, in the metric's unit, with interval and p;
-            NaN if not decidable.
-        n: test subjects (visits) that both were evaluated on.
+        effect: the difference of the means over seeds, in the metric's unit, with interval and p
+            about other subjects and other seeds; NaN if not decidable.
+        n: test rows (visits) that both were evaluated on.
+        people: the subjects that these rows belong to.
         reasons: why there is no effect; empty if there is one.
-        adjusted: p after Holm's adjustment for the other comparisons of its table or claim; NaN
-            outside of both.
+        adjusted: p after Holm's adjustment: for every comparison that some table shows, alike in
+            all of them, or for the others of its claim; NaN outside of both.
     """
 
     contrast: Contrast
@@ -39,6 +40,7 @@ class Comparison:
     n: int = 0
     reasons: tuple[str, ...] = ()
     adjusted: float = math.nan
+    people: int = 0
 
     @property
     def reason(self) -> str:
@@ -56,6 +58,7 @@ class Verdict:
         claim: of the paper.
         verdict: HOLDS, FAILS or OPEN.
         value, low, high, p: of the contrast that supports it least.
+        p_unadjusted: p before Holm's adjustment, which "does not hold" needs.
         metric: "auroc", "pearson", or "" for a claim without contrasts.
         reason: in words.
         comparisons: all its contrasts.
@@ -70,6 +73,7 @@ class Verdict:
     metric: str
     reason: str
     comparisons: tuple[Comparison, ...]
+    p_unadjusted: float = math.nan
 
 
 def verdict_of(claim: Claim, comparisons: Sequence[Comparison]) -> Verdict:
@@ -136,6 +140,7 @@ def _verdict(
         metric,
         reason + least_words,
         tuple(comparisons),
+        _p(effect, 0.0 - claim.margin),
     )
 
 

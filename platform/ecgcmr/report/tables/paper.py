@@ -18,7 +18,7 @@ from ecgcmr import tasks
 from ecgcmr.paper import GROUPS, LAYOUTS, METRICS, SEEDS, SHORT, TITLES, Layout, System
 from ecgcmr.report.results import evaluation_runs
 from ecgcmr.report.results.evaluation_runs import Cell, EvaluationRuns
-from ecgcmr.report.results.evidence import Evidence
+from ecgcmr.report.results.evidence import Evidence, Score
 from ecgcmr.report.tables import reviewer
 from ecgcmr.report.tables.table import NONE, Table, Word, interval, mean_sd, span
 from ecgcmr.tasks import Task
@@ -134,15 +134,14 @@ def layouts(by_cell: Mapping[Cell, EvaluationRuns]) -> list[Layout]:
 
 @dataclass(frozen=True)
 class _Field:
-    """One cell: its runs, its interval over test subjects, its place in the column and the paper's
-    (mean, sd).
+    """One cell: its runs, their score with its interval over test subjects, its place in the column
+    and the paper's (mean, sd).
     """
 
     system: System
     task: Task
     runs: EvaluationRuns
-    low: float
-    high: float
+    score: Score
     paper: tuple[float, float | None] | None
     place: int = 0
 
@@ -158,9 +157,9 @@ class _Field:
     def word(self) -> Word:
         """Mean ± sd; below it what it lacks, its interval and the paper's number."""
         small = [self.runs.lack] if self.runs.started and self.runs.lack else []
-        if not math.isnan(self.low):
+        if not math.isnan(self.score.low):
             form = ".1f" if self.scale == 100 else ".2f"
-            small.append(interval(self.scale * self.low, self.scale * self.high, form))
+            small.append(interval(self.scale * self.score.low, self.scale * self.score.high, form))
         if self.paper:
             mean, sd = self.paper
             small.append(f"paper {mean:.2f}" if sd is None else f"paper {mean_sd(mean, sd)}")
@@ -172,8 +171,7 @@ class _Field:
 
     def record(self, counts: "_Counts") -> dict[str, Any]:
         """The same in full precision, in the unit of the table."""
-        subject_counts = counts.subjects[self.task.name]
-        means = self.runs.mean, self.runs.sd, self.low, self.high
+        means = self.runs.mean, self.runs.sd, self.score.low, self.score.high
         return {
             "system": self.system.name,
             "model": self.system.title,
@@ -187,21 +185,25 @@ class _Field:
             "seeds_wanted": self.runs.wanted,
             "diverged": self.runs.diverged,
             "place": self.place or None,
-            "test_subjects": "–".join(
-                map(str, sorted({*subject_counts[:1], *subject_counts[-1:]}))
-            ),
+            "test_subjects": _ends(counts.subjects[self.task.name]),
+            "test_visits": _ends(counts.visits[self.task.name]),
             "test_positives": counts.positives.get(self.task.name),
         }
 
 
 @dataclass(frozen=True)
 class _Counts:
-    """By task: the numbers of test subjects that runs were evaluated on, and the positives where
-    they are known.
+    """By task: the numbers of test subjects and of their visits that runs were evaluated on, and
+    the positives where they are known.
     """
 
     subjects: Mapping[str, list[int]]
+    visits: Mapping[str, list[int]]
     positives: Mapping[str, int]
+
+
+def _ends(counts: Sequence[int]) -> str:
+    return "–".join(map(str, sorted({*counts[:1], *counts[-1:]})))
 
 
 def of_layout(
@@ -276,14 +278,13 @@ def _field(
     evidence: Evidence | None,
     paper: bool,
 ) -> _Field:
-    low, high = evidence.interval(system.name, task.name) if evidence else (math.nan, math.nan)
+    score = evidence.score(system.name, task.name) if evidence else None
     paper_numbers = layout.numbers.get((system.name, task.name)) if paper else None
     return _Field(
         system,
         task,
         by_cell.get((system.name, task.name, 1.0), EvaluationRuns()),
-        low,
-        high,
+        score or Score(),
         paper_numbers,
     )
 
@@ -318,15 +319,18 @@ def _pointed(column: Sequence[_Field]) -> list[str]:
 
 
 def _counts(columns: Sequence[Sequence[_Field]], label_counts: Mapping[str, Any]) -> _Counts:
-    """Positives only where the manifest counts the very subjects of the runs."""
-    subjects, positives = {}, {}
+    """Positives only where the manifest counts the very rows that the runs were evaluated on."""
+    subjects, visits, positives = {}, {}, {}
     for column in columns:
         task = column[0].task
-        subjects[task.name] = sorted({n for field in column for n in field.runs.subjects})
+        rows = sorted({n for field in column for n in field.runs.subjects})
+        several = any(field.score.people < field.score.n for field in column)
+        people = sorted({field.score.people for field in column if field.score.people})
+        subjects[task.name], visits[task.name] = people if several else rows, rows
         test = label_counts.get(task.columns[0], {}).get("test", {})
-        if task.kind == "binary" and "positive" in test and [test["n"]] == subjects[task.name]:
+        if task.kind == "binary" and "positive" in test and [test["n"]] == rows:
             positives[task.name] = int(test["positive"])
-    return _Counts(subjects, positives)
+    return _Counts(subjects, visits, positives)
 
 
 def _foot(columns: Sequence[Task], counts: _Counts, marks: int) -> list[tuple[Word, ...]]:
@@ -339,6 +343,9 @@ def _foot(columns: Sequence[Task], counts: _Counts, marks: int) -> list[tuple[Wo
             *(Word(span(counts.subjects[task.name])) for task in columns),
         )
     ]
+    if counts.visits != counts.subjects:
+        visits = [Word(span(counts.visits[task.name])) for task in columns]
+        lines.append((Word("Test visits"), *blank, *visits))
     if counts.positives:
         positives = [counts.positives.get(task.name) for task in columns]
         lines.append(
@@ -351,11 +358,13 @@ def _general(fields: Sequence[_Field], evidence: Evidence | None) -> list[str]:
     """What has to be said of every table of this form."""
     has_runs = [field.runs.started for field in fields]
     notes = [f"{NONE}: no finished run."] if any(has_runs) and not all(has_runs) else []
-    if evidence and any(not math.isnan(field.low) for field in fields):
-        notes.append(
-            "In brackets: 95 % interval of the mean for other test subjects, "
-            f"from {evidence.draws:,} bootstrap resamples."
+    if evidence and any(not math.isnan(field.score.low) for field in fields):
+        method = (
+            "by DeLong's variance, on the logit scale"
+            if fields[0].task.kind == "binary"
+            else f"from {evidence.draws:,} bootstrap resamples"
         )
+        notes.append(f"In brackets: 95 % interval of the mean for other test subjects, {method}.")
     if any(field.paper for field in fields):
         notes.append("paper: the paper's number, on 6,007 subjects of the UK Biobank.")
     return notes

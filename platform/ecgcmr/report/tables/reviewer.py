@@ -26,6 +26,10 @@ from ecgcmr.report.results.verdicts import Comparison
 from ecgcmr.report.tables.table import NONE, Table, Word, interval, mean_sd, p_value, signed
 
 BRACKETS = "In brackets: 95 % interval of the mean for other test subjects (bootstrap)."
+ONCE = (
+    "Pre-training ran once per method: what another pre-training would give is in no interval and "
+    "no p."
+)
 
 
 def every(
@@ -64,15 +68,18 @@ def claims(evidence: Evidence) -> Table:
                 Word(verdict.claim.text),
                 Word(verdict.verdict),
                 *_effect(
-                    Effect(verdict.value, verdict.low, verdict.high, verdict.p), verdict.metric
+                    Effect(verdict.value, verdict.low, verdict.high, verdict.p_unadjusted),
+                    verdict.metric,
                 ),
                 Word(verdict.reason),
             )
             for verdict in verdicts
         ),
         notes=(
-            "Difference (points of ROC AUC, or r), interval and two-sided p: of the contrast that "
-            "supports a claim least.",
+            "Difference (points of ROC AUC, or r), interval and two-sided p (unadjusted): of the "
+            "contrast that supports a claim least; about other test subjects and other seeds of "
+            "fine-tuning.",
+            ONCE,
             "A claim holds if the 95 % interval of every one of its contrasts lies above 0 (or "
             "above the margin that it names); it does not hold if one lies below, after Holm's "
             "adjustment; else these runs cannot decide it.",
@@ -86,7 +93,7 @@ def claims(evidence: Evidence) -> Table:
                 "difference": verdict.value,
                 "low": verdict.low,
                 "high": verdict.high,
-                "p": verdict.p,
+                "p": verdict.p_unadjusted,
                 "margin": verdict.claim.margin,
                 "contrasts": len(verdict.comparisons),
                 "reason": verdict.reason,
@@ -101,9 +108,11 @@ def comparisons(evidence: Evidence, layout: Layout) -> Table:
     table_comparisons = evidence.comparisons(layout)
     titles = {system.name: system.title for system in layout.systems}
     number = layout.title.split(".")[0]
-    n_tests = sum(not c.reasons for c in table_comparisons)
+    n_tests = sum(not c.reasons for c in evidence.family().values())
     binary = tasks.TASKS[layout.tasks[0]].kind == "binary"
-    test, unit = ("DeLong's test", "points of ROC AUC") if binary else ("a paired bootstrap", "r")
+    test, unit = (
+        ("DeLong's covariance", "points of ROC AUC") if binary else ("a paired bootstrap", "r")
+    )
     return Table(
         stem=f"comparisons-{layout.stem}",
         title=f"{number}, comparisons: {titles[layout.proposed_system]} minus each other system.",
@@ -112,8 +121,11 @@ def comparisons(evidence: Evidence, layout: Layout) -> Table:
         rows=tuple(_compared(comparison, titles) for comparison in table_comparisons),
         notes=(
             f"Difference of the means over seeds in {unit}, on the test subjects of both; interval "
-            f"and p, by {test}, are about other subjects, not other seeds.",
-            f"Holm's adjustment is over the {n_tests} comparisons of this table.",
+            f"and p are about other subjects, by {test}, and other seeds of fine-tuning, by the "
+            "spread over seeds.",
+            ONCE,
+            f"Holm's adjustment is over the {n_tests} comparisons of all tables, each counted "
+            "once: a comparison has one adjusted p wherever it stands.",
         ),
         records=tuple(
             {
@@ -126,6 +138,7 @@ def comparisons(evidence: Evidence, layout: Layout) -> Table:
                 "p": c.effect.p,
                 "p_holm": c.adjusted,
                 "n": c.n,
+                "subjects": c.people,
                 "reason": c.reason,
             }
             for c in table_comparisons
@@ -142,7 +155,7 @@ def _compared(comparison: Comparison, titles: Mapping[str, str]) -> tuple[Word, 
         worse,
         *effect,
         Word(p_value(comparison.adjusted)),
-        _count(comparison.n or None),
+        _subjects(comparison.people, comparison.n),
     )
 
 
@@ -440,7 +453,8 @@ def subgroups(evidence: Evidence, people: pd.DataFrame) -> Table:
     def row(task: str, name: str, scores: Mapping[str, Score | None]) -> tuple[Word, ...]:
         first_score = next((score for score in scores.values() if score), Score())
         scale = METRICS[tasks.TASKS[task].metric][1]
-        counts = _count(first_score.n or None), _count(first_score.positives)
+        subjects = _subjects(first_score.people, first_score.n)
+        counts = subjects, _count(first_score.positives)
         return (
             Word(SHORT[task]),
             Word(name),
@@ -456,7 +470,8 @@ def subgroups(evidence: Evidence, people: pd.DataFrame) -> Table:
         rows=tuple(row(group.task, group.name, group.scores) for group in groups),
         notes=(
             "ROC AUC [%] of diseases, mean r of phenotypes, on the test set, mean ± sd over seeds.",
-            BRACKETS,
+            "In brackets: 95 % interval of the mean for other test subjects (ROC AUC by DeLong's "
+            "variance on the logit scale, r by bootstrap).",
             f"{NONE}: fewer than two subjects of either class, or a phenotype without two values.",
         ),
         records=tuple(
@@ -487,6 +502,13 @@ def _title(system: str) -> str:
 
 def _count(n: int | None) -> Word:
     return Word(NONE if n is None else f"{n:,}")
+
+
+def _subjects(people: int, visits: int) -> Word:
+    """How many people, and below that their visits if these are more."""
+    if not people:
+        return Word(NONE)
+    return Word(f"{people:,}", 0, (f"{visits:,} visits",) if visits > people else ())
 
 
 def _scored(score: Score | Share | None, scale: float, *small: str) -> Word:
