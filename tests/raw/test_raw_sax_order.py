@@ -376,6 +376,12 @@ def test_an_instance_is_taken_once(tmp_path):
     assert record.repairs == ("images that are there twice taken once",)
 
 
+def test_images_without_pixels_are_a_reason(tmp_path):
+    images = [stored(data) for data in plane(PixelData=b"")]
+    with pytest.raises(Excluded, match="pixels cannot be decoded"):
+        sax_dicom.read(str(folder(tmp_path, images)))
+
+
 @pytest.mark.parametrize(
     ("keyword", "shift"),
     [("StudyInstanceUID", 0.0), ("StudyInstanceUID", 200.0), ("FrameOfReferenceUID", 3.0)],

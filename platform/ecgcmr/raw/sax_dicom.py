@@ -308,12 +308,16 @@ def _once(images: list[Image]) -> tuple[list[Image], tuple[str, ...]]:
     place, or of the same place, time and pixels.
     """
     known_copies: set[tuple] = set()
+    digests: dict[int, bytes] = {}  # of a file's pixels, which many frames may share
     out = []
     for image in images:
         place = (image.origin.tobytes(), image.axes.tobytes(), image.study, image.series)
         facts = (image.frame, *place, repr(image.when))
         instance = str(image.dataset.get("SOPInstanceUID") or "")
-        copies: set[tuple] = {(facts, hashlib.sha256(image.dataset.PixelData).digest())}
+        file = id(image.dataset)
+        if file not in digests:
+            digests[file] = hashlib.sha256(image.dataset.PixelData or b"").digest()
+        copies: set[tuple] = {(facts, digests[file])}
         if instance:
             copies.add((facts, instance))
         if not copies & known_copies:
