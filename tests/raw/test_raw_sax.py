@@ -795,9 +795,9 @@ def save(path: Path, array: np.ndarray, affine: np.ndarray, unit: str = "unknown
 
 
 def scanner() -> np.ndarray:
-    """An affine whose slices run from base to apex and whose images are seen from the apex (RAS)."""
+    """An affine whose slices run from base to apex and whose images are seen from the apex (RAS), columns to the left."""
     along = ALONG * np.array([-1, -1, 1])  # base → apex
-    across = np.cross(along, [0.0, 0.0, 1.0])
+    across = np.cross([0.0, 0.0, 1.0], along)
     across /= np.linalg.norm(across)
     affine = np.eye(4)
     affine[:3, :3] = np.stack([across, np.cross(across, along), along], axis=1) * MM
@@ -922,6 +922,7 @@ def test_a_segmentation_that_does_not_fit_is_left_out(tmp_path, spoil, word):
     assert (record.masks, record.masked, record.labels) == (None, (), {})
     assert cmr.prepare(record)[1] == (
         "end-systole from the smallest blood pool",
+        "end-diastole taken as the first phase",
         "heart found by what moves",
     )
 

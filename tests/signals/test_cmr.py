@@ -39,10 +39,15 @@ class Stack:
     masks: np.ndarray | None = None
     masked: tuple[int, ...] = ()
     es: int | None = None
+    axes: np.ndarray | None = None
 
 
 PHASES = tuple(range(len(RADII)))
-SEEN = ("end-systole from the smallest blood pool", "heart found by what moves")
+SEEN = (
+    "end-systole from the smallest blood pool",
+    "end-diastole taken as the first phase",
+    "heart found by what moves",
+)
 
 
 def stack(slices=10, size=(210, 210), place=(95, 120), radii=RADII, seed=0) -> Stack:
@@ -169,7 +174,11 @@ def test_end_systole_is_the_least_segmented_cavity():
     assert cmr.end_systole(one.masks, one.masked[:6]) is None  # of these phase 0 is the least
     assert cmr.end_systole(one.masks, (0,)) is None
     image, words = cmr.prepare(one)
-    assert words == ("end-systole from the segmentation", "heart found by the segmentation")
+    assert words == (
+        "end-systole from the segmentation",
+        "end-diastole from the segmentation, not the first phase",
+        "heart found by the segmentation",
+    )
     assert (image[0] > 200).sum() != (cmr.prepare(stack())[0][0] > 200).sum()
 
 

@@ -104,6 +104,8 @@ class CmrRecord:
         masked: the phases that have a segmentation; the masks of all others are 0.
         es: the phase that the files name as end-systole, or None.
         labels: phenotype -> value in its unit (tasks.UNITS); one that is absent is unknown.
+        axes: (2, 3) unit vectors in the patient, right → left, front → back, feet → head +: where
+            columns and where rows grow to; None where the file does not say.
     """
 
     key: str
@@ -118,6 +120,7 @@ class CmrRecord:
     masked: tuple[int, ...] = ()
     es: int | None = None
     labels: dict[str, float] = field(default_factory=dict)
+    axes: np.ndarray | None = None
 
 
 def biobank(stem: str) -> tuple[str, str] | tuple[None, None]:

@@ -1,13 +1,15 @@
 """Short-axis cine stacks as DICOM images, in a folder or in an archive that is read in place.
 
 One idea: geometry decides, not names. Images are grouped by plane, a plane's positions are
-`ImagePositionPatient` along its normal (`SliceLocation` is no distance in some exports), a
-position's phases are ordered by trigger time, and the stack is the largest set of parallel
-positions that move. So the zips of UK Biobank's field 20209 need no table of contents:
-`manifest.csv` (or `.cvs`, with its unquoted commas) is passed over, and one series or one per slice
-is the same. Nothing but geometry, timing and pixels leaves this module.
+`ImagePositionPatient` along its normal (`SliceLocation` is no distance in some exports), both with
+a tolerance, since headers round. A position's phases are ordered by trigger time or by what stands
+in for it, never by names, and the stack is the largest set of parallel positions that move. So the
+zips of UK Biobank's field 20209 need no table of contents: `manifest.csv` (or `.cvs`, with its
+unquoted commas) is passed over, and one series or one per slice is the same. Nothing but geometry,
+timing and pixels leaves this module.
 """
 
+import hashlib
 import re
 import warnings
 from collections import Counter, defaultdict
@@ -26,37 +28,40 @@ from pydicom.uid import UID, AllTransferSyntaxes, DeflatedExplicitVRLittleEndian
 from ecgcmr.errors import Excluded, InputError
 from ecgcmr.raw import bundle, ecg_dicom, records
 from ecgcmr.raw.records import CmrRecord, biobank, patient
+from ecgcmr.signals.cmr import APEX_LPS
 
 PIXEL_LIMIT = 1 << 22  # of one image, as its header claims
 VOXEL_LIMIT = 1 << 29  # of a stack: 2 GiB as float32; one of UK Biobank has 20 million
 LEAST_PHASES = 10  # fewer do not show a heartbeat; UK Biobank has 50, Sunnybrook 20
 LEAST_SLICES = 3
-# The apex points to the left, to the front and down; DICOM's axes run right → left +, front → back
-# +, feet → head +.
-APEX_LPS = np.array([1.0, -1.0, -1.0])
+SAME_PLACE_MM = 0.5  # along the normal; slices are 1 mm apart at least
+SAME_DIRECTION = 0.02  # of a unit vector, 1.1°
+SAME_SIDE = 1e-3  # of a pixel's side, as a share
+UNIT = 0.05  # by which directions may miss being unit vectors at a right angle
+# What the order of phases is taken from, the first that every phase has and no two share. A stack
+# that is acquired over several beats may state one acquisition time for all phases of a slice.
+ORDERS = ("trigger times", "temporal positions", "acquisition times", "instance numbers")
+CINE_S = 3600.0  # acquisition times further apart are of no one slice, or of two days
 
 
 @dataclass(frozen=True)
 class Image:
     """One image with the few facts that sort it.
 
-    `dataset` keeps the pixels undecoded, `frame` is its number in there.
+    `dataset` keeps the pixels undecoded, `frame` is its number in there; `when` has a number for
+    each of `ORDERS`, NaN where the header has none.
     """
 
     dataset: pydicom.Dataset = field(repr=False)  # its text would be the whole header
     frame: int
     origin: np.ndarray
-    normal: np.ndarray
+    axes: np.ndarray
     spacing: tuple[float, float]
     rescale: tuple[float, float]
-    plane: tuple
+    size: tuple[int, int]
     series: tuple
-    when: tuple[float, float]
-
-    @property
-    def position(self) -> float:
-        """Distance along the normal, to 0.1 mm: rounding in the header must not split a slice."""
-        return round(float(self.origin @ self.normal), 1)
+    study: tuple[str, str]
+    when: tuple[float, ...]
 
 
 def find(path: str) -> list[str]:
@@ -125,26 +130,31 @@ def read(source: str) -> CmrRecord:
         people.discard(None)
         if len(people) > 1:
             raise Excluded("images of several people in one place")
-        slices, repairs = _stack(images)
-        rows, columns = slices[0][0].plane[:2]
+        images, copy_words = _once(images)
+        slices, words = _of_one_study(images)
+        rows, columns = slices[0][0].size
         if len(slices) * len(slices[0]) * rows * columns > VOXEL_LIMIT:
             raise Excluded("too large for a cine stack")
         frames = np.stack([np.stack([_pixels(image) for image in phases]) for phases in slices])
-    first, second = slices[0][0], slices[1][0]
-    if np.ptp(np.diff([phases[0].position for phases in slices])) > 1.0:
-        repairs = (*repairs, "slices at unequal distances")
-    times = np.array([image.when[0] for image in slices[len(slices) // 2]])
+    middle = slices[len(slices) // 2]
+    normal = np.cross(*middle[0].axes)
+    steps = np.abs(np.diff([float(phases[0].origin @ normal) for phases in slices]))
+    if np.ptp(steps) > 1.0:
+        words = (*words, "slices at unequal distances")
+    times = np.array([image.when[0] for image in middle])
     key = re.sub(r"(?i)(\.tar)?\.(tar|gz|tgz|xz|bz2|zip|dcm|ima)$", "", Path(source).name)
     person, visit = biobank(key)
     return CmrRecord(
         key=key,
         frames=frames,
-        spacing_mm=(abs(second.position - first.position), *first.spacing),
+        # to 0.01 mm: positions are rounded, and volumes are compared
+        spacing_mm=(round(float(np.median(steps)), 2), *slices[0][0].spacing),
         trigger_ms=times if np.isfinite(times).all() else None,
-        repairs=repairs,
+        repairs=(*copy_words, *words),
         person=person,
         visit=visit,
         patient=next(iter(people), None),
+        axes=middle[0].axes,
     )
 
 
@@ -191,8 +201,13 @@ def _images(dataset: pydicom.Dataset) -> list[Image]:
             return [_enhanced(dataset, frame) for frame in range(count)]
         if int(dataset.get("NumberOfFrames") or 1) > 1:
             return []
-        trigger, number = dataset.get("TriggerTime"), float(dataset.get("InstanceNumber") or 0)
-        return [_image(dataset, 0, (dataset,), trigger, number)]
+        when = (
+            _number(dataset.get("TriggerTime")),
+            _number(dataset.get("TemporalPositionIdentifier")),
+            _seconds(dataset.get("AcquisitionTime")),
+            _number(dataset.get("InstanceNumber")),
+        )
+        return [_image(dataset, 0, (dataset,), when)]
     except Exception:  # pydicom converts a value when it is asked for, with any error
         return []
 
@@ -210,24 +225,45 @@ def _enhanced(dataset: pydicom.Dataset, frame: int) -> Image:
         if element.VR == "SQ"
     ]
     groups = tuple(sequence[0] for sequence in sequences if sequence)
-    delays = (group.get("NominalCardiacTriggerDelayTime") for group in groups)
-    trigger = next((delay for delay in delays if delay is not None), None)
-    return _image(dataset, frame, groups, trigger, float(frame))
+
+    def fact(name: str) -> Any:
+        return next((group[name].value for group in groups if name in group), None)
+
+    when = (
+        _number(fact("NominalCardiacTriggerDelayTime")),
+        _number(fact("TemporalPositionIndex")),
+        np.nan,
+        float(frame),
+    )
+    return _image(dataset, frame, groups, when)
+
+
+def _number(value: Any) -> float:
+    return np.nan if value in (None, "") else float(value)
+
+
+def _seconds(value: Any) -> float:
+    """Of a time of day, `HHMMSS.FFFFFF`; NaN where there is none."""
+    match = re.fullmatch(r"(\d\d)(\d\d)(\d\d(?:\.\d*)?)", str(value or "").strip())
+    return (
+        np.nan
+        if match is None
+        else float(int(match[1]) * 3600 + int(match[2]) * 60 + float(match[3]))
+    )
 
 
 def _image(
     dataset: pydicom.Dataset,
     frame: int,
     headers: tuple[pydicom.Dataset, ...],
-    trigger: Any,
-    number: float,
+    when: tuple[float, ...],
 ) -> Image:
     """The sorting facts of one image.
 
     Args:
         dataset: the file. frame: which of its frames.
         headers: where to look for geometry and scale, the nearest first.
-        trigger: time after the R wave, ms. number: order without such times.
+        when: as in `Image`.
 
     Raises:
         Exception: of any kind; a fact is missing or no number.
@@ -241,6 +277,8 @@ def _image(
     down, across = (float(x) for x in np.array(fact("PixelSpacing"), dtype=np.float64))
     if not np.isfinite([*origin, *directions.ravel()]).all():
         raise ValueError("no place in space")
+    if np.abs(directions @ directions.T - np.eye(2)).max() > UNIT:
+        raise ValueError("no directions")
     if not (0 < down < np.inf and 0 < across < np.inf):
         raise ValueError("no size of pixels")
     rescale = (1.0, 0.0)
@@ -252,32 +290,87 @@ def _image(
         dataset=dataset,
         frame=frame,
         origin=origin,
-        normal=np.cross(directions[0], directions[1]),
+        axes=directions / np.linalg.norm(directions, axis=1, keepdims=True),
         spacing=(down, across),
         rescale=rescale,
-        plane=(
-            int(dataset.Rows),
-            int(dataset.Columns),
-            round(down, 3),
-            round(across, 3),
-            *directions.ravel().round(2),
-        ),
+        size=(int(dataset.Rows), int(dataset.Columns)),
         series=(int(dataset.get("SeriesNumber") or 0), str(dataset.get("SeriesInstanceUID", ""))),
-        when=(np.nan if trigger in (None, "") else float(trigger), number),
+        study=(
+            str(dataset.get("StudyInstanceUID") or ""),
+            str(dataset.get("FrameOfReferenceUID") or ""),
+        ),
+        when=when,
     )
 
 
+def _once(images: list[Image]) -> tuple[list[Image], tuple[str, ...]]:
+    """The images without copies: of one instance number of the standard (`SOPInstanceUID`) and
+    place, or of the same place, time and pixels.
+    """
+    known_copies: set[tuple] = set()
+    digests: dict[int, bytes] = {}  # of a file's pixels, which many frames may share
+    out = []
+    for image in images:
+        place = (image.origin.tobytes(), image.axes.tobytes(), image.study, image.series)
+        facts = (image.frame, *place, repr(image.when))
+        instance = str(image.dataset.get("SOPInstanceUID") or "")
+        file = id(image.dataset)
+        if file not in digests:
+            digests[file] = hashlib.sha256(image.dataset.PixelData or b"").digest()
+        copies: set[tuple] = {(facts, digests[file])}
+        if instance:
+            copies.add((facts, instance))
+        if not copies & known_copies:
+            out.append(image)
+        known_copies |= copies
+    words = ("images that are there twice taken once",) if len(out) < len(images) else ()
+    return out, words
+
+
 # -- slices and phases -----------------------------------------------------------------------------
+
+
+def _of_one_study(images: list[Image]) -> tuple[list[list[Image]], tuple[str, ...]]:
+    """`_stack` of the one study that has a stack, in one frame of reference.
+
+    An anonymous number may stand for two patients, whose images are in one place by mistake, and
+    nothing but these identifiers tells them apart. Where none of their values has a stack they were
+    made anew for every image (Sunnybrook's frames of reference are) and say nothing.
+
+    Raises:
+        Excluded: there are several stacks, or none.
+    """
+    for place in range(len(images[0].study)):
+        groups: dict[str, list[Image]] = defaultdict(list)
+        for image in images:
+            groups[image.study[place]].append(image)
+        with_stack = [group for group in groups.values() if len(groups) > 1 and _has_stack(group)]
+        if len(with_stack) > 1:
+            raise Excluded("stacks of several studies or frames of reference in one place")
+        if with_stack and place == 0:
+            images = with_stack[0]
+    return _stack(images)
+
+
+def _has_stack(images: list[Image]) -> bool:
+    try:
+        return bool(_stack(images))
+    except Excluded:
+        return False
 
 
 def _stack(images: list[Image]) -> tuple[list[list[Image]], tuple[str, ...]]:
     """The largest set of parallel positions that move: slices from base to apex, each with its
     phases in order.
     """
-    planes: dict[tuple, list[Image]] = defaultdict(list)
+    planes: list[list[Image]] = []
     for image in images:
-        planes[image.plane].append(image)
-    stacks = [stack for stack in (_slices(group) for group in planes.values()) if stack[0]]
+        plane = next((plane for plane in planes if _parallel(plane[0], image)), None)
+        if plane is None:
+            planes.append([image])
+        else:
+            plane.append(image)
+    stacks = [stack for stack in (_slices(plane) for plane in planes) if stack[0]]
     if not stacks:
         raise Excluded("not a cine: fewer than 10 phases per position")
     slices, repairs = max(stacks, key=lambda stack: len(stack[0]))
@@ -285,33 +378,87 @@ def _stack(images: list[Image]) -> tuple[list[list[Image]], tuple[str, ...]]:
         raise Excluded("not a stack: fewer than 3 parallel slices")
     if len(stacks) > 1:
         repairs = (*repairs, "largest of several parallel sets taken")
-    return _equal_phases(slices, repairs)
+    ordered_slices, order_words = _in_time(slices)
+    return _equal_phases(ordered_slices, (*repairs, *order_words))
 
 
-def _slices(group: list[Image]) -> tuple[list[list[Image]], tuple[str, ...]]:
+def _parallel(first: Image, other: Image) -> bool:
+    """Whether two images have one size and lie in one direction, to what headers round."""
+    return (
+        first.size == other.size
+        and np.allclose(first.spacing, other.spacing, rtol=SAME_SIDE, atol=0)
+        and bool(np.abs(first.axes - other.axes).max() <= SAME_DIRECTION)
+    )
+
+
+def _slices(plane: list[Image]) -> tuple[list[list[Image]], tuple[str, ...]]:
     """The moving positions of one plane, from base to apex.
 
     Where several series share a position, the last is taken.
     """
-    by_position: dict[float, dict[tuple, list[Image]]] = defaultdict(lambda: defaultdict(list))
-    for image in group:
-        by_position[image.position][image.series].append(image)
-    cines: dict[float, list[Image]] = {}
+    normal = np.cross(*plane[0].axes)
+    towards_apex = normal if normal @ APEX_LPS >= 0 else -normal
+    cines: list[list[Image]] = []
     repairs: tuple[str, ...] = ()
-    for position, series in by_position.items():
+    for position in _positions(plane, towards_apex):
+        series: dict[tuple, list[Image]] = defaultdict(list)
+        for image in position:
+            series[image.series].append(image)
         moving = {name: phases for name, phases in series.items() if len(phases) >= LEAST_PHASES}
         if moving:
-            cines[position] = _ordered(moving[max(moving)])
+            cines.append(moving[max(moving)])
         if len(moving) > 1:
             repairs = ("last of several series of one slice taken",)
-    towards_apex = group[0].normal @ APEX_LPS >= 0
-    return [cines[position] for position in sorted(cines, reverse=not towards_apex)], repairs
+    return cines, repairs
 
 
-def _ordered(phases: list[Image]) -> list[Image]:
-    """By trigger time, or by instance number where a trigger time is missing or all are one."""
-    by_trigger = _timed(phases) and len({image.when[0] for image in phases}) > 1
-    return sorted(phases, key=lambda image: image.when if by_trigger else image.when[::-1])
+def _positions(plane: list[Image], along: np.ndarray) -> list[list[Image]]:
+    """The images by their place along a direction, in its order; a gap begins another place."""
+    places = np.array([float(image.origin @ along) for image in plane])
+    order = np.argsort(places, kind="stable")
+    cuts = np.flatnonzero(np.diff(places[order]) > SAME_PLACE_MM) + 1
+    return [[plane[n] for n in numbers] for numbers in np.split(order, cuts)]
+
+
+def _in_time(slices: list[list[Image]]) -> tuple[list[list[Image]], tuple[str, ...]]:
+    """Every slice's phases in order, and words where it is not the trigger times'.
+
+    Raises:
+        Excluded: nothing tells the order of a slice.
+    """
+    sources = [_order(phases) for phases in slices]
+    ordered_slices = [
+        sorted(phases, key=lambda image: image.when[source])
+        for phases, source in zip(slices, sources, strict=True)
+    ]
+    words = tuple(
+        f"phases ordered by {ORDERS[source]}" for source in sorted(set(sources)) if source
+    )
+    return ordered_slices, words
+
+
+def _order(phases: list[Image]) -> int:
+    """Which of `ORDERS` tells the order of one slice's phases.
+
+    Raises:
+        Excluded: none does, or acquisition times contradict instance numbers, of which no other
+            fact says which to believe.
+    """
+    table = np.array([image.when for image in phases])
+    usable = [
+        source
+        for source, column in enumerate(table.T)
+        if np.isfinite(column).all()
+        and len(set(column)) == len(column)
+        and (source != 2 or np.ptp(column) < CINE_S)
+    ]
+    if not usable:
+        raise Excluded("order of phases unknown: no time and no number tells them apart")
+    if usable[0] == 2 and 3 in usable:
+        by_time, by_number = (np.argsort(table[:, source]) for source in (2, 3))
+        if not np.array_equal(by_time, by_number):
+            raise Excluded("order of phases unknown: acquisition times contradict instance numbers")
+    return usable[0]
 
 
 def _timed(phases: list[Image]) -> bool:

@@ -46,7 +46,9 @@ def measure(
 
     Source: definitions of ukbb_cardiac (Bai et al. 2018, 2020), in our own code.
     """
-    if not all(SPACING_MM[0] <= step <= SPACING_MM[1] for step in spacing_mm) or not _enclosed(ed):
+    if not all(SPACING_MM[0] <= step <= SPACING_MM[1] for step in spacing_mm):
+        return {}
+    if label_order(ed) != (CAVITY, MUSCLE, RIGHT):
         return {}
     voxel = float(np.prod(spacing_mm)) / 1000
     left_ventricle, right_ventricle = (
@@ -185,17 +187,30 @@ def _volume(labels: np.ndarray, label: int, voxel: float) -> float | None:
     return float(counts.sum()) * voxel
 
 
-def _enclosed(labels: np.ndarray) -> bool:
-    """Whether most of the cavity's border is muscle: not so if the right ventricle is the one
-    called 1, as in ACDC.
+def label_order(labels: np.ndarray) -> tuple[int, int, int] | None:
+    """Which label is the left ventricle's cavity, which its muscle, which the right one's cavity.
+
+    Anatomy decides: the cavity is the one whose border is muscle for the most part. ACDC, for one,
+    calls the right ventricle 1 and the left 3.
+
+    Args:
+        labels: (…, height, width), 0 … 3.
+
+    Returns:
+        A permutation of 1, 2, 3; None where none has most of its border in common with another.
     """
-    border = muscle = 0
-    for axis in (1, 2):
+    borders = np.zeros((4, 4), np.int64)
+    for axis in (-2, -1):
         a, b = (np.moveaxis(labels, axis, 0)[part] for part in (slice(1, None), slice(None, -1)))
-        for here, there in ((a, b), (b, a)):
-            edge = there[(here == CAVITY) & (there != CAVITY)]
-            border, muscle = border + edge.size, muscle + int((edge == MUSCLE).sum())
-    return 2 * muscle > border
+        edge = a != b
+        pairs = np.bincount(4 * a[edge].astype(np.int64) + b[edge], minlength=16).reshape(4, 4)
+        borders += pairs + pairs.T
+    shares = borders / np.maximum(borders.sum(1, keepdims=True), 1)
+    shares[0] = shares[:, 0] = 0  # nothing is enclosed by the background, nor is it
+    cavity, muscle = (int(n) for n in np.unravel_index(int(shares.argmax()), shares.shape))
+    if shares[cavity, muscle] <= 0.5:
+        return None
+    return cavity, muscle, 6 - cavity - muscle
 
 
 def _closed(cavity: np.ndarray, labels: np.ndarray) -> bool:
