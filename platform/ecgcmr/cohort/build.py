@@ -109,6 +109,7 @@ def build(
     with staging.building(out, request):
         recordings = survey(out, sources, options)
         sorted_out = linkage.sort_out(recordings)  # refuses before a key is made
+        key_counts = linkage.matched_keys(sorted_out, table)
         linked_rows = linkage.link(sorted_out, table, secret(out, Path(key) if key else None), seed)
         pd.DataFrame(linked_rows.link).to_csv(out.with_name(out.name + ".link.csv"), index=False)
         columns = tuple(dict.fromkeys((*shards.default_labels(), *linked_rows.labels)))
@@ -119,18 +120,20 @@ def build(
             "signals": tuple(dict.fromkeys((*ALWAYS, *sources))),
         }
         parts = staging.write_shards(out, linked_rows.rows, job_fields, shard_rows)
-        account = _account(out, linked_rows, table)
+        account = _account(out, linked_rows, {**table.audit, "matched": key_counts})
         return staging.finish(out, request, recipe, parts, columns, account)
 
 
-def _account(out: Path, linked_rows: linkage.LinkedRows, table: Labels) -> dict[str, Any]:
+def _account(
+    out: Path, linked_rows: linkage.LinkedRows, audit: Mapping[str, Any]
+) -> dict[str, Any]:
     """What the manifest says of recordings and labels; the labels' audit lies beside the cohort."""
     account: dict[str, Any] = {
         name: getattr(linked_rows, name) for name in ("flow", "exclusions", "repairs")
     }
-    if table.audit:
-        account["audit"] = table.audit
-        write_audit(out.with_name(out.name + ".audit.md"), table.audit)
+    if "files" in audit:
+        account["audit"] = audit
+        write_audit(out.with_name(out.name + ".audit.md"), audit)
     return account
 
 
