@@ -297,7 +297,10 @@ def test_columns_that_nothing_is_taken_from_are_printed_by_name(tmp_path):
     names = [f"note_{n}" for n in range(20)]
     text = f"eid,cad,{','.join(names)},41202-0.0,41202-0.1\n" + "1,1," + "x," * 20 + ",\n"
     words = "\n".join(merge.audit_lines(read_labels([table(tmp_path, text)]).audit))
-    assert f"l.csv: not read: field 41202 (2 columns), {', '.join(names)}" in words
+    assert (
+        f"l.csv: not read: field 41202, main ICD-10 codes, part of 41270 (2 columns), {', '.join(names)}"
+        in words
+    )
 
 
 # -- quotation marks ---------------------------------------------------------------------------------------------------
@@ -360,3 +363,39 @@ def test_a_range_and_typed_lists_of_parquet(tmp_path):
     labels = read_labels([tmp_path / "l.parquet"], rules(["mi=I22"], allow_empty=True))
     assert (labels.by_person["1"]["cad"], labels.by_person["1"]["mi"]) == (1, 0)
     assert "mi" not in labels.by_person["2"]
+
+
+# -- record tables -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("names", ["", "hesin"])
+def test_hospital_records_as_they_come(tmp_path, names):
+    """UK Biobank's `hesin_diag`, and with `hesin` its dates; dx puts the table before each name."""
+
+    def header(table, columns):
+        return ",".join(f"{table}.{name}" if names else name for name in columns.split()) + "\n"
+
+    diag = header("hesin_diag", "eid ins_index arr_index level diag_icd9 diag_icd10")
+    diag += "1000011,0,0,1,,I251\n1000011,1,0,1,,I480\n1000022,0,0,1,,E119\n1000033,0,0,1,4139,\n"
+    diag += "1000044,0,0,1,,I4?\n1000044,1,0,1,,I10\n"
+    hesin = header("hesin", "eid ins_index epistart admidate")
+    hesin += "1000011,0,2001-02-03,\n1000011,1,,2018-01-01\n1000022,0,2020-01-01,2019-12-31\n"
+    one, two = table(tmp_path, diag, "hesin_diag.csv"), table(tmp_path, hesin, "hesin.csv")
+    alone = read_labels([one])
+    assert [diseases(alone, f"10000{i}{i}") for i in range(1, 5)] == [
+        (1, 1, 0),
+        (0, 0, 1),
+        (0, 0, 0),
+        (0, None, 0),
+    ]
+    assert any(name.endswith("diag_icd9") for name in alone.audit["unread"]["hesin_diag.csv"])
+    visits = table(
+        tmp_path, "subject,visit_date\n1000011,2015-05-05\n1000022,2015-05-05\n", "v.csv"
+    )
+    row = read_labels([two, one, visits]).by_person["1000011"]
+    assert (row["cad_past"], row["af_past"], row["af_future"]) == (1, 0, 1)
+    with pytest.raises(InputError, match="hospital stays without their codes; give hesin_diag"):
+        read_labels([two])
+    table(tmp_path, hesin + "1000022,0,2020-01-01,\n", "hesin.csv")
+    with pytest.raises(InputError, match="1 hospital stays stand in more than one line"):
+        read_labels([two, one])

@@ -6,7 +6,7 @@ whoever has it is not known to be without the diseases that it may mean.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +86,20 @@ def joined(parts: Sequence[Diagnoses]) -> Diagnoses:
         shapes=sum((part.shapes for part in parts), Counter()),
         latest=latest,
     )
+
+
+def dated(diagnoses: Diagnoses, lines: Sequence[str], stays: pd.Series) -> Diagnoses:
+    """Diagnoses with the days of their hospital stays.
+
+    Args:
+        diagnoses: of a table with a line for each code.
+        lines: (n,) the stay of each line.
+        stays: day of each stay.
+    """
+    words = np.array(lines, object)[diagnoses.codes["row"].to_numpy(np.int64)]
+    days = stays.reindex(words).to_numpy("datetime64[s]")
+    latest = pd.Series([stays.max()], dtype="datetime64[s]").max()
+    return replace(diagnoses, codes=diagnoses.codes.assign(date=days), latest=latest)
 
 
 def read(

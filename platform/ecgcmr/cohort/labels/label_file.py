@@ -29,7 +29,15 @@ from ecgcmr.errors import InputError
 log = logging.getLogger(__name__)
 
 KEYS = {
-    "subject": ("subject", "eid", "f.eid", "participant.eid", "subject_id"),
+    "subject": (
+        "subject",
+        "eid",
+        "f.eid",
+        "participant.eid",
+        "hesin.eid",
+        "hesin_diag.eid",
+        "subject_id",
+    ),
     "ecg": ("ecg", "record", "study_id"),
     "cmr": ("cmr",),
 }
@@ -58,6 +66,11 @@ LIMITS = {
 KNOWN = ("sex", *BODY, *tasks.PHENOTYPES)
 VISITS = ("visit", "instance")  # columns that say which visit a line is of: UK Biobank's instance
 TIMED = ("_past", "_future")  # endings of columns that are relative to a visit
+# A line for each code: by hand, and UK Biobank's record tables as the platform names them.
+RECORD_CODES = ("icd10", "diag_icd10", "hesin_diag.diag_icd10")
+RECORD_DATES = ("date", "epistart", "hesin.epistart")
+EPISODE = ("ins_index", "hesin.ins_index", "hesin_diag.ins_index")
+EPISODE_DATES = ("epistart", "hesin.epistart", "admidate", "hesin.admidate")  # the first known
 IMAGING = 2  # UK Biobank's first instance with resting ECGs and CMR
 
 
@@ -78,6 +91,7 @@ class Layout:
         dates: visit -> column with its date.
         visit: column that says which visit a line is of.
         unread: columns that are not looked at.
+        episode: column with the hospital stay of a line, whose date another table has.
     """
 
     keys: dict[str, str]
@@ -88,6 +102,7 @@ class Layout:
     dates: dict[str, str]
     visit: str | None
     unread: list[str]
+    episode: str | None = None
 
     @property
     def is_long(self) -> bool:
@@ -103,7 +118,7 @@ class Layout:
             self.plain,
             *(group.columns for group in self.codes),
             self.dates.values(),
-            [self.visit] if self.visit else [],
+            [name for name in (self.visit, self.episode) if name],
         )
         return list(dict.fromkeys(name for group in groups for name in group))
 
@@ -131,7 +146,9 @@ def layout_of(path: Path, visit: int, lists: str) -> Layout:
     if "visit_date" in rest:
         dates[UNSTATED] = "visit_date"
     visit_column = next((name for name in VISITS if name in rest and "subject" in keys), None)
+    episode = next((name for name in EPISODE if name in rest and is_long), None)
     used_columns = {
+        episode,
         *(name for group in quantities.values() for name in group),
         *(name for group in codes for name in group.columns),
         *dates.values(),
@@ -150,16 +167,54 @@ def layout_of(path: Path, visit: int, lists: str) -> Layout:
         dates=dates,
         visit=visit_column,
         unread=[name for name in remaining if name in unread],
+        episode=episode,
     )
+
+
+def is_episodes(path: Path) -> bool:
+    """Whether a file is UK Biobank's `hesin`: hospital stays with their dates, and no codes."""
+    names = {*tables.names(path)}
+    has_dates = bool(names.intersection(EPISODE) and names.intersection(EPISODE_DATES))
+    return has_dates and not names.intersection(RECORD_CODES)
+
+
+def episode_days(path: Path) -> pd.Series:
+    """Day on which each hospital stay began, by `<person> <ins_index>`.
+
+    Raises:
+        InputError: the file cannot be read, a date is none, or a stay stands in it twice.
+    """
+    names = tables.names(path)
+    (key,) = _key_columns(path, names).values()
+    episode = next(name for name in EPISODE if name in names)
+    dates = [name for name in EPISODE_DATES if name in names]
+    blocks = []
+    for cells in tables.pieces(path, [key, episode, *dates]):
+        days = np.full(cells.num_rows, np.datetime64("NaT", "D"))
+        for name in dates:
+            days = np.where(np.isnat(days), entries.days(path, cells, name), days)
+        blocks.append(pd.Series(days, _stays(_keys(cells[key]), cells[episode])))
+    stays = pd.concat(blocks) if blocks else pd.Series(dtype="datetime64[s]")
+    if twice := int(stays.index.duplicated().sum()):
+        raise InputError(
+            f"{path}: {twice:,} hospital stays stand in more than one line; export it again"
+        )
+    return stays
+
+
+def _stays(persons: np.ndarray, episodes: pa.Array) -> list[str]:
+    return [f"{person} {stay}" for person, stay in zip(persons, tables.keys(episodes), strict=True)]
 
 
 def _code_columns(
     path: Path, names: Sequence[str], fields: Mapping[str, ukbb_tables.Column], lists: str
 ) -> tuple[CodeColumns, ...]:
     """The columns with codes of diseases, and with their dates."""
-    if "icd10" in names:
-        dates = {(0, 0): "date"} if "date" in names else {}
-        return (CodeColumns(HOSPITAL, {(0, 0): "icd10"}, dates, is_long=True),)
+    code = next((name for name in RECORD_CODES if name in names), None)
+    if code:
+        date = next((name for name in RECORD_DATES if name in names), None)
+        dates = {(0, 0): date} if date else {}
+        return (CodeColumns(HOSPITAL, {(0, 0): code}, dates, is_long=True),)
     codes, dates = (_arrays(fields, field) for field in (ukbb_tables.CODES, ukbb_tables.DATES))
     list_columns = [
         name for name, c in fields.items() if c.field == ukbb_tables.CODES and c.array is None
@@ -321,7 +376,12 @@ class LabelFile:
 
 
 def read(
-    path: Path, prefixes: tuple[str, ...], visit: int, lists: str, people: Sequence[str] = ()
+    path: Path,
+    prefixes: tuple[str, ...],
+    visit: int,
+    lists: str,
+    people: Sequence[str] = (),
+    stays: pd.Series | None = None,
 ) -> LabelFile:
     """Read one file.
 
@@ -331,6 +391,7 @@ def read(
         visit: UK Biobank's instance of what states none.
         lists: column with a list of codes in each cell.
         people: columns beside `sex` that hold at all visits of a person, in a line of a visit too.
+        stays: of `episode_days`, for lines of codes that name their hospital stay.
 
     Raises:
         InputError: it is unreadable, without a key column, with a key twice, without a column to
@@ -341,7 +402,7 @@ def read(
     pieces: list[Section] = []
     for cells in tables.pieces(path, layout.columns):
         try:
-            pieces.append(_piece(path, layout, cells, plain, prefixes, account))
+            pieces.append(_piece(path, layout, cells, plain, prefixes, account, stays))
         # A Parquet column of a kind that no key, number, date or code has.
         except pa.ArrowException as error:
             raise tables.refusal(path, error) from error
@@ -409,6 +470,7 @@ def _piece(
     plain: Sequence[str],
     prefixes: tuple[str, ...],
     account: Account,
+    stays: pd.Series | None,
 ) -> Section:
     keys = {unit: _keys(cells[name]) for unit, name in layout.keys.items()}
     visit = None
@@ -425,6 +487,9 @@ def _piece(
     diagnoses, per_row = [], np.zeros(cells.num_rows, np.int64)
     for group in layout.codes:
         group_diagnoses, n_of_row = entries.read(path, group, cells, prefixes)
+        if layout.episode and stays is not None and not group.dates:
+            lines = _stays(keys["subject"], cells[layout.episode])
+            group_diagnoses = entries.dated(group_diagnoses, lines, stays)
         diagnoses.append(group_diagnoses)
         per_row += n_of_row
     complete = np.full(cells.num_rows, bool(layout.codes))

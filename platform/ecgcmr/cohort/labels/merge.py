@@ -169,8 +169,11 @@ def read_labels(paths: Sequence[Path], rules: Rules | None = None) -> Labels:
     rules = rules or Rules()
     prefixes = tuple(prefix for disease in rules.diseases for prefix in disease.prefixes)
     names = [disease.name for disease in rules.diseases]
+    stays = _stays(paths)
     label_files = [
-        label_file.read(path, prefixes, rules.visit, rules.codes, names) for path in paths
+        label_file.read(path, prefixes, rules.visit, rules.codes, names, stays)
+        for path in paths
+        if not label_file.is_episodes(path)
     ]
     sections = [section for file in label_files for section in file.sections]
     keys = {file.path.name: list(file.keys()) for file in label_files}
@@ -213,6 +216,20 @@ def read_labels(paths: Sequence[Path], rules: Rules | None = None) -> Labels:
             **unread,
         },
     )
+
+
+def _stays(paths: Sequence[Path]) -> pd.Series | None:
+    """The days of hospital stays, of the files that hold them (UK Biobank's `hesin`).
+
+    Raises:
+        InputError: there is nothing beside them.
+    """
+    with_stays = [path for path in paths if label_file.is_episodes(path)]
+    if len(with_stays) == len(paths):
+        raise InputError(
+            f"{with_stays[0]}: hospital stays without their codes; give hesin_diag beside it"
+        )
+    return pd.concat(map(label_file.episode_days, with_stays)) if with_stays else None
 
 
 def _view(unit: str, numbers: Numbers, asked: str) -> Numbers:
@@ -712,14 +729,19 @@ def _shapes(shapes: Mapping[str, int]) -> str:
 
 def _fields(names: Sequence[str]) -> list[str]:
     """Names of columns, of UK Biobank's those of one field together."""
-    groups: dict[str, list[str]] = {}
+    groups: dict[str | int, list[str]] = {}
     for name in names:
         column = ukbb_tables.column(name)
-        groups.setdefault(f"field {column.field}" if column else name, []).append(name)
-    return [
-        names_of[0] if len(names_of) == 1 else f"{title} ({len(names_of)} columns)"
-        for title, names_of in groups.items()
-    ]
+        groups.setdefault(column.field if column else name, []).append(name)
+    return [_title(group, names_of) for group, names_of in groups.items()]
+
+
+def _title(group: str | int, names: Sequence[str]) -> str:
+    """`field 41271, ICD-9 codes (3 columns)`."""
+    known_use = ukbb_tables.UNUSED.get(group) if isinstance(group, int) else None
+    name = names[0] if len(names) == 1 else f"field {group}"
+    words = f"{name}, {known_use}" if known_use else name
+    return words if len(names) == 1 else f"{words} ({len(names)} columns)"
 
 
 def _icd10_lines(account: Mapping[str, Any]) -> list[str]:
