@@ -77,6 +77,16 @@ def test_each_visit_has_its_own_values(tmp_path, spelling):
     assert "af_future" not in second  # who has it cannot get it
 
 
+def test_a_failed_segmentation_of_another_visit_refuses_nothing(tmp_path):
+    frame = pd.read_csv(ukbb(tmp_path / "l.csv"))
+    frame["p24100_i3"] = 0.0
+    frame.to_csv(tmp_path / "l.csv", index=False)
+    by_name = rows(read_labels([tmp_path / "l.csv"]), "1000011_20205_3_0")
+    assert "LVEDV" not in by_name["1000011_20205_3_0"]
+    with pytest.raises(InputError, match="LVEDV: no value lies between"):
+        read_labels([tmp_path / "l.csv"], Rules(visit=3))
+
+
 @pytest.mark.parametrize("visit", [2, 3])
 def test_the_visit_asked_for_is_that_of_recordings_that_state_none(tmp_path, visit):
     labels = read_labels([ukbb(tmp_path / "l.csv")], Rules(visit=visit))

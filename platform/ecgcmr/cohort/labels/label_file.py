@@ -409,7 +409,10 @@ def read(
         plain = [column.name for column in pieces[-1].flag_columns]
     if not pieces:
         raise InputError(f"{path}: no rows below the names of the columns")
-    section = _joined(path, pieces, list(layout.quantities), plain)
+    main_visits = (ALWAYS, UNSTATED, str(visit))
+    main_columns = [column for column in layout.quantities if column.visit in main_visits]
+    other_columns = [column for column in layout.quantities if column.visit not in main_visits]
+    section = _joined(path, pieces, main_columns, other_columns, plain)
     account.unread = [
         *layout.unread,
         *(name for name in layout.plain if Column(name) not in section.flag_columns),
@@ -517,15 +520,21 @@ def _no_flags(n: int) -> np.ndarray:
 
 
 def _joined(
-    path: Path, pieces: list[Section], columns: Sequence[Column], plain: Sequence[str]
+    path: Path,
+    pieces: list[Section],
+    columns: Sequence[Column],
+    other_columns: Sequence[Column],
+    plain: Sequence[str],
 ) -> Section:
     """The pieces of a file as one; they are let go one by one, as memory holds the file once.
 
-    Columns of known meaning are checked, columns that are blank throughout are dropped.
+    Columns of known meaning are checked, columns that are blank throughout are dropped. Of another
+    visit there may be a handful of values, of which all have failed; its unit is that of the field.
     """
     numbers = {
-        column: _checked(path, column.name, np.concatenate([p.numbers[column] for p in pieces]))
-        for column in columns
+        column: check(path, column.name, np.concatenate([p.numbers[column] for p in pieces]))
+        for names, check in ((columns, _checked), (other_columns, _possible))
+        for column in names
     }
     sizes = [len(piece.complete) for piece in pieces]
     starts = np.cumsum([0, *sizes[:-1]])
@@ -794,15 +803,35 @@ def _checked(path: Path, name: str, values: np.ndarray) -> np.ndarray:
     Raises:
         InputError: the median is that of another unit.
     """
+    possible_values = _possible(path, name, values)
+    if name not in LIMITS or np.isnan(values).all():
+        return possible_values
+    low, high, least, most = LIMITS[name]
+    has_value = not np.isnan(possible_values).all()
+    median = float(np.nanmedian(possible_values)) if has_value else np.nan
+    if not least <= median <= most:
+        fault = (
+            f"the median is {median:.3g}"
+            if has_value
+            else f"no value lies between {low:g} and {high:g}"
+        )
+        raise InputError(
+            f"{path}: {name}: {fault}, expected {least:g} to {most:g} {UNITS[name]}; "
+            "is it in another unit?"
+        )
+    return possible_values
+
+
+def _possible(path: Path, name: str, values: np.ndarray) -> np.ndarray:
+    """Values, NaN where they cannot be; how many is said."""
     if name not in LIMITS:
         return values
-    low, high, least, most = LIMITS[name]
+    low, high, _, _ = LIMITS[name]
     if name in BODY:
         is_possible = (values >= low) & (values <= high)
     else:
         is_possible = (values > low) & (values < high)
-    is_known = ~np.isnan(values)
-    outside = is_known & ~is_possible
+    outside = ~np.isnan(values) & ~is_possible
     if outside.any():
         log.warning(
             "%s: %s: %d values outside %g to %g count as unknown",
@@ -811,18 +840,6 @@ def _checked(path: Path, name: str, values: np.ndarray) -> np.ndarray:
             outside.sum(),
             low,
             high,
-        )
-    possible_values = values[is_known & is_possible]
-    median = float(np.median(possible_values)) if possible_values.size else np.nan
-    if is_known.any() and not least <= median <= most:
-        fault = (
-            f"the median is {median:.3g}"
-            if median == median
-            else f"no value lies between {low:g} and {high:g}"
-        )
-        raise InputError(
-            f"{path}: {name}: {fault}, expected {least:g} to {most:g} {UNITS[name]}; "
-            "is it in another unit?"
         )
     return np.where(is_possible, values, np.nan)
 
