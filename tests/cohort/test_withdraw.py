@@ -122,6 +122,88 @@ def test_a_person_is_known_by_id_by_recording_and_by_pseudonym(old, word):
     assert bool(without.of(word)) == ("_" not in word)
 
 
+def obeyed(old, path, ignore_unknown=False):
+    """The people, of those that the link file names, whom a list lets go."""
+    lookup = withdraw._id_lookup(old, old.path.with_name("old.key"))
+    gone = withdraw._matched(path, lookup, ignore_unknown)
+    return {
+        f"10000{i:02d}" for i in range(30) if linkage.pseudonym(SECRET, f"10000{i:02d}") in gone
+    }
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "1000007.0\n1000011.0\n",
+        "1000007\n1000011.0\n",
+        "1000007\r\n1000011\r\n",
+        "1000007\r1000011",
+        "\ufeff1000007\n1000011\n",
+        "1000\u200b007\n\u00a01000011\u00a0\n",
+        '"1000007"\n"1000011\n',  # an open quotation mark swallows nobody
+        "'1000007'\n`1000011`\n",
+        '="1000007"\n="1000011"\n',
+        "1,000,007\n1 000 011\n",
+        "1.000007e6\n1.000011E+06\n",
+        "eid\n1000007\n1000011\n",
+        "Participant ID\n1000007\n1000011\n",
+        ",eid\n0,1000007\n1,1000011\n",
+        '"","x"\n"1",1000007\n"2",1000011\n',
+        "eid,date\n1000007,2024-01-01\n1000011,2024-02-01\n",
+        "eid;reason\n1000007;asked to\n1000011;\n",
+        "1000007\tJan 2024\n1000011\tFeb 2024\n",
+        "1000007 # 2024\n1000011 # 2024\n",
+        "1000007_20205_2_0.xml\n1000011_20209_3_0.zip\n",
+        "1000007_2_0\n1000011_3_0\n",
+        "bulk/1000007_20205_2_0.xml\nC:\\bulk\\1000011_20205_2_0.xml\n",
+        "１０００００７\n1000011\n",
+    ],
+)
+def test_no_spelling_leaves_a_person_in(old, tmp_path, text):
+    path = tmp_path / "list.csv"
+    path.write_text(text, encoding="utf-8", newline="")
+    assert obeyed(old, path) == {"1000007", "1000011"}
+    path.write_bytes(text.encode("utf-16"))
+    assert obeyed(old, path) == {"1000007", "1000011"}
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("1000O11", r"1 of 2 entries are no ids \(lines 2\)"),  # the letter O
+        ("100001", "1 of 2 entries are no ids"),
+        ("10000110", "1 of 2 entries are no ids"),
+        ("1000-011", "1 of 2 entries are no ids"),
+        ("-1000011", "1 of 2 entries are no ids"),
+        ("no longer 1000011x", "1 of 2 entries are no ids"),
+        ("1.0E+06", r"1 ids are rounded, as 1.0E\+06 is \(lines 2\)"),
+        ("1e6", "rounded"),
+        ("x,1000011", "ids stand in 2 columns|no ids"),
+        ("1000011,1000012", "ids stand in 2 columns"),
+    ],
+)
+def test_a_line_that_is_no_id_is_refused_also_where_unknown_ids_are_passed_over(
+    old, tmp_path, line, words
+):
+    (tmp_path / "list.csv").write_text(f"1000007,\n{line}\n")
+    with pytest.raises(InputError, match=words) as refused:
+        obeyed(old, tmp_path / "list.csv", ignore_unknown=True)
+    assert "1000007" not in str(refused.value)
+
+
+def test_ids_that_are_not_in_the_cohort_are_counted(old, tmp_path, caplog):
+    path = listed(tmp_path, "1000007.0", "9999999.0", "8888888")
+    assert obeyed(old, path, ignore_unknown=True) == {"1000007"}
+    assert "2 of 3 ids are not in the cohort" in caplog.text
+
+
+@pytest.mark.parametrize("content", [b"\x00\x01\x02", b"\xff1000007\n", b"1\x000\x000\x00"])
+def test_a_list_that_is_no_text_is_refused(old, tmp_path, content):
+    (tmp_path / "list.csv").write_bytes(content)
+    with pytest.raises(InputError, match="cannot be read as a list"):
+        obeyed(old, tmp_path / "list.csv", ignore_unknown=True)
+
+
 def test_ids_that_match_nobody_are_counted_and_not_named(old, tmp_path, ray_session):
     names = listed(tmp_path, "1000007", "9999999", "", "8888888")
     with pytest.raises(InputError) as refused:

@@ -82,6 +82,11 @@ def damaged(name: str, number: int) -> bytes:
         "2016-13-45",
         "0001-01-01",
         "I25",
+        "I25.1†",
+        "['I10' 'I251']",
+        "I10|I2?",
+        "55,1",
+        "1000000_2_0",
         "I" * 999,
     )
     word = words[rng.integers(len(words))]

@@ -115,6 +115,7 @@ def build(
     with staging.building(out, request):
         recordings = survey(out, sources, options, declaration)
         sorted_out = linkage.sort_out(recordings)  # refuses before a key is made
+        key_counts = linkage.matched_keys(sorted_out, table)
         linked_rows = linkage.link(sorted_out, table, secret(out, Path(key) if key else None), seed)
         pd.DataFrame(linked_rows.link).to_csv(out.with_name(out.name + ".link.csv"), index=False)
         columns = tuple(dict.fromkeys((*shards.default_labels(), *linked_rows.labels)))
@@ -126,12 +127,16 @@ def build(
             "signals": tuple(dict.fromkeys((*ALWAYS, *sources))),
         }
         parts = staging.write_shards(out, linked_rows.rows, job_fields, shard_rows)
-        account = _account(out, linked_rows, table, _left_aside(places, sources))
+        audit = {**table.audit, "matched": key_counts}
+        account = _account(out, linked_rows, audit, _left_aside(places, sources))
         return staging.finish(out, request, recipe, parts, columns, account)
 
 
 def _account(
-    out: Path, linked_rows: linkage.LinkedRows, table: Labels, left_aside: Mapping[str, int]
+    out: Path,
+    linked_rows: linkage.LinkedRows,
+    audit: Mapping[str, Any],
+    left_aside: Mapping[str, int],
 ) -> dict[str, Any]:
     """What the manifest says of recordings, of files that are none, and of labels, whose audit lies
     beside the cohort.
@@ -142,9 +147,9 @@ def _account(
     if left_aside:
         first, *later = account["flow"]
         account["flow"] = [{**first, "left_aside": dict(left_aside)}, *later]
-    if table.audit:
-        account["audit"] = table.audit
-        write_audit(out.with_name(out.name + ".audit.md"), table.audit)
+    if "files" in audit:
+        account["audit"] = audit
+        write_audit(out.with_name(out.name + ".audit.md"), audit)
     return account
 
 

@@ -21,6 +21,7 @@ import pandas as pd
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
+from ecgcmr.cohort import identifiers
 from ecgcmr.cohort.labels.merge import Labels
 from ecgcmr.cohort.shards import DEMOGRAPHICS
 from ecgcmr.errors import InputError
@@ -122,12 +123,22 @@ def link(sorted_out: SortedOut, labels: Labels, secret: bytes, seed: int) -> Lin
         secret: key of the pseudonyms.
         seed: of the split.
     """
-    usable, failures = _told_apart(sorted_out.usable), sorted_out.failures
+    usable = _told_apart([_named(recording) for recording in sorted_out.usable])
+    failures = [_named(recording) for recording in sorted_out.failures]
     visits = sorted(_by_patient(_visits(usable, labels), labels), key=_order)
     persons = sorted({person for person, _ in visits})
     split_of = dict(zip(persons, splits(len(persons), seed), strict=True))
     name_of = {person: pseudonym(secret, person) for person in persons}
-    rows = [_row(name_of[p], split_of[p], recordings, labels) for p, recordings in visits]
+    candidates = Counter(p for p, visit in visits if _visit(visit) in (None, labels.visit))
+    rows = [
+        _row(
+            {"subject": name_of[p], "split": split_of[p]},
+            visit,
+            _label_numbers(visit, labels, is_sole=candidates[p] < 2),
+        )
+        for p, visit in visits
+    ]
+    _say_withheld(visits, rows, labels)
     label_names = _diagnosed(rows)
     excluded_people = [(f, pseudonym(secret, _person(f, labels))) for f in failures]
     return LinkedRows(
@@ -181,10 +192,59 @@ def sort_out(recordings: Sequence[SurveyedRecording]) -> SortedOut:
     return SortedOut(usable, failures)
 
 
+def _named(recording: SurveyedRecording) -> SurveyedRecording:
+    """A recording with the person and the visit that its name states, if its reader knew neither.
+
+    Of `<eid>_<instance>_<array>` all are recordings of one person, in one split.
+    """
+    person, visit = identifiers.participant(identifiers.clean(recording.key))
+    if person is None or recording.person not in (None, person):
+        return recording
+    return replace(recording, person=person, visit=recording.visit or visit)
+
+
+def matched_keys(sorted_out: SortedOut, labels: Labels) -> dict[str, tuple[int, int]]:
+    """How many keys of each labels file are a recording's or a person's, and how many it has.
+
+    Raises:
+        InputError: none of a file's is.
+    """
+    recordings = [_named(f) for f in (*sorted_out.usable, *sorted_out.failures)]
+    names: dict[str, set[str]] = {
+        kind: {identifiers.clean(f.key) for f in recordings if f.kind == kind} for kind in SIGNALS
+    }
+    names["subject"] = {identifiers.clean(_person(f, labels)) for f in recordings}
+    counts = {}
+    for file, sections in labels.keys.items():
+        keys: set[str] = set()
+        matches: set[str] = set()
+        for section in sections:
+            is_match = np.any(
+                [pd.Index(values).isin(names[unit]) for unit, values in section.items()], axis=0
+            )
+            main = next(section[unit] for unit in ("ecg", "cmr", "subject") if unit in section)
+            keys.update(main)
+            matches.update(main[is_match])
+        counts[file] = (len(matches - {""}), len(keys - {""}))
+        if not counts[file][0]:
+            units = " and ".join(dict.fromkeys(unit for section in sections for unit in section))
+            raise InputError(
+                f"{file}: none of its {counts[file][1]:,} keys (`{units}`) is the name of a "
+                "recording or a person; name people as their recordings do, or give the labels "
+                "of these recordings"
+            )
+    return counts
+
+
 def _stated_person(recording: SurveyedRecording, labels: Labels) -> str | None:
     """Whose a recording is, as the labels file or the recording itself says."""
     person_of_key = {"ecg": labels.person_of_ecg, "cmr": labels.person_of_cmr}.get(recording.kind)
-    return (person_of_key or {}).get(recording.key) or recording.person
+    return (person_of_key or {}).get(_label_key(recording)) or recording.person
+
+
+def _label_key(recording: SurveyedRecording) -> str:
+    """What a labels file calls a recording; one of several of its name keeps its folders."""
+    return recording.key if "/" in recording.key else identifiers.clean(recording.key)
 
 
 def _person(recording: SurveyedRecording, labels: Labels) -> str:
@@ -301,7 +361,7 @@ def _joined(
 def _partner_key(recording: SurveyedRecording, labels: Labels) -> str:
     """The key of the recording that this one belongs to: as the labels file says, or its own."""
     partner_of_key = labels.ecg_of_cmr if recording.kind == "cmr" else None
-    return (partner_of_key or {}).get(recording.key, recording.key)
+    return (partner_of_key or {}).get(_label_key(recording), recording.key)
 
 
 def _by_patient(visits: Sequence[Visit], labels: Labels) -> list[Visit]:
@@ -377,27 +437,61 @@ def _order(visit: Visit) -> tuple[str, ...]:
     return person, *(recordings[kind].key if kind in recordings else "" for kind in SIGNALS)
 
 
+def _visit(visit: Mapping[str, SurveyedRecording]) -> str | None:
+    """The visit that its recordings state, the ECG before all."""
+    return next((f.visit for f in visit.values() if f.visit), None)
+
+
+def _label_numbers(
+    visit: dict[str, SurveyedRecording], labels: Labels, *, is_sole: bool
+) -> dict[str, float]:
+    """What the labels files say of a row: of its person at its visit, then of its recordings."""
+    numbers: dict[str, float] = {}
+    labels_of_kind = {"ecg": labels.by_ecg, "cmr": labels.by_cmr}
+    last_first = list(reversed(visit.values()))  # the ECG has the last word
+    for name in dict.fromkeys(_person(recording, labels) for recording in last_first):
+        key = identifiers.clean(name)
+        numbers |= labels.of_person(key, _visit(visit), is_sole=is_sole)
+    for recording in last_first:
+        numbers |= (labels_of_kind.get(recording.kind) or {}).get(_label_key(recording), {})
+    return numbers
+
+
 def _row(
-    subject: str, split: str, visit: dict[str, SurveyedRecording], labels: Labels
+    identity: Mapping[str, str],
+    visit: dict[str, SurveyedRecording],
+    label_numbers: Mapping[str, float],
 ) -> dict[str, Any]:
     numbers: dict[str, float] = {}
     flags: dict[str, float] = {}
-    last_first = list(reversed(visit.values()))  # the ECG has the last word
-    for recording in last_first:
+    for recording in reversed(visit.values()):  # the ECG has the last word
         numbers |= recording.numbers or {}
         flags |= recording.flags or {}
-    labels_of_kind = {"ecg": labels.by_ecg, "cmr": labels.by_cmr}
-    for recording in last_first:  # after the recordings themselves, the file of labels
-        numbers |= (labels.by_person or {}).get(_person(recording, labels), {})
-        numbers |= (labels_of_kind.get(recording.kind) or {}).get(recording.key, {})
+    numbers |= label_numbers  # after the recordings themselves, the file of labels
     return {
-        "subject": subject,
-        "split": split,
+        **identity,
         "numbers": dict(sorted(numbers.items())),
         **dict.fromkeys(ALWAYS),
         **{kind: recording.source for kind, recording in visit.items()},
         "flags": flags,
     }
+
+
+def _say_withheld(
+    visits: Sequence[Visit], rows: Sequence[Mapping[str, Any]], labels: Labels
+) -> None:
+    """Say how many rows lack what a labels file knows of another visit of their person."""
+    by_person = labels.by_person or {}
+    n_withheld = sum(
+        bool(by_person.get(person, {}).keys() - row["numbers"].keys())
+        for (person, _), row in zip(visits, rows, strict=True)
+    )
+    if n_withheld:
+        log.warning(
+            "%d rows are of a visit of which the labels say nothing; values of another visit are "
+            "not given to them",
+            n_withheld,
+        )
 
 
 def _diagnosed(rows: Sequence[dict[str, Any]]) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ its fingerprint, and `runs/withdrawn.json` says what that means.
 """
 
 import csv
+import logging
 import re
 import shutil
 from collections.abc import Iterable, Sequence
@@ -19,13 +20,17 @@ import pandas as pd
 import pyarrow as pa
 
 from ecgcmr import files, signals, store
-from ecgcmr.cohort import dataset, linkage, presence, shards, staging
+from ecgcmr.cohort import dataset, identifiers, linkage, presence, shards, staging
 from ecgcmr.cohort.dataset import Cohort
+from ecgcmr.cohort.labels.label_file import KEYS
 from ecgcmr.errors import InputError
 from ecgcmr.runs import all_runs, withdrawn_since
 from ecgcmr.signals import ALWAYS, SIGNALS
 
-FIELD = re.compile(r"(?<=^\d{7})_\d{4,6}_\d+_\d+$")  # of UK Biobank's file names: <eid>_20205_2_0
+log = logging.getLogger(__name__)
+
+HEADERS = {"id", "ids", "participant", "withdrawn", *(n for names in KEYS.values() for n in names)}
+PSEUDONYM = re.compile(r"[0-9a-f]{16}")
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,27 @@ class IdLookup:
         candidates = {word, linkage.pseudonym(self.secret, word)} if self.secret else {word}
         return (candidates & self.pseudonyms) | self._subjects_of_word.get(word, set())
 
+    def could_be(self, word: str) -> bool:
+        """Whether a word that is nobody's has the form of an id: one that its data have, or a
+        pseudonym's.
+
+        Without a link file any number may be an id.
+        """
+        if PSEUDONYM.fullmatch(word):
+            return True
+        if self.link is None:
+            return bool(re.fullmatch(r"\d+", word))
+        return identifiers.shape(word) in self._shapes
+
+    def could_name(self, row: Sequence[str]) -> bool:
+        """Whether fields may be ids: one has a digit, or not all ids of the link file have."""
+        has_digit = any(re.search(r"\d", word) for word in row)
+        return has_digit or self.link is None or any("9" not in shape for shape in self._shapes)
+
+    @cached_property
+    def _shapes(self) -> set[str]:
+        return {identifiers.shape(word) for word in self._subjects_of_word}
+
     @cached_property
     def _subjects_of_word(self) -> dict[str, set[str]]:
         """Key, file name without folders, and UK Biobank's participant of every recording ->
@@ -54,8 +80,8 @@ class IdLookup:
         for key, subject in (
             self.link[["key", "subject"]].itertuples(index=False) if self.link is not None else ()
         ):
-            name = key.rpartition("/")[2]
-            for word in {key, name, FIELD.sub("", name)}:
+            name = identifiers.clean(key)
+            for word in {key, name, identifiers.participant(name)[0] or name}:
                 subjects_of_word.setdefault(word, set()).add(subject)
         return subjects_of_word
 
@@ -152,41 +178,131 @@ def _matched(id_list: Path, lookup: IdLookup, ignore_unknown: bool) -> set[str]:
     """The pseudonyms of the people on a list.
 
     Raises:
-        InputError: it cannot be read, or names nobody, or somebody who is not there and is not to
-            be ignored.
+        InputError: it cannot be read, has a line that is no id, or names nobody, or somebody who is
+            not there and is not to be ignored.
     """
-    ids = _ids(id_list)
-    people_of_line = {number: lookup.of(word) for number, word in ids.items()}
+    ids = _ids(id_list, lookup)
+    people_of_line = {
+        number: lookup.of(word) or lookup.of(identifiers.participant(word)[0] or word)
+        for number, word in ids.items()
+    }
     unknown_lines = [number for number, people in people_of_line.items() if not people]
-    lines = ", ".join(map(str, unknown_lines[:10])) + (" …" if len(unknown_lines) > 10 else "")
     if unknown_lines and lookup.link is None and lookup.secret is None:
         raise InputError(
             f"{id_list}: {len(unknown_lines)} of {len(ids)} ids are no pseudonyms "
-            f"(lines {lines}), and neither the cohort's link file nor its key lies beside it; "
-            "put one there or name the key with --key"
+            f"({_lines(unknown_lines)}), and neither the cohort's link file nor its key lies "
+            "beside it; put one there or name the key with --key"
         )
     if unknown_lines and not ignore_unknown:
         raise InputError(
-            f"{id_list}: {len(unknown_lines)} of {len(ids)} ids match nobody (lines {lines}); "
-            "correct them, or pass over people who are not in the data with --ignore-unknown"
+            f"{id_list}: {len(unknown_lines)} of {len(ids)} ids match nobody "
+            f"({_lines(unknown_lines)}); correct them, or pass over people who are not in the data "
+            "with --ignore-unknown"
+        )
+    odd_lines = [number for number in unknown_lines if not lookup.could_be(ids[number])]
+    if odd_lines:
+        raise InputError(
+            f"{id_list}: {len(odd_lines)} of {len(ids)} entries are no ids ({_lines(odd_lines)}): "
+            "they match nobody and do not look like the ids of this cohort; correct or remove them"
         )
     gone = set().union(*people_of_line.values())
     if not gone:
         raise InputError(f"{id_list}: nobody on it is in the cohort; it can stay as it is")
+    if unknown_lines:
+        log.warning("%s: %d of %d ids are not in the cohort", id_list, len(unknown_lines), len(ids))
     return gone
 
 
-def _ids(id_list: Path) -> dict[int, str]:
-    """Line number -> the first field of each line that has one."""
+def _lines(numbers: Sequence[int]) -> str:
+    return f"lines {', '.join(map(str, numbers[:10]))}{' …' if len(numbers) > 10 else ''}"
+
+
+def _ids(id_list: Path, lookup: IdLookup) -> dict[int, str]:
+    """Line number -> the id of each line that has one, as it is meant.
+
+    A list of several columns has its ids in one of them: the only one in which the cohort's are.
+
+    Raises:
+        InputError: it is no text, has rounded numbers, or ids in several columns.
+    """
+    lines = {
+        number: line for number, line in enumerate(_text(id_list).splitlines(), 1) if line.strip()
+    }
+    rounded_lines = [
+        number
+        for number, line in lines.items()
+        if any(map(identifiers.is_rounded, (line, *_fields(line))))
+    ]
+    if rounded_lines:
+        raise InputError(
+            f"{id_list}: {len(rounded_lines)} ids are rounded, as 1.0E+06 is "
+            f"({_lines(rounded_lines)}); write them in full"
+        )
+    words = {number: identifiers.clean(line) for number, line in lines.items()}
+    whole = {number: word for number, word in words.items() if lookup.could_be(word)}
+    whole |= {number: word for number, word in words.items() if lookup.of(word)}
+    fields = {
+        number: [identifiers.clean(field) for field in _fields(line)]
+        for number, line in lines.items()
+        if number not in whole
+    }
+    column = _id_column(id_list, fields, lookup)
+    ids = {number: word for number, word in words.items() if number in whole}
+    for number, row in fields.items():
+        is_header = number == min(lines) and (_is_header(row) or not lookup.could_name(row))
+        if not is_header:
+            word = row[column] if column < len(row) else ""
+            ids[number] = word or words[number]
+    return {number: ids[number] for number in sorted(ids) if words[number]}
+
+
+def _id_column(id_list: Path, fields: dict[int, list[str]], lookup: IdLookup) -> int:
+    """The column of a list in which ids of the cohort are; the first where none is.
+
+    Raises:
+        InputError: several are.
+    """
+    columns = {at for row in fields.values() for at, word in enumerate(row) if lookup.of(word)}
+    if len(columns) > 1:
+        raise InputError(
+            f"{id_list}: ids stand in {len(columns)} columns; give a list with one id a line"
+        )
+    named_columns = [
+        at for row in list(fields.values())[:1] for at, word in enumerate(row) if _is_name(word)
+    ]
+    return min(columns, default=named_columns[0] if named_columns else 0)
+
+
+def _is_name(word: str) -> bool:
+    return re.sub(r"[\s_]+(id|ids)$", "", word.lower()) in HEADERS or word.lower() in HEADERS
+
+
+def _is_header(row: Sequence[str]) -> bool:
+    """Whether a first line names columns: one as ids are called, and no number in any."""
+    return any(map(_is_name, row)) and not any(re.search(r"\d{2}", word) for word in row)
+
+
+def _fields(line: str) -> list[str]:
+    mark = next((mark for mark in ("\t", ";", "|", ",") if mark in line), " ")
+    return next(csv.reader([line.strip() if mark == " " else line], delimiter=mark), [])
+
+
+def _text(id_list: Path) -> str:
+    """The text of a list: UTF-8, or UTF-16 with its mark."""
     try:
-        with id_list.open(encoding="utf-8-sig", newline="") as file:
-            rows = csv.reader(file)
-            numbered_words = [(rows.line_num, row[0].strip()) for row in rows if row]
-            return {number: word for number, word in numbered_words if word}
+        content = id_list.read_bytes()
     except FileNotFoundError as error:
         raise InputError(f"{id_list}: no such list") from error
-    except (OSError, ValueError, csv.Error) as error:
+    except OSError as error:
         raise InputError(f"{id_list}: cannot be read as a list of one id a line") from error
+    try:
+        encoding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+        text = content.decode(encoding)
+    except ValueError as error:
+        raise InputError(f"{id_list}: cannot be read as a list of one id a line") from error
+    if "\0" in text:
+        raise InputError(f"{id_list}: cannot be read as a list of one id a line; it is no text")
+    return text
 
 
 # -- what stays ------------------------------------------------------------------------------------

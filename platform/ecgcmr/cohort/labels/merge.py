@@ -6,6 +6,8 @@ code, date). Here files are merged, diseases follow from the triples, and an aud
 counted. docs/labels.md has the rules.
 """
 
+import itertools
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
@@ -14,14 +16,29 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from ecgcmr import files, tasks
-from ecgcmr.cohort.labels import icd10, label_file
-from ecgcmr.cohort.labels.label_file import KEYS, Section
+from ecgcmr.cohort.labels import icd10, label_file, ukbb_tables
+from ecgcmr.cohort.labels.label_file import KEYS, LabelFile, Section
+from ecgcmr.cohort.labels.numbers import (
+    ALWAYS,
+    UNKNOWN,
+    UNSTATED,
+    Column,
+    Numbers,
+    Table,
+    from_flags,
+    to_flags,
+)
 from ecgcmr.cohort.shards import DEMOGRAPHICS
 from ecgcmr.errors import InputError
 
 SMALL = 5  # people; a smaller number is not shown
+SHAPES = 8  # of entries that could not be read, in the audit
+PIECE = 8192  # rows of a table that are looked at or written at once
+ANY = UNSTATED  # of `Labels.by_visit`: what a recording has whose visit nobody stated
 
 
 @dataclass(frozen=True)
@@ -93,50 +110,46 @@ def rules(
     return Rules((*paper_diseases, *extra_diseases), visit, day, codes, allow_empty)
 
 
-class Numbers(Mapping[str, Mapping[str, float]]):
-    """Known numbers by key.
-
-    Half a million people with 70 columns are one array, not as many dictionaries.
-    """
-
-    def __init__(self, frame: pd.DataFrame) -> None:
-        self.frame = frame
-        self._values = frame.to_numpy(np.float64)
-        self._row = {key: n for n, key in enumerate(frame.index)}
-
-    def __getitem__(self, key: str) -> dict[str, float]:
-        values = self._values[self._row[key]].tolist()
-        return {
-            name: value
-            for name, value in zip(self.frame.columns, values, strict=True)
-            if value == value
-        }
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._row)
-
-    def __len__(self) -> int:
-        return len(self._row)
-
-
 @dataclass(frozen=True)
 class Labels:
     """What the labels files say: numbers by ECG, by CMR or by person, who belongs to whom, and how
     it was counted.
+
+    `by_person` is of the visit that was asked for, `by_visit` of each that something is stated for,
+    and at "" whatever the visit. `keys` are those of each file, by unit.
     """
 
     by_ecg: Mapping[str, Mapping[str, float]] | None = None
     by_cmr: Mapping[str, Mapping[str, float]] | None = None
     by_person: Mapping[str, Mapping[str, float]] | None = None
+    by_visit: Mapping[str, Mapping[str, Mapping[str, float]]] = field(default_factory=dict)
+    visit: str = "2"
     person_of_ecg: Mapping[str, str] | None = None
     person_of_cmr: Mapping[str, str] | None = None
     ecg_of_cmr: Mapping[str, str] | None = None
+    keys: Mapping[str, Sequence[Mapping[str, np.ndarray]]] = field(default_factory=dict)
     audit: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def columns(self) -> set[str]:
         """Every column of which somebody has a number."""
         return {name for unit in self.audit.get("columns", {}).values() for name in unit["columns"]}
+
+    def of_person(self, person: str, visit: str | None, *, is_sole: bool) -> Mapping[str, float]:
+        """The numbers of a person at a visit.
+
+        Args:
+            person: their name.
+            visit: of the recordings, None where they state none.
+            is_sole: no other recordings of the person may be of the visit that was asked for; of
+                several nobody knows which are.
+        """
+        if self.by_person is None:
+            return {}
+        if visit == self.visit or (visit is None and is_sole) or not self.by_visit:
+            return self.by_person.get(person, {})
+        name = ANY if visit is None else visit
+        return self.by_visit.get(name, self.by_visit[ALWAYS]).get(person, {})
 
 
 def read_labels(paths: Sequence[Path], rules: Rules | None = None) -> Labels:
@@ -155,32 +168,126 @@ def read_labels(paths: Sequence[Path], rules: Rules | None = None) -> Labels:
         return Labels()
     rules = rules or Rules()
     prefixes = tuple(prefix for disease in rules.diseases for prefix in disease.prefixes)
-    sections = [label_file.read(path, prefixes, rules.visit, rules.codes) for path in paths]
-    onsets, audit = _onsets(sections, rules)
-    frames = {unit: _merged(unit, sections, onsets) for unit in KEYS}
-    present = {unit: frame for unit, frame in frames.items() if frame is not None}
-    numbers = {unit: Numbers(frame) for unit, frame in present.items()}
+    names = [disease.name for disease in rules.diseases]
+    stays = _stays(paths)
+    label_files = [
+        label_file.read(path, prefixes, rules.visit, rules.codes, names, stays)
+        for path in paths
+        if not label_file.is_episodes(path)
+    ]
+    sections = [section for file in label_files for section in file.sections]
+    keys = {file.path.name: list(file.keys()) for file in label_files}
+    links = {
+        (of, to): _links(sections, of, to)
+        for of, to in (("ecg", "subject"), ("cmr", "subject"), ("cmr", "ecg"))
+    }
+    asked_visit = str(rules.visit)
+    onsets, audit = _onsets(label_files, rules)
+    unread = _unread(label_files)
+    del label_files  # a table of a unit takes the place of the files
+    tables = {unit: _merged(unit, sections, onsets.get(unit), asked_visit) for unit in KEYS}
+    numbers = {unit: Numbers(table) for unit, table in tables.items() if table is not None}
+    people = numbers.get("subject")
+    views = {unit: _view(unit, table, asked_visit) for unit, table in numbers.items()}
+    columns = {unit: _counts(view) for unit, view in views.items()}
+    by_visit = {}
+    if people:
+        by_visit = {visit: people.at(ALWAYS, visit) for visit in people.table.visits}
+        by_visit |= {ALWAYS: people.at(ALWAYS), ANY: people.at(ALWAYS, UNSTATED)}
+        columns |= {
+            f"subject at visit {visit}": _counts(people.at(visit))
+            for visit in people.table.visits
+            if visit != asked_visit
+        }
     return Labels(
         by_ecg=numbers.get("ecg"),
         by_cmr=numbers.get("cmr"),
-        by_person=numbers.get("subject"),
-        person_of_ecg=_links(sections, "ecg", "subject"),
-        person_of_cmr=_links(sections, "cmr", "subject"),
-        ecg_of_cmr=_links(sections, "cmr", "ecg"),
+        by_person=views.get("subject"),
+        by_visit=by_visit,
+        visit=asked_visit,
+        person_of_ecg=links["ecg", "subject"],
+        person_of_cmr=links["cmr", "subject"],
+        ecg_of_cmr=links["cmr", "ecg"],
+        keys=keys,
         audit={
             "files": [path.name for path in paths],
-            "columns": {unit: _counts(frame) for unit, frame in present.items()},
+            "columns": columns,
             **({"icd10": audit} if audit else {}),
+            **unread,
         },
     )
+
+
+def _stays(paths: Sequence[Path]) -> pd.Series | None:
+    """The days of hospital stays, of the files that hold them (UK Biobank's `hesin`).
+
+    Raises:
+        InputError: there is nothing beside them.
+    """
+    with_stays = [path for path in paths if label_file.is_episodes(path)]
+    if len(with_stays) == len(paths):
+        raise InputError(
+            f"{with_stays[0]}: hospital stays without their codes; give hesin_diag beside it"
+        )
+    return pd.concat(map(label_file.episode_days, with_stays)) if with_stays else None
+
+
+def _view(unit: str, numbers: Numbers, asked: str) -> Numbers:
+    return numbers.at(ALWAYS, UNSTATED, asked) if unit == "subject" else numbers
+
+
+def _unread(label_files: Sequence[LabelFile]) -> dict[str, Any]:
+    """What of the files was not taken: columns by name, and entries that are no numbers."""
+    columns = {file.path.name: file.account.unread for file in label_files if file.account.unread}
+    numbers = [
+        {"file": file.path.name, "column": name, "of": n, "shapes": dict(shapes.most_common())}
+        for file in label_files
+        for name, (n, shapes) in file.account.numbers.items()
+        if shapes
+    ]
+    return {
+        **({"unread": columns} if columns else {}),
+        **({"no_numbers": numbers} if numbers else {}),
+    }
 
 
 # -- diseases --------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Onset:
+    """A disease by person.
+
+    Attributes:
+        has: 1 for ever, 0 for never, NaN where an entry may be of it and could not be read.
+        first: day of the first dated code.
+        unclear: whether an entry may be of it.
+    """
+
+    has: pd.Series
+    first: pd.Series
+    unclear: pd.Series
+
+    def at(self, visits: pd.Series, end: Any) -> dict[str, pd.Series]:
+        """Had by the visit (`_past`), and first after it (`_future`).
+
+        Who has it by the visit cannot get it any more, so the future is unknown then, as it is
+        without a visit, without a date of any of the codes, and for a visit at or after the end of
+        the records.
+        """
+        has = self.has == 1
+        by_visit = has & (self.first <= visits)
+        unknown = visits.isna() | (has & self.first.isna()) | (self.unclear & ~by_visit)
+        past = by_visit.astype(float).mask(unknown)
+        future = (has & (self.first > visits)).astype(float).mask(unknown | (past == 1))
+        if end == end:
+            future = future.mask((future == 0) & (visits >= end))
+        return {"_past": past, "_future": future}
+
+
 def _onsets(
-    sections: Sequence[Section], rules: Rules
-) -> tuple[dict[str, pd.DataFrame], dict[str, Any]]:
+    label_files: Sequence[LabelFile], rules: Rules
+) -> tuple[dict[str, dict[Column, pd.Series]], dict[str, Any]]:
     """Diseases by unit, from the codes of all files, and their audit; nothing where no file has
     codes.
 
@@ -188,6 +295,7 @@ def _onsets(
         InputError: a disease is asked for and there are no codes, or nobody has one of its codes;
             files disagree on visits.
     """
+    sections = [section for file in label_files for section in file.sections]
     with_codes = [section for section in sections if section.diagnoses is not None]
     extra_names = [disease.name for disease in rules.diseases if disease.from_user]
     if not with_codes:
@@ -204,45 +312,86 @@ def _onsets(
         )
     (unit,) = units
     of_unit = [section for section in sections if section.units[0] == unit]
-    any_long = any(section.long for section in with_codes)
-    counting = [
-        section
-        for section in of_unit
-        if section.diagnoses is not None or (section.visits is not None and any_long)
-    ]
-    people = _union(
-        [section.keys[unit][section.complete | (section.diagnoses is None)] for section in counting]
+    people = _counted(of_unit, unit)
+    visits = {
+        visit: days.reindex(people) for visit, days in _visits(of_unit, unit, rules.visit).items()
+    }
+    main = visits.get(
+        str(rules.visit) if unit == "subject" else ALWAYS,
+        pd.Series(np.datetime64("NaT"), people, dtype="datetime64[s]"),
     )
-    visits = _visits(of_unit, unit).reindex(people)
     diagnoses = pd.concat([_by_person(section, unit) for section in with_codes], ignore_index=True)
-    latest = pd.Series([section.latest for section in with_codes], dtype="datetime64[s]").max()
+    unclear = pd.concat([_doubts(section, unit) for section in with_codes], ignore_index=True)
+    latest = pd.Series([file.account.latest for file in label_files], dtype="datetime64[s]").max()
     end = pd.Timestamp(rules.censored) if rules.censored else latest
     late = diagnoses["date"] > end
     diagnoses = diagnoses[~late]
-    split = bool(visits.notna().any() and diagnoses["date"].notna().any())
-    columns: dict[str, pd.Series] = {}
+    has_dates = bool(diagnoses["date"].notna().any())
+    split = bool(main.notna().any() and has_dates)
+    columns: dict[Column, pd.Series] = {}
     accounts = {}
     for disease in rules.diseases:
         disease_rows = diagnoses[diagnoses["code"].str.startswith(tuple(disease.prefixes))]
-        onset = _onset(disease_rows, people, visits, end)
-        suffixes = ("", "_past", "_future") if split else ("",)
-        columns |= {disease.name + suffix: onset[suffix] for suffix in suffixes}
-        accounts[disease.name] = _account(disease, disease_rows, onset, visits, split)
+        onset = _onset(disease_rows, people, _doubtful(disease, unclear))
+        columns[Column(disease.name)] = onset.has
+        times = onset.at(main, end)
+        for visit, days in visits.items():
+            if has_dates and days.notna().any():
+                columns |= {
+                    Column(disease.name + ending, visit): values
+                    for ending, values in onset.at(days, end).items()
+                }
+        accounts[disease.name] = _account(disease, disease_rows, onset, times, main, split)
     _refuse_unmatched(rules, accounts)
+    accounts_of_files = [file.account for file in label_files]
+    shapes = sum((account.shapes for account in accounts_of_files), Counter[str]())
     audit = {
         "of": "people" if unit == "subject" else "recordings",
         "n": len(people),
         "visit": rules.visit,
-        "visited": int(visits.notna().sum()),
+        "visited": int(main.notna().sum()),
         "end": None if pd.isna(end) else end.date().isoformat(),
         "end_is": "as asked" if rules.censored else "the latest date of any code",
         "after_end": int(late.sum()),
-        "entries": sum(section.entries for section in with_codes),
-        "no_codes": sum(section.invalid for section in with_codes),
+        "entries": sum(account.n_entries for account in accounts_of_files),
+        "no_codes": sum(shapes.values()),
+        "shapes": dict(shapes.most_common()),
+        "unclear": int(pd.Index(unclear["key"]).nunique()),
         "split": split,
         "diseases": accounts,
     }
-    return {unit: pd.DataFrame(columns, index=people)}, audit
+    return {unit: columns}, audit
+
+
+def _counted(sections: Sequence[Section], unit: str) -> pd.Index:
+    """Whose disease is known where no code says so, or of whom a code or a doubt is known.
+
+    Raises:
+        InputError: a file of visits shares nobody with the codes.
+    """
+    with_codes = [section for section in sections if section.diagnoses is not None]
+    with_code = _union(
+        [section.keys[unit][section.complete | _has_row(section)] for section in with_codes]
+    )
+    if not any(section.is_long for section in with_codes):
+        return with_code
+    of_visits = [s for s in sections if s.diagnoses is None and s.dates]
+    for section in of_visits:
+        if not pd.Index(section.keys[unit]).isin(with_code).any():
+            raise InputError(
+                f"{section.path}: none of its {len(section.keys[unit]):,} keys has a line of "
+                "codes; are they written otherwise, or of another data set?"
+            )
+    return _union([with_code.to_numpy(), *(section.keys[unit] for section in of_visits)])
+
+
+def _has_row(section: Section) -> np.ndarray:
+    """(n,) whether a row has a code or a doubt."""
+    assert section.diagnoses is not None
+    has_row = np.zeros(len(section.complete), bool)
+    for frame in (section.diagnoses.codes, section.diagnoses.doubts):
+        has_row[frame["row"].to_numpy(np.int64)] = True
+    return has_row
 
 
 def _union(keys: Sequence[np.ndarray]) -> pd.Index:
@@ -251,64 +400,73 @@ def _union(keys: Sequence[np.ndarray]) -> pd.Index:
     return pd.Index(distinct_keys[distinct_keys != ""], dtype=object)
 
 
-def _visits(sections: Sequence[Section], unit: str) -> pd.Series:
-    """Day of the visit by key; files that disagree are refused."""
-    visits = pd.Series(dtype="datetime64[s]", index=pd.Index([], dtype=object))
+def _visits(sections: Sequence[Section], unit: str, asked: int) -> dict[str, pd.Series]:
+    """Day of each visit by key; files that disagree are refused.
+
+    A day of a visit that nobody stated is that of the visit asked for.
+    """
+    visits: dict[str, pd.Series] = {}
     for section in sections:
-        if section.visits is None:
-            continue
         keys = pd.Index(section.keys[unit], dtype=object)
-        days = pd.Series(section.visits.astype("datetime64[s]"), index=keys).dropna()
-        days = days[days.index != ""]
-        in_both = days.index.intersection(visits.index)
-        clash = int((days[in_both] != visits[in_both]).sum())
-        _refuse_disagreement(section.path, None, "the visit's date", clash)
-        visits = pd.concat([visits, days.drop(in_both)])
+        for name, values in section.dates.items():
+            visit = ALWAYS if unit != "subject" else str(asked) if name == UNSTATED else name
+            days = pd.Series(values.astype("datetime64[s]"), index=keys).dropna()
+            days = days[days.index != ""]
+            if (earlier := visits.get(visit)) is not None:
+                in_both = days.index.intersection(earlier.index)
+                clash = int((days[in_both] != earlier[in_both]).sum())
+                _refuse_disagreement(section.path, None, "the visit's date", clash)
+                days = pd.concat([earlier, days.drop(in_both)])
+            visits[visit] = days
     return visits
 
 
 def _by_person(section: Section, unit: str) -> pd.DataFrame:
     assert section.diagnoses is not None
-    keys = section.keys[unit][section.diagnoses["row"].to_numpy(np.int64)]
-    columns = {"key": keys, "code": section.diagnoses["code"], "date": section.diagnoses["date"]}
-    diagnoses = pd.DataFrame(columns, dtype=object)
-    return diagnoses[diagnoses["key"] != ""].astype({"date": "datetime64[s]"})
+    codes = section.diagnoses.codes
+    keys = section.keys[unit][codes["row"].to_numpy(np.int64)]
+    return codes.assign(key=keys).drop(columns="row")[keys != ""]
 
 
-def _onset(
-    diagnoses: pd.DataFrame, people: pd.Index, visits: pd.Series, end: Any
-) -> dict[str, pd.Series]:
-    """A disease by person: ever, by the visit ("_past"), first after it ("_future").
+def _doubts(section: Section, unit: str) -> pd.DataFrame:
+    assert section.diagnoses is not None
+    doubts = section.diagnoses.doubts
+    keys = section.keys[unit][doubts["row"].to_numpy(np.int64)]
+    return doubts.assign(key=keys).drop(columns="row")[keys != ""]
 
-    Who has it by the visit cannot get it any more, so the future is unknown then, as it is without
-    a visit, without a date of any of the codes, and for a visit at or after the end of the records.
-    """
+
+def _doubtful(disease: icd10.Disease, unclear: pd.DataFrame) -> set[str]:
+    """The people who have an entry that may be of the disease."""
+    prefixes = tuple(disease.prefixes)
+    stems = [stem for stem in unclear["stem"].unique() if icd10.could_be(stem, prefixes)]
+    return set(unclear["key"][unclear["stem"].isin(stems)])
+
+
+def _onset(diagnoses: pd.DataFrame, people: pd.Index, doubtful: set[str]) -> Onset:
     has = pd.Series(people.isin(diagnoses["key"]), index=people)
+    unclear = pd.Series(people.isin(doubtful), index=people)
     first = diagnoses.dropna(subset=["date"]).groupby("key")["date"].min().reindex(people)
-    unclear = visits.isna() | (has & first.isna())
-    past = (has & (first <= visits)).astype(float).mask(unclear)
-    future = (has & (first > visits)).astype(float).mask(unclear | (past == 1))
-    if end == end:
-        future = future.mask((future == 0) & (visits >= end))
-    return {"": has.astype(float), "_past": past, "_future": future}
+    return Onset(has.astype(float).mask(unclear & ~has), first, unclear)
 
 
 def _account(
     disease: icd10.Disease,
     diagnoses: pd.DataFrame,
-    onset: Mapping[str, pd.Series],
+    onset: Onset,
+    times: Mapping[str, pd.Series],
     visits: pd.Series,
     split: bool,
 ) -> dict[str, Any]:
     """How many have a disease, since when, and by which codes."""
-    has = onset[""] == 1
+    has = onset.has == 1
     account: dict[str, Any] = {"codes": list(disease.words), "n": int(has.sum())}
+    account["unclear"] = int(onset.has.isna().sum())
     if split:
         has_visit = has & visits.notna()
         account |= {
-            "past": int((onset["_past"] == 1).sum()),
-            "future": int((onset["_future"] == 1).sum()),
-            "undated": int((has_visit & onset["_past"].isna()).sum()),
+            "past": int((times["_past"] == 1).sum()),
+            "future": int((times["_future"] == 1).sum()),
+            "undated": int((has_visit & onset.first.isna()).sum()),
             "unvisited": int((has & visits.isna()).sum()),
         }
     codes = diagnoses["code"].astype(str)
@@ -348,39 +506,118 @@ def _refuse_unmatched(rules: Rules, accounts: Mapping[str, Mapping[str, Any]]) -
 
 
 def _merged(
-    unit: str, sections: Sequence[Section], onsets: Mapping[str, pd.DataFrame]
-) -> pd.DataFrame | None:
+    unit: str,
+    sections: Sequence[Section],
+    onsets: Mapping[Column, pd.Series] | None,
+    asked: str,
+) -> Table | None:
     """All that the files know of a unit, in the order in which its keys appear.
 
     None where they know nothing.
     """
-    frames = [
-        (section.path.name, section.frame(unit)) for section in sections if unit in section.units
-    ]
-    frames += [("the ICD-10 codes", onsets[unit])] if unit in onsets else []
-    if not frames:
+    of_unit = [section for section in sections if unit in section.units]
+    if not of_unit:
         return None
-    index = _union([frame.index.to_numpy(object) for _, frame in frames])
-    columns: dict[str, pd.Series] = {}
-    source: dict[str, str] = {}
-    for name, frame in frames:
-        for column in frame.columns:
-            new = frame[column].reindex(index)
-            old = columns.get(column, new)
-            clash = old.notna() & new.notna() & ~np.isclose(old, new, rtol=1e-6)
-            _refuse_disagreement(source.get(column, name), name, column, int(clash.sum()))
-            columns[column] = old.where(old.notna(), new)
-            source.setdefault(column, name)
-    return pd.DataFrame(columns, index=index)
+    index = _union([section.keys[unit] for section in of_unit])
+    merger = Merger(index, asked if unit == "subject" else ALWAYS)
+    for section in of_unit:
+        rows = index.get_indexer(pd.Index(section.keys[unit], dtype=object))
+        rows, lines = rows[rows >= 0], np.flatnonzero(rows >= 0)
+        for column, values in section.numbers.items():
+            merger.add(_of_unit(unit, column), rows, values[lines], section.path.name)
+        merger.add_flags(section, unit)
+    for column, series in (onsets or {}).items():
+        rows = index.get_indexer(series.index)
+        merger.add(column, rows, series.to_numpy(np.float64), "the ICD-10 codes")
+    return merger.table()
+
+
+def _of_unit(unit: str, column: Column) -> Column:
+    return column if unit == "subject" else Column(column.name)
+
+
+class Merger:
+    """Columns of several files as one table; where two know different values, that is refused.
+
+    Args:
+        index: the keys.
+        asked: the visit that a value of an unstated one has to agree with.
+    """
+
+    def __init__(self, index: pd.Index, asked: str) -> None:
+        self.index, self.asked = index, asked
+        self.numbers: dict[Column, np.ndarray] = {}
+        self.flag_places: dict[Column, int] = {}
+        self.flags = np.zeros((len(index), 0), np.int8)
+        self.source: dict[str, str] = {}
+
+    def add(self, column: Column, rows: np.ndarray, values: np.ndarray, source: str) -> None:
+        """Add values of some rows, float64 with NaN."""
+        for rival in self._rivals(column):
+            old = self._values(rival, rows)
+            clash = ~np.isnan(old) & ~np.isnan(values) & ~np.isclose(old, values, rtol=1e-6)
+            first = self.source.get(column.name, source)
+            _refuse_disagreement(first, source, column.name, int(clash.sum()))
+        self.source.setdefault(column.name, source)
+        if column in self.flag_places:
+            at = self.flag_places[column]
+            old = self.flags[rows, at]
+            self.flags[rows, at] = np.where(old == UNKNOWN, to_flags(values), old)
+            return
+        values_of_all = self.numbers.setdefault(column, np.full(len(self.index), np.nan))
+        old = values_of_all[rows]
+        values_of_all[rows] = np.where(np.isnan(old), values, old)
+
+    def _rivals(self, column: Column) -> list[Column]:
+        """The columns that speak of the same: of this visit, and of the one that was asked for."""
+        visits = {column.visit}
+        if column.visit in (UNSTATED, self.asked):
+            visits = {UNSTATED, self.asked}
+        columns = [Column(column.name, visit) for visit in sorted(visits)]
+        return [name for name in columns if name in self.numbers or name in self.flag_places]
+
+    def _values(self, column: Column, rows: np.ndarray) -> np.ndarray:
+        if column in self.numbers:
+            return self.numbers[column][rows]
+        return from_flags(self.flags[rows, self.flag_places[column]])
+
+    def add_flags(self, section: Section, unit: str) -> None:
+        """Add a section's columns of 0 and 1; their memory is used on where it can be."""
+        columns = [_of_unit(unit, column) for column in section.flag_columns]
+        rows = self.index.get_indexer(pd.Index(section.keys[unit], dtype=object))
+        lines, rows = np.flatnonzero(rows >= 0), rows[rows >= 0]
+        is_new = np.array([not self._rivals(column) for column in columns], bool)
+        for at in np.flatnonzero(~is_new):
+            self.add(columns[at], rows, from_flags(section.flags[lines, at]), section.path.name)
+        new_columns = [columns[at] for at in np.flatnonzero(is_new)]
+        if not new_columns:
+            return
+        is_same = len(rows) == len(self.index) == len(section.flags)
+        is_whole = is_same and (rows == np.arange(len(rows))).all()
+        if is_whole and not self.flag_places and is_new.all():
+            self.flags = section.flags
+        else:
+            new = np.full((len(self.index), len(new_columns)), UNKNOWN, np.int8)
+            new[rows] = section.flags[np.ix_(lines, np.flatnonzero(is_new))]
+            self.flags = np.concatenate([self.flags, new], axis=1) if self.flag_places else new
+        for column in new_columns:
+            self.flag_places[column] = len(self.flag_places)
+            self.source.setdefault(column.name, section.path.name)
+
+    def table(self) -> Table:
+        """What has come together."""
+        columns = tuple(self.numbers)
+        values = np.full((len(self.index), len(columns)), np.nan)
+        for at, column in enumerate(columns):
+            values[:, at] = self.numbers[column]
+        return Table(self.index, columns, values, tuple(self.flag_places), self.flags)
 
 
 def _links(sections: Sequence[Section], of: str, to: str) -> dict[str, str] | None:
     """Key of one unit -> key of another, where a file names both."""
     links: dict[str, str] = {}
     with_both = [
-        section
-        for section in sections
-        if {of, to} <= section.keys.keys() and section.keys[of] is not section.keys[to]
+        section for section in sections if {of, to} <= section.keys.keys() and not section.is_dual
     ]
     for section in with_both:
         new = {k: v for k, v in zip(section.keys[of], section.keys[to], strict=True) if k and v}
@@ -403,17 +640,31 @@ def _refuse_disagreement(source: object, other_source: object, column: str, peop
 # -- audit -----------------------------------------------------------------------------------------
 
 
-def _counts(frame: pd.DataFrame) -> dict[str, Any]:
-    columns: dict[str, dict[str, Any]] = {}
-    for name in frame.columns:
-        values = frame[name].dropna()
-        binary = values.isin((0, 1)).all()
-        columns[name] = {"n": len(values)}
-        if len(values):
-            columns[name] |= (
-                {"positive": int(values.sum())} if binary else {"mean": float(values.mean())}
-            )
-    return {"rows": len(frame), "columns": columns}
+def _counts(numbers: Numbers) -> dict[str, Any]:
+    """How much is known of every column, in pieces of rows."""
+    n_rows, names = len(numbers), numbers.columns
+    totals = {name: np.zeros(3) for name in names}  # known, sum, neither 0 nor 1
+    for start in range(0, n_rows, PIECE):
+        frame = numbers.rows(slice(start, start + PIECE))
+        values = frame.to_numpy(np.float64)
+        has_value = ~np.isnan(values)
+        is_bit = (values == 0) | (values == 1)
+        sums = (
+            has_value.sum(axis=0),
+            np.nansum(values, axis=0),
+            (has_value & ~is_bit).sum(axis=0),
+        )
+        for name, *parts in zip(names, *sums, strict=True):
+            totals[name] += parts
+    columns = {name: _summary(*total) for name, total in totals.items()}
+    return {"rows": n_rows, "columns": columns}
+
+
+def _summary(n: float, total: float, others: float) -> dict[str, Any]:
+    summary: dict[str, Any] = {"n": int(n)}
+    if n:
+        summary |= {"mean": float(total / n)} if others else {"positive": int(total)}
+    return summary
 
 
 def audit_lines(audit: Mapping[str, Any]) -> list[str]:
@@ -443,7 +694,54 @@ def audit_lines(audit: Mapping[str, Any]) -> list[str]:
             mean = f"{summary['mean']:.4g}" if "mean" in summary and summary["n"] >= SMALL else ""
             lines.append(f"| {name} | {_shown(summary['n'])} | {positive} | {mean} |")
         lines.append("")
-    return lines[:-1]
+    lines += _unread_lines(audit)
+    return lines if lines[-1] else lines[:-1]
+
+
+def _unread_lines(audit: Mapping[str, Any]) -> list[str]:
+    """Entries that are no numbers, columns that nothing was taken from, and keys that matched."""
+    lines = _matched_lines(audit.get("matched", {}))
+    for entry in audit.get("no_numbers", []):
+        n = sum(entry["shapes"].values())
+        lines.append(
+            f"{entry['file']}: {entry['column']}: {_shown(n)} of {_shown(entry['of'])} entries are "
+            f"no numbers and count as unknown; they look like {_shapes(entry['shapes'])}"
+        )
+    for file, names in audit.get("unread", {}).items():
+        lines.append(f"{file}: not read: {', '.join(_fields(names))}")
+    return lines
+
+
+def _matched_lines(matched: Mapping[str, Sequence[int]]) -> list[str]:
+    if not matched:
+        return []
+    n, n_keys = (sum(counts) for counts in zip(*matched.values()))
+    of_files = [f"{file} {n:,} of {of:,}" for file, (n, of) in matched.items()]
+    files_words = f" ({', '.join(of_files)})" if len(of_files) > 1 else ""
+    return [f"labels: {n:,} of {n_keys:,} keys matched{files_words}"]
+
+
+def _shapes(shapes: Mapping[str, int]) -> str:
+    """`A99.9! <5, aaa 12`, the most frequent first."""
+    words = [f"`{shape}` {_shown(n)}" for shape, n in shapes.items()]
+    return ", ".join(words[:SHAPES]) + (f" and {len(words) - SHAPES} more" * (len(words) > SHAPES))
+
+
+def _fields(names: Sequence[str]) -> list[str]:
+    """Names of columns, of UK Biobank's those of one field together."""
+    groups: dict[str | int, list[str]] = {}
+    for name in names:
+        column = ukbb_tables.column(name)
+        groups.setdefault(column.field if column else name, []).append(name)
+    return [_title(group, names_of) for group, names_of in groups.items()]
+
+
+def _title(group: str | int, names: Sequence[str]) -> str:
+    """`field 41271, ICD-9 codes (3 columns)`."""
+    known_use = ukbb_tables.UNUSED.get(group) if isinstance(group, int) else None
+    name = names[0] if len(names) == 1 else f"field {group}"
+    words = f"{name}, {known_use}" if known_use else name
+    return words if len(names) == 1 else f"{words} ({len(names)} columns)"
 
 
 def _icd10_lines(account: Mapping[str, Any]) -> list[str]:
@@ -461,6 +759,9 @@ def _icd10_lines(account: Mapping[str, Any]) -> list[str]:
     if account["no_codes"] or account["after_end"]:
         lines[0] += f" Left out: {_shown(account['no_codes'])} of {account['entries']:,} entries"
         lines[0] += f" are no ICD-10 codes, {_shown(account['after_end'])} lie after the end."
+    if account["no_codes"]:
+        lines[0] += f" They look like {_shapes(account['shapes'])}; {_shown(account['unclear'])}"
+        lines[0] += f" {account['of']} are not known to be without what they may mean."
     times = ("past", "future", "undated", "unvisited") if account["split"] else ()
     heads = {
         "past": "by the visit",
@@ -481,14 +782,6 @@ def _icd10_lines(account: Mapping[str, Any]) -> list[str]:
         nobody = [f"{code} matches nobody" for code in numbers["nobody"]]
         lines.append(f"* {name}: {'; '.join(words for words in (code_counts, *nobody) if words)}")
     return [*lines, ""]
-
-
-def _within(frame: pd.DataFrame, whole: pd.DataFrame) -> bool:
-    """Whether a table adds nothing to another: ukbb_cardiac's, read as one of stacks, beside the
-    same of people.
-    """
-    is_inside = frame.index.isin(whole.index).all() and frame.columns.isin(whole.columns).all()
-    return bool(is_inside) and frame.equals(whole.loc[frame.index, frame.columns])
 
 
 def _shown(n: int) -> str:
@@ -513,16 +806,78 @@ def write_labels(out: Path, labels: Labels, inputs: Sequence[Path]) -> None:
     present = {unit: numbers for unit, numbers in by_unit.items() if isinstance(numbers, Numbers)}
     unit, numbers = next(iter(present.items()))
     if len(present) > 1 and not (
-        list(present) == ["subject", "cmr"] and _within(present["cmr"].frame, numbers.frame)
+        list(present) == ["subject", "cmr"] and _is_within(present["cmr"], numbers)
     ):
         raise InputError(
             f"labels by {' and by '.join(present)} do not fit into one table; write them apart"
         )
-    frame = numbers.frame.rename_axis(unit).reset_index()
     owner = {"ecg": labels.person_of_ecg, "cmr": labels.person_of_cmr}.get(unit)
-    if owner:
-        frame.insert(1, "subject", frame[unit].map(owner))
+    pieces = _pieces(unit, numbers, labels.visit, owner)
     if out.suffix == ".parquet":
-        files.write_whole(out, lambda aside: frame.to_parquet(aside, index=False))
+        files.write_whole(out, lambda aside: _write_parquet(aside, pieces))
     else:
-        files.write_whole(out, lambda aside: frame.to_csv(aside, index=False, float_format="%.10g"))
+        files.write_whole(out, lambda aside: _write_csv(aside, pieces))
+
+
+def _pieces(
+    unit: str, numbers: Numbers, asked: str, owner: Mapping[str, str] | None
+) -> Iterator[pd.DataFrame]:
+    """The rows of a table in pieces; of people one for each visit that something is stated for."""
+    visits = numbers.table.visits if unit == "subject" else []
+    columns = numbers.at(ALWAYS, UNSTATED, *visits).columns
+    for start in range(0, len(numbers), PIECE):
+        rows = slice(start, start + PIECE)
+        blocks = [
+            frame.reindex(columns=columns).assign(visit=visit)
+            for visit, frame in _by_visits(numbers, visits, asked, rows)
+        ]
+        piece = pd.concat(blocks).rename_axis(unit).reset_index()
+        if len(blocks) > 1:
+            place = pd.Series(range(len(numbers.table.keys[rows])), numbers.table.keys[rows])
+            piece = piece.iloc[np.argsort(place[piece[unit]].to_numpy(), kind="stable")]
+        if owner:
+            piece.insert(1, "subject", piece[unit].map(owner))
+        visit_column = piece.pop("visit")
+        if visits:
+            piece.insert(1, "visit", visit_column)
+        yield piece
+
+
+def _by_visits(
+    numbers: Numbers, visits: Sequence[str], asked: str, rows: slice
+) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Some rows at each visit: first without one, of those whom none is stated for."""
+    with_values = {
+        visit: numbers.at(visit).rows(rows).notna().any(axis=1).to_numpy() for visit in visits
+    }
+    at_unstated = numbers.at(UNSTATED).rows(rows).notna().any(axis=1).to_numpy()
+    at_none = (
+        ~np.any([*with_values.values()], axis=0) if visits else np.ones(len(at_unstated), bool)
+    )
+    at_none |= at_unstated & ~with_values.get(asked, np.zeros(len(at_unstated), bool))
+    yield "", numbers.at(ALWAYS, UNSTATED).rows(rows)[at_none]
+    for visit, has in with_values.items():
+        names = (ALWAYS, UNSTATED, visit) if visit == asked else (ALWAYS, visit)
+        yield visit, numbers.at(*names).rows(rows)[has]
+
+
+def _is_within(numbers: Numbers, whole: Numbers) -> bool:
+    """Whether a table adds nothing to another: ukbb_cardiac's, read as one of stacks, beside the
+    same of people.
+    """
+    return all(key in whole and numbers[key].items() <= whole[key].items() for key in numbers)
+
+
+def _write_csv(path: Path, pieces: Iterable[pd.DataFrame]) -> None:
+    for at, piece in enumerate(pieces):
+        piece.to_csv(
+            path, mode="a" if at else "w", header=not at, index=False, float_format="%.10g"
+        )
+
+
+def _write_parquet(path: Path, pieces: Iterable[pd.DataFrame]) -> None:
+    tables = (pa.Table.from_pandas(piece, preserve_index=False) for piece in pieces)
+    first = next(tables)
+    with pq.ParquetWriter(path, first.schema) as writer:
+        for table in itertools.chain([first], tables):
+            writer.write_table(table.cast(first.schema))

@@ -34,6 +34,19 @@ FIELDS: dict[int, str] = {
     **{24100 + n: name for n, name in enumerate(_NAMES) if name},
 }
 
+# Where else diagnoses are, of which nothing is taken.
+UNUSED: dict[int, str] = {
+    20002: "self-reported illnesses",
+    20003: "medication",
+    40001: "primary cause of death",
+    40002: "secondary causes of death",
+    41202: "main ICD-10 codes, part of 41270",
+    41204: "secondary ICD-10 codes, part of 41270",
+    41271: "ICD-9 codes",
+    41272: "OPCS-4 operations",
+    **dict.fromkeys(range(130000, 132606, 2), "first occurrences"),
+}
+
 ONCE = {31, CODES, DATES}  # fields without repeat visits
 
 _SPELLINGS = (
