@@ -397,6 +397,8 @@ def _beyond_ecg(record: raw.EcgRecord, prepared: np.ndarray) -> str:
         or height.min() < 1e-3
     ):
         return f"heights of {np.round(height, 3)} mV"
+    if faults := list(ecg.faults(prepared.astype(np.float16))):
+        return f"a cohort would hold what its own check refuses: {faults[0]}"
     worst = _lawless(settled)
     return f"limb leads break their laws by {worst:.2f}" if worst > 0.6 else ""
 

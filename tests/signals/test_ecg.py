@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 from scipy import sparse
+from scipy.signal import butter, resample_poly, sosfiltfilt
 from scipy.sparse.linalg import spsolve
 
 from ecgcmr.errors import Excluded
-from ecgcmr.signals import ecg
+from ecgcmr.signals import ecg, quality_flags
 
 SECONDS = np.arange(ecg.SAMPLES) / ecg.RATE_HZ
 
@@ -350,3 +351,252 @@ def test_prepare_says_what_it_did():
     assert words == ("leads reordered", "cropped to the first 10 s", "missing samples set to 0")
     assert out.dtype == np.float32
     assert np.isfinite(out).all()
+
+
+# -- levels ------------------------------------------------------------------------------------------------------------
+
+LEVELS = "Einthoven's law violated by the leads' levels"
+
+
+def stored(signal: np.ndarray) -> np.ndarray:
+    """What a cohort would hold, which its own check must pass."""
+    trace, _ = ecg.prepare(signal, 500, ecg.LEADS)
+    assert list(ecg.faults(trace.astype(np.float16))) == []
+    return trace
+
+
+@pytest.mark.parametrize("level", [5.0, -5.0, 0.9, 300.0])
+def test_a_level_that_all_leads_share_breaks_the_laws(level):
+    """A baseline that a file lost: I − II + III is the level, which no electrode gives."""
+    assert ecg.quality(heart() + level) == [LEVELS]
+    assert np.ptp(ecg.clean(heart() + level), axis=1).min() > 0.2  # and cleaning leaves the beats
+
+
+@pytest.mark.parametrize("lead", range(6))
+@pytest.mark.parametrize("level", [0.5, -1.0, 5.0])
+def test_a_limb_lead_at_another_level_breaks_the_laws(lead, level):
+    signal = heart()
+    signal[lead] += level
+    assert ecg.quality(signal)[0].startswith("Einthoven's law violated")
+    late_level = heart()
+    late_level[lead, 4000:] += 2 * level
+    assert ecg.quality(late_level)[0].startswith("Einthoven's law violated")
+
+
+@pytest.mark.parametrize("size", [0.05, 2.0, 300.0])
+def test_levels_of_electrodes_change_nothing(size):
+    """An electrode's own voltage raises every lead lawfully; the beats are clipped as if it were not there."""
+    right, left, foot, *chest = size * np.random.default_rng(3).uniform(-1, 1, 9)
+    limbs = [left - right, foot - right, foot - left]
+    augmented = [right - (left + foot) / 2, left - (right + foot) / 2, foot - (right + left) / 2]
+    level = np.array([*limbs, *augmented, *(np.array(chest) - (right + left + foot) / 3)])[:, None]
+    signal = heart() + level
+    assert ecg.quality(signal.astype(np.float32)) == []
+    _, words = ecg.prepare(signal, 500, ecg.LEADS)
+    assert words == (("level removed",) if size > 1 else ())
+    difference = np.abs(stored(signal) - stored(heart()))
+    assert np.quantile(difference, 0.97) < 0.02
+
+
+def test_a_chest_lead_at_another_level_keeps_its_beats():
+    signal = heart()
+    signal[9] += 40
+    signal[9, 700:720] = np.nan  # set to the lead's level, not to 0 mV
+    plain = heart()
+    plain[9, 700:720] = 0
+    assert np.abs(stored(signal) - stored(plain)).max() < 0.25
+    assert np.ptp(stored(signal)[9, 600:800]) < 1.5
+
+
+def test_sound_recordings_are_not_levelled():
+    """What lies near 0 mV is clipped about 0, as the authors do."""
+    signal = heart() + 0.2 * np.sin(SECONDS)
+    clipped = np.clip(signal, -4 * signal.std(), 4 * signal.std())
+    assert np.array_equal(ecg.clean(signal), ecg.remove_baseline(clipped).astype(np.float32))
+
+
+def test_leads_that_were_centred_or_filtered_one_by_one_are_lawful():
+    drift = np.linspace(-0.5, 0.5, 5000) * np.array([1, 1, 0, -1, 0.5, 0.5])[:, None]
+    signal = heart()
+    signal[:6] += drift
+    centred = signal - np.median(signal, axis=1, keepdims=True)
+    assert ecg.quality(centred) == []
+    assert ecg.quality(ecg.remove_baseline(signal)) == []
+
+
+# -- rounding ----------------------------------------------------------------------------------------------------------
+
+
+def slow_and_quiet(seed: int) -> np.ndarray:
+    """Forty-five beats a minute of 0.5 mV behind a low pass of 40 Hz: steps as small as a coarse converter's counts."""
+    draw = np.random.default_rng(seed)
+    phase = (SECONDS * 0.75) % 1
+    waves = [(0.26, 0.025, 0.1), (0.4, 0.013, 1.0), (0.43, 0.013, -0.3), (0.62, 0.05, 0.3)]
+    p, r, s, t = [h * np.exp(-0.5 * ((phase - at) / width) ** 2) for at, width, h in waves]
+    sizes = [(0.7, 0.7, 1.2, 1.1), (1, 1, 0.8, 0.8)]
+    sizes += [(0.4, 0.3 * i - 0.5, 2 - 0.3 * i, 1.2 - 0.1 * i) for i in range(6)]
+    eight = np.array([0.5 * (a * p + b * r + c * s + d * t) for a, b, c, d in sizes])
+    eight += 0.003 * draw.normal(size=eight.shape)
+    one, two, *chest = sosfiltfilt(butter(4, 40, fs=500, output="sos"), eight, axis=1)
+    return np.stack([one, two, two - one, -(one + two) / 2, one - two / 2, two - one / 2, *chest])
+
+
+def in_counts(signal: np.ndarray, count_mv: float, kind: str) -> np.ndarray:
+    counts = np.round(signal / count_mv)
+    if kind == "derived":
+        one, two = counts[:2]
+        counts[2:6] = np.round([two - one, -(one + two) / 2, one - two / 2, two - one / 2])
+    elif kind == "cut":
+        counts = np.trunc(signal / count_mv)
+    return (counts * count_mv).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("count_mv", "kind"),
+    [
+        *((count, kind) for count in (0.00488, 0.01) for kind in ("each", "derived")),
+        (0.001, "each"),
+        (0.0025, "derived"),
+        (0.005, "cut"),
+    ],
+)
+def test_rounding_breaks_no_law(count_mv, kind):
+    for seed in range(2):
+        signal = in_counts(slow_and_quiet(seed), count_mv, kind)
+        assert ecg.quality(signal) == []
+        stored(signal)
+
+
+def test_rounding_before_the_rate_was_changed_breaks_no_law():
+    for rate, down in ((100, 5), (250, 2)):
+        signal = in_counts(slow_and_quiet(0)[:, ::down], 0.01, "each")
+        assert ecg.quality(ecg.settle(signal, rate, ecg.LEADS)) == []
+    finer = resample_poly(in_counts(slow_and_quiet(1), 0.01, "each"), 8, 7, axis=1)[:, 100:5100]
+    assert ecg.quality(finer.astype(np.float32)) == []
+
+
+@pytest.mark.parametrize("count_mv", [0.001, 0.005, 0.01])
+def test_faults_are_found_through_rounding(count_mv):
+    signal = in_counts(slow_and_quiet(0), count_mv, "each")
+    order = [1, 0, 2, 3, 4, 5, *range(6, 12)]
+    assert ecg.quality(signal[order]) == ["Einthoven's law violated: I and II exchanged"]
+    changes = {np.negative: (0, 1, 3), lambda x: 2 * x: (0, 1), lambda x: x + 0.4: range(6)}
+    for change, leads in changes.items():
+        for lead in leads:
+            wrong = signal.copy()
+            wrong[lead] = change(wrong[lead])
+            assert ecg.worst_einthoven(wrong) > 0.25 or ecg.level_violation(wrong) > 0.2
+
+
+# -- stretches without signal ------------------------------------------------------------------------------------------
+
+DRAW = np.random.default_rng(7)
+FILLINGS = {
+    "zeros": lambda x, gap: 0 * gap,
+    "last value": lambda x, gap: 0 * gap + x[:, :1],
+    "mean": lambda x, gap: 0 * gap + x.mean(axis=1, keepdims=True),
+    "line": lambda x, gap: np.linspace(x[:, 0], x[:, -1], gap.shape[1]).T,
+    "rail": lambda x, gap: 0 * gap + 3.2767,
+    "dither": lambda x, gap: 0.005 * DRAW.integers(0, 2, gap.shape),
+}
+
+
+def filled(signal: np.ndarray, leads: list[int], start: int, stop: int, kind: str) -> np.ndarray:
+    out = signal.copy()
+    gap = signal[leads, start:stop]
+    out[leads, start:stop] = FILLINGS[kind](signal[leads], gap)
+    return out
+
+
+@pytest.mark.parametrize("kind", FILLINGS)
+@pytest.mark.parametrize("leads", [[8], list(range(12))], ids=["one lead", "all leads"])
+@pytest.mark.parametrize(("start", "stop"), [(2500, 5000), (0, 2500), (1200, 3800)])
+def test_half_a_recording_is_none(kind, leads, start, stop):
+    assert ecg.quality(filled(heart(), leads, start, stop, kind))
+
+
+@pytest.mark.parametrize("kind", FILLINGS)
+@pytest.mark.parametrize(("start", "stop"), [(0, 500), (4500, 5000), (100, 700), (4000, 4950)])
+def test_a_second_of_padding_in_all_leads_is_refused(kind, start, stop):
+    assert "flat stretch" in ecg.quality(filled(heart(), list(range(12)), start, stop, kind))
+
+
+@pytest.mark.parametrize("kind", sorted(set(FILLINGS) - {"rail"}))
+def test_a_second_without_signal_is_flagged(kind):
+    short = filled(heart(), [7], 2000, 2600, kind)
+    assert ecg.quality(short) == []
+    assert quality_flags.flags(short)["flag_flat"] == 1
+    assert quality_flags.flags(filled(heart(), [7], 2000, 2420, kind))["flag_flat"] == 0
+
+
+@pytest.mark.parametrize("rate", [100, 250, 257.5, 1000])
+def test_resampling_does_not_hide_that_a_lead_stood_still(rate):
+    """The filter rings beside the edges of a stretch: judged after it alone, a second would seem shorter."""
+    time = np.arange(int(11 * rate)) / rate
+    signal = np.stack([np.interp(time, SECONDS, lead) for lead in heart()])
+    at = (time >= 4) & (time < 5.05)
+    signal[8, at] = 1.7
+    settled = ecg.settle(signal, rate, ecg.LEADS)
+    assert quality_flags.flags(settled)["flag_flat"] == 1
+    assert np.abs(settled[8, 2010:2510] - 1.7).max() < 1e-3
+    signal[8, time >= 4] = 1.7
+    with pytest.raises(Excluded, match="flat"):
+        ecg.prepare(signal, rate, ecg.LEADS)
+
+
+def test_gaps_do_not_hide_that_a_lead_stood_still():
+    dead = filled(heart(), [8], 2500, 5000, "zeros")
+    dead[8, 2600:5000:40] = np.nan
+    assert "flat stretch" in ecg.quality(dead)
+    empty = heart()
+    empty[:, 2500:] = np.nan
+    assert ecg.quality(empty)[0] == "missing samples"
+
+
+def test_quiet_leads_are_no_flat_stretches():
+    for seed in range(3):
+        for count_mv in (0.005, 0.01):
+            signal = in_counts(slow_and_quiet(seed), count_mv, "each")
+            assert quality_flags.flags(signal)["flag_flat"] == 0
+
+
+def test_a_stored_lead_that_is_half_dead_is_a_fault():
+    half = ecg.clean(heart()).astype(np.float16)
+    half[10, 2500:] = 0
+    assert list(ecg.faults(half)) == ["lead V5 is flat for 5.0 s"]
+
+
+# -- what was prepared passes the check of a cohort --------------------------------------------------------------------
+
+REPAIRS = {
+    "rate of 100 Hz": lambda x: (x[:, ::5], 100, ecg.LEADS),
+    "rate of 1000 Hz": lambda x: (np.repeat(x, 2, axis=1), 1000, ecg.LEADS),
+    "other order": lambda x: (x[::-1], 500, ecg.LEADS[::-1]),
+    "derived leads": lambda x: (x[[0, 1, *range(6, 12)]], 500, ("I", "II", *ecg.LEADS[6:])),
+    "longer": lambda x: (np.tile(x, (1, 2)), 500, ecg.LEADS),
+    "gaps": lambda x: (np.where(np.arange(5000) % 40 == 7, np.nan, x), 500, ecg.LEADS),
+    "levels": lambda x: (x + 100 * (np.arange(12) > 5)[:, None], 500, ecg.LEADS),
+    "an artefact": lambda x: (x + 8 * (np.arange(5000) // 200 == 9), 500, ecg.LEADS),
+    "drift": lambda x: (
+        x + np.sin(SECONDS) * np.array([1, 1, 0, -1, 0.5, 0.5] + [3] * 6)[:, None],
+        500,
+        ecg.LEADS,
+    ),
+}
+
+
+@pytest.mark.parametrize("repair", REPAIRS)
+def test_what_is_prepared_passes_the_check(repair):
+    for signal in (heart(1), slow_and_quiet(1), 2.5 * heart(2)):
+        try:
+            trace, _ = ecg.prepare(*REPAIRS[repair](signal))
+        except Excluded:
+            assert repair == "an artefact"  # 8 mV in every lead break the laws
+        else:
+            assert list(ecg.faults(trace.astype(np.float16))) == []
+
+
+def test_what_cleaning_empties_is_refused(monkeypatch):
+    monkeypatch.setattr(ecg, "clean", lambda signal: 0 * signal)
+    with pytest.raises(Excluded, match="flat lead after cleaning"):
+        ecg.prepare(heart(), 500, ecg.LEADS)

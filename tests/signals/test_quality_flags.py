@@ -89,3 +89,46 @@ def test_noise_is_measured_in_millivolts():
     gap = person(0).copy()
     gap[:, 100:150] = np.nan
     assert set(quality_flags.flags(gap).values()) <= {0.0, 1.0}
+
+
+def through_cables(signal, exchange):
+    """The twelve leads that a recorder makes of the potentials of nine electrodes whose cables are exchanged.
+
+    The legs have one potential, as good as; RA is put to 0, as leads are differences. RL is in no lead.
+    """
+    one, two = signal[:2]
+    potential = {"RA": 0 * one, "LA": one, "LL": two, "RL": 0.98 * two}
+    chest = signal[6:] + (one + two) / 3
+    for a, b in exchange:
+        potential[a], potential[b] = potential[b], potential[a]
+    right, left, foot = potential["RA"], potential["LA"], potential["LL"]
+    wilson = (right + left + foot) / 3
+    return through_electrodes(np.stack([left - right, foot - right, *(chest - wilson)]))
+
+
+@pytest.mark.parametrize(
+    ("exchange", "name", "flat"),
+    [
+        ([("RA", "RL")], "RA–RL", 1),
+        ([("LA", "RL")], "LA–RL", 2),
+        ([("RA", "RL"), ("LA", "LL")], "RA–RL and LA–LL", 0),
+    ],
+)
+def test_an_arm_on_the_right_leg_is_named(exchange, name, flat):
+    for index in range(PEOPLE):
+        spoilt = through_cables(person(index), exchange)
+        assert np.argmin(np.ptp(spoilt[:3], axis=1)) == flat
+        assert quality_flags.reversal(spoilt) == name
+        assert quality_flags.flags(spoilt)["flag_lead_reversal"] == 1
+
+
+def test_the_left_leg_on_the_right_is_hardly_seen():
+    """Both legs have one potential: the leads are those of the right cables."""
+    for index in range(PEOPLE):
+        assert quality_flags.reversal(through_cables(person(index), [("LL", "RL")])) == ""
+
+
+def test_exchanges_of_cables_are_the_maps():
+    for name in ("RA–LA", "RA–LL", "LA–LL"):
+        cables = through_cables(person(2), [tuple(name.split("–"))])
+        assert np.abs(cables - wired(person(2), name)).max() < 2e-3

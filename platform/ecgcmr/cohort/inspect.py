@@ -183,11 +183,12 @@ def _ecg(source: str, name: str, record: raw.EcgRecord) -> InspectedRecording:
         settled_ecg = ecg.settle(record.signal, record.rate_hz, record.leads)
     except Excluded as error:
         return dataclasses.replace(inspection, faults=(str(error),))
-    faults = tuple(ecg.quality(settled_ecg))
-    if faults:
+    try:
+        _, words = ecg.prepare_settled(settled_ecg, cleaned=record.cleaned)
+    except Excluded as error:
+        faults = tuple(ecg.quality(settled_ecg)) or (str(error),)
         return dataclasses.replace(inspection, faults=faults, picture=np.nan_to_num(settled_ecg))
     changes = ecg.repairs(record.signal.shape[1], record.rate_hz, record.leads)
-    _, words = ecg.prepare_settled(settled_ecg, cleaned=record.cleaned)
     cleaning = () if record.cleaned else ("clipped and freed of its baseline",)
     return dataclasses.replace(
         inspection,
@@ -218,6 +219,7 @@ def _suspicions(settled_ecg: np.ndarray) -> tuple[str, ...]:
         "flag_paced": "paced",
         "flag_noisy": "noisy",
         "flag_lead_reversal": f"lead reversal suspected: {exchange}",
+        "flag_flat": "no signal for a second or more",
     }
     return tuple(words[name] for name, value in quality_flags.flags(settled_ecg).items() if value)
 

@@ -127,7 +127,7 @@ SIGNALS: dict[str, Signal] = {
         once=True,
         encoder="transformer",
         drawing="ecg paper",
-        flags=("flag_paced", "flag_noisy", "flag_lead_reversal"),
+        flags=("flag_paced", "flag_noisy", "flag_lead_reversal", "flag_flat"),
         by_content=True,
         **_work("ecgcmr.signals.ecg"),
     ),
