@@ -168,12 +168,12 @@ def write_scp(folder, stem, number):
 
 def write_edf(folder, stem, number):
     rows = list(zip(ecg.LEADS, heart(number)))
-    patient = f"{PERSON} F X {NAME}"
+    patient = f"{PERSON} F X {NAME} {PLACE} {ORDER}"
     test_raw_text.write_edf(folder / f"{stem}.edf", rows, patient=patient)
 
 
 def write_table(folder, stem, number):
-    head = f"# name: {NAME}\n# fs: 500\n# unit: mV\n"
+    head = f"# name: {NAME} {PERSON}\n# site: {PLACE} {ORDER}\n# fs: 500\n# unit: mV\n"
     path = folder / f"{stem}.csv"
     test_raw_text.table(path, heart(number), head=head, note=[PLACE] * heart(number).shape[1])
 
