@@ -168,12 +168,12 @@ def write_scp(folder, stem, number):
 
 def write_edf(folder, stem, number):
     rows = list(zip(ecg.LEADS, heart(number)))
-    patient = f"{PERSON} F X {NAME}"
+    patient = f"{PERSON} F X {NAME} {PLACE} {ORDER}"
     test_raw_text.write_edf(folder / f"{stem}.edf", rows, patient=patient)
 
 
 def write_table(folder, stem, number):
-    head = f"# name: {NAME}\n# fs: 500\n# unit: mV\n"
+    head = f"# name: {NAME} {PERSON}\n# site: {PLACE} {ORDER}\n# fs: 500\n# unit: mV\n"
     path = folder / f"{stem}.csv"
     test_raw_text.table(path, heart(number), head=head, note=[PLACE] * heart(number).shape[1])
 
@@ -505,16 +505,17 @@ def test_a_model_in_use_names_files_and_nobody(recordings, tmp_path, tmp_path_fa
         recordings / "muse" / f"{FILE}-muse-cut.xml",
         [recordings / name for name, *_ in FORMATS],
     )
-    written = [
-        word for kind in ("csv", "json", "html") for word in (f"--{kind}", made / f"risks.{kind}")
-    ]
-    written[-2] = "--page"
+    written = [word for kind in ("csv", "json") for word in (f"--{kind}", made / f"risks.{kind}")]
+    # a page shows 50 ECGs: those in archives have the readers of loose ones
+    loose = [folder for folder in folders if not folder.name.startswith("zipped")]
+    paged = ["--page", made / "risks.html", *loose]
     shared = ("--runs", tmp_path / "runs")
     for code, words in (
         (2, ["inspect", "--json", *folders]),
         (2, ["inspect", "--plot", made / "inspect", *folders[1:3]]),
         (0, ["inspect", ecg]),
         (2, ["predict", "--model", evaluation, *written, recordings, *shared]),
+        (2, ["predict", "--model", evaluation, *paged, *shared]),
         (0, ["predict", "--model", evaluation, ecg, *shared]),
         (2, ["predict", "--model", evaluation, cut, *shared]),
         (2, ["embed", "--model", own, "--out", made / "vectors", recordings, *shared]),
