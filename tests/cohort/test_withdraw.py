@@ -218,7 +218,7 @@ def test_withdrawals_reach_what_started_from_a_run_of_the_old_cohort(tmp_path):
             space="s",
             stage="grid",
             task="af",
-            label="mmcl",
+            system="mmcl",
             method="supervised",
             init_from=tuple(map(tuple, init_from)),
         )
