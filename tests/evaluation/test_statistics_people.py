@@ -145,7 +145,7 @@ def test_the_same_visits_again_are_no_more_evidence(times):
 def test_visits_are_no_people_in_delongs_test():
     """Systems that are equally good, five visits a person: of independent rows it would find a difference in a third."""
     rng, p = np.random.default_rng(2), {"by person": [], "as rows": []}
-    for _ in range(400):
+    for _ in range(250):
         scores, labels, whose = correlated(150, 5, rng)
         p["by person"].append(statistics.auroc_contrast(scores, labels, [1, -1], people=whose).p)
         p["as rows"].append(statistics.auroc_contrast(scores, labels, [1, -1]).p)
@@ -158,7 +158,7 @@ def test_visits_are_no_people_in_delongs_test():
 def test_the_interval_of_an_auroc_covers_with_few_positives(positives, truth):
     rng, inside, plain = np.random.default_rng(positives), [], []
     labels = np.repeat([1.0, 0.0], [positives, 300])
-    for _ in range(400):
+    for _ in range(250):
         scores = rng.normal(size=(1, len(labels))) + 2**0.5 * special.ndtri(truth) * labels
         ours = statistics.auroc_interval(scores, labels)
         inside.append(ours.low <= truth <= ours.high)
@@ -274,7 +274,7 @@ def test_a_claim_about_methods_is_level_where_seeds_differ():
         np.repeat([0, 1], 5),
     )
     p = {"given": [], "drawn": []}
-    for _ in range(400):
+    for _ in range(250):
         scores, labels = seeded(rng, spread=0.3)
         p["given"].append(statistics.auroc_contrast(scores, labels, weights).p)
         p["drawn"].append(statistics.auroc_contrast(scores, labels, weights, systems=systems).p)
@@ -337,7 +337,7 @@ def test_the_errors_of_a_calibration_are_those_of_people():
 def test_intervals_of_calibration_hold_for_people_of_many_visits():
     rng, inside = np.random.default_rng(6), {"by person": [], "as rows": []}
     whose = np.repeat(np.arange(250), 4)
-    for _ in range(200):
+    for _ in range(120):
         logits = -1 + rng.normal(size=250)[whose]
         labels = (special.ndtr(rng.normal(size=250))[whose] < special.expit(logits)).astype(float)
         for unit, people in (("by person", whose), ("as rows", None)):
