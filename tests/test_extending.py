@@ -254,15 +254,15 @@ def two_signals(outside, tmp_path, ray_session):
     """The document's signal, and a cohort that was built of ECGs and synthetic echoes of 60 people, some without."""
     plugins.load([str(outside("echo"))])
     ecgs, echoes = tmp_path / "ecgs", tmp_path / "echoes"
-    rng, labels = np.random.default_rng(0), ["subject,cad,LVEF"]
+    rng, labels = np.random.default_rng(0), ["subject,visit,cad,LVEF"]
     y, x = np.mgrid[:112, :112] - 56
     for folder in (ecgs, echoes):
         folder.mkdir()
     for i, row in enumerate(conftest.heart_rows(60)):
         leads = dict(zip(ecg.LEADS, row["ecg"].astype(np.float64)))
-        wave = leads["II"] - np.median(leads["II"])
+        wave = leads["II"] - np.median(leads["II"]) + 0.03 * rng.standard_normal(5000)
         test_cohort.write_wfdb(ecgs, f"p{i:03d}", 1.2 * wave / np.ptp(wave))
-        labels.append(f"p{i:03d},{row['cad']:g},{row['LVEF']:.3f}")
+        labels.append(f"p{i:03d},1,{row['cad']:g},{row['LVEF']:.3f}")
         if i % 10 != 9:
             size = 20 + 20 * (80 - row["LVEF"]) / 30
             frames = [(np.hypot(x, y) < size * part) * 90.0 for part in (1.0, 0.9, 0.8)]

@@ -87,7 +87,7 @@ def trials():
 def heart(number):
     """Twelve lawful leads, (12, 5000) mV, of a person of this number."""
     random, time = np.random.default_rng(number), np.arange(5000) / 500
-    wave = np.exp(-(((time * random.uniform(0.9, 1.6)) % 1 - 0.4) ** 2) / 0.001)
+    wave = np.exp(-(((time * random.uniform(0.9, 1.6)) % 1 - 0.4) ** 2) / 0.004)
     one, two = (size * wave + 0.01 * random.standard_normal(5000) for size in (0.6, 1.0))
     chest = [
         size * wave + 0.01 * random.standard_normal(5000)

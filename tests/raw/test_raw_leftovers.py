@@ -86,7 +86,7 @@ def test_they_are_in_the_flow_of_a_cohort():
         exclusions=[],
         repairs=[],
     )
-    account = build._account(Path("x"), rows, SimpleNamespace(audit=None), KINDS)
+    account = build._account(Path("x"), rows, {}, KINDS)
     json.dumps(account)
     assert account["flow"][0]["left_aside"] == KINDS
     cohort = SimpleNamespace(manifest=account)
