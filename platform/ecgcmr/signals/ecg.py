@@ -57,12 +57,12 @@ BLANK_MV = 1e-3  # of a stored lead
 AMPLITUDE_MV = (0.15, 4.0)
 SATURATED_SAMPLES = 25  # 50 ms at one extreme value; an R peak's top lasts under 10 ms
 SATURATED_MV = 1.0
-# `worst_einthoven` of 2,271 recordings is at most 0.13, `einthoven` of what is stored of them at
-# most 0.1, also of what was rounded to 10 µV before; with two limb leads swapped they are above the
-# limit in nine of ten or more (benchmarks/studies/resolution.py).
+# `worst_einthoven` of 2,271 recordings is 0, their rounding allowed for, `einthoven` of what is
+# stored of them at most 0.06 (benchmarks/studies/sound.py); with two limb leads swapped both are
+# above the limit (benchmarks/studies/resolution.py).
 EINTHOVEN_LIMIT = 0.25
-# `level_violation` of the 2,271 is at most 0.003, where a median or a baseline was taken off lead
-# by lead at most 0.15.
+# `level_violation` of the 2,271 is at most 0.002 (benchmarks/studies/sound.py); where a baseline was
+# taken off lead by lead it may be 0.15.
 LEVEL_LIMIT = 0.2
 LAGS = (1, 5, 20)  # 2, 10 and 40 ms: a slip in time shows over short steps, a wrong lead over all
 STORED_LAG = 10  # 20 ms, where float16 and clipped peaks matter least
