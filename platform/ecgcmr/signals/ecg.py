@@ -61,8 +61,8 @@ SATURATED_MV = 1.0
 # stored of them at most 0.06 (benchmarks/studies/sound.py); with two limb leads swapped both are
 # above the limit (benchmarks/studies/resolution.py).
 EINTHOVEN_LIMIT = 0.25
-# `level_violation` of the 2,271 is at most 0.002 (benchmarks/studies/sound.py); where a baseline was
-# taken off lead by lead it may be 0.15.
+# `level_violation` of the 2,271 is at most 0.002 (benchmarks/studies/sound.py); where a baseline
+# was taken off lead by lead it may be 0.15.
 LEVEL_LIMIT = 0.2
 LAGS = (1, 5, 20)  # 2, 10 and 40 ms: a slip in time shows over short steps, a wrong lead over all
 STORED_LAG = 10  # 20 ms, where float16 and clipped peaks matter least

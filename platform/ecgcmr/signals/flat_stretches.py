@@ -2,7 +2,8 @@
 
 One idea: no heart and no recorder leaves a lead on a straight line for a second. None of 2,271
 sound recordings does (benchmarks/studies/sound.py), nor of 781 rounded to 10 µV behind a low pass
-of 40 Hz. So a second is suspicious, and padding at either end or over much of a lead is refused (`ecg.quality`).
+of 40 Hz. So a second is suspicious, and padding at either end or over much of a lead is refused
+(`ecg.quality`).
 """
 
 import numpy as np
