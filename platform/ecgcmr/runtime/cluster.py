@@ -57,7 +57,7 @@ if not (os.environ.get("RAY_ADDRESS") or JOB in os.environ):
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
 
-GONE_S = 10.0  # without an answer, after which a head or this machine's Ray counts as dead
+GONE_S = 20.0  # without an answer, after which a head or this machine's Ray counts as dead
 LOOK_S = 1.0
 GONE = 4  # exit code
 
