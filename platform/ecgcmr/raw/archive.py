@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
-from ecgcmr.errors import Excluded
+from ecgcmr.errors import Excluded, InputError
 from ecgcmr.raw.records import FILE_LIMIT
 
 # The 224 CinC recordings shrink 1.5- to 4-fold, XML with decimal numbers 5- to 15-fold.
@@ -56,6 +56,26 @@ def find(root: Path, endings: tuple[str, ...]) -> list[str]:
             source for file in files if is_archive(file) for source in _members(file, endings)
         ]
     return _members(root, endings) if is_archive(root) else []
+
+
+def named(path: str, endings: tuple[str, ...], title: str) -> list[str]:
+    """The file named, or those of these endings below a folder or in an archive.
+
+    Raises:
+        InputError: the path does not exist or holds none.
+    """
+    place = Path(path)
+    if place.is_file() and not is_archive(place):
+        return [str(place)]
+    if not place.exists():
+        raise InputError(f"{path}: no such file or folder")
+    sources = find(place, endings)
+    if not sources:
+        raise InputError(
+            f"{path}: no {title} file (*{endings[0]}) in this folder; "
+            "name the folder that holds the recordings"
+        )
+    return sources
 
 
 def is_archive(file: Path) -> bool:

@@ -16,7 +16,7 @@ from typing import Any
 import ecgdatakit
 import numpy as np
 
-from ecgcmr.errors import Excluded, InputError
+from ecgcmr.errors import Excluded
 from ecgcmr.raw import archive
 from ecgcmr.raw.records import (
     FILE_LIMIT,
@@ -41,17 +41,7 @@ def find(path: str) -> list[str]:
     Raises:
         InputError: the path does not exist or holds none.
     """
-    place = Path(path)
-    if place.is_file() and not archive.is_archive(place):
-        return [str(place)]
-    if not place.exists():
-        raise InputError(f"{path}: no such file or folder")
-    sources = archive.find(place, ENDINGS)
-    if not sources:
-        raise InputError(
-            f"{path}: no EDF file (*.edf) in this folder; name the folder that holds the recordings"
-        )
-    return sources
+    return archive.named(path, ENDINGS, "EDF")
 
 
 def suits(file: Path, head: bytes) -> bool:

@@ -15,7 +15,7 @@ from pathlib import Path
 import ecgdatakit
 import numpy as np
 
-from ecgcmr.errors import Excluded, InputError
+from ecgcmr.errors import Excluded
 from ecgcmr.raw import archive
 from ecgcmr.raw.records import EcgRecord, age_in_years, key, patient, standard_leads
 from ecgcmr.raw.statements import UNDECLARED, Declaration
@@ -31,18 +31,7 @@ def find(path: str) -> list[str]:
     Raises:
         InputError: the path does not exist or holds none.
     """
-    place = Path(path)
-    if place.is_file() and not archive.is_archive(place):
-        return [str(place)]
-    if not place.exists():
-        raise InputError(f"{path}: no such file or folder")
-    sources = archive.find(place, (".scp",))
-    if not sources:
-        raise InputError(
-            f"{path}: no SCP-ECG file (*.scp) in this folder; "
-            "name the folder that holds the recordings"
-        )
-    return sources
+    return archive.named(path, (".scp",), "SCP-ECG")
 
 
 def suits(file: Path, head: bytes) -> bool:

@@ -343,8 +343,6 @@ def _onsets(
                 }
         accounts[disease.name] = _account(disease, disease_rows, onset, times, main, split)
     _refuse_unmatched(rules, accounts)
-    accounts_of_files = [file.account for file in label_files]
-    shapes = sum((account.shapes for account in accounts_of_files), Counter[str]())
     audit = {
         "of": "people" if unit == "subject" else "recordings",
         "n": len(people),
@@ -353,14 +351,23 @@ def _onsets(
         "end": None if pd.isna(end) else end.date().isoformat(),
         "end_is": "as asked" if rules.censored else "the latest date of any code",
         "after_end": int(late.sum()),
-        "entries": sum(account.n_entries for account in accounts_of_files),
-        "no_codes": sum(shapes.values()),
-        "shapes": dict(shapes.most_common()),
+        **_account_of_entries(label_files),
         "unclear": int(pd.Index(unclear["key"]).nunique()),
         "split": split,
         "diseases": accounts,
     }
     return {unit: columns}, audit
+
+
+def _account_of_entries(label_files: Sequence[LabelFile]) -> dict[str, Any]:
+    """How many entries the files hold where codes belong, and what those that are none look like."""
+    accounts = [file.account for file in label_files]
+    shapes = sum((account.shapes for account in accounts), Counter[str]())
+    return {
+        "entries": sum(account.n_entries for account in accounts),
+        "no_codes": sum(shapes.values()),
+        "shapes": dict(shapes.most_common()),
+    }
 
 
 def _counted(sections: Sequence[Section], unit: str) -> pd.Index:
