@@ -123,22 +123,47 @@ ray.get(sleeping)
     assert "has died; what has finished stands, the same command goes on from there" in words
 
 
-def test_a_ray_that_was_left_is_not_mourned(monkeypatch):
-    ended = []
-    monkeypatch.setattr(cluster.os, "_exit", ended.append)
+@pytest.fixture
+def watched(monkeypatch):
+    """A head that listens, a watch over it that looks often, and what the watch has done."""
+    done = []
+
+    def end(code):
+        done.append(code)
+        raise SystemExit
+
+    monkeypatch.setattr(cluster.os, "_exit", end)
     monkeypatch.setattr(cluster, "LOOK_S", 0.01)
-    monkeypatch.setattr(cluster, "GONE_S", 0.1)
+    monkeypatch.setattr(cluster, "GONE_S", 0.2)
     monkeypatch.setattr(cluster, "_leaving", threading.Event())
-    with socket.create_server(("127.0.0.1", 0)) as head:
-        watch = threading.Thread(
-            target=cluster._watch, args=({"head": head.getsockname()}, ended.append)
-        )
-        watch.start()
-        time.sleep(0.3)
-        cluster._leaving.set()
-        watch.join(5)
+    head = socket.create_server(("127.0.0.1", 0))
+    watch = threading.Thread(
+        target=cluster._watch, args=({"the head": head.getsockname()}, done.append)
+    )
+    watch.start()
+    yield head, watch, done
+    cluster._leaving.set()
+    watch.join(5)
+    head.close()
+
+
+def test_a_ray_that_answers_is_left_alone_and_so_is_one_that_is_left(watched):
+    _, watch, done = watched
+    time.sleep(0.5)
+    assert watch.is_alive()
+    cluster._leaving.set()
+    watch.join(5)
     assert not watch.is_alive()
-    assert ended == []
+    assert done == []
+
+
+def test_a_ray_that_no_longer_answers_is_a_line_and_code_4(watched):
+    head, watch, done = watched
+    head.close()
+    watch.join(5)
+    line, code = done
+    assert line.startswith("ecgcmr: the head has died; what has finished stands")
+    assert code == 4
 
 
 @pytest.mark.slow
