@@ -69,6 +69,18 @@ def test_predict_inspect_and_build_count_alike(ward):
     assert leftovers.words(KINDS) == WORDS
 
 
+def test_images_of_no_stack_are_counted_and_what_belongs_to_one_is_not(tmp_path):
+    ecgs, stacks = tmp_path / "ecgs", tmp_path / "stacks"
+    (stacks / "p1").mkdir(parents=True)
+    ecgs.mkdir()
+    (ecgs / "a.xml").write_bytes(made.muse(made.beats()))
+    for name in ("sa.nii.gz", "seg_sa.nii.gz", "la_2ch.nii.gz", "seg_la_2ch.nii.gz", "report.pdf"):
+        (stacks / "p1" / name).write_bytes(b"")
+    sources = {"ecg": [f"muse:{ecgs / 'a.xml'}"], "cmr": [f"nifti:{stacks / 'p1' / 'sa.nii.gz'}"]}
+    places = {"ecg": str(ecgs), "cmr": [f"nifti:{stacks}", f"nifti:{stacks}"]}
+    assert build._left_aside(places, sources) == {".nii.gz": 2, ".pdf": 1}
+
+
 def test_they_are_a_line_and_the_recordings_are_read(ward, capfd):
     code = cli.main(["inspect", str(ward)])
     said = capfd.readouterr()

@@ -156,17 +156,21 @@ def _account(
 def _left_aside(
     places: Mapping[str, str | Sequence[str]], sources: Mapping[str, Sequence[str]]
 ) -> dict[str, int]:
-    """Files in the places of ECGs that are no part of a recording, counted by kind."""
-    ecgs = places["ecg"]
-    folders = [_path(place) for place in ([ecgs] if isinstance(ecgs, str) else ecgs)]
+    """Files in the places of recordings that are no part of one, counted by kind."""
+    folders = {
+        _path(place, kind)
+        for kind, named in places.items()
+        for place in ([named] if isinstance(named, str) else named)
+        if place
+    }
     paths = [source.partition(":")[2] for kind in sources for source in sources[kind]]
-    return leftovers.left_aside(folders, paths)
+    return leftovers.left_aside(sorted(folders), paths)
 
 
-def _path(place: str) -> Path:
+def _path(place: str, kind: str) -> Path:
     """The path of `reader:PATH` or `PATH`."""
     name, colon, path = place.partition(":")
-    return Path(path if colon and name in raw.READERS["ecg"] else place)
+    return Path(path if colon and name in raw.READERS[kind] else place)
 
 
 def _sources(places: Mapping[str, str | Sequence[str]]) -> dict[str, list[str]]:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 
 from ecgcmr.errors import Excluded
-from ecgcmr.raw import archive, markup
+from ecgcmr.raw import archive, markup, sax_names
 from ecgcmr.raw.records import head, row
 
 MAKERS = {
@@ -84,7 +84,7 @@ class Parts:
         self.folders: set[Path] = set()
         self.records: dict[Path, set[str]] = defaultdict(set)  # stems of WFDB headers by folder
         self.signals: dict[Path, set[str]] = {}  # signal files that headers of a folder name
-        self.stacks: set[Path] = set()  # folders of NIfTI stacks, with segmentations beside them
+        self.hearts: set[tuple[Path, tuple[str, ...]]] = set()  # of NIfTI stacks, by `sax_names`
 
     def add(self, file: Path) -> None:
         """Add the file or folder of a recording."""
@@ -93,8 +93,8 @@ class Parts:
         self.files.add(file)
         if file.suffix.lower() == ".hea":
             self.records[file.parent].add(file.stem)
-        if ".nii" in file.suffixes:
-            self.stacks.add(file.parent)
+        if sax_names.is_nifti(file):
+            self.hearts.add(sax_names.name(file).heart)
 
     def has(self, file: Path) -> bool:
         """Whether a file is a recording's, or belongs to one."""
@@ -102,7 +102,7 @@ class Parts:
             return True
         if any(folder in self.folders for folder in file.parents):
             return True
-        if ".nii" in file.suffixes and file.parent in self.stacks:
+        if sax_names.is_nifti(file) and sax_names.name(file).heart in self.hearts:
             return True
         return self._is_record_part(file) or self._is_sidecar(file)
 
