@@ -449,6 +449,9 @@ def test_ecgs_and_images_are_told_apart(tmp_path):
         False,
         True,
     ]
+    assert sax_dicom.find(str(tmp_path)) == [str(slice_.parent)]
+    with pytest.raises(InputError, match="no DICOM images or archives here"):
+        sax_dicom.find(str(wave.parent))
     assert ecg_dicom.find(str(tmp_path)) == [str(wave)]
     assert ecg_dicom.find(str(slice_)) == [str(slice_)]
     with pytest.raises(Excluded, match="no rhythm"):

@@ -83,14 +83,14 @@ def find(path: str) -> list[str]:
 
 def _persons(folder: Path) -> list[Path]:
     children = sorted(folder.iterdir())
-    if any(map(_looks_like_dicom, children)):
+    if any(map(_may_be_image, children)):
         return [folder]
     persons: list[Path] = []
     for child in children:
         if child.is_dir() and any(map(bundle.is_archive, child.rglob("*"))):
             persons += _persons(child)
         elif bundle.is_archive(child) or (
-            child.is_dir() and any(map(_looks_like_dicom, child.rglob("*")))
+            child.is_dir() and any(map(_may_be_image, child.rglob("*")))
         ):
             persons.append(child)
     return persons
@@ -99,10 +99,7 @@ def _persons(folder: Path) -> list[Path]:
 def suits(file: Path, head: bytes) -> bool:
     """Whether it is an archive, a DICOM file that is no ECG, or a folder that holds some."""
     if file.is_dir():
-        return any(
-            _looks_like_dicom(f) and not ecg_dicom.suits(f, records.head(f))
-            for f in file.rglob("*")
-        )
+        return any(map(_may_be_image, file.rglob("*")))
     if ecg_dicom.suits(file, head):
         return False
     return head[128:132] == b"DICM" or file.name.lower().endswith((*bundle.ENDINGS, ".dcm", ".ima"))
@@ -165,6 +162,11 @@ def _looks_like_dicom(file: Path) -> bool:
         return True
     with file.open("rb") as stream:
         return stream.read(132)[128:] == b"DICM"
+
+
+def _may_be_image(file: Path) -> bool:
+    """Whether it looks like DICOM and is no ECG."""
+    return _looks_like_dicom(file) and not ecg_dicom.suits(file, records.head(file))
 
 
 def _datasets(source: Path) -> Iterator[pydicom.Dataset]:
