@@ -129,8 +129,8 @@ def test_thousands_of_cases():
 # -- the run is able to fail -------------------------------------------------------------------------------------------
 
 
-def _without_end(path: str) -> np.ndarray:
-    return np.load(path, mmap_mode="r", allow_pickle=False)
+def _without_end(path: str) -> tensors.Content:
+    return tensors.Content(np.load(path, mmap_mode="r", allow_pickle=False))
 
 
 def _unchecked(lead) -> np.ndarray:

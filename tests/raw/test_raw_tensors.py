@@ -227,6 +227,17 @@ def test_bytes_inserted_into_an_array_are_noticed(tmp_path):
         tensors.read(str(path))
 
 
+def test_samples_of_a_tensor_that_were_changed_are_noticed(tmp_path):
+    """PyTorch writes checksums and reads without them."""
+    path = Path(stored(tmp_path / "a.pt", torch.from_numpy(beats().astype(np.float32))))
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 64
+    path.write_bytes(content)
+    assert torch.load(path, weights_only=True).shape == (12, 5000)
+    with pytest.raises(Excluded, match="array file differs from its checksums"):
+        tensors.read(f"{path}")
+
+
 def test_a_header_that_is_no_python_is_nobodys(tmp_path):
     """numpy parses the header as Python, whose tokenizer raises errors of its own."""
     path = tmp_path / "a.npy"
