@@ -4,9 +4,9 @@
 
 What `ecgcmr reproduce` does up to the report, with processes where that has Ray: the synthetic cohort if there is none
 (`--subjects`), every pre-training after those it starts from, the grid in packs, each best configuration with five seeds.
-The pieces are the package's own and what it writes is the same, so `ecgcmr report` reads it, and what has finished is
-skipped. Trees are left out; `ecgcmr sweep` and `evaluate` grow them afterwards where XGBoost is. Prints one line of JSON:
-seconds of every stage, and of every pre-training.
+The pieces are the package's own and what it writes is the same, so `ecgcmr report` reads it; what has finished is skipped,
+what was ended goes on from its checkpoint. Trees are left out; `ecgcmr sweep` and `evaluate` grow them afterwards where
+XGBoost is. Prints one line of JSON: seconds of every stage, and of every pre-training.
 """
 
 import argparse
@@ -37,7 +37,7 @@ from ecgcmr.runs import is_finished  # noqa: E402
 from ecgcmr.runtime import hardware  # noqa: E402
 from ecgcmr.search import spaces, study  # noqa: E402
 from ecgcmr.training import loop, partition, pretrain, trees  # noqa: E402
-from ecgcmr.trial import Trial  # noqa: E402
+from ecgcmr.trial import Trial, recipe  # noqa: E402
 
 KEEP_GB = 8  # rows of one pre-training on the device
 ROWS = 512  # read at once
@@ -75,10 +75,14 @@ def pre_train(trial: Trial, listed: list[Trial], cohort_path: Path, runs: Path, 
     rows = np.arange(len(held.order.row))
     for piece in np.array_split(rows, -(-len(rows) // ROWS)):
         held.gather(piece)
-    feed = (held.gather(sampler.mine(held.order, step)) for step in range(run.steps))
+    identity = recipe(trial, cohort.fingerprint)
+    path = store.folder(runs, trial.name) / pretrain.CHECKPOINT
+    state = loop.resume(path, run, identity)
+    feed = (held.gather(sampler.mine(held.order, step)) for step in range(state.step, run.steps))
     evaluated = list(pretrain.validation_batches(cohort, needs, trial.batch, device))
-    state = loop.State()
-    status = loop.loop(run, feed, lambda: evaluated, state)
+    status = loop.loop(
+        run, feed, lambda: evaluated, state, save=lambda: loop.save(path, run, state, identity)
+    )
     store.write(runs, pretrain.outcome(run, state, status, cohort, "device"), cohort.fingerprint)
     return time.monotonic() - begun
 

@@ -26,9 +26,11 @@ class Preset:
     truncate_visible: bool
     # Weight of 1 − NCC beside the squared error (mae/models_mae.py: forward_loss).
     mae_ncc: float
-    # Fine-tuning sees random crops, evaluation the first half; the text crops "only during
-    # pre-training".
-    crop_finetune: bool
+    # What fine-tuning shows an encoder that learnt from 5 s. "crop": random crops of that length,
+    # in evaluation the first half; the text crops "only during pre-training". The others show all
+    # 10 s, and the text says nothing of positions there: they are "stretched" over the record,
+    # linearly in time, or "continued" beyond their end, or the record is read in "parts" of 5 s.
+    finetune_ecg: str
     # Noise is x·(1 + 0.6 σ ε) in util/augmentations.py; the text says Gaussian noise, i.e. x + σ ε.
     multiplicative_jitter: bool
     # Share of samples that get a Fourier surrogate in MAE and fine-tuning (mae/util/dataset.py);
@@ -82,7 +84,7 @@ PRESETS = {
         lr_batch=0,
         truncate_visible=False,
         mae_ncc=0.0,
-        crop_finetune=False,
+        finetune_ecg="stretched",
         multiplicative_jitter=False,
         surrogate_rate=1.0,
         coupled_decay=False,
@@ -104,7 +106,7 @@ PRESETS = {
         lr_batch=4,
         truncate_visible=True,
         mae_ncc=0.1,
-        crop_finetune=True,
+        finetune_ecg="crop",
         multiplicative_jitter=True,
         surrogate_rate=0.5,
         coupled_decay=True,

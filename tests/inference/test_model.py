@@ -141,6 +141,19 @@ def test_a_fine_tuned_run_answers_as_it_did(tmp_path, preset, samples):
     torch.testing.assert_close(opened.head(opened.ecg(x[..., : opened.samples])), answered)
 
 
+@pytest.mark.parametrize("way", ["continued", "parts"])
+def test_a_run_opens_for_the_whole_record_however_it_reads_it(tmp_path, monkeypatch, way):
+    preset = dataclasses.replace(presets.preset("paper"), name=way, finetune_ecg=way)
+    monkeypatch.setitem(presets.PRESETS, way, preset)
+    trial = dataclasses.replace(
+        MMCL, stage="evaluation", task="cad", method="supervised", preset=way
+    )
+    method, opened = leave(tmp_path, trial), model.open_run(trial.name, tmp_path)
+    x = ecgs(5000)
+    assert opened.samples == 5000
+    torch.testing.assert_close(opened.head(opened.ecg(x)), method({"ecg": x}, {}, {})["logits"])
+
+
 # -- there and back
 
 

@@ -53,6 +53,10 @@ def build(name, modality="", preset="paper", seed=0, **options):
     ).double()
 
 
+def random_ecgs(n, samples):
+    return torch.randn(n, 12, samples, dtype=D, generator=hardware.generator("cpu", 1))
+
+
 def batch_for(method, n=N):
     made = {
         "ecg": torch.randn(n, 12, 300, dtype=D, generator=hardware.generator("cpu", 1)),
@@ -513,6 +517,43 @@ def test_a_missing_phenotype_counts_as_no_error_in_the_authors_mean():
 def test_supervised_sees_the_whole_record_or_a_crop():
     assert build("supervised", samples=None).ecg.times == 100
     assert build("supervised", preset="authors", samples=None).ecg.times == 4
+
+
+def longer(name):
+    """The text's preset with another way of reading records longer than a crop."""
+    return dataclasses.replace(PRESETS["paper"], finetune_ecg=name)
+
+
+def test_a_longer_record_is_stretched_continued_or_read_in_parts():
+    source = build("mae", seed=3)
+    weights = {k: v.numpy() for k, v in source.ecg.state_dict().items()}
+    tables = {}
+    for name in ("stretched", "continued", "parts"):
+        target = methods.build("supervised", TINY, longer(name), outputs=2, samples=400).double()
+        target.load("ecg", weights)
+        tables[name] = target.ecg.pos_embed[0, 1:].detach().unflatten(0, (12, -1))
+        assert target.ecg.times == 8  # of the record, whatever the table
+        assert target({"ecg": random_ecgs(3, 400)}, {}, {})["logits"].shape == (3, 2)
+    learnt = source.ecg.pos_embed[0, 1:].unflatten(0, (12, 4))
+    assert torch.equal(tables["parts"], learnt)
+    assert torch.equal(tables["continued"][:, :4], learnt)
+    assert tables["continued"].shape == tables["stretched"].shape == (12, 8, 16)
+    assert not torch.allclose(tables["stretched"], tables["continued"], atol=0.1)
+
+
+def test_halves_of_a_record_are_pooled_together():
+    method = methods.build("supervised", TINY, longer("parts"), outputs=2, samples=400).double()
+    x = random_ecgs(2, 400)
+    swapped = torch.cat([x[..., 200:], x[..., :200]], -1)
+    answers = [method({"ecg": ecg}, {}, {})["logits"] for ecg in (x, swapped)]
+    assert torch.allclose(*answers, atol=1e-12)  # neither half comes first
+    assert not torch.allclose(method({"ecg": x.flip(0)}, {}, {})["logits"], answers[0])
+
+
+def test_parts_that_do_not_fill_a_record_are_refused():
+    network = dataclasses.replace(TINY, crop=150)
+    with pytest.raises(InputError, match="crop=150: parts of this length do not fill the 400"):
+        methods.build("supervised", network, longer("parts"), outputs=2, samples=400)
 
 
 def test_fine_tuning_starts_from_every_pre_training():

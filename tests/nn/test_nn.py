@@ -288,3 +288,68 @@ def test_the_mismatch_lists_names():
     assert "- in the file only: blocks.1.attn.proj.bias" in text
     assert "+ in the model only: cls_token" in text
     assert "~ patch_embed.proj.bias: (9,) in the file, (16,) in the model" in text
+
+
+def test_continued_positions_of_mae_are_the_sine_cosine_of_later_times():
+    table = vit.positions(16, 12, 5)
+    assert torch.allclose(
+        load.continue_positions(table, 1 + 12 * 10), vit.positions(16, 12, 10), atol=1e-6
+    )
+    assert torch.equal(load.continue_positions(table, 1 + 12 * 3), vit.positions(16, 12, 3))
+    assert load.continue_positions(table, 61) is table
+
+
+def test_what_training_added_to_a_lead_goes_on_with_its_positions():
+    table = vit.positions(16, 12, 5)
+    table[0, 1 + 5 * 7 : 1 + 5 * 8] += torch.tensor([1.0, 2, 3, 4, 5])[:, None]  # lead 7
+    grid = load.continue_positions(table, 1 + 12 * 8)[0, 1:].unflatten(0, (12, 8))
+    plain = vit.positions(16, 12, 8)[0, 1:].unflatten(0, (12, 8))
+    added = torch.tensor([1.0, 2, 3, 4, 5, 3, 3, 3])[:, None]  # beyond the end their mean
+    assert torch.allclose(grid[7], plain[7] + added, atol=1e-5)
+    assert torch.allclose(grid[6], plain[6], atol=1e-6)
+
+
+def two_parts():
+    """An encoder of records in two parts, and the same weights for one part."""
+    whole, half = (vit.ViT(16, 3, 2, 20, times, parts=p).double() for times, p in ((10, 2), (5, 1)))
+    whole.load_state_dict(half.state_dict())
+    return whole, half
+
+
+def test_a_record_in_parts_is_each_part_by_itself():
+    whole, half = two_parts()
+    x, u = random(2, 12, 200), torch.rand(2, 3, 2, dtype=D)
+    tokens = whole(x, drops=u, rate=0.9)
+    first, second = (half(x[..., i : i + 100], drops=u, rate=0.9) for i in (0, 100))
+    assert torch.allclose(tokens[:, 0], (first[:, 0] + second[:, 0]) / 2, atol=1e-12)
+    for part, alone in enumerate((first, second)):  # lead by lead, first half, then second
+        assert torch.allclose(
+            tokens[:, 1:].unflatten(1, (12, 2, 5))[:, :, part],
+            alone[:, 1:].unflatten(1, (12, 5)),
+            atol=1e-12,
+        )
+    mean = (first[:, 1:].mean(1) + second[:, 1:].mean(1)) / 2
+    assert torch.allclose(tokens[:, 1:].mean(1), mean, atol=1e-12)  # the embedding is averaged
+
+
+def test_attention_of_a_record_in_parts_stays_within_them():
+    whole, half = two_parts()
+    x = random(2, 12, 200)
+    for layer, weights in enumerate(whole.weights(x)):
+        parts = [half.weights(x[..., i : i + 100])[layer] for i in (0, 100)]
+        assert weights.shape == (2, 2, 121, 121)
+        assert torch.allclose(weights.sum(-1), torch.ones(2, 2, 121, dtype=D))
+        for lead, time, to_lead, to_time in (
+            (0, 0, 3, 4),
+            (11, 7, 2, 9),
+            (4, 3, 4, 8),
+            (4, 8, 4, 3),
+        ):
+            row, column = 1 + 10 * lead + time, 1 + 10 * to_lead + to_time
+            part, own = divmod(time, 5)
+            of_part = parts[part][:, :, 1 + 5 * lead + own]
+            expected = of_part[:, :, 1 + 5 * to_lead + to_time % 5] * (part == to_time // 5)
+            assert torch.allclose(weights[:, :, row, column], expected, atol=1e-12)
+            assert torch.allclose(weights[:, :, row, 0], of_part[:, :, 0], atol=1e-12)
+            from_class = parts[to_time // 5][:, :, 0, 1 + 5 * to_lead + to_time % 5] / 2
+            assert torch.allclose(weights[:, :, 0, column], from_class, atol=1e-12)

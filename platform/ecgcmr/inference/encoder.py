@@ -43,8 +43,8 @@ class Encoder:
     def of(self, signals: np.ndarray) -> np.ndarray:
         """Embeddings of signals as a shard holds them.
 
-        An ECG is seen whole, as fine-tuning starts from it (positions of a pre-training are
-        stretched over it). Of a pre-training it is the mean token, which contrastive learning
+        An ECG is seen whole, as fine-tuning starts from it (positions of a pre-training reach over
+        it as the preset has it). Of a pre-training it is the mean token, which contrastive learning
         compares; of a fine-tuned network what its last layer reads, so logits are a linear function
         of it. Of an image it is what the ResNet pools.
 

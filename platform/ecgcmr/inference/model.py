@@ -32,9 +32,9 @@ class Model:
 
     Attributes:
         run: the run.
-        ecg: its ECG encoder as fine-tuning has it: for whole ECGs (positions of a pre-training are
-            stretched over them), or with the preset `authors` for their first half, and without a
-            final norm. None if it has none.
+        ecg: its ECG encoder as fine-tuning has it: for whole ECGs (positions of a pre-training
+            reach over them as the preset has it), or with the preset `authors` for their first
+            half, and without a final norm. None if it has none.
         cmr: its image encoder, or None.
         head: what answers from the ECG encoder's tokens, in a fine-tuned run; else None.
         encoders: every encoder, by its signal.

@@ -70,7 +70,7 @@ def build(
         raise unknown("method", name, METHODS)
     modality = modality or METHODS[name].modalities[0]
     if samples is None:
-        whole = name == "supervised" and not preset.crop_finetune
+        whole = name == "supervised" and preset.finetune_ecg != "crop"
         samples = ecg.SAMPLES if whole else network.crop
     _check(name, network, outputs, modality, samples)
     with torch.random.fork_rng(devices=[]):

@@ -182,7 +182,7 @@ class Transformer(Encoding):
             sigma=0.2,
             magnitude=0.075,
             surrogate_rate=preset.surrogate_rate,
-            crops=preset.crop_finetune,
+            crops=preset.finetune_ecg == "crop",
         )
 
     def features(

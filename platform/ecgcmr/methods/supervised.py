@@ -6,12 +6,15 @@ those that are known; the target's dtype says which. All weights train; a linear
 decay 0. Source: section IV-C.2.
 """
 
+from collections.abc import Mapping
+
+import numpy as np
 import torch
 from torch import Tensor
 
 from ecgcmr.methods import encodings, losses
 from ecgcmr.methods.contract import EverySignal, Knobs, Method, Tensors
-from ecgcmr.nn import Network
+from ecgcmr.nn import Network, load
 from ecgcmr.presets import Preset
 
 
@@ -64,6 +67,16 @@ class Supervised(Method):
         """Whether weight decay applies: to matrices but not to what the encoding excepts."""
         exceptions = {f"{self.modality}.{tensor}" for tensor in self.encoding.no_decay}
         return ndim > 1 and name not in exceptions
+
+    def load(self, part: str, weights: Mapping[str, np.ndarray]) -> None:
+        """Start the encoder from another's weights, its positions for longer records as the preset
+        has them.
+
+        Raises:
+            InputError: they are not of this network.
+        """
+        continues = self.preset.finetune_ecg == "continued"
+        load.into(self.get_submodule(self.parts[part]), weights, part, continues=continues)
 
     def noise(self, generator: torch.Generator, n: int, augment: bool = True) -> dict[str, Tensor]:
         """Numbers for `n` subjects; none for evaluation."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ecgcmr.errors import InputError
 from ecgcmr.nn import Network, resnet, vit
 from ecgcmr.presets import Preset
 from ecgcmr.signals import augment as views
@@ -16,9 +17,27 @@ from ecgcmr.signals import augment as views
 def ecg_encoder(network: Network, preset: Preset, samples: int) -> vit.ViT:
     """The ECG transformer for records of `samples` samples, without its final norm: what pools has
     its own.
+
+    Raises:
+        InputError: it reads a record in parts of a crop's length, and they do not fill it.
     """
-    times = samples // network.patch
-    encoder = vit.ViT(network.width, network.depth, network.heads, network.patch, times, norm=False)
+    times, parts = samples // network.patch, 1
+    if preset.finetune_ecg == "parts" and samples > network.crop:
+        parts = samples // network.crop
+        if samples % network.crop or network.crop % network.patch:
+            raise InputError(
+                f"network.crop={network.crop}: parts of this length do not fill the {samples} "
+                f"samples that the network sees; choose a divisor and a multiple of {network.patch}"
+            )
+    encoder = vit.ViT(
+        network.width,
+        network.depth,
+        network.heads,
+        network.patch,
+        times,
+        norm=False,
+        parts=parts,
+    )
     if preset.random_positions:
         nn.init.trunc_normal_(encoder.pos_embed, std=0.02)
         nn.init.normal_(encoder.cls_token, std=1e-6)

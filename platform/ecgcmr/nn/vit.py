@@ -159,22 +159,24 @@ class ViT(nn.Module):
         *,
         fixed: bool = False,
         norm: bool = True,
+        parts: int = 1,
     ) -> None:
         """Build the encoder of `nn.Network`'s sizes for `times` patches per lead.
 
         With `fixed`, positions are constants (MAE) and not trained. `norm` is a final norm of every
-        token (MAE); the methods that pool have their own norm after pooling.
+        token (MAE); the methods that pool have their own norm after pooling. A record is encoded in
+        `parts` of equal length, each by itself and at the same positions.
         """
         super().__init__()
         self.pos_embed: Tensor
-        self.patch, self.times = patch, times
+        self.patch, self.times, self.parts = patch, times, parts
         self.cls_token = nn.Parameter(torch.empty(1, 1, width).normal_(std=0.02))
         # A fixed position is a buffer under its published name: an optimiser cannot reach it by
         # mistake.
         if fixed:
-            self.register_buffer("pos_embed", positions(width, LEADS, times))
+            self.register_buffer("pos_embed", positions(width, LEADS, times // parts))
         else:
-            self.pos_embed = nn.Parameter(positions(width, LEADS, times))
+            self.pos_embed = nn.Parameter(positions(width, LEADS, times // parts))
         self.patch_embed = PatchEmbed(width, patch)
         self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
         self.norm = nn.LayerNorm(width, eps=EPS) if norm else None
@@ -191,30 +193,36 @@ class ViT(nn.Module):
 
         Args:
             x: (n, 12, patch · times).
-            keep: (n, visible) indices of the tokens to encode; all of them without.
-            drops: (n, depth, 2) uniforms for drop path.
+            keep: (n, visible) indices of the tokens to encode; all of them without. Of a record in
+                one part only.
+            drops: (n, depth, 2) uniforms for drop path; the parts of a record drop together.
             rate: drop-path rate of the last block; it grows linearly from 0 at the first.
 
         Returns:
-            (n, 1 + tokens, width).
+            (n, 1 + tokens, width); the first is the mean of the parts' class tokens.
         """
-        tokens = self._embed(x, keep)
+        if self.parts > 1 and drops is not None:
+            drops = drops.repeat_interleave(self.parts, 0)
+        tokens = self._embed(split(x, self.parts), keep)
         last = max(len(self.blocks) - 1, 1)
         for i, block in enumerate(self.blocks):
             # The first block drops nothing.
             pair = (drops[:, i, 0], drops[:, i, 1]) if i and drops is not None else None
             tokens = block(tokens, pair, rate * (i / last))
-        return tokens if self.norm is None else self.norm(tokens)
+        return join(tokens if self.norm is None else self.norm(tokens), self.parts)
 
     def weights(self, x: Tensor) -> list[Tensor]:
         """The attention of every block for ECGs (n, 12, patch · times).
 
-        Each is (n, heads, 1 + tokens, 1 + tokens).
+        Each is (n, heads, 1 + tokens, 1 + tokens). Tokens of different parts take nothing from each
+        other; the parts' class tokens count as one, their mean.
         """
-        tokens, by_block = self._embed(x, None), []
+        tokens, by_block = self._embed(split(x, self.parts), None), []
         for block in self.blocks:
             # A ModuleList knows no blocks.
-            by_block.append(block.weights(tokens))  # type: ignore[operator]
+            by_block.append(
+                join_weights(block.weights(tokens), self.parts)  # type: ignore[operator]
+            )
             tokens = block(tokens)
         return by_block
 
@@ -231,6 +239,48 @@ class ViT(nn.Module):
 def patchify(x: Tensor, patch: int) -> Tensor:
     """(n, 12, patch · times) -> (n, 12 · times, patch), lead-major."""
     return x.reshape(x.shape[0], -1, patch)
+
+
+def split(x: Tensor, parts: int) -> Tensor:
+    """(n, 12, time) -> (n · parts, 12, time / parts), a record's parts one after the other."""
+    if parts == 1:
+        return x
+    return x.unflatten(-1, (parts, -1)).transpose(1, 2).flatten(0, 1)
+
+
+def join(tokens: Tensor, parts: int) -> Tensor:
+    """Tokens of parts as those of records, lead-major; the class tokens' mean is the first.
+
+    (n · parts, 1 + 12 · t, width) -> (n, 1 + 12 · parts · t, width).
+    """
+    if parts == 1:
+        return tokens
+    records = tokens.unflatten(0, (-1, parts))
+    first = records[:, :, 0].mean(1, keepdim=True)
+    patches = records[:, :, 1:].unflatten(2, (LEADS, -1)).transpose(1, 2).flatten(1, 3)
+    return torch.cat([first, patches], 1)
+
+
+def join_weights(weights: Tensor, parts: int) -> Tensor:
+    """Attention within parts as that of records; rows still sum to 1.
+
+    (n · parts, heads, 1 + 12 · t, …) -> (n, heads, 1 + 12 · parts · t, …), square both.
+    """
+    if parts == 1:
+        return weights
+    by_part = weights.unflatten(0, (-1, parts)).transpose(1, 2)  # n, heads, parts, from, to
+
+    def record(patches: Tensor) -> Tensor:
+        """(n, heads, parts, 12 · t) -> (n, heads, 12 · parts · t), lead-major."""
+        return patches.unflatten(-1, (LEADS, -1)).transpose(2, 3).flatten(2)
+
+    patches = by_part[..., 1:, 1:].unflatten(3, (LEADS, -1)).unflatten(5, (LEADS, -1))
+    same_part = torch.eye(parts, dtype=weights.dtype, device=weights.device)
+    among = torch.einsum("nhpltms,pq->nhlptmqs", patches, same_part).flatten(2, 4).flatten(3)
+    to_class = record(by_part[..., 1:, 0])[..., None]
+    of_class = record(by_part[..., 0, 1:])[..., None, :] / parts
+    corner = by_part[..., :1, :1].mean(2)
+    return torch.cat([torch.cat([corner, of_class], -1), torch.cat([to_class, among], -1)], -2)
 
 
 def gather(tokens: Tensor, index: Tensor) -> Tensor:
