@@ -20,6 +20,7 @@ import itertools
 import json
 import logging
 import multiprocessing
+import signal
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -65,6 +66,13 @@ def listed(scale: study.StudyScale, epochs: int) -> list[Trial]:
         for way in WAYS
     ]
     return [mae, *itertools.chain(*grids)]
+
+
+def stop(number: int, frame: Any) -> None:
+    """End the processes too: a pool would wait for what they do."""
+    for child in multiprocessing.active_children():
+        child.terminate()
+    raise SystemExit(128 + number)
 
 
 def run(trials: list[Trial], cohort: Path, runs: Path, jobs: int) -> None:
@@ -140,6 +148,8 @@ def main() -> None:
     scale = {"small": study.SMALL, "toy": study.TOY}[args.scale]
     if not args.cohort.exists():
         bare.make_cohort(args.cohort, args.subjects, args.jobs)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
     trials = listed(scale, args.epochs or scale.pretraining["mae"].epochs)
     run(trials, args.cohort, args.runs, args.jobs)
     for line in lines(args.runs, trials[0].system):
