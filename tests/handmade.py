@@ -38,6 +38,7 @@ def finish(
     curve_=None,
     predictions=None,
     notes=None,
+    init_from=(),
 ):
     """Write one finished trial and return it."""
     trial = Trial(
@@ -49,6 +50,7 @@ def finish(
         seed=seed,
         label_fraction=label_fraction,
         knobs=knobs,
+        init_from=init_from,
     )
     split = "test" if stage == "evaluation" else "val"
     result = store.Finished(

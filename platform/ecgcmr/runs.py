@@ -203,9 +203,11 @@ def is_finished(runs: Path, trial: Trial, cohort_fingerprint: str) -> bool:
     if not (folder / store.RECORD).exists():
         return False
     if differ := differing(read_run(folder).recipe, trials.recipe(trial, cohort_fingerprint)):
+        starts = all(word.startswith("init_from.") for word in differ.split("; "))
+        hint = "give the --pretrain-seeds that it was made with, " if starts else ""
         raise InputError(
-            f"{folder} was made by another recipe: {differ}; use another --runs or delete the "
-            "folder"
+            f"{folder} was made by another recipe: {differ}; {hint}use another --runs or delete "
+            "the folder"
         )
     return True
 

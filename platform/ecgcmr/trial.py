@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -164,6 +165,16 @@ def name_parts(name: str) -> NameParts:
     folder above it.
     """
     return NameParts(*name.split("/")[:DEPTH])
+
+
+def first_seeds(names: Iterable[str]) -> set[str]:
+    """Of trials' names those of the least seed of every configuration."""
+    first: dict[str, tuple[int, str]] = {}
+    for name in names:
+        configuration, _, seed = name.rpartition("/seed=")
+        entry = int(seed), name
+        first[configuration] = min(entry, first.get(configuration, entry))
+    return {name for _, name in first.values()}
 
 
 def label_fraction_of(configuration: str) -> float:

@@ -155,7 +155,7 @@ def test_a_damaged_choice_is_one_line(widened):
 # -- pre-trainings -------------------------------------------------------------------------------------------------------
 
 
-def pretrained(runs, rate, loss):
+def pretrained(runs, rate, loss, seed=0):
     scores = (("val", "loss", loss, 60),)
     return handmade.finish(
         runs,
@@ -165,6 +165,7 @@ def pretrained(runs, rate, loss):
         method="mmcl",
         knobs=(("lr", rate),),
         scores=scores,
+        seed=seed,
     )
 
 
@@ -204,3 +205,31 @@ def test_a_better_pretraining_that_came_later_is_said_and_not_followed(swept):
     (*_, trial) = study.resolved(wider, runs, again=True)
     assert trial.init_from == (("ecg", wider[0].name),)
     assert selection.contradictions(runs) == []
+
+
+def test_other_seeds_of_a_pretraining_neither_choose_a_rate_nor_contradict_the_choice(swept):
+    runs, listed = swept
+    study.resolved(listed, runs)
+    path = runs / "toy/pretrain/ecg+cmr/mmcl/choice.json"
+    before = path.read_text()
+    for rate, loss in ((1e-3, 0.1), (1e-4, 0.9)):  # by these the other rate would win
+        pretrained(runs, rate, loss, seed=101)
+    (*_, trial) = study.resolved(listed, runs)
+    assert trial.init_from == (("ecg", listed[1].name),)
+    assert path.read_text() == before  # nor are they noted as unlisted
+    assert selection.contradictions(runs) == []
+    every = [read_run(folder) for folder in store.finished_folders(path.parent)]
+    assert len(every) == 4
+    assert selection.standing_pretraining(every).trial == listed[1]
+    # Listed by hand, too: a lucky seed is no better rate.
+    (*_, trial) = study.resolved([pretrained(runs, 1e-3, 0.1, seed=101), *listed], runs)
+    assert trial.init_from == (("ecg", listed[1].name),)
+
+
+def test_of_seeds_of_one_pretraining_the_first_stands(tmp_path):
+    trials = [pretrained(tmp_path, 1e-3, loss, seed) for seed, loss in ((101, 0.1), (0, 0.5))]
+    candidates = [read_run(tmp_path / trial.name) for trial in trials]
+    assert selection.standing_pretraining(candidates).trial.seed == 0
+    candidates.append(read_run(tmp_path / pretrained(tmp_path, 1e-4, 0.4).name))
+    with pytest.raises(InputError, match="2 pre-trainings and no choice"):
+        selection.standing_pretraining(candidates)

@@ -94,6 +94,8 @@ def test_no_run_and_several_are_refused(tmp_path):
         leave(tmp_path, trial)
     with pytest.raises(InputError, match=r"holds 2 runs; name one of them, e\.g\. .*/seed=0"):
         model.find("t/pretrain", tmp_path)
+    for named in ("t/pretrain/ecg+cmr/mmcl", tmp_path / MMCL.name.rpartition("/")[0]):
+        assert model.find(named, tmp_path).name == MMCL.name  # of seeds the first
     (tmp_path / MMCL.name / store.RECORD).write_text("{")
     with pytest.raises(InputError, match=r"trial\.json is damaged"):
         model.find(MMCL.name, tmp_path)

@@ -1,5 +1,6 @@
 """The report page: what it says, that it stands alone, and that it survives whatever is not there yet."""
 
+import dataclasses
 import hashlib
 import itertools
 import json
@@ -525,6 +526,32 @@ def test_the_commands_name_readers_and_no_machine():
         {"name": "c", "source": "synthetic", "seed": 0, "rows": {}, "request": {"subjects": 9}}, []
     )
     assert made.splitlines()[0] == "ecgcmr cohort synth --subjects 9 --seed 0 --cohort c"
+
+
+def test_seeds_of_pretraining_are_in_the_commands_and_tell_its_lines_apart(trials, rows):
+    (first,) = [r for r in trials if r.trial.stage == "pretrain" and r.trial.system == "mae"]
+    again = dataclasses.replace(first, trial=dataclasses.replace(first.trial, seed=101))
+    counts = appendix.pretrain_seeds_of([*trials, again])
+    assert counts == {"toy": 2}
+    assert appendix.pretrain_seeds_of(trials) == {"toy": 1}
+    titles = [line["title"] for line in appendix.pretrainings([*trials, again], rows)]
+    assert [title for title in titles if title.startswith("MAE")] == [
+        "MAE, ECG, seed 0",
+        "MAE, ECG, seed 101",
+    ]
+    manifest = {
+        "name": "c",
+        "source": "synthetic",
+        "seed": 0,
+        "rows": {},
+        "request": {"subjects": 9},
+    }
+    _, *lines, _ = appendix.commands(manifest, ["toy"], counts).splitlines()
+    assert [line.endswith(" --runs runs --pretrain-seeds 2") for line in lines] == [
+        True,
+        False,
+        True,
+    ]
 
 
 def test_systems_of_equal_grids_share_a_line():

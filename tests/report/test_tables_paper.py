@@ -12,6 +12,7 @@ from ecgcmr.errors import InputError
 from ecgcmr.report.results import evaluation_runs
 from ecgcmr.report.results.evidence import Evidence
 from ecgcmr.report.tables import paper as tables
+from ecgcmr.report.tables import reviewer
 from ecgcmr.search import spaces
 
 
@@ -437,3 +438,48 @@ def test_subgroups_count_subjects_and_positives(planted):
     assert lines["AF", "women"][2].text == lines["AF", "men"][2].text == "200"
     assert sum(int(lines["AF", name][3].text) for name in ("women", "men")) == 80
     assert lines["RV", "women"][3].text == "—"
+
+
+# -- how often pre-training ran
+
+
+def started(runs, system, n, seeds=range(5), **options):
+    """Evaluation runs whose i-th seed starts from pre-training i mod n."""
+    for i, seed in enumerate(seeds):
+        start = () if not n else (("ecg", f"toy/pretrain/ecg/{system}/lr=1/seed={i % n}"),)
+        handmade.finish(runs, system=system, seed=seed, init_from=start, **options)
+
+
+def pretraining_note(runs, *systems):
+    evidence = Evidence.of(runs, "toy", store.rows(runs))
+    return reviewer.pretraining_note(evidence, systems)
+
+
+def test_of_one_pretraining_each_it_is_said_once(tmp_path):
+    started(tmp_path, "supervised", 0)
+    assert pretraining_note(tmp_path) == ""
+    for system in ("mae", "mmcl"):
+        started(tmp_path, system, 1)
+    assert pretraining_note(tmp_path) == reviewer.ONCE
+    rows = store.rows(tmp_path)
+    (sheet, *_) = tables.every(rows, tmp_path, {"toy": Evidence.of(tmp_path, "toy", rows)}).values()
+    assert sheet.stem == "table3"
+    assert reviewer.ONCE in sheet.notes
+
+
+def test_one_pretraining_per_seed_is_in_the_spread_and_fewer_only_in_part(tmp_path):
+    started(tmp_path, "mae", 5)
+    whole = pretraining_note(tmp_path)
+    assert whole.startswith("5 pre-trainings of MAE: evaluation seed i starts from pre-training i")
+    assert "understated" not in whole
+    assert "once" not in whole
+    started(tmp_path, "mmcl", 2)
+    started(tmp_path, "simclr", 1)
+    started(tmp_path, "supervised", 0)
+    text = pretraining_note(tmp_path)
+    assert text.startswith(whole)
+    assert "2 pre-trainings of MMCL: evaluation seed i starts from pre-training i mod 2" in text
+    assert "5 seeds share 2, so it is understated" in text
+    assert "Pre-training of SimCLR ran once" in text
+    assert "Supervised" not in text
+    assert pretraining_note(tmp_path, "simclr", "supervised") == reviewer.ONCE

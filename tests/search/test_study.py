@@ -186,3 +186,57 @@ def test_what_a_cohort_is_too_small_for_is_left_out_with_a_reason(small_cohort):
     (reason,) = reasons
     assert "label_fraction=0.0001" in reason
     assert "'cad'" in reason
+
+
+def started(trial):
+    return dict(trial.init_from)
+
+
+def test_seeds_of_pretraining_are_those_of_evaluation_and_chains_keep_to_one():
+    listed = study.before_choice(listed_of("toy"))
+    by_seed = study.pretraining_seeds(listed, 3)
+    first = {trial.name: trial for trial in listed if trial.stage == "pretrain"}
+    assert by_seed[0] == {name: first[name] for name in by_seed[0]}
+    systems = Counter(trial.system for trial in by_seed[0].values())
+    assert systems == dict.fromkeys(study.PRETRAININGS, 1)  # of MMCL's four rates one
+    for seed, pretrainings in zip((0, 101, 202), by_seed):
+        names = {trial.name for trial in pretrainings.values()}
+        for name, trial in pretrainings.items():
+            assert trial == replace(first[name], seed=seed, init_from=trial.init_from)
+            assert set(started(trial).values()) <= names
+            assert started(trial).keys() == started(first[name]).keys()
+
+
+def test_with_one_seed_nothing_changes():
+    listed = study.before_choice(listed_of("toy"))
+    (only,) = study.pretraining_seeds(listed, 1)
+    assert set(only.values()) <= set(listed)
+    evaluations = [replace(t, stage="evaluation") for t in listed if t.stage == "grid"][:50]
+    assert study.over_pretrainings(evaluations, listed, 1) == evaluations
+
+
+def test_what_is_not_listed_has_one_pretraining_and_nothing_listed_is_refused():
+    listed = study.before_choice(study.trials(study.TOY, "table3"))
+    grid = [trial for trial in listed if trial.stage == "grid" and trial.system == "mae"][:1]
+    foreign = replace(
+        grid[0], system="imported", init_from=(("ecg", "x/pretrain/ecg/y/default/seed=0"),)
+    )
+    evaluations = [
+        replace(t, stage="evaluation", seed=s) for t in (*grid, foreign) for s in paper.SEEDS
+    ]
+    spread = study.over_pretrainings(evaluations, [*listed, foreign], 5)
+    assert [started(t)["ecg"].rpartition("=")[2] for t in spread[:5]] == [
+        str(seed) for seed in paper.SEEDS
+    ]
+    assert spread[5:] == evaluations[5:]
+    with pytest.raises(InputError, match="starts from a pre-training that the search space lists"):
+        study.over_pretrainings(evaluations[5:], listed, 2)
+    with pytest.raises(InputError, match="--pretrain-seeds 2: the search space lists no pre-train"):
+        study.over_pretrainings(evaluations, grid, 2)
+
+
+def test_pretrainings_that_nothing_starts_from_all_have_as_many_seeds():
+    alone = [
+        trial for trial in listed_of("toy") if trial.stage == "pretrain" and not trial.init_from
+    ]
+    assert [len(of_seed) for of_seed in study.pretraining_seeds(alone, 2)] == [len(alone)] * 2

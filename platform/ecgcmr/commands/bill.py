@@ -29,10 +29,12 @@ def lines(estimate: Estimate) -> list[str]:
 
 def _summary(estimate: Estimate) -> str:
     stages = Counter(trial.stage for trial in estimate.trials)
+    count = estimate.pretrain_seeds
+    seeds = f" ({count} seeds of what trials start from)" if count > 1 else ""
     presets = ", ".join(sorted({trial.preset for trial in estimate.trials}))
     return (
         f"preset {presets}; cohort of {estimate.rows:,} rows, {_size(estimate.cohort_bytes)}; "
-        f"{stages['pretrain']} pre-trainings, {stages['grid']:,} grid trials, "
+        f"{stages['pretrain']} pre-trainings{seeds}, {stages['grid']:,} grid trials, "
         f"{estimate.questions * len(paper.SEEDS)} evaluation trials"
     )
 

@@ -78,9 +78,12 @@ def status(args: argparse.Namespace, console: Console) -> int:
     """Say what has finished and what runs."""
     check_names(args.runs)
     rows = store.rows(args.runs)
-    folders = [name_parts(name).system_folder for name in rows.trial.unique()]
-    for folder in sorted(set(folders)):
-        console.say(f"finished  {folder}  {folders.count(folder):,} trials")
+    trials = rows.drop_duplicates("trial")
+    folders = trials.trial.map(lambda name: name_parts(name).system_folder)
+    for folder, members in trials.groupby(folders):
+        seeds = sorted(set(members.seed)) if name_parts(str(folder)).stage == "pretrain" else []
+        several = f", seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else ""
+        console.say(f"finished  {folder}  {len(members):,} trials{several}")
     for line in stale_of(args.runs):
         console.say(line)
     for record in store.running(args.runs):

@@ -4,11 +4,11 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from ecgcmr import store
+from ecgcmr import paper, store
 from ecgcmr.commands import cohorts, results
 from ecgcmr.commands.console import Console, command, lazy, whole
 from ecgcmr.errors import InputError
-from ecgcmr.trial import Trial
+from ecgcmr.trial import Trial, name_parts
 
 SPACES = Path(__file__).resolve().parents[3] / "search_spaces"
 CACHES = ("auto", "device", "host", "off")
@@ -47,7 +47,9 @@ def grid_of(args: argparse.Namespace, console: Console) -> list[Trial]:
 
 
 def pretrain(args: argparse.Namespace, console: Console) -> int:
-    """Pre-train every encoder of a search space."""
+    """Pre-train every encoder of a search space, those that something starts from with every
+    seed.
+    """
     trials = load(args, "pretrain")
     if args.only:
         trials = [trial for trial in trials if trial.system in args.only]
@@ -55,10 +57,44 @@ def pretrain(args: argparse.Namespace, console: Console) -> int:
             raise InputError(
                 f"--only {' '.join(args.only)}: no pre-training of that system in {args.space}"
             )
+    run_pretrainings(args, console, "Pre-training", trials)
+    further = further_seeds(args, trials)  # by the first, which have finished
+    if further:
+        run_pretrainings(args, console, "Pre-training, further seeds", further)
+    console.say(f"{len(trials) + len(further)} pre-trainings finished under {args.runs}")
+    return 0
+
+
+def further_seeds(args: argparse.Namespace, pretrainings: list[Trial]) -> list[Trial]:
+    """The same pre-trainings with the other seeds of `--pretrain-seeds`, of a sweep the chosen."""
+    if args.pretrain_seeds == 1:
+        return []
+    study, folders = lazy("search.study"), {trial.system_folder for trial in pretrainings}
+    # Of the others only what starts from these: what else they start from may not have run yet.
+    trials = [
+        trial
+        for trial in load(args)
+        if trial.stage == "pretrain"
+        or any(name_parts(start).system_folder in folders for _, start in trial.init_from)
+    ]
+    trials = study.resolved(trials, args.runs, again=args.choose_again)
+    _, *further = study.pretraining_seeds(trials, args.pretrain_seeds)
+    return [
+        trial
+        for pretrainings_of_seed in further
+        for trial in pretrainings_of_seed.values()
+        if trial.system_folder in folders
+    ]
+
+
+def run_pretrainings(
+    args: argparse.Namespace, console: Console, title: str, trials: list[Trial]
+) -> None:
+    """Run what is not finished of `trials`."""
     work = lazy("training.pretrain").check_all(trials, args.cohort, args.runs, args.workers)
     if work.todo:
         systems = ", ".join(dict.fromkeys(trial.system for trial in work.todo))
-        with console.display.stage(f"Pre-training: {systems}") as notes:
+        with console.display.stage(f"{title}: {systems}") as notes:
             console.need_ray()
             with lazy("report.track").following(args.runs, args.runs / "aim"):
                 rows = lazy("training.pretrain").run_checked(
@@ -66,8 +102,6 @@ def pretrain(args: argparse.Namespace, console: Console) -> int:
                 )
             losses = [row for row in rows if row["metric"] == "loss" and row["split"] == "val"]
             notes.append(", ".join(f"{row['system']} {row['value']:.3f}" for row in losses))
-    console.say(f"{len(trials)} pre-trainings finished under {args.runs}")
-    return 0
 
 
 def run_trials(
@@ -113,10 +147,17 @@ def evaluate(args: argparse.Namespace, console: Console) -> int:
 
 
 def evaluation_trials(args: argparse.Namespace, grid: list[Trial]) -> list[Trial]:
-    """The best configuration of every system and task of a grid, with five seeds."""
-    return lazy("search.spaces").evaluation_trials(
+    """The best configuration of every system and task of a grid, with five seeds, which share the
+    pre-trainings.
+    """
+    evaluations: list[Trial] = lazy("search.spaces").evaluation_trials(
         grid, args.runs, budget=args.budget, again=args.choose_again
     )
+    if args.pretrain_seeds == 1:
+        return evaluations
+    study = lazy("search.study")
+    trials = study.resolved(load(args), args.runs)
+    return study.over_pretrainings(evaluations, trials, args.pretrain_seeds)
 
 
 def summary(runs: Path, evaluations: list[Trial]) -> list[str]:
@@ -154,11 +195,26 @@ def reproduce(args: argparse.Namespace, console: Console) -> int:
 def plan(args: argparse.Namespace, console: Console) -> int:
     """Print what would run, and what it would cost, before anything starts."""
     estimate = lazy("search.plan").estimate(
-        load(args), args.cohort, args.runs, calibrate=not args.no_calibration
+        load(args),
+        args.cohort,
+        args.runs,
+        calibrate=not args.no_calibration,
+        pretrain_seeds=args.pretrain_seeds,
     )
     for line in lazy("commands.bill").lines(estimate):
         console.say(line)
     return 0
+
+
+def seed_count(text: str) -> int:
+    """How many seeds pre-training runs with: every one is the start of an evaluation run."""
+    count = whole(text)
+    if count > len(paper.SEEDS):
+        raise argparse.ArgumentTypeError(
+            f"an evaluation has {len(paper.SEEDS)} seeds and can start from no more "
+            f"pre-trainings; give at most {len(paper.SEEDS)}"
+        )
+    return count
 
 
 def grammar(commands: Any) -> None:
@@ -204,14 +260,6 @@ def grammar(commands: Any) -> None:
             type=whole,
             help="configurations per system and task, by TPE (default: the whole grid)",
         )
-        parser.add_argument(
-            "--choose-again",
-            action="store_true",
-            help=(
-                "replace a written choice that finished runs contradict, e.g. of a grid widened "
-                "since"
-            ),
-        )
         words = (
             "stop trials early: at each of three rungs the best one in N goes on (the paper runs "
             "all; results say so)"
@@ -220,6 +268,24 @@ def grammar(commands: Any) -> None:
     bill = command(
         commands, "plan", plan, "what would run and what it would cost", EXAMPLES, space=True
     )
+    for parser in (pre, grid, evaluation, every):
+        parser.add_argument(
+            "--choose-again",
+            action="store_true",
+            help=(
+                "replace a written choice that finished runs contradict, e.g. of a grid widened "
+                "since"
+            ),
+        )
+    for parser in (pre, evaluation, every, bill):
+        parser.add_argument(
+            "--pretrain-seeds",
+            type=seed_count,
+            default=1,
+            metavar="N",
+            help="pre-train with N seeds; evaluation seed i starts from pre-training i mod N, "
+            "grids from the first (default: 1, as in the paper)",
+        )
     bill.add_argument(
         "--no-calibration", action="store_true", help="do not time a few steps on this machine"
     )

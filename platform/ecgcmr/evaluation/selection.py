@@ -19,7 +19,7 @@ import numpy as np
 from ecgcmr import files, runs, store, tasks
 from ecgcmr.errors import InputError
 from ecgcmr.runs import Run
-from ecgcmr.trial import Trial, label_fraction_of, words_before
+from ecgcmr.trial import Trial, first_seeds, label_fraction_of, words_before
 
 CHOICE = "choice"  # stem of the file in a system's folder
 # of pre-trainings: by it the authors' code keeps checkpoints; the text is silent
@@ -271,7 +271,8 @@ def chosen_pretraining(
     ones the first by name.
 
     The text does not say by what MMCL's rate was chosen; validation loss is what the authors' code
-    keeps checkpoints by.
+    keeps checkpoints by. Of several seeds the first stands for its configuration, as grids are
+    searched from it: a lucky seed does not choose a rate.
 
     Args:
         sweep: `<space>/pretrain/<task>/<system>`.
@@ -282,11 +283,12 @@ def chosen_pretraining(
     Raises:
         InputError: a run is missing, or all of them diverged; or another choice stands.
     """
-    folders = {name: store.folder(runs_folder, name) for name in names}
+    candidates = first_seeds(names)
+    folders = {name: store.folder(runs_folder, name) for name in names if name in candidates}
     missing = [name for name, folder in folders.items() if not (folder / store.ROWS).exists()]
     if missing:
         raise InputError(
-            f"start '{sweep}' is the best of {len(names)} pre-trainings, of which {len(missing)} "
+            f"start '{sweep}' is the best of {len(folders)} pre-trainings, of which {len(missing)} "
             "have not finished under "
             f"{runs_folder}, e.g. {missing[0]}; run ecgcmr pretrain first"
         )
@@ -294,7 +296,7 @@ def chosen_pretraining(
     finite = [(loss, name) for name, loss in losses.items() if loss is not None]
     if not finite:
         raise InputError(
-            f"start '{sweep}': all {len(names)} pre-trainings diverged; give smaller rates"
+            f"start '{sweep}': all {len(folders)} pre-trainings diverged; give smaller rates"
         )
     system = store.folder(runs_folder, sweep)
     names_there = {run.trial.name for run in map(runs.read_run, store.finished_folders(system))}
@@ -302,14 +304,14 @@ def chosen_pretraining(
         chosen=min(finite)[1],
         by=LOSS,
         compared=losses,
-        unlisted=tuple(sorted(names_there - losses.keys())),
+        unlisted=tuple(sorted(first_seeds(names_there | losses.keys()) - losses.keys())),
     )
     return _decide(choice_file(system), fresh, again).chosen
 
 
 def standing_pretraining(candidates: Sequence[Run]) -> Run | None:
     """Of the finished pre-trainings of one system, the one that stands for it; None if all
-    diverged.
+    diverged. Of several seeds that is the first.
 
     Raises:
         InputError: several have finished and none was chosen, or what was chosen is not there.
@@ -324,7 +326,8 @@ def standing_pretraining(candidates: Sequence[Run]) -> Run | None:
                 "with its search space"
             )
         return standing[0]
-    whole = [run for run in candidates if not run.diverged]
+    first = first_seeds(run.trial.name for run in candidates)
+    whole = [run for run in candidates if not run.diverged and run.trial.name in first]
     if len(whole) > 1:
         raise InputError(
             f"{system}: {len(whole)} pre-trainings and no {CHOICE}.json that says which of them "
@@ -378,11 +381,11 @@ def _finished_since(system: Path, choice: Choice, label_fraction: float) -> dict
     stage = system.parents[1]
     known_names = {*choice.compared, *choice.unlisted}
     if choice.by == LOSS:
-        values = {
-            run.trial.name: run.score("val", "loss")
-            for run in map(runs.read_run, store.finished_folders(system))
-            if run.trial.name not in known_names
+        finished_runs = {
+            run.trial.name: run for run in map(runs.read_run, store.finished_folders(system))
         }
+        later = first_seeds({*finished_runs, *choice.compared}) - known_names
+        values = {name: finished_runs[name].score("val", "loss") for name in later}
         return {name: number for name, number in values.items() if math.isfinite(number)}
     grid = stage.with_name("grid") / system.relative_to(stage)
     by_configuration: dict[str, list[float]] = defaultdict(list)

@@ -84,7 +84,7 @@ def find(word: str | Path, runs: Path) -> Run:
 
     Args:
         word: a run's folder, its name under `runs`, or a folder that holds no other; of a sweep of
-            pre-trainings the run that was chosen.
+            pre-trainings the run that was chosen, of one with several seeds the first.
         runs: the folder of runs.
 
     Raises:
@@ -97,7 +97,10 @@ def find(word: str | Path, runs: Path) -> Run:
     of_sweep = {run.trial.stage for run in inside} == {"pretrain"}
     if of_sweep and len({folder.parents[1] for folder in folders}) == 1:
         chosen = selection.read_choice(folders[0].parents[1])
-        standing = selection.standing_pretraining(inside) if chosen else None
+        # Its configuration, or its system of one configuration, is named; a folder above is not it.
+        of_seeds = len({folder.parent for folder in folders}) == 1
+        of_seeds &= Path(word).name in folders[0].parts[-3:-1]
+        standing = selection.standing_pretraining(inside) if chosen or of_seeds else None
         if standing:
             return standing
     examples = ", ".join(str(folder) for folder in folders[:2])

@@ -253,14 +253,15 @@ def pretrainings(runs: Sequence[Run], rows: pd.DataFrame) -> list[dict[str, str]
     """One line per pre-training, all of them; `chosen` where something starts from it."""
     losses = rows[(rows.split == "val") & (rows.metric == "loss")].set_index("trial").value
     starting_points = {start for run in runs for _, start in run.trial.init_from}
-    swept, lines = sweeps(runs), []
+    swept, several, lines = sweeps(runs), pretrain_seeds_of(runs), []
     for run in runs:
         trial, note = run.trial, run.provenance
         if trial.stage != "pretrain":
             continue
+        seed = f", seed {trial.seed}" if several[trial.space] > 1 else ""
         lines.append(
             {
-                "title": titled(trial),
+                "title": titled(trial) + seed,
                 "init_from": start_of(trial, swept),
                 "epochs": f"{trial.epochs:,}",
                 "validated": validated(trial),
@@ -339,9 +340,18 @@ def test_reads(runs: Path, runs_read: Iterable[Run]) -> str:
 # -- configuration ---------------------------------------------------------------------------------
 
 
-def commands(manifest: Mapping[str, Any], spaces: Sequence[str]) -> str:
+def commands(
+    manifest: Mapping[str, Any],
+    spaces: Sequence[str],
+    pretrain_seeds: Mapping[str, int] | None = None,
+) -> str:
     """The commands that make the same cohort and run the same trials; a cohort does not know the
     folders it came from.
+
+    Args:
+        manifest: of the cohort.
+        spaces: names of the search spaces.
+        pretrain_seeds: of each pre-training, by search space (`pretrain_seeds_of`).
     """
     name, request = manifest["name"], manifest.get("request", {})
     if manifest["source"] == "synthetic":
@@ -361,11 +371,26 @@ def commands(manifest: Mapping[str, Any], spaces: Sequence[str]) -> str:
     lines = [f"{command} --seed {manifest['seed']} --cohort {name}"]
     for space in spaces:
         file = f"search_spaces/{space}.py"
+        count = (pretrain_seeds or {}).get(space, 1)
+        seeds = f" --pretrain-seeds {count}" if count > 1 else ""
         lines += [
-            f"ecgcmr {verb:8s} {file} --cohort {name} --runs runs"
-            for verb in ("pretrain", "sweep", "evaluate")
+            f"ecgcmr {verb:8s} {file} --cohort {name} --runs runs{option}"
+            for verb, option in (("pretrain", seeds), ("sweep", ""), ("evaluate", seeds))
         ]
     return "\n".join([*lines, f"ecgcmr report   --cohort {name} --runs runs"])
+
+
+def pretrain_seeds_of(runs: Iterable[Run]) -> dict[str, int]:
+    """How many seeds a pre-training ran with at most, by search space."""
+    seeds: dict[tuple[str, ...], set[int]] = {}
+    for trial in (run.trial for run in runs if run.trial.stage == "pretrain"):
+        seeds.setdefault((trial.space, trial.task, trial.system, trial.configuration), set()).add(
+            trial.seed
+        )
+    counts: dict[str, int] = {}
+    for (space, *_), several in seeds.items():
+        counts[space] = max(len(several), counts.get(space, 1))
+    return counts
 
 
 def settings(runs: Sequence[Run], manifest: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -353,7 +353,11 @@ def _words(
         "phenotypes": appendix.phenotypes(manifest),
         "pretrainings": appendix.pretrainings(finished_runs, rows),
         "test_reads": appendix.test_reads(runs, finished_runs),
-        "commands": appendix.commands(manifest, sorted({run.trial.space for run in finished_runs})),
+        "commands": appendix.commands(
+            manifest,
+            sorted({run.trial.space for run in finished_runs}),
+            appendix.pretrain_seeds_of(finished_runs),
+        ),
         "settings": appendix.settings(finished_runs, manifest),
         "exact": appendix.exact(finished_runs, manifest),
         "grids": appendix.grids(finished_runs),

@@ -78,6 +78,7 @@ class Estimate:
         free_bytes: on the disk of the runs.
         device: "cpu" or "cuda", which the times are of.
         has_times: whether anything was timed.
+        pretrain_seeds: of each pre-training that something starts from.
     """
 
     trials: list[Trial]
@@ -88,6 +89,7 @@ class Estimate:
     free_bytes: int
     device: str
     has_times: bool
+    pretrain_seeds: int = 1
 
     @property
     def seconds(self) -> float:
@@ -108,9 +110,21 @@ class Estimate:
 
 
 def estimate(
-    trials: list[Trial], cohort_path: Path, runs: Path, *, calibrate: bool = True
+    trials: list[Trial],
+    cohort_path: Path,
+    runs: Path,
+    *,
+    calibrate: bool = True,
+    pretrain_seeds: int = 1,
 ) -> Estimate:
     """What the trials amount to on a cohort.
+
+    Args:
+        trials: of a search space.
+        cohort_path: the cohort's folder.
+        runs: the folder of runs, for its disk.
+        calibrate: whether to time a few steps.
+        pretrain_seeds: of each pre-training that something starts from.
 
     Raises:
         InputError: no cohort there, or trials that could not run on it.
@@ -118,6 +132,9 @@ def estimate(
     plugins.carried()  # what no worker could know is refused here, too
     cohort = dataset.open(cohort_path)
     pretrainings = [trial for trial in trials if trial.stage == "pretrain"]
+    if pretrain_seeds > 1:
+        _, *further = study.pretraining_seeds(study.before_choice(trials), pretrain_seeds)
+        pretrainings += [trial for of_seed in further for trial in of_seed.values()]
     finetunings = [trial for trial in trials if trial.stage != "pretrain"]
     finetune.check(finetunings)
     feasible, left_out = spaces.feasible(finetunings, cohort)
@@ -132,6 +149,7 @@ def estimate(
         free_bytes=_free_bytes(runs),
         device=hardware.device(None).type,
         has_times=calibrate,
+        pretrain_seeds=pretrain_seeds,
     )
 
 

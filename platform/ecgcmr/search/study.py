@@ -3,7 +3,8 @@ at a scale.
 
 The one idea: a scale says how large things are (network, batch, epochs, rates, grids), this file
 says which things run, so `toy`, `small` and `full` differ in numbers only. A fine-tuning may start
-from a *sweep* of pre-trainings; `resolved` then names the one of least validation loss. Nothing
+from a *sweep* of pre-trainings; `resolved` then names the one of least validation loss. With
+several seeds of pre-training, `over_pretrainings` says which evaluation starts from which. Nothing
 here runs anything.
 """
 
@@ -289,20 +290,97 @@ def resolved(trials: Sequence[Trial], runs: Path, *, again: bool = False) -> lis
     Raises:
         InputError: a run of a sweep is missing, all of them diverged, or another choice stands.
     """
+    run_of = {
+        sweep: selection.chosen_pretraining(sweep, names, runs, again=again)
+        for sweep, names in _sweeps(trials).items()
+    }
+    return [_starting_from(run_of, trial) for trial in trials]
+
+
+def before_choice(trials: Sequence[Trial]) -> list[Trial]:
+    """The trials as `resolved` has them, where nothing has run: the first run of a sweep stands for
+    the one that will be chosen, since all cost alike.
+    """
+    run_of = {sweep: names[0] for sweep, names in _sweeps(trials).items()}
+    return [_starting_from(run_of, trial) for trial in trials]
+
+
+def _sweeps(trials: Iterable[Trial]) -> dict[str, list[str]]:
+    """The names of the runs of each sweep that some trial starts from, by the sweep's folder."""
     sweeps: dict[str, list[str]] = {}
     for trial in trials:
         if trial.stage == "pretrain":
             sweeps.setdefault(trial.system_folder, []).append(trial.name)
     sources = {start for trial in trials for _, start in trial.init_from} & sweeps.keys()
-    run_of = {
-        sweep: selection.chosen_pretraining(sweep, sweeps[sweep], runs, again=again)
-        for sweep in sorted(sources)
-    }
-    return [
-        replace(
-            trial, init_from=tuple((part, run_of.get(name, name)) for part, name in trial.init_from)
+    return {sweep: sweeps[sweep] for sweep in sorted(sources)}
+
+
+def _starting_from(run_of: Mapping[str, str], trial: Trial) -> Trial:
+    """The trial, each start replaced by the run that it stands for, if any."""
+    starts = tuple((part, run_of.get(name, name)) for part, name in trial.init_from)
+    return replace(trial, init_from=starts)
+
+
+# -- several seeds of pre-training -----------------------------------------------------------------
+
+
+def pretraining_seeds(trials: Sequence[Trial], count: int) -> list[dict[str, Trial]]:
+    """The pre-trainings that something starts from, with so many seeds: for each seed all of them,
+    by the name of the first.
+
+    The first are those that the search space lists: choices are made and grids searched from them.
+    The others differ from them in the seed, and start from pre-trainings of their own seed, all the
+    way down. What nothing starts from, as a rate that was not chosen, has one seed; where nothing
+    starts from any of them, all have as many.
+
+    Args:
+        trials: of `resolved` or `before_choice`, the fine-tunings too: they say what is needed.
+        count: seeds of each, at most as many as an evaluation has.
+
+    Raises:
+        InputError: no pre-training is listed.
+    """
+    pretrainings = [trial for trial in trials if trial.stage == "pretrain"]
+    starts = {start for trial in trials for _, start in trial.init_from}
+    sources = [trial for trial in pretrainings if trial.name in starts] or pretrainings
+    if not sources:
+        raise InputError(
+            f"--pretrain-seeds {count}: the search space lists no pre-training; list those that "
+            "its trials start from"
         )
-        for trial in trials
+    by_seed = []
+    for seed in paper.SEEDS[:count]:
+        copies = {trial.name: replace(trial, seed=trial.seed + seed) for trial in sources}
+        run_of = {name: copy.name for name, copy in copies.items()}
+        by_seed.append({name: _starting_from(run_of, copy) for name, copy in copies.items()})
+    return by_seed
+
+
+def over_pretrainings(
+    evaluations: Sequence[Trial], trials: Sequence[Trial], count: int
+) -> list[Trial]:
+    """Evaluation trials, the i-th seed starting from pre-training i mod `count`: their spread is
+    then of pre-training and fine-tuning together.
+
+    Args:
+        evaluations: of `spaces.evaluation_trials`, which start from the first.
+        trials, count: see `pretraining_seeds`.
+
+    Raises:
+        InputError: see there; or none of them starts from a pre-training that is listed.
+    """
+    runs_of = [
+        {name: trial.name for name, trial in pretrainings.items()}
+        for pretrainings in pretraining_seeds(trials, count)
+    ]
+    if not any(name in runs_of[0] for trial in evaluations for _, name in trial.init_from):
+        raise InputError(
+            f"--pretrain-seeds {count}: nothing that is evaluated starts from a pre-training that "
+            "the search space lists; list it there, or leave the option out"
+        )
+    seeds = list(dict.fromkeys(trial.seed for trial in evaluations))
+    return [
+        _starting_from(runs_of[seeds.index(trial.seed) % count], trial) for trial in evaluations
     ]
 
 

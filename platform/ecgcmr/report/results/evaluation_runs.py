@@ -289,6 +289,14 @@ def provenance(runs: Path, evaluations: EvaluationRuns) -> Mapping[str, Any]:
     return read_run(store.folder(runs, evaluations.names[0])).provenance
 
 
+def pretrainings(runs: Path, evaluations: EvaluationRuns) -> int:
+    """How many different pre-trainings the seeds start from; 0 without any."""
+    starts = {read_run(store.folder(runs, name)).trial.init_from for name in evaluations.names} - {
+        ()
+    }
+    return len(starts)
+
+
 def ordered(systems: Sequence[str], first: Sequence[str]) -> list[str]:
     """Distinct systems: those of `first` first, in its order, then the others by name."""
     distinct = set(systems)

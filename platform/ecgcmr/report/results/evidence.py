@@ -10,7 +10,7 @@ file computes; it renders nothing.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -252,6 +252,24 @@ class Evidence:
             ("provenance", *cell),
             lambda: evaluation_runs.provenance(self.runs, self.by_cell.get(cell, EvaluationRuns())),
         )
+
+    def pretrainings(self, systems: Collection[str] = ()) -> dict[int, list[str]]:
+        """How many pre-trainings the seeds of a system start from -> the titles of those systems.
+
+        Args:
+            systems: of whom; by default of all. What starts from none is left out.
+        """
+        titles: dict[int, dict[str, None]] = {}
+        for (system, *_), n in self._once(("pretrainings",), self._pretrainings).items():
+            if n and (system in systems or not systems):
+                titles.setdefault(n, {})[TITLES.get(system, system)] = None
+        return {n: list(titles[n]) for n in sorted(titles, reverse=True)}
+
+    def _pretrainings(self) -> dict[Cell, int]:
+        return {
+            cell: evaluation_runs.pretrainings(self.runs, evaluations)
+            for cell, evaluations in self.by_cell.items()
+        }
 
     # -- scores and comparisons --------------------------------------------------------------------
 

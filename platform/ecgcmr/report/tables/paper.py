@@ -365,6 +365,10 @@ def _general(fields: Sequence[_Field], evidence: Evidence | None) -> list[str]:
             else f"from {evidence.draws:,} bootstrap resamples"
         )
         notes.append(f"In brackets: 95 % interval of the mean for other test subjects, {method}.")
+    if evidence and (
+        note := reviewer.pretraining_note(evidence, [field.system.name for field in fields])
+    ):
+        notes.append(note)
     if any(field.paper for field in fields):
         notes.append("paper: the paper's number, on 6,007 subjects of the UK Biobank.")
     return notes

@@ -3,7 +3,7 @@
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -30,6 +30,34 @@ ONCE = (
     "Pre-training ran once per method: what another pre-training would give is in no interval and "
     "no p."
 )
+
+
+def pretraining_note(evidence: Evidence, systems: Collection[str] = ()) -> str:
+    """How often pre-training ran, and whether its spread is in the intervals; empty where nothing
+    starts from one.
+
+    Args:
+        evidence: of one search space.
+        systems: of whom; by default of all.
+    """
+    counts = evidence.pretrainings(systems)
+    if set(counts) == {1}:
+        return ONCE
+    sentences = []
+    for n, titles in counts.items():
+        if n == 1:
+            sentences.append(
+                f"Pre-training of {', '.join(titles)} ran once: what another would give is in no "
+                "interval and no p."
+            )
+            continue
+        seeds = max(runs.wanted for runs in evidence.by_cell.values())
+        shared = f" {seeds} seeds share {n}, so it is understated." if n < seeds else ""
+        sentences.append(
+            f"{n} pre-trainings of {', '.join(titles)}: evaluation seed i starts from pre-training "
+            f"i mod {n}, so the spread over seeds is of pre-training, too.{shared}"
+        )
+    return " ".join(sentences)
 
 
 def every(
@@ -79,7 +107,7 @@ def claims(evidence: Evidence) -> Table:
             "Difference (points of ROC AUC, or r), interval and two-sided p (unadjusted): of the "
             "contrast that supports a claim least; about other test subjects and other seeds of "
             "fine-tuning.",
-            ONCE,
+            pretraining_note(evidence) or ONCE,
             "A claim holds if the 95 % interval of every one of its contrasts lies above 0 (or "
             "above the margin that it names); it does not hold if one lies below, after Holm's "
             "adjustment; else these runs cannot decide it.",
@@ -123,7 +151,7 @@ def comparisons(evidence: Evidence, layout: Layout) -> Table:
             f"Difference of the means over seeds in {unit}, on the test subjects of both; interval "
             f"and p are about other subjects, by {test}, and other seeds of fine-tuning, by the "
             "spread over seeds.",
-            ONCE,
+            pretraining_note(evidence) or ONCE,
             f"Holm's adjustment is over the {n_tests} comparisons of all tables, each counted "
             "once: a comparison has one adjusted p wherever it stands.",
         ),
