@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from ecgcmr import files, plugins, signals, store
-from ecgcmr.cohort import dataset, linkage, prepare, presence, shards
+from ecgcmr.cohort import dataset, prepare, presence, shards
 from ecgcmr.cohort.dataset import BUILD, INDEX, MANIFEST, Cohort, digest
 from ecgcmr.errors import InputError, differing
 from ecgcmr.runtime import cluster
@@ -87,7 +87,7 @@ def write_shards(
         InputError: the disk has no room for them.
     """
     jobs = []
-    for split in linkage.SPLITS:
+    for split in shards.SPLITS:
         split_rows = [row for row in rows if row["split"] == split]
         for n, start in enumerate(range(0, len(split_rows), shard_rows)):
             name, chunk = f"shard-{n:05d}", split_rows[start : start + shard_rows]
@@ -190,7 +190,7 @@ def finish(
         "name": out.name,
         "source": request["source"],
         "seed": request["seed"],
-        "rows": {split: int((index["split"] == split).sum()) for split in linkage.SPLITS},
+        "rows": {split: int((index["split"] == split).sum()) for split in shards.SPLITS},
         "labels": counts(index, labels),
         "flags": counts(index, [name for name in signals.flags(signals.SIGNALS) if name in index]),
         **account,
@@ -227,8 +227,7 @@ def counts(index: pd.DataFrame, labels: Iterable[str]) -> dict[str, dict[str, An
         if len(known_rows):
             binary = known_rows[name].isin((0, 1)).all()
             groups = {
-                split: known_rows.loc[known_rows["split"] == split, name]
-                for split in linkage.SPLITS
+                split: known_rows.loc[known_rows["split"] == split, name] for split in shards.SPLITS
             }
             out[name] = {
                 split: {

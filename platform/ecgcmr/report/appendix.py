@@ -22,7 +22,7 @@ from ecgcmr import __version__, paper, presets, signals, store, tasks
 from ecgcmr import trial as trials
 from ecgcmr.cohort import presence
 from ecgcmr.cohort.dataset import Cohort
-from ecgcmr.cohort.linkage import SPLITS
+from ecgcmr.cohort.shards import SPLITS
 from ecgcmr.paper import SHORT
 from ecgcmr.runs import Run, all_runs
 from ecgcmr.trial import Trial
