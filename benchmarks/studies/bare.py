@@ -48,8 +48,7 @@ def make_cohort(path: Path, subjects: int, jobs: int) -> None:
     with multiprocessing.get_context("fork").Pool(jobs) as pool:
 
         def each(todo: Any, out: Path) -> Iterator[dict[str, Any]]:
-            rows = [{"job": json.dumps(job), "out": str(out.resolve())} for job in todo]
-            for row in pool.imap_unordered(prepare.work, rows):
+            for row in pool.imap_unordered(prepare.work, staging.task_rows(todo, out)):
                 yield json.loads(row["part"])
 
         staging._each = each

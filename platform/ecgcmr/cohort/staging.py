@@ -148,6 +148,16 @@ def _part(out: Path, job: dict[str, Any]) -> dict[str, Any] | None:
     return part
 
 
+def task_rows(jobs: Sequence[dict[str, Any]], out: Path) -> list[dict[str, str]]:
+    """What `prepare.work` takes, for each job.
+
+    JSON both ways: Ray Data makes Arrow columns of rows, and jobs of one map need not have the same
+    fields.
+    """
+    context = {"out": str(out.resolve()), "plugins": json.dumps(plugins.carried())}
+    return [{"job": json.dumps(job), **context} for job in jobs]
+
+
 def _each(jobs: Sequence[dict[str, Any]], out: Path) -> Iterator[dict[str, Any]]:
     """Map jobs with Ray Data, one task each, as many at once as there are CPUs; results as they
     come.
@@ -157,11 +167,8 @@ def _each(jobs: Sequence[dict[str, Any]], out: Path) -> Iterator[dict[str, Any]]
     import ray.data
 
     with cluster.running():
-        # JSON both ways: Ray Data makes Arrow columns of rows, and jobs of one map need not have
-        # the same fields.
-        context = {"out": str(out.resolve()), "plugins": json.dumps(plugins.carried())}
-        items = [{"job": json.dumps(job), **context} for job in jobs]
-        outputs = ray.data.from_items(items, override_num_blocks=len(items)).map(
+        rows = task_rows(jobs, out)
+        outputs = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
             prepare.work, num_cpus=1
         )
         for row in outputs.iter_batches(batch_size=1, batch_format="pyarrow", prefetch_batches=1):
