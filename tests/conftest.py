@@ -63,7 +63,7 @@ def write_cohort(out, rows, shard_rows=64, labels=LABELS):
     }
     rows, parts = list(rows), []
     with staging.building(out, request):
-        for split in linkage.SPLITS:
+        for split in shards.SPLITS:
             mine = [row for row in rows if row["split"] == split]
             for n, start in enumerate(range(0, len(mine), shard_rows)):
                 path, chunk = f"{split}/shard-{n:05d}.parquet", mine[start : start + shard_rows]

@@ -317,8 +317,19 @@ def test_a_right_import_is_left_alone(code):
     assert faults(PACKAGE / "training/finetune.py", "training/finetune", ast.parse(code)) == []
 
 
-def test_a_build_s_workers_do_without_pytorch():
-    """It takes 1.5 s of each of them."""
-    code = "import sys, ecgcmr.cohort.prepare; sys.exit('torch' in sys.modules)"
+@pytest.mark.parametrize(
+    ("module", "absent"),
+    [
+        ("cohort.prepare", ("torch",)),  # 1.5 s of each of a build's workers
+        ("data.stream", ("scipy", "sklearn", "pydicom", "nibabel", "ecgcmr.raw")),
+        ("training.pretrain", ("scipy.signal", "scipy.linalg", "sklearn", "pydicom", "ecgcmr.raw")),
+        ("training.finetune", ("scipy.signal", "scipy.linalg", "pydicom", "ecgcmr.raw")),
+    ],
+)
+def test_workers_do_without_what_only_others_need(module, absent):
+    code = f"import sys, ecgcmr.{module}; sys.exit(' '.join({set(absent)!r} & sys.modules.keys()) or 0)"
     environment = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
-    assert subprocess.run([sys.executable, "-c", code], env=environment).returncode == 0
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr.strip()) == (0, "")

@@ -30,7 +30,7 @@ for name in (
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
-from ecgcmr import plugins, store  # noqa: E402
+from ecgcmr import store  # noqa: E402
 from ecgcmr.cohort import build, dataset, prepare, staging  # noqa: E402
 from ecgcmr.data import cache, sampler, stream  # noqa: E402
 from ecgcmr.runs import is_finished  # noqa: E402
@@ -48,9 +48,7 @@ def make_cohort(path: Path, subjects: int, jobs: int) -> None:
     with multiprocessing.get_context("fork").Pool(jobs) as pool:
 
         def each(todo: Any, out: Path) -> Iterator[dict[str, Any]]:
-            context = {"out": str(out.resolve()), "plugins": json.dumps(plugins.carried())}
-            rows = [{"job": json.dumps(job), **context} for job in todo]
-            for row in pool.imap_unordered(prepare.work, rows):
+            for row in pool.imap_unordered(prepare.work, staging.task_rows(todo, out)):
                 part = json.loads(row["part"])
                 if "error" in part:
                     raise SystemExit(part["error"])

@@ -20,6 +20,7 @@ from pathlib import Path
 from ecgcmr import plugins, store
 from ecgcmr.commands import cohorts, models, progress, results, studies
 from ecgcmr.commands.console import Console
+from ecgcmr.commands.grammar import Parser
 from ecgcmr.errors import InputError
 
 KINDS = (cohorts, studies, results, models)  # in the order of the help
@@ -28,7 +29,7 @@ EXAMPLES = {name: example for kind in KINDS for name, example in kind.EXAMPLES.i
 
 def parser() -> argparse.ArgumentParser:
     """The grammar of the command line."""
-    top = argparse.ArgumentParser(
+    top = Parser(
         prog="ecgcmr",
         description="Teach the 12-lead ECG what cardiac MRI knows.",
         epilog=f"start here:\n  {EXAMPLES['doctor']}\n  {EXAMPLES['reproduce']}",

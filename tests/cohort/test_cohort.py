@@ -176,7 +176,7 @@ def found(kind, key, person=None, digest=None, **numbers):
 
 def test_splits_are_the_paper_s_and_a_function_of_the_seed():
     one = linkage.splits(40_044, 0)
-    assert [int((one == name).sum()) for name in linkage.SPLITS] == [28_030, 6_007, 6_007]
+    assert [int((one == name).sum()) for name in shards.SPLITS] == [28_030, 6_007, 6_007]
     assert (one == linkage.splits(40_044, 0)).all()
     assert (one != linkage.splits(40_044, 1)).any()
 

@@ -106,6 +106,40 @@ def test_every_command_has_a_job_that_is_the_same_function(name, helped):
 
 
 @pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["sweeep", "x.py"], "ecgcmr: there is no 'sweeep'; did you mean 'sweep'?"),
+        (["seeds", "x.py"], "ecgcmr: there is no 'seeds', it is called 'evaluate' now"),
+        (["cohort", "biuld"], "ecgcmr cohort: there is no 'biuld'; did you mean 'build'?"),
+        (["cohort", "zzz"], "ecgcmr cohort: there is no 'zzz'; there are synth, build, "),
+        (
+            ["cohort", "build", "--lables=x.csv"],
+            "ecgcmr cohort build: there is no option --lables; did you mean '--labels'?",
+        ),
+        (
+            ["import", "--label", "mae", "weights.pt"],
+            "ecgcmr import: there is no option --label, it is called '--system' now",
+        ),
+        (["sweep", "a.py", "b.py"], "ecgcmr: one argument too many: b.py"),
+        (["pretrain"], "ecgcmr pretrain: the following arguments are required: space"),
+        (
+            ["pretrain", "a.py", "--workers", "0"],
+            "ecgcmr pretrain: argument --workers: '0' is not a positive whole number",
+        ),
+    ],
+)
+def test_a_slip_of_the_keyboard_is_one_line_that_says_what_was_meant(words, line, capsys):
+    with pytest.raises(SystemExit) as left:
+        cli.main(words)
+    said = capsys.readouterr()
+    assert left.value.code == 2
+    assert said.out == ""
+    assert said.err.startswith(line)
+    assert said.err.endswith(" --help\n")
+    assert said.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
     ("words", "said"),
     [
         (["pretrain", "nowhere.py"], "nowhere.py: no such search-space file"),

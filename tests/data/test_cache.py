@@ -233,9 +233,7 @@ def test_an_unknown_word_is_refused(small_cohort, tmp_path, capsys):
         with pytest.raises(SystemExit) as left:
             cli.main([*command, "--cache", "disk", "--runs", str(tmp_path)])
         assert left.value.code == 2
-        assert (
-            "argument --cache: invalid choice: 'disk'" in capsys.readouterr().err.splitlines()[-1]
-        )
+        assert "argument --cache: there is no 'disk'" in capsys.readouterr().err
 
 
 def test_size_counts_the_rows_that_serve_and_ranks_share_the_host(small_cohort, monkeypatch):

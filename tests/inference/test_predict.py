@@ -363,13 +363,14 @@ def test_a_file_that_cannot_be_served_is_a_line_and_the_others_are_answered(
 ):
     flat = handmade_model.write_wfdb(tmp_path / "ecgs", "flat", np.zeros((12, 5000)))
     first = list(files.values())[:2]
+    (tmp_path / "ecgs/Vigdis.pdf").write_bytes(b"%PDF-1.7")
     words = [
         "--csv",
         tmp_path / "a.csv",
         "--json",
         tmp_path / "a.json",
         *first,
-        flat,
+        flat.parent,
         "--runs",
         tmp_path / "runs",
     ]
@@ -381,7 +382,9 @@ def test_a_file_that_cannot_be_served_is_a_line_and_the_others_are_answered(
     assert table.dropna(subset="refused")[["source", "refused"]].to_numpy().tolist() == [
         [str(flat), "flat lead"]
     ]
-    assert len(json.loads((tmp_path / "a.json").read_text())["ecgs"]) == 2
+    record = json.loads((tmp_path / "a.json").read_text())
+    assert len(record["ecgs"]) == 2
+    assert record["left_aside"] == {".pdf": 1}
 
 
 def test_nothing_from_inside_a_header_is_written(study, tmp_path, capfd):

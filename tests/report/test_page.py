@@ -363,7 +363,12 @@ def test_the_flow_is_boxes_with_what_left_between_them():
 
 def test_the_flow_and_its_reasons_are_shown_and_escaped(small_cohort, tmp_path):
     flow = [
-        {"step": "found", "n": 1224, "reasons": {}},
+        {
+            "step": "found",
+            "n": 1224,
+            "reasons": {},
+            "left_aside": {"XML with root <sapphire>": 1005},
+        },
         {"step": "kept", "n": 300, "reasons": {"<b>flat</b> lead": 924}},
     ]
     repairs = [
@@ -374,6 +379,7 @@ def test_the_flow_and_its_reasons_are_shown_and_escaped(small_cohort, tmp_path):
     cohort = altered(small_cohort, tmp_path / "cohort", flow=flow, repairs=repairs)
     _, read = write(tmp_path / "none", cohort, tmp_path / "report")
     assert "Found 1,224" in read.text
+    assert "1,005 left aside: XML with root <sapphire>" in read.text
     assert "924 left out 924 <b>flat</b> lead" in read.text
     assert "gain (2); lead order (1)" in read.text
     assert "Nothing has finished yet." in read.text

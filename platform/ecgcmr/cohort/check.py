@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ecgcmr import tasks
-from ecgcmr.cohort import dataset, linkage, presence, shards, staging
+from ecgcmr.cohort import dataset, presence, shards, staging
 from ecgcmr.errors import InputError
 from ecgcmr.signals import ALWAYS, SIGNALS
 
@@ -82,7 +82,7 @@ def _manifest(cohort: dataset.Cohort, index: pd.DataFrame) -> Iterator[Fault]:
         != manifest["fingerprint"]
     ):
         yield Fault(dataset.MANIFEST, None, "fingerprint is not that of recipe and shards")
-    for split in linkage.SPLITS:
+    for split in shards.SPLITS:
         n_rows = int((index["split"] == split).sum())
         if manifest["rows"].get(split) != n_rows:
             yield Fault(
@@ -106,8 +106,8 @@ def _persons(index: pd.DataFrame) -> Iterator[Fault]:
     home: dict[str, str] = {}
     columns = (index[name].tolist() for name in ("subject", "split", "shard", "row"))
     for subject, split, file, row in zip(*columns, strict=True):
-        if split not in linkage.SPLITS:
-            yield Fault(file, row, f"split '{split}' is none of {', '.join(linkage.SPLITS)}")
+        if split not in shards.SPLITS:
+            yield Fault(file, row, f"split '{split}' is none of {', '.join(shards.SPLITS)}")
         elif home.setdefault(subject, split) != split:
             yield Fault(file, row, f"subject {subject} is in {split} and in {home[subject]}")
 

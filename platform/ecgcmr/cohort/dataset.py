@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from ecgcmr.cohort import linkage, shards
+from ecgcmr.cohort import shards
 from ecgcmr.errors import InputError, unknown
 
 MANIFEST = "_cohort.json"
@@ -83,8 +83,8 @@ class Cohort:
         """Every column but the signals, in the order of the shards, with `shard` and `row`; see
         `presence` for signals.
         """
-        if split is not None and split not in linkage.SPLITS:
-            raise unknown("split", split, linkage.SPLITS)
+        if split is not None and split not in shards.SPLITS:
+            raise unknown("split", split, shards.SPLITS)
         return self._index if split is None else self._index[self._index["split"] == split]
 
     def load(self, index: pd.DataFrame, columns: Sequence[str] = ("ecg",)) -> dict[str, np.ndarray]:

@@ -30,7 +30,6 @@ from ecgcmr.signals import ALWAYS, SIGNALS
 
 log = logging.getLogger(__name__)
 
-SPLITS = ("train", "val", "test")
 DUPLICATE = "same signal as an earlier recording"
 SHARED_NAME = "told from another of its file name by its folder"
 SAME_PATIENT = "one person with others by the patient number of its header"

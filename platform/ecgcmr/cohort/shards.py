@@ -25,6 +25,7 @@ from ecgcmr.signals import ALWAYS, LEADS, SIGNALS
 __all__ = ["LEADS", "SIGNALS"]
 
 FORMAT = 1
+SPLITS = ("train", "val", "test")
 GROUP = 64  # rows; 16 MB of ECG and CMR together
 DEMOGRAPHICS = ("age", "sex", "height", "weight")
 # A column chunk is then a page header of some bytes and the rows themselves; without

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from ecgcmr import files, plugins, signals, store
-from ecgcmr.cohort import dataset, linkage, prepare, presence, shards
+from ecgcmr.cohort import dataset, prepare, presence, shards
 from ecgcmr.cohort.dataset import BUILD, INDEX, MANIFEST, Cohort, digest
 from ecgcmr.errors import InputError, differing
 from ecgcmr.runtime import cluster
@@ -87,7 +87,7 @@ def write_shards(
         InputError: the disk has no room for them.
     """
     jobs = []
-    for split in linkage.SPLITS:
+    for split in shards.SPLITS:
         split_rows = [row for row in rows if row["split"] == split]
         for n, start in enumerate(range(0, len(split_rows), shard_rows)):
             name, chunk = f"shard-{n:05d}", split_rows[start : start + shard_rows]
@@ -148,6 +148,16 @@ def _part(out: Path, job: dict[str, Any]) -> dict[str, Any] | None:
     return part
 
 
+def task_rows(jobs: Sequence[dict[str, Any]], out: Path) -> list[dict[str, str]]:
+    """What `prepare.work` takes, for each job.
+
+    JSON both ways: Ray Data makes Arrow columns of rows, and jobs of one map need not have the same
+    fields.
+    """
+    context = {"out": str(out.resolve()), "plugins": json.dumps(plugins.carried())}
+    return [{"job": json.dumps(job), **context} for job in jobs]
+
+
 def _each(jobs: Sequence[dict[str, Any]], out: Path) -> Iterator[dict[str, Any]]:
     """Map jobs with Ray Data, one task each, as many at once as there are CPUs; results as they
     come.
@@ -157,11 +167,8 @@ def _each(jobs: Sequence[dict[str, Any]], out: Path) -> Iterator[dict[str, Any]]
     import ray.data
 
     with cluster.running():
-        # JSON both ways: Ray Data makes Arrow columns of rows, and jobs of one map need not have
-        # the same fields.
-        context = {"out": str(out.resolve()), "plugins": json.dumps(plugins.carried())}
-        items = [{"job": json.dumps(job), **context} for job in jobs]
-        outputs = ray.data.from_items(items, override_num_blocks=len(items)).map(
+        rows = task_rows(jobs, out)
+        outputs = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
             prepare.work, num_cpus=1
         )
         for row in outputs.iter_batches(batch_size=1, batch_format="pyarrow", prefetch_batches=1):
@@ -190,7 +197,7 @@ def finish(
         "name": out.name,
         "source": request["source"],
         "seed": request["seed"],
-        "rows": {split: int((index["split"] == split).sum()) for split in linkage.SPLITS},
+        "rows": {split: int((index["split"] == split).sum()) for split in shards.SPLITS},
         "labels": counts(index, labels),
         "flags": counts(index, [name for name in signals.flags(signals.SIGNALS) if name in index]),
         **account,
@@ -227,8 +234,7 @@ def counts(index: pd.DataFrame, labels: Iterable[str]) -> dict[str, dict[str, An
         if len(known_rows):
             binary = known_rows[name].isin((0, 1)).all()
             groups = {
-                split: known_rows.loc[known_rows["split"] == split, name]
-                for split in linkage.SPLITS
+                split: known_rows.loc[known_rows["split"] == split, name] for split in shards.SPLITS
             }
             out[name] = {
                 split: {

@@ -1,6 +1,7 @@
 """Models in use: answers to ECG files, embeddings, what a run looks at, weights out and in."""
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -60,9 +61,10 @@ def predict(args: argparse.Namespace, console: Console) -> int:
     for answer in answers:
         if isinstance(answer, predicting.Refused):
             console.note(f"ecgcmr: {answer.source}: {answer.reason}")
-    reading.note_left_aside(console, predicting.left_aside(args.file, sources))
+    kinds_aside = predicting.left_aside(args.file, sources)
+    reading.note_left_aside(console, kinds_aside)
     if good:
-        write_predictions(args, model, answers)
+        write_predictions(args, model, answers, kinds_aside)
     if page and good:
         page.write(args.page, good, model)
     for line in predicting.lines(good):
@@ -80,14 +82,16 @@ def caution(args: argparse.Namespace, console: Console, folder: Path) -> None:
         console.note(f"ecgcmr: {line}")
 
 
-def write_predictions(args: argparse.Namespace, model: Any, answers: list[Any]) -> None:
+def write_predictions(
+    args: argparse.Namespace, model: Any, answers: list[Any], kinds_aside: Mapping[str, int]
+) -> None:
     """The files that were asked for, whole or not at all."""
     predicting = lazy("inference.predict")
     if args.csv:
         table = predicting.table(answers)
         files.write_whole(args.csv, lambda aside: table.to_csv(aside, index=False))
     if args.json:
-        files.write_json(args.json, predicting.record(model.about, answers))
+        files.write_json(args.json, predicting.record(model.about, answers, kinds_aside))
 
 
 def ecgs(n: int) -> str:

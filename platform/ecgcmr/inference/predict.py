@@ -9,7 +9,7 @@ nor a cohort is needed here.
 
 import logging
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from itertools import islice
@@ -441,8 +441,18 @@ def table(predictions: Iterable[Prediction | Refused]) -> pd.DataFrame:
     )
 
 
-def record(about: dict[str, Any], predictions: Sequence[Prediction | Refused]) -> dict[str, Any]:
-    """The same as JSON values, by ECG, with where the model comes from; what is not known is null."""
+def record(
+    about: dict[str, Any],
+    predictions: Sequence[Prediction | Refused],
+    kinds_aside: Mapping[str, int],
+) -> dict[str, Any]:
+    """The same as JSON values, by ECG, with where the model comes from; what is not known is null.
+
+    Args:
+        about: of the model.
+        predictions: in the order of the ECGs.
+        kinds_aside: how many files are no part of any ECG, see `left_aside`.
+    """
 
     def as_json(answers: dict[str, Answer]) -> dict[str, Any]:
         return {
@@ -469,6 +479,7 @@ def record(about: dict[str, Any], predictions: Sequence[Prediction | Refused]) -
         "refused": [
             asdict(prediction) for prediction in predictions if isinstance(prediction, Refused)
         ],
+        "left_aside": dict(kinds_aside),
         "note": NOTE,
     }
 

@@ -11,7 +11,7 @@ import importlib.metadata
 import json
 import platform
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from ecgcmr import __version__, paper, presets, signals, store, tasks
 from ecgcmr import trial as trials
 from ecgcmr.cohort import presence
 from ecgcmr.cohort.dataset import Cohort
-from ecgcmr.cohort.linkage import SPLITS
+from ecgcmr.cohort.shards import SPLITS
 from ecgcmr.paper import SHORT
 from ecgcmr.runs import Run, all_runs
 from ecgcmr.trial import Trial
@@ -101,7 +101,8 @@ class Box:
         n, unit: how many of what.
         left: (how many, why) of those that the box before it had and this one has not, the largest
             number first.
-        facts: (what, how many) of the box's own, e.g. how many are paired.
+        facts: (what, how many) of the box's own, e.g. how many are paired, or files beside it that
+            are no part of any recording.
     """
 
     title: str
@@ -151,11 +152,17 @@ def flow(manifest: Mapping[str, Any]) -> list[Box]:
                 step["n"],
                 UNITS.get(counts, counts),
                 exclusions,
-                facts if step is chain[-1] else (),
+                (*_left_aside(step), *(facts if step is chain[-1] else ())),
             )
         )
         before = step["n"]
     return boxes
+
+
+def _left_aside(step: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
+    """Files that a build passed over, by kind, as facts."""
+    for kind, n in step.get("left_aside", {}).items():
+        yield f"left aside: {kind}", n
 
 
 def splits(cohort: Cohort) -> list[tuple[str, int, list[tuple[str, int]]]]:

@@ -13,9 +13,8 @@ from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+import scipy  # its parts come at their first use: they take a second
 from numpy.lib.stride_tricks import sliding_window_view
-from scipy.linalg import cho_solve_banded, cholesky_banded, solveh_banded
-from scipy.signal import resample_poly
 
 from ecgcmr.errors import Excluded
 from ecgcmr.signals import (
@@ -299,7 +298,9 @@ def _resample(signal: np.ndarray, rate_hz: float) -> np.ndarray:
     if ratio == 1:
         return signal
     finite = np.nan_to_num(signal)
-    out = resample_poly(finite, ratio.numerator, ratio.denominator, axis=1, padtype="line")
+    out = scipy.signal.resample_poly(
+        finite, ratio.numerator, ratio.denominator, axis=1, padtype="line"
+    )
     nearest = (
         np.minimum(np.arange(out.shape[1]) * rate_hz / RATE_HZ, signal.shape[1] - 1)
         .round()
@@ -378,7 +379,7 @@ def remove_baseline(ecg: np.ndarray) -> np.ndarray:
         raise ValueError("the baseline needs at least five samples, all of them finite")
     y = np.asarray(ecg, dtype=np.float64)
     bands, factor = _smoother(y.shape[-1])
-    baseline = cho_solve_banded((factor, True), y.T, check_finite=False).T
+    baseline = scipy.linalg.cho_solve_banded((factor, True), y.T, check_finite=False).T
     return y - np.stack([_refine(lead, start, bands) for lead, start in zip(y, baseline)])
 
 
@@ -389,7 +390,7 @@ def _refine(y: np.ndarray, z: np.ndarray, bands: np.ndarray) -> np.ndarray:
         weight = np.where(y > z, ASYMMETRY, 1 - ASYMMETRY)
         system = bands.copy(order="F")  # LAPACK's order: it would copy any other
         system[0] += weight
-        z = solveh_banded(
+        z = scipy.linalg.solveh_banded(
             system, weight * y, overwrite_ab=True, overwrite_b=True, lower=True, check_finite=False
         )
     return z
@@ -408,7 +409,7 @@ def _smoother(n: int) -> tuple[np.ndarray, np.ndarray]:
     bands[1, [0, -2]] = -2
     bands[2, :-2] = 1
     bands *= SMOOTHNESS
-    return bands, cholesky_banded(bands + np.array([[1.0], [0.0], [0.0]]), lower=True)
+    return bands, scipy.linalg.cholesky_banded(bands + np.array([[1.0], [0.0], [0.0]]), lower=True)
 
 
 def normalise(x: "Tensor") -> "Tensor":

@@ -7,10 +7,11 @@ target. The numbers behind the limits are those of `benchmarks/studies/flags.py`
 recordings.
 """
 
+from functools import cache
 from itertools import combinations
 
 import numpy as np
-from scipy.signal import butter, find_peaks, sosfiltfilt
+import scipy  # its parts come at their first use
 
 from ecgcmr.signals import RATE_HZ, SIGNALS, flat_stretches
 
@@ -47,9 +48,6 @@ MOMENTS = np.array(
 # much.
 SHRINK = 0.01
 
-_NOISE = butter(4, NOISE_HZ, "highpass", fs=RATE_HZ, output="sos")
-_BEATS = butter(2, BAND_HZ, "bandpass", fs=RATE_HZ, output="sos")
-
 
 def flags(signal: np.ndarray) -> dict[str, float]:
     """Judge a settled recording.
@@ -84,7 +82,7 @@ def spikes(signal: np.ndarray) -> int:
     """
     sharp, wide = (_bump(signal, k) for k in (2, 8))
     height = max(SPIKE_MV, SPIKE_TO_REST * float(np.median(sharp)))
-    peaks, _ = find_peaks(sharp, height=height, distance=100)
+    peaks, _ = scipy.signal.find_peaks(sharp, height=height, distance=100)
     return sum(bool(sharp[at] > NARROW * wide[max(0, at - 3) : at + 4].max()) for at in peaks)
 
 
@@ -104,7 +102,7 @@ def noise(signal: np.ndarray) -> float:
     Args:
         signal: (12, samples), mV at 500 Hz, finite.
     """
-    high = sosfiltfilt(_NOISE, signal, axis=1)
+    high = scipy.signal.sosfiltfilt(_butterworth(4, NOISE_HZ, "highpass"), signal, axis=1)
     windows = high[:, : high.shape[1] // 100 * 100].reshape(len(high), -1, 100)
     return float(np.median(np.sqrt((windows**2).mean(2)), axis=1).max())
 
@@ -165,7 +163,8 @@ def moments(signal: np.ndarray) -> np.ndarray | None:
     """The second moments of the eight independent leads between 3 and 40 Hz, (8, 8), trace 1; None
     where nothing moves.
     """
-    beats = sosfiltfilt(_BEATS, signal[list(INDEPENDENT)], axis=1)
+    band = _butterworth(2, BAND_HZ, "bandpass")
+    beats = scipy.signal.sosfiltfilt(band, signal[list(INDEPENDENT)], axis=1)
     product = beats @ beats.T
     total = float(np.trace(product))
     return product / total if total > 0 else None
@@ -192,3 +191,10 @@ def _exchanges() -> dict[str, np.ndarray]:
 
 
 EXCHANGES = _exchanges()
+
+
+@cache
+def _butterworth(order: int, hz: float | tuple[float, float], kind: str) -> np.ndarray:
+    """A filter of ECGs at 500 Hz in second-order sections."""
+    sections: np.ndarray = scipy.signal.butter(order, hz, kind, fs=RATE_HZ, output="sos")
+    return sections
