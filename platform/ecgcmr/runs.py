@@ -92,6 +92,7 @@ def read_run(folder: Path) -> Run:
     try:
         record = json.loads(path.read_text())
         _refuse_record_before(path, record)
+        store.verified(folder, store.RECORD)
         trial = trials.from_json(record["trial"])
         provenance = dict(record["provenance"])
         return Run(
@@ -212,11 +213,19 @@ def is_finished(runs: Path, trial: Trial, cohort_fingerprint: str) -> bool:
     return True
 
 
+def set_damaged_aside(runs: Path, wanted: Iterable[Trial]) -> list[str]:
+    """Set aside what of some trials is not as it was written, so that it is run again; a line each.
+
+    Raises:
+        InputError: a folder was written without checksums.
+    """
+    folders = (store.folder(runs, trial.name) for trial in wanted)
+    return [line for folder in folders if (line := store.set_damaged_aside(folder))]
+
+
 def score(folder: Path, split: str, metric: str) -> float:
     """A number of the rows in a run's folder; NaN if there is none."""
-    path = folder / store.ROWS
-    if not path.exists():
-        return float("nan")
+    path = store.verified(folder, store.ROWS)
     columns = ["split", "metric", "value"]
     rows = pq.read_table(path, columns=columns).to_pydict()  # a third of pandas' time
     for row_split, row_metric, value in zip(*(rows[name] for name in columns)):

@@ -21,7 +21,7 @@ from typing import Any
 import pandas as pd
 from safetensors.numpy import load_file, save_file
 
-from ecgcmr import files
+from ecgcmr import checksums, files
 from ecgcmr import trial as trials
 from ecgcmr.errors import InputError
 from ecgcmr.trial import SEED_FOLDERS, Trial
@@ -34,6 +34,8 @@ ENCODER = "encoder.safetensors"
 PROGRESS = "progress.json"
 TEST_READS = "test-reads.jsonl"
 WITHDRAWN = "withdrawn.json"
+# Stage -> the command that runs it.
+COMMANDS = {"pretrain": "pretrain", "grid": "sweep", "evaluation": "evaluate"}
 
 # rows.parquet: one measured number each. `status`: "finished", "early-stopped", "halted" or
 # "diverged".
@@ -132,6 +134,7 @@ def write(runs: Path, result: Finished, cohort_fingerprint: str) -> list[dict[st
             "provenance": result.provenance,
         }
         (aside / RECORD).write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
+        checksums.write(aside)
         if (
             target.exists()
         ):  # an unfinished one: progress and checkpoints; set aside first, lest a kill lose both
@@ -145,6 +148,49 @@ def write(runs: Path, result: Finished, cohort_fingerprint: str) -> list[dict[st
     return rows
 
 
+def verified(folder: Path, name: str) -> Path:
+    """The path of a file of a finished run, which is as it was written.
+
+    Raises:
+        Damaged: it is not; names the commands that run it again.
+        InputError: the run was written without it, or without checksums.
+    """
+    try:
+        return checksums.verified(folder, name)
+    except checksums.Damaged as error:
+        raise checksums.Damaged(f"{error}; {_again(folder)}") from error
+
+
+def _again(folder: Path) -> str:
+    command = COMMANDS.get(trials.stage_above(folder), "pretrain, sweep or evaluate")
+    return f"ecgcmr {command} sets the run aside and makes it again (a copy: copy it anew)"
+
+
+def set_damaged_aside(folder: Path) -> str:
+    """Rename the folder of a finished run whose files are not all as they were written.
+
+    Returns:
+        A line that says so; "" where all are.
+
+    Raises:
+        InputError: it was written without checksums.
+    """
+    if not (folder / RECORD).exists() and not (folder / checksums.SUMS).exists():
+        return ""
+    try:
+        line = next(checksums.faults(folder), "")
+    except checksums.Damaged as error:
+        line = str(error)
+    if not line:
+        return ""
+    target = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.damaged")
+    os.replace(folder, target)
+    files.flush(folder.parent)
+    is_evaluation = trials.stage_above(folder) == "evaluation"
+    twice = ", which reads the test set once more" if is_evaluation else ""
+    return f"{line}; the run is set aside as {target.name} and made again{twice}"
+
+
 def finished_folders(runs: Path) -> list[Path]:
     """The folders of all finished trials below a folder, by name."""
     return sorted(path.parent for path in runs.glob(f"{SEED_FOLDERS}/{RECORD}"))
@@ -152,7 +198,7 @@ def finished_folders(runs: Path) -> list[Path]:
 
 def rows(runs: Path) -> pd.DataFrame:
     """Every measured number under `runs`, one row each; empty if nothing has finished."""
-    tables = [pd.read_parquet(path / ROWS) for path in finished_folders(runs)]
+    tables = [pd.read_parquet(verified(path, ROWS)) for path in finished_folders(runs)]
     return (
         pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=list(ROW_COLUMNS))
     )
@@ -165,12 +211,12 @@ def weights(runs: Path, name: str, part: str) -> dict[str, Any]:
     Raises:
         InputError: no such trial has finished, or it left no such encoder.
     """
-    path = folder(runs, name) / ENCODER
-    if not path.exists():
+    if not (folder(runs, name) / RECORD).exists():
         raise InputError(
             f"start '{name}' has no {ENCODER} under {runs}; run its pre-training first (ecgcmr "
             "pretrain)"
         )
+    path = verified(folder(runs, name), ENCODER)
     prefix = f"{part}."
     tensors = {
         key.removeprefix(prefix): value

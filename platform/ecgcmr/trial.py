@@ -198,6 +198,12 @@ def runs_above(folder: Path) -> Path:
     return folder.parents[DEPTH - 1]
 
 
+def stage_above(folder: Path) -> str:
+    """The stage of a trial's own folder; "" of a folder that lies as no trial's does."""
+    name = folder.parents[DEPTH - 3].name if len(folder.parents) > DEPTH - 3 else ""
+    return name if name in STAGES else ""
+
+
 def to_json(trial: Trial) -> dict[str, Any]:
     """Plain JSON values, complete: `from_json(to_json(trial)) == trial`."""
     return json.loads(json.dumps(dataclasses.asdict(trial)))

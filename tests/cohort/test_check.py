@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import heart_rows, write_cohort
 
+from ecgcmr import checksums
 from ecgcmr.cohort import check, dataset, shards
 from ecgcmr.errors import InputError
 
@@ -48,7 +49,7 @@ def sign(path, file):
     manifest = json.loads((path / dataset.MANIFEST).read_text())
     for entry in manifest["shards"]:
         if entry["path"] == file:
-            entry["sha256"] = shards.sha256(path / file)
+            entry["sha256"] = checksums.sha256(path / file)
     manifest["fingerprint"] = dataset.digest(
         {"recipe": manifest["recipe_hash"], "shards": manifest["shards"]}
     )

@@ -15,7 +15,7 @@ import pytest
 import test_raw_sax
 from conftest import heart_rows, write_cohort
 
-from ecgcmr import raw, tasks
+from ecgcmr import checksums, raw, tasks
 from ecgcmr.cohort import build, check, dataset, linkage, shards
 from ecgcmr.cohort.labels.merge import Labels, read_labels
 from ecgcmr.cohort.linkage import SurveyedRecording
@@ -28,7 +28,7 @@ from ecgcmr.signals import cmr, ecg, quality_flags
 def test_a_shard_gives_back_what_was_written(tmp_path):
     rows = list(heart_rows(130, paired=False))
     summary = shards.write_shard(tmp_path / "a.parquet", iter(rows), ("cad", "LVEF"))
-    assert summary == {"rows": 130, "sha256": shards.sha256(tmp_path / "a.parquet")}
+    assert summary == {"rows": 130, "sha256": checksums.sha256(tmp_path / "a.parquet")}
     file = pq.ParquetFile(tmp_path / "a.parquet")
     assert [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)] == [64, 64, 2]
     table = file.read()

@@ -13,7 +13,7 @@ import pytest
 import torch
 from conftest import LABELS, heart_rows, write_cohort
 
-from ecgcmr import cli, files, store, trial
+from ecgcmr import checksums, cli, files, store, trial
 from ecgcmr.data import inputs
 from ecgcmr.errors import InputError
 from ecgcmr.inference import (
@@ -201,6 +201,7 @@ def test_signals_of_another_recipe_are_refused(study, evaluation, tmp_path):
     record = json.loads((folder / store.RECORD).read_text())
     record["provenance"]["cohort"]["recipe"]["ecg"]["rate_hz"] = 250
     (folder / store.RECORD).write_text(json.dumps(record))
+    checksums.write(folder)
     with pytest.raises(InputError, match=r"another recipe than .*: ecg\.rate_hz 250 → 500"):
         embed_cohort.of_cohort(folder, study[0].path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -339,6 +340,7 @@ def test_an_import_that_says_nothing_of_its_signals_is_used_with_a_word_and_a_ru
     record = json.loads(path.read_text())
     del record["provenance"]["cohort"]["recipe"]
     path.write_text(json.dumps(record))
+    checksums.write(path.parent)
     with pytest.raises(
         InputError, match="does not say how its ecg signals were prepared; train it on a cohort"
     ):

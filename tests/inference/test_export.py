@@ -15,7 +15,7 @@ from test_cli import called
 from test_model import MAE, MMCL, RECIPE, embedded, leave
 from test_raw_wfdb import beats, write
 
-from ecgcmr import methods, presets, store, tasks
+from ecgcmr import checksums, methods, presets, store, tasks
 from ecgcmr.cohort import dataset
 from ecgcmr.data import inputs
 from ecgcmr.errors import InputError
@@ -73,6 +73,7 @@ def test_the_documents_lines_do_what_they_say(tmp_path, monkeypatch, capsys):
     record = json.loads((tmp_path / "runs" / EVALUATION.name / store.RECORD).read_text())
     record["provenance"]["cohort"] = {"recipe": {"ecg": ecg.RECIPE}}  # of this version
     (tmp_path / "runs" / EVALUATION.name / store.RECORD).write_text(json.dumps(record))
+    checksums.write(tmp_path / "runs" / EVALUATION.name)
     monkeypatch.chdir(tmp_path)
     code, *_ = re.findall(
         r"```python\n(.*?)```", (ROOT / "docs/explain-export.md").read_text(), re.DOTALL

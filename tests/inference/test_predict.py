@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 
 import ecgcmr
-from ecgcmr import cli, raw, store, tasks
+from ecgcmr import checksums, cli, raw, store, tasks
 from ecgcmr.errors import InputError
 from ecgcmr.evaluation import selection
 from ecgcmr.files import write_json
@@ -60,6 +60,8 @@ def edit(path, change):
     record = json.loads(path.read_text())
     change(record)
     path.write_text(json.dumps(record))
+    if (path.parent / checksums.SUMS).exists():
+        checksums.write(path.parent)
 
 
 # -- the answers of the runs

@@ -16,7 +16,7 @@ import pytest
 import torch
 from conftest import heart_rows, write_cohort
 
-from ecgcmr import store
+from ecgcmr import checksums, store
 from ecgcmr.errors import InputError
 from ecgcmr.paper import CLAIMS
 from ecgcmr.report import appendix, figures, page
@@ -281,6 +281,7 @@ def test_runs_without_projectors_leave_a_note_instead_of_a_figure(whole, trials,
     for name in (run.name for run in systems.values()):
         shutil.copytree(runs / name, tmp_path / "runs" / name)
         (tmp_path / "runs" / name / store.ENCODER).unlink()
+        checksums.write(tmp_path / "runs" / name)
     written, read = write(tmp_path / "runs", cohort, tmp_path / "out")
     assert "figure6.png" not in written
     assert "Figure 6" in read.text

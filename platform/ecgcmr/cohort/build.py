@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from ecgcmr import raw, signals
+from ecgcmr import checksums, raw, signals
 from ecgcmr.cohort import dataset, linkage, shards, staging
 from ecgcmr.cohort.dataset import Cohort, digest
 from ecgcmr.cohort.labels.merge import Labels, Rules, read_labels, write_audit
@@ -209,7 +209,7 @@ def _refuse_flags(table: Labels) -> None:
 
 def _label_words(files: Sequence[Path], rules: Rules | None) -> str:
     """What a request says of the files of labels: the beginnings of their checksums, the rules."""
-    checksums = [shards.sha256(file)[:16] for file in files]
+    checksums = [checksums.sha256(file)[:16] for file in files]
     return " ".join([*checksums, rules.words if rules else ""]).strip() or "none"
 
 

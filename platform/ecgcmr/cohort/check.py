@@ -16,7 +16,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ecgcmr import tasks
+from ecgcmr import checksums, tasks
 from ecgcmr.cohort import dataset, presence, shards, staging
 from ecgcmr.errors import InputError
 from ecgcmr.signals import ALWAYS, SIGNALS
@@ -122,7 +122,7 @@ def _shard(
     faults: list[Fault] = []
     if not path.exists():
         return [Fault(name, None, "missing")]
-    if shards.sha256(path) != entry["sha256"]:
+    if checksums.sha256(path) != entry["sha256"]:
         faults.append(Fault(name, None, "checksum is not the manifest's"))
     try:
         with shards.open_shard(path) as file:

@@ -8,7 +8,6 @@ and a worker process without PyTorch starts in a third of the time and memory.
 """
 
 import errno
-import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ecgcmr import files, tasks
+from ecgcmr import checksums, files, tasks
 from ecgcmr.errors import InputError
 from ecgcmr.signals import ALWAYS, LEADS, SIGNALS
 
@@ -170,7 +169,7 @@ def write_shard(
             for group in _groups(rows):
                 writer.write_table(_table(group, form), row_group_size=GROUP)
                 count += len(group)
-        digest = sha256(aside)
+        digest = checksums.sha256(aside)
 
     try:
         files.write_whole(path, fill)
@@ -187,12 +186,6 @@ def disk_full(error: OSError, path: Path) -> Exception:
         f"{path}: {os.strerror(error.errno)}; free space or choose another folder, then run it "
         "again"
     )
-
-
-def sha256(path: Path) -> str:
-    """The file's SHA-256, hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def open_shard(path: Path, columns: Iterable[str] = ()) -> pq.ParquetFile:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ecgcmr import files, plugins, signals, store
+from ecgcmr import checksums, files, plugins, signals, store
 from ecgcmr.cohort import dataset, prepare, presence, shards
 from ecgcmr.cohort.dataset import BUILD, INDEX, MANIFEST, Cohort, digest
 from ecgcmr.errors import InputError, differing
@@ -143,7 +143,7 @@ def _part(out: Path, job: dict[str, Any]) -> dict[str, Any] | None:
     if not path.exists():
         return None
     part: dict[str, Any] = json.loads(path.read_text())
-    if "path" in job and not (shard.exists() and shards.sha256(shard) == part["sha256"]):
+    if "path" in job and not (shard.exists() and checksums.sha256(shard) == part["sha256"]):
         return None
     return part
 

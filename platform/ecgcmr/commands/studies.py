@@ -92,6 +92,7 @@ def run_pretrainings(
 ) -> None:
     """Run what is not finished of `trials`."""
     work = lazy("training.pretrain").check_all(trials, args.cohort, args.runs, args.workers)
+    note_set_aside(console, work.set_aside)
     if work.todo:
         systems = ", ".join(dict.fromkeys(trial.system for trial in work.todo))
         with console.display.stage(f"{title}: {systems}") as notes:
@@ -104,11 +105,18 @@ def run_pretrainings(
             notes.append(", ".join(f"{row['system']} {row['value']:.3f}" for row in losses))
 
 
+def note_set_aside(console: Console, lines: list[str]) -> None:
+    """Say which runs were damaged, on stderr."""
+    for line in lines:
+        console.note(f"ecgcmr: {line}")
+
+
 def run_trials(
     args: argparse.Namespace, console: Console, title: str, trials: list[Trial], budget: int | None
 ) -> int:
     """Run what is not finished of `trials`, in packs; how many were run."""
     work = lazy("search.sweep").check(trials, args.cohort, args.runs)
+    note_set_aside(console, work.set_aside)
     count = len(work.todo)
     if count:
         with console.display.stage(f"{title}: {count} of {len(trials)} trials") as notes:

@@ -285,7 +285,7 @@ def chosen_pretraining(
     """
     candidates = first_seeds(names)
     folders = {name: store.folder(runs_folder, name) for name in names if name in candidates}
-    missing = [name for name, folder in folders.items() if not (folder / store.ROWS).exists()]
+    missing = [name for name, folder in folders.items() if not (folder / store.RECORD).exists()]
     if missing:
         raise InputError(
             f"start '{sweep}' is the best of {len(folders)} pre-trainings, of which {len(missing)} "

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ecgcmr import store
+from ecgcmr import checksums, store
 from ecgcmr.errors import InputError
 from ecgcmr.evaluation import statistics
 from ecgcmr.evaluation.statistics import Recalibration
@@ -71,13 +71,13 @@ def meaning(seeds: Sequence[Run], task: Task) -> Meaning:
     Raises:
         InputError: neither is there, or the seeds were evaluated on different rows.
     """
-    paths, shared_file = (
-        [run.folder / store.PREDICTIONS for run in seeds],
-        seeds[0].folder.parent / CALIBRATION,
-    )
-    if not all(path.exists() for path in paths):
+    shared_file = seeds[0].folder.parent / CALIBRATION
+    if not all(store.PREDICTIONS in checksums.names(run.folder) for run in seeds):
         return _shared_meaning(shared_file)
-    tables = [pd.read_parquet(path).query("split == 'val'") for path in paths]
+    tables = [
+        pd.read_parquet(store.verified(run.folder, store.PREDICTIONS)).query("split == 'val'")
+        for run in seeds
+    ]
     if not all(np.array_equal(tables[0].subject, table.subject) for table in tables):
         raise InputError(
             f"{shared_file.parent}: the seeds were evaluated on different validation rows; train "

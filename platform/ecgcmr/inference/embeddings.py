@@ -15,8 +15,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ecgcmr import store
-from ecgcmr.cohort import dataset, shards
+from ecgcmr import checksums, store
+from ecgcmr.cohort import dataset
 from ecgcmr.errors import InputError, differing
 from ecgcmr.files import write_json, write_whole
 from ecgcmr.inference.encoder import Encoder
@@ -64,7 +64,7 @@ def description(encoder: Encoder) -> dict[str, Any]:
     return {
         "format": 1,
         "model": trial.name,
-        "weights": shards.sha256(encoder.run.run.folder / store.ENCODER),
+        "weights": checksums.sha256(store.verified(encoder.run.run.folder, store.ENCODER)),
         "modality": encoder.modality,
         "pooling": encoder.pooling,
         "recipe_hash": dataset.digest(recipe) if recipe else "unknown",

@@ -176,7 +176,7 @@ def tensors(run: Run) -> dict[str, np.ndarray]:
     Raises:
         InputError: missing or damaged.
     """
-    path = run.folder / store.ENCODER
+    path = store.verified(run.folder, store.ENCODER)
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:

@@ -57,7 +57,7 @@ def write(
     if out.suffix != ENDINGS[form]:
         raise InputError(f"{out}: a file of format '{form}' is named *{ENDINGS[form]}")
     run_model = model.open_run(run, runs)
-    weight_file = weights.open_file(run_model.run.folder / store.ENCODER)
+    weight_file = weights.open_file(store.verified(run_model.run.folder, store.ENCODER))
     parts = list(dict.fromkeys(name.split(".")[0] for name in weight_file.tensors))
     if part and part not in parts:
         raise InputError(

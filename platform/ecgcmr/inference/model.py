@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ecgcmr import methods, presets, store
+from ecgcmr import checksums, methods, presets, store
 from ecgcmr.errors import InputError
 from ecgcmr.evaluation import selection
 from ecgcmr.inference import weights
@@ -119,14 +119,14 @@ def open_run(word: str | Path, runs: Path = Path("runs")) -> Model:
     """
     run = find(word, runs)
     trial, folder = run.trial, run.folder
-    if not (folder / store.ENCODER).exists():
+    if store.ENCODER not in checksums.names(folder):
         stage = f"of stage '{trial.stage}' and method '{trial.method}'"
         why = "diverged" if run.diverged else stage
         raise InputError(
             f"run '{run.name}' kept no weights ({why}); name a pre-training or an evaluation run "
             "of a network"
         )
-    file = weights.open_file(folder / store.ENCODER)
+    file = weights.open_file(store.verified(folder, store.ENCODER))
     parts_there = {tensor.split(".")[0] for tensor in file.tensors}
     if not parts_there & {*SIGNALS}:
         raise InputError(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from ecgcmr import files, store, tasks
+from ecgcmr import checksums, files, store, tasks
 from ecgcmr.errors import InputError
 from ecgcmr.inference import calibration, ensemble
 from ecgcmr.runs import Run
@@ -41,7 +41,8 @@ def share(folder: Path | str, out: Path | str, system: str | None = None) -> dic
                 copy = aside / name / run.folder.name
                 copy.mkdir(parents=True)
                 for file in (store.RECORD, store.ENCODER):
-                    shutil.copyfile(run.folder / file, copy / file)
+                    shutil.copyfile(store.verified(run.folder, file), copy / file)
+                checksums.write(copy)
             files.write_json(
                 aside / name / calibration.CALIBRATION,
                 {

@@ -245,7 +245,7 @@ def training(runs: Sequence[Run]) -> list[Drawing]:
             )
             name = (swept_title or appendix.titled(trial)) + here
             again = f" ({trial.configuration}, seed {trial.seed})" if name in before else ""
-            before[name + again] = pd.read_parquet(run.folder / store.CURVE)
+            before[name + again] = pd.read_parquet(store.verified(run.folder, store.CURVE))
         elif (
             trial.stage == "evaluation"
             and trial.label_fraction == 1
@@ -256,7 +256,7 @@ def training(runs: Sequence[Run]) -> list[Drawing]:
             metrics[name] = task.metric
             system = TITLES.get(trial.system, trial.system)
             validations.setdefault(name, {}).setdefault(system, []).append(
-                pd.read_parquet(run.folder / store.CURVE)
+                pd.read_parquet(store.verified(run.folder, store.CURVE))
             )
     drawings = []
     if before:

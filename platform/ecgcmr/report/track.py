@@ -75,7 +75,7 @@ def digest(folder: Path) -> str:
     """A hash of the files that make a run's entry."""
     whole = hashlib.sha256()
     for name in (store.RECORD, store.ROWS, store.CURVE):
-        whole.update((folder / name).read_bytes())
+        whole.update(store.verified(folder, name).read_bytes())
     return whole.hexdigest()[:16]
 
 
@@ -83,8 +83,8 @@ def read(runs: Path, run: Run) -> Entry:
     """The entry of one finished trial."""
     folder, name = run.folder, run.folder.relative_to(runs).as_posix()
     # A third of the time that data frames take, and a study has tens of thousands of these.
-    rows = pq.read_table(folder / store.ROWS).to_pylist()
-    curve = pq.read_table(folder / store.CURVE).to_pydict()
+    rows = pq.read_table(store.verified(folder, store.ROWS)).to_pylist()
+    curve = pq.read_table(store.verified(folder, store.CURVE)).to_pydict()
     score: dict[str, dict[str, Any]] = {}
     for row in rows:
         score.setdefault(row["split"], {})[row["metric"]] = {
@@ -390,10 +390,9 @@ def _copy_missing(runs: Path, repo: Path, up_to_date: set[str]) -> int:
     missing = sorted(on_disk.keys() - up_to_date)
     for name in missing:
         entry = read(runs, on_disk[name])
+        curve_file = store.verified(on_disk[name].folder, store.CURVE)
         picture = (
-            curves.png(curves.run(pd.read_parquet(on_disk[name].folder / store.CURVE)), dpi=100)
-            if entry.figures
-            else None
+            curves.png(curves.run(pd.read_parquet(curve_file)), dpi=100) if entry.figures else None
         )
         _write(aim_repo, entry, picture)
     _index(repo)

@@ -33,7 +33,7 @@ from ecgcmr.cohort import dataset, presence
 from ecgcmr.data import examples, sampler
 from ecgcmr.errors import InputError
 from ecgcmr.evaluation import selection
-from ecgcmr.runs import is_finished
+from ecgcmr.runs import is_finished, set_damaged_aside
 from ecgcmr.search import spaces
 from ecgcmr.training import finetune, partition, trees
 from ecgcmr.trial import Trial, recipe
@@ -381,12 +381,14 @@ class CheckedTrials:
         finished_names: of those that need not run.
         cohort: they run on it.
         runs: the folder of runs, absolute.
+        set_aside: a line for each run that was damaged, and is to be made again.
     """
 
     trials: list[Trial]
     finished_names: set[str]
     cohort: dataset.Cohort
     runs: Path
+    set_aside: list[str]
 
     @property
     def todo(self) -> list[Trial]:
@@ -408,8 +410,9 @@ def check(trials: Sequence[Trial], cohort_path: Path, runs: Path) -> CheckedTria
     plugins.carried()  # refuses what no worker could know
     runs, cohort = Path(runs).absolute(), dataset.open(Path(cohort_path).absolute())
     finetunings = [trial for trial in trials if trial.stage != "pretrain"]
+    set_aside = set_damaged_aside(runs, finetunings)
     finished_names = {t.name for t in finetunings if is_finished(runs, t, cohort.fingerprint)}
-    checked_trials = CheckedTrials(finetunings, finished_names, cohort, runs)
+    checked_trials = CheckedTrials(finetunings, finished_names, cohort, runs, set_aside)
     spaces.check(checked_trials.todo, cohort, runs)
     return checked_trials
 

@@ -32,7 +32,7 @@ from ecgcmr.cohort import dataset, presence, shards
 from ecgcmr.data import cache, sampler, stream
 from ecgcmr.data.cache import check as check_cache
 from ecgcmr.errors import InputError, unknown
-from ecgcmr.runs import is_finished
+from ecgcmr.runs import is_finished, set_damaged_aside
 from ecgcmr.runtime import cluster, hardware
 from ecgcmr.training import checkpoint, loop
 from ecgcmr.training.checkpoint import EVERY_S
@@ -238,6 +238,7 @@ class CheckedPretrainings:
         cohort: they run on it.
         runs: the folder of runs, absolute.
         workers: that share each batch.
+        set_aside: a line for each run that was damaged, and is to be made again.
     """
 
     trials: list[Trial]
@@ -245,6 +246,7 @@ class CheckedPretrainings:
     cohort: dataset.Cohort
     runs: Path
     workers: int
+    set_aside: list[str]
 
 
 def run(trial: Trial, cohort_path: Path, runs: Path, **options: Any) -> list[dict[str, Any]]:
@@ -304,7 +306,7 @@ def run_checked(
         with cluster.running():
             launch(config, workers, on_gpu(device, workers), runs / ".train")
     folders = [store.folder(runs, trial.name) for trial in pretrainings.trials]
-    tables = [pd.read_parquet(folder / store.ROWS) for folder in folders]
+    tables = [pd.read_parquet(store.verified(folder, store.ROWS)) for folder in folders]
     return [
         dict(zip(table.columns, row)) for table in tables for row in table.itertuples(index=False)
     ]
@@ -343,12 +345,13 @@ def check_all(
     plugins.carried()  # refuses what no worker could know
     cohort, runs = dataset.open(Path(cohort_path).resolve()), Path(runs).resolve()
     trials = in_order(pretrainings)
+    set_aside = set_damaged_aside(runs, trials)
     todo = [trial for trial in trials if not is_finished(runs, trial, cohort.fingerprint)]
     for trial in todo:
         check(trial, {t.name for t in todo}, cohort, runs, workers)
     for needs in dict.fromkeys(tuple(trial.task.split("+")) for trial in todo):
         sampler.check(stream.plan(cohort, "train", needs, workers, world=workers))
-    return CheckedPretrainings(trials, todo, cohort, runs, workers)
+    return CheckedPretrainings(trials, todo, cohort, runs, workers, set_aside)
 
 
 def check(trial: Trial, before: set[str], cohort: dataset.Cohort, runs: Path, workers: int) -> None:

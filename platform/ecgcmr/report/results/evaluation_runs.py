@@ -17,7 +17,7 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 
-from ecgcmr import paper, store, tasks
+from ecgcmr import checksums, paper, store, tasks
 from ecgcmr.evaluation.selection import standing_configuration
 from ecgcmr.runs import read_run
 from ecgcmr.tasks import Task
@@ -225,15 +225,15 @@ def read(runs: Path, evaluations: EvaluationRuns, task: Task) -> TestPredictions
         evaluations: which of them.
         task: what was asked.
     """
-    paths = [store.folder(runs, name) / store.PREDICTIONS for name in evaluations.names]
-    absent = [path for path in paths if not path.exists()]
-    if absent or not paths:
-        return (
-            f"{len(absent)} of {len(paths)} runs left no predictions" if paths else evaluations.lack
-        )
+    folders = [store.folder(runs, name) for name in evaluations.names]
+    absent = [folder for folder in folders if store.PREDICTIONS not in checksums.names(folder)]
+    if absent:
+        return f"{len(absent)} of {len(folders)} runs left no predictions"
+    if not folders:
+        return evaluations.lack
     by_seed = [
-        _predictions_of(pd.read_parquet(path), seed, task)
-        for path, seed in zip(paths, evaluations.seeds)
+        _predictions_of(pd.read_parquet(store.verified(folder, store.PREDICTIONS)), seed, task)
+        for folder, seed in zip(folders, evaluations.seeds)
     ]
     index = by_seed[0].index
     for predictions in by_seed[1:]:
