@@ -171,23 +171,17 @@ def _check_starts(trials: Iterable[Trial], runs: Path) -> None:
     """Refuse a start that is not there, or cannot be read, before a thousand trials wait for it."""
     for name in sorted({name for trial in trials for _, name in trial.init_from}):
         folder = store.folder(runs, name)
-<<<<<<< HEAD
-        if (folder / store.RECORD).exists() and read_run(folder).diverged:
-            raise InputError(
-                f"start '{name}' diverged under {runs} and left no encoder; give its pre-training "
-                "a smaller rate, or leave out what starts from it"
-            )
-        if not (folder / store.ENCODER).exists():
-=======
-        if (folder / store.RECORD).exists():
-            read_run(folder)
-            store.verified(folder, store.ENCODER)
-        else:
->>>>>>> 294055b (WIP: a finished run's files have checksums, compared where they are read)
+        if not (folder / store.RECORD).exists():
             raise InputError(
                 f"start '{name}' has no encoder under {runs}; run its pre-training first "
                 "(ecgcmr pretrain, with the same --pretrain-seeds)"
             )
+        if read_run(folder).diverged:
+            raise InputError(
+                f"start '{name}' diverged under {runs} and left no encoder; give its pre-training "
+                "a smaller rate, or leave out what starts from it"
+            )
+        store.verified(folder, store.ENCODER)
 
 
 # -- the choice ------------------------------------------------------------------------------------
