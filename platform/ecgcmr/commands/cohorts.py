@@ -77,6 +77,7 @@ def labels(args: argparse.Namespace, console: Console) -> int:
 def rules_of(args: argparse.Namespace) -> Any:
     """How labels files are to be read."""
     options = {name: getattr(args, name) for name in ("visit", "censored", "codes", "allow_empty")}
+    options |= {"definitions_file": args.diseases}
     return lazy("cohort.labels.merge").rules(args.disease, **options)
 
 
@@ -317,6 +318,12 @@ def label_rules(parser: argparse.ArgumentParser) -> None:
         help="a disease besides cad, af and dm; may be repeated",
     )
     parser.add_argument(
+        "--diseases",
+        type=Path,
+        metavar="FILE",
+        help="diseases by the codes of each source that counts, as TOML (docs/labels.md)",
+    )
+    parser.add_argument(
         "--visit",
         type=int,
         default=2,
@@ -332,5 +339,7 @@ def label_rules(parser: argparse.ArgumentParser) -> None:
         help="column with lists of ICD-10 codes",
     )
     parser.add_argument(
-        "--allow-empty", action="store_true", help="take codes of --disease that nobody has"
+        "--allow-empty",
+        action="store_true",
+        help="take codes of --disease and --diseases that nobody has",
     )

@@ -159,7 +159,7 @@ def _requested(
         (at, code, len(reading.codes) > 1 and not group.is_long)
         for at, reading in enumerate(readings)
         for code in reading.codes
-        if code.startswith(prefixes)
+        if SOURCES[group.source].matches(code, prefixes)
     ]
     doubts = [
         (at, stem)

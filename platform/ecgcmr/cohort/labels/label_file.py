@@ -377,7 +377,7 @@ class LabelFile:
 
 def read(
     path: Path,
-    prefixes: tuple[str, ...],
+    prefixes: Mapping[str, tuple[str, ...]],
     visit: int,
     lists: str,
     people: Sequence[str] = (),
@@ -387,7 +387,7 @@ def read(
 
     Args:
         path: CSV, tab-separated or Parquet.
-        prefixes: of the ICD-10 codes that are asked for, without dots.
+        prefixes: source -> beginnings of the codes that are asked for.
         visit: UK Biobank's instance of what states none.
         lists: column with a list of codes in each cell.
         people: columns beside `sex` that hold at all visits of a person, in a line of a visit too.
@@ -471,7 +471,7 @@ def _piece(
     layout: Layout,
     cells: pa.RecordBatch,
     plain: Sequence[str],
-    prefixes: tuple[str, ...],
+    prefixes: Mapping[str, tuple[str, ...]],
     account: Account,
     stays: pd.Series | None,
 ) -> Section:
@@ -489,7 +489,7 @@ def _piece(
     columns = {name: values for name, values in flags.items() if values is not None}
     diagnoses, per_row = [], np.zeros(cells.num_rows, np.int64)
     for group in layout.codes:
-        group_diagnoses, n_of_row = entries.read(path, group, cells, prefixes)
+        group_diagnoses, n_of_row = entries.read(path, group, cells, prefixes[group.source])
         if layout.episode and stays is not None and not group.dates:
             lines = _stays(keys["subject"], cells[layout.episode])
             group_diagnoses = entries.dated(group_diagnoses, lines, stays)

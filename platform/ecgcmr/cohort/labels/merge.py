@@ -10,7 +10,6 @@ import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ecgcmr import files, tasks
+from ecgcmr import files
 from ecgcmr.cohort.labels import icd10, label_file, ukbb_tables
+from ecgcmr.cohort.labels.definitions import Disease, titled
 from ecgcmr.cohort.labels.label_file import KEYS, LabelFile, Section
 from ecgcmr.cohort.labels.numbers import (
     ALWAYS,
@@ -32,82 +32,16 @@ from ecgcmr.cohort.labels.numbers import (
     from_flags,
     to_flags,
 )
-from ecgcmr.cohort.shards import DEMOGRAPHICS
+from ecgcmr.cohort.labels.rules import Rules, rules
+from ecgcmr.cohort.labels.sources import SOURCES
 from ecgcmr.errors import InputError
+
+__all__ = ["Rules", "rules"]
 
 SMALL = 5  # people; a smaller number is not shown
 SHAPES = 8  # of entries that could not be read, in the audit
 PIECE = 8192  # rows of a table that are looked at or written at once
 ANY = UNSTATED  # of `Labels.by_visit`: what a recording has whose visit nobody stated
-
-
-@dataclass(frozen=True)
-class Rules:
-    """How labels files are to be read.
-
-    Attributes:
-        diseases: by name; the paper's three and what was asked for besides.
-        visit: UK Biobank's instance: 2 imaging, 3 repeat imaging.
-        censored: diagnoses after this day are left out; None takes the latest date seen as the end
-            of the records.
-        codes: column with a list of ICD-10 codes in each cell (MIMIC-IV-ECG-ICD).
-        allow_empty: accept a code that was asked for and that nobody has.
-    """
-
-    diseases: tuple[icd10.Disease, ...] = icd10.PAPER
-    visit: int = 2
-    censored: date | None = None
-    codes: str = "all_diag_hosp"
-    allow_empty: bool = False
-
-    @property
-    def words(self) -> str:
-        """What differs from the default, in a line; "" for the default."""
-        disease_words = [
-            f"{disease.name}={','.join(disease.words)}"
-            for disease in self.diseases
-            if disease not in icd10.PAPER
-        ]
-        default = Rules()
-        options = [
-            name
-            for name in ("visit", "censored", "codes")
-            if getattr(self, name) != getattr(default, name)
-        ]
-        return " ".join([*disease_words, *(f"{name}={getattr(self, name)}" for name in options)])
-
-
-def rules(
-    diseases: Iterable[str] = (),
-    *,
-    visit: int = 2,
-    censored: str | None = None,
-    codes: str = "all_diag_hosp",
-    allow_empty: bool = False,
-) -> Rules:
-    """The rules of a command line; a disease that was asked for replaces the paper's of the same
-    name.
-
-    Raises:
-        InputError: a disease is defined badly or twice, or a date is none.
-    """
-    extra_diseases = [icd10.disease(text) for text in diseases]
-    extra_names = [disease.name for disease in extra_diseases]
-    other_columns = (*DEMOGRAPHICS, *tasks.PHENOTYPES, *KEYS)
-    taken_names = [
-        name for name in extra_names if extra_names.count(name) > 1 or name in other_columns
-    ]
-    if taken_names:
-        raise InputError(
-            f"--disease {taken_names[0]}: the name is taken; "
-            "choose another, or give all its codes in one go"
-        )
-    try:
-        day = date.fromisoformat(censored) if censored else None
-    except ValueError as error:
-        raise InputError(f"--censored {censored}: not a date such as 2022-10-31") from error
-    paper_diseases = tuple(disease for disease in icd10.PAPER if disease.name not in extra_names)
-    return Rules((*paper_diseases, *extra_diseases), visit, day, codes, allow_empty)
 
 
 @dataclass(frozen=True)
@@ -164,14 +98,15 @@ def read_labels(paths: Sequence[Path], rules: Rules | None = None) -> Labels:
             column to read; a column is in another unit; two files disagree; a code that was asked
             for matches nobody.
     """
+    rules = rules or Rules()
+    if not paths and rules.asked_for:
+        raise InputError(f"{rules.asked_for[0].place}: no table of labels to find it in; name one")
     if not paths:
         return Labels()
-    rules = rules or Rules()
-    prefixes = tuple(prefix for disease in rules.diseases for prefix in disease.prefixes)
     names = [disease.name for disease in rules.diseases]
     stays = _stays(paths)
     label_files = [
-        label_file.read(path, prefixes, rules.visit, rules.codes, names, stays)
+        label_file.read(path, rules.prefixes, rules.visit, rules.codes, names, stays)
         for path in paths
         if not label_file.is_episodes(path)
     ]
@@ -297,11 +232,10 @@ def _onsets(
     """
     sections = [section for file in label_files for section in file.sections]
     with_codes = [section for section in sections if section.diagnoses is not None]
-    extra_names = [disease.name for disease in rules.diseases if disease.from_user]
     if not with_codes:
-        if extra_names:
+        if rules.asked_for:
             raise InputError(
-                f"--disease {extra_names[0]}: none of the labels files holds ICD-10 codes"
+                f"{rules.asked_for[0].place}: none of the labels files holds ICD-10 codes"
             )
         return {}, {}
     units = {section.units[0] for section in with_codes}
@@ -331,7 +265,7 @@ def _onsets(
     columns: dict[Column, pd.Series] = {}
     accounts = {}
     for disease in rules.diseases:
-        disease_rows = diagnoses[diagnoses["code"].str.startswith(tuple(disease.prefixes))]
+        disease_rows = diagnoses[_is_of(disease, diagnoses)]
         onset = _onset(disease_rows, people, _doubtful(disease, unclear))
         columns[Column(disease.name)] = onset.has
         times = onset.at(main, end)
@@ -442,11 +376,27 @@ def _doubts(section: Section, unit: str) -> pd.DataFrame:
     return doubts.assign(key=keys).drop(columns="row")[keys != ""]
 
 
-def _doubtful(disease: icd10.Disease, unclear: pd.DataFrame) -> set[str]:
+def _is_of(disease: Disease, diagnoses: pd.DataFrame) -> np.ndarray:
+    """(n,) which diagnoses are of the disease, source by source."""
+    is_of = np.zeros(len(diagnoses), bool)
+    for source in disease.codes:
+        prefixes = tuple(disease.prefixes(source))
+        of_source = diagnoses["source"].eq(source).to_numpy()
+        distinct_codes = diagnoses["code"][of_source].unique()
+        codes = [code for code in distinct_codes if SOURCES[source].matches(code, prefixes)]
+        is_of |= of_source & diagnoses["code"].isin(codes).to_numpy()
+    return is_of
+
+
+def _doubtful(disease: Disease, unclear: pd.DataFrame) -> set[str]:
     """The people who have an entry that may be of the disease."""
-    prefixes = tuple(disease.prefixes)
-    stems = [stem for stem in unclear["stem"].unique() if icd10.could_be(stem, prefixes)]
-    return set(unclear["key"][unclear["stem"].isin(stems)])
+    keys: set[str] = set()
+    for source in disease.codes:
+        prefixes = tuple(disease.prefixes(source))
+        of_source = unclear[unclear["source"] == source]
+        stems = [stem for stem in of_source["stem"].unique() if icd10.could_be(stem, prefixes)]
+        keys |= set(of_source["key"][of_source["stem"].isin(stems)])
+    return keys
 
 
 def _onset(diagnoses: pd.DataFrame, people: pd.Index, doubtful: set[str]) -> Onset:
@@ -457,7 +407,7 @@ def _onset(diagnoses: pd.DataFrame, people: pd.Index, doubtful: set[str]) -> Ons
 
 
 def _account(
-    disease: icd10.Disease,
+    disease: Disease,
     diagnoses: pd.DataFrame,
     onset: Onset,
     times: Mapping[str, pd.Series],
@@ -476,35 +426,46 @@ def _account(
             "undated": int((has_visit & onset.first.isna()).sum()),
             "unvisited": int((has & visits.isna()).sum()),
         }
-    codes = diagnoses["code"].astype(str)
-    by_length = {length: codes.str[:length][codes.str.len() >= length] for length in (3, 4)}
-    account["by_code"] = {
-        icd10.dotted(str(code)): int(n)
-        for prefix_of_row in by_length.values()
-        for code, n in diagnoses["key"].groupby(prefix_of_row).nunique().items()
-    }
-    person_codes = set(codes)
-    unmatched_prefixes = {
-        prefix
-        for prefix in disease.prefixes
-        if not any(code.startswith(prefix) for code in person_codes)
-    }
-    account["nobody"] = [
-        icd10.dotted(prefix) for prefix in disease.prefixes if prefix in unmatched_prefixes
-    ]
-    matched_words = {
-        word for prefix, word in disease.prefixes.items() if prefix not in unmatched_prefixes
-    }
-    account["unmatched"] = [word for word in disease.words if word not in matched_words]
-    return account
+    return account | _account_of_codes(disease, diagnoses)
+
+
+def _account_of_codes(disease: Disease, diagnoses: pd.DataFrame) -> dict[str, Any]:
+    """People by source and by code, and what of the definition nobody has."""
+    by_code: dict[str, int] = {}
+    by_source: dict[str, int] = {}
+    nobody: list[str] = []
+    unmatched: list[str] = []
+    for name in disease.codes:
+        source, of_source = SOURCES[name], diagnoses[diagnoses["source"] == name]
+        codes, keys = of_source["code"].astype(str), of_source["key"]
+        by_source[name] = int(keys.nunique())
+        lengths = (None,) if source.whole else (3, 4)
+        for length in lengths:
+            beginnings = codes.str[:length][codes.str.len() >= (length or 0)]
+            by_code |= {
+                titled(name, source.spelling(str(code))): int(n)
+                for code, n in keys.groupby(beginnings).nunique().items()
+            }
+        prefixes, distinct_codes = disease.prefixes(name), set(codes)
+        missing = [
+            prefix
+            for prefix in prefixes
+            if not any(source.matches(code, (prefix,)) for code in distinct_codes)
+        ]
+        nobody += [titled(name, source.spelling(prefix)) for prefix in missing]
+        matched_words = {word for prefix, word in prefixes.items() if prefix not in missing}
+        unmatched += [
+            titled(name, word) for word in disease.codes[name] if word not in matched_words
+        ]
+    return {"by_source": by_source, "by_code": by_code, "nobody": nobody, "unmatched": unmatched}
 
 
 def _refuse_unmatched(rules: Rules, accounts: Mapping[str, Mapping[str, Any]]) -> None:
-    for disease in rules.diseases:
+    for disease in rules.asked_for:
         words = accounts[disease.name]["unmatched"]
-        if disease.from_user and words and not rules.allow_empty:
+        if words and not rules.allow_empty:
             raise InputError(
-                f"--disease {disease.name}: {', '.join(words)} matches nobody; "
+                f"{disease.place}: {', '.join(words)} matches nobody; "
                 "correct it, or add --allow-empty if that may be"
             )
 
