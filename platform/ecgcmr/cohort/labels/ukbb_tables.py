@@ -47,6 +47,12 @@ UNUSED: dict[int, str] = {
     **dict.fromkeys(range(130000, 132606, 2), "first occurrences"),
 }
 
+# A line for each code: by hand, and UK Biobank's record tables as the platform names them.
+RECORD_CODES = ("icd10", "diag_icd10", "hesin_diag.diag_icd10")
+RECORD_DATES = ("date", "epistart", "hesin.epistart")
+EPISODE = ("ins_index", "hesin.ins_index", "hesin_diag.ins_index")
+EPISODE_DATES = ("epistart", "hesin.epistart", "admidate", "hesin.admidate")  # the first known
+
 ONCE = {31, CODES, DATES}  # fields without repeat visits
 
 _SPELLINGS = (
