@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from ecgcmr import cli
-from ecgcmr.cohort.labels import merge
 from ecgcmr.cohort.labels.merge import read_labels, rules
+from ecgcmr.cohort.labels.sources import SOURCES
 from ecgcmr.errors import InputError
 
 VISIT = "2016-05-05"
@@ -158,4 +158,6 @@ def test_the_page_shows_the_default_as_a_file(tmp_path):
     page = (Path(__file__).resolve().parents[2] / "docs" / "labels.md").read_text()
     blocks = re.findall(r"^~~~toml\n(.*?)^~~~$", page, re.DOTALL | re.MULTILINE)
     assert rules(definitions_file=definitions(tmp_path, blocks[0])) == rules()
-    assert merge.Rules() == rules()
+    both = rules(definitions_file=definitions(tmp_path, blocks[1]))
+    assert [disease.name for disease in both.diseases] == ["af", "dm", "cad", "statin"]
+    assert {*both.prefixes} == {*SOURCES}

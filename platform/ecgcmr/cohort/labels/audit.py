@@ -9,6 +9,7 @@ import numpy as np
 from ecgcmr import files
 from ecgcmr.cohort.labels import ukbb_tables
 from ecgcmr.cohort.labels.numbers import PIECE, Numbers
+from ecgcmr.cohort.labels.sources import HOSPITAL
 
 SMALL = 5  # people; a smaller number is not shown
 
@@ -131,10 +132,13 @@ def _icd10_lines(account: Mapping[str, Any]) -> list[str]:
         if account["end"]
         else " The codes have no dates."
     )
-    lines = [f"ICD-10 codes of {_shown(account['n'])} {account['of']}{visit_words}.{end}"]
+    is_default = account["sources"] == [HOSPITAL]
+    kind = "ICD-10 codes" if is_default else f"Codes ({', '.join(account['sources'])})"
+    lines = [f"{kind} of {_shown(account['n'])} {account['of']}{visit_words}.{end}"]
     if account["no_codes"] or account["after_end"]:
         lines[0] += f" Left out: {_shown(account['no_codes'])} of {account['entries']:,} entries"
-        lines[0] += f" are no ICD-10 codes, {_shown(account['after_end'])} lie after the end."
+        lines[0] += f" are no {'ICD-10 ' * is_default}codes, "
+        lines[0] += f"{_shown(account['after_end'])} lie after the end."
     if account["no_codes"]:
         lines[0] += f" They look like {_shapes(account['shapes'])}; {_shown(account['unclear'])}"
         lines[0] += f" {account['of']} are not known to be without what they may mean."
@@ -156,8 +160,22 @@ def _icd10_lines(account: Mapping[str, Any]) -> list[str]:
             f"{code} {_shown(n)}" for code, n in sorted(numbers["by_code"].items())
         )
         nobody = [f"{code} matches nobody" for code in numbers["nobody"]]
+        nobody += [f"{code} has no column" for code in numbers["no_column"]]
         lines.append(f"* {name}: {'; '.join(words for words in (code_counts, *nobody) if words)}")
+        lines += _source_lines(name, numbers)
+    for name, sources in account["no_table"].items():
+        lines.append(f"* {name}: no column of {', '.join(sources)} in the tables, so no label")
     return [*lines, ""]
+
+
+def _source_lines(name: str, numbers: Mapping[str, Any]) -> list[str]:
+    """How many people each source gives, where more than one counts."""
+    if len(numbers["by_source"]) + len(numbers["no_table"]) < 2:
+        return []
+    words = [f"{source} {_shown(n)}" for source, n in numbers["by_source"].items()]
+    absent = numbers["no_table"]
+    words += [f"no column of {', '.join(absent)} in the tables"] if absent else []
+    return [f"* {name} by source, people: {'; '.join(words)}"]
 
 
 def _shown(n: int) -> str:

@@ -29,11 +29,15 @@ SEPARATORS = re.compile(r"[\s|;,/&]+")
 MARKS = "†‡*!+°^~$#:"
 BLANKS = {"", "NONE", "<NA>", "NAT", "NAN", "NA", "NULL"}
 
-# UK Biobank's stand-ins where a date is missing, before birth or in the future (its data-coding
-# 819).
-NO_DATES = tuple(
-    date.fromisoformat(day)
-    for day in ("1900-01-01", "1901-01-01", "1902-02-02", "1903-03-03", "1909-09-09", "2037-07-07")
+# UK Biobank's stand-ins (its data-coding 819): for a day on which and a year in which somebody was
+# born; and for no date, one before birth, and two in the future.
+AT_BIRTH = (date(1902, 2, 2), date(1903, 3, 3))
+NO_DATES = (
+    *AT_BIRTH,
+    date(1900, 1, 1),
+    date(1901, 1, 1),
+    date(1909, 9, 9),
+    date(2037, 7, 7),
 )
 
 
@@ -83,7 +87,7 @@ def read(text: str) -> Reading:
         return Reading((plain,))
     word = re.sub(r"(?<=\d),(?=\d{1,2}(?!\d))", ".", word)  # a decimal comma
     word = VOCABULARY.sub(lambda match: "" if not CODE_LIKE.search(match[0]) else match[0], word)
-    pieces = [_undressed(piece) for piece in SEPARATORS.split(word)]
+    pieces = [undressed(piece) for piece in SEPARATORS.split(word)]
     pieces = [piece for piece in pieces if piece]
     codes = [code for code in map(clean, pieces) if code]
     if codes and len(codes) == len(pieces):
@@ -94,14 +98,14 @@ def read(text: str) -> Reading:
 def _with_meaning(word: str) -> Reading | None:
     """`I21.9 ACUTE MYOCARDIAL INFARCTION, UNSPECIFIED`; None if it is no code before words."""
     head, _, rest = word.partition(" ")
-    code = clean(_undressed(head.rstrip(",;-–")))
+    code = clean(undressed(head.rstrip(",;-–")))
     rest = re.sub(r"\(.*?\)|\[.*?\]", "", rest)
     if code is None or not re.search(r"[^\W\d_]{3}", rest):
         return None
     return Reading((code,), _stems(rest) if CODE_LIKE.search(rest) else ())
 
 
-def _undressed(piece: str) -> str:
+def undressed(piece: str) -> str:
     """A code without marks, and without the `.-` that says "not specified"."""
     piece = piece.strip(identifiers.QUOTES + "[](){}").strip(MARKS)
     return re.sub(r"[.\-–—]+$", "", piece).strip(MARKS)
@@ -110,11 +114,12 @@ def _undressed(piece: str) -> str:
 def _stems(word: str) -> tuple[str, ...]:
     """The beginnings of codes in a text; of a range what both ends have in common."""
     ranges = RANGE.findall(word)
-    common = [_shared(first, last) for first, last in ranges]
+    common = [shared(first, last) for first, last in ranges]
     return tuple(dict.fromkeys([*common, *CODE_LIKE.findall(word)])) or ("",)
 
 
-def _shared(first: str, last: str) -> str:
+def shared(first: str, last: str) -> str:
+    """What two codes have in common from their beginning on."""
     same = [a == b for a, b in zip(first, last)]
     return first[: same.index(False)] if False in same else first
 

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
@@ -21,7 +22,9 @@ from ecgcmr.cohort.labels import entries, records, section, tables, visits
 from ecgcmr.cohort.labels import layout as layouts
 from ecgcmr.cohort.labels.layout import Layout
 from ecgcmr.cohort.labels.numbers import ALWAYS, UNSTATED, Column
+from ecgcmr.cohort.labels.rules import Rules
 from ecgcmr.cohort.labels.section import Account, Section
+from ecgcmr.cohort.labels.sources import SOURCES
 from ecgcmr.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -41,40 +44,34 @@ class LabelFile:
 
 
 def read(
-    path: Path,
-    prefixes: Mapping[str, tuple[str, ...]],
-    visit: int,
-    lists: str,
-    people: Sequence[str] = (),
-    stays: pd.Series | None = None,
+    path: Path, rules: Rules, stays: Mapping[str, pd.Series] = MappingProxyType({})
 ) -> LabelFile:
     """Read one file.
 
     Args:
         path: CSV, tab-separated or Parquet.
-        prefixes: source -> beginnings of the codes that are asked for.
-        visit: UK Biobank's instance of what states none.
-        lists: column with a list of codes in each cell.
-        people: columns beside `sex` that hold at all visits of a person, in a line of a visit too.
-        stays: of `episode_days`, for lines of codes that name their hospital stay.
+        rules: how.
+        stays: source -> days of `records.days`, for lines of codes that name their hospital stay or
+            death.
 
     Raises:
         InputError: it is unreadable, without a key column, with a key twice, without a column to
             read, in another unit, or more than half of a column is unreadable.
     """
-    layout, account = layouts.layout_of(path, visit, lists), Account()
+    layout, account = layouts.layout_of(path, rules), Account()
+    account.events = frozenset(code for group in layout.codes for code in group.events.values())
     plain = list(layout.plain)
     pieces: list[Section] = []
     for cells in tables.pieces(path, layout.columns):
         try:
-            pieces.append(_piece(path, layout, cells, plain, prefixes, account, stays))
+            pieces.append(_piece(path, layout, cells, plain, rules, account, stays))
         # A Parquet column of a kind that no key, number, date or code has.
         except pa.ArrowException as error:
             raise tables.refusal(path, error) from error
         plain = [column.name for column in pieces[-1].flag_columns]
     if not pieces:
         raise InputError(f"{path}: no rows below the names of the columns")
-    main_visits = (ALWAYS, UNSTATED, str(visit))
+    main_visits = (ALWAYS, UNSTATED, str(rules.visit))
     main_columns = [column for column in layout.quantities if column.visit in main_visits]
     other_columns = [column for column in layout.quantities if column.visit not in main_visits]
     whole = section.joined(path, pieces, main_columns, other_columns, plain)
@@ -88,8 +85,9 @@ def read(
             f"{path}: no column of 0/1 labels, demographics or phenotypes; "
             f"it has {layouts.some(account.unread)}"
         )
+    names = [disease.name for disease in rules.diseases]
     sections = [
-        section.by_key(part) for part in visits.by_visit(visits.timed(whole), visit, people)
+        section.by_key(part) for part in visits.by_visit(visits.timed(whole), rules.visit, names)
     ]
     for part in sections:
         section.check_keys(part)
@@ -108,11 +106,13 @@ def _say(path: Path, account: Account) -> None:
             path.name,
             layouts.some(account.unread),
         )
-    if sum(account.shapes.values()) * 2 > account.n_entries:
-        raise InputError(
-            f"{path}: {sum(account.shapes.values()):,} of {account.n_entries:,} entries "
-            f"are no ICD-10 codes such as I251 or I25.1{_like(account.shapes)}"
-        )
+    for source, n in account.n_entries.items():
+        n_bad = sum(account.shapes[source].values())
+        if n_bad * 2 > n:
+            raise InputError(
+                f"{path}: {n_bad:,} of {n:,} entries are no {SOURCES[source].words}"
+                f"{_like(account.shapes[source])}"
+            )
     for name, (n, shapes) in account.numbers.items():
         if sum(shapes.values()) * 2 > n:
             raise InputError(
@@ -140,9 +140,9 @@ def _piece(
     layout: Layout,
     cells: pa.RecordBatch,
     plain: Sequence[str],
-    prefixes: Mapping[str, tuple[str, ...]],
+    rules: Rules,
     account: Account,
-    stays: pd.Series | None,
+    stays: Mapping[str, pd.Series],
 ) -> Section:
     keys = {unit: cell_reading.keys(cells[name]) for unit, name in layout.keys.items()}
     visit = None
@@ -156,19 +156,17 @@ def _piece(
     }
     flags = {name: cell_reading.flags(cells[name]) for name in plain}
     columns = {name: values for name, values in flags.items() if values is not None}
-    diagnoses, per_row = [], np.zeros(cells.num_rows, np.int64)
+    diagnoses = []
+    complete = {group.source: np.ones(cells.num_rows, bool) for group in layout.codes}
     for group in layout.codes:
-        group_diagnoses, n_of_row = entries.read(path, group, cells, prefixes[group.source])
-        if layout.episode and stays is not None and not group.dates:
+        group_diagnoses, n_of_row = entries.read(path, group, cells, rules.prefixes[group.source])
+        if layout.episode and (days := stays.get(group.source)) is not None:
             lines = records.stay_keys(keys["subject"], cells[layout.episode])
-            group_diagnoses = entries.dated(group_diagnoses, lines, stays)
+            group_diagnoses = entries.dated(group_diagnoses, lines, days)
         diagnoses.append(group_diagnoses)
-        per_row += n_of_row
-    complete = np.full(cells.num_rows, bool(layout.codes))
-    for part in diagnoses:
-        account.n_entries += part.n_entries
-        account.shapes += part.shapes
-        account.latest = pd.Series([account.latest, part.latest], dtype="datetime64[s]").max()
+        account.note_codes(group.source, group_diagnoses)
+        if group.code_list and group.code_list == layout.list_name:
+            complete[group.source] = n_of_row > 0
     return Section(
         path=path,
         keys=keys,
@@ -178,7 +176,8 @@ def _piece(
         visit=visit,
         dates={visit: entries.days(path, cells, name) for visit, name in layout.dates.items()},
         diagnoses=entries.joined(diagnoses) if diagnoses else None,
-        complete=complete & (per_row > 0) if layout.blank_is_unknown else complete,
+        complete=complete,
+        visits_of=layout.visits_of,
         is_long=layout.is_long,
         is_dual=len(keys) == 2 and len({*layout.keys.values()}) == 1,
     )

@@ -1,17 +1,17 @@
 """What the names of a table's columns say: whose its lines are, what was measured, what is a code."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ecgcmr import tasks
-from ecgcmr.cohort.labels import tables, ukbb_tables
+from ecgcmr.cohort.labels import code_columns, tables, ukbb_tables
 from ecgcmr.cohort.labels.entries import CodeColumns
 from ecgcmr.cohort.labels.limits import BODY
 from ecgcmr.cohort.labels.numbers import UNSTATED, Column
-from ecgcmr.cohort.labels.sources import HOSPITAL
+from ecgcmr.cohort.labels.rules import Rules
 from ecgcmr.errors import InputError
 
 KEYS = {
@@ -22,6 +22,9 @@ KEYS = {
         "participant.eid",
         "hesin.eid",
         "hesin_diag.eid",
+        "hesin_oper.eid",
+        "death.eid",
+        "death_cause.eid",
         "subject_id",
     ),
     "ecg": ("ecg", "record", "study_id"),
@@ -51,7 +54,7 @@ class Layout:
             wins.
         plain: columns that may hold 0 and 1.
         codes: columns of codes of diseases, by source.
-        blank_is_unknown: an empty cell of codes says that nothing is known.
+        list_name: column of lists of codes of which an empty one says that nothing is known.
         dates: visit -> column with its date.
         visit: column that says which visit a line is of.
         unread: columns that are not looked at.
@@ -62,7 +65,7 @@ class Layout:
     quantities: dict[Column, list[str]]
     plain: list[str]
     codes: tuple[CodeColumns, ...]
-    blank_is_unknown: bool
+    list_name: str | None
     dates: dict[str, str]
     visit: str | None
     unread: list[str]
@@ -72,6 +75,15 @@ class Layout:
     def is_long(self) -> bool:
         """Whether the file has a line for each code."""
         return any(group.is_long for group in self.codes)
+
+    @property
+    def visits_of(self) -> dict[str, tuple[str, ...]]:
+        """Source -> the visits at which people were asked for it."""
+        visits: dict[str, tuple[str, ...]] = {}
+        for group in self.codes:
+            if group.visit:
+                visits[group.source] = (*visits.get(group.source, ()), group.visit)
+        return visits
 
     @property
     def columns(self) -> list[str]:
@@ -87,8 +99,9 @@ class Layout:
         return list(dict.fromkeys(name for group in groups for name in group))
 
 
-def layout_of(path: Path, visit: int, lists: str) -> Layout:
-    """What the columns of a file mean; `visit` and `lists` as in `read`."""
+def layout_of(path: Path, rules: Rules) -> Layout:
+    """What the columns of a file mean, of which the rules say what is asked for."""
+    visit = rules.visit
     names = tables.names(path)
     keys = key_columns(path, names)
     rest = [name for name in names if name not in (*keys.values(), *UNNAMED)]
@@ -98,7 +111,7 @@ def layout_of(path: Path, visit: int, lists: str) -> Layout:
     for name in sorted(rest, key=lambda n: n in fields and fields[n].field != 50):
         if quantity := _quantity(path, name, fields.get(name), visit):
             quantities.setdefault(quantity, []).append(name)
-    codes = _code_columns(path, rest, fields, lists)
+    codes = code_columns.find(path, rest, fields, rules.prefixes, rules.codes)
     is_long = any(group.is_long for group in codes)
     if is_long:
         quantities = {}
@@ -127,44 +140,12 @@ def layout_of(path: Path, visit: int, lists: str) -> Layout:
         quantities=quantities,
         plain=plain,
         codes=codes,
-        blank_is_unknown=any(group.code_list == lists for group in codes),
+        list_name=next((g.code_list for g in codes if g.code_list == rules.codes), None),
         dates=dates,
         visit=visit_column,
         unread=[name for name in remaining if name in unread],
         episode=episode,
     )
-
-
-def _code_columns(
-    path: Path, names: Sequence[str], fields: Mapping[str, ukbb_tables.Column], lists: str
-) -> tuple[CodeColumns, ...]:
-    """The columns with codes of diseases, and with their dates."""
-    code = next((name for name in ukbb_tables.RECORD_CODES if name in names), None)
-    if code:
-        date = next((name for name in ukbb_tables.RECORD_DATES if name in names), None)
-        dates = {(0, 0): date} if date else {}
-        return (CodeColumns(HOSPITAL, {(0, 0): code}, dates, is_long=True),)
-    codes, dates = (_arrays(fields, field) for field in (ukbb_tables.CODES, ukbb_tables.DATES))
-    list_columns = [
-        name for name, c in fields.items() if c.field == ukbb_tables.CODES and c.array is None
-    ]
-    # With UKB-FORMAT names a field that the platform keeps in one cell is `41270-0.0`.
-    whole = [*list_columns, *(codes.values() if list(codes) == [(0, 0)] else ())]
-    code_list = next((name for name in (*whole, lists) if name in names), None)
-    if dates and not codes and not code_list:
-        raise InputError(
-            f"{path}: dates of diagnoses (field 41280) without their codes (41270); "
-            "export both together"
-        )
-    if code_list:
-        return (CodeColumns(HOSPITAL, dates=dates, code_list=code_list),)
-    return (CodeColumns(HOSPITAL, codes, dates),) if codes else ()
-
-
-def _arrays(fields: Mapping[str, ukbb_tables.Column], field: int) -> dict[tuple[int, int], str]:
-    """(instance, array index) -> column of a field of UK Biobank."""
-    columns = {name: column for name, column in fields.items() if column.field == field}
-    return {(c.instance or 0, c.array): name for name, c in columns.items() if c.array is not None}
 
 
 def key_columns(path: Path, names: Sequence[str]) -> dict[str, str]:

@@ -6,11 +6,9 @@ code, date). Here files are merged, diseases follow from the triples, and an aud
 counted. docs/labels.md has the rules.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-import pandas as pd
 
 from ecgcmr.cohort.labels import label_file, records
 from ecgcmr.cohort.labels.audit import audit_lines, counts, write_audit
@@ -23,6 +21,7 @@ from ecgcmr.cohort.labels.onsets import onsets
 from ecgcmr.cohort.labels.output import write_labels
 from ecgcmr.cohort.labels.rules import Rules, rules
 from ecgcmr.cohort.labels.section import Section
+from ecgcmr.cohort.labels.sources import HOSPITAL
 from ecgcmr.errors import InputError
 
 __all__ = ["Labels", "Rules", "audit_lines", "read_labels", "rules", "write_audit", "write_labels"]
@@ -45,12 +44,9 @@ def read_labels(paths: Sequence[Path], rules: Rules | None = None) -> Labels:
         raise InputError(f"{rules.asked_for[0].place}: no table of labels to find it in; name one")
     if not paths:
         return Labels()
-    names = [disease.name for disease in rules.diseases]
-    stays = _stays(paths)
+    stays = records.by_source(paths)
     label_files = [
-        label_file.read(path, rules.prefixes, rules.visit, rules.codes, names, stays)
-        for path in paths
-        if not records.is_episodes(path)
+        label_file.read(path, rules, stays) for path in paths if not records.dates_of(path)
     ]
     sections = [section for file in label_files for section in file.sections]
     keys = {file.path.name: list(file.keys()) for file in label_files}
@@ -60,9 +56,12 @@ def read_labels(paths: Sequence[Path], rules: Rules | None = None) -> Labels:
     }
     asked_visit = str(rules.visit)
     diseases, audit = onsets(label_files, rules)
-    unread = _unread(label_files)
+    origin = "the ICD-10 codes" if [*rules.prefixes] == [HOSPITAL] else "the codes of diseases"
+    unread = _unread(label_files, records.unused(paths, rules.prefixes))
     del label_files  # a table of a unit takes the place of the files
-    tables = {unit: merged(unit, sections, diseases.get(unit), asked_visit) for unit in KEYS}
+    tables = {
+        unit: merged(unit, sections, diseases.get(unit, {}), asked_visit, origin) for unit in KEYS
+    }
     numbers = {unit: Numbers(table) for unit, table in tables.items() if table is not None}
     people = numbers.get("subject")
     views = {unit: _view(unit, table, asked_visit) for unit, table in numbers.items()}
@@ -95,27 +94,16 @@ def read_labels(paths: Sequence[Path], rules: Rules | None = None) -> Labels:
     )
 
 
-def _stays(paths: Sequence[Path]) -> pd.Series | None:
-    """The days of hospital stays, of the files that hold them (UK Biobank's `hesin`).
-
-    Raises:
-        InputError: there is nothing beside them.
-    """
-    with_stays = [path for path in paths if records.is_episodes(path)]
-    if len(with_stays) == len(paths):
-        raise InputError(
-            f"{with_stays[0]}: hospital stays without their codes; give hesin_diag beside it"
-        )
-    return pd.concat(map(records.episode_days, with_stays)) if with_stays else None
-
-
 def _view(unit: str, numbers: Numbers, asked: str) -> Numbers:
     return numbers.at(ALWAYS, UNSTATED, asked) if unit == "subject" else numbers
 
 
-def _unread(label_files: Sequence[LabelFile]) -> dict[str, Any]:
+def _unread(
+    label_files: Sequence[LabelFile], unused: Mapping[str, Sequence[str]]
+) -> dict[str, Any]:
     """What of the files was not taken: columns by name, and entries that are no numbers."""
     columns = {file.path.name: file.account.unread for file in label_files if file.account.unread}
+    columns |= unused
     numbers = [
         {"file": file.path.name, "column": name, "of": n, "shapes": dict(shapes.most_common())}
         for file in label_files

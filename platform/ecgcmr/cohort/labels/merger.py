@@ -21,12 +21,24 @@ from ecgcmr.errors import InputError
 def merged(
     unit: str,
     sections: Sequence[Section],
-    onsets: Mapping[Column, pd.Series] | None,
+    onsets: Mapping[Column, pd.Series],
     asked: str,
+    origin: str,
 ) -> Table | None:
     """All that the files know of a unit, in the order in which its keys appear.
 
-    None where they know nothing.
+    Args:
+        unit: "subject", "ecg" or "cmr".
+        sections: of all files.
+        onsets: the columns of diseases that codes make.
+        asked: the visit that is asked for.
+        origin: what to call the codes.
+
+    Returns:
+        None where they know nothing.
+
+    Raises:
+        InputError: two of them know different values.
     """
     of_unit = [section for section in sections if unit in section.units]
     if not of_unit:
@@ -39,9 +51,9 @@ def merged(
         for column, values in section.numbers.items():
             merger.add(_of_unit(unit, column), rows, values[lines], section.path.name)
         merger.add_flags(section, unit)
-    for column, series in (onsets or {}).items():
+    for column, series in onsets.items():
         rows = index.get_indexer(series.index)
-        merger.add(column, rows, series.to_numpy(np.float64), "the ICD-10 codes")
+        merger.add(column, rows, series.to_numpy(np.float64), origin)
     return merger.table()
 
 

@@ -1,8 +1,12 @@
-"""Who has a disease, and since when: before the visit, after it, or never."""
+"""Who has a disease, and since when: before the visit, after it, or never.
+
+Several sources may count. The earliest day decides; what people tell at a visit was there by then,
+and knows nothing of later.
+"""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +19,7 @@ from ecgcmr.cohort.labels.merger import refuse_disagreement, union
 from ecgcmr.cohort.labels.numbers import ALWAYS, UNSTATED, Column
 from ecgcmr.cohort.labels.rules import Rules
 from ecgcmr.cohort.labels.section import Section
-from ecgcmr.cohort.labels.sources import SOURCES
+from ecgcmr.cohort.labels.sources import FIRST, MEDICATION, SOURCES
 from ecgcmr.errors import InputError
 
 
@@ -24,30 +28,97 @@ class Onset:
     """A disease by person.
 
     Attributes:
-        has: 1 for ever, 0 for never, NaN where an entry may be of it and could not be read.
+        has: 1 for ever, 0 for never, NaN where an entry may be of it and could not be read, or a
+            source that counts knows nothing of the person.
         first: day of the first dated code.
+        told: number of the first visit at which a person told it, NaN for none.
         unclear: whether an entry may be of it.
+        end: day up to which the sources know, NaT where they have no end; by person where all of it
+            is told at visits.
     """
 
     has: pd.Series
     first: pd.Series
+    told: pd.Series
     unclear: pd.Series
+    end: Any
 
-    def at(self, visits: pd.Series, end: Any) -> dict[str, pd.Series]:
+    @property
+    def is_told(self) -> bool:
+        """Whether nothing but what people tell at visits counts."""
+        return isinstance(self.end, pd.Series)
+
+    def by(self, visit: str, days: pd.Series) -> pd.Series:
+        """Whether a person has it by a visit of theirs."""
+        earlier = (self.first <= days) | (self.told <= (int(visit) if visit.isdigit() else np.nan))
+        return (self.has == 1) & earlier
+
+    def unknown(self, visit: str, days: pd.Series) -> pd.Series:
+        """Whether nobody knows if a person had it by a visit."""
+        has, by_visit = self.has == 1, self.by(visit, days)
+        no_time = (has & self.first.isna()) | self.unclear
+        return days.isna() | self.has.isna() | (no_time & ~by_visit)
+
+    def at(self, visit: str, days: pd.Series) -> dict[str, pd.Series]:
         """Had by the visit (`_past`), and first after it (`_future`).
 
         Who has it by the visit cannot get it any more, so the future is unknown then, as it is
         without a visit, without a date of any of the codes, and for a visit at or after the end of
-        the records.
+        the records. Who was last asked before the visit may have got it since.
         """
-        has = self.has == 1
-        by_visit = has & (self.first <= visits)
-        unknown = visits.isna() | (has & self.first.isna()) | (self.unclear & ~by_visit)
-        past = by_visit.astype(float).mask(unknown)
-        future = (has & (self.first > visits)).astype(float).mask(unknown | (past == 1))
-        if end == end:
-            future = future.mask((future == 0) & (visits >= end))
+        unknown = self.unknown(visit, days)
+        past = self.by(visit, days).astype(float).mask(unknown)
+        if self.is_told:
+            past = past.mask((past == 0) & ~(self.end >= days))
+        future = ((self.has == 1) & (self.first > days)).astype(float)
+        future = future.mask(unknown | (past == 1))
+        if self.is_told or self.end == self.end:
+            future = future.mask((future == 0) & ~(days < self.end))
         return {"_past": past, "_future": future}
+
+
+@dataclass(frozen=True)
+class Records:
+    """What all files say of diagnoses, by the unit that they speak of.
+
+    Attributes:
+        unit: "subject", "ecg" or "cmr".
+        people: whose disease is known where no code says so, or of whom something is known.
+        visits: visit -> day of it by person.
+        diagnoses: `key`, `source`, `code`, `date`, `visit`.
+        doubts: `key`, `source`, `stem`.
+        without: source -> people whom it knows to be without a diagnosis that it does not have; a
+            table with a line for each code has no such people, as it knows of nobody else.
+        latest: source -> last day of its records.
+        visits_of: source -> visits at which it was asked for.
+        events: codes of which a column of first occurrences is there.
+        sources: those that some file has.
+        asked: the visit that is asked for, as in `visits`.
+    """
+
+    unit: str
+    people: pd.Index
+    visits: Mapping[str, pd.Series]
+    diagnoses: pd.DataFrame
+    doubts: pd.DataFrame
+    without: Mapping[str, pd.Index]
+    latest: Mapping[str, Any]
+    visits_of: Mapping[str, tuple[str, ...]]
+    events: frozenset[str]
+    sources: tuple[str, ...]
+    asked: str
+
+    @property
+    def days(self) -> pd.Series:
+        """Day of the visit that is asked for."""
+        no_days = pd.Series(np.datetime64("NaT"), self.people, dtype="datetime64[s]")
+        return self.visits.get(self.asked, no_days)
+
+    @property
+    def has_times(self) -> bool:
+        """Whether any diagnosis has a day, or a visit at which it was told."""
+        told = self.diagnoses["visit"] != ""
+        return bool((self.diagnoses["date"].notna() | told).any())
 
 
 def onsets(
@@ -62,12 +133,47 @@ def onsets(
     """
     sections = [section for file in label_files for section in file.sections]
     with_codes = [section for section in sections if section.diagnoses is not None]
+    sources = tuple(name for name in SOURCES if any(name in s.complete for s in with_codes))
+    for disease in rules.asked_for:
+        if not set(disease.codes) & set(sources):
+            titles = " nor ".join(SOURCES[source].title for source in disease.codes)
+            raise InputError(f"{disease.place}: none of the labels files holds {titles}")
     if not with_codes:
-        if rules.asked_for:
-            raise InputError(
-                f"{rules.asked_for[0].place}: none of the labels files holds ICD-10 codes"
-            )
         return {}, {}
+    records = _records(label_files, with_codes, sources, rules)
+    end = pd.Timestamp(rules.censored) if rules.censored else None
+    late = records.diagnoses["date"] > end if end else np.zeros(len(records.diagnoses), bool)
+    records = replace(records, diagnoses=records.diagnoses[~late])
+    columns: dict[Column, pd.Series] = {}
+    accounts = {}
+    for disease in rules.diseases:
+        if not set(disease.codes) & set(sources):
+            continue
+        disease_rows = records.diagnoses[_is_of(disease, records.diagnoses)]
+        onset = _onset(disease, disease_rows, records, end)
+        columns[Column(disease.name)] = onset.has
+        for visit, days in records.visits.items():
+            if records.has_times and days.notna().any():
+                columns |= {
+                    Column(disease.name + ending, visit): values
+                    for ending, values in onset.at(visit, days).items()
+                }
+        accounts[disease.name] = _account(disease, disease_rows, onset, records)
+    _refuse_unmatched(rules, accounts)
+    return {records.unit: columns}, _audit(label_files, records, rules, int(late.sum()), accounts)
+
+
+def _records(
+    label_files: Sequence[LabelFile],
+    with_codes: Sequence[Section],
+    sources: tuple[str, ...],
+    rules: Rules,
+) -> Records:
+    """What all files say of diagnoses.
+
+    Raises:
+        InputError: they speak of people and of recordings, or disagree on visits.
+    """
     units = {section.units[0] for section in with_codes}
     if len(units) > 1:
         raise InputError(
@@ -75,52 +181,74 @@ def onsets(
             "give files that speak of one of them"
         )
     (unit,) = units
+    sections = [section for file in label_files for section in file.sections]
     of_unit = [section for section in sections if section.units[0] == unit]
     people = _counted(of_unit, unit)
     visits = {
         visit: days.reindex(people) for visit, days in _visits(of_unit, unit, rules.visit).items()
     }
-    main = visits.get(
-        str(rules.visit) if unit == "subject" else ALWAYS,
-        pd.Series(np.datetime64("NaT"), people, dtype="datetime64[s]"),
-    )
+    visits_of: dict[str, tuple[str, ...]] = {}
+    for section in with_codes:
+        for source, names in section.visits_of.items():
+            visits_of[source] = tuple(sorted({*visits_of.get(source, ()), *names}, key=int))
     diagnoses = pd.concat([_by_person(section, unit) for section in with_codes], ignore_index=True)
-    unclear = pd.concat([_doubts(section, unit) for section in with_codes], ignore_index=True)
-    latest = pd.Series([file.account.latest for file in label_files], dtype="datetime64[s]").max()
-    end = pd.Timestamp(rules.censored) if rules.censored else latest
-    late = diagnoses["date"] > end
-    diagnoses = diagnoses[~late]
-    has_dates = bool(diagnoses["date"].notna().any())
-    split = bool(main.notna().any() and has_dates)
-    columns: dict[Column, pd.Series] = {}
-    accounts = {}
-    for disease in rules.diseases:
-        disease_rows = diagnoses[_is_of(disease, diagnoses)]
-        onset = _onset(disease_rows, people, _doubtful(disease, unclear))
-        columns[Column(disease.name)] = onset.has
-        times = onset.at(main, end)
-        for visit, days in visits.items():
-            if has_dates and days.notna().any():
-                columns |= {
-                    Column(disease.name + ending, visit): values
-                    for ending, values in onset.at(days, end).items()
-                }
-        accounts[disease.name] = _account(disease, disease_rows, onset, times, main, split)
-    _refuse_unmatched(rules, accounts)
-    audit = {
-        "of": "people" if unit == "subject" else "recordings",
-        "n": len(people),
-        "visit": rules.visit,
-        "visited": int(main.notna().sum()),
-        "end": None if pd.isna(end) else end.date().isoformat(),
-        "end_is": "as asked" if rules.censored else "the latest date of any code",
-        "after_end": int(late.sum()),
-        **_account_of_entries(label_files),
-        "unclear": int(pd.Index(unclear["key"]).nunique()),
-        "split": split,
-        "diseases": accounts,
+    latest = {
+        source: pd.Series(
+            [file.account.latest.get(source, pd.NaT) for file in label_files],
+            dtype="datetime64[s]",
+        ).max()
+        for source in sources
     }
-    return {unit: columns}, audit
+    return Records(
+        unit=unit,
+        people=people,
+        visits=visits,
+        diagnoses=_dated(diagnoses, visits, visits_of),
+        doubts=pd.concat([_doubts(section, unit) for section in with_codes], ignore_index=True),
+        without=_without(with_codes, unit),
+        latest=latest,
+        visits_of=visits_of,
+        events=frozenset().union(*(file.account.events for file in label_files)),
+        sources=sources,
+        asked=str(rules.visit) if unit == "subject" else ALWAYS,
+    )
+
+
+def _dated(
+    diagnoses: pd.DataFrame,
+    visits: Mapping[str, pd.Series],
+    visits_of: Mapping[str, tuple[str, ...]],
+) -> pd.DataFrame:
+    """Diagnoses that were told, with days: none lies after the visit.
+
+    A medicine that was not taken at an earlier visit begins at the visit; where nobody asked
+    earlier, nobody knows.
+    """
+    dates = diagnoses["date"].copy()
+    for source, names in visits_of.items():
+        for visit in names:
+            here = ((diagnoses["source"] == source) & (diagnoses["visit"] == visit)).to_numpy()
+            if visit not in visits or not here.any():
+                continue
+            days = visits[visit].reindex(diagnoses["key"][here]).to_numpy("datetime64[s]")
+            if source == MEDICATION:
+                dates[here] = days if visit != names[0] else np.datetime64("NaT")
+            else:
+                own_days = dates[here].to_numpy("datetime64[s]")
+                dates[here] = np.where(days < own_days, days, own_days)
+    return diagnoses.assign(date=dates)
+
+
+def _without(with_codes: Sequence[Section], unit: str) -> dict[str, pd.Index]:
+    """Source -> whom it knows to be without what it does not have, of tables with a line for each
+    person.
+    """
+    keys: dict[str, list[np.ndarray]] = {}
+    for section in with_codes:
+        for source, is_complete in section.complete.items():
+            if not section.is_long:
+                keys.setdefault(source, []).append(section.keys[unit][is_complete])
+    return {source: union(blocks) for source, blocks in keys.items()}
 
 
 def _counted(sections: Sequence[Section], unit: str) -> pd.Index:
@@ -130,9 +258,7 @@ def _counted(sections: Sequence[Section], unit: str) -> pd.Index:
         InputError: a file of visits shares nobody with the codes.
     """
     with_codes = [section for section in sections if section.diagnoses is not None]
-    with_code = union(
-        [section.keys[unit][section.complete | _has_row(section)] for section in with_codes]
-    )
+    with_code = union([section.keys[unit][_is_counted(section)] for section in with_codes])
     if not any(section.is_long for section in with_codes):
         return with_code
     of_visits = [s for s in sections if s.diagnoses is None and s.dates]
@@ -145,13 +271,13 @@ def _counted(sections: Sequence[Section], unit: str) -> pd.Index:
     return union([with_code.to_numpy(), *(section.keys[unit] for section in of_visits)])
 
 
-def _has_row(section: Section) -> np.ndarray:
-    """(n,) whether a row has a code or a doubt."""
+def _is_counted(section: Section) -> np.ndarray:
+    """(n,) whether a row is complete, or has a code or a doubt."""
     assert section.diagnoses is not None
-    has_row = np.zeros(len(section.complete), bool)
+    is_counted = np.any([*section.complete.values()], axis=0)
     for frame in (section.diagnoses.codes, section.diagnoses.doubts):
-        has_row[frame["row"].to_numpy(np.int64)] = True
-    return has_row
+        is_counted[frame["row"].to_numpy(np.int64)] = True
+    return is_counted
 
 
 def _visits(sections: Sequence[Section], unit: str, asked: int) -> dict[str, pd.Series]:
@@ -212,83 +338,175 @@ def _doubtful(disease: Disease, unclear: pd.DataFrame) -> set[str]:
     return keys
 
 
-def _onset(diagnoses: pd.DataFrame, people: pd.Index, doubtful: set[str]) -> Onset:
+def _onset(
+    disease: Disease, diagnoses: pd.DataFrame, records: Records, censored: pd.Timestamp | None
+) -> Onset:
+    """A disease by person, from its diagnoses.
+
+    Who has none is known to be without it if every source that counts, and that has a line for each
+    person, has one of theirs.
+    """
+    people = records.people
     has = pd.Series(people.isin(diagnoses["key"]), index=people)
-    unclear = pd.Series(people.isin(doubtful), index=people)
+    unclear = pd.Series(people.isin(_doubtful(disease, records.doubts)), index=people)
     first = diagnoses.dropna(subset=["date"]).groupby("key")["date"].min().reindex(people)
-    return Onset(has.astype(float).mask(unclear & ~has), first, unclear)
+    told_rows = diagnoses[diagnoses["visit"] != ""]
+    told = told_rows["visit"].astype(float).groupby(told_rows["key"]).min().reindex(people)
+    whole = [records.without[source] for source in disease.codes if source in records.without]
+    is_known = pd.Series(True, people)
+    for of_source in whole:
+        is_known &= people.isin(of_source)
+    return Onset(
+        has=has.astype(float).mask(~has & (unclear | ~is_known)),
+        first=first,
+        told=told,
+        unclear=unclear,
+        end=_end(disease, records, censored),
+    )
+
+
+def _end(disease: Disease, records: Records, censored: pd.Timestamp | None) -> Any:
+    """The day up to which the sources of a disease know, see `Onset`."""
+    sources = [source for source in disease.codes if source in records.sources]
+    of_records = [source for source in sources if not SOURCES[source].at_visits]
+    if of_records:
+        days = [records.latest[source] for source in of_records]
+        return censored or pd.Series(days, dtype="datetime64[s]").max()
+    names = {visit for source in sources for visit in records.visits_of[source]}
+    no_days = pd.Series(np.datetime64("NaT"), records.people, dtype="datetime64[s]")
+    days = [records.visits[visit] for visit in names if visit in records.visits]
+    return pd.concat([no_days, *days], axis=1).max(axis=1)
+
+
+def _audit(
+    label_files: Sequence[LabelFile],
+    records: Records,
+    rules: Rules,
+    after_end: int,
+    accounts: Mapping[str, Any],
+) -> dict[str, Any]:
+    latest = pd.Series([*records.latest.values()], dtype="datetime64[s]").max()
+    end = pd.Timestamp(rules.censored) if rules.censored else latest
+    days = records.days
+    return {
+        "of": "people" if records.unit == "subject" else "recordings",
+        "n": len(records.people),
+        "sources": list(records.sources),
+        "visit": rules.visit,
+        "visited": int(days.notna().sum()),
+        "end": None if pd.isna(end) else end.date().isoformat(),
+        "end_is": "as asked" if rules.censored else "the latest date of any code",
+        "after_end": after_end,
+        **_account_of_entries(label_files),
+        "unclear": int(pd.Index(records.doubts["key"]).nunique()),
+        "split": bool(days.notna().any() and records.has_times),
+        "diseases": accounts,
+        "no_table": {
+            disease.name: list(disease.codes)
+            for disease in rules.diseases
+            if disease.name not in accounts
+        },
+    }
 
 
 def _account_of_entries(label_files: Sequence[LabelFile]) -> dict[str, Any]:
     """How many entries stand where codes belong, and what those that are none look like."""
     accounts = [file.account for file in label_files]
-    shapes = sum((account.shapes for account in accounts), Counter[str]())
+    blocks = [shapes for account in accounts for shapes in account.shapes.values()]
+    shapes = sum(blocks, Counter[str]())
     return {
-        "entries": sum(account.n_entries for account in accounts),
+        "entries": sum(account.n_entries.total() for account in accounts),
         "no_codes": sum(shapes.values()),
         "shapes": dict(shapes.most_common()),
     }
 
 
 def _account(
-    disease: Disease,
-    diagnoses: pd.DataFrame,
-    onset: Onset,
-    times: Mapping[str, pd.Series],
-    visits: pd.Series,
-    split: bool,
+    disease: Disease, diagnoses: pd.DataFrame, onset: Onset, records: Records
 ) -> dict[str, Any]:
     """How many have a disease, since when, and by which codes."""
-    has = onset.has == 1
+    has, days = onset.has == 1, records.days
     account: dict[str, Any] = {"codes": list(disease.words), "n": int(has.sum())}
     account["unclear"] = int(onset.has.isna().sum())
-    if split:
-        has_visit = has & visits.notna()
+    if days.notna().any() and records.has_times:
+        times = onset.at(records.asked, days)
+        has_visit = has & days.notna()
+        undated = onset.first.isna() & ~onset.by(records.asked, days)
         account |= {
             "past": int((times["_past"] == 1).sum()),
             "future": int((times["_future"] == 1).sum()),
-            "undated": int((has_visit & onset.first.isna()).sum()),
-            "unvisited": int((has & visits.isna()).sum()),
+            "undated": int((has_visit & undated).sum()),
+            "unvisited": int((has & days.isna()).sum()),
         }
-    return account | _account_of_codes(disease, diagnoses)
+    return account | _account_of_codes(disease, diagnoses, records)
 
 
-def _account_of_codes(disease: Disease, diagnoses: pd.DataFrame) -> dict[str, Any]:
-    """People by source and by code, and what of the definition nobody has."""
-    by_code: dict[str, int] = {}
-    by_source: dict[str, int] = {}
-    nobody: list[str] = []
-    unmatched: list[str] = []
+def _account_of_codes(
+    disease: Disease, diagnoses: pd.DataFrame, records: Records
+) -> dict[str, Any]:
+    """People by source and by code, and what of the definition nobody has or no file holds."""
+    account: dict[str, Any] = {
+        "by_source": {},
+        "by_code": {},
+        "nobody": [],
+        "no_column": [],
+        "no_table": [source for source in disease.codes if source not in records.sources],
+        "unmatched": [],
+    }
     for name in disease.codes:
-        source, of_source = SOURCES[name], diagnoses[diagnoses["source"] == name]
-        codes, keys = of_source["code"].astype(str), of_source["key"]
-        by_source[name] = int(keys.nunique())
-        lengths = (None,) if source.whole else (3, 4)
-        for length in lengths:
-            beginnings = codes.str[:length][codes.str.len() >= (length or 0)]
-            by_code |= {
-                titled(name, source.spelling(str(code))): int(n)
-                for code, n in keys.groupby(beginnings).nunique().items()
-            }
-        prefixes, distinct_codes = disease.prefixes(name), set(codes)
+        if name not in records.sources:
+            continue
+        of_source = diagnoses[diagnoses["source"] == name]
+        account["by_source"][name] = int(of_source["key"].nunique())
+        account["by_code"] |= _by_code(name, of_source)
+        codes, prefixes = set(of_source["code"]), disease.prefixes(name)
         missing = [
             prefix
             for prefix in prefixes
-            if not any(source.matches(code, (prefix,)) for code in distinct_codes)
+            if not any(SOURCES[name].matches(code, (prefix,)) for code in codes)
         ]
-        nobody += [titled(name, source.spelling(prefix)) for prefix in missing]
+        for prefix in missing:
+            has_column = name != FIRST or prefix in records.events
+            account["nobody" if has_column else "no_column"].append(
+                titled(name, SOURCES[name].spelling(prefix))
+            )
         matched_words = {word for prefix, word in prefixes.items() if prefix not in missing}
-        unmatched += [
+        account["unmatched"] += [
             titled(name, word) for word in disease.codes[name] if word not in matched_words
         ]
-    return {"by_source": by_source, "by_code": by_code, "nobody": nobody, "unmatched": unmatched}
+    return account
+
+
+def _by_code(name: str, diagnoses: pd.DataFrame) -> dict[str, int]:
+    """People by each code of a source, of ICD and OPCS by their beginnings too."""
+    source, codes = SOURCES[name], diagnoses["code"].astype(str)
+    counts: dict[str, int] = {}
+    for length in (None,) if source.whole else (3, 4):
+        beginnings = codes.str[:length][codes.str.len() >= (length or 0)]
+        counts |= {
+            titled(name, source.spelling(str(code))): int(n)
+            for code, n in diagnoses["key"].groupby(beginnings).nunique().items()
+        }
+    return counts
 
 
 def _refuse_unmatched(rules: Rules, accounts: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse a definition of which a code has nobody.
+
+    Raises:
+        InputError: it is one that a person made, and that is not allowed.
+    """
     for disease in rules.asked_for:
-        words = accounts[disease.name]["unmatched"]
-        if words and not rules.allow_empty:
+        account = accounts[disease.name]
+        if account["unmatched"] and not rules.allow_empty:
+            words = ", ".join(account["unmatched"])
+            absent = set(account["unmatched"]) & set(account["no_column"])
+            hint = (
+                f"; no column is of {', '.join(sorted(absent))}: name the field by its number"
+                if absent
+                else ""
+            )
             raise InputError(
-                f"{disease.place}: {', '.join(words)} matches nobody; "
+                f"{disease.place}: {words} matches nobody{hint}; "
                 "correct it, or add --allow-empty if that may be"
             )

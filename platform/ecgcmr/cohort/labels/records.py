@@ -1,5 +1,6 @@
-"""UK Biobank's record tables: a line for each code, and the dates of hospital stays beside them."""
+"""UK Biobank's record tables beside those of codes: the dates of hospital stays, and of deaths."""
 
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,20 +10,31 @@ import pyarrow as pa
 from ecgcmr.cohort.labels import entries, tables, ukbb_tables
 from ecgcmr.cohort.labels.cells import keys
 from ecgcmr.cohort.labels.layout import key_columns
+from ecgcmr.cohort.labels.sources import DEATH, HOSPITAL, SOURCES
 from ecgcmr.errors import InputError
 
+# Dates -> the sources whose lines of codes name their stay or death.
+DATED = {
+    ukbb_tables.STAY_DATES: (HOSPITAL, "icd9", "opcs4"),
+    ukbb_tables.DEATH_DATES: (DEATH,),
+}
 
-def is_episodes(path: Path) -> bool:
-    """Whether a file is UK Biobank's `hesin`: hospital stays with their dates, and no codes."""
+
+def dates_of(path: Path) -> tuple[str, ...]:
+    """The names of dates of a table of stays or deaths that has no codes; none for another."""
     names = {*tables.names(path)}
-    has_dates = bool(
-        names.intersection(ukbb_tables.EPISODE) and names.intersection(ukbb_tables.EPISODE_DATES)
-    )
-    return has_dates and not names.intersection(ukbb_tables.RECORD_CODES)
+    codes = {name for source in SOURCES.values() for name in source.record_codes}
+    if not names.intersection(ukbb_tables.EPISODE) or names & codes:
+        return ()
+    return next((dates for dates in DATED if names.intersection(dates)), ())
 
 
-def episode_days(path: Path) -> pd.Series:
-    """Day on which each hospital stay began, by `<person> <ins_index>`.
+def days(path: Path, dates: tuple[str, ...]) -> pd.Series:
+    """Day of each hospital stay, or of each record of a death, by `<person> <ins_index>`.
+
+    Args:
+        path: of the table.
+        dates: of `dates_of`.
 
     Raises:
         InputError: the file cannot be read, a date is none, or a stay stands in it twice.
@@ -30,19 +42,50 @@ def episode_days(path: Path) -> pd.Series:
     names = tables.names(path)
     (key,) = key_columns(path, names).values()
     episode = next(name for name in ukbb_tables.EPISODE if name in names)
-    dates = [name for name in ukbb_tables.EPISODE_DATES if name in names]
+    present = [name for name in dates if name in names]
     blocks = []
-    for cells in tables.pieces(path, [key, episode, *dates]):
-        days = np.full(cells.num_rows, np.datetime64("NaT", "D"))
-        for name in dates:
-            days = np.where(np.isnat(days), entries.days(path, cells, name), days)
-        blocks.append(pd.Series(days, stay_keys(keys(cells[key]), cells[episode])))
+    for cells in tables.pieces(path, [key, episode, *present]):
+        values = np.full(cells.num_rows, np.datetime64("NaT", "D"))
+        for name in present:
+            values = np.where(np.isnat(values), entries.days(path, cells, name), values)
+        blocks.append(pd.Series(values, stay_keys(keys(cells[key]), cells[episode])))
     stays = pd.concat(blocks) if blocks else pd.Series(dtype="datetime64[s]")
     if twice := int(stays.index.duplicated().sum()):
-        raise InputError(
-            f"{path}: {twice:,} hospital stays stand in more than one line; export it again"
-        )
+        title = "hospital stays" if dates == ukbb_tables.STAY_DATES else "deaths"
+        raise InputError(f"{path}: {twice:,} {title} stand in more than one line; export it again")
     return stays
+
+
+def by_source(paths: Sequence[Path]) -> dict[str, pd.Series]:
+    """Source -> the days of stays or deaths of the tables that hold them.
+
+    Raises:
+        InputError: there is nothing beside them.
+    """
+    tables_of = {path: dates for path in paths if (dates := dates_of(path))}
+    if paths and len(tables_of) == len(paths):
+        path, dates = next(iter(tables_of.items()))
+        title, partner = (
+            ("hospital stays", "hesin_diag")
+            if dates == ukbb_tables.STAY_DATES
+            else ("deaths", "death_cause")
+        )
+        raise InputError(f"{path}: {title} without their codes; give {partner} beside it")
+    stays: dict[str, pd.Series] = {}
+    for dates, sources in DATED.items():
+        with_days = [days(path, dates) for path, of_path in tables_of.items() if of_path == dates]
+        if with_days:
+            stays |= dict.fromkeys(sources, pd.concat(with_days))
+    return stays
+
+
+def unused(paths: Sequence[Path], counted: Collection[str]) -> dict[str, list[str]]:
+    """Names of files -> their dates that no source that counts has a use for."""
+    return {
+        path.name: [name for name in tables.names(path) if name in dates]
+        for path in paths
+        if (dates := dates_of(path)) and not set(DATED[dates]) & set(counted)
+    }
 
 
 def stay_keys(persons: np.ndarray, episodes: pa.Array) -> list[str]:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
+from functools import cached_property
 from pathlib import Path
 
 from ecgcmr.cohort.labels import definitions
@@ -45,7 +46,7 @@ class Rules:
         ]
         return " ".join([*disease_words, *(f"{name}={getattr(self, name)}" for name in options)])
 
-    @property
+    @cached_property
     def prefixes(self) -> Mapping[str, tuple[str, ...]]:
         """Source -> beginnings of the codes that some disease counts; sources that none does are
         not there.

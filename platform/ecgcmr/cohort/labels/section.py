@@ -31,7 +31,9 @@ class Section:
         visit: (n,) the visit that a row is of, "" for none; None if no row is of one.
         dates: visit -> (n,) its day.
         diagnoses: None if the file has no codes.
-        complete: (n,) whether the absence of a code says that there was no such diagnosis.
+        complete: source -> (n,) whether the absence of a code says that there was no such
+            diagnosis.
+        visits_of: source -> the visits at which people were asked.
         is_long: the file has a line for each code.
         is_dual: its ids are ukbb_cardiac's, which stand for people and for stacks.
     """
@@ -44,7 +46,8 @@ class Section:
     visit: np.ndarray | None
     dates: dict[str, np.ndarray]
     diagnoses: Diagnoses | None
-    complete: np.ndarray
+    complete: dict[str, np.ndarray]
+    visits_of: dict[str, tuple[str, ...]]
     is_long: bool = False
     is_dual: bool = False
 
@@ -59,6 +62,11 @@ class Section:
         return tuple(unit for unit in ("ecg", "cmr") if unit in self.keys) or ("subject",)
 
     @property
+    def n_rows(self) -> int:
+        """How many rows it has."""
+        return len(next(iter(self.keys.values())))
+
+    @property
     def says_something(self) -> bool:
         """Whether there is anything to take from it."""
         return bool(self.numbers or self.flag_columns or self.dates or self.diagnoses)
@@ -69,18 +77,27 @@ class Account:
     """What was read of a file, and what was not.
 
     Attributes:
-        n_entries: codes of diseases.
-        shapes: what entries looked like that are no codes -> how many.
+        n_entries: source -> how many codes of diseases.
+        shapes: source -> what entries looked like that are no codes -> how many.
         numbers: column -> (entries, what those looked like that are no numbers -> how many).
         unread: columns that nothing was taken from.
-        latest: date of any code, NaT without dates.
+        events: codes of which a column of first occurrences is there.
+        latest: source -> date of any code, NaT without dates.
     """
 
-    n_entries: int = 0
-    shapes: Counter[str] = field(default_factory=Counter)
+    n_entries: Counter[str] = field(default_factory=Counter)
+    shapes: dict[str, Counter[str]] = field(default_factory=dict)
     numbers: dict[str, tuple[int, Counter[str]]] = field(default_factory=dict)
     unread: list[str] = field(default_factory=list)
-    latest: Any = pd.NaT
+    events: frozenset[str] = frozenset()
+    latest: dict[str, Any] = field(default_factory=dict)
+
+    def note_codes(self, source: str, diagnoses: Diagnoses) -> None:
+        """Count the entries of a piece of columns of codes."""
+        self.n_entries[source] += diagnoses.n_entries
+        self.shapes[source] = self.shapes.get(source, Counter()) + diagnoses.shapes
+        days = [self.latest.get(source, pd.NaT), diagnoses.latest]
+        self.latest[source] = pd.Series(days, dtype="datetime64[s]").max()
 
     def note(self, name: str, values: np.ndarray, bad_words: Sequence[str]) -> None:
         """Count the entries of a piece of a column of numbers."""
@@ -106,7 +123,7 @@ def joined(
         for names, check in ((columns, limits.checked), (other_columns, limits.possible))
         for column in names
     }
-    sizes = [len(piece.complete) for piece in pieces]
+    sizes = [piece.n_rows for piece in pieces]
     starts = np.cumsum([0, *sizes[:-1]])
     first = pieces[0]
     whole = replace(
@@ -116,7 +133,10 @@ def joined(
         visit=_visits_of([piece.visit for piece in pieces], sizes),
         dates={name: np.concatenate([p.dates[name] for p in pieces]) for name in first.dates},
         diagnoses=_diagnoses_of(pieces, starts),
-        complete=np.concatenate([piece.complete for piece in pieces]),
+        complete={
+            source: np.concatenate([piece.complete[source] for piece in pieces])
+            for source in first.complete
+        },
     )
     has_value = np.zeros(len(plain), bool)
     places: list[np.ndarray] = []
@@ -142,7 +162,7 @@ def _visits_of(parts: Sequence[np.ndarray | None], sizes: Sequence[int]) -> np.n
 def _diagnoses_of(pieces: Sequence[Section], starts: np.ndarray) -> Diagnoses | None:
     """The diagnoses of pieces that begin at these rows."""
     parts = [
-        _moved(piece.diagnoses, np.arange(start, start + len(piece.complete)))
+        _moved(piece.diagnoses, np.arange(start, start + piece.n_rows))
         for piece, start in zip(pieces, starts, strict=True)
         if piece.diagnoses is not None
     ]
@@ -172,7 +192,7 @@ def rows(section: Section, mask: np.ndarray) -> Section:
         flags=section.flags if mask.all() else section.flags[mask],
         dates={visit: days[mask] for visit, days in section.dates.items()},
         diagnoses=diagnoses,
-        complete=section.complete[mask],
+        complete={source: known[mask] for source, known in section.complete.items()},
     )
 
 
@@ -200,7 +220,7 @@ def by_key(section: Section) -> Section:
         flags=no_flags(len(names)),
         dates=dates,
         diagnoses=_moved(section.diagnoses, row),
-        complete=np.ones(len(names), bool),
+        complete={source: np.ones(len(names), bool) for source in section.complete},
     )
 
 
