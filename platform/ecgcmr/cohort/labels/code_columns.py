@@ -52,20 +52,20 @@ def _records(
 ) -> tuple[CodeColumns, ...]:
     """A table with a line for each code."""
     groups: list[CodeColumns] = []
-    uncounted = []
+    idle_titles = []
     for name, source in SOURCES.items():
         code = next((word for word in source.record_codes if word in names), None)
         if code is None:
             continue
         if name not in prefixes:
-            uncounted += [source.title] if code not in ("icd9", "opcs4") else []
+            idle_titles += [source.title] if code not in ("icd9", "opcs4") else []
             continue
         date = next((word for word in source.record_dates if word in names), None)
         dates = {(0, 0): date} if date else {}
         groups.append(CodeColumns(name, {(0, 0): code}, dates, is_long=True))
-    if uncounted and not groups:
+    if idle_titles and not groups:
         raise InputError(
-            f"{path}: a line for each of {' and '.join(uncounted)}, which no definition counts; "
+            f"{path}: a line for each of {' and '.join(idle_titles)}, which no definition counts; "
             "leave it out, or count them in a file of --diseases"
         )
     return tuple(groups)
@@ -92,9 +92,9 @@ def _by_instance(source: str, fields: Fields) -> tuple[CodeColumns, ...]:
     """Codes of a visit each, or of a death, whose date is that of all its causes."""
     groups = []
     for field in SOURCES[source].fields:
-        named = {name: column for name, column in fields.items() if column.field == field}
-        for instance in sorted({column.instance or 0 for column in named.values()}):
-            here = {name: c for name, c in named.items() if (c.instance or 0) == instance}
+        field_columns = {name: column for name, column in fields.items() if column.field == field}
+        for instance in sorted({column.instance or 0 for column in field_columns.values()}):
+            here = {name: c for name, c in field_columns.items() if (c.instance or 0) == instance}
             dates = {
                 place: name
                 for place, name in _arrays(fields, SOURCES[source].date_field, blank=0).items()

@@ -1,7 +1,7 @@
 """The vocabularies beside ICD-10: ICD-9, OPCS-4, and codes that are numbers.
 
-As of ICD-10, an entry that is no code is not nothing: whoever has it is not known to be without what
-it may mean.
+As of ICD-10, an entry that is no code is not nothing: whoever has it is not known to be without
+what it may mean.
 """
 
 import re

@@ -304,9 +304,9 @@ def _years(path: Path, cells: pa.RecordBatch, name: str) -> np.ndarray:
     starts = (years.astype(np.int64) - 1970).astype("datetime64[Y]")
     first_days = starts.astype("datetime64[D]")
     lengths = (starts + 1).astype("datetime64[D]") - first_days
-    passed = np.floor(np.where(has_year, values - years, 0) * lengths.astype(np.int64))
+    day_of_year = np.floor(np.where(has_year, values - years, 0) * lengths.astype(np.int64))
     no_day = np.datetime64("NaT", "D")
-    return np.where(has_year, first_days + passed.astype("timedelta64[D]"), no_day)
+    return np.where(has_year, first_days + day_of_year.astype("timedelta64[D]"), no_day)
 
 
 def _first_days(path: Path, cells: pa.RecordBatch, name: str) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""What the names of a table's columns say: whose its lines are, what was measured, what is a code."""
+"""What the names of a table's columns say: whose a line is, what was measured, where codes are."""
 
 import re
 from collections.abc import Iterable, Sequence

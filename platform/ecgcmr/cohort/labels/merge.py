@@ -98,9 +98,7 @@ def _view(unit: str, numbers: Numbers, asked: str) -> Numbers:
     return numbers.at(ALWAYS, UNSTATED, asked) if unit == "subject" else numbers
 
 
-def _unread(
-    label_files: Sequence[LabelFile], unused: Mapping[str, Sequence[str]]
-) -> dict[str, Any]:
+def _unread(label_files: Sequence[LabelFile], unused: Mapping[str, list[str]]) -> dict[str, Any]:
     """What of the files was not taken: columns by name, and entries that are no numbers."""
     columns = {file.path.name: file.account.unread for file in label_files if file.account.unread}
     columns |= unused

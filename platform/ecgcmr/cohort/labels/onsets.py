@@ -31,7 +31,7 @@ class Onset:
         has: 1 for ever, 0 for never, NaN where an entry may be of it and could not be read, or a
             source that counts knows nothing of the person.
         first: day of the first dated code.
-        told: number of the first visit at which a person told it, NaN for none.
+        told_at: number of the first visit at which a person told it, NaN for none.
         unclear: whether an entry may be of it.
         end: day up to which the sources know, NaT where they have no end; by person where all of it
             is told at visits.
@@ -39,7 +39,7 @@ class Onset:
 
     has: pd.Series
     first: pd.Series
-    told: pd.Series
+    told_at: pd.Series
     unclear: pd.Series
     end: Any
 
@@ -50,7 +50,9 @@ class Onset:
 
     def by(self, visit: str, days: pd.Series) -> pd.Series:
         """Whether a person has it by a visit of theirs."""
-        earlier = (self.first <= days) | (self.told <= (int(visit) if visit.isdigit() else np.nan))
+        earlier = (self.first <= days) | (
+            self.told_at <= (int(visit) if visit.isdigit() else np.nan)
+        )
         return (self.has == 1) & earlier
 
     def unknown(self, visit: str, days: pd.Series) -> pd.Series:
@@ -93,7 +95,7 @@ class Records:
         visits_of: source -> visits at which it was asked for.
         events: codes of which a column of first occurrences is there.
         sources: those that some file has.
-        asked: the visit that is asked for, as in `visits`.
+        asked_visit: that is asked for, as in `visits`.
     """
 
     unit: str
@@ -106,19 +108,19 @@ class Records:
     visits_of: Mapping[str, tuple[str, ...]]
     events: frozenset[str]
     sources: tuple[str, ...]
-    asked: str
+    asked_visit: str
 
     @property
     def days(self) -> pd.Series:
         """Day of the visit that is asked for."""
         no_days = pd.Series(np.datetime64("NaT"), self.people, dtype="datetime64[s]")
-        return self.visits.get(self.asked, no_days)
+        return self.visits.get(self.asked_visit, no_days)
 
     @property
     def has_times(self) -> bool:
         """Whether any diagnosis has a day, or a visit at which it was told."""
-        told = self.diagnoses["visit"] != ""
-        return bool((self.diagnoses["date"].notna() | told).any())
+        is_told = self.diagnoses["visit"] != ""
+        return bool((self.diagnoses["date"].notna() | is_told).any())
 
 
 def onsets(
@@ -210,7 +212,7 @@ def _records(
         visits_of=visits_of,
         events=frozenset().union(*(file.account.events for file in label_files)),
         sources=sources,
-        asked=str(rules.visit) if unit == "subject" else ALWAYS,
+        asked_visit=str(rules.visit) if unit == "subject" else ALWAYS,
     )
 
 
@@ -351,7 +353,7 @@ def _onset(
     unclear = pd.Series(people.isin(_doubtful(disease, records.doubts)), index=people)
     first = diagnoses.dropna(subset=["date"]).groupby("key")["date"].min().reindex(people)
     told_rows = diagnoses[diagnoses["visit"] != ""]
-    told = told_rows["visit"].astype(float).groupby(told_rows["key"]).min().reindex(people)
+    told_at = told_rows["visit"].astype(float).groupby(told_rows["key"]).min().reindex(people)
     whole = [records.without[source] for source in disease.codes if source in records.without]
     is_known = pd.Series(True, people)
     for of_source in whole:
@@ -359,7 +361,7 @@ def _onset(
     return Onset(
         has=has.astype(float).mask(~has & (unclear | ~is_known)),
         first=first,
-        told=told,
+        told_at=told_at,
         unclear=unclear,
         end=_end(disease, records, censored),
     )
@@ -429,13 +431,13 @@ def _account(
     account: dict[str, Any] = {"codes": list(disease.words), "n": int(has.sum())}
     account["unclear"] = int(onset.has.isna().sum())
     if days.notna().any() and records.has_times:
-        times = onset.at(records.asked, days)
+        times = onset.at(records.asked_visit, days)
         has_visit = has & days.notna()
-        undated = onset.first.isna() & ~onset.by(records.asked, days)
+        without_day = onset.first.isna() & ~onset.by(records.asked_visit, days)
         account |= {
             "past": int((times["_past"] == 1).sum()),
             "future": int((times["_future"] == 1).sum()),
-            "undated": int((has_visit & undated).sum()),
+            "undated": int((has_visit & without_day).sum()),
             "unvisited": int((has & days.isna()).sum()),
         }
     return account | _account_of_codes(disease, diagnoses, records)

@@ -51,11 +51,11 @@ class Rules:
         """Source -> beginnings of the codes that some disease counts; sources that none does are
         not there.
         """
-        wanted: dict[str, dict[str, str]] = {}
+        prefixes_of: dict[str, dict[str, str]] = {}
         for disease in self.diseases:
             for source in disease.codes:
-                wanted.setdefault(source, {}).update(disease.prefixes(source))
-        return {source: tuple(prefixes) for source, prefixes in wanted.items()}
+                prefixes_of.setdefault(source, {}).update(disease.prefixes(source))
+        return {source: tuple(prefixes) for source, prefixes in prefixes_of.items()}
 
     @property
     def asked_for(self) -> tuple[Disease, ...]:

@@ -192,7 +192,7 @@ def rows(section: Section, mask: np.ndarray) -> Section:
         flags=section.flags if mask.all() else section.flags[mask],
         dates={visit: days[mask] for visit, days in section.dates.items()},
         diagnoses=diagnoses,
-        complete={source: known[mask] for source, known in section.complete.items()},
+        complete={source: is_known[mask] for source, is_known in section.complete.items()},
     )
 
 

@@ -1,4 +1,4 @@
-"""Where a diagnosis can come from: which vocabulary a source speaks, where it stands, what it dates.
+"""Where a diagnosis can come from: its vocabulary, where it stands, what dates it.
 
 The paper's diseases are ICD-10 codes of hospital stays. A file of definitions may let others count:
 death, self-report and so on (docs/labels.md).
