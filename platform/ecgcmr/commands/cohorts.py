@@ -16,6 +16,7 @@ from ecgcmr.signals import ALWAYS, SIGNALS
 
 SUBJECTS = {"toy": 1600, "small": 5000, "full": 40_044}
 SCALES = tuple(SUBJECTS)
+RULES = ("visit", "censored", "codes", "allow_empty", "time")
 EXAMPLES = {
     "cohort synth": "ecgcmr cohort synth --subjects 2000 --scale toy --cohort cohorts/synthetic",
     "cohort build": "ecgcmr cohort build --ecg wfdb:recordings --cohort cohorts/cinc",
@@ -76,7 +77,7 @@ def labels(args: argparse.Namespace, console: Console) -> int:
 
 def rules_of(args: argparse.Namespace) -> Any:
     """How labels files are to be read."""
-    options = {name: getattr(args, name) for name in ("visit", "censored", "codes", "allow_empty")}
+    options = {name: getattr(args, name) for name in RULES}
     options |= {"definitions_file": args.diseases}
     return lazy("cohort.labels.merge").rules(args.disease, **options)
 
@@ -331,6 +332,11 @@ def label_rules(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--censored", metavar="DATE", help="end of the records (default: the latest date seen)"
+    )
+    parser.add_argument(
+        "--time",
+        metavar="DATE|COLUMN",
+        help="add days to onset or censoring, followed up to DATE or to that of COLUMN",
     )
     parser.add_argument(
         "--codes",

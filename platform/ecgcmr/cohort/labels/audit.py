@@ -163,9 +163,28 @@ def _icd10_lines(account: Mapping[str, Any]) -> list[str]:
         nobody += [f"{code} has no column" for code in numbers["no_column"]]
         lines.append(f"* {name}: {'; '.join(words for words in (code_counts, *nobody) if words)}")
         lines += _source_lines(name, numbers)
+    lines += _follow_up_lines(account)
     for name, sources in account["no_table"].items():
         lines.append(f"* {name}: no column of {', '.join(sources)} in the tables, so no label")
     return [*lines, ""]
+
+
+def _follow_up_lines(account: Mapping[str, Any]) -> list[str]:
+    """What ends the follow-up, and of how many people a disease begins before."""
+    if "follow_up" not in account:
+        return []
+    ends = account["follow_up"]
+    words = {"death": "at death", "lost": "when lost to follow-up"}
+    others = [f"{title} ({_shown(ends[kind])})" for kind, title in words.items() if kind in ends]
+    line = f"* followed up to {ends['time']}" + "".join(f", or {word}" for word in others)
+    return [
+        line,
+        *(
+            f"* {name}: {_shown(numbers['followed'])} followed up, {_shown(numbers['events'])} "
+            "with an onset"
+            for name, numbers in account["diseases"].items()
+        ),
+    ]
 
 
 def _source_lines(name: str, numbers: Mapping[str, Any]) -> list[str]:

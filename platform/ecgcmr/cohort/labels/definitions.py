@@ -20,8 +20,8 @@ from ecgcmr.cohort.shards import DEMOGRAPHICS
 from ecgcmr.errors import InputError, unknown
 
 NAME = re.compile(r"[a-z][a-z0-9_]*")
-# Columns that go with a disease: had by the visit, and first after it.
-ENDINGS = ("_past", "_future")
+# Columns that go with a disease: had by the visit, first after it, and time to onset.
+ENDINGS = ("_past", "_future", "_time_days", "_event")
 # What else a column of a cohort or of a labels file is called.
 TAKEN = (*DEMOGRAPHICS, *tasks.PHENOTYPES, "subject", "ecg", "cmr", "split", "visit", "instance")
 

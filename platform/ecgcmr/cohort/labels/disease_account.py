@@ -2,10 +2,12 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from datetime import date
 from typing import Any
 
 import pandas as pd
 
+from ecgcmr.cohort.labels import survival
 from ecgcmr.cohort.labels.definitions import Disease, titled
 from ecgcmr.cohort.labels.diagnoses import Records
 from ecgcmr.cohort.labels.label_file import LabelFile
@@ -65,6 +67,21 @@ def _account_of_entries(label_files: Sequence[LabelFile]) -> dict[str, Any]:
         "no_codes": sum(shapes.values()),
         "shapes": dict(shapes.most_common()),
     }
+
+
+def of_ends(ends: Mapping[str, pd.Series], rules: Rules) -> dict[str, Any]:
+    """What ends the follow-up: the day or column for all, and of how many people something else."""
+    time = rules.time.isoformat() if isinstance(rules.time, date) else rules.time
+    return {"time": time, **{kind: int(days.notna().sum()) for kind, days in ends.items()}}
+
+
+def of_follow_up(onset: Onset, records: Records, end: pd.Series) -> dict[str, Any]:
+    """How many people are followed from the visit on, and how many get the disease."""
+    if onset.is_told:
+        return {"followed": 0, "events": 0}
+    times = survival.follow_up(onset, records.asked_visit, records.days, end)
+    events = times[survival.EVENT]
+    return {"followed": int(events.notna().sum()), "events": int((events == 1).sum())}
 
 
 def of_disease(

@@ -3,10 +3,10 @@
 A field's title says its code: 131306 is "Date I25 first reported (chronic ischaemic heart
 disease)", 131307 where that came from. The fields follow the codes two by two. What is known here
 is the two stretches of which published scripts name fields at both ends and between, all where the
-rule puts them: 130706 (E10) to 131042 (G35), with 130792 E66, 130814 E78, 130842 F03, 130894 F32 and 131036
-G30, and 131286 (I10) to 132032 (N18), with 131298 I21, 131306 I25, 131350 I48, 131360 I60, 131456
-J18 and 131850 M06. Other fields are named by their number in a definition, or by their title in a
-table.
+rule puts them: 130706 (E10) to 131042 (G35), with 130792 E66, 130814 E78, 130842 F03, 130894 F32
+and 131036 G30; and 131286 (I10) to 132032 (N18), with 131298 I21, 131306 I25, 131350 I48, 131360
+I60, 131456 J18 and 131850 M06. Other fields are named by their number in a definition, or by their
+title in a table.
 """
 
 import re

@@ -18,7 +18,7 @@ import pandas as pd
 import pyarrow as pa
 
 from ecgcmr.cohort.labels import cells as cell_reading
-from ecgcmr.cohort.labels import entries, records, section, tables, visits
+from ecgcmr.cohort.labels import entries, records, section, survival, tables, visits
 from ecgcmr.cohort.labels import layout as layouts
 from ecgcmr.cohort.labels.layout import Layout
 from ecgcmr.cohort.labels.numbers import ALWAYS, UNSTATED, Column
@@ -80,6 +80,7 @@ def read(
         *(name for name in layout.plain if Column(name) not in whole.flag_columns),
     ]
     _say(path, account)
+    survival.check(whole)
     if account.unread and not whole.says_something:
         raise InputError(
             f"{path}: no column of 0/1 labels, demographics or phenotypes; "
@@ -174,6 +175,10 @@ def _piece(
         flag_columns=tuple(Column(name) for name in columns),
         flags=np.column_stack([*columns.values()]) if columns else section.no_flags(cells.num_rows),
         visit=visit,
+        follow_up={
+            kind: _earliest([entries.days(path, cells, name) for name in names])
+            for kind, names in layout.follow_up.items()
+        },
         dates={visit: entries.days(path, cells, name) for visit, name in layout.dates.items()},
         diagnoses=entries.joined(diagnoses) if diagnoses else None,
         complete=complete,
@@ -181,3 +186,11 @@ def _piece(
         is_long=layout.is_long,
         is_dual=len(keys) == 2 and len({*layout.keys.values()}) == 1,
     )
+
+
+def _earliest(days: Sequence[np.ndarray]) -> np.ndarray:
+    """(n,) the first known day of each row."""
+    first, *others = days
+    for values in others:
+        first = np.fmin(first, values)
+    return first

@@ -1,13 +1,13 @@
 """What the names of a table's columns say: whose a line is, what was measured, where codes are."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ecgcmr import tasks
-from ecgcmr.cohort.labels import code_columns, tables, ukbb_tables
+from ecgcmr.cohort.labels import code_columns, survival, tables, ukbb_tables
 from ecgcmr.cohort.labels.entries import CodeColumns
 from ecgcmr.cohort.labels.limits import BODY
 from ecgcmr.cohort.labels.numbers import UNSTATED, Column
@@ -56,6 +56,7 @@ class Layout:
         codes: columns of codes of diseases, by source.
         list_name: column of lists of codes of which an empty one says that nothing is known.
         dates: visit -> column with its date.
+        follow_up: what ends it -> columns with its day, the first of which counts.
         visit: column that says which visit a line is of.
         unread: columns that are not looked at.
         episode: column with the hospital stay of a line, whose date another table has.
@@ -67,6 +68,7 @@ class Layout:
     codes: tuple[CodeColumns, ...]
     list_name: str | None
     dates: dict[str, str]
+    follow_up: dict[str, list[str]]
     visit: str | None
     unread: list[str]
     episode: str | None = None
@@ -94,6 +96,7 @@ class Layout:
             self.plain,
             *(group.columns for group in self.codes),
             self.dates.values(),
+            *self.follow_up.values(),
             [name for name in (self.visit, self.episode) if name],
         )
         return list(dict.fromkeys(name for group in groups for name in group))
@@ -111,6 +114,8 @@ def layout_of(path: Path, rules: Rules) -> Layout:
     for name in sorted(rest, key=lambda n: n in fields and fields[n].field != 50):
         if quantity := _quantity(path, name, fields.get(name), visit):
             quantities.setdefault(quantity, []).append(name)
+    for stem in survival.stems(rest):
+        quantities[Column(stem + survival.TIME, UNSTATED)] = [stem + survival.TIME]
     codes = code_columns.find(path, rest, fields, rules.prefixes, rules.codes)
     is_long = any(group.is_long for group in codes)
     if is_long:
@@ -124,11 +129,13 @@ def layout_of(path: Path, rules: Rules) -> Layout:
         dates[UNSTATED] = "visit_date"
     visit_column = next((name for name in VISITS if name in rest and "subject" in keys), None)
     episode = next((name for name in ukbb_tables.EPISODE if name in rest and is_long), None)
+    follow_up = _follow_up(path, rest, fields, rules)
     used_columns = {
         episode,
         *(name for group in quantities.values() for name in group),
         *(name for group in codes for name in group.columns),
         *dates.values(),
+        *(name for group in follow_up.values() for name in group),
         visit_column,
     }
     remaining = [name for name in rest if name not in used_columns]
@@ -142,10 +149,42 @@ def layout_of(path: Path, rules: Rules) -> Layout:
         codes=codes,
         list_name=next((g.code_list for g in codes if g.code_list == rules.codes), None),
         dates=dates,
+        follow_up=follow_up,
         visit=visit_column,
         unread=[name for name in remaining if name in unread],
         episode=episode,
     )
+
+
+def _follow_up(
+    path: Path,
+    names: Sequence[str],
+    fields: Mapping[str, ukbb_tables.Column],
+    rules: Rules,
+) -> dict[str, list[str]]:
+    """The columns with what ends the follow-up of a person, if it is asked for.
+
+    Raises:
+        InputError: a column has the name of one that is going to be made.
+    """
+    if rules.time is None:
+        return {}
+    of_pairs = {*survival.columns(names)}
+    endings = (survival.TIME, survival.EVENT)
+    to_make = {disease.name + ending for disease in rules.diseases for ending in endings}
+    if clashes := (to_make & {*names}) - of_pairs:
+        raise InputError(
+            f"{path}: column '{min(clashes)}' has the name of one that --time makes; rename it"
+        )
+    columns = {
+        survival.DEATH: [
+            *(name for name, c in fields.items() if c.field == ukbb_tables.DEATH),
+            *(name for name in ukbb_tables.DEATH_DATES if name in names),
+        ],
+        survival.LOST: [name for name, c in fields.items() if c.field == ukbb_tables.LOST],
+        survival.END: [name for name in names if name == rules.time_column],
+    }
+    return {kind: group for kind, group in columns.items() if group}
 
 
 def key_columns(path: Path, names: Sequence[str]) -> dict[str, str]:

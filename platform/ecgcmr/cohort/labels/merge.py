@@ -21,7 +21,7 @@ from ecgcmr.cohort.labels.onsets import onsets
 from ecgcmr.cohort.labels.output import write_labels
 from ecgcmr.cohort.labels.rules import Rules, rules
 from ecgcmr.cohort.labels.section import Section
-from ecgcmr.cohort.labels.sources import HOSPITAL
+from ecgcmr.cohort.labels.sources import DEATH, HOSPITAL
 from ecgcmr.errors import InputError
 
 __all__ = ["Labels", "Rules", "audit_lines", "read_labels", "rules", "write_audit", "write_labels"]
@@ -40,8 +40,9 @@ def read_labels(paths: Sequence[Path], rules: Rules | None = None) -> Labels:
             for matches nobody.
     """
     rules = rules or Rules()
-    if not paths and rules.asked_for:
-        raise InputError(f"{rules.asked_for[0].place}: no table of labels to find it in; name one")
+    if not paths and (rules.asked_for or rules.time is not None):
+        option = rules.asked_for[0].place if rules.asked_for else f"--time {rules.time}"
+        raise InputError(f"{option}: no table of labels to find it in; name one")
     if not paths:
         return Labels()
     stays = records.by_source(paths)
@@ -55,9 +56,9 @@ def read_labels(paths: Sequence[Path], rules: Rules | None = None) -> Labels:
         for of, to in (("ecg", "subject"), ("cmr", "subject"), ("cmr", "ecg"))
     }
     asked_visit = str(rules.visit)
-    diseases, audit = onsets(label_files, rules)
+    diseases, audit = onsets(label_files, rules, stays.get(DEATH))
     origin = "the ICD-10 codes" if [*rules.prefixes] == [HOSPITAL] else "the codes of diseases"
-    unread = _unread(label_files, records.unused(paths, rules.prefixes))
+    unread = _unread(label_files, records.unused(paths, rules))
     del label_files  # a table of a unit takes the place of the files
     tables = {
         unit: merged(unit, sections, diseases.get(unit, {}), asked_visit, origin) for unit in KEYS

@@ -1,6 +1,6 @@
 """UK Biobank's record tables beside those of codes: the dates of hospital stays, and of deaths."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,7 @@ import pyarrow as pa
 from ecgcmr.cohort.labels import entries, tables, ukbb_tables
 from ecgcmr.cohort.labels.cells import keys
 from ecgcmr.cohort.labels.layout import key_columns
+from ecgcmr.cohort.labels.rules import Rules
 from ecgcmr.cohort.labels.sources import DEATH, HOSPITAL, SOURCES
 from ecgcmr.errors import InputError
 
@@ -79,12 +80,13 @@ def by_source(paths: Sequence[Path]) -> dict[str, pd.Series]:
     return stays
 
 
-def unused(paths: Sequence[Path], counted: Collection[str]) -> dict[str, list[str]]:
-    """Names of files -> their dates that no source that counts has a use for."""
+def unused(paths: Sequence[Path], rules: Rules) -> dict[str, list[str]]:
+    """Names of files -> their dates that no source that counts has a use for, nor follow-up."""
+    counted = {*rules.prefixes} | ({DEATH} if rules.time is not None else set())
     return {
         path.name: [name for name in tables.names(path) if name in dates]
         for path in paths
-        if (dates := dates_of(path)) and not set(DATED[dates]) & set(counted)
+        if (dates := dates_of(path)) and not set(DATED[dates]) & counted
     }
 
 

@@ -22,6 +22,8 @@ class Rules:
             of the records.
         codes: column with a list of ICD-10 codes in each cell (MIMIC-IV-ECG-ICD).
         allow_empty: accept a code that was asked for and that nobody has.
+        time: add time to onset, and follow people up to this day, or to that of the column of this
+            name; None does neither.
     """
 
     diseases: tuple[Disease, ...] = PAPER
@@ -29,6 +31,7 @@ class Rules:
     censored: date | None = None
     codes: str = "all_diag_hosp"
     allow_empty: bool = False
+    time: date | str | None = None
 
     @property
     def words(self) -> str:
@@ -41,7 +44,7 @@ class Rules:
         default = Rules()
         options = [
             name
-            for name in ("visit", "censored", "codes")
+            for name in ("visit", "censored", "codes", "time")
             if getattr(self, name) != getattr(default, name)
         ]
         return " ".join([*disease_words, *(f"{name}={getattr(self, name)}" for name in options)])
@@ -58,6 +61,11 @@ class Rules:
         return {source: tuple(prefixes) for source, prefixes in prefixes_of.items()}
 
     @property
+    def time_column(self) -> str | None:
+        """Column with the end of each person's follow-up."""
+        return self.time if isinstance(self.time, str) else None
+
+    @property
     def asked_for(self) -> tuple[Disease, ...]:
         """The diseases that a person defined."""
         return tuple(disease for disease in self.diseases if disease.place)
@@ -71,6 +79,7 @@ def rules(
     censored: str | None = None,
     codes: str = "all_diag_hosp",
     allow_empty: bool = False,
+    time: str | None = None,
 ) -> Rules:
     """The rules of a command line; a disease that was asked for replaces the paper's of the same
     name.
@@ -78,7 +87,7 @@ def rules(
     Args:
         diseases: NAME=CODES each.
         definitions_file: with more of them, see `definitions`.
-        visit, censored, codes, allow_empty: as in `Rules`.
+        visit, censored, codes, allow_empty, time: as in `Rules`.
 
     Raises:
         InputError: a disease is defined badly or twice, or a date is none.
@@ -106,7 +115,15 @@ def rules(
         censored=_day("--censored", censored) if censored else None,
         codes=codes,
         allow_empty=allow_empty,
+        time=_day_or_column(time) if time is not None else None,
     )
+
+
+def _day_or_column(word: str) -> date | str:
+    try:
+        return date.fromisoformat(word)
+    except ValueError:
+        return word
 
 
 def _day(option: str, word: str) -> date:

@@ -34,6 +34,7 @@ class Section:
         complete: source -> (n,) whether the absence of a code says that there was no such
             diagnosis.
         visits_of: source -> the visits at which people were asked.
+        follow_up: what ends it, of `survival` -> (n,) its day.
         is_long: the file has a line for each code.
         is_dual: its ids are ukbb_cardiac's, which stand for people and for stacks.
     """
@@ -48,6 +49,7 @@ class Section:
     diagnoses: Diagnoses | None
     complete: dict[str, np.ndarray]
     visits_of: dict[str, tuple[str, ...]]
+    follow_up: dict[str, np.ndarray] = field(default_factory=dict)
     is_long: bool = False
     is_dual: bool = False
 
@@ -69,7 +71,8 @@ class Section:
     @property
     def says_something(self) -> bool:
         """Whether there is anything to take from it."""
-        return bool(self.numbers or self.flag_columns or self.dates or self.diagnoses)
+        parts = (self.numbers, self.flag_columns, self.dates, self.diagnoses, self.follow_up)
+        return any(map(bool, parts))
 
 
 @dataclass
@@ -132,6 +135,9 @@ def joined(
         numbers={column: v for column, v in numbers.items() if not np.isnan(v).all()},
         visit=_visits_of([piece.visit for piece in pieces], sizes),
         dates={name: np.concatenate([p.dates[name] for p in pieces]) for name in first.dates},
+        follow_up={
+            kind: np.concatenate([p.follow_up[kind] for p in pieces]) for kind in first.follow_up
+        },
         diagnoses=_diagnoses_of(pieces, starts),
         complete={
             source: np.concatenate([piece.complete[source] for piece in pieces])
@@ -191,6 +197,7 @@ def rows(section: Section, mask: np.ndarray) -> Section:
         numbers={column: values[mask] for column, values in section.numbers.items()},
         flags=section.flags if mask.all() else section.flags[mask],
         dates={visit: days[mask] for visit, days in section.dates.items()},
+        follow_up={kind: days[mask] for kind, days in section.follow_up.items()},
         diagnoses=diagnoses,
         complete={source: is_known[mask] for source, is_known in section.complete.items()},
     )
@@ -219,6 +226,10 @@ def by_key(section: Section) -> Section:
         flag_columns=(),
         flags=no_flags(len(names)),
         dates=dates,
+        follow_up={
+            kind: pd.Series(days).groupby(row).min().to_numpy("datetime64[D]")
+            for kind, days in section.follow_up.items()
+        },
         diagnoses=_moved(section.diagnoses, row),
         complete={source: np.ones(len(names), bool) for source in section.complete},
     )

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from ecgcmr import tasks
 
-VISIT = 53  # its date
+VISIT, DEATH, LOST = 53, 40000, 191  # the dates of visits, of death, and of loss to follow-up
 
 _VENTRICLES = tasks.PHENOTYPES[:10]
 _NAMES = (*_VENTRICLES, *(None,) * 14, *tasks.PHENOTYPES[10:61])  # 24100 to 24174
@@ -40,6 +40,7 @@ UNUSED: dict[int, str] = {
     20003: "medication",
     20004: "self-reported operations",
     20008: "years of self-reported illnesses",
+    191: "date lost to follow-up",
     40000: "date of death",
     40001: "primary cause of death",
     40002: "secondary causes of death",

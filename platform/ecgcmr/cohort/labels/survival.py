@@ -1,0 +1,131 @@
+"""Time from a visit to the onset of a disease, or to the end of follow-up: two columns a disease.
+
+`<disease>_time_days` are days from the visit on, `<disease>_event` is 1 for an onset and 0 for an
+end without one. Both are known or none. They are no labels: no task learns them yet.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from datetime import date
+
+import numpy as np
+import pandas as pd
+
+from ecgcmr.cohort.labels.numbers import UNKNOWN
+from ecgcmr.cohort.labels.onset import Onset
+from ecgcmr.cohort.labels.section import Section
+from ecgcmr.errors import InputError
+
+TIME, EVENT = "_time_days", "_event"
+# What ends the follow-up of a person: the day for all or that of a column, death, and the day on
+# which UK Biobank lost sight of them.
+END, DEATH, LOST = "end", "death", "lost"
+
+
+def stems(names: Collection[str]) -> list[str]:
+    """The diseases of which both columns are there."""
+    times = [name.removesuffix(TIME) for name in names if name.endswith(TIME)]
+    return [stem for stem in times if stem and stem + EVENT in names]
+
+
+def columns(names: Collection[str]) -> list[str]:
+    """The columns of follow-up among others; one without its partner is none."""
+    return [stem + ending for stem in stems(names) for ending in (TIME, EVENT)]
+
+
+def check(section: Section) -> None:
+    """Check the columns of follow-up of a table that has them already.
+
+    Raises:
+        InputError: a time is below 0, or known without its event.
+    """
+    times_of = {column.name: v for column, v in section.numbers.items() if TIME in column.name}
+    places = {column.name: at for at, column in enumerate(section.flag_columns)}
+    for name, times in times_of.items():
+        stem = name.removesuffix(TIME)
+        if stem + EVENT not in places:
+            raise InputError(
+                f"{section.path}: {stem}{EVENT}: blank, or not 0 and 1 alone, beside {name}; "
+                "write 1 where the time ends with an onset, 0 where it does not"
+            )
+        is_known = section.flags[:, places[stem + EVENT]] != UNKNOWN
+        if bad := int((times < 0).sum()):
+            raise InputError(f"{section.path}: {name}: {bad:,} times below 0; correct them")
+        if bad := int((~np.isnan(times) != is_known).sum()):
+            raise InputError(
+                f"{section.path}: {name} and {stem}{EVENT}: in {bad:,} lines one is known without "
+                "the other; fill in both or none"
+            )
+
+
+def ends(
+    sections: Sequence[Section],
+    unit: str,
+    people: pd.Index,
+    deaths: pd.Series | None,
+    time: date | str,
+) -> dict[str, pd.Series]:
+    """What ends the follow-up of each person, by kind: (n,) days, NaT for nothing.
+
+    Args:
+        sections: of the unit, of all files.
+        unit: "subject", "ecg" or "cmr".
+        people: whom to follow.
+        deaths: day of death by `<person> <number of the record>`, of a table of deaths.
+        time: the day for all, or the column that has one for each.
+
+    Raises:
+        InputError: nothing has that name.
+    """
+    blocks: dict[str, list[pd.Series]] = {}
+    if deaths is not None:
+        persons = [str(key).rpartition(" ")[0] for key in deaths.index]
+        blocks[DEATH] = [pd.Series(deaths.to_numpy("datetime64[s]"), persons)]
+    for section in sections:
+        for kind, values in section.follow_up.items():
+            days = pd.Series(values.astype("datetime64[s]"), section.keys[unit])
+            blocks.setdefault(kind, []).append(days)
+    by_kind = {kind: _first(pd.concat(parts), people) for kind, parts in blocks.items()}
+    if isinstance(time, date):
+        by_kind[END] = pd.Series(np.datetime64(time, "s"), people)
+    if END not in by_kind:
+        raise InputError(
+            f"--time {time}: neither a date such as 2022-10-31 nor a column of the labels files"
+        )
+    return by_kind
+
+
+def _first(days: pd.Series, people: pd.Index) -> pd.Series:
+    """The first day of each person."""
+    days = days.dropna()
+    return days.groupby(days.index).min().reindex(people).astype("datetime64[s]")
+
+
+def end_of(by_kind: Mapping[str, pd.Series], censored: date | None) -> pd.Series:
+    """The day on which the follow-up of each person ends; NaT where nobody says."""
+    end = pd.concat([*by_kind.values()], axis=1).min(axis=1).mask(by_kind[END].isna())
+    if censored is None:
+        return end
+    last = pd.Series(np.datetime64(censored, "s"), end.index)
+    return end.where(end < last, last).mask(end.isna())
+
+
+def follow_up(onset: Onset, visit: str, days: pd.Series, end: pd.Series) -> dict[str, pd.Series]:
+    """Time and event of a disease after a visit.
+
+    Unknown where it was there by the visit, where nobody knows when it began or whether it did, and
+    where the visit is not before the end. An onset after the end is none.
+
+    Args:
+        onset: of the disease.
+        visit: its name.
+        days: (n,) its day.
+        end: (n,) of the follow-up.
+    """
+    is_followed = ~onset.unknown(visit, days) & ~onset.by(visit, days) & (days < end)
+    is_event = is_followed & (onset.has == 1) & (onset.first <= end)
+    last = onset.first.where(is_event, end)
+    times = (last - days).dt.days.astype(float)
+    return {
+        TIME: times.where(is_followed),
+        EVENT: is_event.astype(float).where(is_followed),
+    }
