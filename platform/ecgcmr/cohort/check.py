@@ -17,8 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ecgcmr import tasks
-from ecgcmr.cohort import dataset, presence, shards, staging
-from ecgcmr.cohort.labels import survival
+from ecgcmr.cohort import dataset, follow_up, presence, shards, staging
 from ecgcmr.errors import InputError
 from ecgcmr.signals import ALWAYS, SIGNALS
 
@@ -91,7 +90,7 @@ def _manifest(cohort: dataset.Cohort, index: pd.DataFrame) -> Iterator[Fault]:
                 None,
                 f"rows of {split}: {manifest['rows'].get(split)}, the index has {n_rows}",
             )
-    for name in survival.columns(index.columns):
+    for name in follow_up.columns(index.columns):
         if name in manifest["labels"]:
             yield Fault(dataset.MANIFEST, None, f"'{name}' is of follow-up and counted as a label")
     counts_of = {**manifest["labels"], **manifest.get("flags", {}), **manifest.get("times", {})}
@@ -202,7 +201,7 @@ def _rows(name: str, start: int, table: pa.Table, index: pd.DataFrame) -> Iterat
 
 
 def _numbers(name: str, start: int, numbers: pd.DataFrame) -> Iterator[Fault]:
-    days = [stem + survival.TIME for stem in survival.stems(numbers.columns)]
+    days = [stem + follow_up.TIME for stem in follow_up.stems(numbers.columns)]
     for column in numbers.columns.drop(["subject", "split", *days]):
         low, high = RANGES.get(column, (-np.inf, np.inf) if column in tasks.PHENOTYPES else (0, 1))
         values = numbers[column].to_numpy(dtype=np.float64)
@@ -220,8 +219,8 @@ def _numbers(name: str, start: int, numbers: pd.DataFrame) -> Iterator[Fault]:
 
 def _times(name: str, start: int, numbers: pd.DataFrame) -> Iterator[Fault]:
     """Times to onset: from 0 on, known with their events, and as the other columns have it."""
-    for stem in survival.stems(numbers.columns):
-        time, event = stem + survival.TIME, stem + survival.EVENT
+    for stem in follow_up.stems(numbers.columns):
+        time, event = stem + follow_up.TIME, stem + follow_up.EVENT
         days, events = (numbers[column].to_numpy(np.float64) for column in (time, event))
         wrong = {
             f"'{time}' is no number of days from 0 on": ~np.isnan(days)

@@ -17,9 +17,8 @@ import numpy as np
 import pandas as pd
 
 from ecgcmr import files, plugins, signals, store
-from ecgcmr.cohort import dataset, prepare, presence, shards
+from ecgcmr.cohort import dataset, follow_up, prepare, presence, shards
 from ecgcmr.cohort.dataset import BUILD, INDEX, MANIFEST, Cohort, digest
-from ecgcmr.cohort.labels import survival
 from ecgcmr.errors import InputError, differing
 from ecgcmr.runtime import cluster
 
@@ -192,7 +191,7 @@ def finish(
     Columns of follow-up are among the labels that come in, and are counted apart: no task learns
     them.
     """
-    times = survival.columns(labels)
+    times = follow_up.columns(labels)
     index = pd.concat([_index_of(out, part) for part in parts], ignore_index=True)
     files.write_whole(out / INDEX, lambda aside: index.to_parquet(aside, index=False))
     shard_entries = [

@@ -17,8 +17,7 @@ import torch
 from torch import Tensor
 
 from ecgcmr import tasks
-from ecgcmr.cohort import presence
-from ecgcmr.cohort.labels import survival
+from ecgcmr.cohort import follow_up, presence
 from ecgcmr.data import inputs
 from ecgcmr.errors import InputError
 from ecgcmr.evaluation import metrics
@@ -80,7 +79,7 @@ def answerable(cohort: Cohort, task: Task, modality: str, split: str) -> pd.Data
             f"{cohort.path}: no column '{absent[0]}', which task '{task.name}' needs; rebuild "
             "with --labels"
         )
-    if times := {*task.columns} & {*survival.columns(rows.columns)}:
+    if times := {*task.columns} & {*follow_up.columns(rows.columns)}:
         raise InputError(
             f"{cohort.path}: column '{min(times)}' is of follow-up and no label; no task learns it"
         )

@@ -9,19 +9,20 @@ definitions any, of every source that `sources` knows:
 
 import re
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ecgcmr import tasks
-from ecgcmr.cohort.labels.sources import HOSPITAL, SOURCES
+from ecgcmr.cohort.follow_up import EVENT, TIME
+from ecgcmr.cohort.labels.sources import HOSPITAL, SOURCES, Source
 from ecgcmr.cohort.shards import DEMOGRAPHICS
 from ecgcmr.errors import InputError, unknown
 
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 # Columns that go with a disease: had by the visit, first after it, and time to onset.
-ENDINGS = ("_past", "_future", "_time_days", "_event")
+ENDINGS = ("_past", "_future", TIME, EVENT)
 # What else a column of a cohort or of a labels file is called.
 TAKEN = (*DEMOGRAPHICS, *tasks.PHENOTYPES, "subject", "ecg", "cmr", "split", "visit", "instance")
 
@@ -176,10 +177,16 @@ def _refuse_overlaps(place: str, source: str, words: Iterable[str]) -> None:
         except InputError as error:
             raise InputError(f"{place}: {error}") from error
         for prefix in prefixes:
-            for earlier, earlier_word in word_of.items():
-                matches = SOURCES[source].matches
-                if matches(prefix, (earlier,)) or matches(earlier, (prefix,)):
-                    raise InputError(
-                        f"{place}: '{word}' and '{earlier_word}' overlap; remove one of them"
-                    )
+            if earlier := _overlapping(SOURCES[source], prefix, word_of):
+                raise InputError(
+                    f"{place}: '{word}' and '{word_of[earlier]}' overlap; remove one of them"
+                )
         word_of |= dict.fromkeys(prefixes, word)
+
+
+def _overlapping(source: Source, prefix: str, prefixes: Collection[str]) -> str | None:
+    """One of the prefixes that has codes of another, or the other of it."""
+    if source.whole:
+        return prefix if prefix in prefixes else None
+    overlapping = (other for other in prefixes if other.startswith(prefix))
+    return next(overlapping, next((p for p in prefixes if prefix.startswith(p)), None))

@@ -121,6 +121,8 @@ def _dated(
     A medicine that was not taken at an earlier visit begins at the visit; where nobody asked
     earlier, nobody knows.
     """
+    if not visits_of:
+        return diagnoses
     dates = diagnoses["date"].copy()
     for source, names in visits_of.items():
         for visit in names:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from ecgcmr.cohort.follow_up import EVENT
 from ecgcmr.cohort.labels import survival
 from ecgcmr.cohort.labels.definitions import Disease, titled
 from ecgcmr.cohort.labels.diagnoses import Records
@@ -80,7 +81,7 @@ def of_follow_up(onset: Onset, records: Records, end: pd.Series) -> dict[str, An
     if onset.is_told:
         return {"followed": 0, "events": 0}
     times = survival.follow_up(onset, records.asked_visit, records.days, end)
-    events = times[survival.EVENT]
+    events = times[EVENT]
     return {"followed": int(events.notna().sum()), "events": int((events == 1).sum())}
 
 

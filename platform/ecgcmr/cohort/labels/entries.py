@@ -16,9 +16,9 @@ import pyarrow as pa
 
 from ecgcmr.cohort import identifiers
 from ecgcmr.cohort.labels import icd10, tables
+from ecgcmr.cohort.labels.dates import days, first_days, years
 from ecgcmr.cohort.labels.icd10 import Reading
 from ecgcmr.cohort.labels.sources import SOURCES
-from ecgcmr.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -240,7 +240,7 @@ def _entries(
                 dates[here] = _dates(path, group, cells, name)[rows[here]]
         return words, rows, dates, no_list
     for name, code in group.events.items():
-        dates, has_date = _first_days(path, cells, name)
+        dates, has_date = first_days(path, cells, name)
         rows = np.flatnonzero(has_date)
         blocks.append((pa.array([code] * len(rows), pa.string()), rows, dates[rows]))
     for index, name in group.codes.items():
@@ -283,63 +283,5 @@ def _no_days(n: int) -> np.ndarray:
 
 def _dates(path: Path, group: CodeColumns, cells: pa.RecordBatch, name: str) -> np.ndarray:
     """The dates of codes, in the form of their source."""
-    reads = _years if SOURCES[group.source].has_years else days
+    reads = years if SOURCES[group.source].has_years else days
     return reads(path, cells, name)
-
-
-def _years(path: Path, cells: pa.RecordBatch, name: str) -> np.ndarray:
-    """Years with a fraction as days: 2003.5 is 2 July 2003; below 0 nobody knows.
-
-    Raises:
-        InputError: an entry is no year.
-    """
-    values, bad_words = tables.numbers(cells[name])
-    has_year = ~np.isnan(values) & (values >= 0)
-    invalid = len(bad_words) + int((has_year & ((values < 1900) | (values >= 2100))).sum())
-    if invalid:
-        raise InputError(
-            f"{path}: column '{name}' holds {invalid:,} entries that are no years such as 2003.5"
-        )
-    years = np.where(has_year, np.floor(values), 1970)
-    starts = (years.astype(np.int64) - 1970).astype("datetime64[Y]")
-    first_days = starts.astype("datetime64[D]")
-    lengths = (starts + 1).astype("datetime64[D]") - first_days
-    day_of_year = np.floor(np.where(has_year, values - years, 0) * lengths.astype(np.int64))
-    no_day = np.datetime64("NaT", "D")
-    return np.where(has_year, first_days + day_of_year.astype("timedelta64[D]"), no_day)
-
-
-def _first_days(path: Path, cells: pa.RecordBatch, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """A column of first occurrences: (n,) days, and (n,) whether there is one, whatever its day.
-
-    Of UK Biobank's stand-ins two say "at birth" and "in the year of birth"; they stay.
-
-    Raises:
-        InputError: an entry is no date.
-    """
-    values = _days(path, cells, name)
-    has_date = ~np.isnat(values)
-    no_dates = [day for day in icd10.NO_DATES if day not in icd10.AT_BIRTH]
-    values[np.isin(values, np.array(no_dates, "datetime64[D]"))] = np.datetime64("NaT")
-    return values, has_date
-
-
-def days(path: Path, cells: pa.RecordBatch, name: str) -> np.ndarray:
-    """A column as (n,) datetime64[D]; UK Biobank's stand-ins are NaT.
-
-    Raises:
-        InputError: an entry is no date.
-    """
-    values = _days(path, cells, name)
-    values[np.isin(values, np.array(icd10.NO_DATES, "datetime64[D]"))] = np.datetime64("NaT")
-    return values
-
-
-def _days(path: Path, cells: pa.RecordBatch, name: str) -> np.ndarray:
-    values, invalid = tables.days(cells[name])
-    if invalid:
-        raise InputError(
-            f"{path}: column '{name}' holds {invalid:,} entries "
-            "that are no dates such as 2019-11-26"
-        )
-    return values

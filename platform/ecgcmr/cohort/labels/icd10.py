@@ -9,7 +9,6 @@ a range of three-character codes can do neither.
 import re
 import unicodedata
 from dataclasses import dataclass
-from datetime import date
 from functools import lru_cache
 
 from ecgcmr.cohort import identifiers
@@ -28,17 +27,6 @@ SEPARATORS = re.compile(r"[\s|;,/&]+")
 # Dagger, asterisk and exclamation mark are ICD-10's own; the rest are notes.
 MARKS = "†‡*!+°^~$#:"
 BLANKS = {"", "NONE", "<NA>", "NAT", "NAN", "NA", "NULL"}
-
-# UK Biobank's stand-ins (its data-coding 819): for a day on which and a year in which somebody was
-# born; and for no date, one before birth, and two in the future.
-AT_BIRTH = (date(1902, 2, 2), date(1903, 3, 3))
-NO_DATES = (
-    *AT_BIRTH,
-    date(1900, 1, 1),
-    date(1901, 1, 1),
-    date(1909, 9, 9),
-    date(2037, 7, 7),
-)
 
 
 def expand(word: str) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ import pandas as pd
 import pyarrow as pa
 
 from ecgcmr.cohort.labels import cells as cell_reading
-from ecgcmr.cohort.labels import entries, records, section, survival, tables, visits
+from ecgcmr.cohort.labels import dates, entries, records, section, survival, tables, visits
 from ecgcmr.cohort.labels import layout as layouts
 from ecgcmr.cohort.labels.layout import Layout
 from ecgcmr.cohort.labels.numbers import ALWAYS, UNSTATED, Column
@@ -176,10 +176,10 @@ def _piece(
         flags=np.column_stack([*columns.values()]) if columns else section.no_flags(cells.num_rows),
         visit=visit,
         follow_up={
-            kind: _earliest([entries.days(path, cells, name) for name in names])
+            kind: _earliest([dates.days(path, cells, name) for name in names])
             for kind, names in layout.follow_up.items()
         },
-        dates={visit: entries.days(path, cells, name) for visit, name in layout.dates.items()},
+        dates={visit: dates.days(path, cells, name) for visit, name in layout.dates.items()},
         diagnoses=entries.joined(diagnoses) if diagnoses else None,
         complete=complete,
         visits_of=layout.visits_of,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ecgcmr import tasks
+from ecgcmr.cohort import follow_up
 from ecgcmr.cohort.labels import code_columns, survival, tables, ukbb_tables
 from ecgcmr.cohort.labels.entries import CodeColumns
 from ecgcmr.cohort.labels.limits import BODY
@@ -114,8 +115,8 @@ def layout_of(path: Path, rules: Rules) -> Layout:
     for name in sorted(rest, key=lambda n: n in fields and fields[n].field != 50):
         if quantity := _quantity(path, name, fields.get(name), visit):
             quantities.setdefault(quantity, []).append(name)
-    for stem in survival.stems(rest):
-        quantities[Column(stem + survival.TIME, UNSTATED)] = [stem + survival.TIME]
+    for stem in follow_up.stems(rest):
+        quantities[Column(stem + follow_up.TIME, UNSTATED)] = [stem + follow_up.TIME]
     codes = code_columns.find(path, rest, fields, rules.prefixes, rules.codes)
     is_long = any(group.is_long for group in codes)
     if is_long:
@@ -129,13 +130,13 @@ def layout_of(path: Path, rules: Rules) -> Layout:
         dates[UNSTATED] = "visit_date"
     visit_column = next((name for name in VISITS if name in rest and "subject" in keys), None)
     episode = next((name for name in ukbb_tables.EPISODE if name in rest and is_long), None)
-    follow_up = _follow_up(path, rest, fields, rules)
+    ends = _ends(path, rest, fields, rules)
     used_columns = {
         episode,
         *(name for group in quantities.values() for name in group),
         *(name for group in codes for name in group.columns),
         *dates.values(),
-        *(name for group in follow_up.values() for name in group),
+        *(name for group in ends.values() for name in group),
         visit_column,
     }
     remaining = [name for name in rest if name not in used_columns]
@@ -149,14 +150,14 @@ def layout_of(path: Path, rules: Rules) -> Layout:
         codes=codes,
         list_name=next((g.code_list for g in codes if g.code_list == rules.codes), None),
         dates=dates,
-        follow_up=follow_up,
+        follow_up=ends,
         visit=visit_column,
         unread=[name for name in remaining if name in unread],
         episode=episode,
     )
 
 
-def _follow_up(
+def _ends(
     path: Path,
     names: Sequence[str],
     fields: Mapping[str, ukbb_tables.Column],
@@ -169,8 +170,8 @@ def _follow_up(
     """
     if rules.time is None:
         return {}
-    of_pairs = {*survival.columns(names)}
-    endings = (survival.TIME, survival.EVENT)
+    of_pairs = {*follow_up.columns(names)}
+    endings = (follow_up.TIME, follow_up.EVENT)
     to_make = {disease.name + ending for disease in rules.diseases for ending in endings}
     if clashes := (to_make & {*names}) - of_pairs:
         raise InputError(

@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from ecgcmr.cohort.labels import entries, tables, ukbb_tables
+from ecgcmr.cohort.labels import dates as date_columns
+from ecgcmr.cohort.labels import tables, ukbb_tables
 from ecgcmr.cohort.labels.cells import keys
 from ecgcmr.cohort.labels.layout import key_columns
 from ecgcmr.cohort.labels.rules import Rules
@@ -48,7 +49,7 @@ def days(path: Path, dates: tuple[str, ...]) -> pd.Series:
     for cells in tables.pieces(path, [key, episode, *present]):
         values = np.full(cells.num_rows, np.datetime64("NaT", "D"))
         for name in present:
-            values = np.where(np.isnat(values), entries.days(path, cells, name), values)
+            values = np.where(np.isnat(values), date_columns.days(path, cells, name), values)
         blocks.append(pd.Series(values, stay_keys(keys(cells[key]), cells[episode])))
     stays = pd.concat(blocks) if blocks else pd.Series(dtype="datetime64[s]")
     if twice := int(stays.index.duplicated().sum()):

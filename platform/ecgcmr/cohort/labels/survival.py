@@ -1,35 +1,20 @@
-"""Time from a visit to the onset of a disease, or to the end of follow-up: two columns a disease.
+"""Time from a visit to the onset of a disease, or to the end of follow-up, by person."""
 
-`<disease>_time_days` are days from the visit on, `<disease>_event` is 1 for an onset and 0 for an
-end without one. Both are known or none. They are no labels: no task learns them yet.
-"""
-
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 
 import numpy as np
 import pandas as pd
 
+from ecgcmr.cohort.follow_up import EVENT, TIME
 from ecgcmr.cohort.labels.numbers import UNKNOWN
 from ecgcmr.cohort.labels.onset import Onset
 from ecgcmr.cohort.labels.section import Section
 from ecgcmr.errors import InputError
 
-TIME, EVENT = "_time_days", "_event"
 # What ends the follow-up of a person: the day for all or that of a column, death, and the day on
 # which UK Biobank lost sight of them.
 END, DEATH, LOST = "end", "death", "lost"
-
-
-def stems(names: Collection[str]) -> list[str]:
-    """The diseases of which both columns are there."""
-    times = [name.removesuffix(TIME) for name in names if name.endswith(TIME)]
-    return [stem for stem in times if stem and stem + EVENT in names]
-
-
-def columns(names: Collection[str]) -> list[str]:
-    """The columns of follow-up among others; one without its partner is none."""
-    return [stem + ending for stem in stems(names) for ending in (TIME, EVENT)]
 
 
 def check(section: Section) -> None:

@@ -5,9 +5,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from ecgcmr.cohort import identifiers
+from ecgcmr.cohort import follow_up, identifiers
 from ecgcmr.cohort.labels import section as sections
-from ecgcmr.cohort.labels import survival
 from ecgcmr.cohort.labels.numbers import ALWAYS, UNSTATED, Column
 from ecgcmr.cohort.labels.section import Section
 
@@ -17,7 +16,7 @@ TIMED = ("_past", "_future")  # endings of columns that are relative to a visit
 def timed(section: Section) -> Section:
     """Mark the columns of 0 and 1 that are relative to a visit: past and future onsets, events."""
     names = {column.name for column in (*section.numbers, *section.flag_columns)}
-    timed_names = {name for name in names if name.endswith(TIMED)} | {*survival.columns(names)}
+    timed_names = {name for name in names if name.endswith(TIMED)} | {*follow_up.columns(names)}
     columns = (
         Column(column.name, UNSTATED) if column.name in timed_names else column
         for column in section.flag_columns
