@@ -97,7 +97,10 @@ def test_a_code_of_a_file_that_matches_nobody_is_a_typo(tmp_path):
         ('[cad]\nicd10 = ["I20-I25", "I21"]\n', "'I21' and 'I20-I25' overlap; remove one"),
         ('[cad]\nicd10 = ["I25.1", "I25"]\n', "'I25' and 'I25.1' overlap"),
         ('[cad]\nicd10 = ["I48", "I48"]\n', "'I48' and 'I48' overlap"),
-        ('[cad]\nidc10 = ["I20"]\n', "\\[cad\\]: unknown source 'idc10'; known: .*icd10"),
+        (
+            '[cad]\nidc10 = ["I20"]\n',
+            "\\[cad\\]: unknown source 'idc10'; known: .*; did you mean 'icd10'\\?",
+        ),
         ('[cad]\nICD10 = ["I20"]\n', "unknown source 'ICD10'"),
         ('[cad.icd10]\ncodes = ["I20"]\n', "\\[cad\\] icd10: no list"),
         ('["a b"]\nicd10 = ["I20"]\n', "\\[a b\\]: no name of a column"),

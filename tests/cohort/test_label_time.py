@@ -328,9 +328,7 @@ def test_times_among_the_labels_of_a_manifest_are_a_fault(tmp_path):
 
 def test_who_withdraws_takes_their_times_along(cohort, tmp_path, monkeypatch):
     def each(jobs, out):
-        for job in jobs:
-            row = {"job": json.dumps(job), "out": str(out), "plugins": "[]"}
-            yield json.loads(prepare.work(row)["part"])
+        return (json.loads(prepare.work(row)["part"]) for row in staging.task_rows(jobs, out))
 
     monkeypatch.setattr(staging, "_each", each)  # without Ray
     index = cohort.rows()

@@ -18,7 +18,7 @@ from ecgcmr import tasks
 from ecgcmr.cohort.follow_up import EVENT, TIME
 from ecgcmr.cohort.labels.sources import HOSPITAL, SOURCES, Source
 from ecgcmr.cohort.shards import DEMOGRAPHICS
-from ecgcmr.errors import InputError, unknown
+from ecgcmr.errors import InputError, near, unknown
 
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 # Columns that go with a disease: had by the visit, first after it, and time to onset.
@@ -144,7 +144,8 @@ def _disease(path: Path, name: str, table: Mapping[str, Any]) -> Disease:
     codes = {}
     for source, words in table.items():
         if source not in SOURCES:
-            raise InputError(f"{path}: [{name}]: {unknown('source', source, SOURCES)}")
+            fault = unknown("source", source, SOURCES)
+            raise InputError(f"{path}: [{name}]: {fault}{near(source, SOURCES)}")
         place = f"{path}: [{name}] {source}"
         codes[source] = tuple(_words(place, source, words))
         _refuse_overlaps(place, source, codes[source])
