@@ -163,8 +163,15 @@ FIRST = {
 }
 
 
-@pytest.mark.parametrize("words", ['["I20-I25"]', '["131298", 131306]'])
-@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize(
+    ("style", "words"),
+    [
+        ("rap", '["I20-I25"]'),
+        ("rap", '["131298", 131306]'),
+        ("ukbconv", '["I20-I25"]'),
+        ("r", '["131298", 131306]'),
+    ],
+)
 def test_first_occurrences(tmp_path, style, words):
     path = table(tmp_path / "t.csv", style, FIRST)
     labels = read_labels([path], asked(tmp_path, f"[cad]\nfirst_occurrence = {words}\n"))
@@ -248,13 +255,20 @@ def test_a_date_that_is_none_is_refused(tmp_path):
 # -- ICD-9, operations, deaths -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("style", STYLES)
+ICD9 = ((41271, 41281), '[d]\nicd9 = ["410-414"]\n', ("4109", "4280"))
+OPCS4 = ((41272, 41282), '[d]\nopcs4 = ["K40-K46", "K49.1"]\n', ("K401", "K498"))
+ICD10 = ((41270, 41280), '[d]\nicd10 = ["I20-I25"]\n', ("I251", "I10"))
+
+
 @pytest.mark.parametrize(
-    ("fields", "text", "codes"),
+    ("style", "fields", "text", "codes"),
     [
-        ((41271, 41281), '[d]\nicd9 = ["410-414"]\n', ("4109", "4280")),
-        ((41272, 41282), '[d]\nopcs4 = ["K40-K46", "K49.1"]\n', ("K401", "K498")),
-        ((41270, 41280), '[d]\nicd10 = ["I20-I25"]\n', ("I251", "I10")),
+        ("rap", *ICD9),
+        ("ukbconv", *ICD9),
+        ("r", *ICD9),
+        ("rap", *OPCS4),
+        ("r", *OPCS4),
+        ("ukbconv", *ICD10),
     ],
 )
 def test_codes_with_dates_at_their_index(tmp_path, style, fields, text, codes):

@@ -262,15 +262,20 @@ def test_each_recording_has_the_time_of_its_own_visit(tmp_path):
 COLUMNS = ("cad_past", "cad_future", "cad_time_days", "cad_event")
 
 
-def rows_with_times(n=24, **wrong):
-    """Hearts of which each third is prevalent, falls ill, or stays free of it; the first has what is wrong."""
+def rows_with_times(n=24, wrong=()):
+    """Hearts of which each third is prevalent, falls ill, or stays free of it, the last with what is wrong in turn."""
     cases = (
         {"cad": 1.0, "cad_past": 1.0},
         {"cad": 1.0, "cad_past": 0.0, "cad_future": 1.0, "cad_time_days": 606.0, "cad_event": 1.0},
         {"cad": 0.0, "cad_past": 0.0, "cad_future": 0.0, "cad_time_days": 0.0, "cad_event": 0.0},
     )
     for i, row in enumerate(heart_rows(n)):
-        yield {**row, **dict.fromkeys(COLUMNS), **cases[i % 3], **(wrong if i == 2 else {})}
+        yield {
+            **row,
+            **dict.fromkeys(COLUMNS),
+            **cases[i % 3],
+            **(wrong[i // 3] if wrong and i % 3 == 2 else {}),
+        }
 
 
 @pytest.fixture(scope="module")
@@ -294,25 +299,26 @@ def test_times_are_no_labels_of_a_cohort(cohort):
             examples.answerable(cohort, tasks.of(name, (name,)), "ecg", "train")
 
 
-@pytest.mark.parametrize(
-    ("wrong", "words"),
-    [
-        ({"cad_time_days": -1.0}, "'cad_time_days' is no number of days from 0 on"),
-        ({"cad_time_days": np.inf}, "'cad_time_days' is no number of days from 0 on"),
-        ({"cad_time_days": None}, "'cad_time_days' is known without 'cad_event' or"),
-        ({"cad_event": None}, "'cad_time_days' is known without 'cad_event' or"),
-        ({"cad_event": 2.0}, "'cad_event' is 2, expected 0 or 1"),
-        ({"cad_event": 1.0, "cad": None}, "contradict 'cad_future', which is 0"),
-        ({"cad_event": 1.0, "cad_future": None}, "contradict 'cad', which is 0"),
-        ({"cad_past": 1.0}, "contradict 'cad_past', which is 1"),
-    ],
+WRONG = (
+    ({"cad_time_days": -1.0}, "'cad_time_days' is no number of days from 0 on"),
+    ({"cad_time_days": np.inf}, "'cad_time_days' is no number of days from 0 on"),
+    ({"cad_time_days": None}, "'cad_time_days' is known without 'cad_event' or"),
+    ({"cad_event": None}, "'cad_time_days' is known without 'cad_event' or"),
+    ({"cad_event": 2.0}, "'cad_event' is 2, expected 0 or 1"),
+    ({"cad_event": 1.0, "cad": None}, "contradict 'cad_future', which is 0"),
+    ({"cad_event": 1.0, "cad_future": None}, "contradict 'cad', which is 0"),
+    ({"cad_past": 1.0}, "contradict 'cad_past', which is 1"),
 )
-def test_times_that_are_wrong_are_faults(tmp_path, wrong, words):
-    made = write_cohort(tmp_path / "c", rows_with_times(6, **wrong), labels=(*LABELS, *COLUMNS))
+
+
+def test_times_that_are_wrong_are_faults(tmp_path):
+    rows = [row | {"split": "train"} for row in rows_with_times(wrong=[case for case, _ in WRONG])]
+    made = write_cohort(tmp_path / "c", rows, labels=(*LABELS, *COLUMNS))
     faults = [str(fault) for fault in check.check(made.path)]
-    assert len(faults) == 1
-    assert words in faults[0]
-    assert " row " in faults[0]
+    for row, (_, words) in enumerate(WRONG):
+        (fault,) = [line for line in faults if f" row {3 * row + 2}: " in line]
+        assert words in fault
+    assert len(faults) == len(WRONG)
 
 
 def test_times_among_the_labels_of_a_manifest_are_a_fault(tmp_path):
