@@ -1,6 +1,7 @@
 """Days from a visit to a disease or to the end of follow-up: right by hand, checked, and mistaken for no label."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -8,13 +9,14 @@ import pytest
 from conftest import LABELS, heart_rows, write_cohort
 
 from ecgcmr import cli, tasks
-from ecgcmr.cohort import check, dataset, linkage, prepare, staging, withdraw
+from ecgcmr.cohort import build, check, dataset, linkage, prepare, staging, withdraw
 from ecgcmr.cohort.labels import merge
 from ecgcmr.cohort.labels.merge import read_labels, rules
 from ecgcmr.data import examples
 from ecgcmr.errors import InputError
 from ecgcmr.report import appendix
 
+RECORDINGS = Path(__file__).resolve().parents[1] / "recordings" / "wfdb"
 STYLES = {"rap": "p{0}_i{1}_a{2}", "ukbconv": "{0}-{1}.{2}", "r": "f.{0}.{1}.{2}"}
 SECOND, THIRD, END = "2016-05-05", "2019-06-06", "2022-10-31"
 CODE, DAY, DEATH, LOST = (41270, 0, 0), (41280, 0, 0), (40000, 0, 0), (191, 0, 0)
@@ -332,11 +334,35 @@ def test_times_among_the_labels_of_a_manifest_are_a_fault(tmp_path):
     ]
 
 
-def test_who_withdraws_takes_their_times_along(cohort, tmp_path, monkeypatch):
-    def each(jobs, out):
-        return (json.loads(prepare.work(row)["part"]) for row in staging.task_rows(jobs, out))
+def each(jobs, out):
+    """The jobs of a build one after the other, without Ray."""
+    return (json.loads(prepare.work(row)["part"]) for row in staging.task_rows(jobs, out))
 
-    monkeypatch.setattr(staging, "_each", each)  # without Ray
+
+LINKS = "ecg,subject\nA0002,1000001_2_0\n00001_lr,1000006_2_0\nE00001,1000002_3_0\n"
+
+
+def test_a_build_has_the_times_of_its_recordings(tmp_path, monkeypatch):
+    monkeypatch.setattr(staging, "_each", each)
+    (tmp_path / "m.csv").write_text(LINKS)
+    people = {1000000 + eid: PEOPLE[eid] for eid in (1, 2, 6)}
+    built = build.build(
+        tmp_path / "c",
+        ecg=f"wfdb:{RECORDINGS}",
+        labels=[table(tmp_path / "t.csv", people), tmp_path / "m.csv"],
+        rules=rules(time=END),
+    )
+    assert check.check(built.path) == []
+    rows = built.rows()
+    pairs = rows[["cad_time_days", "cad_event"]].dropna().to_numpy().tolist()
+    assert sorted(pairs) == sorted(map(list, (AT_SECOND[1], AT_SECOND[6])))  # 2 was ill by visit 3
+    assert {*built.manifest["times"]} >= {"cad_time_days", "cad_event"}
+    assert "cad_event" not in built.columns
+    assert "time=2022-10-31" in built.manifest["request"]["labels"]
+
+
+def test_who_withdraws_takes_their_times_along(cohort, tmp_path, monkeypatch):
+    monkeypatch.setattr(staging, "_each", each)
     index = cohort.rows()
     gone = index[index["cad_event"] == 1]["subject"].iloc[0]
     (tmp_path / "list.csv").write_text(f"{gone}\n")

@@ -1,4 +1,4 @@
-"""Labels: diseases from ICD-10 codes, phenotypes, demographics and 0/1 columns, by person or by
+"""Labels: diseases from codes, phenotypes, demographics and 0/1 columns, by person or by
 recording.
 
 The one idea: whatever a file looks like, `label_file` makes numbers by key of it and triples (key,
