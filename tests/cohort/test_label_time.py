@@ -214,6 +214,8 @@ def test_the_command_writes_times_that_it_reads_again(tmp_path, capfd):
         ("-1,1\n", "cad_time_days: 1 times below 0"),
         ("5,\n6,1\n", "cad_time_days and cad_event: in 1 lines one is known without the other"),
         (",1\n6,1\n", "in 1 lines one is known without the other"),
+        (",1\n", "in 1 lines one is known without the other"),
+        ("inf,1\n", "cad_time_days: 1 times below 0 or without an end"),
         ("5,2\n", "cad_event: blank, or not 0 and 1 alone, beside cad_time_days"),
     ],
 )

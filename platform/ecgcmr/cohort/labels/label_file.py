@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from ecgcmr.cohort import follow_up
 from ecgcmr.cohort.labels import cells as cell_reading
 from ecgcmr.cohort.labels import dates, entries, records, section, survival, tables, visits
 from ecgcmr.cohort.labels import layout as layouts
@@ -80,7 +81,7 @@ def read(
         *(name for name in layout.plain if Column(name) not in whole.flag_columns),
     ]
     _say(path, account)
-    survival.check(whole)
+    survival.check(whole, follow_up.stems(tables.names(path)))
     if account.unread and not whole.says_something:
         raise InputError(
             f"{path}: no column of 0/1 labels, demographics or phenotypes; "

@@ -17,27 +17,35 @@ from ecgcmr.errors import InputError
 END, DEATH, LOST = "end", "death", "lost"
 
 
-def check(section: Section) -> None:
+def check(section: Section, stems: Sequence[str]) -> None:
     """Check the columns of follow-up of a table that has them already.
 
+    Args:
+        section: what was read of the table.
+        stems: the diseases of which it has both columns, blank ones too.
+
     Raises:
-        InputError: a time is below 0, or known without its event.
+        InputError: a time cannot be, or is known without its event, or an event without its time.
     """
-    times_of = {column.name: v for column, v in section.numbers.items() if TIME in column.name}
+    times_of = {column.name: values for column, values in section.numbers.items()}
     places = {column.name: at for at, column in enumerate(section.flag_columns)}
-    for name, times in times_of.items():
-        stem = name.removesuffix(TIME)
-        if stem + EVENT not in places:
+    no_times, no_events = np.full(section.n_rows, np.nan), np.full(section.n_rows, UNKNOWN)
+    for stem in stems:
+        time, event = stem + TIME, stem + EVENT
+        times = times_of.get(time, no_times)
+        events = section.flags[:, places[event]] if event in places else no_events
+        if time in times_of and event not in places:
             raise InputError(
-                f"{section.path}: {stem}{EVENT}: blank, or not 0 and 1 alone, beside {name}; "
+                f"{section.path}: {event}: blank, or not 0 and 1 alone, beside {time}; "
                 "write 1 where the time ends with an onset, 0 where it does not"
             )
-        is_known = section.flags[:, places[stem + EVENT]] != UNKNOWN
-        if bad := int((times < 0).sum()):
-            raise InputError(f"{section.path}: {name}: {bad:,} times below 0; correct them")
-        if bad := int((~np.isnan(times) != is_known).sum()):
+        if bad := int(((times < 0) | np.isinf(times)).sum()):
             raise InputError(
-                f"{section.path}: {name} and {stem}{EVENT}: in {bad:,} lines one is known without "
+                f"{section.path}: {time}: {bad:,} times below 0 or without an end; correct them"
+            )
+        if bad := int((~np.isnan(times) != (events != UNKNOWN)).sum()):
+            raise InputError(
+                f"{section.path}: {time} and {event}: in {bad:,} lines one is known without "
                 "the other; fill in both or none"
             )
 
