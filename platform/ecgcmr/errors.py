@@ -4,6 +4,7 @@ The command line prints an `InputError` as it is and exits with 2. Everything el
 defect of ours.
 """
 
+import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -16,6 +17,12 @@ def unknown(what: str, got: object, known: object) -> InputError:
     """The error of a choice by name: says what was asked for and lists what exists."""
     listed = ", ".join(sorted(str(name) for name in known))  # type: ignore[attr-defined]
     return InputError(f"unknown {what} '{got}'; known: {listed}")
+
+
+def near(word: str, words: Iterable[str]) -> str:
+    """`; did you mean 'X'?`, or nothing where no word is near."""
+    closest = difflib.get_close_matches(word, list(words), n=1)
+    return f"; did you mean '{closest[0]}'?" if closest else ""
 
 
 def differing(

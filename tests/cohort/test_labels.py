@@ -16,7 +16,7 @@ import pytest
 
 from ecgcmr import cli, tasks
 from ecgcmr.cohort import linkage
-from ecgcmr.cohort.labels import icd10, label_file, merge, tables, ukbb_tables
+from ecgcmr.cohort.labels import icd10, layout, merge, tables, ukbb_tables
 from ecgcmr.cohort.labels.merge import Rules, read_labels, rules
 from ecgcmr.errors import InputError
 
@@ -693,4 +693,4 @@ def test_helpers_of_codes():
     assert ukbb_tables.column("41270-0.17").array == 17
     assert ukbb_tables.column("p24100_i2") == ukbb_tables.Column(24100, 2, None)
     assert ukbb_tables.column("LVEF") is None
-    assert label_file.KEYS.keys() == {"subject", "ecg", "cmr"}
+    assert layout.KEYS.keys() == {"subject", "ecg", "cmr"}

@@ -22,7 +22,7 @@ import pytest
 import torch
 
 from ecgcmr import raw
-from ecgcmr.cohort.labels import label_file
+from ecgcmr.cohort.labels import limits
 from ecgcmr.errors import Excluded
 from ecgcmr.raw import (
     archive,
@@ -248,7 +248,7 @@ def test_a_planted_defect_is_found(sound, monkeypatch, defect):
 @pytest.mark.slow
 def test_a_planted_defect_of_labels_is_found(tmp_path, monkeypatch):
     monkeypatch.setattr(
-        label_file, "LIMITS", dict.fromkeys(label_file.LIMITS, (-1e300, 1e300, -1e300, 1e300))
+        limits, "LIMITS", dict.fromkeys(limits.LIMITS, (-1e300, 1e300, -1e300, 1e300))
     )
     found = (
         fuzz_labels.fault(tmp_path / "wide.csv", fuzz_labels.damaged("wide.csv", n))

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ecgcmr import checksums, tasks
-from ecgcmr.cohort import dataset, presence, shards, staging
+from ecgcmr.cohort import dataset, follow_up, presence, shards, staging
 from ecgcmr.errors import InputError
 from ecgcmr.signals import ALWAYS, SIGNALS
 
@@ -90,7 +90,11 @@ def _manifest(cohort: dataset.Cohort, index: pd.DataFrame) -> Iterator[Fault]:
                 None,
                 f"rows of {split}: {manifest['rows'].get(split)}, the index has {n_rows}",
             )
-    for name, counts in {**manifest["labels"], **manifest.get("flags", {})}.items():
+    for name in follow_up.columns(index.columns):
+        if name in manifest["labels"]:
+            yield Fault(dataset.MANIFEST, None, f"'{name}' is of follow-up and counted as a label")
+    counts_of = {**manifest["labels"], **manifest.get("flags", {}), **manifest.get("times", {})}
+    for name, counts in counts_of.items():
         if name not in index:
             yield Fault(dataset.INDEX, None, f"no column '{name}', which the manifest counts")
         elif staging.counts(index, [name]).get(name) != counts:
@@ -187,6 +191,7 @@ def _rows(name: str, start: int, table: pa.Table, index: pd.DataFrame) -> Iterat
             yield Fault(name, start + int(at), f"'{kind}' is {state}, the index says otherwise")
     numbers = table.drop_columns(signals).to_pandas()
     yield from _numbers(name, start, numbers)
+    yield from _times(name, start, numbers)
     for column in numbers.columns.intersection(index.columns):
         here, there = numbers[column].to_numpy()[: len(index)], index[column].to_numpy()
         for at in np.flatnonzero((here != there) & ~(pd.isna(here) & pd.isna(there))):
@@ -196,7 +201,8 @@ def _rows(name: str, start: int, table: pa.Table, index: pd.DataFrame) -> Iterat
 
 
 def _numbers(name: str, start: int, numbers: pd.DataFrame) -> Iterator[Fault]:
-    for column in numbers.columns.drop(["subject", "split"]):
+    days = [stem + follow_up.TIME for stem in follow_up.stems(numbers.columns)]
+    for column in numbers.columns.drop(["subject", "split", *days]):
         low, high = RANGES.get(column, (-np.inf, np.inf) if column in tasks.PHENOTYPES else (0, 1))
         values = numbers[column].to_numpy(dtype=np.float64)
         has_value = ~np.isnan(values)
@@ -209,6 +215,30 @@ def _numbers(name: str, start: int, numbers: pd.DataFrame) -> Iterator[Fault]:
             yield Fault(
                 name, start + int(i), f"'{column}' is {values[i]:g}, expected {range_words}"
             )
+
+
+def _times(name: str, start: int, numbers: pd.DataFrame) -> Iterator[Fault]:
+    """Times to onset: from 0 on, known with their events, and as the other columns have it."""
+    for stem in follow_up.stems(numbers.columns):
+        time, event = stem + follow_up.TIME, stem + follow_up.EVENT
+        days, events = (numbers[column].to_numpy(np.float64) for column in (time, event))
+        wrong = {
+            f"'{time}' is no number of days from 0 on": ~np.isnan(days)
+            & ~((days >= 0) & np.isfinite(days)),
+            f"'{time}' is known without '{event}' or '{event}' without it": np.isnan(days)
+            != np.isnan(events),
+        }
+        for column, value, excluded in (
+            (f"{stem}_past", 1, ~np.isnan(days)),
+            (f"{stem}_future", 0, events == 1),
+            (stem, 0, events == 1),
+        ):
+            if column in numbers:
+                is_value = numbers[column].to_numpy(np.float64) == value
+                words = f"'{time}' and '{event}' contradict '{column}', which is {value}"
+                wrong[words] = is_value & excluded
+        for words, marks in wrong.items():
+            yield from (Fault(name, start + int(i), words) for i in np.flatnonzero(marks))
 
 
 def _repeats(

@@ -65,8 +65,8 @@ class Cohort:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The label columns (0/1 or phenotypes) of which at least one row is known; flags are
-        none.
+        """The label columns (0/1 or phenotypes) of which at least one row is known; flags and times
+        of follow-up are none.
         """
         return tuple(name for name in self._index.columns if name in self.manifest["labels"])
 

@@ -22,7 +22,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from ecgcmr.cohort import identifiers
-from ecgcmr.cohort.labels.merge import Labels
+from ecgcmr.cohort.labels.lookup import Labels
 from ecgcmr.cohort.shards import DEMOGRAPHICS
 from ecgcmr.errors import InputError
 from ecgcmr.raw import diagnoses

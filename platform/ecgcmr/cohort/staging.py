@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from ecgcmr import checksums, files, plugins, signals, store
-from ecgcmr.cohort import dataset, prepare, presence, shards
+from ecgcmr.cohort import dataset, follow_up, prepare, presence, shards
 from ecgcmr.cohort.dataset import BUILD, INDEX, MANIFEST, Cohort, digest
 from ecgcmr.errors import InputError, differing
 from ecgcmr.runtime import cluster
@@ -186,7 +186,12 @@ def finish(
     labels: Sequence[str],
     account: dict[str, Any],
 ) -> Cohort:
-    """Write the index and then the manifest: from here on it is a cohort."""
+    """Write the index and then the manifest: from here on it is a cohort.
+
+    Columns of follow-up are among the labels that come in, and are counted apart: no task learns
+    them.
+    """
+    times = follow_up.columns(labels)
     index = pd.concat([_index_of(out, part) for part in parts], ignore_index=True)
     files.write_whole(out / INDEX, lambda aside: index.to_parquet(aside, index=False))
     shard_entries = [
@@ -198,7 +203,8 @@ def finish(
         "source": request["source"],
         "seed": request["seed"],
         "rows": {split: int((index["split"] == split).sum()) for split in shards.SPLITS},
-        "labels": counts(index, labels),
+        "labels": counts(index, [name for name in labels if name not in times]),
+        **({"times": counts(index, times)} if times else {}),
         "flags": counts(index, [name for name in signals.flags(signals.SIGNALS) if name in index]),
         **account,
         "recipe": recipe,

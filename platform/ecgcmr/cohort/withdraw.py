@@ -22,7 +22,7 @@ import pyarrow as pa
 from ecgcmr import files, signals, store
 from ecgcmr.cohort import dataset, identifiers, linkage, presence, shards, staging
 from ecgcmr.cohort.dataset import Cohort
-from ecgcmr.cohort.labels.label_file import KEYS
+from ecgcmr.cohort.labels.layout import KEYS
 from ecgcmr.errors import InputError
 from ecgcmr.runs import all_runs, withdrawn_since
 from ecgcmr.signals import ALWAYS, SIGNALS

@@ -16,6 +16,7 @@ from ecgcmr.signals import ALWAYS, SIGNALS
 
 SUBJECTS = {"toy": 1600, "small": 5000, "full": 40_044}
 SCALES = tuple(SUBJECTS)
+RULES = ("visit", "censored", "codes", "allow_empty", "time")
 EXAMPLES = {
     "cohort synth": "ecgcmr cohort synth --subjects 2000 --scale toy --cohort cohorts/synthetic",
     "cohort build": "ecgcmr cohort build --ecg wfdb:recordings --cohort cohorts/cinc",
@@ -76,7 +77,8 @@ def labels(args: argparse.Namespace, console: Console) -> int:
 
 def rules_of(args: argparse.Namespace) -> Any:
     """How labels files are to be read."""
-    options = {name: getattr(args, name) for name in ("visit", "censored", "codes", "allow_empty")}
+    options = {name: getattr(args, name) for name in RULES}
+    options |= {"definitions_file": args.diseases}
     return lazy("cohort.labels.merge").rules(args.disease, **options)
 
 
@@ -317,6 +319,12 @@ def label_rules(parser: argparse.ArgumentParser) -> None:
         help="a disease besides cad, af and dm; may be repeated",
     )
     parser.add_argument(
+        "--diseases",
+        type=Path,
+        metavar="FILE",
+        help="diseases by the codes of each source that counts, as TOML (docs/labels.md)",
+    )
+    parser.add_argument(
         "--visit",
         type=int,
         default=2,
@@ -326,11 +334,18 @@ def label_rules(parser: argparse.ArgumentParser) -> None:
         "--censored", metavar="DATE", help="end of the records (default: the latest date seen)"
     )
     parser.add_argument(
+        "--time",
+        metavar="DATE|COLUMN",
+        help="add days to onset or censoring, followed up to DATE or to that of COLUMN",
+    )
+    parser.add_argument(
         "--codes",
         default="all_diag_hosp",
         metavar="COLUMN",
         help="column with lists of ICD-10 codes",
     )
     parser.add_argument(
-        "--allow-empty", action="store_true", help="take codes of --disease that nobody has"
+        "--allow-empty",
+        action="store_true",
+        help="take codes of --disease and --diseases that nobody has",
     )

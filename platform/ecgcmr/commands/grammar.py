@@ -1,10 +1,11 @@
 """A parser of command lines that answers a mistake in one line, with what was probably meant."""
 
 import argparse
-import difflib
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
+
+from ecgcmr.errors import near
 
 RENAMED = {
     "seeds": "evaluate",
@@ -52,5 +53,4 @@ def meant(word: str, words: Iterable[str]) -> str:
     today = RENAMED.get(word)
     if today in words:
         return f", it is called '{today}' now"
-    near = difflib.get_close_matches(word, words, n=1)
-    return f"; did you mean '{near[0]}'?" if near else ""
+    return near(word, words)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ecgcmr import tasks
-from ecgcmr.cohort import presence
+from ecgcmr.cohort import follow_up, presence
 from ecgcmr.data import inputs
 from ecgcmr.errors import InputError
 from ecgcmr.evaluation import metrics
@@ -78,6 +78,10 @@ def answerable(cohort: Cohort, task: Task, modality: str, split: str) -> pd.Data
         raise InputError(
             f"{cohort.path}: no column '{absent[0]}', which task '{task.name}' needs; rebuild "
             "with --labels"
+        )
+    if times := {*task.columns} & {*follow_up.columns(rows.columns)}:
+        raise InputError(
+            f"{cohort.path}: column '{min(times)}' is of follow-up and no label; no task learns it"
         )
     rows = rows[presence.has(rows, modality)]
     rows = rows[np.isfinite(answers(rows, task)).any(axis=1)]

@@ -16,9 +16,9 @@ import pyarrow as pa
 
 from ecgcmr.cohort import identifiers
 from ecgcmr.cohort.labels import icd10, tables
+from ecgcmr.cohort.labels.dates import days, first_days, years
 from ecgcmr.cohort.labels.icd10 import Reading
 from ecgcmr.cohort.labels.sources import SOURCES
-from ecgcmr.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,8 @@ class CodeColumns:
         codes, dates: (instance, array index) -> column of codes, and of their dates.
         code_list: column with many codes in a cell, of which the n-th has index n; None if each has
             a column of its own.
+        events: column of dates -> the code that each of them is a date of.
+        visit: at which people told it; "" for records.
         is_long: the file has a line for each code, and a date of a line is that of all its codes.
     """
 
@@ -37,13 +39,20 @@ class CodeColumns:
     codes: Mapping[tuple[int, int], str] = field(default_factory=dict)
     dates: Mapping[tuple[int, int], str] = field(default_factory=dict)
     code_list: str | None = None
+    events: Mapping[str, str] = field(default_factory=dict)
+    visit: str = ""
     is_long: bool = False
 
     @property
     def columns(self) -> list[str]:
         """What has to be read."""
-        names = [*self.codes.values(), *self.dates.values()]
+        names = [*self.codes.values(), *self.dates.values(), *self.events]
         return [*names, self.code_list] if self.code_list else names
+
+    @property
+    def has_one_date(self) -> bool:
+        """Whether the date of a cell is that of all codes in it."""
+        return self.is_long or SOURCES[self.source].has_one_date
 
 
 @dataclass(frozen=True)
@@ -51,11 +60,11 @@ class Diagnoses:
     """What cells say of diseases.
 
     Attributes:
-        codes: `row`, `source`, `code`, `date` of the codes that are asked for.
+        codes: `row`, `source`, `code`, `date`, `visit` of the codes that are asked for.
         doubts: `row`, `source`, `stem`: an entry of that row that may be any code which begins so.
         n_entries: how many there were.
         shapes: what those looked like that are no codes -> how many.
-        latest: date of any code, NaT without dates.
+        latest: date of any code of a record, NaT without dates.
     """
 
     codes: pd.DataFrame
@@ -66,7 +75,13 @@ class Diagnoses:
 
 
 BROKEN = "a list that does not end"
-KNOWN = {"row": np.int64, "source": object, "code": object, "date": "datetime64[s]"}
+KNOWN = {
+    "row": np.int64,
+    "source": object,
+    "code": object,
+    "date": "datetime64[s]",
+    "visit": object,
+}
 UNCLEAR = {"row": np.int64, "source": object, "stem": object}
 
 
@@ -89,7 +104,7 @@ def joined(parts: Sequence[Diagnoses]) -> Diagnoses:
 
 
 def dated(diagnoses: Diagnoses, lines: Sequence[str], stays: pd.Series) -> Diagnoses:
-    """Diagnoses with the days of their hospital stays.
+    """Diagnoses with the days of their hospital stays where they have none of their own.
 
     Args:
         diagnoses: of a table with a line for each code.
@@ -98,8 +113,10 @@ def dated(diagnoses: Diagnoses, lines: Sequence[str], stays: pd.Series) -> Diagn
     """
     words = np.array(lines, object)[diagnoses.codes["row"].to_numpy(np.int64)]
     days = stays.reindex(words).to_numpy("datetime64[s]")
-    latest = pd.Series([stays.max()], dtype="datetime64[s]").max()
-    return replace(diagnoses, codes=diagnoses.codes.assign(date=days), latest=latest)
+    own_days = diagnoses.codes["date"].to_numpy("datetime64[s]")
+    codes = diagnoses.codes.assign(date=np.where(np.isnat(own_days), days, own_days))
+    latest = pd.Series([diagnoses.latest, stays.max()], dtype="datetime64[s]").max()
+    return replace(diagnoses, codes=codes, latest=latest)
 
 
 def read(
@@ -138,9 +155,16 @@ def read(
         doubts=pd.concat([doubts, no_lists], ignore_index=True),
         n_entries=int(has_entry.sum()) + len(bad_rows),
         shapes=shapes,
-        latest=pd.Series(dates.astype("datetime64[s]")).max(),
+        latest=_latest(group, dates),
     )
     return diagnoses, np.bincount(rows[has_entry], minlength=cells.num_rows) + no_list
+
+
+def _latest(group: CodeColumns, dates: np.ndarray) -> Any:
+    """The last day of records; what people tell has no end."""
+    if SOURCES[group.source].at_visits:
+        return pd.NaT
+    return pd.Series(dates.astype("datetime64[s]")).max()
 
 
 def _requested(
@@ -156,10 +180,10 @@ def _requested(
     """
     no_day = np.datetime64("NaT", "D")
     hits = [
-        (at, code, len(reading.codes) > 1 and not group.is_long)
+        (at, code, len(reading.codes) > 1 and not group.has_one_date)
         for at, reading in enumerate(readings)
         for code in reading.codes
-        if code.startswith(prefixes)
+        if SOURCES[group.source].matches(code, prefixes)
     ]
     doubts = [
         (at, stem)
@@ -184,6 +208,7 @@ def _requested(
         "source": group.source,
         "code": _concatenated([block[1] for block in blocks]),
         "date": _concatenated([block[2] for block in blocks]),
+        "visit": group.visit,
     }
     doubt_columns = {
         "row": _concatenated([rows[places(at)] for at, _ in doubts]),
@@ -212,17 +237,22 @@ def _entries(
         for (_, place), name in group.dates.items():
             here = places == place
             if here.any():
-                dates[here] = days(path, cells, name)[rows[here]]
+                dates[here] = _dates(path, group, cells, name)[rows[here]]
         return words, rows, dates, no_list
+    for name, code in group.events.items():
+        dates, has_date = first_days(path, cells, name)
+        rows = np.flatnonzero(has_date)
+        blocks.append((pa.array([code] * len(rows), pa.string()), rows, dates[rows]))
     for index, name in group.codes.items():
         text, rows, is_bad = _words(cells[name])
         no_list |= is_bad
         if not len(rows):
             continue
         dates = np.full(len(rows), "NaT", "datetime64[D]")
+        index = (index[0], 0) if group.has_one_date else index
         if index in group.dates:
             column = group.dates[index]
-            dates = days(path, cells.select([column]).take(pa.array(rows)), column)
+            dates = _dates(path, group, cells.select([column]).take(pa.array(rows)), column)
         blocks.append((text, rows, dates))
     if not blocks:
         return pa.array([], pa.string()), np.zeros(0, np.int64), _no_days(0), no_list
@@ -251,17 +281,7 @@ def _no_days(n: int) -> np.ndarray:
     return np.full(n, "NaT", "datetime64[D]")
 
 
-def days(path: Path, cells: pa.RecordBatch, name: str) -> np.ndarray:
-    """A column as (n,) datetime64[D]; UK Biobank's stand-ins are NaT.
-
-    Raises:
-        InputError: an entry is no date.
-    """
-    values, invalid = tables.days(cells[name])
-    if invalid:
-        raise InputError(
-            f"{path}: column '{name}' holds {invalid:,} entries "
-            "that are no dates such as 2019-11-26"
-        )
-    values[np.isin(values, np.array(icd10.NO_DATES, "datetime64[D]"))] = np.datetime64("NaT")
-    return values
+def _dates(path: Path, group: CodeColumns, cells: pa.RecordBatch, name: str) -> np.ndarray:
+    """The dates of codes, in the form of their source."""
+    reads = years if SOURCES[group.source].has_years else days
+    return reads(path, cells, name)

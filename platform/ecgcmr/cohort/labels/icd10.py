@@ -1,4 +1,4 @@
-"""ICD-10: which codes make a disease, and when it began. No tables here; `merge` reads them.
+"""ICD-10: what an entry of a column of codes says, and what a word of a definition means.
 
 Codes are compared without dots and by prefix, so that I25 has I251 and what finer classifications
 make of it (I2510). A list of all four-character codes, as it stands in the authors' notebook, is
@@ -9,11 +9,10 @@ a range of three-character codes can do neither.
 import re
 import unicodedata
 from dataclasses import dataclass
-from datetime import date
 from functools import lru_cache
 
 from ecgcmr.cohort import identifiers
-from ecgcmr.errors import InputError
+from ecgcmr.cohort.labels import ranges
 
 # The third sign is a digit, or A or B in the American C7A, M1A and Z3A.
 CODE = re.compile(r"[A-Z][0-9][0-9AB][0-9A-Z]{0,4}")
@@ -29,66 +28,6 @@ SEPARATORS = re.compile(r"[\s|;,/&]+")
 MARKS = "†‡*!+°^~$#:"
 BLANKS = {"", "NONE", "<NA>", "NAT", "NAN", "NA", "NULL"}
 
-# UK Biobank's stand-ins where a date is missing, before birth or in the future (its data-coding
-# 819).
-NO_DATES = tuple(
-    date.fromisoformat(day)
-    for day in ("1900-01-01", "1901-01-01", "1902-02-02", "1903-03-03", "1909-09-09", "2037-07-07")
-)
-
-
-@dataclass(frozen=True)
-class Disease:
-    """A label column and the codes that make it.
-
-    Attributes:
-        name: of the column; `<name>_past` and `<name>_future` go with it.
-        words: prefixes and ranges of prefixes, as they were asked for, e.g. "I20-I25", "I11.0".
-        from_user: whether a person typed them, who may have mistyped.
-    """
-
-    name: str
-    words: tuple[str, ...]
-    from_user: bool = True
-
-    @property
-    def prefixes(self) -> dict[str, str]:
-        """Prefix without dot -> the word that it came from."""
-        return {prefix: word for word in self.words for prefix in expand(word)}
-
-
-# Turgut et al., section IV-B.
-PAPER = (
-    Disease("cad", ("I20-I25",), from_user=False),
-    Disease("af", ("I48",), from_user=False),
-    Disease("dm", ("E10-E14",), from_user=False),
-)
-
-
-def disease(text: str) -> Disease:
-    """Read `hf=I50,I11.0,I42-I43`.
-
-    Raises:
-        InputError: there is no name, or a word is no code and no range of codes.
-    """
-    name, equals, codes = text.partition("=")
-    name = name.strip().lower()
-    if (
-        not equals
-        or not re.fullmatch(r"[a-z][a-z0-9_]*", name)
-        or name.endswith(("_past", "_future"))
-    ):
-        raise InputError(
-            f"--disease {text}: write NAME=CODES, e.g. hf=I50,I11.0,I42-I43; "
-            "a name has a-z, 0-9 and _"
-        )
-    words = tuple(word.strip() for word in codes.split(",") if word.strip())
-    if not words:
-        raise InputError(f"--disease {text}: no codes after '='")
-    for word in words:
-        expand(word)
-    return Disease(name, words)
-
 
 def expand(word: str) -> tuple[str, ...]:
     """The prefixes of a code or of a range: `I20-I22` is I20, I21 and I22.
@@ -96,27 +35,7 @@ def expand(word: str) -> tuple[str, ...]:
     Raises:
         InputError: it is neither.
     """
-    first, *rest = (clean(end) for end in re.split(r"[-–]", word))
-    last = rest[0] if rest else first
-    if first is None or last is None or len(rest) > 1:
-        raise InputError(
-            f"'{word}' is no ICD-10 code such as I48 or I25.1 and no range such as I20-I25"
-        )
-    if first == last:
-        return (first,)
-    if (
-        first[0] != last[0]
-        or len(first) != len(last)
-        or not (first[1:] + last[1:]).isdigit()
-        or first > last
-    ):
-        raise InputError(
-            f"'{word}' is no range: "
-            "write both ends with one letter and as many digits, e.g. I20-I25"
-        )
-    letter, digits = first[0], len(first) - 1
-    numbers = range(int(first[1:]), int(last[1:]) + 1)
-    return tuple(f"{letter}{number:0{digits}d}" for number in numbers)
+    return ranges.expand(word, clean, "ICD-10", ("I48 or I25.1", "I20-I25"))
 
 
 def clean(text: str) -> str | None:
@@ -156,7 +75,7 @@ def read(text: str) -> Reading:
         return Reading((plain,))
     word = re.sub(r"(?<=\d),(?=\d{1,2}(?!\d))", ".", word)  # a decimal comma
     word = VOCABULARY.sub(lambda match: "" if not CODE_LIKE.search(match[0]) else match[0], word)
-    pieces = [_undressed(piece) for piece in SEPARATORS.split(word)]
+    pieces = [undressed(piece) for piece in SEPARATORS.split(word)]
     pieces = [piece for piece in pieces if piece]
     codes = [code for code in map(clean, pieces) if code]
     if codes and len(codes) == len(pieces):
@@ -167,14 +86,14 @@ def read(text: str) -> Reading:
 def _with_meaning(word: str) -> Reading | None:
     """`I21.9 ACUTE MYOCARDIAL INFARCTION, UNSPECIFIED`; None if it is no code before words."""
     head, _, rest = word.partition(" ")
-    code = clean(_undressed(head.rstrip(",;-–")))
+    code = clean(undressed(head.rstrip(",;-–")))
     rest = re.sub(r"\(.*?\)|\[.*?\]", "", rest)
     if code is None or not re.search(r"[^\W\d_]{3}", rest):
         return None
     return Reading((code,), _stems(rest) if CODE_LIKE.search(rest) else ())
 
 
-def _undressed(piece: str) -> str:
+def undressed(piece: str) -> str:
     """A code without marks, and without the `.-` that says "not specified"."""
     piece = piece.strip(identifiers.QUOTES + "[](){}").strip(MARKS)
     return re.sub(r"[.\-–—]+$", "", piece).strip(MARKS)
@@ -183,11 +102,12 @@ def _undressed(piece: str) -> str:
 def _stems(word: str) -> tuple[str, ...]:
     """The beginnings of codes in a text; of a range what both ends have in common."""
     ranges = RANGE.findall(word)
-    common = [_shared(first, last) for first, last in ranges]
+    common = [shared(first, last) for first, last in ranges]
     return tuple(dict.fromkeys([*common, *CODE_LIKE.findall(word)])) or ("",)
 
 
-def _shared(first: str, last: str) -> str:
+def shared(first: str, last: str) -> str:
+    """What two codes have in common from their beginning on."""
     same = [a == b for a, b in zip(first, last)]
     return first[: same.index(False)] if False in same else first
 

@@ -13,6 +13,7 @@ import pandas as pd
 
 ALWAYS = ""  # holds at all visits of a person: sex, and whether there ever was a disease
 UNSTATED = "?"  # of a visit that nobody stated
+PIECE = 8192  # rows of a table that are looked at or written at once
 UNKNOWN = -1  # of a column of 0 and 1
 
 

@@ -17,8 +17,7 @@ from dataclasses import dataclass
 
 from ecgcmr import tasks
 
-# ICD-10 diagnoses in hospital, the date of each first one, date of the visit.
-CODES, DATES, VISIT = 41270, 41280, 53
+VISIT, DEATH, LOST = 53, 40000, 191  # the dates of visits, of death, and of loss to follow-up
 
 _VENTRICLES = tasks.PHENOTYPES[:10]
 _NAMES = (*_VENTRICLES, *(None,) * 14, *tasks.PHENOTYPES[10:61])  # 24100 to 24174
@@ -34,20 +33,35 @@ FIELDS: dict[int, str] = {
     **{24100 + n: name for n, name in enumerate(_NAMES) if name},
 }
 
-# Where else diagnoses are, of which nothing is taken.
+# Where else diagnoses are, of which nothing is taken unless a definition counts them.
 UNUSED: dict[int, str] = {
     20002: "self-reported illnesses",
+    20001: "self-reported cancers",
     20003: "medication",
+    20004: "self-reported operations",
+    20008: "years of self-reported illnesses",
+    191: "date lost to follow-up",
+    40000: "date of death",
     40001: "primary cause of death",
     40002: "secondary causes of death",
     41202: "main ICD-10 codes, part of 41270",
     41204: "secondary ICD-10 codes, part of 41270",
     41271: "ICD-9 codes",
     41272: "OPCS-4 operations",
+    41256: "main OPCS-3 operations",
     **dict.fromkeys(range(130000, 132606, 2), "first occurrences"),
 }
 
-ONCE = {31, CODES, DATES}  # fields without repeat visits
+# The stay or death that a line of a record table is of, and the dates of those; the first known.
+EPISODE = (
+    "ins_index",
+    *(f"{table}.ins_index" for table in ("hesin", "hesin_diag", "hesin_oper")),
+    *(f"{table}.ins_index" for table in ("death", "death_cause")),
+)
+STAY_DATES = ("epistart", "hesin.epistart", "admidate", "hesin.admidate")
+DEATH_DATES = ("date_of_death", "death.date_of_death")
+
+ONCE = {31}  # fields without repeat visits
 
 _SPELLINGS = (
     re.compile(r"(?P<field>\d+)-(?P<instance>\d+)\.(?P<array>\d+)"),
