@@ -209,8 +209,8 @@ def _refuse_flags(table: Labels) -> None:
 
 def _label_words(files: Sequence[Path], rules: Rules | None) -> str:
     """What a request says of the files of labels: the beginnings of their checksums, the rules."""
-    checksums = [checksums.sha256(file)[:16] for file in files]
-    return " ".join([*checksums, rules.words if rules else ""]).strip() or "none"
+    sums = [checksums.sha256(file)[:16] for file in files]
+    return " ".join([*sums, rules.words if rules else ""]).strip() or "none"
 
 
 def _requested(
