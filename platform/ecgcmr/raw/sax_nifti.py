@@ -21,7 +21,7 @@ from ecgcmr.errors import Excluded, InputError
 from ecgcmr.raw import sax_names
 from ecgcmr.raw.records import CmrRecord, biobank
 from ecgcmr.raw.sax_names import Name
-from ecgcmr.raw.segmentation import Segmentation, of_ends, of_whole
+from ecgcmr.raw.segmentation import Segmentation, is_oblique, of_ends, of_whole
 from ecgcmr.signals import cmr, phenotypes
 
 VOXEL_LIMIT = 1 << 29  # 2 GiB as float32; a stack of UK Biobank has 20 million
@@ -33,7 +33,6 @@ STEP_MM = (4.0, 20.0)  # between slices of a stack
 # Of neighbouring slices to phases; in five open stacks they differ 7 to 10 times as much, and the
 # last slice is 1.9 to 2.5 such steps from the first.
 ALIKE, OPEN = 0.8, 1.8
-OBLIQUE = 0.01  # of a unit vector, 0.6°, by which a short axis misses the patient's own axes
 
 # It reports what it sets right in a header.
 logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)
@@ -306,8 +305,7 @@ def _orientation(volume: Volume) -> tuple[bool, bool | None, tuple[str, ...]]:
     across, down, along = _directions(volume.affine).T * LPS
     flip = bool(along @ cmr.APEX_LPS < 0)
     words = ("slices reversed to run from base to apex",) if flip else ()
-    # A header that was filled in, not measured, has the axes of the patient.
-    if np.abs(np.sort(np.abs([across, down, along]), axis=1)[:, :2]).max() < OBLIQUE:
+    if not is_oblique(np.array([across, down, along])):
         return flip, None, ("orientation in doubt: no short axis lies along the body", *words)
     # Rows and columns are looked at along across × down; who looks from the apex looks against base
     # → apex.

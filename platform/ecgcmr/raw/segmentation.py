@@ -13,6 +13,8 @@ import numpy as np
 from ecgcmr.errors import Excluded
 from ecgcmr.signals import cmr, phenotypes
 
+OBLIQUE = 0.01  # of a unit vector, 0.6°, by which a short axis misses the patient's own axes
+
 
 @dataclass(frozen=True)
 class Segmentation:
@@ -93,3 +95,23 @@ def by_anatomy(masks: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
     table[list(order)] = phenotypes.CAVITY, phenotypes.MUSCLE, phenotypes.RIGHT
     numbers = ", ".join(map(str, order))
     return table[masks], (f"segmentation of another order: cavity, muscle, right are {numbers}",)
+
+
+def is_oblique(directions: np.ndarray) -> bool:
+    """Whether an image's directions, unit vectors in the patient, are measured: a header that was
+    filled in has the axes of the patient, along which no short axis lies.
+    """
+    return bool(np.sort(np.abs(directions), axis=1)[:, :2].max() >= OBLIQUE)
+
+
+def seen_from_apex(axes: np.ndarray | None) -> bool | None:
+    """Whether images are known to be seen from the apex once they are displayed (`cmr.to_view`);
+    None where the header does not say.
+
+    Args:
+        axes: of a CmrRecord.
+    """
+    if axes is None:
+        return None
+    directions = np.asarray(axes, np.float64)
+    return True if is_oblique(np.array([*directions, np.cross(*directions)])) else None
