@@ -1,8 +1,8 @@
 """Cohorts are made: of synthetic subjects, or of real recordings and tables.
 
 The one idea: every recording is read twice, once to judge it, which decides rows and splits, once
-to write it, so that no signal is staged on disk (a network's labels are, which take seconds to draw)
-and memory holds one row group per task. What is done to a recording is in `prepare`, how a build
+to write it, so that no signal is staged on disk (a network's labels are, which take long to draw) and
+memory holds one row group per task. What is done to a recording is in `prepare`, how a build
 survives an interruption in `staging`.
 """
 

@@ -24,8 +24,8 @@ from ecgcmr.raw.synthetic import cmr as synthetic_cmr
 from ecgcmr.raw.synthetic import subject as synthetic
 from ecgcmr.signals import SIGNALS, Options, cmr, ecg
 
-# How recordings are read: `declared`, a Declaration's JSON, and `network`, the file and the identity
-# of a network that segments stacks, with the folder that keeps its labels; empty without one.
+# How recordings are read: `declared`, a Declaration's JSON, and `network`, empty or the file and
+# the identity of a network that segments stacks, with the folder that keeps its labels.
 PLAIN: Mapping[str, Any] = {"declared": {}, "network": {}}
 
 

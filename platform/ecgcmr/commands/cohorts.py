@@ -137,8 +137,8 @@ def flow_of(cohort: Any) -> str:
 
 
 def sources_of(cohort: Any) -> list[str]:
-    """`end-systole from the model's segmentation 3, from the smallest blood pool 1`, and the like of
-    the heart's place and of segmentations that were left out; nothing without stacks.
+    """What decided end-systole and the heart's place, in how many stacks, and which segmentations
+    were left out; nothing without stacks.
     """
     counts: dict[str, int] = {}
     for entry in cohort.manifest["repairs"]:

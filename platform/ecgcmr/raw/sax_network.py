@@ -195,26 +195,33 @@ def _check_input(file: Path, session: Any, card: Card) -> None:
             f"{file}: input '{entry.name}' is {entry.type}; export it to read floating point"
         )
     shape = list(entry.shape)
-    if len(shape) != 4 or (isinstance(shape[1], int) and shape[1] != 1):
+    if len(shape) != 4 or (_is_fixed(shape[1]) and shape[1] != 1):
         raise InputError(
             f"{file}: input '{entry.name}' has the shape {shape}; (N, 1, height, width) is "
             "supported, one slice of one phase each"
         )
-    sides = _trial_sides(card)
-    for side, stated in zip(shape[2:], sides):
-        is_free = not isinstance(side, int)
-        if not is_free and (isinstance(card.size, int) or side != stated):
-            raise InputError(
-                f"{file}: input '{entry.name}' has {shape[2]} x {shape[3]} pixels, "
-                f"{file.with_suffix('.json').name} states 'size' {json.dumps(card.stated['size'])}; "
-                "state the network's own"
-            )
+    stated_sides = card.size if isinstance(card.size, tuple) else (None, None)
+    fixed = [(side, stated) for side, stated in zip(shape[2:], stated_sides) if _is_fixed(side)]
+    if any(side != stated for side, stated in fixed):
+        statement = (
+            f"{file.with_suffix('.json').name} states 'size' {json.dumps(card.stated['size'])}"
+        )
+        raise InputError(
+            f"{file}: input '{entry.name}' has {shape[2]} x {shape[3]} pixels, {statement}; "
+            "state the network's own"
+        )
+
+
+def _is_fixed(side: Any) -> bool:
+    """Whether an entry of a network's shape is a number, not a name that stands for any."""
+    return isinstance(side, int)
 
 
 def _trial_sides(card: Card) -> tuple[int, int]:
     if isinstance(card.size, tuple):
         return card.size
-    side = card.size * max(1, round(TRIAL_SIDE / card.size))
+    # An odd number of times, which shows a network that wants a larger multiple.
+    side = card.size * (round(TRIAL_SIDE / card.size) | 1)
     return side, side
 
 
@@ -235,17 +242,13 @@ def _check_output(file: Path, session: Any, card: Card) -> None:
     statement = file.with_suffix(".json").name
     shapes = [(1, *sides), (1, 1, *sides)]
     if card.has_scores:
-        count = len(card.classes)
-        if (
-            answer.ndim == 4
-            and answer.shape[2:] == sides
-            and card.classes != [*range(answer.shape[1])]
-        ):
+        shapes = [(1, len(card.classes), *sides)]
+        has_channels = answer.ndim == 4 and answer.shape[2:] == sides
+        if has_channels and card.classes != [*range(answer.shape[1])]:
             raise InputError(
                 f"{file}: its output has {answer.shape[1]} classes, {statement} states the labels "
                 f"{', '.join(map(str, card.classes))}; state 0 to {answer.shape[1] - 1}"
             )
-        shapes = [(1, count, *sides)]
     if answer.shape not in shapes or answer.dtype.kind not in "iuf":
         raise InputError(
             f"{file}: its output has the shape {list(answer.shape)}, {statement} states 'output' "
@@ -265,7 +268,7 @@ def _runner(file: str, sha256: str) -> Callable[[np.ndarray], np.ndarray]:
 def _run(session: Any, images: np.ndarray) -> np.ndarray:
     """(n, height, width) through a network; one whose batch is fixed gets blanks at its end."""
     (entry,) = session.get_inputs()
-    size = entry.shape[0] if isinstance(entry.shape[0], int) else len(images)
+    size = entry.shape[0] if _is_fixed(entry.shape[0]) else len(images)
     images = images[:, None].astype(TYPES[entry.type])
     answers = []
     for at in range(0, len(images), size):

@@ -1,5 +1,5 @@
-"""What a segmentation of a short-axis stack gives: labels by anatomy, the phases that are segmented,
-end-diastole and end-systole.
+"""What a segmentation of a short-axis stack gives: labels by anatomy, the segmented phases, and
+end-diastole and end-systole among them.
 
 One idea: whoever drew it, it goes one way. Labels lie beside a stack (`sax_nifti`) or come from a
 network that the user brings (`sax_network`); here they are known by anatomy, failed phases are left
