@@ -8,8 +8,8 @@ import handmade_network
 import numpy as np
 import pytest
 from handmade_network import nearest
+from handmade_stacks import save, scanner
 from test_raw_network import ES, LEVELS, ML, labels, pictured
-from test_raw_sax import save, scanner
 
 from ecgcmr import cli, plugins
 from ecgcmr.cohort import build, check, prepare, staging
