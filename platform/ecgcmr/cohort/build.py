@@ -27,6 +27,7 @@ from ecgcmr.signals import ALWAYS, HEART, SIGNALS, Options
 
 SHARD_ROWS = 256  # 65 MB: small enough for a display that moves and a resume that loses little
 SURVEY = 64  # recordings judged by one task
+DRAWN = 4  # stacks, where a network draws them: it takes minutes for one
 
 
 def synth(out: Path | str, *, subjects: int, seed: int = 0, shard_rows: int = SHARD_ROWS) -> Cohort:
@@ -354,14 +355,16 @@ def survey(
         {
             "work": "survey",
             "kind": kind,
-            "sources": kind_sources[start : start + SURVEY],
+            "sources": chunk,
             "options": options,
             **reading,
-            "rows": len(kind_sources[start : start + SURVEY]),
-            "part": f"survey-{kind}-{start // SURVEY:05d}.json",
+            "rows": len(chunk),
+            "part": f"survey-{kind}-{number:05d}.json",
         }
         for kind, kind_sources in sources.items()
-        for start in range(0, len(kind_sources), SURVEY)
+        for number, chunk in enumerate(
+            _chunks(kind_sources, DRAWN if kind == "cmr" and reading["network"] else SURVEY)
+        )
     ]
     parts = staging.run_jobs(out, jobs, "recordings")
     return [
@@ -369,3 +372,7 @@ def survey(
         for part in parts
         for f in part["found"]
     ]
+
+
+def _chunks(sources: Sequence[str], size: int) -> list[Sequence[str]]:
+    return [sources[start : start + size] for start in range(0, len(sources), size)]
