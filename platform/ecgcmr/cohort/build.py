@@ -1,9 +1,9 @@
 """Cohorts are made: of synthetic subjects, or of real recordings and tables.
 
 The one idea: every recording is read twice, once to judge it, which decides rows and splits, once
-to write it, so that no signal is staged on disk (a network's labels are, which take long to draw) and
-memory holds one row group per task. What is done to a recording is in `prepare`, how a build
-survives an interruption in `staging`.
+to write it, so that no signal is staged on disk and memory holds one row group per task (a
+network's labels are kept in `.build/`, since they take long to draw). What is done to a recording
+is in `prepare`, how a build survives an interruption in `staging`.
 """
 
 import json

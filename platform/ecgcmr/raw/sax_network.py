@@ -366,7 +366,7 @@ def _kept(folder: Path, key: str, draw: Callable[[], np.ndarray]) -> np.ndarray:
         with aside.open("wb") as stream:
             np.savez_compressed(stream, masks=masks)
 
-    files.write_whole(file, write, durable=False)
+    files.write_whole(file, write)
     return masks
 
 
