@@ -9,6 +9,7 @@ import yaml
 
 from ecgcmr import __version__
 from ecgcmr.cohort import dataset, shards
+from ecgcmr.raw import network_card
 
 ROOT = Path(__file__).resolve().parents[1]
 FORMAT = ROOT / "docs" / "data-format.md"
@@ -42,6 +43,15 @@ def test_the_page_names_every_field_of_the_manifest_and_the_index(small_cohort):
     assert not missing, f"docs/data-format.md does not explain {missing} of {dataset.INDEX}"
     for signal in shards.SIGNALS.values():
         assert all(f"`{key}`" in text for key in signal.metadata)
+
+
+def test_the_card_of_a_network_that_the_page_shows_can_be_read(tmp_path):
+    text = (ROOT / "docs" / "formats.md").read_text()
+    (card,) = re.findall(r"```json\n(.*?)```", text, re.DOTALL)
+    (tmp_path / "net.json").write_text(card)
+    network_card.read(tmp_path / "net.json")
+    words = [*network_card.FIELDS, *network_card.TURNS, network_card.DISPLAYED]
+    assert [word for word in words if f"`{word}`" not in text] == []
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ PACKAGE = ROOT / "platform" / "ecgcmr"
 LAYERS = (
     ("errors",),
     ("plugins",),
-    ("files", "presets", "tasks"),
+    ("checksums", "files", "presets", "tasks"),
     ("paper",),
     ("runtime",),
     ("signals",),
@@ -61,7 +61,7 @@ DOORS = {
     "defusedxml": ("raw",),
     "ecgdatakit": ("raw",),
     "onnx": ("inference/export",),
-    "onnxruntime": ("inference/export",),
+    "onnxruntime": ("inference/export", "raw/sax_network"),
     "onnxscript": ("inference/export",),
     "rich": ("commands/progress",),
     "jinja2": ("report",),

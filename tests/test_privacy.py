@@ -28,9 +28,9 @@ import test_raw_ecg_dicom
 import test_raw_text
 import torch
 import wfdb
+from handmade_stacks import COLUMNS, PHASES, ROWS, SLICES, image, stored
 from scipy.signal import resample_poly
 from test_explain import RUN, leave
-from test_raw_sax import COLUMNS, PHASES, ROWS, SLICES, image, stored
 
 from ecgcmr import cli, raw
 from ecgcmr.cohort import dataset, shards

@@ -1,23 +1,27 @@
 """Volumes from the manual contours of Sunnybrook against the published ones.
 
     python benchmarks/studies/sunnybrook_volumes.py --stacks DICOM --contours FOLDER --link link.csv --statistics CSV
-                                                    [--figure PNG]
+                                                    [--segment MODEL.onnx] [--figure PNG]
 
 Each `IM-0001-NNNN-icontour-manual.txt` is an endocardial contour (x y, pixels) on image NNNN, each `ocontour` an epicardial
 one; end-diastole is the phase that has both. The contours are filled, pixel by pixel, into labels as `phenotypes` takes
 them, and beside that their areas are taken exactly (the shoelace formula). Prints a table: both, what was published (the
-mass was not), and the difference of the first from the last. `--figure` draws one stack with its contours and the crops.
+mass was not), and the difference of the first from the last. A second table says which phases were taken and how far the
+crop's middle is from the left ventricle's as drawn: automatically and by the contours, and, like a column of volumes, by
+the network of `--segment`. `--figure` draws one stack with its contours and the crops.
 """
 
 import argparse
+import dataclasses
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from ecgcmr import tasks
-from ecgcmr.raw import CmrRecord, sax_dicom
+from ecgcmr.raw import CmrRecord, sax_dicom, sax_network
 from ecgcmr.signals import cmr, phenotypes
 
 NAMES = {"EDV": "LVEDV", "ESV": "LVESV", "SV": "LVSV", "EF": "LVEF", "CO": "LVCO"}
@@ -82,8 +86,22 @@ def exact(
     }
 
 
-def rows(args: argparse.Namespace, stack: str, original: str, published: pd.Series) -> list[str]:
-    """One person's lines of the table."""
+def off_mm(record: CmrRecord, masks: np.ndarray) -> float:
+    """From the middle of a record's crop to the left ventricle's as drawn, over the cycle, in the slice that is taken."""
+    upright = cmr.to_view(record)
+    z = cmr.phases(record).slice
+    drawn = cmr.to_view(dataclasses.replace(record, masks=masks)).masks
+    assert drawn is not None
+    ventricle = np.argwhere((drawn[z] == phenotypes.CAVITY).any(0)).mean(0)
+    heart = None if upright.masks is None else cmr.middle_of(upright.masks, z)
+    middle = heart or cmr.centre(upright.frames[z].std(0), upright.spacing_mm[1:])
+    return float(np.linalg.norm((np.array(middle) - ventricle) * upright.spacing_mm[1:]))
+
+
+def rows(
+    args: argparse.Namespace, stack: str, original: str, published: pd.Series
+) -> tuple[list[str], list[str]]:
+    """One person's lines of the two tables."""
     record = sax_dicom.read(str(args.stacks / f"{stack}.tar.xz"))
     inner, outer = (
         contours(args.contours / original, kind, record.frames.shape[1]) for kind in "io"
@@ -95,11 +113,23 @@ def rows(args: argparse.Namespace, stack: str, original: str, published: pd.Seri
     if args.figure and not args.figure.exists():
         draw(record, masks, ed, es, args.figure)
     told = {ours: float(published[theirs]) for theirs, ours in NAMES.items()}
-    return [
+    by_contours = dataclasses.replace(record, masks=masks, masked=tuple(sorted((ed, es))))
+    ways = {"automatic": record, "contours": by_contours}
+    if args.segment:
+        ways["network"] = sax_network.open_network(args.segment).segmented(record)
+        print(f"{stack}: {'; '.join(ways['network'].repairs)}", file=sys.stderr)
+    drawn_by_network = ways["network"].labels if args.segment else {}
+    volumes = [
         f"| {stack} | {name} ({tasks.UNITS[name]}) | {found[name]:.1f} | {areas.get(name, np.nan):.1f} "
+        f"| {drawn_by_network.get(name, np.nan):.1f} "
         f"| {told.get(name, np.nan):.1f} | {found[name] - told.get(name, np.nan):+.1f} |"
         for name in ("LVEDV", "LVESV", "LVSV", "LVEF", "LVCO", "LVM")
     ]
+    places = [
+        f"| {stack} | {name} | {cmr.phases(way).ed} | {cmr.phases(way).es} | {off_mm(way, masks):.0f} |"
+        for name, way in ways.items()
+    ]
+    return volumes, places
 
 
 def draw(record: CmrRecord, masks: np.ndarray, ed: int, es: int, out: Path) -> None:
@@ -136,17 +166,20 @@ def main() -> None:
     for name in ("stacks", "contours", "link", "statistics"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     parser.add_argument("--figure", type=Path)
+    parser.add_argument("--segment", type=Path, help="a network, see docs/formats.md")
     args = parser.parse_args()
     link = pd.read_csv(args.link, encoding="utf-8-sig")
     published = pd.read_csv(args.statistics, encoding="utf-8-sig").set_index("Patient")
-    print("| person | | filled | exact | published | difference |\n|---|---|---|---|---|---|")
+    tables: list[list[str]] = [
+        ["| person | | filled | exact | network | published | difference |", "|---" * 7 + "|"],
+        ["| person | way | ED | ES | crop off by, mm |", "|---" * 5 + "|"],
+    ]
     for n, (stack, original) in enumerate(zip(link["patient_id"], link["original_id"]), start=1):
         if (args.contours / original).is_dir():
-            print(
-                "\n".join(rows(args, stack, original, published.loc[n]))
-                .replace("+nan", "–")
-                .replace("nan", "–")
-            )
+            for table, lines in zip(tables, rows(args, stack, original, published.loc[n])):
+                table += lines
+    for table in tables:
+        print("\n".join(table).replace("+nan", "–").replace("nan", "–") + "\n")
 
 
 if __name__ == "__main__":

@@ -8,11 +8,11 @@ import sys
 import time
 
 import handmade_exports
+import handmade_stacks
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-import test_raw_sax
 from conftest import heart_rows, write_cohort
 
 from ecgcmr import checksums, raw, tasks
@@ -614,7 +614,7 @@ def test_recordings_of_uk_biobank_pair_by_participant_and_visit(tmp_path, ray_se
                 handmade_exports.cardiosoft(signal)
             )
         for visit in of_cmr:
-            test_raw_sax.archive(
+            handmade_stacks.archive(
                 stacks / f"{person}_20209_{visit}_0.zip", beating(10 + number, 300 * int(visit))
             )
     made = build.build(tmp_path / "c", ecg=[f"cardiosoft:{ecgs}"], cmr=[f"dicom:{stacks}"], seed=3)
@@ -650,13 +650,16 @@ def test_recordings_of_uk_biobank_pair_by_participant_and_visit(tmp_path, ray_se
 
 def beating(radius, level):
     """The images of a stack in which a disc shrinks and grows."""
-    y, x = np.mgrid[: test_raw_sax.ROWS, : test_raw_sax.COLUMNS] - np.array([20, 24])[:, None, None]
-    sizes = radius - 4 * np.sin(np.pi * np.arange(test_raw_sax.PHASES) / test_raw_sax.PHASES)
+    y, x = (
+        np.mgrid[: handmade_stacks.ROWS, : handmade_stacks.COLUMNS]
+        - np.array([20, 24])[:, None, None]
+    )
+    sizes = radius - 4 * np.sin(np.pi * np.arange(handmade_stacks.PHASES) / handmade_stacks.PHASES)
     cycle = [
         ((np.hypot(x, y) < size) * level + 20 * (x > 0)).astype("<u2").tobytes() for size in sizes
     ]
     return [
-        test_raw_sax.stored(test_raw_sax.image(s, p, PixelData=pixels))
-        for s in range(test_raw_sax.SLICES)
+        handmade_stacks.stored(handmade_stacks.image(s, p, PixelData=pixels))
+        for s in range(handmade_stacks.SLICES)
         for p, pixels in enumerate(cycle)
     ]

@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 import torch
 from conftest import LABELS, heart_rows, write_cohort
+from handmade_stacks import write_nifti
 from test_cli import called
-from test_raw_sax import write_nifti
 from test_raw_wfdb import beats, write
 
 from ecgcmr import methods, presets, store

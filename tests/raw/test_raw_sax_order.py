@@ -6,8 +6,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-from pydicom.uid import generate_uid
-from test_raw_sax import (
+from handmade_stacks import (
     ALONG,
     BEAT,
     ES,
@@ -22,6 +21,7 @@ from test_raw_sax import (
     shown,
     stored,
 )
+from pydicom.uid import generate_uid
 
 from ecgcmr.errors import Excluded
 from ecgcmr.raw import sax_dicom, sax_nifti

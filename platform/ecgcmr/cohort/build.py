@@ -1,8 +1,9 @@
 """Cohorts are made: of synthetic subjects, or of real recordings and tables.
 
 The one idea: every recording is read twice, once to judge it, which decides rows and splits, once
-to write it, so that nothing is staged on disk and memory holds one row group per task. What is done
-to a recording is in `prepare`, how a build survives an interruption in `staging`.
+to write it, so that no signal is staged on disk and memory holds one row group per task (a
+network's labels are kept in `.build/`, since they take long to draw). What is done to a recording
+is in `prepare`, how a build survives an interruption in `staging`.
 """
 
 import json
@@ -15,16 +16,18 @@ from typing import Any
 import pandas as pd
 
 from ecgcmr import checksums, raw, signals
-from ecgcmr.cohort import dataset, linkage, shards, staging
-from ecgcmr.cohort.dataset import Cohort, digest
+from ecgcmr.cohort import dataset, linkage, prepare, shards, staging
+from ecgcmr.cohort.dataset import BUILD, Cohort, digest
 from ecgcmr.cohort.labels.merge import Labels, Rules, read_labels, write_audit
 from ecgcmr.errors import Excluded, InputError, unknown
 from ecgcmr.raw import leftovers, search
+from ecgcmr.raw.sax_network import Network
 from ecgcmr.raw.synthetic import subject as synthetic
 from ecgcmr.signals import ALWAYS, HEART, SIGNALS, Options
 
 SHARD_ROWS = 256  # 65 MB: small enough for a display that moves and a resume that loses little
 SURVEY = 64  # recordings judged by one task
+DRAWN = 4  # stacks, where a network draws them: it takes minutes for one
 
 
 def synth(out: Path | str, *, subjects: int, seed: int = 0, shard_rows: int = SHARD_ROWS) -> Cohort:
@@ -74,6 +77,7 @@ def build(
     key: Path | str | None = None,
     crop: str = "heart",
     declaration: raw.Declaration = raw.UNDECLARED,
+    network: Network | None = None,
     shard_rows: int = SHARD_ROWS,
 ) -> Cohort:
     """Make a cohort of real recordings, or open it if it is there.
@@ -93,11 +97,12 @@ def build(
             inside.
         crop: how the heart is cut out of the images, one of `cmr.CROPS`.
         declaration: rate, unit and leads of ECGs that do not state them.
+        network: segments stacks that have no segmentation, see `sax_network.open_network`.
         shard_rows: rows of one shard.
 
     Raises:
-        InputError: no source, unknown reader or crop, nothing that can serve, another cohort in the
-            way, or a full disk.
+        InputError: no source, unknown reader or crop, a network without stacks, nothing that can
+            serve, another cohort in the way, or a full disk.
     """
     out = Path(out)
     files = [Path(file) for file in ([labels] if isinstance(labels, (str, Path)) else labels or ())]
@@ -105,15 +110,19 @@ def build(
     places = {"ecg": ecg, "cmr": cmr, **others}
     sources = _sources(places)
     _refuse_flags(table)
-    options = {"crop": crop}
+    if network and "cmr" not in sources:
+        raise InputError("--segment: there is no --cmr; it segments short-axis stacks")
+    options = {"crop": crop, **({"segment": network.identity} if network else {})}
     declared_json = declaration.as_json()
-    choices = {"labels": _label_words(files, rules), **options}
+    choices = {"labels": _label_words(files, rules), "crop": crop}
     choices |= {"declared": json.dumps(declared_json)} if declared_json else {}
-    recipe, request = _requested(sources, choices, seed, shard_rows)
+    choices |= {"segment": digest(network.identity)} if network else {}
+    recipe, request = _requested(sources, choices, options, seed, shard_rows)
     if staging.ready(out, request):
         return dataset.open(out)
     with staging.building(out, request):
-        recordings = survey(out, sources, options, declaration)
+        reading = {"declared": declared_json, "network": _network_job(out, network)}
+        recordings = survey(out, sources, options, reading)
         sorted_out = linkage.sort_out(recordings)  # refuses before a key is made
         key_counts = linkage.matched_keys(sorted_out, table)
         linked_rows = linkage.link(sorted_out, table, secret(out, Path(key) if key else None), seed)
@@ -122,7 +131,7 @@ def build(
         job_fields = {
             "work": "recordings",
             "options": options,
-            "declared": declared_json,
+            **reading,
             "labels": (*columns, *signals.flags(sources)),
             "signals": tuple(dict.fromkeys((*ALWAYS, *sources))),
         }
@@ -213,8 +222,21 @@ def _label_words(files: Sequence[Path], rules: Rules | None) -> str:
     return " ".join([*sums, rules.words if rules else ""]).strip() or "none"
 
 
+def _network_job(out: Path, network: Network | None) -> dict[str, str]:
+    """What a task needs to know of a network, as JSON values; empty without one."""
+    if network is None:
+        return {}
+    folder = (out / BUILD / "segmented").resolve()
+    file = network.file.resolve()
+    return {"file": str(file), "identity": network.identity, "folder": str(folder)}
+
+
 def _requested(
-    sources: dict[str, list[str]], choices: dict[str, str], seed: int, shard_rows: int
+    sources: dict[str, list[str]],
+    choices: dict[str, str],
+    options: Options,
+    seed: int,
+    shard_rows: int,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The recipe, and what a build is made of: readers and counts, no folder or file, whose names
     may be people's.
@@ -225,7 +247,7 @@ def _requested(
     }
     notes: dict[str, Any] = {"readers": readers}
     notes |= {"declared": choices["declared"]} if "declared" in choices else {}
-    recipe = recipe_of("+".join(readers.values()), notes, {"crop": choices["crop"]}, sources)
+    recipe = recipe_of("+".join(readers.values()), notes, options, sources)
     return recipe, {
         "source": recipe["reader"],
         **{f"{kind} recordings": len(kind_sources) for kind, kind_sources in sources.items()},
@@ -319,21 +341,30 @@ def survey(
     out: Path,
     sources: dict[str, list[str]],
     options: Options = HEART,
-    declaration: raw.Declaration = raw.UNDECLARED,
+    reading: Mapping[str, Any] = prepare.PLAIN,
 ) -> list[linkage.SurveyedRecording]:
-    """Judge every recording, in parallel; ECGs first, each kind in the order of its sources."""
+    """Judge every recording, in parallel; ECGs first, each kind in the order of its sources.
+
+    Args:
+        out: the cohort's folder.
+        sources: of `find`, by signal.
+        options: choices of the build.
+        reading: see `prepare.PLAIN`.
+    """
     jobs = [
         {
             "work": "survey",
             "kind": kind,
-            "sources": kind_sources[start : start + SURVEY],
+            "sources": chunk,
             "options": options,
-            "declared": declaration.as_json(),
-            "rows": len(kind_sources[start : start + SURVEY]),
-            "part": f"survey-{kind}-{start // SURVEY:05d}.json",
+            **reading,
+            "rows": len(chunk),
+            "part": f"survey-{kind}-{number:05d}.json",
         }
         for kind, kind_sources in sources.items()
-        for start in range(0, len(kind_sources), SURVEY)
+        for number, chunk in enumerate(
+            _chunks(kind_sources, DRAWN if kind == "cmr" and reading["network"] else SURVEY)
+        )
     ]
     parts = staging.run_jobs(out, jobs, "recordings")
     return [
@@ -341,3 +372,7 @@ def survey(
         for part in parts
         for f in part["found"]
     ]
+
+
+def _chunks(sources: Sequence[str], size: int) -> list[Sequence[str]]:
+    return [sources[start : start + size] for start in range(0, len(sources), size)]

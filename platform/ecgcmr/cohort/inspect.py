@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from ecgcmr import raw
+from ecgcmr import raw, tasks
 from ecgcmr.errors import Excluded, InputError
 from ecgcmr.raw import diagnoses, leftovers, search
+from ecgcmr.raw.sax_network import Network
 from ecgcmr.signals import HEART, SIGNALS, cmr, ecg, quality_flags
 
 # Source -> the readers that may have it, as (kind, format), in the order of the registry.
@@ -114,7 +115,9 @@ def left_aside(path: Path | str, claims: Claims) -> dict[str, int]:
 
 
 def look(
-    claims: Claims, declaration: raw.Declaration = raw.UNDECLARED
+    claims: Claims,
+    declaration: raw.Declaration = raw.UNDECLARED,
+    network: Network | None = None,
 ) -> Iterator[InspectedRecording]:
     """Look at what `find` found, also at what cannot be read; one recording is in memory at a time.
 
@@ -123,9 +126,10 @@ def look(
     Args:
         claims: of `find`.
         declaration: rate, unit and leads of ECGs that do not state them.
+        network: segments stacks that have no segmentation.
     """
     for source, formats in claims.items():
-        inspection = _read(source, formats, declaration)
+        inspection = _read(source, formats, declaration, network)
         if not (
             inspection.error
             and any(claim.startswith((f"{source}/", f"{source}#")) for claim in claims)
@@ -148,12 +152,16 @@ def _sources(reader: raw.Reader, path: Path) -> list[str]:
 
 
 def _read(
-    source: str, formats: list[tuple[str, str]], declaration: raw.Declaration
+    source: str,
+    formats: list[tuple[str, str]],
+    declaration: raw.Declaration,
+    network: Network | None,
 ) -> InspectedRecording:
+    segment = network.segmented if network else None
     refusals: dict[str, list[str]] = {}
     for kind, name in formats:
         try:
-            record = raw.read(kind, name, source, declaration)
+            record = raw.read(kind, name, source, declaration, segment)
         except Excluded as error:
             refusals.setdefault(str(error), []).append(name)
         else:
@@ -272,12 +280,23 @@ def _cmr(source: str, name: str, record: raw.CmrRecord) -> InspectedRecording:
         f"slice {selection.slice} of 0 to {slices - 1}; phases ES {selection.es}, mid "
         f"{selection.mid}, ED {selection.ed}"
     )
+    if record.labels:
+        facts["volumes"] = _volumes(record)
     return dataclasses.replace(
         inspection,
         facts=facts,
         repairs=(*record.repairs, *words, "cropped to the heart, scaled"),
         picture=image,
     )
+
+
+def _volumes(record: raw.CmrRecord) -> str:
+    sizes = [
+        f"{name} {record.labels[name]:.1f} {tasks.UNITS[name]}"
+        for name in ("LVEDV", "LVESV", "LVEF", "LVM", "RVEDV", "RVESV", "RVEF")
+        if name in record.labels
+    ]
+    return f"{', '.join(sizes)}, from the {record.masks_from}"
 
 
 def _other(source: str, name: str, kind: str, record: Any) -> InspectedRecording:

@@ -6,9 +6,10 @@ others.
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,14 @@ from ecgcmr import files, plugins, raw
 from ecgcmr.cohort import linkage, shards
 from ecgcmr.cohort.dataset import BUILD
 from ecgcmr.errors import Excluded, InputError
-from ecgcmr.raw import statements
+from ecgcmr.raw import sax_network, statements
 from ecgcmr.raw.synthetic import cmr as synthetic_cmr
 from ecgcmr.raw.synthetic import subject as synthetic
 from ecgcmr.signals import SIGNALS, Options, cmr, ecg
+
+# How recordings are read: `declared`, a Declaration's JSON, and `network`, empty or the file and
+# the identity of a network that segments stacks, with the folder that keeps its labels.
+PLAIN: Mapping[str, Any] = {"declared": {}, "network": {}}
 
 
 def work(row: dict[str, Any]) -> dict[str, Any]:
@@ -95,7 +100,7 @@ def _recorded(job: dict[str, Any]) -> Iterator[dict[str, Any]]:
         }
         for kind in job["signals"]:
             if item.get(kind):
-                record = _read(kind, item[kind], job["declared"])
+                record = _read(kind, item[kind], job)
                 row[kind] = SIGNALS[kind].prepare(record, job["options"]).array
         yield row
 
@@ -108,29 +113,36 @@ def _copied(job: dict[str, Any]) -> Iterator[dict[str, Any]]:
     )
 
 
-def _read(
-    kind: str, source: str, declared_json: Mapping[str, Any]
-) -> raw.EcgRecord | raw.CmrRecord:
+def _read(kind: str, source: str, reading: Mapping[str, Any]) -> raw.EcgRecord | raw.CmrRecord:
     reader, _, path = source.partition(":")
-    return raw.read(kind, reader, path, statements.of_json(declared_json))
+    declaration = statements.of_json(reading["declared"])
+    return raw.read(kind, reader, path, declaration, _segment(reading["network"]))
+
+
+def _segment(job: Mapping[str, str]) -> Callable[[raw.CmrRecord], raw.CmrRecord] | None:
+    """What segments stacks in this build; None without a network."""
+    if not job:
+        return None
+    network = sax_network.of_identity(job["file"], job["identity"])
+    return functools.partial(network.segmented, folder=Path(job["folder"]))
 
 
 def _survey(job: dict[str, Any], out: Path) -> dict[str, Any]:
     """Judge recordings: what is known of each, or the step at which it failed and why."""
     return {
         "found": [
-            dataclasses.asdict(_judge(job["kind"], source, job["options"], job["declared"]))
+            dataclasses.asdict(_judge(job["kind"], source, job["options"], job))
             for source in job["sources"]
         ]
     }
 
 
 def _judge(
-    kind: str, source: str, options: Options, declared_json: Mapping[str, Any] = {}
+    kind: str, source: str, options: Options, reading: Mapping[str, Any] = PLAIN
 ) -> linkage.SurveyedRecording:
     blank = linkage.SurveyedRecording(kind, source, raw.key(source.partition(":")[2]))
     try:
-        record = _read(kind, source, declared_json)
+        record = _read(kind, source, reading)
     except Excluded as error:
         return dataclasses.replace(blank, step="readable", reason=str(error))
     identity = dataclasses.replace(

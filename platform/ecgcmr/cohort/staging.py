@@ -66,6 +66,7 @@ def building(out: Path, request: dict[str, Any]) -> Iterator[None]:
             out.glob("*/*.parquet")
         ):  # refused before the first row: there is nothing to go on from
             shutil.rmtree(out / BUILD, ignore_errors=True)
+            (out / store.PROGRESS).unlink(missing_ok=True)
             files.vacate([out, *new_folders])
         raise
     finally:

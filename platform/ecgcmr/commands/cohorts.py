@@ -42,6 +42,7 @@ def synth(args: argparse.Namespace, console: Console) -> int:
 
 def build(args: argparse.Namespace, console: Console) -> int:
     """Make a cohort of real recordings."""
+    network = reading.network(args)
     with console.display.stage("Cohort of recordings") as notes:
         console.need_ray()
         cohort = lazy("cohort.build").build(
@@ -55,9 +56,12 @@ def build(args: argparse.Namespace, console: Console) -> int:
             key=args.key,
             crop=args.crop,
             declaration=reading.declaration(args),
+            network=network,
         )
         notes.append(rows_of(cohort))
     console.say(f"{args.cohort}: {flow_of(cohort)}")
+    for line in sources_of(cohort):
+        console.say(line)
     if "audit" in cohort.manifest:
         for line in ["", *lazy("cohort.labels.merge").audit_lines(cohort.manifest["audit"])]:
             console.say(line)
@@ -134,14 +138,32 @@ def flow_of(cohort: Any) -> str:
     return " → ".join(words)
 
 
+def sources_of(cohort: Any) -> list[str]:
+    """What decided end-systole and the heart's place, in how many stacks, and which segmentations
+    were left out; nothing without stacks.
+    """
+    counts: dict[str, int] = {}
+    for entry in cohort.manifest["repairs"]:
+        kind, _, words = entry["what"].partition(": ")
+        if kind == "cmr":
+            counts[words] = counts.get(words, 0) + 1
+    lines = []
+    for beginning in ("end-systole ", "heart found ", "segmentation left out: ", "model's segm"):
+        matches = sorted((words, n) for words, n in counts.items() if words.startswith(beginning))
+        if matches:
+            lines.append("CMR: " + ", ".join(f"{words} {n:,}" for words, n in matches))
+    return lines
+
+
 def inspect(args: argparse.Namespace, console: Console) -> int:
     """Say what a reader sees in files of any format, and what a cohort would do with them; writes nothing but plots."""
     inspecting, records, failures = lazy("cohort.inspect"), [], 0
-    declaration = reading.declaration(args)
+    declaration, network = reading.declaration(args), reading.network(args)
     for path in args.files:
         claims = inspecting.find(path)
         alone = len(claims) == 1
-        for recording in itertools.islice(inspecting.look(claims, declaration), args.limit):
+        recordings = inspecting.look(claims, declaration, network)
+        for recording in itertools.islice(recordings, args.limit):
             failures += bool(recording.error)
             if recording.error:
                 console.note(f"ecgcmr: {recording.source} ({recording.format}): {recording.error}")
@@ -255,6 +277,7 @@ def build_grammar(actions: Any) -> None:
     parser.add_argument("--crop", choices=("heart", "fixed", "none"), default="heart", help=words)
     parser.add_argument("--seed", type=int, default=0)
     reading.reading(parser)
+    reading.segmenting(parser)
     label_rules(parser)
 
 
@@ -307,6 +330,7 @@ def inspect_grammar(commands: Any) -> None:
         "--limit", type=whole, default=1000, help="recordings of a folder (default: 1000)"
     )
     reading.reading(parser)
+    reading.segmenting(parser)
 
 
 def label_rules(parser: argparse.ArgumentParser) -> None:

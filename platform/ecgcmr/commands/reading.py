@@ -1,9 +1,10 @@
-"""What commands that read ECG files share: the options that say what a file does not, and the line
-that counts what was passed over.
+"""What commands that read recordings share: the options that say what a file does not, a network
+that segments stacks, and the line that counts what was passed over.
 """
 
 import argparse
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from ecgcmr.commands.console import Console, lazy
@@ -26,6 +27,22 @@ def reading(parser: argparse.ArgumentParser) -> None:
 def declaration(args: argparse.Namespace) -> Any:
     """What the options declare."""
     return lazy("raw").declaration(args.rate, args.unit, args.leads)
+
+
+def segmenting(parser: argparse.ArgumentParser) -> None:
+    """Add the network that segments stacks."""
+    parser.add_argument(
+        "--segment",
+        type=Path,
+        metavar="MODEL.onnx",
+        help="network that segments stacks without a segmentation; MODEL.json beside it says what "
+        "it expects (docs/formats.md)",
+    )
+
+
+def network(args: argparse.Namespace) -> Any:
+    """The network of `--segment`, tried once; None without."""
+    return lazy("raw.sax_network").open_network(args.segment) if args.segment else None
 
 
 def note_left_aside(console: Console, kinds: Mapping[str, int]) -> None:

@@ -3,6 +3,7 @@ them by kind.
 """
 
 import inspect
+from collections.abc import Callable
 
 from ecgcmr import plugins
 from ecgcmr.errors import Excluded
@@ -58,7 +59,11 @@ def register(kind: str, name: str, reader: Reader) -> None:
 
 
 def read(
-    kind: str, name: str, source: str, declaration: Declaration = UNDECLARED
+    kind: str,
+    name: str,
+    source: str,
+    declaration: Declaration = UNDECLARED,
+    segment: Callable[[CmrRecord], CmrRecord] | None = None,
 ) -> EcgRecord | CmrRecord:
     """Read one recording.
 
@@ -66,13 +71,17 @@ def read(
         kind, name: of the reader.
         source: of its `find`.
         declaration: what its user says of ECGs that do not say it.
+        segment: adds a segmentation to stacks that have none (`sax_network`).
 
     Raises:
         Excluded: it cannot serve; the error says why.
     """
     reader = READERS[kind][name]
     if kind != "ecg" or declaration == UNDECLARED:
-        return reader.read(source)
+        recording = reader.read(source)
+        if segment and isinstance(recording, CmrRecord):
+            return segment(recording)
+        return recording
     if len(inspect.signature(reader.read).parameters) > 1:
         return reader.read(source, declaration)  # type: ignore[call-arg]
     record = reader.read(source)  # of a plugin whose format says everything

@@ -102,6 +102,8 @@ class CmrRecord:
         masks: uint8 like `frames`, 0 background, 1 LV cavity, 2 myocardium, 3 RV cavity; None
             without a segmentation.
         masked: the phases that have a segmentation; the masks of all others are 0.
+        masks_from: what the masks are, in words: a "segmentation" beside the stack, or a "model's
+            segmentation".
         es: the phase that the files name as end-systole, or None.
         labels: phenotype -> value in its unit (tasks.UNITS); one that is absent is unknown.
         axes: (2, 3) unit vectors in the patient, right → left, front → back, feet → head +: where
@@ -118,6 +120,7 @@ class CmrRecord:
     patient: str | None = None
     masks: np.ndarray | None = None
     masked: tuple[int, ...] = ()
+    masks_from: str = "segmentation"
     es: int | None = None
     labels: dict[str, float] = field(default_factory=dict)
     axes: np.ndarray | None = None

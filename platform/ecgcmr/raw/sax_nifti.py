@@ -21,6 +21,7 @@ from ecgcmr.errors import Excluded, InputError
 from ecgcmr.raw import sax_names
 from ecgcmr.raw.records import CmrRecord, biobank
 from ecgcmr.raw.sax_names import Name
+from ecgcmr.raw.segmentation import Segmentation, is_oblique, of_ends, of_whole
 from ecgcmr.signals import cmr, phenotypes
 
 VOXEL_LIMIT = 1 << 29  # 2 GiB as float32; a stack of UK Biobank has 20 million
@@ -32,7 +33,6 @@ STEP_MM = (4.0, 20.0)  # between slices of a stack
 # Of neighbouring slices to phases; in five open stacks they differ 7 to 10 times as much, and the
 # last slice is 1.9 to 2.5 such steps from the first.
 ALIKE, OPEN = 0.8, 1.8
-OBLIQUE = 0.01  # of a unit vector, 0.6°, by which a short axis misses the patient's own axes
 
 # It reports what it sets right in a header.
 logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)
@@ -58,19 +58,6 @@ class Volume:
     unit: int
     has_place: bool
     words: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Segmentation:
-    """What the segmentation beside a stack gives: `masks` and `masked` of a CmrRecord, the two
-    phases, and words.
-    """
-
-    masks: np.ndarray | None = None
-    masked: tuple[int, ...] = ()
-    ed: np.ndarray | None = None
-    es: np.ndarray | None = None
-    words: tuple[str, ...] = ()
 
 
 def find(path: str) -> list[str]:
@@ -318,8 +305,7 @@ def _orientation(volume: Volume) -> tuple[bool, bool | None, tuple[str, ...]]:
     across, down, along = _directions(volume.affine).T * LPS
     flip = bool(along @ cmr.APEX_LPS < 0)
     words = ("slices reversed to run from base to apex",) if flip else ()
-    # A header that was filled in, not measured, has the axes of the patient.
-    if np.abs(np.sort(np.abs([across, down, along]), axis=1)[:, :2]).max() < OBLIQUE:
+    if not is_oblique(np.array([across, down, along])):
         return flip, None, ("orientation in doubt: no short axis lies along the body", *words)
     # Rows and columns are looked at along across × down; who looks from the apex looks against base
     # → apex.
@@ -362,9 +348,9 @@ def _segmentation(
         if len(by_still) < len(drawings):
             raise Excluded("there are several")
         if "" in by_still:
-            return _of_whole(_masks(by_still[""], volume), frames.shape[1])
+            return of_whole(_masks(by_still[""], volume), frames.shape[1])
         ed, es, phases, words = _of_stills(by_still, names, frames, volume, ends=ends)
-        return _of_ends(ed, es, phases, words)
+        return of_ends(ed, es, phases, words)
     except Excluded as error:
         return Segmentation(words=(f"{LEFT_OUT}{error}",))
 
@@ -380,76 +366,6 @@ def _masks(file: Path, volume: Volume) -> np.ndarray:
     if not np.array_equal(masks, values):
         raise Excluded("labels other than 0 to 3")
     return masks
-
-
-def _by_anatomy(masks: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Masks with 1 for the left ventricle's cavity, 2 its muscle, 3 the right one, and words.
-
-    Raises:
-        Excluded: no label is enclosed by another.
-    """
-    order = phenotypes.label_order(masks)
-    if order is None:
-        raise Excluded("no label is enclosed by another, as the left ventricle is by its muscle")
-    if order == (phenotypes.CAVITY, phenotypes.MUSCLE, phenotypes.RIGHT):
-        return masks, ()
-    table = np.zeros(4, np.uint8)
-    table[list(order)] = phenotypes.CAVITY, phenotypes.MUSCLE, phenotypes.RIGHT
-    numbers = ", ".join(map(str, order))
-    return table[masks], (f"segmentation of another order: cavity, muscle, right are {numbers}",)
-
-
-def _of_whole(masks: np.ndarray, phases: int) -> Segmentation:
-    """From a segmentation of the cycle.
-
-    A phase in which the cavity all but vanished, or that holds a multiple, is taken as not
-    segmented.
-    """
-    if masks.shape[1] != phases:
-        raise Excluded("another number of phases")
-    masks, words = _by_anatomy(masks)
-    blood = (masks == cmr.BLOOD).sum((0, 2, 3))
-    before, after = np.roll(blood, 1), np.roll(blood, -1)
-    # Between two phases it neither halves nor doubles.
-    is_between = np.minimum(before, after) >= cmr.LEAST_BLOOD
-    is_failed = 2 * blood < np.minimum(before, after)
-    is_failed |= is_between & (blood > 2 * np.maximum(before, after))
-    masked = tuple(int(t) for t in np.flatnonzero((blood >= cmr.LEAST_BLOOD) & ~is_failed))
-    masks = np.where(np.isin(np.arange(phases), masked)[:, None, None], masks, np.uint8(0))
-    if is_failed.any():
-        words = (*words, "phases with a failed segmentation left out")
-    es, ed = cmr.end_systole(masks, masked), cmr.end_diastole(masks, masked)
-    if ed is None and 0 in masked:
-        ed = 0
-    ed_mask = None if ed is None else masks[:, ed]
-    es_mask = None if es is None else masks[:, es]
-    return Segmentation(masks, masked, ed_mask, es_mask, words)
-
-
-def _of_ends(
-    ed: np.ndarray,
-    es: np.ndarray | None,
-    phases: tuple[int, int | None, int],
-    words: tuple[str, ...],
-) -> Segmentation:
-    """From segmentations of end-diastole and end-systole, laid to their phases.
-
-    `phases`: of ED, of ES, in all.
-    """
-    at_ed, at_es, count = phases
-    labels, order_words = _by_anatomy(np.stack([ed] if es is None else [ed, es]))
-    words = (*words, *order_words)
-    ed, es = labels[0], None if es is None else labels[1]
-    if es is not None and (es == cmr.BLOOD).sum() >= (ed == cmr.BLOOD).sum():
-        raise Excluded("its end-systole holds as much as its end-diastole")
-    masks = np.zeros((len(ed), count, *ed.shape[1:]), np.uint8)
-    masks[:, at_ed] = ed
-    if es is not None and at_es is not None:
-        masks[:, at_es] = es
-        return Segmentation(masks, tuple(sorted((at_ed, at_es))), ed, es, words)
-    if es is not None:
-        words = (*words, "phase of the segmented end-systole not known")
-    return Segmentation(masks, (at_ed,), ed, es, words)
 
 
 def _of_stills(
