@@ -29,7 +29,8 @@ def sha256(path: Path) -> str:
 
 def write(folder: Path) -> None:
     """Write the checksums of all files of a folder, those of before aside."""
-    names = sorted(path.name for path in folder.iterdir() if path.name != SUMS)
+    files = (path.name for path in folder.iterdir() if path.is_file())
+    names = sorted(name for name in files if name != SUMS)
     lines = [f"{sha256(folder / name)}  {name}\n" for name in names]
     (folder / SUMS).write_text("".join(lines), encoding="utf-8")
 

@@ -207,7 +207,9 @@ def test_a_model_that_cannot_answer_is_refused_with_the_reason(change, said, cop
 def test_damaged_or_missing_weights_are_refused(copied):
     weights = next((copied / "cad/mmcl").rglob("seed=0")) / store.ENCODER
     weights.write_bytes(weights.read_bytes()[:500])
-    with pytest.raises(InputError, match="missing or damaged"):
+    with pytest.raises(
+        InputError, match=r"safetensors: is damaged: .*; ecgcmr evaluate sets the run"
+    ):
         ecgcmr.load(copied, "mmcl", "cpu")
     (copied.parent / "empty").mkdir()
     with pytest.raises(InputError, match="holds no evaluation run on ECGs"):
@@ -226,6 +228,7 @@ def test_a_shared_model_answers_alike_and_names_nobody(study, served, files, tmp
         store.RECORD,
         store.ENCODER,
         calibration.CALIBRATION,
+        checksums.SUMS,
     }
     held = b"".join(path.read_bytes() for path in out.rglob("*") if path.is_file())
     assert not [subject for subject in study[0].rows().subject if subject.encode() in held]
@@ -234,6 +237,9 @@ def test_a_shared_model_answers_alike_and_names_nobody(study, served, files, tmp
     with pytest.raises(InputError, match="is there already"):
         share.share(study[1] / "t/evaluation", out)
     (out / "cad" / calibration.CALIBRATION).write_text("{}")
+    with pytest.raises(InputError, match="damaged; share the model anew"):
+        ecgcmr.load(out)
+    checksums.write(out / "cad")  # whoever writes it himself has another form to answer for
     with pytest.raises(InputError, match="damaged; share the model anew"):
         ecgcmr.load(out)
     (out / "cad" / calibration.CALIBRATION).unlink()
@@ -276,6 +282,7 @@ def test_the_recalibration_of_a_disease_is_about_other_people(study, copied):
     for run in seeds:
         table = pd.read_parquet(run.folder / store.PREDICTIONS)
         pd.concat([table] * 4).to_parquet(run.folder / store.PREDICTIONS)
+        checksums.write(run.folder)
     again = calibration.meaning(seeds, task)["cad"].recalibration
     assert (again.intercept, again.slope) == pytest.approx((once.intercept, once.slope))
     np.testing.assert_allclose(again.covariance, once.covariance, rtol=1e-6)

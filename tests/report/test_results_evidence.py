@@ -10,7 +10,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 from statsmodels.stats.multitest import multipletests
 
-from ecgcmr import store, tasks
+from ecgcmr import checksums, store, tasks
 from ecgcmr.evaluation import statistics
 from ecgcmr.evaluation.statistics import Effect
 from ecgcmr.paper import LAYOUTS, Claim, Contrast
@@ -47,6 +47,7 @@ def rewrite(runs, system, change, task="af", seed=0):
         f"*/seed={seed}/predictions.parquet"
     )
     change(pd.read_parquet(path)).to_parquet(path)
+    checksums.write(path.parent)
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ecgcmr import paper, store
+from ecgcmr import checksums, paper, store
 from ecgcmr.errors import InputError
 from ecgcmr.report.results import evaluation_runs
 from ecgcmr.report.results.evidence import Evidence
@@ -358,6 +358,7 @@ def test_people_are_counted_apart_from_their_visits(tmp_path):
         table = pd.read_parquet(path)
         table["subject"] = [f"p{i // 2:05d}" for i in range(100)]
         table.to_parquet(path)
+        checksums.write(path.parent)
     rows = store.rows(tmp_path)
     rows.loc[:, "n"] = 100
     found = tables.every(

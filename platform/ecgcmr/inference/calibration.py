@@ -142,10 +142,8 @@ def _shared_meaning(path: Path) -> Meaning:
             "(ecgcmr share)"
         )
     try:
-        return {
-            name: _of_record(answer)
-            for name, answer in json.loads(path.read_text())["answers"].items()
-        }
+        record = json.loads(checksums.verified(path.parent, path.name).read_text())
+        return {name: _of_record(answer) for name, answer in record["answers"].items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: damaged; share the model anew (ecgcmr share)") from error
 

@@ -51,6 +51,7 @@ def share(folder: Path | str, out: Path | str, system: str | None = None) -> dic
                     "answers": calibration.meaning_record(meaning),
                 },
             )
+            checksums.write(aside / name)
         files.flush_all(aside)
         aside.rename(out)
         files.flush(out.parent)
