@@ -348,7 +348,34 @@ def wfdb_seeds() -> list[Seed]:
             sealed=(*sealed, (table, SAME)),
         ),
         zipped(base),
+        segmented(),
     ]
+
+
+def segmented() -> Seed:
+    """Two segments, of which either may be damaged, and the header that names them."""
+    whole = test_raw_wfdb.beats()
+    files: Files = {}
+    for name, part in (("s1", whole[:, :2000]), ("s2", whole[:, 2000:])):
+        with tempfile.TemporaryDirectory() as folder:
+            test_raw_wfdb.write(Path(folder), part, COMMENTS, name=name)
+            files |= {file.name: file.read_bytes() for file in Path(folder).iterdir()}
+    m = "m.hea"
+    files[m] = b"m/2 12 500 5000\ns1 2000\ns2 3000\n"
+    fields = (
+        sub("segments", m, r"m/(2)", "1", "3", "0", "-1", "2/2", NAME, "", allowed=REFUSED),
+        sub("length", m, r"500 (5000)", "4999", "10000", NAME, allowed=REFUSED),
+        sub("length of one", m, r"s\d (\d+)", "0", "1", "2999", *EXTREMES, allowed=REFUSED),
+        sub("name of one", m, r"(s1|s2) ", "m", "~", "../s1", "s3", "/s1", NAME, allowed=REFUSED),
+        sub("order", m, r"(s1 2000\ns2 3000)", "s2 3000\ns1 2000", allowed=ANYTHING),
+        sub("rate", m, r"12 (500)", "250", "0.5", "-500", NAME, allowed=REFUSED),
+        sub("rate of one", "s2.hea", r"12 (500)", "250", "1000", "NaN", allowed=REFUSED),
+        sub("lead of one", "s2.hea", r"(?m)(V1)$", "V2", "aVR", allowed=REFUSED),
+    )
+    sealed = ((m, STATED), ("s1.hea", STATED), ("s2.hea", STATED))
+    sealed += (("s1.dat", SAME), ("s2.dat", SAME))
+    truth = whole.astype("<i2") / 1000
+    return Seed("ecg", "wfdb", files, m, (truth,), fields=fields, sealed=sealed)
 
 
 def zipped(seed: Seed) -> Seed:
