@@ -732,6 +732,33 @@ def philips_seeds() -> list[Seed]:
     return [plain, replace(plain, files={f: made.philips(SIGNAL)}, sealed=anything)]
 
 
+def mortara_seeds() -> list[Seed]:
+    f = "r1.xml"
+    lead = r"<CHANNEL [^>]*?"
+    one = lead + r'%s="([^"]*)"'
+    fields = (
+        sub("no gain", f, one % "UNITS_PER_MV", *NO_NUMBER, "1", allowed=REFUSED),
+        sub("gain", f, lead + r'UNITS_PER_MV="(\d+)"[^>]*NAME="V\d"', "300", allowed=GAIN),
+        sub("no rate", f, one % "SAMPLE_FREQ", *EXTREMES, "250", allowed=REFUSED),
+        sub(
+            "another rate", f, one % "SAMPLE_FREQ", "250", "400", "499.5", allowed=RATE, every=True
+        ),
+        sub("length", f, one % "DURATION", *EXTREMES, "4999", "5001", allowed=REFUSED),
+        sub("offset", f, one % "OFFSET", "1", "-5", NAME, "NaN", "1e308", allowed=REFUSED),
+        sub("bits", f, one % "BITS", "8", "32", "", NAME, allowed=REFUSED),
+        sub("sign", f, one % "FORMAT", "UNSIGNED", "", NAME, allowed=REFUSED),
+        sub("encoding", f, one % "ENCODING", "HEX", "", NAME, "XLI", allowed=REFUSED),
+        sub("payload", f, lead + r'DATA="(.{4})', "****", "=", NAME, "AAA", allowed=REFUSED),
+        sub("lead twice", f, r"<CHANNEL .*NAME=\"(V1)", "V2", "aVR", allowed=REFUSED),
+        sub("no lead", f, r"<CHANNEL .*NAME=\"(V1)", NAME, "V9", "", allowed=REFUSED),
+        sub("no channel", f, r'<(CHANNEL) [^>]*NAME="V2"', "CANAL", allowed=REFUSED),
+        sub("person", f, r' (?:AGE|AGE_UNITS|GENDER|DOB)="([^"]*)', *EXTREMES, allowed=SAME),
+        # all it says is in attributes
+        *(field for field in hostile(f) if field.label != "a number or word"),
+    )
+    return [Seed("ecg", "mortara", {f: made.mortara(SIGNAL)}, f, (grid(2.5e-3),), fields=fields)]
+
+
 def aecg_seeds() -> list[Seed]:
     f = "r1.xml"
     series = r"(?s)^.*?RHYTHM.*?"

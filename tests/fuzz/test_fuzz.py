@@ -43,6 +43,7 @@ TABLE = {
     ("ecg", "cardiosoft"): fuzz_seeds.cardiosoft_seeds,
     ("ecg", "muse"): fuzz_seeds.muse_seeds,
     ("ecg", "philips"): fuzz_seeds.philips_seeds,
+    ("ecg", "mortara"): fuzz_seeds.mortara_seeds,
     ("ecg", "aecg"): fuzz_seeds.aecg_seeds,
     ("ecg", "scp"): fuzz_seeds.scp_seeds,
     ("ecg", "edf"): fuzz_seeds.edf_seeds,
