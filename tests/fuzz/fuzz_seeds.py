@@ -751,6 +751,8 @@ def mortara_seeds() -> list[Seed]:
         sub("payload", f, lead + r'DATA="(.{4})', "****", "=", NAME, "AAA", allowed=REFUSED),
         sub("lead twice", f, r"<CHANNEL .*NAME=\"(V1)", "V2", "aVR", allowed=REFUSED),
         sub("no lead", f, r"<CHANNEL .*NAME=\"(V1)", NAME, "V9", "", allowed=REFUSED),
+        sub("other spelling", f, r'NAME="(V1)" ENC', "v1", "C1", "ECG V1", allowed=SAME),
+        sub("typical beat", f, r'<TYPICAL_CYCLE [^>]*?"(\w+)"', *EXTREMES, allowed=SAME),
         sub("no channel", f, r'<(CHANNEL) [^>]*NAME="V2"', "CANAL", allowed=REFUSED),
         sub("person", f, r' (?:AGE|AGE_UNITS|GENDER|DOB)="([^"]*)', *EXTREMES, allowed=SAME),
         # all it says is in attributes

@@ -2,8 +2,8 @@
 
 One idea: such bytes follow no other, so a sample is as far from the mean of its neighbours as noise
 of all frequencies alike makes it; a recorder's low pass, muscle, mains and pacemakers leave less,
-or last shorter. Of 2,271 sound recordings (benchmarks/studies/sound.py) no quarter of a second is a
-third as rough as the limit.
+or last shorter. Of 2,271 sound recordings (benchmarks/studies/sound.py) one has two quarters of a
+second of a lead that are as rough, by mains: its second differences are 0.57 of the first.
 """
 
 import numpy as np
