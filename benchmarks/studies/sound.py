@@ -3,9 +3,9 @@
     python benchmarks/studies/sound.py --recordings RECORDINGS [--recordings MORE]
 
 RECORDINGS are folders of WFDB recordings. `law`, `levels` and `stored` are the largest `worst_einthoven`,
-`level_violation` and `einthoven` of what would be stored, `slip` of `out_of_step`, `rough` of a quarter of a second in mV; `kept` are those that a cohort takes, `refused` the others by
-reason, `flags` and `on_a_leg` how many are suspected, `level_removed` how many lie so far from 0 mV that cleaning moves
-them.
+`level_violation` and `einthoven` of what would be stored, `slip` of `out_of_step`, `rough` of a quarter of a second in
+mV; `kept` are those that a cohort takes, `refused` the others by reason, `flags` and `on_a_leg` how many are suspected,
+`level_removed` how many lie so far from 0 mV that cleaning moves them.
 """
 
 import argparse

@@ -183,7 +183,7 @@ DEFECTS = {
     "leads by place": ("ecg/cardiosoft/0", cardiosoft, "_lead", _by_place),
     "of two leads of one name one is taken": ("ecg/wfdb/0", ecg, "_twelve", _last_of_a_name),
     "Einthoven's law is not asked": ("ecg/aecg/0", ecg, "worst_einthoven", lambda signal: 0.0),
-    "one lead may be absurd": ("ecg/dicom/0", ecg, "_absurd", lambda signal: False),
+    "one lead may be absurd": ("ecg/dicom/0", ecg, "_absurd", lambda signal, height: False),
     "units are not read": (
         "ecg/muse/0",
         statements.Declaration,

@@ -506,8 +506,10 @@ def _worst_second(violation: np.ndarray, size: np.ndarray, rounding_mv: float) -
         if not steep.any():
             continue
         steep_violation = violation[:, second][:, steep]
-        ratios = steep_violation / np.maximum(size[second][steep], typical)
         is_beyond = np.median(steep_violation, axis=1) > rounding_mv
+        if not is_beyond.any():
+            continue
+        ratios = steep_violation / np.maximum(size[second][steep], typical)
         worst = max(worst, float((np.median(ratios, axis=1) * is_beyond).max()))
     return worst
 
@@ -619,7 +621,10 @@ def amplitude(signal: np.ndarray, rate_hz: float = RATE_HZ) -> float:
     Returns:
         In the unit of `signal`; 0 if every lead is flat.
     """
-    height, live = _heights(signal, rate_hz)
+    return _typical(*_heights(signal, rate_hz))
+
+
+def _typical(height: np.ndarray, live: np.ndarray) -> float:
     return float(np.median(height[live])) if live.any() else 0.0
 
 
@@ -652,14 +657,15 @@ def quality(signal: np.ndarray) -> list[str]:
     `quality_flags.reversal`.
     """
     finite = np.nan_to_num(signal)
+    height, live = _heights(signal)
     faults = {
         "missing samples": np.isnan(signal).mean(1).max() > MISSING_LIMIT,
-        "flat lead": _heights(signal)[0].min() < FLAT_MV,
+        "flat lead": height.min() < FLAT_MV,
         "flat stretch": _padded(flat_stretches.marks(signal, RATE_HZ)),
         "stretch of noise": noise_stretches.marks(signal).any(),
         "two leads with one signal": _repeated(finite),
-        "implausible amplitude": not AMPLITUDE_MV[0] <= amplitude(signal) <= AMPLITUDE_MV[1]
-        or _absurd(finite),
+        "implausible amplitude": not AMPLITUDE_MV[0] <= _typical(height, live) <= AMPLITUDE_MV[1]
+        or _absurd(finite, height),
         "saturated": _saturated(finite),
     }
     law_faults = []
@@ -735,7 +741,7 @@ def _repeated(signal: np.ndarray) -> bool:
     )
 
 
-def _absurd(signal: np.ndarray) -> bool:
+def _absurd(signal: np.ndarray, height: np.ndarray) -> bool:
     """Whether one lead is where no electrode can be, however plausible the others are: a unit or
     gain of its own.
     """
@@ -745,7 +751,7 @@ def _absurd(signal: np.ndarray) -> bool:
     limit = CLIP_SD * beats.std()
     span = np.ptp(np.clip(beats, -limit, limit), axis=1).max()
     offset = np.abs(levels).max()
-    return bool(_heights(signal)[0].max() > LEAD_MV or span > PEAK_MV or offset > OFFSET_MV)
+    return bool(height.max() > LEAD_MV or span > PEAK_MV or offset > OFFSET_MV)
 
 
 def _saturated(signal: np.ndarray) -> bool:

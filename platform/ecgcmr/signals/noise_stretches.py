@@ -37,6 +37,8 @@ def marks(signal: np.ndarray) -> np.ndarray:
             left, so none is found.
     """
     bends = roughness(signal)
+    if bends.max(initial=0.0) <= ROUGH_MV:
+        return np.zeros(bends.shape, dtype=bool)
     steps = roughness(signal, order=1)[:, : bends.shape[1]]
     usual = np.median(bends, axis=1, keepdims=True)
     return (bends > ROUGH_MV) & (bends > ROUGHER * usual) & (bends > WHITE * steps)
