@@ -40,10 +40,11 @@ GAIN, RATE, OFFSET, ORDER = (
     frozenset({"order"}),
 )
 SAMPLES, SPACING = frozenset({"samples"}), frozenset({"spacing"})
+SKEW = frozenset({"skew"})
 STATED = (
     GAIN | RATE | OFFSET | frozenset({"length", "spacing"})
 )  # what a header may say as it likes
-ANYTHING = STATED | ORDER | SAMPLES | frozenset({"content", "image"})
+ANYTHING = STATED | ORDER | SAMPLES | SKEW | frozenset({"content", "image"})
 SECRETS = (
     made.FIRST,
     made.LAST,
@@ -266,10 +267,12 @@ def wfdb_seeds() -> list[Seed]:
             "16+2",
             "16+24",
             "16x2",
-            "16:3",
             "16+-2",
             allowed=SAME,
         ),
+        # what a header says of when a chest lead was taken no law can contradict
+        sub("skew of a chest lead", hea, r"\.dat (16)(?= .* V\d\n)", "16:3", allowed=SKEW),
+        sub("skew of a limb lead", hea, r"\.dat (16)(?= .* I{1,2}\n)", "16:3", allowed=REFUSED),
         sub(
             "outside",
             hea,
