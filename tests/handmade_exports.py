@@ -450,3 +450,32 @@ def _lzw(content, bits=10):
     stream = "".join(f"{code:0{bits}b}" for code in codes)
     stream += "0" * (-len(stream) % 8)
     return bytes(int(stream[i : i + 8], 2) for i in range(0, len(stream), 8))
+
+
+# --- Mortara
+
+
+def mortara(signal, leads=ecg.LEADS, units=400, rate=500):
+    """An ELI export; counts are `signal` in mV by `units` per mV. The typical beat has a rate and gain of its own."""
+    channels = "".join(
+        f'  <CHANNEL OFFSET="0" BITS="16" FORMAT="SIGNED" UNITS_PER_MV="{units}" DURATION="{len(row)}" '
+        f'SAMPLE_FREQ="{rate}" NAME="{lead}" ENCODING="BASE64" DATA="{_words(row * units)}" />\n'
+        for lead, row in zip(leads, signal)
+    )
+    beat = "".join(
+        f'    <TYPICAL_CYCLE_CHANNEL NAME="{lead}" DATA="{_words(np.zeros(300))}" />\n'
+        for lead in leads
+    )
+    return f"""<?xml version="1.0" encoding="UTF-8"?>
+<ECG ACQUISITION_TIME="20190217143509" VENT_RATE="72" NUM_QRS="12" AGE="{AGE}" AGE_UNITS="YEARS" ROOM="{CLINIC}">
+  <SOURCE TYPE="RESTING" MANUFACTURER="MORTARA" MODEL="ELI 280" ACQUIRING_DEVICE_SERIAL_NUMBER="{SERIAL}" />
+  <SUBJECT LAST_NAME="{LAST}" FIRST_NAME="{FIRST}" ID="{ID}" GENDER="Female" DOB="19510423" />
+  <AUTOMATIC_INTERPRETATION><STATEMENT TEXT="{STATEMENT}" REASON="" /></AUTOMATIC_INTERPRETATION>
+  <TYPICAL_CYCLE BITS="16" FORMAT="SIGNED" UNITS_PER_MV="200" DURATION="300" SAMPLE_FREQ="250" ENCODING="BASE64">
+{beat}  </TYPICAL_CYCLE>
+{channels}</ECG>
+""".encode()
+
+
+def _words(counts):
+    return base64.b64encode(np.round(counts).astype("<i2").tobytes()).decode()

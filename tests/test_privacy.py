@@ -154,6 +154,10 @@ def write_muse(folder, stem, number):
     (folder / f"{stem}.xml").write_bytes(handmade_exports.muse(heart(number)))
 
 
+def write_mortara(folder, stem, number):
+    (folder / f"{stem}.xml").write_bytes(handmade_exports.mortara(heart(number)))
+
+
 def write_philips(folder, stem, number):
     (folder / f"{stem}.xml").write_bytes(handmade_exports.philips(heart(number)))
 
@@ -276,6 +280,7 @@ FORMATS = [  # folder, kind, reader, writer; stacks first: their size grows with
     ("normalised", "ecg", "normalised", write_normalised),
     ("zipped-wfdb", "ecg", "wfdb", write_zipped_wfdb),
     ("zipped-muse", "ecg", "muse", write_zipped_muse),
+    ("mortara", "ecg", "mortara", write_mortara),
 ]
 ECGS = [
     name for name, kind, *_ in FORMATS if kind == "ecg" and name != "normalised"
@@ -506,8 +511,8 @@ def test_a_model_in_use_names_files_and_nobody(recordings, tmp_path, tmp_path_fa
         [recordings / name for name, *_ in FORMATS],
     )
     written = [word for kind in ("csv", "json") for word in (f"--{kind}", made / f"risks.{kind}")]
-    # a page shows 50 ECGs: those in archives have the readers of loose ones
-    loose = [folder for folder in folders if not folder.name.startswith("zipped")]
+    # a page shows 50 ECGs: those in archives have the readers of loose ones, normalised have none
+    loose = [folder for folder in folders if not folder.name.startswith(("zipped", "normalised"))]
     paged = ["--page", made / "risks.html", *loose]
     shared = ("--runs", tmp_path / "runs")
     for code, words in (

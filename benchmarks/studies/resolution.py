@@ -93,6 +93,7 @@ FAULTS: dict[str, Fault] = {
     "gain 1/2": changed(lambda lead: lead / 2),
     "offset 0.5 mV": changed(lambda lead: lead + 0.5),
     "offset 5 mV of all": lambda signal, random: signal + 5,
+    "slip 2 ms": changed(lambda lead: np.roll(lead, 1)),
     "slip 10 ms": changed(lambda lead: np.roll(lead, 5)),
     "slip 20 ms": changed(lambda lead: np.roll(lead, 10)),
 }
@@ -102,6 +103,7 @@ def lawless(signal: np.ndarray) -> bool:
     """Whether the laws are found broken."""
     return (
         ecg.worst_einthoven(signal) > ecg.EINTHOVEN_LIMIT
+        or ecg.out_of_step(signal) > ecg.SLIP_SAMPLES
         or ecg.level_violation(signal) > ecg.LEVEL_LIMIT
     )
 

@@ -3,9 +3,9 @@
     python benchmarks/studies/sound.py --recordings RECORDINGS [--recordings MORE]
 
 RECORDINGS are folders of WFDB recordings. `law`, `levels` and `stored` are the largest `worst_einthoven`,
-`level_violation` and `einthoven` of what would be stored; `kept` are those that a cohort takes, `refused` the others by
-reason, `flags` and `on_a_leg` how many are suspected, `level_removed` how many lie so far from 0 mV that cleaning moves
-them.
+`level_violation` and `einthoven` of what would be stored, `slip` of `out_of_step`, `rough` of a quarter of a second in
+mV; `kept` are those that a cohort takes, `refused` the others by reason, `flags` and `on_a_leg` how many are suspected,
+`level_removed` how many lie so far from 0 mV that cleaning moves them.
 """
 
 import argparse
@@ -17,7 +17,7 @@ import numpy as np
 
 from ecgcmr.errors import Excluded
 from ecgcmr.raw import wfdb
-from ecgcmr.signals import ecg, quality_flags
+from ecgcmr.signals import ecg, noise_stretches, quality_flags
 
 
 def main() -> None:
@@ -31,7 +31,8 @@ def main() -> None:
 
 def measured(folder: str) -> dict[str, object]:
     """The line of one folder."""
-    numbers = {"kept": 0, "level_removed": 0, "law": 0.0, "levels": 0.0, "stored": 0.0}
+    numbers = dict.fromkeys(("kept", "level_removed"), 0)
+    numbers |= dict.fromkeys(("law", "levels", "stored", "slip", "rough"), 0.0)
     refused: Counter[str] = Counter()
     flags: Counter[str] = Counter()
     on_a_leg: Counter[str] = Counter()
@@ -47,6 +48,9 @@ def measured(folder: str) -> dict[str, object]:
         numbers["level_removed"] += "level removed" in words
         numbers["law"] = max(numbers["law"], ecg.worst_einthoven(settled))
         numbers["levels"] = max(numbers["levels"], ecg.level_violation(settled))
+        numbers["slip"] = max(numbers["slip"], ecg.out_of_step(settled))
+        roughness = float(noise_stretches.roughness(settled).max())
+        numbers["rough"] = max(numbers["rough"], roughness)
         as_stored = stored.astype(np.float16).astype(np.float64)
         numbers["stored"] = max(numbers["stored"], ecg.einthoven(as_stored))
         flags.update(name for name, mark in quality_flags.flags(settled).items() if mark)

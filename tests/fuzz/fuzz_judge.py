@@ -47,9 +47,11 @@ KINDS = {
     "spacing": "another size of pixels or distance of slices is stated",
     "length": "fewer samples or phases are stated, which are the first ones",
     "order": "leads bear each other's names",
+    "skew": "a chest lead is at most `SKEWED` samples early or late, as a header states",
     "image": "within one slice, or outside of the middle three, images differ or are left out",
     "content": "anything else",
 }
+SKEWED = 3
 CPU_SECONDS, SILENCE_SECONDS = 10.0, 60.0
 MEMORY = 600 << 20  # what a case may take beyond what the process has
 HARD_MEMORY = 3 << 30
@@ -456,8 +458,20 @@ def _differences_ecg(
             if name != lead
         ):
             found = {"order"}
+        if "content" in found and lead.startswith("V") and _is_skewed(rows[lead], right, touched):
+            found = {"skew"}
         kinds |= found
     return kinds
+
+
+def _is_skewed(found: np.ndarray, right: np.ndarray, touched: int) -> bool:
+    """Whether one is the other, some samples later."""
+    length = min(len(found), len(right)) - SKEWED
+    return any(
+        "content" not in _differences(a[:length], b[by : by + length], touched, 2e-4)[0]
+        for by in range(1, SKEWED + 1)
+        for a, b in ((found, right), (right, found))
+    )
 
 
 def _differences(

@@ -40,10 +40,11 @@ GAIN, RATE, OFFSET, ORDER = (
     frozenset({"order"}),
 )
 SAMPLES, SPACING = frozenset({"samples"}), frozenset({"spacing"})
+SKEW = frozenset({"skew"})
 STATED = (
     GAIN | RATE | OFFSET | frozenset({"length", "spacing"})
 )  # what a header may say as it likes
-ANYTHING = STATED | ORDER | SAMPLES | frozenset({"content", "image"})
+ANYTHING = STATED | ORDER | SAMPLES | SKEW | frozenset({"content", "image"})
 SECRETS = (
     made.FIRST,
     made.LAST,
@@ -266,10 +267,12 @@ def wfdb_seeds() -> list[Seed]:
             "16+2",
             "16+24",
             "16x2",
-            "16:3",
             "16+-2",
             allowed=SAME,
         ),
+        # what a header says of when a chest lead was taken no law can contradict
+        sub("skew of a chest lead", hea, r"\.dat (16)(?= .* V\d\n)", "16:3", allowed=SKEW),
+        sub("skew of a limb lead", hea, r"\.dat (16)(?= .* I{1,2}\n)", "16:3", allowed=REFUSED),
         sub(
             "outside",
             hea,
@@ -348,7 +351,34 @@ def wfdb_seeds() -> list[Seed]:
             sealed=(*sealed, (table, SAME)),
         ),
         zipped(base),
+        segmented(),
     ]
+
+
+def segmented() -> Seed:
+    """Two segments, of which either may be damaged, and the header that names them."""
+    whole = test_raw_wfdb.beats()
+    files: Files = {}
+    for name, part in (("s1", whole[:, :2000]), ("s2", whole[:, 2000:])):
+        with tempfile.TemporaryDirectory() as folder:
+            test_raw_wfdb.write(Path(folder), part, COMMENTS, name=name)
+            files |= {file.name: file.read_bytes() for file in Path(folder).iterdir()}
+    m = "m.hea"
+    files[m] = b"m/2 12 500 5000\ns1 2000\ns2 3000\n"
+    fields = (
+        sub("segments", m, r"m/(2)", "1", "3", "0", "-1", "2/2", NAME, "", allowed=REFUSED),
+        sub("length", m, r"500 (5000)", "4999", "10000", NAME, allowed=REFUSED),
+        sub("length of one", m, r"s\d (\d+)", "0", "1", "2999", *EXTREMES, allowed=REFUSED),
+        sub("name of one", m, r"(s1|s2) ", "m", "~", "../s1", "s3", "/s1", NAME, allowed=REFUSED),
+        sub("order", m, r"(s1 2000\ns2 3000)", "s2 3000\ns1 2000", allowed=ANYTHING),
+        sub("rate", m, r"12 (500)", "250", "0.5", "-500", NAME, allowed=REFUSED),
+        sub("rate of one", "s2.hea", r"12 (500)", "250", "1000", "NaN", allowed=REFUSED),
+        sub("lead of one", "s2.hea", r"(?m)(V1)$", "V2", "aVR", allowed=REFUSED),
+    )
+    sealed = ((m, STATED), ("s1.hea", STATED), ("s2.hea", STATED))
+    sealed += (("s1.dat", SAME), ("s2.dat", SAME))
+    truth = whole.astype("<i2") / 1000
+    return Seed("ecg", "wfdb", files, m, (truth,), fields=fields, sealed=sealed)
 
 
 def zipped(seed: Seed) -> Seed:
@@ -703,6 +733,35 @@ def philips_seeds() -> list[Seed]:
     # a format without a checksum, in which one bit moves all that follows
     anything = ((f, ANYTHING),)
     return [plain, replace(plain, files={f: made.philips(SIGNAL)}, sealed=anything)]
+
+
+def mortara_seeds() -> list[Seed]:
+    f = "r1.xml"
+    lead = r"<CHANNEL [^>]*?"
+    one = lead + r'%s="([^"]*)"'
+    fields = (
+        sub("no gain", f, one % "UNITS_PER_MV", *NO_NUMBER, "1", allowed=REFUSED),
+        sub("gain", f, lead + r'UNITS_PER_MV="(\d+)"[^>]*NAME="V\d"', "300", allowed=GAIN),
+        sub("no rate", f, one % "SAMPLE_FREQ", *EXTREMES, "250", allowed=REFUSED),
+        sub(
+            "another rate", f, one % "SAMPLE_FREQ", "250", "400", "499.5", allowed=RATE, every=True
+        ),
+        sub("length", f, one % "DURATION", *EXTREMES, "4999", "5001", allowed=REFUSED),
+        sub("offset", f, one % "OFFSET", "1", "-5", NAME, "NaN", "1e308", allowed=REFUSED),
+        sub("bits", f, one % "BITS", "8", "32", "", NAME, allowed=REFUSED),
+        sub("sign", f, one % "FORMAT", "UNSIGNED", "", NAME, allowed=REFUSED),
+        sub("encoding", f, one % "ENCODING", "HEX", "", NAME, "XLI", allowed=REFUSED),
+        sub("payload", f, lead + r'DATA="(.{4})', "****", "=", NAME, "AAA", allowed=REFUSED),
+        sub("lead twice", f, r"<CHANNEL .*NAME=\"(V1)", "V2", "aVR", allowed=REFUSED),
+        sub("no lead", f, r"<CHANNEL .*NAME=\"(V1)", NAME, "V9", "", allowed=REFUSED),
+        sub("other spelling", f, r'NAME="(V1)" ENC', "v1", "C1", "ECG V1", allowed=SAME),
+        sub("typical beat", f, r'<TYPICAL_CYCLE [^>]*?"(\w+)"', *EXTREMES, allowed=SAME),
+        sub("no channel", f, r'<(CHANNEL) [^>]*NAME="V2"', "CANAL", allowed=REFUSED),
+        sub("person", f, r' (?:AGE|AGE_UNITS|GENDER|DOB)="([^"]*)', *EXTREMES, allowed=SAME),
+        # all it says is in attributes
+        *(field for field in hostile(f) if field.label != "a number or word"),
+    )
+    return [Seed("ecg", "mortara", {f: made.mortara(SIGNAL)}, f, (grid(2.5e-3),), fields=fields)]
 
 
 def aecg_seeds() -> list[Seed]:

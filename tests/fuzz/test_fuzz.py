@@ -43,6 +43,7 @@ TABLE = {
     ("ecg", "cardiosoft"): fuzz_seeds.cardiosoft_seeds,
     ("ecg", "muse"): fuzz_seeds.muse_seeds,
     ("ecg", "philips"): fuzz_seeds.philips_seeds,
+    ("ecg", "mortara"): fuzz_seeds.mortara_seeds,
     ("ecg", "aecg"): fuzz_seeds.aecg_seeds,
     ("ecg", "scp"): fuzz_seeds.scp_seeds,
     ("ecg", "edf"): fuzz_seeds.edf_seeds,
@@ -182,7 +183,7 @@ DEFECTS = {
     "leads by place": ("ecg/cardiosoft/0", cardiosoft, "_lead", _by_place),
     "of two leads of one name one is taken": ("ecg/wfdb/0", ecg, "_twelve", _last_of_a_name),
     "Einthoven's law is not asked": ("ecg/aecg/0", ecg, "worst_einthoven", lambda signal: 0.0),
-    "one lead may be absurd": ("ecg/dicom/0", ecg, "_absurd", lambda signal: False),
+    "one lead may be absurd": ("ecg/dicom/0", ecg, "_absurd", lambda signal, height: False),
     "units are not read": (
         "ecg/muse/0",
         statements.Declaration,

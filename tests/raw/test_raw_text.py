@@ -246,6 +246,30 @@ def test_what_edf_is_refused_for(tmp_path, options, reason):
         edf.read(str(path))
 
 
+@pytest.mark.parametrize("text", [b"12,-7,204,33,-1,8,", b"<p>Roe, Jane; 4711</p>\n"])
+@pytest.mark.parametrize("limits", [("-5000", "5000", "-2048", "2047"), None])
+def test_a_tail_of_text_in_the_chest_leads_of_edf_is_refused(tmp_path, text, limits):
+    """The last second of V5 and V6: no law of the limb leads holds for these, and EDF has no checksum."""
+    path = Path(write_edf(tmp_path / "a.edf", ROWS, **({"limits": limits} if limits else {})))
+    sound = path.read_bytes()
+    tail = (text + bytes(np.random.default_rng(0).integers(44, 58, 2000, "u1")))[:2000]
+    path.write_bytes(sound[:-2000] + tail)
+    if limits:
+        with pytest.raises(Excluded, match="samples beyond the digital limits"):
+            edf.read(str(path))
+    else:
+        record = edf.read(str(path))
+        with pytest.raises(Excluded, match="stretch of noise"):
+            ecg.prepare(record.signal, record.rate_hz, record.leads)
+
+
+def test_a_count_beyond_the_digital_limits_of_edf_is_no_damage(tmp_path):
+    """Some recorders mark by it what is missing, and state symmetric limits."""
+    rows = [(name, np.where(np.arange(5000) == 9, -5.005, row)) for name, row in ROWS]
+    limits = ("-5000", "5000", "-1000", "1000")
+    assert edf.read(write_edf(tmp_path / "a.edf", rows, limits=limits)).leads == ecg.LEADS
+
+
 def test_edf_of_other_signals_or_several_rates_is_refused(tmp_path):
     with pytest.raises(Excluded, match="no standard lead"):
         edf.read(write_edf(tmp_path / "a.edf", [("EEG Fpz-Cz", beats(1)[0])]))

@@ -1,14 +1,16 @@
 """WFDB recordings as they are: real headers that lie, files cut short, and what must not leave the reader."""
 
 import shutil
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import scipy.io
+import wfdb as library
 
 from ecgcmr.errors import Excluded, InputError
-from ecgcmr.raw import READERS, wfdb
+from ecgcmr.raw import READERS, leftovers, wfdb
 from ecgcmr.signals import ecg
 
 DATA = Path(__file__).parents[1] / "recordings" / "wfdb"
@@ -385,12 +387,156 @@ def test_skewed_signals_are_aligned(tmp_path):
     assert np.isnan(record.signal[1, -5:]).all()
 
 
-def test_multi_segment_records_are_refused(tmp_path):
-    """Their parts' headers name files of their own, and may lie hours apart."""
-    Path(write(tmp_path, beats(), name="s1"))
-    (tmp_path / "m.hea").write_text("m/2 12 500 10000\ns1 5000\ns1 5000\n")
-    with pytest.raises(Excluded, match="multi-segment record"):
-        wfdb.read(str(tmp_path / "m.hea"))
+SPANS = {"s1": (0, 2000), "s2": (2000, 5000)}
+
+
+def master(folder: Path, *lines: str, record="m/2 12 500 5000", spans=SPANS, change=None) -> str:
+    """A multi-segment record: segments of `beats()`, and a header with their lines or these."""
+    for name, (first, last) in spans.items():
+        write(folder, beats()[:, first:last], "# Age: 61\n# Sex: M\n", name=name)
+    lines = lines or tuple(f"{name} {last - first}" for name, (first, last) in spans.items())
+    (folder / "m.hea").write_text("\n".join([record, *lines]) + "\n")
+    if change:
+        change(folder)
+    return str(folder / "m.hea")
+
+
+def second_opinion(source: str) -> np.ndarray:
+    """(leads, samples) mV as the library joins segments."""
+    return library.rdrecord(source.removesuffix(".hea"), m2s=True).p_signal.T
+
+
+def test_segments_of_a_fixed_layout_are_joined(tmp_path):
+    source = master(tmp_path)
+    record = wfdb.read(source)
+    assert (record.key, record.rate_hz, record.leads) == ("m", 500, ecg.LEADS)
+    assert (record.age, record.sex, record.repairs) == (61, 1, (wfdb.JOINED,))
+    assert np.abs(record.signal - np.trunc(beats()) / 1000).max() < 1e-6
+    assert np.abs(record.signal - second_opinion(source)).max() < 1e-6
+    _, words = ecg.prepare(record.signal, record.rate_hz, record.leads)
+    assert words == ()
+
+
+def test_segments_that_the_library_wrote(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    millivolts = beats(1).T
+    for name, part in (("s1", millivolts[:1500]), ("s2", millivolts[1500:])):
+        form = {"units": ["mV"] * 12, "sig_name": list(ecg.LEADS), "fmt": ["16"] * 12}
+        library.wrsamp(name, fs=500, p_signal=part, **form)  # each with gains of its own
+    names = {"record_name": "m", "seg_name": ["s1", "s2"], "seg_len": [1500, 3500]}
+    joined = library.MultiRecord(n_sig=12, fs=500, sig_len=5000, segments=[None, None], **names)
+    joined.n_seg = 2
+    joined.wrheader()
+    record = wfdb.read(str(tmp_path / "m.hea"))
+    assert np.abs(record.signal - beats(1)).max() < 1e-3
+    assert np.abs(record.signal - second_opinion(str(tmp_path / "m.hea"))).max() < 1e-6
+
+
+def test_segments_of_a_variable_layout_are_joined_by_name(tmp_path):
+    """Another order of leads and other gains in the second, a gap of 0.2 s between them."""
+    counts = beats()
+    write(tmp_path, counts[:, :3000], name="s1")
+    second = write(tmp_path, 0.2 * counts[::-1, 3100:], name="s2", gain="200/mV")
+    text = Path(second).read_text()
+    for i, (lead, other) in enumerate(zip(ecg.LEADS, ecg.LEADS[::-1])):
+        text = text.replace(f" {lead}\n", f" <{i}>\n").replace(f" <{i}>\n", f" <{other}>\n")
+    Path(second).write_text(text.replace("<", "").replace(">", ""))
+    layout = [f"~ 0 1000/mV 16 0 0 0 0 {lead}" for lead in ecg.LEADS]
+    (tmp_path / "m_layout.hea").write_text("\n".join(["m_layout 12 500 0", *layout]) + "\n")
+    record = "m/4 12 500 5000"
+    lines = ["m_layout 0", "s1 3000", "~ 100", "s2 1900"]
+    (tmp_path / "m.hea").write_text("\n".join([record, *lines]) + "\n")
+    record = wfdb.read(str(tmp_path / "m.hea"))
+    assert record.repairs == (wfdb.JOINED, wfdb.GAP)
+    assert np.isnan(record.signal[:, 3000:3100]).all()
+    assert np.isnan(record.signal).sum() == 1200
+    assert np.nanmax(np.abs(record.signal - counts / 1000)) < 6e-3
+    theirs = second_opinion(str(tmp_path / "m.hea"))
+    assert np.allclose(record.signal, theirs, atol=1e-6, equal_nan=True)
+    _, words = ecg.prepare(record.signal, record.rate_hz, record.leads)
+    assert words == ("missing samples set to 0",)
+
+
+def test_a_lead_that_a_segment_lacks_and_a_long_gap_are_missing_samples(tmp_path):
+    source = master(tmp_path, "s1 2000", "~ 3000", "s2 3000", record="m/3 12 500 8000")
+    record = wfdb.read(source)
+    with pytest.raises(Excluded, match="missing samples"):
+        ecg.prepare(record.signal, record.rate_hz, record.leads)
+    header = tmp_path / "s2.hea"
+    header.write_text(header.read_text().replace(" V3\n", " ABP\n"))
+    (tmp_path / "m.hea").write_text("m/2 12 500 5000\ns1 2000\ns2 3000\n")
+    record = wfdb.read(source)
+    assert np.isnan(record.signal[8, 2000:]).all()
+    assert np.isnan(record.signal).sum() == 3000
+
+
+def _rewritten(name: str, old: str, new: str):
+    def change(folder: Path) -> None:
+        file = folder / name
+        file.write_text(file.read_text().replace(old, new))
+
+    return change
+
+
+def _damaged(folder: Path) -> None:
+    content = bytearray((folder / "s2.dat").read_bytes())
+    content[100] ^= 0x55
+    (folder / "s2.dat").write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("lines", "change", "reason"),
+    [
+        ((), _damaged, "samples differ from the header's checksum"),
+        ((), lambda folder: (folder / "s2.hea").unlink(), "segment absent"),
+        ((), lambda folder: (folder / "s2.dat").unlink(), "signal file absent"),
+        ((), _rewritten("s2.hea", "s2 12 500", "s2 12 250"), "several sampling rates"),
+        ((), _rewritten("m.hea", "12 500", "12 1000"), "several sampling rates"),
+        ((), _rewritten("s2.hea", "16 1000/mV", "16x2 1000/mV"), "truncated|several sampling"),
+        ((), _rewritten("m.hea", "500 5000", "500 6000"), "number of samples differs"),
+        (("s1 2100", "s2 2900"), None, "number of samples differs"),
+        (("s1 2000", "s1 3000"), None, "segment named twice"),
+        (("s1 2000", "m 3000"), None, "segment that has segments"),
+        (("s1 2000", "../s2 3000"), None, "unreadable WFDB record"),
+        (("s1 2000",), None, "unreadable WFDB record"),
+        (("s1 2000", "s2"), None, "unreadable WFDB record"),
+        (("s1 2000", "s2 many"), None, "unreadable WFDB record"),
+        (("~ 2000", "~ 3000"), None, "no samples"),
+        (("s1 2000", "s2 0"), None, "no samples"),
+        ((), _rewritten("s2.hea", " V3\n", " V4\n"), "two leads of one name"),
+        ((), _rewritten("s2.hea", "1000/mV", "0/mV"), "gain unknown"),
+        ((), _rewritten("s1.hea", "/mV", "/mmHg"), "unit is not a voltage"),
+    ],
+)
+def test_segments_that_do_not_make_one_recording_are_refused(tmp_path, lines, change, reason):
+    with pytest.raises(Excluded, match=reason):
+        wfdb.read(master(tmp_path, *lines, change=change))
+
+
+def test_a_gap_takes_no_memory_without_end(tmp_path):
+    lines = ("s1 2000", "~ 999999999999", "s2 3000")
+    with pytest.raises(Excluded, match="file too large"):
+        wfdb.read(master(tmp_path, *lines, record="m/3 12 500"))
+
+
+def test_segments_are_no_recordings_of_their_own(tmp_path):
+    """In a folder and in an archive one is listed, and nothing of it is left aside."""
+    master(tmp_path, "m_layout 0", "s1 2000", "s2 3000", record="m/3 12 500 5000")
+    (tmp_path / "m_layout.hea").write_text("m_layout 0 500 0\n")
+    write(tmp_path, beats(), name="r1")
+    names = ["m.hea", "r1.hea"]
+    assert [Path(source).name for source in wfdb.find(str(tmp_path))] == names
+    assert leftovers.left_aside([tmp_path], wfdb.find(str(tmp_path))) == {}
+    packed = tmp_path / "zip" / "a.zip"
+    packed.parent.mkdir()
+    with zipfile.ZipFile(packed, "w") as file:
+        for member in tmp_path.glob("*.*"):
+            file.write(member, f"ward/{member.name}")
+    sources = wfdb.find(str(packed))
+    assert [source.rpartition("/")[2] for source in sources] == names
+    assert leftovers.left_aside([packed], sources) == {}
+    loose, inside = wfdb.read(str(tmp_path / "m.hea")), wfdb.read(sources[0])
+    assert np.array_equal(loose.signal, inside.signal)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,6 @@ import pandas as pd
 import pytest
 import torch
 from ray.tune.search import Searcher
-from safetensors.numpy import save_file
 
 from ecgcmr import store
 from ecgcmr.data import examples
@@ -411,9 +410,10 @@ def test_what_a_worker_refuses_is_refused_here_and_the_others_finish(
     ray_session, small_cohort, tmp_path
 ):
     other = Trial(space="t", stage="pretrain", task="ecg", system="mae", method="mae")
-    store.folder(tmp_path, other.name).mkdir(parents=True)
     foreign = {"ecg.cls_token": np.zeros((1, 1, 3), np.float32)}  # of a network of another size
-    save_file(foreign, store.folder(tmp_path, other.name) / store.ENCODER)
+    curve = pd.DataFrame({"step": [1], "epoch": [0]})
+    result = store.Finished(other, "finished", (), curve, None, foreign, 0, {})
+    store.write(tmp_path, result, small_cohort.fingerprint)
     alone = {"mae": (("ecg", other.name),)}
     with pytest.raises(InputError, match="encoder differ"):
         sweep.run(

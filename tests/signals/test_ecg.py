@@ -1,5 +1,8 @@
 """ECG arrays: signals with known answers, and formulas written again as loops."""
 
+import base64
+from functools import cache
+
 import numpy as np
 import pytest
 import torch
@@ -14,7 +17,12 @@ SECONDS = np.arange(ecg.SAMPLES) / ecg.RATE_HZ
 
 
 def heart(seed: int = 0, beats_hz: float = 1.2) -> np.ndarray:
-    """Twelve lawful leads of spikes and waves, (12, 5000) mV."""
+    """Twelve lawful leads of spikes and waves, (12, 5000) mV, to be changed as a test likes."""
+    return _heart(seed, beats_hz).copy()
+
+
+@cache
+def _heart(seed: int, beats_hz: float) -> np.ndarray:
     draw = np.random.default_rng(seed)
     phase = (SECONDS * beats_hz) % 1
     wave = np.exp(-0.5 * ((phase - 0.4) / 0.015) ** 2) + 0.2 * np.exp(
@@ -564,6 +572,104 @@ def test_a_stored_lead_that_is_half_dead_is_a_fault():
     half = ecg.clean(heart()).astype(np.float16)
     half[10, 2500:] = 0
     assert list(ecg.faults(half)) == ["lead V5 is flat for 5.0 s"]
+
+
+# -- stretches of noise ------------------------------------------------------------------------------------------------
+
+FOREIGN = {
+    "numbers": b",".join(b"%d" % n for n in np.random.default_rng(1).integers(-300, 300, 900)),
+    "base64": base64.b64encode(np.random.default_rng(2).bytes(2000)),
+    "packed": np.random.default_rng(3).bytes(2000),
+    "markup": b"".join(b'<v n="%d">x%d</v>' % (n, 37 * n % 101) for n in range(90)),
+}
+
+
+@pytest.mark.parametrize("count_mv", [1e-4, 1.5e-4, 1e-3])
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_foreign_bytes_in_half_a_second_of_a_chest_lead_are_refused(kind, count_mv):
+    """No law holds for these leads, and no format of plain counts has a checksum."""
+    for first in (1500, 4625):
+        signal = heart()
+        signal[10, first : first + 375] = np.frombuffer(FOREIGN[kind][:750], "<i2") * count_mv
+        assert "stretch of noise" in ecg.quality(signal)
+
+
+def _band(draw: np.random.Generator) -> np.ndarray:
+    sos = butter(4, (20, 150), "bandpass", fs=500, output="sos")
+    return sosfiltfilt(sos, draw.normal(size=5000))
+
+
+ARTEFACTS = {
+    "mains of 1 mV": lambda draw: np.sin(2 * np.pi * 50 * SECONDS),
+    "mains of 60 Hz and its third": lambda draw: (
+        0.5 * np.sin(2 * np.pi * 60 * SECONDS) + 0.05 * np.sin(2 * np.pi * 180 * SECONDS)
+    ),
+    "muscle of 0.2 mV": lambda draw: 0.2 * _band(draw) / _band(draw).std(),
+    "noise of 0.05 mV": lambda draw: 0.05 * draw.normal(size=5000),
+    "spikes of 10 mV": lambda draw: 10.0 * (np.arange(5000) % 40 < 3),
+    "an electrode that jumps": lambda draw: 2.0 * (np.arange(5000) // 60 % 2),
+}
+
+
+@pytest.mark.parametrize("kind", ARTEFACTS)
+def test_artefacts_are_no_foreign_bytes(kind):
+    signal = heart()
+    signal[10, 2000:2600] += ARTEFACTS[kind](np.random.default_rng(4))[2000:2600]
+    assert ecg.quality(signal) == []
+
+
+def test_a_lead_that_is_noisy_throughout_is_no_damage():
+    noisy = heart()
+    noisy[10] += 0.15 * np.random.default_rng(5).normal(size=5000)
+    assert ecg.quality(noisy) == []
+
+
+# -- a lead out of step ------------------------------------------------------------------------------------------------
+
+SLIPPED = "Einthoven's law violated by a lead out of step"
+
+
+@pytest.mark.parametrize(
+    ("lead", "count_mv"),
+    # III is a third as high as the others: one sample of it is less than coarse counts
+    [*((lead, 0.001) for lead in range(6)), *((lead, 0.005) for lead in (0, 1, 3, 4, 5))],
+)
+def test_a_limb_lead_one_sample_late_is_found_below_the_rounding(lead, count_mv):
+    """Too little to be seen in single samples of a slow heart behind a low pass of 40 Hz."""
+    signal = in_counts(2 * slow_and_quiet(0), count_mv, "each")
+    assert ecg.out_of_step(signal) == 0
+    signal[lead] = np.roll(signal[lead], 1)
+    assert ecg.worst_einthoven(signal) < ecg.EINTHOVEN_LIMIT
+    assert ecg.quality(signal) == [SLIPPED]
+    assert ecg.out_of_step(signal) < 2
+
+
+def test_a_slip_late_and_beside_gaps_is_found():
+    signal = 2 * slow_and_quiet(1)
+    signal[1, 2500:] = np.roll(signal[1, 2500:], -1)
+    signal[1, 3000:3100] = np.nan
+    signal[2, 7::50] = np.nan
+    assert ecg.quality(signal) == [SLIPPED]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda signal: 1.1 * signal,
+        lambda signal: np.clip(signal, -0.6, 0.6),
+        lambda signal: signal + 0.2 * np.sin(SECONDS),
+        lambda signal: np.where(np.arange(5000) % 700 < 40, np.nan, signal),
+        lambda signal: np.interp(SECONDS, SECONDS + 2e-4, signal),
+    ],
+    ids=["gain", "clipped", "drift", "gaps", "0.2 ms late"],
+)
+def test_what_is_no_slip(change):
+    for signal in (slow_and_quiet(2), heart(3)):
+        for lead in range(3):
+            changed = signal.copy()
+            changed[lead] = change(signal[lead])
+            assert ecg.out_of_step(changed) <= ecg.SLIP_SAMPLES
+    assert ecg.out_of_step(np.zeros((12, 5000))) == ecg.out_of_step(heart()[:, :700]) == 0
 
 
 # -- what was prepared passes the check of a cohort --------------------------------------------------------------------

@@ -54,7 +54,7 @@ def read(source: str, declaration: Declaration = UNDECLARED) -> EcgRecord:
 
     Raises:
         Excluded: it cannot be decoded, is cut short or interrupted, or its leads have several
-            rates, no gain or no unit.
+            rates, no gain, no unit or samples beyond their limits.
     """
     with archive.opened(source) as file:
         record = _decoded(file)
@@ -128,14 +128,22 @@ def _millivolts(lead: ecgdatakit.Lead, declaration: Declaration) -> np.ndarray:
     gain = float(lead.resolution)
     if not np.isfinite(gain) or gain <= 0 or not _has_range(lead):
         raise Excluded("gain unknown")  # below 0 it would stand the lead on its head
+    low, high = _digital_limits(lead)
+    counts = np.asarray(lead.samples)
+    if counts.min(initial=low) < low - 1 or counts.max(initial=high) > high + 1:
+        raise Excluded("samples beyond the digital limits of the header")  # other bytes, not counts
     unit = declaration.millivolts(lead.adc_resolution_unit or "")
-    return (np.asarray(lead.samples) * gain + float(lead.offset)) * unit
+    return (counts * gain + float(lead.offset)) * unit
+
+
+def _digital_limits(lead: ecgdatakit.Lead) -> tuple[float, float]:
+    return float(lead.annotations["digital_minimum"]), float(lead.annotations["digital_maximum"])
 
 
 def _has_range(lead: ecgdatakit.Lead) -> bool:
     """Whether digital and physical limits are there; else the library leaves counts."""
-    names = ("digital_minimum", "digital_maximum", "physical_minimum", "physical_maximum")
-    low, high, low_mv, high_mv = (float(lead.annotations[name]) for name in names)
+    low, high = _digital_limits(lead)
+    low_mv, high_mv = (float(lead.annotations[f"physical_{end}"]) for end in ("minimum", "maximum"))
     return high > low and high_mv != low_mv
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 
 from ecgcmr.errors import Excluded
-from ecgcmr.raw import archive, markup, sax_names
+from ecgcmr.raw import archive, markup, sax_names, wfdb
 from ecgcmr.raw.records import head, row
 
 MAKERS = {
@@ -92,7 +92,7 @@ class Parts:
             self.folders.add(file)
         self.files.add(file)
         if file.suffix.lower() == ".hea":
-            self.records[file.parent].add(file.stem)
+            self.records[file.parent].update(_stems(str(file)))
         if sax_names.is_nifti(file):
             self.hearts.add(sax_names.name(file).heart)
 
@@ -127,6 +127,12 @@ class Parts:
         endings = (".npy", ".npz", ".pt", ".hdf5", ".h5", ".csv", ".tsv")
         beside = [file.with_suffix(ending) for ending in endings]
         return file.with_suffix("") in self.files or any(path in self.files for path in beside)
+
+
+def _stems(header: str) -> set[str]:
+    """Of a WFDB record's files: of its own and, if it has any, of its segments."""
+    sources = {header, *wfdb.parts(header)}
+    return {PurePosixPath(source.replace("#", "/")).stem for source in sources}
 
 
 def kind(file: Path) -> str:
@@ -174,7 +180,12 @@ def _members_aside(file: Path, sources: set[str]) -> Counter[str]:
         names = archive.names(file)
     except Excluded:
         return Counter()
-    stems = {re.sub(r"\.[^./]*$", "", name) for name in sources if name.lower().endswith(".hea")}
+    headers = [name for name in sources if name.lower().endswith(".hea")]
+    stems = {
+        str(PurePosixPath(name).with_name(stem))
+        for name in headers
+        for stem in _stems(f"{file}#{name}")
+    }
     aside = [
         name
         for name in names

@@ -1,5 +1,4 @@
-"""XML files of foreign devices, read without harm: what the readers of CardioSoft, MUSE and HL7
-aECG share.
+"""XML files of foreign devices, read without harm: what the readers of XML share.
 
 One idea: a file is parsed only after its size and the number of its tags are bounded, and nothing
 that it declares is expanded or fetched: entities and a DTD inside the file are refused, the name of

@@ -21,7 +21,7 @@ import numpy as np
 import wfdb
 
 from ecgcmr.errors import Excluded, InputError
-from ecgcmr.raw import archive, diagnoses, records
+from ecgcmr.raw import archive, diagnoses, records, wfdb_segments
 from ecgcmr.raw.records import FILE_LIMIT, EcgRecord
 from ecgcmr.raw.statements import UNDECLARED, Declaration
 from ecgcmr.signals import ecg
@@ -45,6 +45,8 @@ FORMATS = {
     "524": (1, 0, 24),
 }
 UNIT_ABSENT = "unit absent in the header: mV, as WFDB's standard says"
+JOINED = "segments joined"
+GAP = "gap between segments: samples missing"
 FRAMES = "leads of several rates averaged to that of the header"
 # µV; below, a file of doubled or tripled counts with an honest gain would look the same.
 STEPS = (4.0, 20.0)
@@ -58,7 +60,8 @@ def find(path: str) -> list[str]:
     """List the headers under a folder or in a zip archive, or the one named with or without `.hea`,
     or by its signals.
 
-    Where PTB-XL's two rates of one recording are both there, only `_hr` (500 Hz) is listed.
+    Where PTB-XL's two rates of one recording are both there, only `_hr` (500 Hz) is listed. Of a
+    multi-segment record the segments are not.
 
     Raises:
         InputError: the path does not exist or holds no header.
@@ -77,6 +80,8 @@ def find(path: str) -> list[str]:
             if not header.endswith("_lr.hea")
             or Path(header).stem.removesuffix("_lr") not in full_rate
         ]
+        segments = {segment for header in headers for segment in parts(header)}
+        headers = [header for header in headers if header not in segments]
         if not headers:
             raise InputError(
                 f"{path}: no WFDB header (*.hea) here; "
@@ -87,6 +92,20 @@ def find(path: str) -> list[str]:
     if not header.is_file():
         raise InputError(f"{path}: no such WFDB header or folder")
     return [str(header)]
+
+
+def parts(source: str) -> set[str]:
+    """The headers of a multi-segment record's segments and of its layout, as sources; none of
+    another record.
+    """
+    try:
+        if wfdb_segments.has_own_signals(source):
+            return set()
+        with archive.opened(source) as header:
+            names = wfdb_segments.names(_content(_text(header)))
+    except Excluded:
+        return set()
+    return {part for part in (wfdb_segments.header(source, name) for name in names) if part}
 
 
 def suits(file: Path, head: bytes) -> bool:
@@ -111,16 +130,22 @@ def read(source: str, declaration: Declaration = UNDECLARED) -> EcgRecord:
         declaration: what its user says of it.
 
     Raises:
-        Excluded: it cannot be read, disagrees with its checksums, has another unit, or its gain is
-            in doubt.
+        Excluded: it cannot be read, disagrees with its checksums, has another unit, its gain is in
+            doubt, or its segments do not make one recording.
     """
     with archive.opened(source) as header:
         text = _text(header)
-        record, repairs = _open(header, text)
         person = _person(header)
-    rows = _leads(record, _signals(text), declaration)
+        segments = wfdb_segments.stated(_content(text))
+        if segments is None:
+            part = _part(header, text, declaration)
+        else:
+            part = _joined(source, text, segments, declaration)
+    rows, repairs = part.rows, part.repairs
+    if not rows:
+        raise Excluded("no standard lead")
     declaration.check_names([row.name for row in rows if row.name != "other"])
-    rate_hz = declaration.rate(_rate(text))
+    rate_hz = declaration.rate(part.rate_hz)
     if len({row.per_frame for row in rows}) == 1:
         rate_hz *= rows[0].per_frame
     else:
@@ -134,7 +159,7 @@ def read(source: str, declaration: Declaration = UNDECLARED) -> EcgRecord:
         rate_hz=rate_hz,
         leads=tuple(row.name for row in rows),
         repairs=(*repairs, *repair, *notes),
-        **_subject(source, header.stem, person, _comments(text)),
+        **_subject(source, header.stem, person, part.comments),
     )
 
 
@@ -168,6 +193,97 @@ class Row:
         return Row(self.name, self.unit, self.gain, 1, counts)
 
 
+@dataclass(frozen=True, eq=False)
+class Part:
+    """What a header and its signal files hold: a record, or a segment of one.
+
+    Attributes:
+        rows: the leads, and other voltages of their rate; empty where there is no lead.
+        repairs: in words.
+        rate_hz: frames per second as the header states them; None where it does not.
+        comments: of the header.
+    """
+
+    rows: list[Row]
+    repairs: tuple[str, ...]
+    rate_hz: float | None
+    comments: list[str]
+
+
+def _part(header: Path, text: str, declaration: Declaration) -> Part:
+    record, repairs = _open(header, text)
+    rows = _leads(record, _signals(text), declaration)
+    return Part(rows, repairs, _rate(text), _comments(text))
+
+
+def _joined(
+    source: str,
+    text: str,
+    segments: Sequence[wfdb_segments.Segment],
+    declaration: Declaration,
+) -> Part:
+    """The segments of a record behind each other; where one lacks a lead its samples are missing.
+
+    Raises:
+        Excluded: a segment is absent, cannot be read, has another length than stated, or they have
+            several rates.
+    """
+    names = [segment.name for segment in segments if segment.name != wfdb_segments.GAP]
+    parts = {name: _segment(source, name, declaration) for name in names}
+    rates = {part.rate_hz for part in parts.values()} | {_rate(text)}
+    if len(rates - {None}) > 1:
+        raise Excluded("segments of several sampling rates")
+    leads = {name: _by_lead(part.rows) for name, part in parts.items()}
+    if len({row.per_frame for rows in leads.values() for row in rows.values()}) > 1:
+        raise Excluded("segments of several sampling rates")
+    for segment in segments:
+        for row in leads.get(segment.name, {}).values():
+            if len(row.counts) != segment.frames * row.per_frame:
+                raise Excluded("number of samples differs from the stated")
+    rows = [
+        _in_line(lead, [(segment.frames, leads.get(segment.name, {})) for segment in segments])
+        for lead in dict.fromkeys(lead for rows in leads.values() for lead in rows)
+    ]
+    words = dict.fromkeys(word for part in parts.values() for word in part.repairs)
+    gaps = (GAP,) if len(names) < len(segments) else ()
+    comments = [line for part in parts.values() for line in part.comments]
+    rate_hz = next(iter(rates - {None}), None)
+    return Part(rows, (*words, JOINED, *gaps), rate_hz, [*_comments(text), *comments])
+
+
+def _segment(source: str, name: str, declaration: Declaration) -> Part:
+    place = wfdb_segments.header(source, name)
+    if place is None:
+        raise Excluded("segment absent")
+    with archive.opened(place) as header:
+        return _part(header, _text(header), declaration)
+
+
+def _by_lead(rows: Sequence[Row]) -> dict[str, Row]:
+    leads: dict[str, Row] = {}
+    for row in rows:
+        lead = ecg.lead_name(row.name)
+        if lead in leads:
+            raise Excluded("two leads of one name")
+        if lead:
+            leads[lead] = row
+    return leads
+
+
+def _in_line(lead: str, parts: Sequence[tuple[int, dict[str, Row]]]) -> Row:
+    """One lead of all segments, (frames, rows) each, in counts of the first that has it."""
+    rows = [leads[lead] for _, leads in parts if lead in leads]
+    first = rows[0]
+    counts = [
+        leads[lead].counts * (first.gain / leads[lead].gain)
+        if lead in leads
+        else np.full(frames * first.per_frame, np.nan)
+        for frames, leads in parts
+    ]
+    unit = first.unit if all(row.unit for row in rows) else ""
+    return Row(first.name, unit, first.gain, first.per_frame, np.concatenate(counts))
+
+
 def _leads(
     record: wfdb.Record, signals: Sequence["SignalLine"], declaration: Declaration
 ) -> list[Row]:
@@ -175,7 +291,7 @@ def _leads(
     them is no fault.
 
     Raises:
-        Excluded: there is no lead, or unit or gain of one are unknown.
+        Excluded: unit or gain of a lead are unknown.
     """
     rows: list[Row] = []
     for i, signal in enumerate(signals):
@@ -193,8 +309,6 @@ def _leads(
         per_frame = record.samps_per_frame[i] or 1
         rows.append(Row(name if is_known else "other", signal.unit, gain, per_frame, counts))
     leads = [row for row in rows if ecg.lead_name(row.name)]
-    if not leads:
-        raise Excluded("no standard lead")
     rates = {row.per_frame for row in leads}
     return [row for row in rows if row in leads or {row.per_frame} == rates]
 
@@ -291,8 +405,8 @@ def _mend(text: str, stem: str) -> str:
     if first is None:
         raise Excluded("unreadable WFDB record")
     name, *fields = lines[first].split()
-    if "/" in name:  # its parts name files of their own, and may lie hours apart
-        raise Excluded("multi-segment record")
+    if "/" in name:
+        raise Excluded("segment that has segments")
     # wfdb would make room for as many signals as stated
     if fields[:1] != [str(sum(map(_is_content, lines)) - 1)]:
         raise Excluded("unreadable WFDB record")
@@ -307,14 +421,17 @@ def _mend(text: str, stem: str) -> str:
     return "".join(lines)
 
 
+def _content(text: str) -> list[str]:
+    return [line for line in text.splitlines() if _is_content(line)]
+
+
 def _is_content(line: str) -> bool:
     """Whether a header's line is neither blank nor a comment."""
     return bool(line.strip()) and not line.startswith("#")
 
 
 def _signal_files(text: str) -> list[str]:
-    lines = [line for line in text.splitlines() if _is_content(line)]
-    return sorted({line.split()[0] for line in lines[1:]})
+    return sorted({line.split()[0] for line in _content(text)[1:]})
 
 
 @dataclass(frozen=True)
@@ -336,7 +453,7 @@ def _signals(text: str) -> list[SignalLine]:
         Excluded: one is none.
     """
     signals: list[SignalLine] = []
-    for line in [line for line in text.splitlines() if _is_content(line)][1:]:
+    for line in _content(text)[1:]:
         file, form, gain = (*line.split(), "", "", "")[:3]
         match = re.fullmatch(r"(\d+)(?:x(\d+))?(?::\d+)?(?:\+(\d+))?", form)
         if not match:
@@ -350,7 +467,7 @@ def _signals(text: str) -> list[SignalLine]:
 
 def _fields(text: str) -> list[str]:
     """The record's line: name, number of signals, rate, number of frames …"""
-    return next((line.split() for line in text.splitlines() if _is_content(line)), [])
+    return next((line.split() for line in _content(text)), [])
 
 
 def _rate(text: str) -> float | None:

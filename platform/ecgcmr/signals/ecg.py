@@ -24,6 +24,7 @@ from ecgcmr.signals import (
     Options,
     Prepared,
     flat_stretches,
+    noise_stretches,
     quality_flags,
 )
 
@@ -67,6 +68,9 @@ LAGS = (1, 5, 20)  # 2, 10 and 40 ms: a slip in time shows over short steps, a w
 STORED_LAG = 10  # 20 ms, where float16 and clipped peaks matter least
 STEEP_SHARE = 0.2
 COUNTS = 1.5  # of rounding in I − II + III where each was rounded for itself
+SLIP_SAMPLES = 0.3  # 0.6 ms; see `out_of_step`
+SLIP_BASE = 40  # 80 ms: slower violations of a law are levels and baselines
+QUIET_LEAD = 0.25  # of the limb leads' power: below, rounding looks like a slip
 FINEST_MV = 0.9e-3  # smaller steps are no recorder's counts: the samples were resampled or scaled
 COARSEST_MV = 0.01  # counts that such samples may hide
 LEAD_MV = 15.0  # height of one lead's beats; at most 6.7 mV in the 224
@@ -502,10 +506,50 @@ def _worst_second(violation: np.ndarray, size: np.ndarray, rounding_mv: float) -
         if not steep.any():
             continue
         steep_violation = violation[:, second][:, steep]
-        ratios = steep_violation / np.maximum(size[second][steep], typical)
         is_beyond = np.median(steep_violation, axis=1) > rounding_mv
+        if not is_beyond.any():
+            continue
+        ratios = steep_violation / np.maximum(size[second][steep], typical)
         worst = max(worst, float((np.median(ratios, axis=1) * is_beyond).max()))
     return worst
+
+
+def out_of_step(ecg: np.ndarray) -> float:
+    """Measure by how many samples a limb lead is ahead of the others, or behind them.
+
+        r = max over laws and their leads of the second largest over seconds of
+            |Σ law · slope| / Σ slope², where the slope explains half of the law's violation; else 0
+
+    where slope is the lead's change in two samples, halved and times its factor in the law. A lead
+    that slips by r samples breaks its laws by r times its slope, which adds up over a beat.
+    Rounding of a sample does not, as it is not in the slope there: so slips are seen below the
+    rounding of single samples. Clipped beats, gains and drift are not explained by a slope. A lead
+    that is quiet in a second is held against the limb leads' power of that or a typical second.
+
+    Args:
+        ecg: (12, samples), mV at 500 Hz, raw or cleaned; NaN is passed over.
+
+    Returns:
+        Samples of 2 ms; 0 for flat limb leads.
+    """
+    n_seconds = ecg.shape[1] // RATE_HZ
+    if n_seconds < 2:
+        return 0.0
+    limbs = np.asarray(ecg[:6, : n_seconds * RATE_HZ], dtype=np.float64)
+    laws = np.stack([flat_stretches.filled(law) for law in _LAWS @ limbs])
+    laws -= scipy.ndimage.uniform_filter1d(laws, SLIP_BASE, axis=1)
+    slopes = np.gradient(limbs, axis=1)
+    slopes[:, ~np.isfinite(slopes + limbs).all(axis=0)] = 0
+    laws = laws.reshape(len(laws), 1, n_seconds, RATE_HZ)
+    slopes = _LAWS[:, :, None, None] * slopes.reshape(1, len(limbs), n_seconds, RATE_HZ)
+    products = np.abs((laws * slopes).sum(axis=3))
+    power = (slopes**2).sum(axis=3)
+    quiet = QUIET_LEAD * power.sum(axis=1, keepdims=True) / 3  # a law has three leads
+    least_power = np.maximum(quiet, np.median(quiet, axis=2, keepdims=True))
+    is_explained = products**2 > 0.5 * power * (laws**2).sum(axis=3)
+    size = np.maximum(power, least_power)
+    slips = np.divide(products, size, out=np.zeros_like(size), where=is_explained)
+    return float(np.sort(slips, axis=2)[:, :, -2].max())
 
 
 def rounding(ecg: np.ndarray) -> float:
@@ -577,7 +621,10 @@ def amplitude(signal: np.ndarray, rate_hz: float = RATE_HZ) -> float:
     Returns:
         In the unit of `signal`; 0 if every lead is flat.
     """
-    height, live = _heights(signal, rate_hz)
+    return _typical(*_heights(signal, rate_hz))
+
+
+def _typical(height: np.ndarray, live: np.ndarray) -> float:
     return float(np.median(height[live])) if live.any() else 0.0
 
 
@@ -601,26 +648,31 @@ def quality(signal: np.ndarray) -> list[str]:
 
     Returns:
         Reasons in stable words: missing samples, flat lead, flat stretch (padding at either end, or
-            a quarter of a lead), two leads with one signal, implausible amplitude, saturated,
+            a quarter of a lead), stretch of noise (bytes that are no samples), two leads with one
+        signal, implausible amplitude, saturated,
         Einthoven's law violated (and by which two leads' exchange, where one exchange restores it,
-        or that it is the levels).
+        or that it is the levels or one lead's time).
 
     Electrodes on the wrong limbs or ribs keep the laws and can only be suspected:
     `quality_flags.reversal`.
     """
     finite = np.nan_to_num(signal)
+    height, live = _heights(signal)
     faults = {
         "missing samples": np.isnan(signal).mean(1).max() > MISSING_LIMIT,
-        "flat lead": _heights(signal)[0].min() < FLAT_MV,
+        "flat lead": height.min() < FLAT_MV,
         "flat stretch": _padded(flat_stretches.marks(signal, RATE_HZ)),
+        "stretch of noise": noise_stretches.marks(signal).any(),
         "two leads with one signal": _repeated(finite),
-        "implausible amplitude": not AMPLITUDE_MV[0] <= amplitude(signal) <= AMPLITUDE_MV[1]
-        or _absurd(finite),
+        "implausible amplitude": not AMPLITUDE_MV[0] <= _typical(height, live) <= AMPLITUDE_MV[1]
+        or _absurd(finite, height),
         "saturated": _saturated(finite),
     }
     law_faults = []
     if worst_einthoven(signal) > EINTHOVEN_LIMIT:
         law_faults = ["Einthoven's law violated" + exchanged(signal)]
+    elif out_of_step(signal) > SLIP_SAMPLES:
+        law_faults = ["Einthoven's law violated by a lead out of step"]
     elif level_violation(signal) > LEVEL_LIMIT:
         law_faults = ["Einthoven's law violated by the leads' levels"]
     return [name for name, is_present in faults.items() if is_present] + law_faults
@@ -689,7 +741,7 @@ def _repeated(signal: np.ndarray) -> bool:
     )
 
 
-def _absurd(signal: np.ndarray) -> bool:
+def _absurd(signal: np.ndarray, height: np.ndarray) -> bool:
     """Whether one lead is where no electrode can be, however plausible the others are: a unit or
     gain of its own.
     """
@@ -699,7 +751,7 @@ def _absurd(signal: np.ndarray) -> bool:
     limit = CLIP_SD * beats.std()
     span = np.ptp(np.clip(beats, -limit, limit), axis=1).max()
     offset = np.abs(levels).max()
-    return bool(_heights(signal)[0].max() > LEAD_MV or span > PEAK_MV or offset > OFFSET_MV)
+    return bool(height.max() > LEAD_MV or span > PEAK_MV or offset > OFFSET_MV)
 
 
 def _saturated(signal: np.ndarray) -> bool:

@@ -28,7 +28,7 @@ def marks(signal: np.ndarray, rate_hz: float) -> np.ndarray:
     """
     step = max(1, int(rate_hz // LOOKED_AT_HZ))
     width = round(SECONDS * rate_hz / step)
-    leads = np.stack([_filled(lead) for lead in signal[:, ::step].astype(np.float64)])
+    leads = np.stack([filled(lead) for lead in signal[:, ::step].astype(np.float64)])
     is_flat = np.zeros(leads.shape, dtype=bool)
     if _PIECES <= width <= leads.shape[1]:
         for lead, starts in enumerate(_candidates(leads, width)):
@@ -37,7 +37,7 @@ def marks(signal: np.ndarray, rate_hz: float) -> np.ndarray:
     return np.repeat(is_flat, step, axis=1)[:, : signal.shape[1]]
 
 
-def _filled(lead: np.ndarray) -> np.ndarray:
+def filled(lead: np.ndarray) -> np.ndarray:
     """A lead with lines across its gaps; zeros if it is all gap."""
     finite = np.isfinite(lead)
     if finite.all():
