@@ -412,7 +412,8 @@ def test_what_a_worker_refuses_is_refused_here_and_the_others_finish(
     other = Trial(space="t", stage="pretrain", task="ecg", system="mae", method="mae")
     foreign = {"ecg.cls_token": np.zeros((1, 1, 3), np.float32)}  # of a network of another size
     curve = pd.DataFrame({"step": [1], "epoch": [0]})
-    result = store.Finished(other, "finished", (), curve, None, foreign, 0, {})
+    notes = {"cohort": small_cohort.provenance}
+    result = store.Finished(other, "finished", (), curve, None, foreign, 0, notes)
     store.write(tmp_path, result, small_cohort.fingerprint)
     alone = {"mae": (("ecg", other.name),)}
     with pytest.raises(InputError, match="encoder differ"):
