@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from ecgcmr.inference.encoder import Encoder
     from ecgcmr.inference.predict import Model
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 def load(folder: "Path | str", system: str | None = None, device: str | None = None) -> "Model":

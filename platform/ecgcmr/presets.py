@@ -30,6 +30,7 @@ class Preset:
     # in evaluation the first half; the text crops "only during pre-training". The others show all
     # 10 s, and the text says nothing of positions there: they are "stretched" over the record,
     # linearly in time, or "continued" beyond their end, or the record is read in "parts" of 5 s.
+    # The first is worse than the others beyond doubt (docs/presets.md).
     finetune_ecg: str
     # Noise is x·(1 + 0.6 σ ε) in util/augmentations.py; the text says Gaussian noise, i.e. x + σ ε.
     multiplicative_jitter: bool
@@ -84,7 +85,7 @@ PRESETS = {
         lr_batch=0,
         truncate_visible=False,
         mae_ncc=0.0,
-        finetune_ecg="stretched",
+        finetune_ecg="continued",
         multiplicative_jitter=False,
         surrogate_rate=1.0,
         coupled_decay=False,

@@ -253,7 +253,7 @@ def test_torchvisions_weights_make_an_image_run(tmp_path):
     assert opened.run.provenance["imported"]["layout"] == "torchvision"
 
 
-def test_a_trial_starts_from_an_import_with_its_positions_stretched(tmp_path):
+def test_a_trial_starts_from_an_import_with_its_positions_continued(tmp_path):
     leave(tmp_path)
     export.write(MMCL.name, tmp_path / "e.safetensors", "safetensors", runs=tmp_path)
     name = adopt.adopt(tmp_path / "e.safetensors", tmp_path, part="ecg", space="s", system="mine")

@@ -332,7 +332,7 @@ def weights_grammar(commands: Any) -> None:
         "--preset",
         choices=tuple(PRESETS),
         help="that the weights were made with; authors: an ECG encoder opens for the first 5 s of "
-        "an ECG, as the published ones learnt, not stretched over all 10 s (default: what the "
+        "an ECG, as the published ones learnt, instead of all 10 s (default: what the "
         "file says, else paper)",
     )
     for parser, is_required in ((exporting, False), (importing, True)):

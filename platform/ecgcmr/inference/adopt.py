@@ -50,7 +50,7 @@ def adopt(
         space, system: the first folder and the system's word in the run's name.
         heads: attention heads of an ECG encoder, where neither the file's notes nor its width tell.
         preset: that its weights were made with; by default what the file's notes say, else "paper".
-            An ECG encoder of `paper` opens for whole ECGs, its positions stretched over them, one
+            An ECG encoder of `paper` opens for whole ECGs, its positions continued, one
             of `authors` for the first half that it learnt from.
 
     Returns:
