@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from conftest import heart_rows, write_cohort
 
-from ecgcmr import cli, files, store
+from ecgcmr import checksums, cli, files, store
 from ecgcmr.cohort import check, dataset, linkage, shards, withdraw
 from ecgcmr.errors import InputError
 from ecgcmr.report import page
@@ -256,6 +256,7 @@ def test_runs_of_every_replaced_cohort_are_stale_also_when_it_is_gone(
         record = json.loads((folder / store.RECORD).read_text())
         record["recipe"]["cohort"] = old.fingerprint
         files.write_json(folder / store.RECORD, record)
+        checksums.write(folder)
     words = [
         "--cohort",
         old.path,
@@ -312,6 +313,7 @@ def test_withdrawals_reach_what_started_from_a_run_of_the_old_cohort(tmp_path):
             "provenance": {},
         }
         files.write_json(store.folder(runs, name) / store.RECORD, record)
+        checksums.write(store.folder(runs, name))
     init_from = [["ecg", "s/pre/mmcl"], ["cmr", "s/pre/gone"]]
     assert withdrawn_since(runs, "new", init_from, {"old": 3}) == 3
     assert withdrawn_since(runs, "new", init_from, {"old": 3, "middle": 5}) == 5
