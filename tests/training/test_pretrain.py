@@ -13,7 +13,7 @@ import torch
 from conftest import heart_rows, write_cohort
 from torch import distributed, multiprocessing
 
-from ecgcmr import store
+from ecgcmr import checksums, store
 from ecgcmr import trial as trials
 from ecgcmr.errors import InputError
 from ecgcmr.nn import Network
@@ -305,6 +305,7 @@ def test_through_ray_a_trial_follows_the_one_it_starts_from_and_neither_runs_twi
             store.ROWS,
             store.CURVE,
             store.ENCODER,
+            checksums.SUMS,
         }
         provenance = json.loads((folder / store.RECORD).read_text())["provenance"]
         assert provenance["steps"] == steps_of(trial, small_cohort)
