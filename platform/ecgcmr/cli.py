@@ -17,7 +17,7 @@ import time
 import traceback
 from pathlib import Path
 
-from ecgcmr import plugins, store
+from ecgcmr import __version__, plugins, store
 from ecgcmr.commands import cohorts, models, progress, results, studies
 from ecgcmr.commands.console import Console
 from ecgcmr.commands.grammar import Parser
@@ -35,6 +35,7 @@ def parser() -> argparse.ArgumentParser:
         epilog=f"start here:\n  {EXAMPLES['doctor']}\n  {EXAMPLES['reproduce']}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    top.add_argument("--version", action="version", version=f"ecgcmr {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for kind in KINDS:
         kind.grammar(commands)

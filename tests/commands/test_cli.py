@@ -6,6 +6,7 @@ import os
 import runpy
 import subprocess
 import sys
+import tomllib
 from collections import Counter
 from pathlib import Path
 
@@ -69,6 +70,14 @@ def test_every_example_parses(name):
     assert cli.parser().parse_args(cli.EXAMPLES[name].split()[1:]).name == name
 
 
+def test_the_version_is_that_of_the_package(capsys):
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    with pytest.raises(SystemExit) as left:
+        cli.main(["--version"])
+    assert left.value.code == 0
+    assert capsys.readouterr().out == f"ecgcmr {project['version']}\n"
+
+
 EACH_JOB = """
 import contextlib, io, json, runpy, sys
 
@@ -120,6 +129,7 @@ def test_every_command_has_a_job_that_is_the_same_function(name, helped):
             ["import", "--label", "mae", "weights.pt"],
             "ecgcmr import: there is no option --label, it is called '--system' now",
         ),
+        (["--vesion"], "ecgcmr: there is no option --vesion; did you mean '--version'?"),
         (["sweep", "a.py", "b.py"], "ecgcmr: one argument too many: b.py"),
         (["pretrain"], "ecgcmr pretrain: the following arguments are required: space"),
         (

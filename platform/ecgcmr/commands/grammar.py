@@ -2,6 +2,7 @@
 
 import argparse
 import re
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
@@ -25,10 +26,10 @@ class Parser(argparse.ArgumentParser):
         """Parse; an option that nobody knows is told before what is missing, which it may be."""
         options = self._option_string_actions
         has_commands = self._subparsers is not None
-        for word in [] if has_commands or args is None else args:
+        for word in sys.argv[1:] if args is None else args:
             name = word.split("=")[0]
-            if name == "--":
-                break
+            if name == "--" or (has_commands and not name.startswith("-")):
+                break  # what follows a command is for its own parser
             if name.startswith("--") and not any(option.startswith(name) for option in options):
                 self.error(f"there is no option {name}{meant(name, options)}")
         return super().parse_known_args(args, namespace)
