@@ -114,9 +114,7 @@ def build(
         raise InputError("--segment: there is no --cmr; it segments short-axis stacks")
     options = {"crop": crop, **({"segment": network.identity} if network else {})}
     declared_json = declaration.as_json()
-    choices = {"labels": _label_words(files, rules), "crop": crop}
-    choices |= {"declared": json.dumps(declared_json)} if declared_json else {}
-    choices |= {"segment": digest(network.identity)} if network else {}
+    choices = _choices(_label_words(files, rules), options, declared_json)
     recipe, request = _requested(sources, choices, options, seed, shard_rows)
     if staging.ready(out, request):
         return dataset.open(out)
@@ -220,6 +218,16 @@ def _label_words(files: Sequence[Path], rules: Rules | None) -> str:
     """What a request says of the files of labels: the beginnings of their checksums, the rules."""
     sums = [checksums.sha256(file)[:16] for file in files]
     return " ".join([*sums, rules.words if rules else ""]).strip() or "none"
+
+
+def _choices(
+    label_words: str, options: Options, declared_json: Mapping[str, Any]
+) -> dict[str, str]:
+    """What a request says of a build's options, in words."""
+    choices = {"labels": label_words, "crop": options["crop"]}
+    choices |= {"declared": json.dumps(declared_json)} if declared_json else {}
+    choices |= {"segment": digest(options["segment"])} if "segment" in options else {}
+    return choices
 
 
 def _network_job(out: Path, network: Network | None) -> dict[str, str]:

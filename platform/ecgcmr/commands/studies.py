@@ -225,6 +225,25 @@ def seed_count(text: str) -> int:
     return count
 
 
+def grid_grammar(parser: argparse.ArgumentParser) -> None:
+    """Add how the trials of a grid run."""
+    parser.add_argument(
+        "--packs",
+        type=whole,
+        help="at once (default: one per GPU, else by cores; more share a GPU)",
+    )
+    parser.add_argument(
+        "--budget",
+        type=whole,
+        help="configurations per system and task, by TPE (default: the whole grid)",
+    )
+    words = (
+        "stop trials early: at each of three rungs the best one in N goes on (the paper runs "
+        "all; results say so)"
+    )
+    parser.add_argument("--asha", type=whole, metavar="N", help=words)
+
+
 def grammar(commands: Any) -> None:
     """Add what runs a search space."""
     space: dict[str, Any] = {"space": True, "trains": True}
@@ -258,21 +277,7 @@ def grammar(commands: Any) -> None:
         words = "where rows stay after an epoch of pre-training (auto: what fits)"
         parser.add_argument("--cache", choices=CACHES, default="auto", help=words)
     for parser in (grid, evaluation, every):
-        parser.add_argument(
-            "--packs",
-            type=whole,
-            help="at once (default: one per GPU, else by cores; more share a GPU)",
-        )
-        parser.add_argument(
-            "--budget",
-            type=whole,
-            help="configurations per system and task, by TPE (default: the whole grid)",
-        )
-        words = (
-            "stop trials early: at each of three rungs the best one in N goes on (the paper runs "
-            "all; results say so)"
-        )
-        parser.add_argument("--asha", type=whole, metavar="N", help=words)
+        grid_grammar(parser)
     bill = command(
         commands, "plan", plan, "what would run and what it would cost", EXAMPLES, space=True
     )
