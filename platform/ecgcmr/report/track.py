@@ -188,7 +188,7 @@ def mirror(runs: Path, repo: Path, up_to_date: set[str] | None = None) -> int:
             return _copy_missing(runs, repo, set() if up_to_date is None else up_to_date)
     except Exception as error:  # Aim, RocksDB and SQLite raise dozens of unrelated types
         log.warning(
-            "Aim repository %s is behind (%s: %s); results under %s are whole; "
+            "Aim repository %s is behind (%s: %s); no run under %s is lost by that; "
             "remake it: ecgcmr track rebuild --runs %s",
             repo,
             type(error).__name__,
